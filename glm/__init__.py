@@ -1,0 +1,27 @@
+"""GLM fine-tuning for Chinese generation: the public names, imported when they are first used.
+
+Shapes in comments and docstrings are written with one set of letters:
+
+B batch, S source (Part A) length, T target (Part B) length, L = S + T, H hidden size, N attention heads,
+D head size, V vocabulary, K beams, R rows: new tokens of one example in one decoding step.
+"""
+
+import importlib
+
+_HOME = {
+    "GLMConfig": "glm.configuration",
+    "GLMForConditionalGeneration": "glm.modeling",
+    "GLMModel": "glm.modeling",
+    "GLMTokenizer": "glm.tokenization",
+    "GenerationConfig": "glm.generation.config",
+    "generate": "glm.generation.search",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    """Imports a public name from its module: `import glm` alone loads neither Paddle nor PaddleNLP (10 s)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'glm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,5 @@
+"""The one error that is the user's to mend: the scripts print its text without a traceback."""
+
+
+class InputError(ValueError):
+    """A file, a record or an option cannot be used; the text names it, its value and what to do."""

@@ -1,0 +1,1 @@
+"""Decoding: token ids in, token ids out. Nothing here sees text or a tokenizer."""

@@ -1,0 +1,81 @@
+"""The options of decoding: one object goes from the command line to the decoder unchanged."""
+
+from dataclasses import dataclass, field
+
+from glm.errors import InputError
+
+
+def _option(default, text: str, **metadata):
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+@dataclass
+class GenerationConfig:
+    """How text is generated.
+
+    Names and defaults are those of PaddleNLP's GLM example, but for `min_tgt_length`: its 55 was meant for news
+    summaries, and questions have 5 to 20 tokens.
+
+    A hypothesis of n tokens (its `eop` not counted) scores `sum / n ** length_penalty`, where `sum` is the sum of the
+    log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`).
+
+    Raises:
+        InputError: an option is out of its range, or another option leaves it without effect.
+    """
+
+    tgt_length: int = _option(160, "Most target tokens, eop included: the limit of training and of generation.")
+    min_tgt_length: int = _option(0, "Fewest generated tokens before eop (a constant opening is not counted).")
+    num_beams: int = _option(5, "Beams per example; 1 is greedy search (or sampling, with --select_topk False).")
+    length_penalty: float = _option(
+        0.7, "A hypothesis scores sum(log p) / n**length_penalty, n its tokens without eop. Above 0 favours long ones."
+    )
+    early_stopping: str = _option(
+        "false",
+        "When an example with num_beams finished hypotheses is done: 'true' at once, 'false' when no live beam scores "
+        "better at its present length, 'never' when none could score better at any length.",
+        choices=["true", "false", "never"],
+    )
+    no_repeat_ngram_size: int = _option(3, "No n-gram of this size is generated twice; 0 allows all.")
+    repetition_penalty: float = _option(
+        1.0, "Log-probabilities of tokens generated before are multiplied by this; above 1 discourages repeats."
+    )
+    select_topk: bool = _option(
+        True, "True takes the best candidates of each step, False draws them from the model's distribution."
+    )
+    temperature: float = _option(1.0, "Logits are divided by this before drawing (--select_topk False).")
+    top_k: int = _option(0, "Draw from the k most likely tokens only (--select_topk False); 0 is off.")
+    top_p: float = _option(
+        0.0, "Draw from the smallest set of tokens with this probability (--select_topk False); 0 is off."
+    )
+    num_return_sequences: int = _option(1, "Hypotheses returned per example, at most num_beams.")
+    generation_seed: int = _option(42, "Seed of drawn candidates (--select_topk False), with the record's number.")
+
+    def __post_init__(self):
+        self._require("tgt_length", self.tgt_length >= 1, "use 1 or more")
+        self._require(
+            "min_tgt_length", 0 <= self.min_tgt_length < self.tgt_length, f"use 0 to {self.tgt_length - 1} (tgt_length)"
+        )
+        self._require("num_beams", self.num_beams >= 1, "use 1 or more")
+        self._require("early_stopping", self.early_stopping in ("true", "false", "never"), "use true, false or never")
+        self._require("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "use 0 (off) or more")
+        self._require("repetition_penalty", self.repetition_penalty > 0, "use a number above 0; 1.0 is off")
+        self._require("temperature", self.temperature > 0, "use a number above 0; 1.0 is off")
+        self._require("top_k", self.top_k >= 0, "use 0 (off) or more")
+        self._require("top_p", 0 <= self.top_p <= 1, "use 0 (off) to 1")
+        self._require(
+            "num_return_sequences",
+            1 <= self.num_return_sequences <= self.num_beams,
+            f"use 1 to {self.num_beams}, or raise num_beams",
+        )
+        if self.select_topk:
+            drawing = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
+            for name, off in drawing.items():
+                self._require(name, getattr(self, name) == off, "it has no effect with select_topk True: use False")
+        if self.num_beams == 1:
+            self._require(
+                "early_stopping", self.early_stopping == "false", "it has no effect with num_beams 1: raise num_beams"
+            )
+
+    def _require(self, name: str, holds: bool, advice: str):
+        if not holds:
+            raise InputError(f"{name} {getattr(self, name)}: {advice}")

@@ -1,0 +1,75 @@
+"""Segmenters on the texts that trip Chinese scoring, and what importing them costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm.evaluation.segmentation import SEGMENTERS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+def test_names_and_order():
+    assert list(SEGMENTERS) == ["char", "jieba"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", []),
+        (" \t\r\n\u3000\xa0", []),
+        ("北京 大学\u3000在\n哪", ["北", "京", "大", "学", "在", "哪"]),
+        ("iPhone 15多少钱", ["i", "P", "h", "o", "n", "e", "1", "5", "多", "少", "钱"]),
+        ("Ａ１。A1.", ["Ａ", "１", "。", "A", "1", "."]),  # full-width and ASCII forms stay apart
+        ("？！……", ["？", "！", "…", "…"]),
+        ("好😀", ["好", "😀"]),
+        ("👨\u200d👩", ["👨", "\u200d", "👩"]),  # the zero-width joiner is not white space
+        ("𠮷野家", ["𠮷", "野", "家"]),  # outside the basic plane, still one character
+    ],
+)
+def test_char(text, tokens):
+    assert SEGMENTERS["char"](text) == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", []),
+        (" \t\r\n\u3000\xa0", []),
+        ("我来到北京清华大学", ["我", "来到", "北京", "清华大学"]),  # jieba's own README
+        ("我来到\u3000北京\r\n清华大学 ", ["我", "来到", "北京", "清华大学"]),
+        ("iPhone 15多少钱", ["iPhone", "15", "多少", "钱"]),
+        ("长3.5厘米", ["长", "3.5", "厘米"]),
+        ("ＡＢ", ["Ａ", "Ｂ"]),  # full-width letters are not words to jieba
+        ("？！", ["？", "！"]),
+        ("北京😀", ["北京", "😀"]),
+    ],
+)
+def test_jieba(text, tokens):
+    assert SEGMENTERS["jieba"](text) == tokens
+
+
+def test_import_and_char_load_nothing_heavy():
+    code = """if True:
+        import sys
+        import glm  # whatever the package itself loads is not this test's concern
+        before = set(sys.modules)
+        import glm.evaluation.metrics
+        from glm.evaluation.segmentation import SEGMENTERS
+        SEGMENTERS["char"]("北京")
+        print(sorted({"jieba", "paddle", "paddlenlp", "rouge", "sacrebleu"} & (set(sys.modules) - before)))
+    """
+    assert run_python(code).stdout.strip() == "[]"
+
+
+def test_jieba_is_silent():
+    result = run_python("from glm.evaluation.segmentation import SEGMENTERS; print(len(SEGMENTERS['jieba']('北京')))")
+    assert result.stdout.strip() == "1"
+    # By default jieba prints three such lines; warnings of other packages on this stream are not its log.
+    assert not any(line in result.stderr for line in ("prefix dict", "Loading model", "Dumping model"))

@@ -1,0 +1,1 @@
+"""Slow, obvious reference implementations that the tests compare the product with; they never import `glm`."""
