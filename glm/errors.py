@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """A file, a record or an option cannot be used; the text names it, its value and what to do."""
+
+
+class UsageError(InputError):
+    """The command line or its configuration file is wrong."""

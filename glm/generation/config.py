@@ -53,7 +53,9 @@ class GenerationConfig:
     def __post_init__(self):
         self._require("tgt_length", self.tgt_length >= 1, "use 1 or more")
         self._require(
-            "min_tgt_length", 0 <= self.min_tgt_length < self.tgt_length, f"use 0 to {self.tgt_length - 1} (tgt_length)"
+            "min_tgt_length",
+            0 <= self.min_tgt_length < self.tgt_length,
+            f"use 0 to {self.tgt_length - 1} (tgt_length)",
         )
         self._require("num_beams", self.num_beams >= 1, "use 1 or more")
         self._require("early_stopping", self.early_stopping in ("true", "false", "never"), "use true, false or never")

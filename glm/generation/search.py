@@ -69,7 +69,7 @@ class ExampleSearch:
         del self.hypotheses[self.config.num_beams :]
 
     def check_done(self, best_live: float, length: int) -> None:
-        """Decides after a step whether live beams of `length` tokens, the best summing to `best_live`, can still win."""
+        """Decides after a step if live beams (of `length` tokens, the best summing to `best_live`) can still win."""
         if not np.isfinite(best_live):
             self.done = True
         elif len(self.hypotheses) == self.config.num_beams:
@@ -159,7 +159,13 @@ def _repeat_rows(position_ids: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _advance(
-    searches: list[ExampleSearch], tokens: np.ndarray, totals: np.ndarray, picks: np.ndarray, *, V: int, eop_token_id: int
+    searches: list[ExampleSearch],
+    tokens: np.ndarray,
+    totals: np.ndarray,
+    picks: np.ndarray,
+    *,
+    V: int,
+    eop_token_id: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorts each example's candidates ([B, <= 2K], best first) into hypotheses and the next live beams.
 

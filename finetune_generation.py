@@ -1,0 +1,56 @@
+"""Fine-tunes a GLM to generate text, evaluates it with beam search, and predicts.
+
+python finetune_generation.py configs/demo.json
+python finetune_generation.py configs/demo.json --learning_rate 1e-3
+python finetune_generation.py --model_name_or_path THUDM/glm-large-chinese --do_train --do_eval --output_dir runs/qg
+"""
+
+import sys
+from pathlib import Path
+
+from glm.arguments import parse_finetune_arguments
+from glm.device import prepare
+from glm.entry import run
+from glm.evaluation.table import print_scores
+from glm.prediction import predict, score_predictions, write_predictions, write_scores
+from glm.training.setup import build_trainer, check_output_folder, clear_earlier_run, find_checkpoint
+
+
+def main(argv: list[str]) -> None:
+    """Parse, build, train, evaluate, predict."""
+    arguments = parse_finetune_arguments(argv)
+    training = arguments.training
+    prepare(training.device)
+    checkpoint = find_checkpoint(training.resume_from_checkpoint, training.output_dir)
+    check_output_folder(training.output_dir, overwrite=training.overwrite_output_dir, resumes=checkpoint is not None)
+    trainer, test_records = build_trainer(arguments)
+    output_dir = Path(training.output_dir)
+
+    if training.do_train:
+        if training.overwrite_output_dir and checkpoint is None:
+            clear_earlier_run(training.output_dir)
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model()
+        trainer.save_metrics("train", result.metrics)
+        trainer.save_state()
+    if training.do_eval:
+        metrics = trainer.evaluate()
+        trainer.save_metrics("eval", metrics)
+        print_scores(metrics, title="evaluation on the dev records")
+    if training.do_predict:
+        predictions = predict(
+            trainer.model,
+            trainer.encoder,
+            test_records,
+            arguments.generation,
+            batch_size=training.per_device_eval_batch_size,
+        )
+        write_predictions(output_dir / "predictions.jsonl", predictions)
+        if all(record.question is not None for record in test_records):
+            scores = score_predictions(predictions)
+            write_scores(output_dir / "metrics.json", scores)
+            print_scores(scores, title="prediction of the test records")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,286 @@
+"""Typed arguments from a configuration file and the command line, the latter winning, checked against each other."""
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from paddlenlp.trainer import PdArgumentParser, TrainingArguments
+from paddlenlp.utils.log import logger
+
+from glm.device import choose_device, has_gpu
+from glm.errors import InputError, UsageError
+from glm.generation.config import GenerationConfig
+
+RUN_CONFIG_NAME = "finetune_config.json"
+
+
+def _option(default, text: str, **metadata):
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+@dataclass
+class ModelArguments:
+    """Which model and tokenizer."""
+
+    model_name_or_path: str = _option(
+        "THUDM/glm-large-chinese",
+        "A folder, a published name, or a configuration file ending in .json (or the name of one in configs/model) to "
+        "start from random weights.",
+    )
+    tokenizer_name_or_path: Optional[str] = _option(
+        None, "A folder, a published name, or a SentencePiece .model file; the model's own if not given."
+    )
+    attention_dropout_prob: Optional[float] = _option(None, "Dropout of attention weights; the model's if unset.")
+    embedding_dropout_prob: Optional[float] = _option(None, "Dropout after the embeddings; the model's if unset.")
+    output_dropout_prob: Optional[float] = _option(None, "Dropout after attention and MLP; the model's if unset.")
+
+    def __post_init__(self):
+        for name, value in self.dropout.items():
+            if not 0.0 <= value < 1.0:
+                raise UsageError(f"{name} {value}: use 0 or more, and less than 1")
+
+    @property
+    def dropout(self) -> dict[str, float]:
+        """The dropout rates that were given."""
+        names = ("attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass
+class DataArguments:
+    """Which data, and how a record is laid out."""
+
+    task_name: str = _option("dureader_qg", "Template, and data set to fetch where no file is given.")
+    train_file: Optional[str] = _option(None, "Training records, one JSON object per line.")
+    dev_file: Optional[str] = _option(None, "Records of evaluation during and after training.")
+    test_file: Optional[str] = _option(None, "Records to predict.")
+    src_length: int = _option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
+    no_block_position: bool = _option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
+
+    def __post_init__(self):
+        if self.src_length < 8:
+            raise UsageError(f"src_length {self.src_length}: use 8 or more")
+
+
+@dataclass
+class GLMTrainingArguments(TrainingArguments):
+    """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
+
+    label_smoothing: float = _option(0.1, "e: the loss spreads e / V over the vocabulary.")
+    lr_decay_ratio: Optional[float] = _option(
+        None, "Final learning rate as a share of the peak, for linear and cosine schedules [0.1 there]."
+    )
+
+    DECAYING = ("linear", "cosine")
+
+    def __post_init__(self):
+        parallel = ("tensor_parallel_degree", "pipeline_parallel_degree", "sharding_parallel_degree")
+        asked = {name: getattr(self, name) for name in parallel}
+        self.device = choose_device(self.device)
+        for precision in ("fp16", "bf16"):
+            if getattr(self, precision) and not has_gpu():
+                logger.warning(f"{precision}: a CPU computes in float32, so this run does")
+                setattr(self, precision, False)
+        super().__post_init__()
+        for name, degree in asked.items():
+            if degree > 1 and getattr(self, name) != degree:  # the base class drops it in a single process
+                raise UsageError(
+                    f"{name} {degree}: needs {degree} processes; start with python -m paddle.distributed.launch"
+                )
+        if self.pipeline_parallel_degree > 1:
+            raise UsageError(f"pipeline_parallel_degree {self.pipeline_parallel_degree}: not supported for GLM")
+        if self.unified_checkpoint:
+            raise UsageError("unified_checkpoint True: leave it out; weights are saved as safetensors anyway")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
+        self._check_decay()
+
+    def _check_decay(self):
+        decays = self.lr_scheduler_type.value in self.DECAYING
+        if self.lr_decay_ratio is None:
+            self.lr_decay_ratio = 0.1 if decays else None
+        elif not decays:
+            raise UsageError(
+                f"lr_decay_ratio {self.lr_decay_ratio}: has no effect with lr_scheduler_type "
+                f"{self.lr_scheduler_type.value}; leave it out or use {' or '.join(self.DECAYING)}"
+            )
+        elif not 0.0 <= self.lr_decay_ratio <= 1.0:
+            raise UsageError(f"lr_decay_ratio {self.lr_decay_ratio}: use 0 to 1")
+
+
+@dataclass
+class PredictArguments:
+    """Where predictions go, and where they are made."""
+
+    output_file: Optional[str] = _option(None, "One JSON line per record; standard output if not given.")
+    metrics_file: Optional[str] = _option(None, "Scores as JSON (needs questions in the data).")
+    overwrite_output: bool = _option(False, "Replace output_file and metrics_file if they exist.")
+    per_device_eval_batch_size: int = _option(16, "Records decoded together.")
+    show: int = _option(5, "Samples printed as a table, where output_file is given.")
+    device: str = _option("gpu", "gpu or cpu.")
+
+    def __post_init__(self):
+        self.device = choose_device(self.device)
+        if self.per_device_eval_batch_size < 1:
+            raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
+        if self.show < 0:
+            raise UsageError(f"show {self.show}: use 0 or more")
+
+
+@dataclass(frozen=True)
+class FinetuneArguments:
+    """All arguments of `finetune_generation.py`; `given` holds those that were set, by name."""
+
+    model: ModelArguments
+    data: DataArguments
+    generation: GenerationConfig
+    training: GLMTrainingArguments
+    given: dict[str, Any]
+
+    def run_config(self) -> dict[str, Any]:
+        """What a later run or prediction needs to know of this one: a valid configuration file."""
+        settings = {}
+        for group in (self.model, self.data, self.generation):
+            settings |= {name: value for name, value in dataclasses.asdict(group).items() if value is not None}
+        return settings | self.given
+
+
+class _Parser(PdArgumentParser):
+    """PdArgumentParser that raises instead of exiting, knows no abbreviations and suggests the right name."""
+
+    def __init__(self, groups: tuple[type, ...], description: str):
+        super().__init__(groups, description=description, allow_abbrev=False)
+        self.groups = groups
+
+    def error(self, message: str):
+        raise UsageError(message)
+
+    def check_names(self, names: list[str], *, where: str) -> None:
+        """Raises UsageError for a name that is no option's."""
+        known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                raise UsageError(f"{where}: unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+
+    def parse_groups(self, argv: list[str]) -> tuple[list[Any], dict[str, Any]]:
+        """The groups of options, and those options that were set, by name."""
+        names = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--")]
+        self.check_names(names, where="command line")
+        namespace, rest = self.parse_known_args(argv)
+        if rest:
+            raise UsageError(f"command line: {' '.join(rest)} belongs to no option")
+        given = {self._option_string_actions[f"--{name}"].dest for name in names}
+        try:
+            groups = [
+                group(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(group) if item.init})
+                for group in self.groups
+            ]
+        except (ValueError, AssertionError) as error:  # PaddleNLP's own checks raise these
+            raise error if isinstance(error, InputError) else UsageError(str(error)) from error
+        return groups, {name: getattr(namespace, name) for name in sorted(given)}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options of a configuration file; keys that start with an underscore are notes.
+
+    Raises:
+        UsageError: the file cannot be read, is not a JSON object, or sets an option to null.
+    """
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path}: a JSON object is expected")
+    settings = {name: value for name, value in settings.items() if not name.startswith("_")}
+    for name, value in settings.items():
+        if value is None:
+            raise UsageError(f"{path}: {name} is null; leave it out to have its default")
+    return settings
+
+
+def _as_arguments(settings: dict[str, Any]) -> list[str]:
+    """Settings as the command line would give them."""
+    argv = []
+    for name, value in settings.items():
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        argv += [f"--{name}", *map(str, values)]
+    return argv
+
+
+def _split_config(argv: list[str], parser: _Parser) -> tuple[dict[str, Any], list[str]]:
+    """A leading configuration file's settings, and the rest of the command line."""
+    if not argv or argv[0].startswith("-"):
+        return {}, argv
+    if not argv[0].endswith(".json"):
+        raise UsageError(f"{argv[0]}: a configuration file ending in .json, or an option, is expected first")
+    settings = read_config(Path(argv[0]))
+    parser.check_names(list(settings), where=argv[0])
+    return settings, argv[1:]
+
+
+def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
+    """Arguments of `finetune_generation.py`: `[config.json] [--option value ...]`.
+
+    Raises:
+        UsageError: an option is unknown, malformed, out of range or without effect beside the others.
+    """
+    groups = (ModelArguments, DataArguments, GenerationConfig, GLMTrainingArguments)
+    parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
+    settings, rest = _split_config(argv, parser)
+    (model, data, generation, training), given = parser.parse_groups(_as_arguments(settings) + rest)
+    arguments = FinetuneArguments(model, data, generation, training, given)
+    _check_finetune(arguments)
+    return arguments
+
+
+def _check_finetune(arguments: FinetuneArguments) -> None:
+    data, training = arguments.data, arguments.training
+    if not (training.do_train or training.do_eval or training.do_predict):
+        raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
+    for name, value, action in (
+        ("train_file", data.train_file, "do_train"),
+        ("dev_file", data.dev_file, "do_eval"),
+        ("test_file", data.test_file, "do_predict"),
+    ):
+        if value is not None and not getattr(training, action):
+            raise UsageError(f"{name} {value}: has no effect without --{action}")
+    if training.do_predict and data.test_file is None:
+        raise UsageError("do_predict True: give the records with --test_file")
+
+
+def parse_predict_arguments(
+    argv: list[str],
+) -> tuple[ModelArguments, DataArguments, GenerationConfig, PredictArguments, dict[str, Any]]:
+    """Arguments of `predict.py`. Lengths, template, tokenizer and decoding options that are not given are those the
+    checkpoint was trained with; the last item holds those that were taken from it.
+
+    Raises:
+        UsageError: as `parse_finetune_arguments`.
+    """
+    parser = _Parser(
+        (ModelArguments, DataArguments, GenerationConfig, PredictArguments),
+        "Generates text with a fine-tuned GLM, and scores it.",
+    )
+    settings, rest = _split_config(argv, parser)
+    (model, *_), given = parser.parse_groups(_as_arguments(settings) + rest)
+    inherited = {name: value for name, value in _trained_with(model).items() if name not in given}
+    groups, given = parser.parse_groups(_as_arguments(inherited | settings) + rest)
+    for name in ("train_file", "dev_file"):
+        if name in given:
+            raise UsageError(f"{name} {given[name]}: predict.py reads --test_file")
+    return *groups, inherited
+
+
+def _trained_with(model: ModelArguments) -> dict[str, Any]:
+    """The settings in a checkpoint folder that prediction follows."""
+    path = Path(model.model_name_or_path) / RUN_CONFIG_NAME
+    if not path.is_file():
+        return {}
+    followed = {item.name for item in dataclasses.fields(GenerationConfig)}
+    followed |= {"task_name", "src_length", "no_block_position"}
+    return {name: value for name, value in read_config(path).items() if name in followed}

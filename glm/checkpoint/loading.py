@@ -1,0 +1,116 @@
+"""Models and tokenizers from a folder, a published name, or a configuration file; all that can be wrong is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glm.configuration import PRESET_FOLDER, GLMConfig
+from glm.errors import InputError
+from glm.modeling import GLMForConditionalGeneration
+from glm.tokenization import GLMTokenizer
+
+VOCABULARY_MULTIPLE = 128
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model_state.pdparams",
+    "model_state.pdparams.index.json",
+)
+
+
+def load_tokenizer(name_or_path: str) -> GLMTokenizer:
+    """The tokenizer of a folder, a SentencePiece file or a published name.
+
+    Raises:
+        InputError: there is none, or it cannot be fetched.
+    """
+    path = Path(name_or_path)
+    model_file = GLMTokenizer.resource_files_names["model_file"]
+    if path.is_file():
+        return GLMTokenizer(str(path))
+    if path.is_dir():
+        if not (path / model_file).is_file():
+            raise InputError(f"tokenizer {path}: the folder has no {model_file}; set tokenizer_name_or_path")
+        return GLMTokenizer.from_pretrained(str(path))
+    if name_or_path.endswith(".json"):
+        raise InputError(f"model {name_or_path}: a configuration has no tokenizer; set tokenizer_name_or_path")
+    try:
+        tokenizer = GLMTokenizer.from_pretrained(name_or_path)
+    except Exception as error:  # whatever stops the download, the advice is the same
+        raise _not_found("tokenizer", name_or_path, error) from error
+    if tokenizer is None:
+        raise _not_found("tokenizer", name_or_path, "no published tokenizer has this name")
+    return tokenizer
+
+
+def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[str, Any] | None = None) -> GLMConfig:
+    """The configuration of a model, without its weights.
+
+    Args:
+        name_or_path: a folder, a published name, or for a model from nothing a .json file or the name of one in
+            `configs/model`; the vocabulary is then the tokenizer's, rounded up to a multiple of 128.
+        settings: entries that replace the model's own (dropout rates, tensor parallelism).
+
+    Raises:
+        InputError: there is no such model, it is no configuration, or its vocabulary is smaller than the tokenizer's.
+    """
+    path = Path(name_or_path)
+    try:
+        if name_or_path.endswith(".json"):
+            rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+            return GLMConfig(**{**_read_preset(path), "vocab_size": rows, **(settings or {})})
+        if path.is_dir():
+            _check_folder(path)
+        elif name_or_path.startswith((".", "/", "~")):
+            raise InputError(f"model_name_or_path {name_or_path}: no such folder")
+        config = GLMConfig.from_pretrained(name_or_path, **(settings or {}))
+    except InputError:
+        raise
+    except Exception as error:
+        if path.exists():
+            raise InputError(f"{path}: not a model configuration ({error})") from error
+        raise _not_found("model", name_or_path, error) from error
+    if config.vocab_size < tokenizer.vocab_size:
+        raise InputError(f"model {path}: {config.vocab_size} words, but the tokenizer has {tokenizer.vocab_size}")
+    return config
+
+
+def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGeneration:
+    """The model of a folder or a published name; random weights for a configuration file.
+
+    Raises:
+        InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
+    """
+    if name_or_path.endswith(".json"):
+        return GLMForConditionalGeneration(config)
+    try:
+        return GLMForConditionalGeneration.from_pretrained(name_or_path, config=config)
+    except InputError as error:
+        raise InputError(f"model {name_or_path}: {error}") from error
+    except Exception as error:
+        if Path(name_or_path).is_dir():
+            raise InputError(f"model {name_or_path}: the weights do not fit or cannot be read: {error}") from error
+        raise _not_found("model", name_or_path, error) from error
+
+
+def _read_preset(path: Path) -> dict[str, Any]:
+    """A configuration file, or the one of that name in `configs/model`."""
+    path = path if path.is_file() else PRESET_FOLDER / path.name
+    if not path.is_file():
+        names = ", ".join(sorted(preset.name for preset in PRESET_FOLDER.glob("*.json")))
+        raise InputError(f"model_name_or_path {path.name}: no such file, nor a preset ({names})")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise InputError(f"model {path}: the folder has no config.json")
+    if not any((path / name).is_file() for name in WEIGHT_FILES):
+        raise InputError(f"model {path}: the folder has no weights ({' or '.join(WEIGHT_FILES[::2])})")
+
+
+def _not_found(kind: str, name: str, reason: object) -> InputError:
+    published = ", ".join(GLMConfig.pretrained_init_configuration)
+    return InputError(
+        f"{kind} {name}: neither a folder here, nor could it be fetched ({reason}); published names: {published}"
+    )

@@ -1,0 +1,85 @@
+"""From a record to what the model reads: template, tokenizer and geometry in one place for training and prediction."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from glm.blank_infilling import BlankInfilling, Example, PromptBatch
+from glm.data.records import Record
+from glm.data.templates import Template
+from glm.data.truncation import shorten_context
+from glm.errors import InputError
+from glm.tokenization import GLMTokenizer
+
+
+class ExampleEncoder:
+    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening question`.
+
+    Args:
+        src_length: most tokens of the source, its special tokens included.
+        tgt_length: most tokens of the target, opening and `eop` included.
+        block_position: see `glm.blank_infilling`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: GLMTokenizer,
+        template: Template,
+        *,
+        src_length: int,
+        tgt_length: int,
+        block_position: bool = True,
+    ):
+        self.tokenizer = tokenizer
+        self.template = template
+        self.src_length = src_length
+        self.tgt_length = tgt_length
+        self.blank_id = tokenizer.mask_token_ids[-1]
+        self.geometry = BlankInfilling(
+            tokenizer.mask_token_ids, tokenizer.sop_token_id, tokenizer.eop_token_id, block_position
+        )
+        # Opening and question are encoded apart, so that the ids of the opening never depend on the question.
+        self.opening_ids = tokenizer.encode_text(template.target_prefix)
+
+    def source_ids(self, record: Record) -> list[int]:
+        """Ids of Part A; a passage that is too long is cut around the answer's sentence.
+
+        Raises:
+            InputError: not even the answer fits into `src_length`.
+        """
+        budget = self.src_length - 3  # [CLS], the blank, <|endoftext|>
+
+        def encode(context: str) -> list[int]:
+            return self.tokenizer.encode_text(self.template.source_text(record, context))
+
+        ids = encode(record.context)
+        if len(ids) > budget:
+            context = shorten_context(record.context, record.answer, lambda part: len(encode(part)) <= budget)
+            if context is None:
+                raise InputError(f"{record.origin}, field answer: does not fit into src_length {self.src_length}")
+            ids = encode(context)
+        return [self.tokenizer.cls_token_id, *ids, self.blank_id, self.tokenizer.eos_token_id]
+
+    def example(self, record: Record) -> Example:
+        """The training example of a record with a question. Raises as `source_ids`."""
+        span = [*self.opening_ids, *self.tokenizer.encode_text(record.question)]
+        return self.geometry.example(self.source_ids(record), [span], tgt_length=self.tgt_length)
+
+    def prompts(self, sources: Sequence[list[int]]) -> PromptBatch:
+        """The batch that generation starts from, of `source_ids` of several records."""
+        lengths = np.array([len(ids) for ids in sources])
+        return PromptBatch(
+            geometry=self.geometry,
+            source_ids=pad_rows(sources, int(lengths.max()), self.tokenizer.pad_token_id),
+            source_lengths=lengths,
+            places=np.array([self.geometry.blank_places(ids)[0] for ids in sources]),
+            opening_ids=np.array([self.geometry.sop_token_id, *self.opening_ids]),
+        )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:
+    """Rows of ids as [B, width] int64, padded on the right."""
+    table = np.full((len(rows), width), pad, dtype=np.int64)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table

@@ -1,0 +1,53 @@
+"""Cutting a passage that is too long, so that the answer's own sentence stays."""
+
+import re
+from collections.abc import Callable
+
+SENTENCE = re.compile(r"[^。！？；!?;\n]*[。！？；!?;\n]+[”’」』）)]*|[^。！？；!?;\n]+")
+
+
+def shorten_context(context: str, answer: str, fits: Callable[[str], bool]) -> str | None:
+    """The part of a passage, in whole sentences around the answer's, that fits.
+
+    Sentences are added in turn after and before the one with the first occurrence of the answer (the passage's start,
+    if the answer does not occur in it). If that sentence alone is too long it is cut around the answer.
+
+    Args:
+        fits: whether a passage is short enough; what is part of a fitting passage fits.
+
+    Returns:
+        The part, or None if not even the answer itself fits.
+    """
+    if fits(context):
+        return context
+    place = max(context.find(answer), 0)
+    answer_end = place + len(answer) if answer in context else 0
+    ends = [match.end() for match in SENTENCE.finditer(context)]
+    starts = [0, *ends[:-1]]
+    first = max(index for index, start in enumerate(starts) if start <= place)
+    last = max(first, next((index for index, end in enumerate(ends) if end >= answer_end), first))
+    if not fits(context[starts[first] : ends[last]]):
+        return _cut_around(context[: ends[last]], place, max(answer_end, place), starts[first], fits)
+
+    after = before = True
+    while after or before:
+        after = after and last + 1 < len(ends) and fits(context[starts[first] : ends[last + 1]])
+        last += after
+        before = before and first > 0 and fits(context[starts[first - 1] : ends[last]])
+        first -= before
+    return context[starts[first] : ends[last]]
+
+
+def _cut_around(text: str, start: int, end: int, floor: int, fits: Callable[[str], bool]) -> str | None:
+    """The widest fitting window around text[start:end], as far before it as after it, none of it before `floor`."""
+    if not fits(text[start:end]):
+        return None
+
+    def window(margin: int) -> str:
+        return text[max(floor, start - margin) : end + margin]
+
+    low, high = 0, len(text)  # window(low) fits; window(high) does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(window(middle)) else (low, middle)
+    return window(low)

@@ -1,0 +1,43 @@
+"""Where the program runs, and the settings without which Paddle is slow on a CPU."""
+
+import ctypes
+import os
+
+import paddle
+from paddlenlp.utils.log import logger
+
+# mallopt parameters of glibc (malloc.h) and the values that keep large temporaries in the heap: mapping them anew at
+# each operator costs more than many operators do.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+NEVER_TRIM = 2**31 - 1
+
+
+def has_gpu() -> bool:
+    """Whether this build of Paddle and this machine can use a GPU."""
+    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
+def choose_device(requested: str) -> str:
+    """The device to run on: the one asked for, or the CPU with a warning if there is no GPU."""
+    if requested.startswith("gpu") and not has_gpu():
+        logger.warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
+        return "cpu"
+    return requested
+
+
+def prepare(device: str) -> None:
+    """Selects the device; on a CPU uses all cores this process may have, and settings measured to be faster."""
+    paddle.set_device(device)
+    if device != "cpu":
+        return
+    if "OMP_NUM_THREADS" not in os.environ:
+        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
+        paddle.base.core.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    # Views with strides make every transpose pay at its next use, many times over on a CPU.
+    paddle.set_flags({"FLAGS_use_stride_kernel": False})
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
+    except (OSError, AttributeError):
+        pass  # another C library: slower, but right

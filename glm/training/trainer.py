@@ -1,0 +1,217 @@
+"""PaddleNLP's Trainer for GLM: its loss, its order of data, evaluation by generation, checkpoints in safetensors."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle.io import Dataset
+from paddlenlp.trainer import Trainer, TrainerCallback
+from safetensors.numpy import load_file
+
+from glm.arguments import RUN_CONFIG_NAME, GLMTrainingArguments
+from glm.blank_infilling import IGNORE_INDEX, Example
+from glm.data.collator import Collator
+from glm.data.examples import ExampleEncoder
+from glm.data.records import Record
+from glm.errors import InputError
+from glm.generation.config import GenerationConfig
+from glm.modeling import GLMForConditionalGeneration
+from glm.prediction import predict, score_predictions, write_predictions
+from glm.training.sampler import EpochBatchSampler
+from glm.training.schedule import decaying_schedule
+
+WEIGHTS_NAME = "model.safetensors"
+METRICS_NAME = "metrics.jsonl"
+
+
+class Examples(Dataset):
+    """Encoded examples as Paddle's loader wants them."""
+
+    def __init__(self, examples: Sequence[Example]):
+        super().__init__()
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+class MetricsLog(TrainerCallback):
+    """Appends all that the Trainer logs to `metrics.jsonl` in the output folder."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs:
+            with (Path(args.output_dir) / METRICS_NAME).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}, ensure_ascii=False) + "\n")
+
+
+class GLMTrainer(Trainer):
+    """Trains a GLM and evaluates it by generating.
+
+    Args:
+        model: the GLM.
+        args: arguments of the run.
+        encoder: lays out records; brings the tokenizer.
+        generation: how evaluation generates.
+        train_examples: what is learnt; may be empty if the run does not train.
+        dev_records: what evaluation generates for; may be empty if the run does not evaluate.
+        run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
+    """
+
+    def __init__(
+        self,
+        model: GLMForConditionalGeneration,
+        args: GLMTrainingArguments,
+        *,
+        encoder: ExampleEncoder,
+        generation: GenerationConfig,
+        train_examples: Sequence[Example] = (),
+        dev_records: Sequence[Record] = (),
+        run_config: dict[str, Any] | None = None,
+    ):
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=Collator(encoder.geometry, pad_token_id=encoder.tokenizer.pad_token_id),
+            train_dataset=Examples(train_examples),
+            tokenizer=encoder.tokenizer,
+            callbacks=[MetricsLog],
+        )
+        self.encoder = encoder
+        self.generation = generation
+        self.dev_records = dev_records
+        self.run_config = run_config or {}
+        self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
+
+    # -- objective
+
+    def compute_loss(self, model, inputs, return_outputs=False):
+        loss = model(**inputs, label_smoothing=self.args.label_smoothing)
+        return (loss, loss) if return_outputs else loss
+
+    def create_scheduler(self, num_training_steps: int):
+        if self.args.lr_decay_ratio is None:  # a schedule that does not decay to a share of its peak
+            return super().create_scheduler(num_training_steps)
+        if self.lr_scheduler is None:
+            self.lr_scheduler = decaying_schedule(
+                self.args.learning_rate,
+                warmup_steps=self.args.warmup_steps or int(self.args.warmup_ratio * num_training_steps),
+                total_steps=num_training_steps,
+                decay_ratio=self.args.lr_decay_ratio,
+                shape=self.args.lr_scheduler_type.value,
+            )
+        return self.lr_scheduler
+
+    # -- order of data, resuming
+
+    def _get_train_sampler(self) -> EpochBatchSampler:
+        return EpochBatchSampler(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            accumulation=self.args.gradient_accumulation_steps,
+            seed=self.args.seed,
+            num_replicas=self.args.dataset_world_size,
+            rank=self.args.dataset_rank,
+        )
+
+    def train(self, resume_from_checkpoint: str | None = None, ignore_keys_for_eval=None):
+        """Trains, from the start or on from a checkpoint folder.
+
+        Raises:
+            InputError: the checkpoint folder has no weights.
+        """
+        self._restore_from = resume_from_checkpoint
+        # PaddleNLP looks for the best model's weights in pickled form only, so this is done here.
+        load_best, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
+        try:
+            output = super().train(resume_from_checkpoint, ignore_keys_for_eval)
+        finally:
+            self.args.load_best_model_at_end = load_best
+        if load_best and self.state.best_model_checkpoint:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+        return output
+
+    def training_step(self, model, inputs, step_control=0):
+        if self._restore_from:
+            # PaddleNLP restores the random state only if it skipped batches, not at an epoch's first step.
+            self._load_rng_state(self._restore_from)
+            self._restore_from = None
+        return super().training_step(model, inputs, step_control)
+
+    # -- checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict=None, merge_tensor_parallel: bool = False):
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(
+            str(folder), safe_serialization=True, max_shard_size="1024GB", is_main_process=self.args.should_save
+        )
+        if self.args.should_save:
+            self.tokenizer.save_pretrained(str(folder))
+            text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
+            (folder / RUN_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None):
+        if resume_from_checkpoint is None:
+            return
+        weights = Path(resume_from_checkpoint) / WEIGHTS_NAME
+        if not weights.is_file():
+            raise InputError(f"checkpoint {resume_from_checkpoint}: there is no {WEIGHTS_NAME} in it")
+        self.model.set_state_dict(load_file(weights))
+
+    # -- evaluation
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
+
+        The predictions are written to `<output_dir>/eval/step-<n>.jsonl`.
+
+        Returns:
+            `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
+        """
+        start = time.perf_counter()
+        self.model.eval()
+        with self.autocast_smart_context_manager():
+            loss = self._dev_loss()
+            predictions = predict(
+                self.model,
+                self.encoder,
+                self.dev_records,
+                self.generation,
+                batch_size=self.args.per_device_eval_batch_size,
+                description="evaluating",
+                progress=not self.args.disable_tqdm and self.is_local_process_zero(),
+            )
+        seconds = time.perf_counter() - start
+        if self.is_world_process_zero():
+            write_predictions(
+                Path(self.args.output_dir) / "eval" / f"step-{self.state.global_step}.jsonl", predictions
+            )
+        metrics = {"loss": loss, **score_predictions(predictions)}
+        metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @paddle.no_grad()
+    def _dev_loss(self) -> float:
+        """Mean loss per labelled token of the dev records."""
+        examples = sorted((self.encoder.example(record) for record in self.dev_records), key=_total_length)
+        size = self.args.per_device_eval_batch_size
+        total, tokens = 0.0, 0
+        for start in range(0, len(examples), size):
+            batch = self.data_collator(examples[start : start + size])
+            count = int((batch["labels"] != IGNORE_INDEX).sum())
+            total += count * float(self.model(**{name: paddle.to_tensor(table) for name, table in batch.items()}))
+            tokens += count
+        return total / tokens
+
+
+def _total_length(example: Example) -> int:
+    return len(example.source_ids) + len(example.target_ids)

@@ -1,0 +1,90 @@
+"""Generates text with a fine-tuned GLM, and scores it where the data holds references.
+
+python predict.py --model_name_or_path runs/demo --test_file data/dev.json --output_file o.jsonl --metrics_file m.json
+cat records.jsonl | python predict.py --model_name_or_path runs/demo > out.jsonl
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from glm.arguments import PredictArguments, parse_predict_arguments
+from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.data.records import Record, parse_records, read_records
+from glm.device import prepare
+from glm.entry import run
+from glm.errors import InputError
+from glm.evaluation.table import print_samples, print_scores
+from glm.prediction import (
+    Prediction,
+    build_encoder,
+    check_positions,
+    predict,
+    score_predictions,
+    write_predictions,
+    write_scores,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Parse, load, generate, write, score."""
+    model_arguments, data, generation, arguments, inherited = parse_predict_arguments(argv)
+    if inherited:
+        taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
+        print(f"from {model_arguments.model_name_or_path}: {taken}", file=sys.stderr)
+    prepare(arguments.device)
+    check_output_files(arguments)
+    records = load_records(data.test_file, need_question=arguments.metrics_file is not None)
+
+    name = model_arguments.model_name_or_path
+    tokenizer = load_tokenizer(model_arguments.tokenizer_name_or_path or name)
+    config = load_config(name, tokenizer, settings=model_arguments.dropout)
+    check_positions(config, data, generation)
+    encoder = build_encoder(tokenizer, data, generation)
+    model = load_model(name, config)
+
+    start = time.perf_counter()
+    predictions = predict(model, encoder, records, generation, batch_size=arguments.per_device_eval_batch_size)
+    seconds = time.perf_counter() - start
+    if arguments.output_file is None:
+        for prediction in predictions:
+            print(json.dumps(prediction.as_row(), ensure_ascii=False))
+    else:
+        write_predictions(Path(arguments.output_file), predictions)
+        show_samples(predictions[: arguments.show])
+    if arguments.metrics_file is not None:
+        scores = score_predictions(predictions) | {"samples per second": round(len(records) / seconds, 2)}
+        write_scores(Path(arguments.metrics_file), scores)
+        print_scores(scores, title=f"scores of {len(records)} records", to_stderr=arguments.output_file is None)
+
+
+def load_records(test_file: str | None, *, need_question: bool) -> list[Record]:
+    """The records of a file, or of standard input."""
+    if test_file is not None:
+        return read_records(test_file, need_question=need_question)
+    return parse_records(sys.stdin.buffer, name="standard input", need_question=need_question)
+
+
+def check_output_files(arguments: PredictArguments) -> None:
+    """Raises InputError rather than write over a file."""
+    for name in ("output_file", "metrics_file"):
+        path = getattr(arguments, name)
+        if path is not None and Path(path).exists() and not arguments.overwrite_output:
+            raise InputError(f"{name} {path}: exists; choose another name, or add --overwrite_output")
+
+
+def show_samples(predictions: list[Prediction]) -> None:
+    """Prints passage, answer, reference and best text."""
+    print_samples(
+        [
+            (prediction.record.context, prediction.record.answer, prediction.record.question or "", prediction.best)
+            for prediction in predictions
+        ],
+        ("passage", "answer", "gold question", "generated question"),
+        title=f"the first {len(predictions)} records",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,81 @@
+"""The training objective against the formula in NumPy, and its gradient against finite differences."""
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+
+from glm.loss import smoothed_cross_entropy
+from reference.forward import loss as reference_loss
+
+SMOOTHING = [0.0, 0.1, 0.5, 1.0]
+
+
+def random_case(*, n=6, V=9, scale=3.0):
+    generator = np.random.default_rng(5)
+    return generator.normal(scale=scale, size=(n, V)).astype("float32"), generator.integers(V, size=n)
+
+
+def loss_and_gradient(logits, labels, label_smoothing):
+    tensor = paddle.to_tensor(logits, stop_gradient=False)
+    loss = smoothed_cross_entropy(tensor, paddle.to_tensor(labels), label_smoothing=label_smoothing)
+    loss.backward()
+    return float(loss), tensor.grad.numpy()
+
+
+def test_loss_by_hand():
+    # p = 1/2, 1/4, 1/4: -log p in units of log 2 is 1, 2, 2, its mean 5/3
+    logits = np.log([[0.5, 0.25, 0.25]]).astype("float32") + 7
+    assert loss_and_gradient(logits, np.array([1]), 0.0)[0] == pytest.approx(2 * math.log(2), abs=1e-6)
+    assert loss_and_gradient(logits, np.array([1]), 0.1)[0] == pytest.approx(
+        (0.9 * 2 + 0.1 * 5 / 3) * math.log(2), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("label_smoothing", SMOOTHING)
+def test_loss_equals_reference(label_smoothing):
+    logits, labels = random_case()
+    got, _ = loss_and_gradient(logits, labels, label_smoothing)
+    assert got == pytest.approx(reference_loss(logits[None], labels[None], label_smoothing), abs=1e-5)
+
+
+@pytest.mark.parametrize("label_smoothing", SMOOTHING)
+def test_gradient_equals_formula_and_finite_differences(label_smoothing):
+    logits, labels = random_case()
+    n, V = logits.shape
+    _, got = loss_and_gradient(logits, labels, label_smoothing)
+
+    powers = np.exp(logits.astype("float64") - logits.max(axis=1, keepdims=True))
+    target = (1 - label_smoothing) * np.eye(V)[labels] + label_smoothing / V
+    np.testing.assert_allclose(got, (powers / powers.sum(axis=1, keepdims=True) - target) / n, atol=1e-6)
+
+    step = 1e-4
+    for row in range(n):
+        for column in range(V):
+            above, below = logits.astype("float64"), logits.astype("float64")
+            above[row, column] += step
+            below[row, column] -= step
+            rise = reference_loss(above[None], labels[None], label_smoothing)
+            rise -= reference_loss(below[None], labels[None], label_smoothing)
+            assert got[row, column] == pytest.approx(rise / (2 * step), abs=1e-5)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_large_logits_neither_overflow_nor_vanish(label_smoothing):
+    logits = np.array([[3e4, -3e4, 0.0], [-5e4, 1e4, 1e4]], dtype="float32")
+    labels = np.array([2, 1])
+    got, gradient = loss_and_gradient(logits, labels, label_smoothing)
+    assert got == pytest.approx(reference_loss(logits[None], labels[None], label_smoothing), rel=1e-6)
+    want = np.array([[1.0, 0, -1], [0, -0.5, 0.5]]) / 2
+    smooth = np.array([[2, -1, -1], [-1, 0.5, 0.5]]) / 6  # (p - 1/V) / n
+    np.testing.assert_allclose(gradient, (1 - label_smoothing) * want + label_smoothing * smooth, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_logits_are_summed_in_float32(dtype):
+    # 4,000 equal logits: the loss is log 4000, and the half-precision numbers beside it are 0.001 away
+    logits = paddle.zeros([2, 4000]).astype(dtype)
+    loss = smoothed_cross_entropy(logits, paddle.to_tensor([0, 3999]), label_smoothing=0.1)
+    assert loss.dtype == paddle.float32 and loss.shape == []
+    assert float(loss) == pytest.approx(math.log(4000), abs=1e-4)
