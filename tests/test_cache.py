@@ -127,6 +127,13 @@ def test_source_padding_is_never_seen(tiny_model):
         np.testing.assert_allclose(step, results[0][1], rtol=0, atol=1e-5)
 
 
+def test_recompute_plays_no_part_in_decoding(tiny_model):
+    model = tiny_model(seed=7)
+    model.train()
+    model.glm.transformer.enable_recompute = True
+    decode_and_compare(model, [2, 2], opening=(3,))
+
+
 def test_who_sees_which_slot_by_hand():
     cache = KVCache(1, np.array([[True, True], [True, False]]))
     own = np.zeros((2, 3, 2 + KVCache.FIRST_CAPACITY), dtype=int)

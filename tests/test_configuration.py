@@ -26,6 +26,7 @@ SHARED = [
     "layernorm_epsilon",
 ]
 
+
 @pytest.mark.parametrize("option", SHARED)
 def test_defaults_are_paddlenlps(option):
     assert getattr(GLMConfig(), option) == getattr(TheirConfig(), option)

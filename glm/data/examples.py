@@ -19,6 +19,9 @@ class ExampleEncoder:
         src_length: most tokens of the source, its special tokens included.
         tgt_length: most tokens of the target, opening and `eop` included.
         block_position: see `glm.blank_infilling`.
+
+    Raises:
+        InputError: `tgt_length` leaves no room after the opening.
     """
 
     def __init__(
@@ -40,6 +43,11 @@ class ExampleEncoder:
         )
         # Opening and question are encoded apart, so that the ids of the opening never depend on the question.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
+        if tgt_length <= len(self.opening_ids):
+            raise InputError(
+                f"tgt_length {tgt_length}: the constant opening {template.target_prefix} alone has "
+                f"{len(self.opening_ids)} tokens"
+            )
 
     def source_ids(self, record: Record) -> list[int]:
         """Ids of Part A; a passage that is too long is cut around the answer's sentence.

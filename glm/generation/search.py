@@ -14,7 +14,6 @@ import paddle
 from paddle import Tensor
 
 from glm.blank_infilling import PromptBatch
-from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.logits_processors import build_logits_processors
 from glm.generation.sampling import Drawing, best_candidates, log_softmax
@@ -105,13 +104,13 @@ def generate(
         For each example at most `num_return_sequences` hypotheses, best first.
 
     Raises:
-        InputError: `tgt_length` leaves no room after the opening.
+        ValueError: `tgt_length` leaves no room after the opening.
     """
     B, opening = len(prompts.source_ids), len(prompts.opening_ids)
     K = config.num_beams
     max_length = config.tgt_length - (opening - 1)
     if max_length < 1:
-        raise InputError(f"tgt_length {config.tgt_length}: the opening of the text alone has {opening - 1} tokens")
+        raise ValueError(f"tgt_length {config.tgt_length}: the opening alone has {opening - 1} tokens")
     processors = build_logits_processors(config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids)
     drawing = None if config.select_topk else Drawing(config, np.arange(B) if record_ids is None else record_ids)
     searches = [ExampleSearch(config, max_length) for _ in range(B)]

@@ -8,7 +8,10 @@ from typing import Any
 
 import paddle
 from paddle.io import Dataset
-from paddlenlp.trainer import Trainer, TrainerCallback
+from paddlenlp.trainer import Trainer, TrainerCallback, TrainerState
+from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
+from paddlenlp.trainer.trainer_utils import TrainOutput
+from paddlenlp.utils.log import logger
 from safetensors.numpy import load_file
 
 from glm.arguments import RUN_CONFIG_NAME, GLMTrainingArguments
@@ -125,6 +128,13 @@ class GLMTrainer(Trainer):
         Raises:
             InputError: the checkpoint folder has no weights.
         """
+        if resume_from_checkpoint is not None:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+            if state.global_step >= self._total_steps():  # PaddleNLP would take one step more
+                logger.info(f"{resume_from_checkpoint} is the end of the run: nothing is left to train")
+                self._load_from_checkpoint(resume_from_checkpoint)
+                self.state = state
+                return TrainOutput(state.global_step, 0.0, {})
         self._restore_from = resume_from_checkpoint
         # PaddleNLP looks for the best model's weights in pickled form only, so this is done here.
         load_best, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
@@ -135,6 +145,12 @@ class GLMTrainer(Trainer):
         if load_best and self.state.best_model_checkpoint:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
         return output
+
+    def _total_steps(self) -> int:
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        per_epoch = max(len(self._get_train_sampler()) // self.args.gradient_accumulation_steps, 1)
+        return int(per_epoch * self.args.num_train_epochs)
 
     def training_step(self, model, inputs, step_control=0):
         if self._restore_from:

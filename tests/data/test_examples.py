@@ -1,0 +1,219 @@
+"""From a record to ids: the layout of PaddleNLP's example, the same for training and prediction."""
+
+import numpy as np
+import pytest
+
+from glm.data.examples import ExampleEncoder, pad_rows
+from glm.data.records import Record
+from glm.data.templates import Template, find_template
+from glm.errors import InputError
+
+OPENING = "在已知答案的前提下，问题："
+N = 340  # pieces of the tokenizer in conftest; its command tokens follow (fact sheet, section 2)
+EOS, CLS, SOP, EOP, GMASK = N, N + 2, N + 6, N + 7, N + 9
+MASKS = {N + 3, N + 8, N + 9}
+
+
+def record_of(context="李明远小时候住在青石镇。", answer="青石镇", question="李明远小时候住在哪里？") -> Record:
+    return Record(7, context, answer, question, "data.json, line 7")
+
+
+@pytest.fixture
+def make(tokenizer):
+    """A factory: `make(src_length=…, tgt_length=…)`, an encoder of DuReaderQG."""
+
+    def make(*, src_length: int = 200, tgt_length: int = 100, **options) -> ExampleEncoder:
+        template = find_template("dureader_qg")
+        return ExampleEncoder(tokenizer, template, src_length=src_length, tgt_length=tgt_length, **options)
+
+    return make
+
+
+def source_of(tokenizer, context: str, answer: str) -> list[int]:
+    return [CLS, *tokenizer.encode_text(f"答案：{answer}，上下文：{context}"), GMASK, EOS]
+
+
+# -- a worked example
+
+
+def test_example_by_hand(make, tokenizer):
+    record = record_of()
+    example = make().example(record)
+    source = source_of(tokenizer, record.context, record.answer)
+    span = tokenizer.encode_text(OPENING) + tokenizer.encode_text(record.question)
+    blank = len(source) - 2
+    assert example.source_ids.tolist() == source
+    assert example.target_ids.tolist() == [SOP, *span]
+    assert example.labels.tolist() == [*span, EOP]
+    assert example.target_position_ids.tolist() == [[blank] * (len(span) + 1), list(range(1, len(span) + 2))]
+
+
+class Letters:
+    """A tokenizer whose ids can be read: the code point of each character, command tokens below 10."""
+
+    cls_token_id, eos_token_id, pad_token_id, sop_token_id, eop_token_id = 1, 0, 0, 6, 7
+    mask_token_ids = (3, 8, 9)
+
+    def encode_text(self, text):
+        return [ord(character) for character in text]
+
+
+def test_ids_of_a_worked_example():
+    template = Template(source="A{answer}C{context}[gMASK]", target_prefix="Q:")
+    encoder = ExampleEncoder(Letters(), template, src_length=20, tgt_length=20)
+    record = Record(1, "xyz", "y", "w?", "")
+    example = encoder.example(record)
+    assert example.source_ids.tolist() == [1, 65, 121, 67, 120, 121, 122, 9, 0]  # CLS A y C x y z gMASK eos
+    assert example.target_ids.tolist() == [6, 81, 58, 119, 63]  # sop Q : w ?
+    assert example.labels.tolist() == [81, 58, 119, 63, 7]  # Q : w ? eop
+    assert example.target_position_ids.tolist() == [[7, 7, 7, 7, 7], [1, 2, 3, 4, 5]]
+    prompts = encoder.prompts([encoder.source_ids(record), [1, 65, 9, 0]])
+    assert prompts.source_ids.tolist() == [[1, 65, 121, 67, 120, 121, 122, 9, 0], [1, 65, 9, 0, 0, 0, 0, 0, 0]]
+    assert prompts.source_lengths.tolist() == [9, 4]
+    assert prompts.places.tolist() == [7, 2]
+    assert prompts.opening_ids.tolist() == [6, 81, 58]
+
+
+def test_opening_and_question_are_encoded_apart(make, tokenizer):
+    opening = tokenizer.encode_text(OPENING)
+    for question in ["李明远是哪一年出生的？", "：问", "a", "。", " 青石镇在哪里？"]:
+        ids = make().example(record_of(question=question)).target_ids.tolist()
+        assert ids[: len(opening) + 1] == [SOP, *opening]
+        assert ids[len(opening) + 1 :] == tokenizer.encode_text(question)
+    # the tokenizer writes a dummy blank before each of the two, so encoding them together would differ
+    assert tokenizer.encode_text(OPENING + "李明远是哪一年出生的？") != opening + tokenizer.encode_text(
+        "李明远是哪一年出生的？"
+    )
+
+
+# -- lengths
+
+
+def test_eop_is_kept_only_if_it_fits(make, tokenizer):
+    record = record_of()
+    span = tokenizer.encode_text(OPENING) + tokenizer.encode_text(record.question)
+    full = len(span) + 1
+    for tgt_length in (full + 1, full, full - 1, full - 3, 1):
+        example = make(tgt_length=tgt_length).example(record)
+        assert example.target_ids.tolist() == [SOP, *span][:tgt_length]
+        assert example.labels.tolist() == [*span, EOP][:tgt_length]
+        assert (EOP in example.labels.tolist()) == (tgt_length >= full)
+        assert example.target_position_ids.shape == (2, min(tgt_length, full))
+
+
+def test_source_is_cut_around_the_answer(make, tokenizer):
+    before, own, after = "铁的熔点要高得多。", "王小兰小时候住在白鹿湖。", "水在零度结冰。"
+    record = record_of(context=before * 3 + own + after * 3, answer="白鹿湖")
+    one = len(source_of(tokenizer, own, "白鹿湖"))
+    two = len(source_of(tokenizer, own + after, "白鹿湖"))
+    three = len(source_of(tokenizer, before + own + after, "白鹿湖"))
+    assert one < two < three
+    for src_length, context in [
+        (one, own),
+        (two - 1, own),
+        (two, own + after),
+        (three, before + own + after),
+        (1000, record.context),
+    ]:
+        ids = make(src_length=src_length).source_ids(record)
+        assert ids == source_of(tokenizer, context, "白鹿湖")
+        assert len(ids) <= src_length
+
+
+@pytest.mark.parametrize("src_length", [24, 30, 40, 60, 100])
+def test_source_never_exceeds_src_length(make, sentences, src_length):
+    encoder = make(src_length=src_length)
+    context = "".join(sentences[:20])
+    for sentence in sentences[:10]:
+        answer = sentence[:3]
+        ids = encoder.source_ids(record_of(context=context, answer=answer))
+        assert len(ids) <= src_length
+        text = encoder.tokenizer.decode_ids(ids)
+        assert text.startswith("答案:" + answer) and answer in text.partition("上下文:")[2]
+
+
+def test_a_source_that_just_fits_is_not_cut(make, tokenizer):
+    record = record_of()
+    ids = source_of(tokenizer, record.context, record.answer)
+    assert make(src_length=len(ids)).source_ids(record) == ids
+    assert len(make(src_length=len(ids) - 1).source_ids(record)) < len(ids)
+
+
+def test_answer_that_does_not_fit(make):
+    record = record_of(context="青石镇" * 30, answer="青石镇" * 20)
+    with pytest.raises(InputError) as caught:
+        make(src_length=40).source_ids(record)
+    assert str(caught.value) == "data.json, line 7, field answer: does not fit into src_length 40"
+    with pytest.raises(InputError, match="line 7, field answer"):
+        make(src_length=40).example(record)
+
+
+def test_block_position(make):
+    counted, ones = make().example(record_of()), make(block_position=False).example(record_of())
+    length = len(counted.target_ids)
+    assert counted.target_position_ids[1].tolist() == list(range(1, length + 1))
+    assert ones.target_position_ids[1].tolist() == [1] * length
+    assert (counted.target_position_ids[0] == ones.target_position_ids[0]).all()
+    assert counted.source_ids.tolist() == ones.source_ids.tolist()
+
+
+# -- training and prediction are laid out alike
+
+
+@pytest.mark.parametrize("block_position", [True, False])
+def test_prompts_equal_the_training_example(make, tokenizer, block_position):
+    encoder = make(src_length=34, block_position=block_position)
+    records = [
+        record_of(),
+        record_of(context="图书馆里有十二万册图书，其中三分之一是外文书。" * 3, answer="三分之一", question="多少？"),
+        record_of(context="铁", answer="铁", question="什么？"),
+    ]
+    examples = [encoder.example(record) for record in records]
+    prompts = encoder.prompts([encoder.source_ids(record) for record in records])
+    width = max(len(example.source_ids) for example in examples)
+    assert prompts.source_ids.shape == (3, width) and prompts.source_position_ids.shape == (3, 2, width)
+    span_positions = prompts.span_position_ids(0, 60)
+    for row, example in enumerate(examples):
+        length, blank = len(example.source_ids), example.source_ids.tolist().index(GMASK)
+        assert prompts.source_lengths[row] == length
+        assert prompts.source_ids[row].tolist() == example.source_ids.tolist() + [EOS] * (width - length)
+        assert prompts.places[row] == blank
+        assert prompts.source_position_ids[row].tolist() == [list(range(width)), [0] * width]
+        opening = len(prompts.opening_ids)
+        assert prompts.opening_ids.tolist() == example.target_ids[:opening].tolist()
+        assert example.target_ids[opening:].tolist() == tokenizer.encode_text(records[row].question)
+        target = len(example.target_ids)
+        assert span_positions[row, :, :target].tolist() == example.target_position_ids.tolist()
+        assert (
+            prompts.span_position_ids(opening, 1)[row, :, 0].tolist()
+            == example.target_position_ids[:, opening].tolist()
+        )
+
+
+# -- text that looks like a command
+
+
+@pytest.mark.parametrize("command", ["[gMASK]", "[MASK]", "[sMASK]", "<|startofpiece|>", "<|endofpiece|>", "[CLS]"])
+def test_text_cannot_inject_a_command(make, tokenizer, command):
+    """Reading refuses such records; should one come another way, its text stays text."""
+    record = record_of(context=f"甲{command}乙", answer=f"{command}", question=f"{command}？")
+    encoder = make()
+    example = encoder.example(record)
+    ids = example.source_ids.tolist()
+    assert [token for token in ids if token >= N] == [CLS, GMASK, EOS]
+    assert [token for token in ids if token in MASKS] == [GMASK] and ids.index(GMASK) == len(ids) - 2
+    assert [token for token in example.target_ids.tolist() if token >= N] == [SOP]
+    assert [token for token in example.labels.tolist() if token >= N] == [EOP]
+    assert encoder.prompts([ids]).places.tolist() == [len(ids) - 2]
+    assert command in tokenizer.decode_ids(ids)
+
+
+# -- padding
+
+
+def test_pad_rows():
+    table = pad_rows([[5, 6, 7], [], [8]], 4, -1)
+    assert table.tolist() == [[5, 6, 7, -1], [-1, -1, -1, -1], [8, -1, -1, -1]]
+    assert table.dtype == np.int64
+    with pytest.raises(ValueError):
+        pad_rows([[1, 2, 3]], 2, 0)

@@ -1,0 +1,113 @@
+"""Every file under configs/: recipes by the parser of their script, presets as configurations of a GLM."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from glm.arguments import parse_finetune_arguments, parse_predict_arguments
+from glm.configuration import GLMConfig, published_presets
+from glm.data.templates import find_template
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "configs").glob("*.json"))
+PRESETS = sorted((ROOT / "configs" / "model").glob("*.json"))
+PARSERS = {"finetune_generation.py": parse_finetune_arguments, "predict.py": parse_predict_arguments}
+
+# Fact sheet, section 1: layers, hidden size, heads, positions, rows of the vocabulary. GLMConfig names the models as
+# PaddleNLP does.
+PUBLISHED = {
+    "THUDM/glm-515m": (30, 1152, 18, 512, 30592),
+    "THUDM/glm-2b": (36, 2048, 32, 1024, 50304),
+    "THUDM/glm-10b": (48, 4096, 64, 1024, 50304),
+    "THUDM/glm-large-chinese": (24, 1024, 16, 1024, 50048),
+    "THUDM/glm-10b-chinese": (48, 4096, 64, 1024, 50048),
+}
+
+
+def names(paths) -> list[str]:
+    return [path.stem for path in paths]
+
+
+def command_of(recipe: Path) -> list[str]:
+    """The command in the header of a recipe."""
+    return shlex.split(json.loads(recipe.read_text(encoding="utf-8"))["_run"])
+
+
+def test_nothing_is_passed_over():
+    assert RECIPES and PRESETS
+    others = {path for path in (ROOT / "configs").rglob("*") if path.is_file()} - {*RECIPES, *PRESETS}
+    assert others == set()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=names(RECIPES))
+def test_recipe_is_run_by_its_header(recipe, monkeypatch):
+    """The header's command, from the project's folder, parses with the parser of the script it names."""
+    monkeypatch.chdir(ROOT)
+    python, script, *argv = command_of(recipe)
+    assert python == "python" and (ROOT / script).is_file()
+    assert argv[0] == recipe.relative_to(ROOT).as_posix()
+    PARSERS[script](argv)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=names(RECIPES))
+def test_recipe_says_what_it_is(recipe):
+    settings = json.loads(recipe.read_text(encoding="utf-8"))
+    assert list(settings)[:2] == ["_about", "_run"] and settings["_about"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=names(RECIPES))
+def test_recipe_fits_its_model(recipe, monkeypatch):
+    """Files named are there; source and target fit into the positions of the model; the task is known."""
+    monkeypatch.chdir(ROOT)
+    _, script, *argv = command_of(recipe)
+    if script != "finetune_generation.py":
+        pytest.skip("a recipe of prediction")
+    arguments = parse_finetune_arguments(argv)
+    find_template(arguments.data.task_name)
+    named = (arguments.data.train_file, arguments.data.dev_file, arguments.model.tokenizer_name_or_path)
+    for name in named:
+        assert name is None or (ROOT / name).exists() or name.startswith("THUDM/"), name
+    model = arguments.model.model_name_or_path
+    preset = json.loads((ROOT / model).read_text()) if model.endswith(".json") else published_presets()[model]
+    length = arguments.data.src_length + arguments.generation.tgt_length
+    assert length <= preset["max_sequence_length"]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=names(PRESETS))
+def test_preset_is_a_configuration(preset):
+    settings = json.loads(preset.read_text(encoding="utf-8"))
+    config = GLMConfig(**settings)
+    for name, value in settings.items():
+        assert getattr(config, name) == value
+    known = GLMConfig().to_dict().keys()
+    assert set(settings) <= set(known)  # GLMConfig itself takes any name
+
+
+def test_published_presets():
+    found = {
+        name: (
+            config["num_layers"],
+            config["hidden_size"],
+            config["num_attention_heads"],
+            config["max_sequence_length"],
+            config["vocab_size"],
+        )
+        for name, config in published_presets().items()
+    }
+    assert found == PUBLISHED
+    assert GLMConfig.pretrained_init_configuration == published_presets()
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_what_published_presets_share(name):
+    config = GLMConfig(**published_presets()[name])
+    assert config.block_position_encoding is True
+    dropout = (config.embedding_dropout_prob, config.attention_dropout_prob, config.output_dropout_prob)
+    assert dropout == (0.1, 0.1, 0.1)
+    assert config.layernorm_epsilon == 1e-5 and config.initializer_range == 0.02 and config.attention_scale == 1.0
+    assert config.vocab_size % 128 == 0
+    assert config.position_rows == config.max_sequence_length + 1
+    # 50009 has the embedding of eop in glm-10b-chinese (fact sheet, section 2)
+    assert config.bad_words_id == ([50009] if name == "THUDM/glm-10b-chinese" else [])
