@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
     if training.do_eval:
-        metrics = trainer.evaluate()
+        metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
         print_scores(metrics, title="evaluation on the dev records")
     if training.do_predict:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from paddlenlp.trainer import PdArgumentParser, TrainingArguments
+from paddlenlp.trainer import IntervalStrategy, PdArgumentParser, TrainingArguments
 from paddlenlp.utils.log import logger
 
 from glm.device import choose_device, has_gpu
@@ -84,7 +84,7 @@ class GLMTrainingArguments(TrainingArguments):
             if getattr(self, precision) and not has_gpu():
                 logger.warning(f"{precision}: a CPU computes in float32, so this run does")
                 setattr(self, precision, False)
-        super().__post_init__()
+        self._init_base()
         for name, degree in asked.items():
             if degree > 1 and getattr(self, name) != degree:  # the base class drops it in a single process
                 raise UsageError(
@@ -97,6 +97,13 @@ class GLMTrainingArguments(TrainingArguments):
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
         self._check_decay()
+
+    def _init_base(self):
+        """PaddleNLP turns --do_eval without eval_steps into an evaluation at every log line; here it means the end."""
+        at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
+        self.do_eval = self.do_eval and not at_end
+        super().__post_init__()
+        self.do_eval = self.do_eval or at_end
 
     def _check_decay(self):
         decays = self.lr_scheduler_type.value in self.DECAYING

@@ -65,6 +65,7 @@ class GLMConfig(PretrainedConfig):
         bad_words_id: list[int] | None = None,
         **kwargs,
     ):
+        num_layers = kwargs.pop("num_hidden_layers", num_layers)
         super().__init__(**kwargs)
         if hidden_size % num_attention_heads:
             raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")

@@ -29,6 +29,7 @@ def build_encoder(tokenizer: GLMTokenizer, data: DataArguments, generation: Gene
         find_template(data.task_name),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
+        min_tgt_length=generation.min_tgt_length,
         block_position=not data.no_block_position,
     )
 

@@ -44,9 +44,11 @@ class GLMTokenizer(PretrainedTokenizer):
     pretrained_resource_files_map = {"model_file": dict.fromkeys(PUBLISHED, MODEL_URL)}
     pretrained_init_configuration = {name: {} for name in PUBLISHED}
     max_model_input_sizes = dict.fromkeys(PUBLISHED, 1024)
-    model_input_names = ["input_ids", "position_ids", "attention_mask"]
+    model_input_names = ["input_ids"]
 
     def __init__(self, model_file: str, **kwargs):
+        if not Path(model_file).is_file():
+            raise InputError(f"{model_file or 'tokenizer'}: no such file; a SentencePiece model is expected")
         try:
             self.sp_model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
         except (OSError, RuntimeError) as error:

@@ -37,7 +37,6 @@ def test_scaled_initialisation_is_on_and_no_id_is_bad():
     assert GLMConfig().bad_words_id == [] and GLMConfig(bad_words_id=None).bad_words_id == []
 
 
-@pytest.mark.xfail(strict=True, reason="the option is silently dropped, as in PaddleNLP: num_layers stays 24")
 def test_num_hidden_layers_may_be_given_for_num_layers():
     assert GLMConfig(num_hidden_layers=7).num_layers == 7
 

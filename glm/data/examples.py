@@ -18,10 +18,11 @@ class ExampleEncoder:
     Args:
         src_length: most tokens of the source, its special tokens included.
         tgt_length: most tokens of the target, opening and `eop` included.
+        min_tgt_length: fewest tokens to generate after the opening.
         block_position: see `glm.blank_infilling`.
 
     Raises:
-        InputError: `tgt_length` leaves no room after the opening.
+        InputError: `tgt_length` leaves no room for them.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ExampleEncoder:
         *,
         src_length: int,
         tgt_length: int,
+        min_tgt_length: int = 0,
         block_position: bool = True,
     ):
         self.tokenizer = tokenizer
@@ -43,10 +45,10 @@ class ExampleEncoder:
         )
         # Opening and question are encoded apart, so that the ids of the opening never depend on the question.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
-        if tgt_length <= len(self.opening_ids):
+        if tgt_length - len(self.opening_ids) <= min_tgt_length:
             raise InputError(
-                f"tgt_length {tgt_length}: the constant opening {template.target_prefix} alone has "
-                f"{len(self.opening_ids)} tokens"
+                f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
+                f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
 
     def source_ids(self, record: Record) -> list[int]:

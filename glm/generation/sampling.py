@@ -21,16 +21,17 @@ def best_candidates(totals: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
-    """Sets all but the likeliest tokens of each row to -inf and renormalises.
+    """Sets all but the likeliest tokens of each row to -inf and normalises what is left.
 
     Args:
-        scores: [rows, V] log-probabilities.
+        scores: [rows, V] log-probabilities, -inf where a rule forbids a token.
         top_k: keep this many; 0 keeps all.
         top_p: then keep the smallest set whose probability reaches this; 0 keeps all (Holtzman et al. 2020).
     """
     if top_k:
         kth = np.partition(scores, -min(top_k, scores.shape[1]), axis=1)[:, -min(top_k, scores.shape[1]), None]
-        scores = _normalised(np.where(scores >= kth, scores, -np.inf))
+        scores = np.where(scores >= kth, scores, -np.inf)
+    scores = _normalised(scores)
     if top_p:
         order = np.argsort(-scores, axis=1, kind="stable")
         probabilities = np.exp(np.take_along_axis(scores, order, axis=1))

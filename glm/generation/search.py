@@ -104,13 +104,16 @@ def generate(
         For each example at most `num_return_sequences` hypotheses, best first.
 
     Raises:
-        ValueError: `tgt_length` leaves no room after the opening.
+        ValueError: `tgt_length` leaves no room for `min_tgt_length` tokens and `eop` after the opening.
     """
     B, opening = len(prompts.source_ids), len(prompts.opening_ids)
     K = config.num_beams
     max_length = config.tgt_length - (opening - 1)
-    if max_length < 1:
-        raise ValueError(f"tgt_length {config.tgt_length}: the opening alone has {opening - 1} tokens")
+    if max_length <= config.min_tgt_length:
+        raise ValueError(
+            f"tgt_length {config.tgt_length}: no room for min_tgt_length {config.min_tgt_length} tokens after the "
+            f"opening's {opening - 1}"
+        )
     processors = build_logits_processors(config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids)
     drawing = None if config.select_topk else Drawing(config, np.arange(B) if record_ids is None else record_ids)
     searches = [ExampleSearch(config, max_length) for _ in range(B)]

@@ -90,6 +90,10 @@ class GLMTrainer(Trainer):
         self.dev_records = dev_records
         self.run_config = run_config or {}
         self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
+        self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
+
+    def print_config(self, args=None, key=""):
+        """PaddleNLP prints some 200 lines here; the settings of the run are in finetune_config.json."""
 
     # -- objective
 
@@ -144,6 +148,7 @@ class GLMTrainer(Trainer):
             self.args.load_best_model_at_end = load_best
         if load_best and self.state.best_model_checkpoint:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
+            self._last_evaluation = None
         return output
 
     def _total_steps(self) -> int:
@@ -213,7 +218,14 @@ class GLMTrainer(Trainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._last_evaluation = (self.state.global_step, metrics)
         return metrics
+
+    def final_evaluation(self) -> dict[str, float]:
+        """`evaluate` of the final weights, not run again if the last step of training has done so."""
+        if self._last_evaluation and self._last_evaluation[0] == self.state.global_step:
+            return self._last_evaluation[1]
+        return self.evaluate()
 
     @paddle.no_grad()
     def _dev_loss(self) -> float:

@@ -111,7 +111,6 @@ def test_keep_likely_leaves_impossible_tokens_and_rows_impossible():
         assert np.isfinite(got[0, 1])
 
 
-@pytest.mark.xfail(strict=True, reason="without top_k, top_p counts the probability of forbidden tokens as missing")
 def test_top_p_is_a_share_of_what_the_rules_leave():
     # eop with 0.6 is forbidden: 0.3 of the remaining 0.4 is enough for top_p 0.5, as it is with top_k on
     scores = np.array([[-INF, np.log(0.3), np.log(0.06), np.log(0.04)]])
