@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from paddlenlp.utils.log import logger
+
 from glm.arguments import PredictArguments, parse_predict_arguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.records import Record, parse_records, read_records
@@ -33,13 +35,14 @@ def main(argv: list[str]) -> None:
     if inherited:
         taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
         print(f"from {model_arguments.model_name_or_path}: {taken}", file=sys.stderr)
+    logger.set_level("WARNING")  # standard error is for what this program has to say
     prepare(arguments.device)
     check_output_files(arguments)
-    records = load_records(data.test_file, need_question=arguments.metrics_file is not None)
+    records = load_records(arguments.test_file, need_question=arguments.metrics_file is not None)
 
     name = model_arguments.model_name_or_path
     tokenizer = load_tokenizer(model_arguments.tokenizer_name_or_path or name)
-    config = load_config(name, tokenizer, settings=model_arguments.dropout)
+    config = load_config(name, tokenizer)
     check_positions(config, data, generation)
     encoder = build_encoder(tokenizer, data, generation)
     model = load_model(name, config)
@@ -63,6 +66,8 @@ def load_records(test_file: str | None, *, need_question: bool) -> list[Record]:
     """The records of a file, or of standard input."""
     if test_file is not None:
         return read_records(test_file, need_question=need_question)
+    if sys.stdin.isatty():
+        print("reading records from standard input, one JSON object per line", file=sys.stderr)
     return parse_records(sys.stdin.buffer, name="standard input", need_question=need_question)
 
 

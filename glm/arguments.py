@@ -3,6 +3,9 @@
 import dataclasses
 import difflib
 import json
+import math
+from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -10,9 +13,9 @@ from typing import Any, Optional
 from paddlenlp.trainer import IntervalStrategy, PdArgumentParser, TrainingArguments
 from paddlenlp.utils.log import logger
 
-from glm.device import choose_device, has_gpu
-from glm.errors import InputError, UsageError
-from glm.generation.config import GenerationConfig
+from glm.device import choose_device
+from glm.errors import UsageError
+from glm.generation.config import DRAWING_OPTIONS, GenerationConfig
 
 RUN_CONFIG_NAME = "finetune_config.json"
 
@@ -33,36 +36,47 @@ class ModelArguments:
     tokenizer_name_or_path: Optional[str] = _option(
         None, "A folder, a published name, or a SentencePiece .model file; the model's own if not given."
     )
-    attention_dropout_prob: Optional[float] = _option(None, "Dropout of attention weights; the model's if unset.")
-    embedding_dropout_prob: Optional[float] = _option(None, "Dropout after the embeddings; the model's if unset.")
-    output_dropout_prob: Optional[float] = _option(None, "Dropout after attention and MLP; the model's if unset.")
-
-    def __post_init__(self):
-        for name, value in self.dropout.items():
-            if not 0.0 <= value < 1.0:
-                raise UsageError(f"{name} {value}: use 0 or more, and less than 1")
-
-    @property
-    def dropout(self) -> dict[str, float]:
-        """The dropout rates that were given."""
-        names = ("attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass
 class DataArguments:
-    """Which data, and how a record is laid out."""
+    """How a record is laid out."""
 
     task_name: str = _option("dureader_qg", "Template, and data set to fetch where no file is given.")
-    train_file: Optional[str] = _option(None, "Training records, one JSON object per line.")
-    dev_file: Optional[str] = _option(None, "Records of evaluation during and after training.")
-    test_file: Optional[str] = _option(None, "Records to predict.")
     src_length: int = _option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
     no_block_position: bool = _option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
 
     def __post_init__(self):
         if self.src_length < 8:
             raise UsageError(f"src_length {self.src_length}: use 8 or more")
+
+
+@dataclass
+class FileArguments:
+    """The records of a training run, one JSON object per line."""
+
+    train_file: Optional[str] = _option(None, "Training records.")
+    dev_file: Optional[str] = _option(None, "Records of evaluation during and after training.")
+    test_file: Optional[str] = _option(None, "Records to predict (--do_predict).")
+
+
+@dataclass
+class DropoutArguments:
+    """Dropout rates that replace the model's own."""
+
+    attention_dropout_prob: Optional[float] = _option(None, "Dropout of attention weights; the model's if unset.")
+    embedding_dropout_prob: Optional[float] = _option(None, "Dropout after the embeddings; the model's if unset.")
+    output_dropout_prob: Optional[float] = _option(None, "Dropout after attention and MLP; the model's if unset.")
+
+    def __post_init__(self):
+        for name, value in self.given.items():
+            if not 0.0 <= value < 1.0:
+                raise UsageError(f"{name} {value}: use 0 or more, and less than 1")
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The rates that were given, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclass
@@ -79,9 +93,10 @@ class GLMTrainingArguments(TrainingArguments):
     def __post_init__(self):
         parallel = ("tensor_parallel_degree", "pipeline_parallel_degree", "sharding_parallel_degree")
         asked = {name: getattr(self, name) for name in parallel}
+        self._check_numbers()
         self.device = choose_device(self.device)
         for precision in ("fp16", "bf16"):
-            if getattr(self, precision) and not has_gpu():
+            if getattr(self, precision) and self.device == "cpu":
                 logger.warning(f"{precision}: a CPU computes in float32, so this run does")
                 setattr(self, precision, False)
         self._init_base()
@@ -97,6 +112,16 @@ class GLMTrainingArguments(TrainingArguments):
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
         self._check_decay()
+
+    def _check_numbers(self):
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
+        for name in ("learning_rate", "num_train_epochs"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} {getattr(self, name)}: use a number above 0")
+        if self.fp16 and self.bf16:
+            raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
 
     def _init_base(self):
         """PaddleNLP turns --do_eval without eval_steps into an evaluation at every log line; here it means the end."""
@@ -120,8 +145,9 @@ class GLMTrainingArguments(TrainingArguments):
 
 @dataclass
 class PredictArguments:
-    """Where predictions go, and where they are made."""
+    """Which records, where predictions go, and where they are made."""
 
+    test_file: Optional[str] = _option(None, "Records, one JSON object per line; standard input if not given.")
     output_file: Optional[str] = _option(None, "One JSON line per record; standard output if not given.")
     metrics_file: Optional[str] = _option(None, "Scores as JSON (needs questions in the data).")
     overwrite_output: bool = _option(False, "Replace output_file and metrics_file if they exist.")
@@ -144,6 +170,8 @@ class FinetuneArguments:
     model: ModelArguments
     data: DataArguments
     generation: GenerationConfig
+    files: FileArguments
+    dropout: DropoutArguments
     training: GLMTrainingArguments
     given: dict[str, Any]
 
@@ -165,7 +193,7 @@ class _Parser(PdArgumentParser):
     def error(self, message: str):
         raise UsageError(message)
 
-    def check_names(self, names: list[str], *, where: str) -> None:
+    def check_names(self, names: Iterable[str], *, where: str) -> None:
         """Raises UsageError for a name that is no option's."""
         known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
         for name in names:
@@ -173,22 +201,27 @@ class _Parser(PdArgumentParser):
                 close = difflib.get_close_matches(name, known, n=1)
                 raise UsageError(f"{where}: unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
 
-    def parse_groups(self, argv: list[str]) -> tuple[list[Any], dict[str, Any]]:
-        """The groups of options, and those options that were set, by name."""
+    def read(self, argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
+        """The values of all options, and those of the options that were set, by name."""
         names = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--")]
         self.check_names(names, where="command line")
-        namespace, rest = self.parse_known_args(argv)
+        values, rest = self.parse_known_args(argv)
         if rest:
             raise UsageError(f"command line: {' '.join(rest)} belongs to no option")
         given = {self._option_string_actions[f"--{name}"].dest for name in names}
+        return values, {name: getattr(values, name) for name in sorted(given)}
+
+    def build(self, values: Namespace) -> list[Any]:
+        """The groups of options, each checked by itself."""
         try:
-            groups = [
-                group(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(group) if item.init})
+            return [
+                group(**{item.name: getattr(values, item.name) for item in dataclasses.fields(group) if item.init})
                 for group in self.groups
             ]
-        except (ValueError, AssertionError) as error:  # PaddleNLP's own checks raise these
-            raise error if isinstance(error, InputError) else UsageError(str(error)) from error
-        return groups, {name: getattr(namespace, name) for name in sorted(given)}
+        except UsageError:
+            raise
+        except (ValueError, AssertionError) as error:  # of GenerationConfig, and PaddleNLP's own checks
+            raise UsageError(str(error)) from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -199,7 +232,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(settings, dict):
         raise UsageError(f"{path}: a JSON object is expected")
@@ -219,15 +252,15 @@ def _as_arguments(settings: dict[str, Any]) -> list[str]:
     return argv
 
 
-def _split_config(argv: list[str], parser: _Parser) -> tuple[dict[str, Any], list[str]]:
-    """A leading configuration file's settings, and the rest of the command line."""
+def _with_config(argv: list[str], parser: _Parser) -> list[str]:
+    """The command line with the settings of a leading configuration file written out before the rest."""
     if not argv or argv[0].startswith("-"):
-        return {}, argv
+        return argv
     if not argv[0].endswith(".json"):
         raise UsageError(f"{argv[0]}: a configuration file ending in .json, or an option, is expected first")
     settings = read_config(Path(argv[0]))
-    parser.check_names(list(settings), where=argv[0])
-    return settings, argv[1:]
+    parser.check_names(settings, where=argv[0])
+    return _as_arguments(settings) + argv[1:]
 
 
 def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
@@ -236,58 +269,58 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     Raises:
         UsageError: an option is unknown, malformed, out of range or without effect beside the others.
     """
-    groups = (ModelArguments, DataArguments, GenerationConfig, GLMTrainingArguments)
+    groups = (
+        ModelArguments,
+        DataArguments,
+        GenerationConfig,
+        FileArguments,
+        DropoutArguments,
+        GLMTrainingArguments,
+    )
     parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
-    settings, rest = _split_config(argv, parser)
-    (model, data, generation, training), given = parser.parse_groups(_as_arguments(settings) + rest)
-    arguments = FinetuneArguments(model, data, generation, training, given)
+    values, given = parser.read(_with_config(argv, parser))
+    arguments = FinetuneArguments(*parser.build(values), given)
     _check_finetune(arguments)
     return arguments
 
 
 def _check_finetune(arguments: FinetuneArguments) -> None:
-    data, training = arguments.data, arguments.training
+    files, training = arguments.files, arguments.training
     if not (training.do_train or training.do_eval or training.do_predict):
         raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
-    for name, value, action in (
-        ("train_file", data.train_file, "do_train"),
-        ("dev_file", data.dev_file, "do_eval"),
-        ("test_file", data.test_file, "do_predict"),
-    ):
-        if value is not None and not getattr(training, action):
-            raise UsageError(f"{name} {value}: has no effect without --{action}")
-    if training.do_predict and data.test_file is None:
+    for name, action in (("train_file", "do_train"), ("dev_file", "do_eval"), ("test_file", "do_predict")):
+        if getattr(files, name) is not None and not getattr(training, action):
+            raise UsageError(f"{name} {getattr(files, name)}: has no effect without --{action}")
+    if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
 
 
 def parse_predict_arguments(
     argv: list[str],
 ) -> tuple[ModelArguments, DataArguments, GenerationConfig, PredictArguments, dict[str, Any]]:
-    """Arguments of `predict.py`. Lengths, template, tokenizer and decoding options that are not given are those the
-    checkpoint was trained with; the last item holds those that were taken from it.
+    """Arguments of `predict.py`. Lengths, template and decoding options that are not given are those the checkpoint
+    was trained with; the last item holds those that were taken from it.
 
     Raises:
         UsageError: as `parse_finetune_arguments`.
     """
-    parser = _Parser(
-        (ModelArguments, DataArguments, GenerationConfig, PredictArguments),
-        "Generates text with a fine-tuned GLM, and scores it.",
-    )
-    settings, rest = _split_config(argv, parser)
-    (model, *_), given = parser.parse_groups(_as_arguments(settings) + rest)
-    inherited = {name: value for name, value in _trained_with(model).items() if name not in given}
-    groups, given = parser.parse_groups(_as_arguments(inherited | settings) + rest)
-    for name in ("train_file", "dev_file"):
-        if name in given:
-            raise UsageError(f"{name} {given[name]}: predict.py reads --test_file")
-    return *groups, inherited
+    groups = (ModelArguments, DataArguments, GenerationConfig, PredictArguments)
+    parser = _Parser(groups, "Generates text with a fine-tuned GLM, and scores it.")
+    argv = _with_config(argv, parser)
+    values, given = parser.read(argv)
+    own = set(given)
+    if "select_topk" in given:  # another way of choosing: the checkpoint's options of its own do not apply
+        own |= set(DRAWING_OPTIONS)
+    trained_with = _trained_with(values.model_name_or_path)
+    inherited = {name: value for name, value in trained_with.items() if name not in own}
+    values, _ = parser.read(_as_arguments(inherited) + argv)
+    return *parser.build(values), inherited
 
 
-def _trained_with(model: ModelArguments) -> dict[str, Any]:
+def _trained_with(model_name_or_path: str) -> dict[str, Any]:
     """The settings in a checkpoint folder that prediction follows."""
-    path = Path(model.model_name_or_path) / RUN_CONFIG_NAME
+    path = Path(model_name_or_path) / RUN_CONFIG_NAME
     if not path.is_file():
         return {}
-    followed = {item.name for item in dataclasses.fields(GenerationConfig)}
-    followed |= {"task_name", "src_length", "no_block_position"}
+    followed = {item.name for group in (DataArguments, GenerationConfig) for item in dataclasses.fields(group)}
     return {name: value for name, value in read_config(path).items() if name in followed}

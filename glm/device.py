@@ -2,9 +2,12 @@
 
 import ctypes
 import os
+import re
 
 import paddle
 from paddlenlp.utils.log import logger
+
+from glm.errors import UsageError
 
 # mallopt parameters of glibc (malloc.h) and the values that keep large temporaries in the heap: mapping them anew at
 # each operator costs more than many operators do.
@@ -18,8 +21,14 @@ def has_gpu() -> bool:
 
 
 def choose_device(requested: str) -> str:
-    """The device to run on: the one asked for, or the CPU with a warning if there is no GPU."""
-    if requested.startswith("gpu") and not has_gpu():
+    """The device to run on: the one asked for, or the CPU with a warning if there is no GPU.
+
+    Raises:
+        UsageError: it is neither `cpu` nor `gpu` nor `gpu:N`.
+    """
+    if requested != "cpu" and not re.fullmatch(r"gpu(:\d+)?", requested):
+        raise UsageError(f"device {requested}: use cpu, gpu or gpu:N")
+    if requested != "cpu" and not has_gpu():
         logger.warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
         return "cpu"
     return requested

@@ -44,7 +44,7 @@ class GLMTokenizer(PretrainedTokenizer):
     pretrained_resource_files_map = {"model_file": dict.fromkeys(PUBLISHED, MODEL_URL)}
     pretrained_init_configuration = {name: {} for name in PUBLISHED}
     max_model_input_sizes = dict.fromkeys(PUBLISHED, 1024)
-    model_input_names = ["input_ids"]
+    model_input_names = ["input_ids", "attention_mask"]
 
     def __init__(self, model_file: str, **kwargs):
         if not Path(model_file).is_file():

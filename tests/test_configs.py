@@ -1,7 +1,9 @@
 """Every file under configs/: recipes by the parser of their script, presets as configurations of a GLM."""
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,9 +32,18 @@ def names(paths) -> list[str]:
     return [path.stem for path in paths]
 
 
-def command_of(recipe: Path) -> list[str]:
-    """The command in the header of a recipe."""
-    return shlex.split(json.loads(recipe.read_text(encoding="utf-8"))["_run"])
+def command_of(recipe: Path) -> tuple[str, list[str]]:
+    """The script that the header of a recipe runs, and its arguments; of `make ...`, what make would run."""
+    command = shlex.split(json.loads(recipe.read_text(encoding="utf-8"))["_run"])
+    if command[0] == "make":
+        environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS")}
+        command.insert(1, "-n")
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        lines = done.stdout.replace("\\\n", " ").splitlines()
+        (line,) = [line for line in lines if recipe.relative_to(ROOT).as_posix() in line]
+        command = shlex.split(line)
+    assert Path(command[0]).name == "python"
+    return command[1], command[2:]
 
 
 def test_nothing_is_passed_over():
@@ -45,9 +56,8 @@ def test_nothing_is_passed_over():
 def test_recipe_is_run_by_its_header(recipe, monkeypatch):
     """The header's command, from the project's folder, parses with the parser of the script it names."""
     monkeypatch.chdir(ROOT)
-    python, script, *argv = command_of(recipe)
-    assert python == "python" and (ROOT / script).is_file()
-    assert argv[0] == recipe.relative_to(ROOT).as_posix()
+    script, argv = command_of(recipe)
+    assert (ROOT / script).is_file() and argv[0] == recipe.relative_to(ROOT).as_posix()
     PARSERS[script](argv)
 
 
@@ -59,15 +69,16 @@ def test_recipe_says_what_it_is(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=names(RECIPES))
 def test_recipe_fits_its_model(recipe, monkeypatch):
-    """Files named are there; source and target fit into the positions of the model; the task is known."""
+    """Files it names are there; source and target fit into the positions of the model; the task is known."""
     monkeypatch.chdir(ROOT)
-    _, script, *argv = command_of(recipe)
+    script, argv = command_of(recipe)
     if script != "finetune_generation.py":
         pytest.skip("a recipe of prediction")
     arguments = parse_finetune_arguments(argv)
     find_template(arguments.data.task_name)
-    named = (arguments.data.train_file, arguments.data.dev_file, arguments.model.tokenizer_name_or_path)
-    for name in named:
+    settings = json.loads(recipe.read_text(encoding="utf-8"))
+    for option in ("train_file", "dev_file", "test_file", "tokenizer_name_or_path"):
+        name = settings.get(option)
         assert name is None or (ROOT / name).exists() or name.startswith("THUDM/"), name
     model = arguments.model.model_name_or_path
     preset = json.loads((ROOT / model).read_text()) if model.endswith(".json") else published_presets()[model]

@@ -124,6 +124,8 @@ def test_encoder_follows_the_arguments(tokenizer):
     assert encoder.template.target_prefix == "在已知答案的前提下，问题："
     encoder = build_encoder(tokenizer, DataArguments(), GenerationConfig())
     assert (encoder.src_length, encoder.tgt_length, encoder.geometry.block_position) == (608, 160, True)
+    with pytest.raises(InputError, match="tgt_length 33: no room for min_tgt_length 30 tokens"):
+        build_encoder(tokenizer, DataArguments(), GenerationConfig(tgt_length=33, min_tgt_length=30))
     with pytest.raises(InputError, match="task_name summaries: unknown; known tasks: dureader_qg"):
         build_encoder(tokenizer, DataArguments(task_name="summaries"), GenerationConfig())
 
@@ -157,13 +159,14 @@ def test_output_folder_that_is_a_file(tmp_path):
 
 
 def test_clearing_takes_only_what_a_run_left(tmp_path):
-    for name in ("checkpoint-5", "checkpoint-10", "eval", "my-checkpoint-1"):
+    for name in ("checkpoint-5", "checkpoint-10", "eval", "my-checkpoint-1", "checkpoint-final"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
     for name in ("metrics.jsonl", "notes.txt", "model.safetensors"):
         (tmp_path / name).write_text("")
     clear_earlier_run(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"eval", "my-checkpoint-1", "notes.txt", "model.safetensors"}
+    left = {"eval", "my-checkpoint-1", "checkpoint-final", "notes.txt", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == left
     clear_earlier_run(str(tmp_path))
     clear_earlier_run(str(tmp_path / "nowhere"))
 
@@ -175,6 +178,7 @@ def checkpoints(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "model.safetensors").write_text("")
+        (folder / "scheduler.pdparams").write_text("")
     (tmp_path / "checkpoint-final").mkdir()
     return types.SimpleNamespace(folder=str(tmp_path), newest=str(tmp_path / "checkpoint-10"))
 
@@ -202,7 +206,11 @@ def test_no_checkpoint(tmp_path):
     )
 
 
-@pytest.mark.xfail(strict=True, reason="a checkpoint that a kill left without weights is chosen, and loading it fails")
 def test_newest_whole_checkpoint(checkpoints, tmp_path):
+    """A kill while saving leaves a folder without the files that are written last."""
     (tmp_path / "checkpoint-15").mkdir()
     assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
+    (tmp_path / "checkpoint-15" / "model.safetensors").write_text("")
+    assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
+    (tmp_path / "checkpoint-15" / "scheduler.pdparams").write_text("")
+    assert find_checkpoint("true", checkpoints.folder) == str(tmp_path / "checkpoint-15")

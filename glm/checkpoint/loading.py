@@ -1,8 +1,12 @@
 """Models and tokenizers from a folder, a published name, or a configuration file; all that can be wrong is said."""
 
+import difflib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
+
+from paddlenlp.transformers import PretrainedConfig
 
 from glm.configuration import PRESET_FOLDER, GLMConfig
 from glm.errors import InputError
@@ -26,14 +30,16 @@ def load_tokenizer(name_or_path: str) -> GLMTokenizer:
     """
     path = Path(name_or_path)
     model_file = GLMTokenizer.resource_files_names["model_file"]
+    if path.suffix == ".json":
+        raise InputError(f"model {name_or_path}: a configuration has no tokenizer; set tokenizer_name_or_path")
     if path.is_file():
         return GLMTokenizer(str(path))
     if path.is_dir():
         if not (path / model_file).is_file():
             raise InputError(f"tokenizer {path}: the folder has no {model_file}; set tokenizer_name_or_path")
         return GLMTokenizer.from_pretrained(str(path))
-    if name_or_path.endswith(".json"):
-        raise InputError(f"model {name_or_path}: a configuration has no tokenizer; set tokenizer_name_or_path")
+    if _is_path(name_or_path):
+        raise InputError(f"tokenizer_name_or_path {name_or_path}: no such file or folder")
     try:
         tokenizer = GLMTokenizer.from_pretrained(name_or_path)
     except Exception as error:  # whatever stops the download, the advice is the same
@@ -61,7 +67,7 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
             return GLMConfig(**{**_read_preset(path), "vocab_size": rows, **(settings or {})})
         if path.is_dir():
             _check_folder(path)
-        elif name_or_path.startswith((".", "/", "~")):
+        elif _is_path(name_or_path):
             raise InputError(f"model_name_or_path {name_or_path}: no such folder")
         config = GLMConfig.from_pretrained(name_or_path, **(settings or {}))
     except InputError:
@@ -99,7 +105,18 @@ def _read_preset(path: Path) -> dict[str, Any]:
     if not path.is_file():
         names = ", ".join(sorted(preset.name for preset in PRESET_FOLDER.glob("*.json")))
         raise InputError(f"model_name_or_path {path.name}: no such file, nor a preset ({names})")
-    return json.loads(path.read_text(encoding="utf-8"))
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    known = {*inspect.signature(GLMConfig).parameters, *PretrainedConfig().to_dict(), "num_hidden_layers"}
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise InputError(f"{path}: unknown entry {name}" + (f"; did you mean {close[0]}?" if close else ""))
+    return settings
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name can only be that of a file or folder here."""
+    return name.startswith((".", "/", "~"))
 
 
 def _check_folder(path: Path) -> None:

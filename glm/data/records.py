@@ -69,8 +69,8 @@ def _parse(lines: Iterable[bytes], name: str, need_question: bool) -> Iterator[R
             continue
         try:
             row = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too nested"
+        except (ValueError, RecursionError) as error:
+            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise InputError(f"{origin}: not JSON ({reason}); one JSON object per line is expected") from error
         if not isinstance(row, dict):
             raise InputError(f"{origin}: {type(row).__name__} where a JSON object is expected")
@@ -102,6 +102,8 @@ def _field(row: dict, field: str, origin: str) -> str:
         raise InputError(f"{origin}, field {names[0]}: {type(value).__name__} where text is expected")
     if not value.strip():
         raise InputError(f"{origin}, field {names[0]}: empty")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{origin}, field {names[0]}: holds half of a surrogate pair; escape whole characters")
     for command in COMMAND_TEXTS:
         if command in value:
             raise InputError(f"{origin}, field {names[0]}: holds the command token {command}; take it out of the text")

@@ -8,7 +8,9 @@ from rich.table import Table
 
 def print_samples(rows: Iterable[tuple[str, ...]], headings: tuple[str, ...], *, title: str) -> None:
     """Prints rows of text, long cells folded; Chinese counts as two columns a character."""
-    table = Table(*headings, title=title, show_lines=True)
+    table = Table(title=title, show_lines=True)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
     _console().print(table)

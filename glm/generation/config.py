@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from glm.errors import InputError
 
+# Options that only drawn candidates have (select_topk False), and the values that leave them off.
+DRAWING_OPTIONS = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
+
 
 def _option(default, text: str, **metadata):
     return field(default=default, metadata={"help": text, **metadata})
@@ -70,8 +73,7 @@ class GenerationConfig:
             f"use 1 to {self.num_beams}, or raise num_beams",
         )
         if self.select_topk:
-            drawing = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
-            for name, off in drawing.items():
+            for name, off in DRAWING_OPTIONS.items():
                 self._require(name, getattr(self, name) == off, "it has no effect with select_topk True: use False")
         if self.num_beams == 1:
             self._require(

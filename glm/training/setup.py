@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 from paddlenlp.trainer import set_seed
-from paddlenlp.trainer.trainer_utils import get_last_checkpoint
 
-from glm.arguments import DataArguments, FinetuneArguments
+from glm.arguments import FinetuneArguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.published import fetch_records
 from glm.data.records import Record, read_records
@@ -14,7 +13,8 @@ from glm.errors import InputError
 from glm.prediction import build_encoder, check_positions
 from glm.training.trainer import METRICS_NAME, WEIGHTS_NAME, GLMTrainer
 
-CHECKPOINTS = "checkpoint-*"
+CHECKPOINTS = "checkpoint-[0-9]*"
+LAST_WRITTEN = "scheduler.pdparams"  # the Trainer's last file of a checkpoint: without it a kill cut the saving short
 
 
 def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record]]:
@@ -26,7 +26,7 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     Raises:
         InputError: anything the user gave cannot be used.
     """
-    data, training = arguments.data, arguments.training
+    data, files, training = arguments.data, arguments.files, arguments.training
     if training.tensor_parallel_degree > 1:
         raise InputError(
             f"tensor_parallel_degree {training.tensor_parallel_degree}: splitting the model is not finished in this "
@@ -36,13 +36,13 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     config = load_config(
         arguments.model.model_name_or_path,
         tokenizer,
-        settings={**arguments.model.dropout, "tensor_parallel_degree": training.tensor_parallel_degree},
+        settings={**arguments.dropout.given, "tensor_parallel_degree": training.tensor_parallel_degree},
     )
     check_positions(config, data, arguments.generation)
     encoder = build_encoder(tokenizer, data, arguments.generation)
-    train_records = _records(data, "train", data.train_file) if training.do_train else []
-    dev_records = _records(data, "dev", data.dev_file) if training.do_eval else []
-    test_records = read_records(data.test_file, need_question=False) if training.do_predict else []
+    train_records = _records(data.task_name, "train", files.train_file) if training.do_train else []
+    dev_records = _records(data.task_name, "dev", files.dev_file) if training.do_eval else []
+    test_records = read_records(files.test_file, need_question=False) if training.do_predict else []
     train_examples = [encoder.example(record) for record in train_records]
     for record in dev_records + test_records:
         encoder.source_ids(record)  # a record that cannot be laid out is an error now, not after hours
@@ -60,9 +60,9 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     return trainer, test_records
 
 
-def _records(data: DataArguments, split: str, file: str | None) -> list[Record]:
+def _records(task_name: str, split: str, file: str | None) -> list[Record]:
     """The records of a file, or of the task's published data set if none is given."""
-    return fetch_records(data.task_name, split) if file is None else read_records(file)
+    return fetch_records(task_name, split) if file is None else read_records(file)
 
 
 def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
@@ -74,10 +74,10 @@ def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
     if wish is None:
         return None
     if wish.lower() == "true":
-        newest = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-        if newest is None:
+        whole = [folder for folder in Path(output_dir).glob(CHECKPOINTS) if (folder / LAST_WRITTEN).is_file()]
+        if not whole:
             raise InputError(f"resume_from_checkpoint {wish}: no checkpoint in {output_dir}")
-        return newest
+        return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
     if not (Path(wish) / WEIGHTS_NAME).is_file():
         raise InputError(f"resume_from_checkpoint {wish}: no checkpoint there ({WEIGHTS_NAME} is missing)")
     return wish
@@ -103,5 +103,8 @@ def clear_earlier_run(output_dir: str) -> None:
     """Removes an earlier run's checkpoints and log (`--overwrite_output_dir`), lest they mix with the new ones."""
     folder = Path(output_dir)
     for checkpoint in folder.glob(CHECKPOINTS):
-        shutil.rmtree(checkpoint)
+        if checkpoint.is_dir() and not checkpoint.is_symlink():
+            shutil.rmtree(checkpoint)
+    for predictions in (folder / "eval").glob("step-*.jsonl"):
+        predictions.unlink()
     (folder / METRICS_NAME).unlink(missing_ok=True)

@@ -93,12 +93,25 @@ def test_eop_is_kept_only_if_it_fits(make, tokenizer):
     record = record_of()
     span = tokenizer.encode_text(OPENING) + tokenizer.encode_text(record.question)
     full = len(span) + 1
-    for tgt_length in (full + 1, full, full - 1, full - 3, 1):
+    for tgt_length in (full + 1, full, full - 1, full - 3, len(tokenizer.encode_text(OPENING)) + 1):
         example = make(tgt_length=tgt_length).example(record)
         assert example.target_ids.tolist() == [SOP, *span][:tgt_length]
         assert example.labels.tolist() == [*span, EOP][:tgt_length]
         assert (EOP in example.labels.tolist()) == (tgt_length >= full)
         assert example.target_position_ids.shape == (2, min(tgt_length, full))
+
+
+def test_target_needs_room_after_the_opening(make, tokenizer):
+    opening = len(tokenizer.encode_text(OPENING))
+    make(tgt_length=opening + 1)
+    make(tgt_length=opening + 6, min_tgt_length=5)
+    for tgt_length, minimum in ((opening, 0), (1, 0), (opening + 5, 5)):
+        with pytest.raises(InputError) as caught:
+            make(tgt_length=tgt_length, min_tgt_length=minimum)
+        assert str(caught.value) == (
+            f"tgt_length {tgt_length}: no room for min_tgt_length {minimum} tokens and eop after the constant opening "
+            f"{OPENING} ({opening} tokens); raise tgt_length"
+        )
 
 
 def test_source_is_cut_around_the_answer(make, tokenizer):

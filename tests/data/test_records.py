@@ -113,8 +113,8 @@ def test_lines_may_come_from_a_stream():
         (line_of()[:-1], ", line 2: not JSON (Expecting ',' delimiter, column "),
         ("{'context': 1}", "column 2); one JSON object per line is expected"),
         (line_of() + line_of(), ", line 2: not JSON (Extra data, column "),
-        ("[" * 100_000, ", line 2: not JSON (too nested); one JSON object per line is expected"),
-        ('{"a":' * 100_000, ", line 2: not JSON (too nested)"),
+        ("[" * 100_000, ", line 2: not JSON (maximum recursion depth exceeded"),
+        ('{"a":' * 100_000, ", line 2: not JSON (maximum recursion depth exceeded"),
     ],
 )
 def test_bad_line(write, row, message):
@@ -181,17 +181,16 @@ def test_byte_order_mark_only_at_the_start(write):
         read_records(write(f"{line_of()}\n\ufeff{line_of()}"))
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="Python's limit on digits is a ValueError of its own")
 def test_number_that_python_does_not_read(write):
-    with pytest.raises(InputError, match="line 1: not JSON"):
+    with pytest.raises(InputError, match=r"line 1: not JSON \(Exceeds the limit \(4300 digits\)"):
         read_records(write('{"id": ' + "1" * 5000 + "}"))
 
 
-@pytest.mark.xfail(strict=True, reason="half of a surrogate pair is no text: SentencePiece dies of it later")
+@pytest.mark.parametrize("half", ["\ud83d", "\udfff"])
 @pytest.mark.parametrize("field", ["context", "answer", "question"])
-def test_half_a_surrogate_pair(write, field):
-    raw = json.dumps({**GOOD, field: "甲\ud83d"})  # written as \ud83d, so the file itself is UTF-8
-    with pytest.raises(InputError, match=f"line 1, field {field}"):
+def test_half_a_surrogate_pair(write, field, half):
+    raw = json.dumps({**GOOD, field: "甲" + half})  # written as \ud83d or so, hence the file itself is UTF-8
+    with pytest.raises(InputError, match=f"line 1, field {field}: holds half of a surrogate pair"):
         read_records(write(raw))
 
 

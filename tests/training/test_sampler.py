@@ -60,6 +60,7 @@ def test_order_does_not_depend_on_the_size_of_batches():
         (13, 3, 2, 6, 18),  # 5 batches: one more, and all whole
         (12, 3, 3, 6, 18),  # 4 batches: two more
         (7, 2, 3, 6, 12),
+        (6, 2, 2, 4, 8),  # 3 batches, all whole: one more
         (7, 2, 4, 4, 7),  # not more batches than a group has: the Trainer accumulates over the epoch
         (7, 2, 9, 4, 7),
         (1, 4, 1, 1, 1),
