@@ -18,8 +18,8 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt
 # Trains a small GLM on the bundled data, then generates questions for entities it has never seen.
 demo: setup
 	$(BIN)/python finetune_generation.py configs/demo.json
-	$(BIN)/python predict.py --model_name_or_path $(DEMO) --test_file data/dev.json --overwrite_output \
-		--output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json
+	$(BIN)/python predict.py --model_name_or_path $(DEMO) --test_file data/dev.json --device cpu \
+		--overwrite_output --output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json
 
 test: setup
 	$(BIN)/python -m pytest

@@ -8,6 +8,8 @@ D head size, V vocabulary, K beams, R rows: new tokens of one example in one dec
 
 import importlib
 
+from glm import environment as environment  # first of all: see there
+
 _HOME = {
     "GLMConfig": "glm.configuration",
     "GLMForConditionalGeneration": "glm.modeling",
