@@ -81,14 +81,17 @@ def check_output_files(arguments: PredictArguments) -> None:
 
 def show_samples(predictions: list[Prediction]) -> None:
     """Prints passage, answer, reference and best text."""
-    print_samples(
-        [
-            (prediction.record.context, prediction.record.answer, prediction.record.question or "", prediction.best)
-            for prediction in predictions
-        ],
-        ("passage", "answer", "gold question", "generated question"),
-        title=f"the first {len(predictions)} records",
-    )
+    rows = []
+    for prediction in predictions:
+        record = prediction.record
+        rows.append((shortened(record.context), record.answer, record.question or "", prediction.best))
+    headings = ("passage", "answer", "gold question", "generated question")
+    print_samples(rows, headings, title=f"the first {len(predictions)} records")
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """A text that fits a cell of the table."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 if __name__ == "__main__":

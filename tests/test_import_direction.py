@@ -17,6 +17,7 @@ LEVELS = {
         "glm.environment",
         "glm.errors",
         "glm.blank_infilling",
+        "glm.parallel",
         "glm.data",
         "glm.data.records",
         "glm.data.templates",

@@ -1,0 +1,54 @@
+"""What is split how over tensor-parallel ranks: a plan over names of weights. NumPy only.
+
+Column-parallel weights are split over their outputs, row-parallel ones over their inputs, the word embedding over the
+vocabulary; everything else is whole on every rank. The fused query_key_value is laid out [all Q | all K | all V], and
+a rank takes its heads of each of the three. Source: THUDM/GLM, change_mp.py (there transposed: linear weights are
+[out, in]).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from glm.errors import InputError
+
+# Ending of a weight's name -> the axis it is split over, and of how many blocks side by side that axis consists.
+PLAN = {
+    "word_embeddings.weight": (0, 1),
+    "attention.query_key_value.weight": (1, 3),
+    "attention.query_key_value.bias": (0, 3),
+    "attention.dense.weight": (0, 1),
+    "mlp.dense_h_to_4h.weight": (1, 1),
+    "mlp.dense_h_to_4h.bias": (0, 1),
+    "mlp.dense_4h_to_h.weight": (0, 1),
+}
+
+
+def _planned(name: str) -> tuple[int, int] | None:
+    return next((how for ending, how in PLAN.items() if name.endswith(ending)), None)
+
+
+def split_weight(name: str, weight: np.ndarray, *, degree: int) -> list[np.ndarray]:
+    """The parts of a weight that ranks 0, ..., degree - 1 hold.
+
+    Raises:
+        InputError: the weight cannot be divided by `degree`.
+    """
+    how = _planned(name)
+    if how is None:
+        return [weight] * degree
+    axis, blocks = how
+    if weight.shape[axis] % (blocks * degree):
+        raise InputError(f"tensor_parallel_degree {degree}: does not divide {name} {list(weight.shape)}")
+    parts = [np.split(block, degree, axis=axis) for block in np.split(weight, blocks, axis=axis)]
+    return [np.concatenate(of_rank, axis=axis) for of_rank in zip(*parts, strict=True)]
+
+
+def merge_weight(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The whole weight of the parts of all ranks: the inverse of `split_weight`."""
+    how = _planned(name)
+    if how is None:
+        return parts[0]
+    axis, blocks = how
+    by_block = zip(*(np.split(part, blocks, axis=axis) for part in parts), strict=True)
+    return np.concatenate([np.concatenate(of_block, axis=axis) for of_block in by_block], axis=axis)
