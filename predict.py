@@ -9,12 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from paddlenlp.utils.log import logger
-
 from glm.arguments import PredictArguments, parse_predict_arguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.records import Record, parse_records, read_records
-from glm.device import prepare
+from glm.device import hush, prepare
 from glm.entry import run
 from glm.errors import InputError
 from glm.evaluation.table import print_samples, print_scores
@@ -35,7 +33,7 @@ def main(argv: list[str]) -> None:
     if inherited:
         taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
         print(f"from {model_arguments.model_name_or_path}: {taken}", file=sys.stderr)
-    logger.set_level("WARNING")  # standard error is for what this program has to say
+    hush()
     prepare(arguments.device)
     check_output_files(arguments)
     records = load_records(arguments.test_file, need_question=arguments.metrics_file is not None)

@@ -35,6 +35,11 @@ def choose_device(requested: str) -> str:
     return requested
 
 
+def hush() -> None:
+    """Leaves only the warnings of PaddleNLP's log, where standard error is for the program's own words."""
+    logger.set_level("WARNING")
+
+
 def prepare(device: str) -> None:
     """Selects the device; on a CPU uses all cores this process may have, and settings measured to be faster."""
     paddle.set_device(device)

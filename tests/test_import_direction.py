@@ -196,3 +196,12 @@ def test_public_names():
         assert value.__name__ == name and value.__module__.startswith("glm.")
     with pytest.raises(AttributeError, match="module 'glm' has no attribute 'Generate'"):
         _ = glm.Generate
+
+
+@pytest.mark.parametrize("script", ["finetune_generation.py", "predict.py"])
+def test_scripts_import_glm_before_paddle(script):
+    """`glm.environment` has to note what it can note only before Paddle's import."""
+    tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
+    imported = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert not [module for module in imported if module.split(".")[0] in ("paddle", "paddlenlp")]
+    assert any(module.startswith("glm.") for module in imported)
