@@ -40,6 +40,12 @@ class LayerCache:
             slots[:, :, start : start + R] = new
         return [self.source, self.slots]
 
+    def keep(self, examples: Tensor) -> None:
+        """Keeps these examples ([B'] int64) only."""
+        self.source = tuple(paddle.index_select(part, examples, axis=0) for part in self.source)
+        if self.slots is not None:
+            self.slots = tuple(paddle.index_select(part, examples, axis=0) for part in self.slots)
+
 
 class KVCache:
     """Key/value cache of a batch.
@@ -91,3 +97,15 @@ class KVCache:
             beam_idx: [B, K] int; K becomes the number of live rows.
         """
         self.ancestors = np.take_along_axis(self.ancestors, beam_idx[:, :, None], axis=1)
+
+    def keep(self, examples: np.ndarray) -> None:
+        """Lets only some examples of the batch go on.
+
+        Args:
+            examples: [B'] int, their places in the batch.
+        """
+        self.source_mask = self.source_mask[examples]
+        self.ancestors = self.ancestors[examples]
+        kept = paddle.to_tensor(examples)
+        for layer in self.layers:
+            layer.keep(kept)

@@ -122,6 +122,10 @@ class TableCache:
     def reorder(self, beam_idx: np.ndarray) -> None:
         self.rows = [[rows[row] for row in order] for rows, order in zip(self.rows, beam_idx, strict=True)]
 
+    def keep(self, examples: np.ndarray) -> None:
+        self.keys = [self.keys[example] for example in examples]
+        self.rows = [self.rows[example] for example in examples]
+
 
 class TableModel:
     """What decoding asks of a model, answered from a function; it checks the positions it is given.

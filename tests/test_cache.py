@@ -165,3 +165,25 @@ def test_unfilled_slots_are_never_seen(tiny_model):
             slots[:, :, 1:] = 1e3  # rubbish in slots that no token has filled
     again = model.step(np.full((3, 1), 4), span_positions(1, 1), other).numpy()
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-6)
+
+
+def test_examples_that_leave_do_not_change_the_others(tiny_model):
+    """The same steps for all three examples, and for two of them after the first has left."""
+    model = tiny_model()
+    (_, everyone), (_, some) = prefill(model, [SOP]), prefill(model, [SOP])
+    going = np.array([2, 0])
+    for step in range(5):
+        tokens = np.array([[1, 2], [3, 4], [5, 6]]) + step
+        positions = np.repeat(span_positions(1 + step, 1), 2, axis=2)
+        beam_idx = np.array([[0, 0], [0, 0], [0, 0]]) if step == 0 else np.array([[1, 0], [0, 0], [1, 1]])
+        everyone.reorder(beam_idx)
+        want = model.step(tokens, positions, everyone).numpy()
+        if step < 2:
+            some.reorder(beam_idx)
+            model.step(tokens, positions, some)
+            continue
+        if step == 2:
+            some.keep(going)
+        some.reorder(beam_idx[going])
+        got = model.step(tokens[going], positions[going], some).numpy()
+        np.testing.assert_allclose(got, want[going], rtol=0, atol=1e-5)

@@ -60,6 +60,10 @@ class Drawing:
         self.config = config
         self.streams = [np.random.default_rng([config.generation_seed, int(number)]) for number in record_ids]
 
+    def keep(self, examples: np.ndarray) -> None:
+        """Only these examples of the batch go on."""
+        self.streams = [self.streams[example] for example in examples]
+
     def candidates(self, scores: Tensor, sums: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws `count` candidates per example from the softmax of the running sums, then sorts them by score.
 

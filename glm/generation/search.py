@@ -18,12 +18,19 @@ from glm.generation.config import GenerationConfig
 from glm.generation.logits_processors import build_logits_processors
 from glm.generation.sampling import Drawing, best_candidates, log_softmax
 
+# Examples that are done leave the batch once no more than this share of it is unfinished: leaving copies the cache of
+# those that stay, staying costs their rows in every step.
+MOST_UNFINISHED = 0.75
+
 
 class Cache(Protocol):
     """What a model keeps between steps."""
 
     def reorder(self, beam_idx: np.ndarray) -> None:
         """Row k of the next step continues row `beam_idx[:, k]` ([B, K]) of the last one."""
+
+    def keep(self, examples: np.ndarray) -> None:
+        """Only these examples of the batch go on."""
 
 
 class Decodable(Protocol):
@@ -52,9 +59,10 @@ class Hypothesis:
 
 
 class ExampleSearch:
-    """The hypotheses of one example, and whether it is done."""
+    """The hypotheses of one example (its `place` in the batch), and whether it is done."""
 
-    def __init__(self, config: GenerationConfig, max_length: int):
+    def __init__(self, config: GenerationConfig, max_length: int, *, place: int = 0):
+        self.place = place
         self.config = config
         self.max_length = max_length
         self.hypotheses: list[Hypothesis] = []
@@ -116,8 +124,9 @@ def generate(
         )
     processors = build_logits_processors(config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids)
     drawing = None if config.select_topk else Drawing(config, np.arange(B) if record_ids is None else record_ids)
-    searches = [ExampleSearch(config, max_length) for _ in range(B)]
+    searches = [ExampleSearch(config, max_length, place=place) for place in range(B)]
 
+    live = searches  # those still in the batch; all arrays below follow it
     tokens = np.zeros((B, 1, 0), dtype=np.int64)  # [B, R, t] generated so far by each live row
     sums = np.zeros((B, 1), dtype=np.float32)  # [B, R]
     logits, cache = model.prefill(
@@ -129,7 +138,7 @@ def generate(
     )
     logits = logits.unsqueeze(1)  # [B, V] -> [B, 1, V]
     for length in range(1, max_length + 1):
-        R, V = logits.shape[1:]
+        B, R, V = logits.shape
         scores = log_softmax(logits / config.temperature).reshape([B * R, V])
         for process in processors:
             scores = process(tokens.reshape(B * R, length - 1), scores)
@@ -139,25 +148,28 @@ def generate(
         else:
             totals, picks = best_candidates((scores + paddle.to_tensor(sums).unsqueeze(-1)).reshape([B, R * V]), 2 * K)
 
-        beam_idx, next_tokens, sums = _advance(searches, tokens, totals, picks, V=V, eop_token_id=eop_token_id)
+        beam_idx, next_tokens, sums = _advance(live, tokens, totals, picks, V=V, eop_token_id=eop_token_id)
         tokens = np.concatenate([np.take_along_axis(tokens, beam_idx[:, :, None], 1), next_tokens[:, :, None]], axis=2)
-        for example, search in enumerate(searches):
+        for example, search in enumerate(live):
             search.check_done(sums[example, 0], length)
-        if all(search.done for search in searches) or length == max_length:
+        unfinished = np.array([example for example, search in enumerate(live) if not search.done], dtype=np.int64)
+        if not unfinished.size or length == max_length:
             break
         cache.reorder(beam_idx)
-        logits = model.step(next_tokens, _repeat_rows(prompts.span_position_ids(opening + length - 1, 1), K), cache)
+        if len(unfinished) <= MOST_UNFINISHED * len(live):
+            live = [live[example] for example in unfinished]
+            tokens, sums, next_tokens = tokens[unfinished], sums[unfinished], next_tokens[unfinished]
+            cache.keep(unfinished)
+            if drawing:
+                drawing.keep(unfinished)
+        position_ids = prompts.span_position_ids(opening + length - 1, 1)[[search.place for search in live]]
+        logits = model.step(next_tokens, np.repeat(position_ids, K, axis=2), cache)  # [B, 2, 1] -> [B, 2, K]
 
-    for example, search in enumerate(searches):
+    for example, search in enumerate(live):
         if not search.done:
             for row in np.flatnonzero(np.isfinite(sums[example])):
                 search.add(tokens[example, row], sums[example, row])
     return [search.hypotheses[: config.num_return_sequences] for search in searches]
-
-
-def _repeat_rows(position_ids: np.ndarray, rows: int) -> np.ndarray:
-    """[B, 2, 1] -> [B, 2, rows]"""
-    return np.repeat(position_ids, rows, axis=2)
 
 
 def _advance(

@@ -412,3 +412,37 @@ def test_real_model_constraints_hold(tiny_model, num_beams):
     texts = [hypothesis.tokens for hypothesis in itertools.chain(*free)]
     pairs = [list(zip(text, text[1:], strict=False)) for text in texts]
     assert any(len(text) < 9 for text in texts) or any(len(set(of)) < len(of) for of in pairs)  # the rules did work
+
+
+@pytest.mark.parametrize("select_topk", [True, False])
+def test_finished_examples_leave_the_batch(table_model, table_prompts, random_table, select_topk):
+    """Example n ends after n tokens: the batch shrinks on the way, and each result is that of a run by itself."""
+
+    def next_logits(key):
+        table = random_table(6)(key)
+
+        def logits(tokens):
+            return table(tokens) + np.where(np.arange(6) == 5, 50.0 if len(tokens) >= key else -50.0, 0.0)
+
+        return logits
+
+    sizes = []
+
+    class Counted(table_model):
+        def step(self, tokens, position_ids, cache):
+            sizes.append(len(tokens))
+            return super().step(tokens, position_ids, cache)
+
+    keys = list(range(1, 9))
+    config = GenerationConfig(
+        num_beams=2, num_return_sequences=2, tgt_length=12, select_topk=select_topk, no_repeat_ngram_size=0
+    )
+    together = generate(Counted(next_logits), table_prompts(keys), config, eop_token_id=5, record_ids=keys)
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] == 8 and sizes[-1] <= 2
+    for key, hypotheses in zip(keys, together, strict=True):
+        alone = generate(table_model(next_logits), table_prompts([key]), config, eop_token_id=5, record_ids=[key])[0]
+        assert [hypothesis.tokens for hypothesis in hypotheses] == [hypothesis.tokens for hypothesis in alone]
+        np.testing.assert_allclose(
+            [hypothesis.score for hypothesis in hypotheses], [hypothesis.score for hypothesis in alone], atol=1e-5
+        )
+        assert len(hypotheses[0].tokens) == key
