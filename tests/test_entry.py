@@ -1,11 +1,15 @@
 """How scripts end: exit codes, one line for what the user can mend, a traceback for what is our fault."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from glm.entry import run
 from glm.errors import InputError, UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -70,3 +74,24 @@ def test_anything_else_goes_through(command_line, error):
 
 def test_errors_are_value_errors():
     assert issubclass(UsageError, InputError) and issubclass(InputError, ValueError)
+
+
+def test_full_disk(command_line, capsys):
+    assert run(raising(OSError(28, "No space left on device", "out.jsonl"))) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'out.jsonl'\n"
+
+
+def test_closed_standard_output():
+    """As in `predict.py ... | head -1` with much to print: no traceback."""
+    code = (
+        "import sys; from glm.entry import run\n"
+        "def main(argv):\n    for _ in range(100_000): print('x' * 100)\n"
+        "sys.exit(run(main))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == ""
