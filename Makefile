@@ -32,10 +32,10 @@ check: setup
 # make real DATA=folder-with-train.json-and-dev.json TOKENIZER=cog-pretrain.model
 real: setup
 	@test -n "$(DATA)" -a -n "$(TOKENIZER)" || { echo "usage: make real DATA=FOLDER TOKENIZER=FILE"; exit 2; }
-	$(BIN)/python finetune_generation.py configs/real.json --tokenizer_name_or_path $(TOKENIZER) \
-		--train_file $(DATA)/train.json --dev_file $(DATA)/dev.json --output_dir $(REAL)
-	$(BIN)/python predict.py --model_name_or_path $(REAL) --test_file $(DATA)/dev.json --overwrite_output \
+	$(BIN)/python finetune_generation.py configs/real.json --tokenizer_name_or_path "$(TOKENIZER)" \
+		--train_file "$(DATA)/train.json" --dev_file "$(DATA)/dev.json" --output_dir $(REAL)
+	$(BIN)/python predict.py --model_name_or_path $(REAL) --test_file "$(DATA)/dev.json" --overwrite_output \
 		--output_file $(REAL)/predictions.jsonl --metrics_file $(REAL)/metrics.json --show 10
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(DEMO)

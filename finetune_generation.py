@@ -13,7 +13,13 @@ from glm.device import prepare
 from glm.entry import run
 from glm.evaluation.table import print_scores
 from glm.prediction import predict, score_predictions, write_predictions, write_scores
-from glm.training.setup import build_trainer, check_output_folder, clear_earlier_run, find_checkpoint
+from glm.training.setup import (
+    build_trainer,
+    check_output_folder,
+    check_start_is_kept,
+    clear_earlier_run,
+    find_checkpoint,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -23,6 +29,8 @@ def main(argv: list[str]) -> None:
     prepare(training.device)
     checkpoint = find_checkpoint(training.resume_from_checkpoint, training.output_dir)
     check_output_folder(training.output_dir, overwrite=training.overwrite_output_dir, resumes=checkpoint is not None)
+    if training.overwrite_output_dir:
+        check_start_is_kept(arguments.model, training.output_dir)
     trainer, test_records = build_trainer(arguments)
     output_dir = Path(training.output_dir)
 

@@ -70,10 +70,16 @@ def load_records(test_file: str | None, *, need_question: bool) -> list[Record]:
 
 
 def check_output_files(arguments: PredictArguments) -> None:
-    """Raises InputError rather than write over a file."""
-    for name in ("output_file", "metrics_file"):
-        path = getattr(arguments, name)
-        if path is not None and Path(path).exists() and not arguments.overwrite_output:
+    """Raises InputError rather than write over a file, or where none can be written."""
+    paths = {name: Path(path) for name in ("output_file", "metrics_file") if (path := getattr(arguments, name))}
+    if len({path.resolve() for path in paths.values()}) < len(paths):
+        raise InputError(f"metrics_file {arguments.metrics_file}: is output_file too; choose another name")
+    for name, path in paths.items():
+        if arguments.test_file is not None and path.resolve() == Path(arguments.test_file).resolve():
+            raise InputError(f"{name} {path}: is test_file too; choose another name")
+        if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in path.parents):
+            raise InputError(f"{name} {path}: no file can be written there")
+        if path.exists() and not arguments.overwrite_output:
             raise InputError(f"{name} {path}: exists; choose another name, or add --overwrite_output")
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from argparse import Namespace
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,25 +15,31 @@ from paddlenlp.utils.log import logger
 
 from glm.device import choose_device
 from glm.errors import UsageError
-from glm.generation.config import DRAWING_OPTIONS, GenerationConfig
+from glm.generation.config import DRAWING_OPTIONS, GenerationConfig, option
 
 RUN_CONFIG_NAME = "finetune_config.json"
-
-
-def _option(default, text: str, **metadata):
-    return field(default=default, metadata={"help": text, **metadata})
+# Options of PaddleNLP's Trainer that its GLM subclass would not honour, with the values that leave them off.
+WITHOUT_EFFECT = {
+    "dataloader_drop_last": False,
+    "max_evaluate_steps": -1,
+    "prediction_loss_only": False,
+    "eval_accumulation_steps": None,
+    "ignore_data_skip": False,
+    "to_static": False,
+    "unified_checkpoint": False,
+}
 
 
 @dataclass
 class ModelArguments:
     """Which model and tokenizer."""
 
-    model_name_or_path: str = _option(
+    model_name_or_path: str = option(
         "THUDM/glm-large-chinese",
         "A folder, a published name, or a configuration file ending in .json (or the name of one in configs/model) to "
         "start from random weights.",
     )
-    tokenizer_name_or_path: Optional[str] = _option(
+    tokenizer_name_or_path: Optional[str] = option(
         None, "A folder, a published name, or a SentencePiece .model file; the model's own if not given."
     )
 
@@ -42,9 +48,9 @@ class ModelArguments:
 class DataArguments:
     """How a record is laid out."""
 
-    task_name: str = _option("dureader_qg", "Template, and data set to fetch where no file is given.")
-    src_length: int = _option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
-    no_block_position: bool = _option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
+    task_name: str = option("dureader_qg", "Template, and data set to fetch where no file is given.")
+    src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
+    no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
 
     def __post_init__(self):
         if self.src_length < 8:
@@ -55,18 +61,18 @@ class DataArguments:
 class FileArguments:
     """The records of a training run, one JSON object per line."""
 
-    train_file: Optional[str] = _option(None, "Training records.")
-    dev_file: Optional[str] = _option(None, "Records of evaluation during and after training.")
-    test_file: Optional[str] = _option(None, "Records to predict (--do_predict).")
+    train_file: Optional[str] = option(None, "Training records.")
+    dev_file: Optional[str] = option(None, "Records of evaluation during and after training.")
+    test_file: Optional[str] = option(None, "Records to predict (--do_predict).")
 
 
 @dataclass
 class DropoutArguments:
     """Dropout rates that replace the model's own."""
 
-    attention_dropout_prob: Optional[float] = _option(None, "Dropout of attention weights; the model's if unset.")
-    embedding_dropout_prob: Optional[float] = _option(None, "Dropout after the embeddings; the model's if unset.")
-    output_dropout_prob: Optional[float] = _option(None, "Dropout after attention and MLP; the model's if unset.")
+    attention_dropout_prob: Optional[float] = option(None, "Dropout of attention weights; the model's if unset.")
+    embedding_dropout_prob: Optional[float] = option(None, "Dropout after the embeddings; the model's if unset.")
+    output_dropout_prob: Optional[float] = option(None, "Dropout after attention and MLP; the model's if unset.")
 
     def __post_init__(self):
         for name, value in self.given.items():
@@ -83,8 +89,8 @@ class DropoutArguments:
 class GLMTrainingArguments(TrainingArguments):
     """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
 
-    label_smoothing: float = _option(0.1, "e: the loss spreads e / V over the vocabulary.")
-    lr_decay_ratio: Optional[float] = _option(
+    label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
+    lr_decay_ratio: Optional[float] = option(
         None, "Final learning rate as a share of the peak, for linear and cosine schedules [0.1 there]."
     )
 
@@ -107,8 +113,6 @@ class GLMTrainingArguments(TrainingArguments):
                 )
         if self.pipeline_parallel_degree > 1:
             raise UsageError(f"pipeline_parallel_degree {self.pipeline_parallel_degree}: not supported for GLM")
-        if self.unified_checkpoint:
-            raise UsageError("unified_checkpoint True: leave it out; weights are saved as safetensors anyway")
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
         self._check_decay()
@@ -117,9 +121,18 @@ class GLMTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
+        for name in ("seed", "weight_decay", "warmup_steps", "max_grad_norm", "dataloader_num_workers"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} {getattr(self, name)}: use 0 or more")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UsageError(f"{name} {getattr(self, name)}: use 0 or more, and less than 1")
         for name in ("learning_rate", "num_train_epochs"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} {getattr(self, name)}: use a number above 0")
+        for name, off in WITHOUT_EFFECT.items():
+            if getattr(self, name) != off:
+                raise UsageError(f"{name} {getattr(self, name)}: has no effect in this program; leave it out")
         if self.fp16 and self.bf16:
             raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
 
@@ -131,7 +144,11 @@ class GLMTrainingArguments(TrainingArguments):
         self.do_eval = self.do_eval or at_end
 
     def _check_decay(self):
-        decays = self.lr_scheduler_type.value in self.DECAYING
+        shape = self.lr_scheduler_type.value
+        decays = shape in self.DECAYING
+        for name, off in {"lr_end": 1e-7, "power": 1.0, "num_cycles": 0.5}.items():
+            if getattr(self, name) != off and (name == "num_cycles" or shape != "polynomial"):
+                raise UsageError(f"{name} {getattr(self, name)}: has no effect with lr_scheduler_type {shape}")
         if self.lr_decay_ratio is None:
             self.lr_decay_ratio = 0.1 if decays else None
         elif not decays:
@@ -147,13 +164,13 @@ class GLMTrainingArguments(TrainingArguments):
 class PredictArguments:
     """Which records, where predictions go, and where they are made."""
 
-    test_file: Optional[str] = _option(None, "Records, one JSON object per line; standard input if not given.")
-    output_file: Optional[str] = _option(None, "One JSON line per record; standard output if not given.")
-    metrics_file: Optional[str] = _option(None, "Scores as JSON (needs questions in the data).")
-    overwrite_output: bool = _option(False, "Replace output_file and metrics_file if they exist.")
-    per_device_eval_batch_size: int = _option(16, "Records decoded together.")
-    show: int = _option(5, "Samples printed as a table, where output_file is given.")
-    device: str = _option("gpu", "gpu or cpu.")
+    test_file: Optional[str] = option(None, "Records, one JSON object per line; standard input if not given.")
+    output_file: Optional[str] = option(None, "One JSON line per record; standard output if not given.")
+    metrics_file: Optional[str] = option(None, "Scores as JSON (needs questions in the data).")
+    overwrite_output: bool = option(False, "Replace output_file and metrics_file if they exist.")
+    per_device_eval_batch_size: int = option(16, "Records decoded together.")
+    show: int = option(5, "Samples printed as a table, where output_file is given.")
+    device: str = option("gpu", "gpu or cpu.")
 
     def __post_init__(self):
         self.device = choose_device(self.device)
@@ -180,7 +197,8 @@ class FinetuneArguments:
         settings = {}
         for group in (self.model, self.data, self.generation):
             settings |= {name: value for name, value in dataclasses.asdict(group).items() if value is not None}
-        return settings | self.given
+        once = {"overwrite_output_dir", "resume_from_checkpoint"}  # of this run only
+        return settings | {name: value for name, value in self.given.items() if name not in once}
 
 
 class _Parser(PdArgumentParser):
@@ -248,7 +266,7 @@ def _as_arguments(settings: dict[str, Any]) -> list[str]:
     argv = []
     for name, value in settings.items():
         values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        argv += [f"--{name}", *map(str, values)]
+        argv += [f"--{name}={values[0]}"] if len(values) == 1 else [f"--{name}", *map(str, values)]
     return argv
 
 
@@ -291,6 +309,11 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
     for name, action in (("train_file", "do_train"), ("dev_file", "do_eval"), ("test_file", "do_predict")):
         if getattr(files, name) is not None and not getattr(training, action):
             raise UsageError(f"{name} {getattr(files, name)}: has no effect without --{action}")
+    if training.resume_from_checkpoint is not None and not training.do_train:
+        raise UsageError(
+            f"resume_from_checkpoint {training.resume_from_checkpoint}: has no effect without --do_train; to evaluate "
+            "a checkpoint give its folder as --model_name_or_path"
+        )
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
 
@@ -311,6 +334,8 @@ def parse_predict_arguments(
     own = set(given)
     if "select_topk" in given:  # another way of choosing: the checkpoint's options of its own do not apply
         own |= set(DRAWING_OPTIONS)
+    if "num_beams" in given:
+        own |= {"early_stopping", "num_return_sequences"}
     trained_with = _trained_with(values.model_name_or_path)
     inherited = {name: value for name, value in trained_with.items() if name not in own}
     values, _ = parser.read(_as_arguments(inherited) + argv)

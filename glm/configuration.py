@@ -1,4 +1,5 @@
-"""The size and shape of a GLM. Names and defaults are those of PaddleNLP's GLMConfig, so its files load unchanged."""
+"""The size and shape of a GLM. The names are those of PaddleNLP's GLMConfig, so its files load unchanged; the defaults
+too, but for `use_scaled_init_for_output_weights`, which is on as in THUDM/GLM."""
 
 import json
 from pathlib import Path

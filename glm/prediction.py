@@ -108,10 +108,11 @@ def predict(
 
 
 def _never_generated(model: GLMForConditionalGeneration, encoder: ExampleEncoder) -> list[int]:
-    """Ids a text cannot hold: command tokens but `eop`, rows of the padded vocabulary, and the model's bad words."""
-    tokenizer = encoder.tokenizer
-    beyond_pieces = range(len(tokenizer.sp_model), model.config.vocab_size)
-    return sorted({*beyond_pieces, *model.config.bad_words_id} - {tokenizer.eop_token_id})
+    """Ids that are no text: unknown and control pieces, command tokens but `eop`, rows of padding, the model's own."""
+    pieces = encoder.tokenizer.sp_model
+    no_text = {piece for piece in range(len(pieces)) if pieces.is_unknown(piece) or pieces.is_control(piece)}
+    no_text |= {*range(len(pieces), model.config.vocab_size), *model.config.bad_words_id}
+    return sorted(no_text - {encoder.tokenizer.eop_token_id})
 
 
 def score_predictions(predictions: Sequence[Prediction]) -> dict[str, float]:

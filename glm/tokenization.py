@@ -1,28 +1,14 @@
 """The tokenizer of the Chinese GLMs: a SentencePiece model, and GLM's command tokens after its pieces."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
 from paddlenlp.transformers import PretrainedTokenizer
 
+from glm.command_tokens import COMMAND_ROWS, COMMAND_TOKENS
 from glm.errors import InputError
 
-# Offsets from the number of pieces (THUDM/GLM, data_utils/tokenization.py, ChineseSPTokenizer with
-# fix_command_token; offset 5 is a hole there). 50,000 pieces give 50000 for <|endoftext|> to 50009 for [gMASK].
-COMMAND_TOKENS = {
-    "<|endoftext|>": 0,
-    "[SEP]": 1,
-    "[CLS]": 2,
-    "[MASK]": 3,
-    "[UNK]": 4,
-    "<|startofpiece|>": 6,
-    "<|endofpiece|>": 7,
-    "[sMASK]": 8,
-    "[gMASK]": 9,
-}
-COMMAND_ROWS = 10
 MODEL_URL = "https://paddlenlp.bj.bcebos.com/models/community/THUDM/cog-pretrain.model"
 PUBLISHED = ("THUDM/glm-large-chinese", "THUDM/glm-10b-chinese")
 
@@ -141,7 +127,6 @@ class GLMTokenizer(PretrainedTokenizer):
         super().save_pretrained(save_directory, filename_prefix, **kwargs)
 
     def save_resources(self, save_directory: str) -> None:
-        """Copies the SentencePiece model into the folder."""
+        """Writes the SentencePiece model into the folder, even if the file it was read from is gone."""
         target = Path(save_directory) / self.resource_files_names["model_file"]
-        if not target.exists() or not target.samefile(self.model_file):
-            shutil.copyfile(self.model_file, target)
+        target.write_bytes(self.sp_model.serialized_model_proto())

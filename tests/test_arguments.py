@@ -272,7 +272,7 @@ def test_output_dir_is_needed():
         (["--attention_dropout_prob", "1"], "attention_dropout_prob 1.0: use 0 or more, and less than 1"),
         (["--embedding_dropout_prob", "-1"], "embedding_dropout_prob -1.0: use 0 or more, and less than 1"),
         (["--output_dropout_prob", "2"], "output_dropout_prob 2.0: use 0 or more, and less than 1"),
-        (["--unified_checkpoint"], "unified_checkpoint True: leave it out; weights are saved as safetensors anyway"),
+        (["--unified_checkpoint"], "unified_checkpoint True: has no effect in this program"),
         (["--pipeline_parallel_degree", "2"], "pipeline_parallel_degree 2: needs 2 processes"),
         (["--sharding_parallel_degree", "4"], "sharding_parallel_degree 4: needs 4 processes"),
         (["--dev_file", "dev.json"], "dev_file dev.json: has no effect without --do_eval"),

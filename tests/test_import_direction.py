@@ -14,6 +14,7 @@ SCRIPTS = {"finetune_generation", "predict"}
 LEVELS = {
     0: {
         "glm",
+        "glm.command_tokens",
         "glm.environment",
         "glm.errors",
         "glm.blank_infilling",

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from glm.arguments import DataArguments
+from glm.arguments import DataArguments, ModelArguments
 from glm.data.records import Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -17,7 +17,14 @@ from glm.prediction import (
     write_predictions,
     write_scores,
 )
-from glm.training.setup import check_output_folder, clear_earlier_run, find_checkpoint
+from glm.training.setup import (
+    CHECKPOINT_FILES,
+    check_metric,
+    check_output_folder,
+    check_start_is_kept,
+    clear_earlier_run,
+    find_checkpoint,
+)
 
 
 def prediction_of(*texts, question="谁？", identity=7) -> Prediction:
@@ -162,11 +169,13 @@ def test_clearing_takes_only_what_a_run_left(tmp_path):
     for name in ("checkpoint-5", "checkpoint-10", "eval", "my-checkpoint-1", "checkpoint-final"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
-    for name in ("metrics.jsonl", "notes.txt", "model.safetensors"):
+    (tmp_path / "eval" / "step-5.jsonl").write_text("")
+    for name in ("metrics.jsonl", "eval_results.json", "predictions.jsonl", "notes.txt", "model.safetensors"):
         (tmp_path / name).write_text("")
     clear_earlier_run(str(tmp_path))
     left = {"eval", "my-checkpoint-1", "checkpoint-final", "notes.txt", "model.safetensors"}
     assert {path.name for path in tmp_path.iterdir()} == left
+    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["file"]
     clear_earlier_run(str(tmp_path))
     clear_earlier_run(str(tmp_path / "nowhere"))
 
@@ -177,8 +186,8 @@ def checkpoints(tmp_path):
     for step in (5, 10, 9):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        (folder / "model.safetensors").write_text("")
-        (folder / "scheduler.pdparams").write_text("")
+        for name in CHECKPOINT_FILES:
+            (folder / name).write_text("")
     (tmp_path / "checkpoint-final").mkdir()
     return types.SimpleNamespace(folder=str(tmp_path), newest=str(tmp_path / "checkpoint-10"))
 
@@ -201,16 +210,32 @@ def test_no_checkpoint(tmp_path):
         assert str(caught.value) == f"resume_from_checkpoint true: no checkpoint in {folder}"
     with pytest.raises(InputError) as caught:
         find_checkpoint(str(tmp_path), "elsewhere")
-    assert (
-        str(caught.value) == f"resume_from_checkpoint {tmp_path}: no checkpoint there (model.safetensors is missing)"
-    )
+    missing = "model.safetensors, trainer_state.json, optimizer.pdopt, scheduler.pdparams missing"
+    assert str(caught.value) == f"resume_from_checkpoint {tmp_path}: not a whole checkpoint ({missing})"
 
 
 def test_newest_whole_checkpoint(checkpoints, tmp_path):
     """A kill while saving leaves a folder without the files that are written last."""
     (tmp_path / "checkpoint-15").mkdir()
     assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
-    (tmp_path / "checkpoint-15" / "model.safetensors").write_text("")
-    assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
-    (tmp_path / "checkpoint-15" / "scheduler.pdparams").write_text("")
+    for name in CHECKPOINT_FILES:
+        assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
+        (tmp_path / "checkpoint-15" / name).write_text("")
     assert find_checkpoint("true", checkpoints.folder) == str(tmp_path / "checkpoint-15")
+
+
+def test_a_model_in_the_folder_to_be_overwritten_is_kept(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    inside = str(tmp_path / "checkpoint-2")
+    with pytest.raises(InputError, match="model_name_or_path .*checkpoint-2: lies in the output_dir"):
+        check_start_is_kept(ModelArguments(model_name_or_path=inside), str(tmp_path))
+    with pytest.raises(InputError, match="tokenizer_name_or_path .*checkpoint-2: lies in the output_dir"):
+        check_start_is_kept(ModelArguments("THUDM/glm-large-chinese", inside), str(tmp_path))
+    check_start_is_kept(ModelArguments(model_name_or_path=inside), str(tmp_path / "elsewhere"))
+
+
+def test_metric_for_best_model():
+    for name in (None, "loss", "eval_loss", "bleu-4 (char)", "eval_rouge-l (jieba)"):
+        check_metric(name)
+    with pytest.raises(InputError, match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char\)"):
+        check_metric("bleu-4")

@@ -159,6 +159,19 @@ def test_an_existing_file_is_not_overwritten(workspace, checkpoint, tmp_path):
     assert len(read_lines(kept)) == 4
 
 
+def test_outputs_that_cannot_be(workspace, checkpoint, tmp_path):
+    data = workspace.folder / "dev.json"
+    (tmp_path / "file").write_text("")
+    for options, match in (
+        ({"metrics_file": tmp_path / "a", "output_file": tmp_path / "a"}, "metrics_file .*: is output_file too"),
+        ({"output_file": data, "test_file": data, "overwrite_output": True}, "output_file .*: is test_file too"),
+        ({"output_file": tmp_path, "overwrite_output": True}, "no file can be written there"),
+        ({"output_file": tmp_path / "file" / "a"}, "no file can be written there"),
+    ):
+        with pytest.raises(InputError, match=match):
+            predictions(workspace, checkpoint, tmp_path, **options)
+
+
 # -- finetune_generation.py
 
 
@@ -222,6 +235,16 @@ def test_bad_options_are_refused(workspace, checkpoint):
     refused(workspace, r"task_name dureader: unknown; known tasks: dureader_qg", task_name="dureader")
     refused(workspace, r"no such folder", model_name_or_path=workspace.folder / "nowhere")
     refused(workspace, r"unknown option learning_rat; did you mean learning_rate", learning_rat=1)
+    refused(
+        workspace,
+        r"has no effect without --do_train",
+        do_train=None,
+        train_file=None,
+        do_eval=True,
+        resume_from_checkpoint=checkpoint,
+    )
+    refused(workspace, r"dataloader_drop_last True: has no effect", dataloader_drop_last=True)
+    refused(workspace, r"metric_for_best_model bleu4: unknown", metric_for_best_model="bleu4")
     refused(workspace, r"tensor_parallel_degree 8: needs 8 processes", tensor_parallel_degree=8)
 
 

@@ -11,11 +11,12 @@ from paddlenlp.transformers import PretrainedConfig
 from glm.configuration import PRESET_FOLDER, GLMConfig
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration
-from glm.tokenization import GLMTokenizer
+from glm.tokenization import PUBLISHED, GLMTokenizer
 
 VOCABULARY_MULTIPLE = 128
+WEIGHTS_NAME = "model.safetensors"  # what this program saves
 WEIGHT_FILES = (
-    "model.safetensors",
+    WEIGHTS_NAME,
     "model.safetensors.index.json",
     "model_state.pdparams",
     "model_state.pdparams.index.json",
@@ -37,7 +38,10 @@ def load_tokenizer(name_or_path: str) -> GLMTokenizer:
     if path.is_dir():
         if not (path / model_file).is_file():
             raise InputError(f"tokenizer {path}: the folder has no {model_file}; set tokenizer_name_or_path")
-        return GLMTokenizer.from_pretrained(str(path))
+        try:
+            return GLMTokenizer.from_pretrained(str(path))
+        except (ValueError, OSError) as error:
+            raise InputError(f"tokenizer {path}: cannot be loaded ({error})") from error
     if _is_path(name_or_path):
         raise InputError(f"tokenizer_name_or_path {name_or_path}: no such file or folder")
     try:
@@ -127,7 +131,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _not_found(kind: str, name: str, reason: object) -> InputError:
-    published = ", ".join(GLMConfig.pretrained_init_configuration)
+    published = ", ".join(PUBLISHED if kind == "tokenizer" else GLMConfig.pretrained_init_configuration)
     return InputError(
         f"{kind} {name}: neither a folder here, nor could it be fetched ({reason}); published names: {published}"
     )

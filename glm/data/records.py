@@ -5,21 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from glm.command_tokens import COMMAND_TOKENS
 from glm.errors import InputError
 
-# DuReaderQG's loaders call the fields source (passage), title (answer) and target (question).
+# DuReaderQG's loaders call the fields source (passage), title (answer) and target (question). The first name wins: a
+# record with `context` may have a `source` or `title` of another meaning.
 FIELD_NAMES = {"context": ("context", "source"), "answer": ("answer", "title"), "question": ("question", "target")}
-COMMAND_TEXTS = (
-    "[MASK]",
-    "[sMASK]",
-    "[gMASK]",
-    "[CLS]",
-    "[SEP]",
-    "[UNK]",
-    "<|startofpiece|>",
-    "<|endofpiece|>",
-    "<|endoftext|>",
-)
 
 
 @dataclass(frozen=True)
@@ -79,32 +70,32 @@ def _parse(lines: Iterable[bytes], name: str, need_question: bool) -> Iterator[R
 
 def record_of_row(row: dict, *, origin: str, number: int, need_question: bool) -> Record:
     """The record of one JSON object. Raises InputError naming `origin` and the field."""
-    question = _field(row, "question", origin) if need_question or _present(row, "question") else None
+    question = None
+    if need_question or not all(_absent(row.get(name)) for name in FIELD_NAMES["question"]):
+        question = _field(row, "question", origin)
     context, answer = _field(row, "context", origin), _field(row, "answer", origin)
-    identity = row.get("id", number)
+    identity = number if row.get("id") is None else row["id"]
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         raise InputError(f"{origin}, field id: {type(identity).__name__} where text or a whole number is expected")
     return Record(identity, context, answer, question, origin)
 
 
-def _present(row: dict, field: str) -> bool:
-    return any(row.get(name) for name in FIELD_NAMES[field])
+def _absent(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _field(row: dict, field: str, origin: str) -> str:
-    names = [name for name in FIELD_NAMES[field] if name in row]
-    if not names:
+    name = next((name for name in FIELD_NAMES[field] if name in row), None)
+    if name is None:
         raise InputError(f"{origin}: no field {' or '.join(FIELD_NAMES[field])} (fields: {', '.join(row) or 'none'})")
-    if len(names) > 1:
-        raise InputError(f"{origin}: both fields {' and '.join(names)}; keep one")
-    value = row[names[0]]
+    value = row[name]
     if not isinstance(value, str):
-        raise InputError(f"{origin}, field {names[0]}: {type(value).__name__} where text is expected")
-    if not value.strip():
-        raise InputError(f"{origin}, field {names[0]}: empty")
+        raise InputError(f"{origin}, field {name}: {type(value).__name__} where text is expected")
+    if _absent(value):
+        raise InputError(f"{origin}, field {name}: empty")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(f"{origin}, field {names[0]}: holds half of a surrogate pair; escape whole characters")
-    for command in COMMAND_TEXTS:
+        raise InputError(f"{origin}, field {name}: holds half of a surrogate pair; escape whole characters")
+    for command in COMMAND_TOKENS:
         if command in value:
-            raise InputError(f"{origin}, field {names[0]}: holds the command token {command}; take it out of the text")
+            raise InputError(f"{origin}, field {name}: holds the command token {command}; take it out of the text")
     return value

@@ -1,5 +1,6 @@
 """The options of decoding: one object goes from the command line to the decoder unchanged."""
 
+import math
 from dataclasses import dataclass, field
 
 from glm.errors import InputError
@@ -8,7 +9,8 @@ from glm.errors import InputError
 DRAWING_OPTIONS = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
 
 
-def _option(default, text: str, **metadata):
+def option(default, text: str, **metadata):
+    """A dataclass field that is a command-line option with a help text."""
     return field(default=default, metadata={"help": text, **metadata})
 
 
@@ -26,34 +28,37 @@ class GenerationConfig:
         InputError: an option is out of its range, or another option leaves it without effect.
     """
 
-    tgt_length: int = _option(160, "Most target tokens, eop included: the limit of training and of generation.")
-    min_tgt_length: int = _option(0, "Fewest generated tokens before eop (a constant opening is not counted).")
-    num_beams: int = _option(5, "Beams per example; 1 is greedy search (or sampling, with --select_topk False).")
-    length_penalty: float = _option(
+    tgt_length: int = option(160, "Most target tokens, eop included: the limit of training and of generation.")
+    min_tgt_length: int = option(0, "Fewest generated tokens before eop (a constant opening is not counted).")
+    num_beams: int = option(5, "Beams per example; 1 is greedy search (or sampling, with --select_topk False).")
+    length_penalty: float = option(
         0.7, "A hypothesis scores sum(log p) / n**length_penalty, n its tokens without eop. Above 0 favours long ones."
     )
-    early_stopping: str = _option(
+    early_stopping: str = option(
         "false",
         "When an example with num_beams finished hypotheses is done: 'true' at once, 'false' when no live beam scores "
         "better at its present length, 'never' when none could score better at any length.",
         choices=["true", "false", "never"],
     )
-    no_repeat_ngram_size: int = _option(3, "No n-gram of this size is generated twice; 0 allows all.")
-    repetition_penalty: float = _option(
+    no_repeat_ngram_size: int = option(3, "No n-gram of this size is generated twice; 0 allows all.")
+    repetition_penalty: float = option(
         1.0, "Log-probabilities of tokens generated before are multiplied by this; above 1 discourages repeats."
     )
-    select_topk: bool = _option(
+    select_topk: bool = option(
         True, "True takes the best candidates of each step, False draws them from the model's distribution."
     )
-    temperature: float = _option(1.0, "Logits are divided by this before drawing (--select_topk False).")
-    top_k: int = _option(0, "Draw from the k most likely tokens only (--select_topk False); 0 is off.")
-    top_p: float = _option(
+    temperature: float = option(1.0, "Logits are divided by this before drawing (--select_topk False).")
+    top_k: int = option(0, "Draw from the k most likely tokens only (--select_topk False); 0 is off.")
+    top_p: float = option(
         0.0, "Draw from the smallest set of tokens with this probability (--select_topk False); 0 is off."
     )
-    num_return_sequences: int = _option(1, "Hypotheses returned per example, at most num_beams.")
-    generation_seed: int = _option(42, "Seed of drawn candidates (--select_topk False), with the record's number.")
+    num_return_sequences: int = option(1, "Hypotheses returned per example, at most num_beams.")
+    generation_seed: int = option(42, "Seed of drawn candidates (--select_topk False), with the record's number.")
 
     def __post_init__(self):
+        for name in ("length_penalty", "repetition_penalty", "temperature"):
+            self._require(name, math.isfinite(getattr(self, name)), "use a finite number")
+        self._require("generation_seed", self.generation_seed >= 0, "use 0 or more")
         self._require("tgt_length", self.tgt_length >= 1, "use 1 or more")
         self._require(
             "min_tgt_length",

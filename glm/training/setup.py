@@ -1,20 +1,32 @@
 """From arguments to a trainer: everything that can fail, fails here, before the first step."""
 
+import difflib
 import shutil
 from pathlib import Path
 
 from paddlenlp.trainer import set_seed
 
-from glm.arguments import FinetuneArguments
-from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.arguments import FinetuneArguments, ModelArguments
+from glm.checkpoint.loading import WEIGHTS_NAME, load_config, load_model, load_tokenizer
 from glm.data.published import fetch_records
 from glm.data.records import Record, read_records
-from glm.errors import InputError
+from glm.errors import InputError, UsageError
+from glm.evaluation.metrics import score
 from glm.prediction import build_encoder, check_positions
-from glm.training.trainer import METRICS_NAME, WEIGHTS_NAME, GLMTrainer
+from glm.training.trainer import METRICS_NAME, GLMTrainer
 
 CHECKPOINTS = "checkpoint-[0-9]*"
-LAST_WRITTEN = "scheduler.pdparams"  # the Trainer's last file of a checkpoint: without it a kill cut the saving short
+# The Trainer writes the scheduler's state last: without it a kill cut the saving short.
+CHECKPOINT_FILES = (WEIGHTS_NAME, "trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
+RESULT_FILES = (
+    METRICS_NAME,
+    "predictions.jsonl",
+    "metrics.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "trainer_state.json",
+)
 
 
 def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record]]:
@@ -39,6 +51,7 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
         settings={**arguments.dropout.given, "tensor_parallel_degree": training.tensor_parallel_degree},
     )
     check_positions(config, data, arguments.generation)
+    check_metric(training.metric_for_best_model)
     encoder = build_encoder(tokenizer, data, arguments.generation)
     train_records = _records(data.task_name, "train", files.train_file) if training.do_train else []
     dev_records = _records(data.task_name, "dev", files.dev_file) if training.do_eval else []
@@ -60,6 +73,16 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     return trainer, test_records
 
 
+def check_metric(name: str | None) -> None:
+    """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`)."""
+    if name is None:
+        return
+    known = ["loss", *score(["甲"], ["甲"])]
+    if name.removeprefix("eval_") not in known:
+        close = difflib.get_close_matches(name, known, n=1) or known
+        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {' or '.join(close)}?")
+
+
 def _records(task_name: str, split: str, file: str | None) -> list[Record]:
     """The records of a file, or of the task's published data set if none is given."""
     return fetch_records(task_name, split) if file is None else read_records(file)
@@ -74,13 +97,18 @@ def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
     if wish is None:
         return None
     if wish.lower() == "true":
-        whole = [folder for folder in Path(output_dir).glob(CHECKPOINTS) if (folder / LAST_WRITTEN).is_file()]
+        whole = [folder for folder in Path(output_dir).glob(CHECKPOINTS) if not _missing_files(folder)]
         if not whole:
             raise InputError(f"resume_from_checkpoint {wish}: no checkpoint in {output_dir}")
         return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
-    if not (Path(wish) / WEIGHTS_NAME).is_file():
-        raise InputError(f"resume_from_checkpoint {wish}: no checkpoint there ({WEIGHTS_NAME} is missing)")
+    missing = _missing_files(Path(wish))
+    if missing:
+        raise InputError(f"resume_from_checkpoint {wish}: not a whole checkpoint ({', '.join(missing)} missing)")
     return wish
+
+
+def _missing_files(checkpoint: Path) -> list[str]:
+    return [name for name in CHECKPOINT_FILES if not (checkpoint / name).is_file()]
 
 
 def check_output_folder(output_dir: str, *, overwrite: bool, resumes: bool) -> None:
@@ -90,8 +118,9 @@ def check_output_folder(output_dir: str, *, overwrite: bool, resumes: bool) -> N
         InputError: the folder holds something, and the run neither overwrites nor resumes it.
     """
     folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output_dir {output_dir}: is a file")
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"output_dir {output_dir}: is a file or lies in one")
     if not overwrite and not resumes and folder.is_dir() and any(folder.iterdir()):
         raise InputError(
             f"output_dir {output_dir}: is not empty; choose another, or add --overwrite_output_dir or "
@@ -99,12 +128,21 @@ def check_output_folder(output_dir: str, *, overwrite: bool, resumes: bool) -> N
         )
 
 
+def check_start_is_kept(model: ModelArguments, output_dir: str) -> None:
+    """Raises InputError if the model or tokenizer to start from lies in a folder that is to be overwritten."""
+    for name in ("model_name_or_path", "tokenizer_name_or_path"):
+        path = getattr(model, name)
+        if path and Path(path).exists() and Path(path).resolve().is_relative_to(Path(output_dir).resolve()):
+            raise InputError(f"{name} {path}: lies in the output_dir to be overwritten; choose another output_dir")
+
+
 def clear_earlier_run(output_dir: str) -> None:
-    """Removes an earlier run's checkpoints and log (`--overwrite_output_dir`), lest they mix with the new ones."""
+    """Removes an earlier run's checkpoints and results (`--overwrite_output_dir`), lest they mix with the new ones."""
     folder = Path(output_dir)
     for checkpoint in folder.glob(CHECKPOINTS):
         if checkpoint.is_dir() and not checkpoint.is_symlink():
             shutil.rmtree(checkpoint)
     for predictions in (folder / "eval").glob("step-*.jsonl"):
         predictions.unlink()
-    (folder / METRICS_NAME).unlink(missing_ok=True)
+    for name in RESULT_FILES:
+        (folder / name).unlink(missing_ok=True)

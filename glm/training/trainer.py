@@ -12,10 +12,12 @@ from paddlenlp.trainer import Trainer, TrainerCallback, TrainerState
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from glm.arguments import RUN_CONFIG_NAME, GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
+from glm.checkpoint.loading import WEIGHTS_NAME
 from glm.data.collator import Collator
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
@@ -26,7 +28,6 @@ from glm.prediction import predict, score_predictions, write_predictions
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 
-WEIGHTS_NAME = "model.safetensors"
 METRICS_NAME = "metrics.jsonl"
 
 
@@ -90,6 +91,7 @@ class GLMTrainer(Trainer):
         self.dev_records = dev_records
         self.run_config = run_config or {}
         self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
+        self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
 
     def print_config(self, args=None, key=""):
@@ -138,6 +140,7 @@ class GLMTrainer(Trainer):
                 logger.info(f"{resume_from_checkpoint} is the end of the run: nothing is left to train")
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
+                self._load_best_if_wanted()
                 return TrainOutput(state.global_step, 0.0, {})
         self._restore_from = resume_from_checkpoint
         # PaddleNLP looks for the best model's weights in pickled form only, so this is done here.
@@ -146,10 +149,14 @@ class GLMTrainer(Trainer):
             output = super().train(resume_from_checkpoint, ignore_keys_for_eval)
         finally:
             self.args.load_best_model_at_end = load_best
-        if load_best and self.state.best_model_checkpoint:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
-            self._last_evaluation = None
+        self._load_best_if_wanted()
         return output
+
+    def _load_best_if_wanted(self) -> None:
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+            self._weights_step = int(self.state.best_model_checkpoint.rpartition("-")[2])
+            self._last_evaluation = None
 
     def _total_steps(self) -> int:
         if self.args.max_steps > 0:
@@ -165,6 +172,11 @@ class GLMTrainer(Trainer):
         return super().training_step(model, inputs, step_control)
 
     # -- checkpoints
+
+    def _save_checkpoint(self, model, metrics=None):
+        super()._save_checkpoint(model, metrics)
+        if self.args.local_rank == -1:  # PaddleNLP keeps to save_total_limit in distributed runs only
+            self._rotate_checkpoints(output_dir=self.args.output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict=None, merge_tensor_parallel: bool = False):
         folder = Path(output_dir or self.args.output_dir)
@@ -183,7 +195,10 @@ class GLMTrainer(Trainer):
         weights = Path(resume_from_checkpoint) / WEIGHTS_NAME
         if not weights.is_file():
             raise InputError(f"checkpoint {resume_from_checkpoint}: there is no {WEIGHTS_NAME} in it")
-        self.model.set_state_dict(load_file(weights))
+        try:
+            self.model.set_state_dict(load_file(weights))
+        except SafetensorError as error:
+            raise InputError(f"{weights}: cannot be read ({error})") from error
 
     # -- evaluation
 
@@ -209,10 +224,9 @@ class GLMTrainer(Trainer):
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
+        step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
-            write_predictions(
-                Path(self.args.output_dir) / "eval" / f"step-{self.state.global_step}.jsonl", predictions
-            )
+            write_predictions(Path(self.args.output_dir) / "eval" / f"step-{step}.jsonl", predictions)
         metrics = {"loss": loss, **score_predictions(predictions)}
         metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}

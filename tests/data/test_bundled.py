@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from glm.data.records import COMMAND_TEXTS, read_records
+from glm.command_tokens import COMMAND_TOKENS
+from glm.data.records import read_records
 from glm.tokenization import GLMTokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -92,5 +93,5 @@ def test_questions_come_back_from_their_ids(train, dev, bundled_tokenizer):
 
 def test_no_command_token_is_a_piece(bundled_tokenizer):
     pieces = {bundled_tokenizer.sp_model.id_to_piece(number) for number in range(len(bundled_tokenizer.sp_model))}
-    assert pieces.isdisjoint(COMMAND_TEXTS)
+    assert pieces.isdisjoint(COMMAND_TOKENS)
     assert bundled_tokenizer.convert_ids_to_tokens(UNKNOWN_PIECE) == "<unk>"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from glm.data.records import COMMAND_TEXTS, Record
+from glm.command_tokens import COMMAND_TOKENS
+from glm.data.records import Record
 from glm.data.templates import TEMPLATES, Template, find_template
 from glm.errors import InputError
 
@@ -37,8 +38,8 @@ def test_only_the_blank_at_the_end_is_taken_off():
 def test_every_template_has_one_blank_at_its_end(name):
     template = TEMPLATES[name]
     assert template.source.endswith("[gMASK]")
-    assert sum(template.source.count(command) for command in COMMAND_TEXTS) == 1
-    assert not any(command in template.target_prefix for command in COMMAND_TEXTS)
+    assert sum(template.source.count(command) for command in COMMAND_TOKENS) == 1
+    assert not any(command in template.target_prefix for command in COMMAND_TOKENS)
     assert "{answer}" in template.source and "{context}" in template.source
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def start(options: dict) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "finetune_generation.py"), *arguments(options)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=ROOT)  # what it says is shown if the test fails
 
 
 def test_sigkill_and_resume(tmp_path, sentencepiece_file):

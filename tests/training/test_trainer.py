@@ -231,24 +231,40 @@ def test_a_checkpoint_is_a_model_folder(plain, workspace):
 
 
 def test_best_model_is_loaded_at_the_end(workspace):
-    run = workspace.finetune(
-        "best",
-        max_steps=6,
-        do_eval=True,
-        dev_file=workspace.folder / "dev.json",
-        evaluation_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="loss",
-        greater_is_better="true",  # upside down, so that the best is not the last
-    )
+    options = {
+        "max_steps": 6,
+        "do_eval": True,
+        "dev_file": workspace.folder / "dev.json",
+        "evaluation_strategy": "steps",
+        "eval_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": "true",  # upside down, so that the best is not the last
+    }
+    run = workspace.finetune("best", **options)
     losses = logged(run, "eval_loss")[:3]
     best = 2 * (1 + int(np.argmax(losses)))
     final, kept = load_file(run / "model.safetensors"), load_file(run / f"checkpoint-{best}" / "model.safetensors")
     assert all((final[name] == kept[name]).all() for name in kept)
     assert best != 6
+    # The final evaluation is of the best model, and so is its file; the last step's stays.
+    finals = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
+    assert finals["eval_loss"] == pytest.approx(max(losses))
+    assert sorted(path.name for path in (run / "eval").iterdir()) == ["step-2.jsonl", "step-4.jsonl", "step-6.jsonl"]
+
+    # Resuming the finished run loads the best model again.
+    (run / "model.safetensors").unlink()
+    options["resume_from_checkpoint"] = "true"
+    workspace.finetune("best", **options)
+    again = load_file(run / "model.safetensors")
+    assert all((again[name] == kept[name]).all() for name in kept)
+
+
+def test_save_total_limit(workspace):
+    run = workspace.finetune("few", max_steps=4, save_strategy="steps", save_steps=1, save_total_limit=2)
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
 
 
 # -- evaluation
