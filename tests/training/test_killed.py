@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def start(options: dict) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "finetune_generation.py"), *arguments(options)]
-    return subprocess.Popen(command, cwd=ROOT)  # what it says is shown if the test fails
+    # What it says is shown if the test fails. A shell that runs tests in the background has them ignore SIGINT.
+    return subprocess.Popen(command, cwd=ROOT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def test_sigkill_and_resume(tmp_path, sentencepiece_file):
