@@ -153,8 +153,8 @@ class GLMTrainingArguments(TrainingArguments):
             self.lr_decay_ratio = 0.1 if decays else None
         elif not decays:
             raise UsageError(
-                f"lr_decay_ratio {self.lr_decay_ratio}: has no effect with lr_scheduler_type "
-                f"{self.lr_scheduler_type.value}; leave it out or use {' or '.join(self.DECAYING)}"
+                f"lr_decay_ratio {self.lr_decay_ratio}: has no effect with lr_scheduler_type {shape}; "
+                f"leave it out or use {' or '.join(self.DECAYING)}"
             )
         elif not 0.0 <= self.lr_decay_ratio <= 1.0:
             raise UsageError(f"lr_decay_ratio {self.lr_decay_ratio}: use 0 to 1")

@@ -88,6 +88,7 @@ def predict(
     tokenizer = encoder.tokenizer
     sources = [encoder.source_ids(record) for record in records]
     order = sorted(range(len(records)), key=lambda index: -len(sources[index]))
+    never = _never_generated(model, encoder)
     predictions: dict[int, Prediction] = {}
     with tqdm(total=len(records), desc=description, unit="record", disable=not progress, leave=False) as bar:
         for start in range(0, len(order), batch_size):
@@ -97,7 +98,7 @@ def predict(
                 encoder.prompts([sources[index] for index in batch]),
                 config,
                 eop_token_id=tokenizer.eop_token_id,
-                banned_token_ids=_never_generated(model, encoder),
+                banned_token_ids=never,
                 record_ids=batch,
             )
             for index, found in zip(batch, hypotheses, strict=True):
