@@ -11,6 +11,7 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.prediction import (
     Prediction,
+    _never_generated,
     build_encoder,
     check_positions,
     score_predictions,
@@ -239,3 +240,10 @@ def test_metric_for_best_model():
         check_metric(name)
     with pytest.raises(InputError, match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char\)"):
         check_metric("bleu-4")
+
+
+def test_ids_that_are_no_text_are_never_generated(tokenizer):
+    """340 pieces, of which 0 to 2 are unknown and control pieces; eop is 347; the vocabulary is padded to 384."""
+    model = types.SimpleNamespace(config=types.SimpleNamespace(vocab_size=384, bad_words_id=[17, 349]))
+    encoder = build_encoder(tokenizer, DataArguments(), GenerationConfig())
+    assert _never_generated(model, encoder) == [0, 1, 2, 17, *range(340, 347), *range(348, 384)]

@@ -254,6 +254,8 @@ def test_best_model_is_loaded_at_the_end(workspace):
     assert finals["eval_loss"] == pytest.approx(max(losses))
     assert sorted(path.name for path in (run / "eval").iterdir()) == ["step-2.jsonl", "step-4.jsonl", "step-6.jsonl"]
 
+    assert read_lines(run / "eval" / "step-6.jsonl") != read_lines(run / "eval" / f"step-{best}.jsonl")
+
     # Resuming the finished run loads the best model again.
     (run / "model.safetensors").unlink()
     options["resume_from_checkpoint"] = "true"
