@@ -1,12 +1,13 @@
-# make demo | test | check | real | setup. Each makes the environment itself if it is missing.
+# make demo | test | check | real | bench-decode | setup. Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 REAL := runs/real
+BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test check real clean
+.PHONY: setup demo test check real bench-decode clean
 
 setup: $(VENV)/.ready
 
@@ -37,5 +38,14 @@ real: setup
 	$(BIN)/python predict.py --model_name_or_path $(REAL) --test_file "$(DATA)/dev.json" --overwrite_output \
 		--output_file $(REAL)/predictions.jsonl --metrics_file $(REAL)/metrics.json --show 10
 
+$(BENCH_VENV)/.ready: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@
+
+# Times decoding against PaddleNLP, transformers and CTranslate2: make bench-decode ARGS="--shapes base --repeats 5"
+bench-decode: setup $(BENCH_VENV)/.ready
+	$(BIN)/python benchmarks/decode.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(BENCH_VENV) $(DEMO)

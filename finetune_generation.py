@@ -46,13 +46,7 @@ def main(argv: list[str]) -> None:
         trainer.save_metrics("eval", metrics)
         print_scores(metrics, title="evaluation on the dev records")
     if training.do_predict:
-        predictions = predict(
-            trainer.model,
-            trainer.encoder,
-            test_records,
-            arguments.generation,
-            batch_size=training.per_device_eval_batch_size,
-        )
+        predictions = predict(trainer.writer, test_records)
         write_predictions(output_dir / "predictions.jsonl", predictions)
         if all(record.question is not None for record in test_records):
             scores = score_predictions(predictions)

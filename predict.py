@@ -2,95 +2,134 @@
 
 python predict.py --model_name_or_path runs/demo --test_file data/dev.json --output_file o.jsonl --metrics_file m.json
 cat records.jsonl | python predict.py --model_name_or_path runs/demo > out.jsonl
+python predict.py --model_name_or_path runs/demo --fill "扬州位于[MASK]，著名景点是[MASK]。"
 """
 
+import dataclasses
 import json
 import sys
 import time
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from glm.arguments import PredictArguments, parse_predict_arguments
-from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.data.records import Record, parse_records, read_records
 from glm.device import hush, prepare
-from glm.entry import run
+from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
 from glm.evaluation.table import print_samples, print_scores
-from glm.prediction import (
-    Prediction,
-    build_encoder,
-    check_positions,
-    predict,
-    score_predictions,
-    write_predictions,
-    write_scores,
-)
+from glm.filling import fill
+from glm.prediction import Tally, build_writer, predict_rows, write_scores
+from glm.prediction_input import PredictionInput
+from glm.predictions_file import PredictionsFile, PrintedRows
+
+WINDOW = 1024  # records that are read and decoded together; they are written in order when all of them are done
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Parse, load, generate, write, score."""
-    model_arguments, data, generation, arguments, inherited = parse_predict_arguments(argv)
+    model, data, generation, arguments, inherited = parse_predict_arguments(argv)
     if inherited:
         taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
-        print(f"from {model_arguments.model_name_or_path}: {taken}", file=sys.stderr)
+        print(f"from {model.model_name_or_path}: {taken}", file=sys.stderr)
     hush()
     prepare(arguments.device)
-    check_output_files(arguments)
-    records = load_records(arguments.test_file, need_question=arguments.metrics_file is not None)
+    check_files(arguments)
+    source = PredictionInput(
+        arguments.input_file,
+        text=arguments.fill,
+        fills=arguments.fills,
+        need_question=arguments.metrics_file is not None,
+    )
+    settings = settings_of_rows(model, data, generation, arguments) | {"sha256 of the input": source.sha256}
+    output = open_output(arguments, settings)
+    output.check_length(source.count)
+    writer = build_writer(model, data, generation, arguments)
 
-    name = model_arguments.model_name_or_path
-    tokenizer = load_tokenizer(model_arguments.tokenizer_name_or_path or name)
-    config = load_config(name, tokenizer)
-    check_positions(config, data, generation)
-    encoder = build_encoder(tokenizer, data, generation)
-    model = load_model(name, config)
+    output.begin()
+    tally = Tally()
+    for row in output.rows_done():
+        tally.add(row)
+    already, start = tally.rows, time.perf_counter()
+    generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
+    numbered = enumerate(source)
+    with tqdm(total=source.count, initial=already, desc="generating", unit="record") as bar:
+        while window := dict(islice(numbered, WINDOW)):
+            for number, row in generate(
+                {number: item for number, item in window.items() if not output.is_done(number)}
+            ):
+                output.add(number, row)
+                tally.add(row)
+                bar.update()
+            output.close_window(max(window) + 1)
+    output.finish()
+    if not tally.rows:
+        raise InputError("standard input: no record in it; one JSON object per line is expected")
+    report(arguments, tally, records_per_second=(tally.rows - already) / (time.perf_counter() - start))
+    return INCOMPLETE if tally.failed else 0
 
-    start = time.perf_counter()
-    predictions = predict(model, encoder, records, generation, batch_size=arguments.per_device_eval_batch_size)
-    seconds = time.perf_counter() - start
+
+def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> PredictionsFile | PrintedRows:
+    """Where rows go."""
     if arguments.output_file is None:
-        for prediction in predictions:
-            print(json.dumps(prediction.as_row(), ensure_ascii=False))
-    else:
-        write_predictions(Path(arguments.output_file), predictions)
-        show_samples(predictions[: arguments.show])
-    if arguments.metrics_file is not None:
-        scores = score_predictions(predictions) | {"samples per second": round(len(records) / seconds, 2)}
-        write_scores(Path(arguments.metrics_file), scores)
-        print_scores(scores, title=f"scores of {len(records)} records", to_stderr=arguments.output_file is None)
+        return PrintedRows()
+    return PredictionsFile(
+        arguments.output_file, settings, resume=arguments.resume, overwrite=arguments.overwrite_output
+    )
 
 
-def load_records(test_file: str | None, *, need_question: bool) -> list[Record]:
-    """The records of a file, or of standard input."""
-    if test_file is not None:
-        return read_records(test_file, need_question=need_question)
-    if sys.stdin.isatty():
-        print("reading records from standard input, one JSON object per line", file=sys.stderr)
-    return parse_records(sys.stdin.buffer, name="standard input", need_question=need_question)
+def settings_of_rows(*groups: Any) -> dict[str, Any]:
+    """The options that decide what is generated: a run is resumed with equal ones only."""
+    unimportant = {"output_file", "metrics_file", "overwrite_output", "resume", "show", "device"}
+    unimportant |= {"per_device_eval_batch_size"}  # texts do not depend on it
+    settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
+    scored = {"with metrics_file": settings["metrics_file"] is not None}  # records without question are errors then
+    return scored | {name: value for name, value in settings.items() if name not in unimportant}
 
 
-def check_output_files(arguments: PredictArguments) -> None:
+def check_files(arguments: PredictArguments) -> None:
     """Raises InputError rather than write over a file, or where none can be written."""
     paths = {name: Path(path) for name in ("output_file", "metrics_file") if (path := getattr(arguments, name))}
     if len({path.resolve() for path in paths.values()}) < len(paths):
         raise InputError(f"metrics_file {arguments.metrics_file}: is output_file too; choose another name")
+    inputs = [Path(file).resolve() for file in (arguments.input_file, arguments.allowed_outputs_file) if file]
     for name, path in paths.items():
-        if arguments.test_file is not None and path.resolve() == Path(arguments.test_file).resolve():
-            raise InputError(f"{name} {path}: is test_file too; choose another name")
+        if path.resolve() in inputs:
+            raise InputError(f"{name} {path}: is an input file too; choose another name")
         if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in path.parents):
             raise InputError(f"{name} {path}: no file can be written there")
-        if path.exists() and not arguments.overwrite_output:
-            raise InputError(f"{name} {path}: exists; choose another name, or add --overwrite_output")
+    metrics = paths.get("metrics_file")
+    if metrics is not None and metrics.exists() and not (arguments.overwrite_output or arguments.resume):
+        raise InputError(f"metrics_file {metrics}: exists; choose another name, or add --overwrite_output")
 
 
-def show_samples(predictions: list[Prediction]) -> None:
-    """Prints passage, answer, reference and best text."""
+def report(arguments: PredictArguments, tally: Tally, *, records_per_second: float) -> None:
+    """Samples and scores, and what failed."""
+    if arguments.output_file is not None and not arguments.fills:
+        show_samples(arguments.output_file, arguments.show)
+    if arguments.metrics_file is not None:
+        scores = tally.scores() | {"records per second": round(records_per_second, 2)}
+        write_scores(Path(arguments.metrics_file), scores)
+        print_scores(scores, title=f"scores of {tally.rows} records", to_stderr=arguments.output_file is None)
+    if tally.failed:
+        print(
+            f"{tally.failed} of {tally.rows} records failed, their rows say why; the first: {tally.first_error}",
+            file=sys.stderr,
+        )
+
+
+def show_samples(output_file: str, count: int) -> None:
+    """Prints passage, answer, reference and best text of the first rows that did not fail."""
     rows = []
-    for prediction in predictions:
-        record = prediction.record
-        rows.append((shortened(record.context), record.answer, record.question or "", prediction.best))
+    with open(output_file, encoding="utf-8") as lines:
+        for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
+            best = row["predictions"][0]["text"] if row["predictions"] else ""
+            rows.append((shortened(row["source"]), row["answer"], row.get("reference", ""), best))
     headings = ("passage", "answer", "gold question", "generated question")
-    print_samples(rows, headings, title=f"the first {len(predictions)} records")
+    print_samples(rows, headings, title=f"the first {len(rows)} records")
 
 
 def shortened(text: str, most: int = 120) -> str:

@@ -162,13 +162,28 @@ class GLMTrainingArguments(TrainingArguments):
 
 @dataclass
 class PredictArguments:
-    """Which records, where predictions go, and where they are made."""
+    """What to generate text for, where it goes, and how it is made."""
 
     test_file: Optional[str] = option(None, "Records, one JSON object per line; standard input if not given.")
+    fill: Optional[str] = option(
+        None, "A text whose blanks ([MASK], [sMASK], [gMASK]) are filled, in place of records."
+    )
+    fill_file: Optional[str] = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: Optional[str] = option(None, "One JSON line per record; standard output if not given.")
     metrics_file: Optional[str] = option(None, "Scores as JSON (needs questions in the data).")
     overwrite_output: bool = option(False, "Replace output_file and metrics_file if they exist.")
+    resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
+    prefix: str = option("", "What every text starts with: given to the model, not generated.")
+    allowed_outputs_file: Optional[str] = option(
+        None, "Outputs, one per line: nothing else is generated (after prefix)."
+    )
+    token_scores: bool = option(False, "Write the log-probability of every token.")
     per_device_eval_batch_size: int = option(16, "Records decoded together.")
+    decode_dtype: str = option(
+        "float32",
+        "Type of weights and products: bfloat16 is faster where the processor has such products, and rounds.",
+        choices=["float32", "bfloat16", "float16"],
+    )
     show: int = option(5, "Samples printed as a table, where output_file is given.")
     device: str = option("gpu", "gpu or cpu.")
 
@@ -178,6 +193,31 @@ class PredictArguments:
             raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
         if self.show < 0:
             raise UsageError(f"show {self.show}: use 0 or more")
+        if self.decode_dtype == "float16" and self.device == "cpu":
+            raise UsageError("decode_dtype float16: a CPU has no such products; use float32 or bfloat16")
+        inputs = [name for name in ("test_file", "fill", "fill_file") if getattr(self, name) is not None]
+        if len(inputs) > 1:
+            raise UsageError(f"{inputs[1]} {getattr(self, inputs[1])}: has no effect beside {inputs[0]}; choose one")
+        if self.fills and self.metrics_file is not None:
+            raise UsageError(
+                f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
+            )
+        if self.resume:
+            for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
+                if given is None:
+                    raise UsageError(f"resume True: there is nothing to continue without {name}")
+            if self.overwrite_output:
+                raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
+
+    @property
+    def fills(self) -> bool:
+        """Whether blanks are to be filled, rather than records answered."""
+        return self.fill is not None or self.fill_file is not None
+
+    @property
+    def input_file(self) -> Optional[str]:
+        """The file with what text is generated for."""
+        return self.test_file or self.fill_file
 
 
 @dataclass(frozen=True)
@@ -339,7 +379,14 @@ def parse_predict_arguments(
     trained_with = _trained_with(values.model_name_or_path)
     inherited = {name: value for name, value in trained_with.items() if name not in own}
     values, _ = parser.read(_as_arguments(inherited) + argv)
-    return *parser.build(values), inherited
+    groups = parser.build(values)
+    if groups[-1].fills:
+        for name in ("task_name", "show"):
+            if name in given:
+                raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
+    if "show" in given and groups[-1].output_file is None:
+        raise UsageError(f"show {given['show']}: has no effect without output_file")
+    return *groups, inherited
 
 
 def _trained_with(model_name_or_path: str) -> dict[str, Any]:

@@ -92,6 +92,34 @@ class BlankInfilling:
             labels=np.concatenate(labels)[:tgt_length],
         )
 
+    def prompt(
+        self, source_ids: Sequence[int], *, filled: Sequence[Sequence[int]] = (), opening: Sequence[int] = ()
+    ) -> "Prompt":
+        """What generation of a blank starts from.
+
+        Args:
+            source_ids: Part A with its special tokens.
+            filled: the tokens of the blanks before it, left to right.
+            opening: the tokens its own span starts with.
+
+        Raises:
+            ValueError: the source has no blank left.
+        """
+        places = self.blank_places(source_ids)
+        if len(filled) >= len(places):
+            raise ValueError(f"{len(filled)} blanks are filled and the source has {len(places)}")
+        spans = [[self.sop_token_id, *span] for span in (*filled, opening)]
+        places = places[: len(spans)]
+        positions = [self.span_positions(place, 0, len(ids)) for place, ids in zip(places, spans, strict=True)]
+        return Prompt(
+            geometry=self,
+            source_ids=np.asarray(source_ids, dtype=np.int64),
+            opening_ids=np.concatenate(spans),
+            opening_position_ids=np.concatenate(positions, axis=1),
+            place=places[-1],
+            given=len(opening),
+        )
+
 
 def attention_mask(source_lengths: Sequence[int], S: int, T: int) -> np.ndarray:
     """Who sees whom in a padded batch of Part A (width S) and Part B (width T).
@@ -108,30 +136,53 @@ def attention_mask(source_lengths: Sequence[int], S: int, T: int) -> np.ndarray:
     return (source[:, None, :] | own_past[None])[:, None]  # [B, 1, L, L]
 
 
+def prefix_mask(source_lengths: Sequence[int], L: int) -> np.ndarray:
+    """Who sees whom in rows that hold Part A, right behind it Part B, and padding behind both.
+
+    Args:
+        source_lengths: [B], tokens of each Part A.
+
+    Returns:
+        [B, L, L] bool, True = row may attend to column. Padding is seen by padding alone.
+    """
+    rows, columns = np.arange(L)[:, None], np.arange(L)[None, :]
+    return (columns < np.asarray(source_lengths)[:, None, None]) | (columns <= rows)
+
+
 @dataclass(frozen=True)
-class PromptBatch:
-    """What a batch of examples starts generation from: sources, and the opening of the span to generate.
+class Prompt:
+    """What the generation of one span starts from: Part A, and Part B as far as it is given.
 
     Args:
         geometry: how positions are numbered.
-        source_ids: [B, S], padded on the right.
-        source_lengths: [B], tokens of each source without padding.
-        places: [B], the place of the blank to fill.
-        opening_ids: [P], `sop` and the constant tokens every span starts with.
+        source_ids: [S].
+        opening_ids: [P], the spans of earlier blanks, then `sop` and the tokens that this span starts with.
+        opening_position_ids: [2, P].
+        place: the place of the blank to fill.
+        given: how many tokens of this span are given, `sop` not counted.
     """
 
     geometry: BlankInfilling
     source_ids: np.ndarray
-    source_lengths: np.ndarray
-    places: np.ndarray
     opening_ids: np.ndarray
+    opening_position_ids: np.ndarray
+    place: int
+    given: int
+
+    def __len__(self) -> int:
+        return len(self.source_ids) + len(self.opening_ids)
 
     @property
-    def source_position_ids(self) -> np.ndarray:
-        """[B, 2, S]"""
-        batch_size, length = self.source_ids.shape
-        return np.broadcast_to(self.geometry.source_positions(length), (batch_size, 2, length))
+    def input_ids(self) -> np.ndarray:
+        """[S + P]"""
+        return np.concatenate([self.source_ids, self.opening_ids])
 
-    def span_position_ids(self, start: int, length: int) -> np.ndarray:
-        """Positions of the span's tokens `start`, ..., `start + length - 1` (0 is `sop`): [B, 2, length]."""
-        return np.stack([self.geometry.span_positions(place, start, length) for place in self.places])
+    @property
+    def position_ids(self) -> np.ndarray:
+        """[2, S + P]"""
+        source = self.geometry.source_positions(len(self.source_ids))
+        return np.concatenate([source, self.opening_position_ids], axis=1)
+
+    def step_position_ids(self, number: int) -> np.ndarray:
+        """Positions of the `number`-th generated token (from 0): [2, 1]."""
+        return self.geometry.span_positions(self.place, 1 + self.given + number, 1)

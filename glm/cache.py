@@ -1,94 +1,109 @@
-"""Keys and values of a decoding run: the source once per example, generated tokens as a tree.
+"""Keys and values of a decoding run: a prompt once per example, generated tokens as a tree.
 
-Beams of one example share their source and the start of their text. So the source's keys and values are stored once
-per example, and every token generated since has one slot; which slots a beam sees, its ancestors, is a mask. To
-continue another beam is to copy a row of the mask: no key or value ever moves.
+Beams of one example share their prompt (source and opening) and the start of their text. So the prompt's keys and
+values are stored once per example, and every token generated since has one slot; which slots a beam sees, its
+ancestors, is a mask. To continue another beam is to copy a row of the mask: no key or value moves. When the slots are
+full, those that no beam sees any more are given back.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
-MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
+KeysValues = tuple[Tensor, Tensor]  # [B, N, length, D] each
 
 
 class LayerCache:
-    """Keys and values of one layer: `source` as written by prefill, `slots` [B, N, C, D] as steps fill them."""
+    """Keys and values of one layer: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps."""
 
-    def __init__(self):
-        self.source: tuple[Tensor, Tensor] | None = None
-        self.slots: tuple[Tensor, Tensor] | None = None
+    def __init__(self, prompt: KeysValues):
+        self.prompt = prompt
+        self.slots: KeysValues | None = None
 
-    def extend(self, keys: Tensor, values: Tensor, *, start: int, capacity: int) -> list[tuple[Tensor, Tensor]]:
-        """Adds the keys and values of new tokens and returns all there are, in parts to attend to.
+    def extend(self, keys: Tensor, values: Tensor, start: int) -> list[KeysValues]:
+        """Writes the keys and values of new tokens ([B, N, R, D] each) to the slots from `start` on.
 
-        Args:
-            keys, values: [B, N, S, D] at prefill, [B, N, R, D] in a step.
-            start: slots filled before this step.
-            capacity: slots there shall be, at least `start + R`.
+        Returns:
+            The parts to attend to.
         """
-        if self.source is None:
-            self.source = (keys, values)
-            return [self.source]
-        B, N, R, D = keys.shape
-        if self.slots is None:
-            self.slots = tuple(paddle.zeros([B, N, capacity, D], dtype=keys.dtype) for _ in range(2))
-        elif self.slots[0].shape[2] < capacity:
-            room = paddle.zeros([B, N, capacity - self.slots[0].shape[2], D], dtype=keys.dtype)
-            self.slots = tuple(paddle.concat([part, room], axis=2) for part in self.slots)
         for slots, new in zip(self.slots, (keys, values), strict=True):
-            slots[:, :, start : start + R] = new
-        return [self.source, self.slots]
+            slots[:, :, start : start + new.shape[2]] = new
+        return [self.prompt, self.slots]
 
-    def keep(self, examples: Tensor) -> None:
-        """Keeps these examples ([B'] int64) only."""
-        self.source = tuple(paddle.index_select(part, examples, axis=0) for part in self.source)
+    def keep_slots(self, used: np.ndarray, capacity: int) -> None:
+        """Makes room for `capacity` slots, of which the first are the present ones `used` ([B, n] int)."""
+        B, N, _, D = self.prompt[0].shape
+        roomy = [paddle.zeros([B, N, capacity, D], dtype=part.dtype) for part in self.prompt]
+        if used.shape[1]:
+            rows = np.arange(B * N).reshape([B, N, 1]) * self.slots[0].shape[2] + used[:, None]  # [B, N, n]
+            rows = paddle.to_tensor(rows.flatten())
+            for new, old in zip(roomy, self.slots, strict=True):
+                new[:, :, : used.shape[1]] = old.reshape([-1, D]).gather(rows).reshape([B, N, -1, D])
+        self.slots = tuple(roomy)
+
+    def keep(self, examples: Tensor, width: int) -> None:
+        """Keeps these examples ([B'] int64), and the first `width` places of the prompts."""
+        self.prompt = tuple(paddle.index_select(part[:, :, :width], examples) for part in self.prompt)
         if self.slots is not None:
-            self.slots = tuple(paddle.index_select(part, examples, axis=0) for part in self.slots)
+            self.slots = tuple(paddle.index_select(part, examples) for part in self.slots)
+
+    def replace(self, places: Sequence[int], other: "LayerCache") -> None:
+        """Puts the prompts of `other`, which are no longer, at these places of the batch."""
+        for mine, theirs in zip(self.prompt, other.prompt, strict=True):
+            for place, prompt in zip(places, theirs, strict=True):
+                mine[place, :, : prompt.shape[1]] = prompt
 
 
 class KVCache:
     """Key/value cache of a batch.
 
     Args:
-        num_layers: layers of the model.
-        source_mask: [B, S] bool, False at padding.
+        layers: one for each layer of the model, as prefill leaves them.
+        lengths: [B], tokens of each prompt without padding.
     """
 
-    FIRST_CAPACITY = 64
+    ROOM = 64  # fewest free slots after those in use have been counted
+    MOST_NEEDED = 0.75  # prompts are made narrower once no more than this share of their width is needed
 
-    def __init__(self, num_layers: int, source_mask: np.ndarray):
-        self.layers = [LayerCache() for _ in range(num_layers)]
-        self.source_mask = source_mask
+    def __init__(self, layers: list[LayerCache], lengths: np.ndarray):
+        self.layers = layers
+        self.lengths = np.asarray(lengths)
+        self.width = int(self.lengths.max())
+        self.capacity = 0  # slots per example
         self.start = 0  # slots filled by earlier steps
-        self.capacity = 0
-        self.ancestors = np.zeros((len(source_mask), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
+        self.ancestors = np.zeros((len(self.lengths), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
 
-    def open_step(self, rows: int, *, causal: bool = False) -> np.ndarray:
-        """Makes room for R new tokens per example and says what they see.
-
-        Args:
-            rows: R; as many as live rows (`reorder` sets how many), or any number of tokens that follow the one row.
-            causal: the new tokens follow one another, each seeing those before; otherwise each sees itself only.
+    def open_step(self) -> np.ndarray:
+        """Makes room for one new token per live row and says what they see.
 
         Returns:
-            [B, R, S + C] bool, True = may attend.
+            [B, R, L + C] bool, True = may attend.
         """
-        B, S = self.source_mask.shape
+        B, R, _ = self.ancestors.shape
+        if self.ancestors.shape[2] + R > self.capacity:
+            self._collect(R)
         self.start = self.ancestors.shape[2]
-        while self.capacity < self.start + rows:
-            self.capacity = max(self.FIRST_CAPACITY, 2 * self.capacity, rows)
-        own = np.tri(rows, dtype=bool) if causal else np.eye(rows, dtype=bool)
-        self.ancestors = np.concatenate(
-            [np.broadcast_to(self.ancestors, (B, rows, self.start)), np.broadcast_to(own, (B, rows, rows))], axis=2
-        )
-        unused = np.zeros((B, rows, self.capacity - self.ancestors.shape[2]), dtype=bool)
-        source = np.broadcast_to(self.source_mask[:, None], (B, rows, S))
-        return np.concatenate([source, self.ancestors, unused], axis=2)
+        own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R))
+        self.ancestors = np.concatenate([self.ancestors, own], axis=2)
+        prompt = np.arange(self.width) < self.lengths[:, None, None]  # [B, 1, L]
+        unused = np.zeros((B, R, self.capacity - self.start - R), dtype=bool)
+        return np.concatenate([np.broadcast_to(prompt, (B, R, self.width)), self.ancestors, unused], axis=2)
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _collect(self, rows: int) -> None:
+        """Gives back the slots that no row sees, and makes room for half as many new ones as are left."""
+        seen = self.ancestors.any(axis=1)  # [B, slots]
+        most = int(seen.sum(axis=1).max(initial=0))
+        used = np.argsort(~seen, axis=1, kind="stable")[:, :most]  # [B, n], those seen first, in their order
+        self.ancestors = np.take_along_axis(self.ancestors, used[:, None], axis=2)
+        self.capacity = most + max(self.ROOM, most // 2, rows)
+        for layer in self.layers:
+            layer.keep_slots(used, self.capacity)
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> list[KeysValues]:
         """Stores a layer's new keys and values ([B, N, R, D] each) and returns the parts to attend to."""
-        return self.layers[layer].extend(keys, values, start=self.start, capacity=self.capacity)
+        return self.layers[layer].extend(keys, values, self.start)
 
     def reorder(self, beam_idx: np.ndarray) -> None:
         """Lets row k of the next step continue row `beam_idx[:, k]` of the last one.
@@ -104,8 +119,26 @@ class KVCache:
         Args:
             examples: [B'] int, their places in the batch.
         """
-        self.source_mask = self.source_mask[examples]
+        self.lengths = self.lengths[examples]
         self.ancestors = self.ancestors[examples]
-        kept = paddle.to_tensor(examples)
+        self._select(examples)
+
+    def replace(self, places: Sequence[int], other: "KVCache") -> None:
+        """Gives the places of finished examples to new ones.
+
+        Args:
+            places: [n] int.
+            other: the cache of n prompts, none longer than `width`.
+        """
+        self.lengths[places] = other.lengths
+        self.ancestors[places] = False
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.replace(places, theirs)
+        if self.lengths.max() <= self.MOST_NEEDED * self.width:
+            self._select(np.arange(len(self.lengths)))
+
+    def _select(self, examples: np.ndarray) -> None:
+        self.width = int(self.lengths.max())
+        examples = paddle.to_tensor(examples)
         for layer in self.layers:
-            layer.keep(kept)
+            layer.keep(examples, self.width)

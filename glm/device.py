@@ -46,12 +46,19 @@ def prepare(device: str) -> None:
     if device != "cpu":
         return
     if WANTED_THREADS is None:
-        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
-        paddle.base.core.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+        paddle.base.core.set_num_threads(cpu_threads())
     # Views with strides make every transpose pay at its next use, many times over on a CPU.
     paddle.set_flags({"FLAGS_use_stride_kernel": False})
     _choose_matrix_kernels()
     _keep_memory()
+
+
+def cpu_threads() -> int:
+    """Threads of a product: OMP_NUM_THREADS, or this process's share of the cores it may use."""
+    if WANTED_THREADS is not None:
+        return int(WANTED_THREADS)
+    processes = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
+    return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def _choose_matrix_kernels() -> None:

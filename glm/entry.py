@@ -7,19 +7,22 @@ from collections.abc import Callable
 
 from glm.errors import InputError, UsageError
 
+INCOMPLETE = 3  # the exit code of a run that came to its end, but not with every record
 
-def run(main: Callable[[list[str]], None]) -> int:
-    """Runs a script's `main` on the command line.
+
+def run(main: Callable[[list[str]], int | None]) -> int:
+    """Runs a script's `main` on the command line; it may return an exit code.
 
     `--debug` anywhere on it prints tracebacks.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 standard output closed.
+        The exit code: 0 done, 1 failed, 2 wrong usage, 3 done but for records that failed, 130 interrupted, 141
+        standard output closed.
     """
     argv = sys.argv[1:]
     debug = "--debug" in argv
     try:
-        main([argument for argument in argv if argument != "--debug"])
+        return main([argument for argument in argv if argument != "--debug"]) or 0
     except InputError as error:
         if debug:
             traceback.print_exc()
@@ -36,4 +39,3 @@ def run(main: Callable[[list[str]], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0

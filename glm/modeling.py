@@ -5,6 +5,7 @@ of the weights are PaddleNLP's, so its checkpoints load without a map.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
@@ -13,21 +14,21 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 from paddlenlp.transformers import PretrainedModel, register_base_model
 
-from glm.blank_infilling import IGNORE_INDEX
-from glm.cache import MASKED, KVCache
+from glm.blank_infilling import IGNORE_INDEX, Prompt, prefix_mask
+from glm.cache import KeysValues, KVCache, LayerCache
 from glm.configuration import GLMConfig
 from glm.errors import InputError
 from glm.loss import smoothed_cross_entropy
 
+MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
 
 
 class GLMAttention(nn.Layer):
     """Multi-head attention with one fused linear for queries, keys and values, laid out [all Q | all K | all V]."""
 
-    def __init__(self, config: GLMConfig, index: int):
+    def __init__(self, config: GLMConfig):
         super().__init__()
-        self.index = index
         self.num_heads = config.num_attention_heads
         self.head_size = config.hidden_size // config.num_attention_heads
         self.scale = config.attention_scale
@@ -36,29 +37,41 @@ class GLMAttention(nn.Layer):
         self.attention_dropout = nn.Dropout(config.attention_dropout_prob)
         self.output_dropout = nn.Dropout(config.output_dropout_prob)
 
-    def split_heads(self, states: Tensor) -> Tensor:
-        B, L, _ = states.shape
-        return states.reshape([B, L, self.num_heads, self.head_size]).transpose([0, 2, 1, 3])  # [B, N, L, D]
+    def split(self, projected: Tensor) -> Tensor:
+        """Queries (scaled), keys and values of [B, L, 3H]: [3, B, N, L, D]."""
+        B, L, _ = projected.shape
+        heads = projected.reshape([B, L, 3, self.num_heads, self.head_size]).transpose([2, 0, 3, 1, 4])
+        query, keys, values = heads.unbind(0)  # [B, N, L, D] each
+        return query / (math.sqrt(self.head_size) * self.scale), keys, values
 
-    def forward(self, states: Tensor, bias: Tensor, cache: KVCache | None) -> Tensor:
-        B, L, H = states.shape
-        query, keys, values = (self.split_heads(part) for part in self.query_key_value(states).chunk(3, axis=-1))
-        query = query / (math.sqrt(self.head_size) * self.scale)
-        parts = cache.extend(self.index, keys, values) if cache else [(keys, values)]
+    def attend(self, query: Tensor, parts: list[KeysValues], bias: Tensor | None) -> Tensor:
+        """Attention to all the keys and values of `parts` at once.
 
+        Args:
+            query: [B, N, R, D], scaled.
+            parts: keys and values [B, N, length, D] each.
+            bias: [B, N, R, keys of all parts], added to the scores; None hides nothing.
+
+        Returns:
+            [B, R, H]
+        """
         scores = [paddle.matmul(query, keys, transpose_y=True).astype("float32") for keys, _ in parts]
-        scores = paddle.concat(scores, axis=-1) if len(scores) > 1 else scores[0]  # [B, N, L, keys of all parts]
+        scores = paddle.concat(scores, axis=-1) if len(scores) > 1 else scores[0]
         if self.scale != 1.0:
             scores = scores * self.scale
-        probabilities = self.attention_dropout(F.softmax(scores + bias, axis=-1)).astype(values.dtype)
-
-        if len(parts) > 1:
-            probabilities = probabilities.split([keys.shape[2] for keys, _ in parts], axis=-1)
-        else:
-            probabilities = [probabilities]
-        context = sum(paddle.matmul(p, values) for p, (_, values) in zip(probabilities, parts, strict=True))
-        context = context.transpose([0, 2, 1, 3]).reshape([B, L, H])  # [B, N, L, D] -> [B, L, H]
-        return self.output_dropout(self.dense(context))
+        if bias is not None:
+            scores = scores + bias
+        probabilities = F.softmax(scores, axis=-1)
+        if self.training:  # nn.Dropout copies what it leaves as it is
+            probabilities = self.attention_dropout(probabilities)
+        probabilities = probabilities.astype(query.dtype)
+        lengths = [keys.shape[2] for keys, _ in parts]
+        shares = probabilities.split(lengths, axis=-1) if len(parts) > 1 else [probabilities]
+        context = paddle.matmul(shares[0], parts[0][1])
+        for share, (_, values) in zip(shares[1:], parts[1:], strict=True):
+            context = context + paddle.matmul(share, values)
+        B, N, R, D = context.shape
+        return context.transpose([0, 2, 1, 3]).reshape([B, R, N * D])
 
 
 class GLMMLP(nn.Layer):
@@ -75,18 +88,30 @@ class GLMMLP(nn.Layer):
 
 
 class GLMBlock(nn.Layer):
-    """One pre-LN layer: x + attention(LN(x)), then x + MLP(LN(x))."""
+    """One pre-LN layer: x + attention(LN(x)), then x + MLP(LN(x)).
 
-    def __init__(self, config: GLMConfig, index: int):
+    In three parts: what comes before attention and after it works on each token by itself.
+    """
+
+    def __init__(self, config: GLMConfig):
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
-        self.attention = GLMAttention(config, index)
+        self.attention = GLMAttention(config)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
         self.mlp = GLMMLP(config)
 
-    def forward(self, states: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
-        states = states + self.attention(self.input_layernorm(states), bias, cache)
+    def enter(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., 3H], what attention starts from."""
+        return self.attention.query_key_value(self.input_layernorm(states))
+
+    def leave(self, states: Tensor, context: Tensor) -> Tensor:
+        """The block's input and what attention made of it ([..., H] each) -> [..., H]."""
+        states = states + self.attention.output_dropout(self.attention.dense(context))
         return states + self.mlp(self.post_attention_layernorm(states))
+
+    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
+        query, keys, values = self.attention.split(self.enter(states))
+        return self.leave(states, self.attention.attend(query, [(keys, values)], bias))
 
 
 class GLMStack(nn.Layer):
@@ -101,24 +126,109 @@ class GLMStack(nn.Layer):
         self.block_position_embeddings = None
         if config.block_position_encoding:
             self.block_position_embeddings = nn.Embedding(config.position_rows, config.hidden_size)
-        self.layers = nn.LayerList([GLMBlock(config, index) for index in range(config.num_layers)])
+        self.layers = nn.LayerList([GLMBlock(config) for _ in range(config.num_layers)])
         self.final_layernorm = nn.LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
 
-    def forward(self, words: Tensor, position_ids: Tensor, mask: Tensor, cache: KVCache | None) -> Tensor:
+    def embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
+        """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
         states = words + self.position_embeddings(position_ids[:, 0])
         if self.block_position_embeddings is not None:
             states = states + self.block_position_embeddings(position_ids[:, 1])
-        states = self.embedding_dropout(states)  # [B, L, H]
+        return self.embedding_dropout(states)
 
-        # Expanded over heads once per pass: broadcasting in each layer costs far more on a CPU.
-        bias = (1.0 - mask.astype("float32")) * MASKED
-        bias = bias.expand([-1, self.num_heads, -1, -1])  # [B, 1, L, keys] -> [B, N, L, keys]
+    def bias(self, mask: Tensor) -> Tensor:
+        """[B, R, keys], nonzero = may attend -> [B, N, R, keys], to be added to scores.
+
+        Expanded over heads once per pass: broadcasting in each layer costs far more on a CPU.
+        """
+        return ((1.0 - mask.astype("float32")) * MASKED).unsqueeze(1).expand([-1, self.num_heads, -1, -1])
+
+    def enter(self, states: Tensor) -> Tensor:
+        """[n, H] -> [n, 3H], what the first block's attention starts from."""
+        return self.layers[0].enter(states)
+
+    def leave(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """From the attention of one block to that of the next.
+
+        Args:
+            index: of the block. states, context: [n, H] each, its input and what attention made of it.
+
+        Returns:
+            [n, H] and [n, 3H] for the next block; after the last one [n, H] twice, the second as the head takes it.
+        """
+        states = self.layers[index].leave(states, context)
+        if index + 1 == len(self.layers):
+            return states, self.final_layernorm(states)
+        return states, self.layers[index + 1].enter(states)
+
+    def forward(self, words: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+        states = self.embed(words, position_ids)  # [B, L, H]
+        bias = self.bias(mask)
         for layer in self.layers:
-            if self.enable_recompute and self.training and cache is None:
+            if self.enable_recompute and self.training:
                 states = recompute(layer, states, bias)
             else:
-                states = layer(states, bias, cache)
+                states = layer(states, bias)
         return self.final_layernorm(states)
+
+    def prefill(self, words: Tensor, position_ids: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, KVCache]:
+        """Reads prompts, which stand one behind the other: no padding enters a product.
+
+        Args:
+            words: [1, n, H], n the tokens of all prompts. position_ids: [1, 2, n].
+
+        Returns:
+            [B, H], the states after each prompt's last token, and the cache.
+        """
+        ends = np.cumsum([len(prompt) for prompt in prompts])
+        spans = [(end - len(prompt), end, len(prompt.source_ids)) for prompt, end in zip(prompts, ends, strict=True)]
+        openings = [paddle.to_tensor(_hidden_from_opening(prompt)) for prompt in prompts]
+        states = self.embed(words, position_ids)[0]  # [n, H]
+        projected = self.enter(states)  # [n, 3H]
+        caches = []
+        for index, layer in enumerate(self.layers):
+            contexts, prompt_keys_values = [], []
+            for (start, end, S), hidden in zip(spans, openings, strict=True):
+                query, keys, values = layer.attention.split(projected[start:end].unsqueeze(0))  # [1, N, S + P, D]
+                source = [(keys[:, :, :S], values[:, :, :S])]
+                contexts.append(layer.attention.attend(query[:, :, :S], source, None)[0])
+                bias = hidden.expand([1, self.num_heads, -1, -1])  # [P, S + P] -> [1, N, P, S + P]
+                contexts.append(layer.attention.attend(query[:, :, S:], [(keys, values)], bias)[0])
+                prompt_keys_values.append((keys, values))
+            states, projected = self.leave(index, states, paddle.concat(contexts))  # [n, H], [n, 3H]
+            caches.append(LayerCache(_side_by_side(prompt_keys_values)))
+        last = projected.gather(paddle.to_tensor(ends - 1))  # [n, H] -> [B, H]
+        return last, KVCache(caches, np.diff(ends, prepend=0))
+
+    def step(self, words: Tensor, position_ids: Tensor, cache: KVCache) -> Tensor:
+        """Reads one token per live row: words [B, R, H], position_ids [B, 2, R] -> [B, R, H]."""
+        B, R, H = words.shape
+        bias = self.bias(paddle.to_tensor(cache.open_step()))  # [B, N, R, keys]
+        states = self.embed(words, position_ids).reshape([B * R, H])
+        projected = self.enter(states)  # [B * R, 3H]
+        for index, layer in enumerate(self.layers):
+            query, keys, values = layer.attention.split(projected.reshape([B, R, 3 * H]))
+            context = layer.attention.attend(query, cache.extend(index, keys, values), bias)
+            states, projected = self.leave(index, states, context.reshape([B * R, H]))
+        return projected.reshape([B, R, H])
+
+
+def _hidden_from_opening(prompt: Prompt) -> np.ndarray:
+    """What is added to the scores of the opening, which sees the source and its own past: [P, S + P]."""
+    S = len(prompt.source_ids)
+    return np.where(prefix_mask([S], len(prompt))[0, S:], 0.0, MASKED).astype(np.float32)
+
+
+def _side_by_side(parts: list[KeysValues]) -> KeysValues:
+    """Keys and values of examples ([1, N, length, D] each) as one batch [B, N, longest, D], zero behind the end."""
+    longest = max(keys.shape[2] for keys, _ in parts)
+    batch = []
+    for tensors in zip(*parts, strict=True):
+        padded = [
+            F.pad(part, [0, 0, 0, longest - part.shape[2]]) if part.shape[2] < longest else part for part in tensors
+        ]
+        batch.append(paddle.concat(padded) if len(padded) > 1 else padded[0])
+    return tuple(batch)
 
 
 class GLMPretrainedModel(PretrainedModel):
@@ -174,21 +284,18 @@ class GLMModel(GLMPretrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.word_embeddings
 
-    def forward(
-        self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor, *, cache: KVCache | None = None
-    ) -> Tensor:
-        """Runs the stack over new tokens.
+    def forward(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Runs the stack.
 
         Args:
             input_ids: [B, L] int64.
             position_ids: [B, 2, L] int64, the rows of `glm.blank_infilling`.
-            attention_mask: [B, 1, L, keys], nonzero = may attend; `keys` is L, or with a cache all it holds.
-            cache: where keys and values of the new tokens are added.
+            attention_mask: [B, 1, L, L], nonzero = may attend.
 
         Returns:
             [B, L, H]
         """
-        return self.transformer(self.word_embeddings(input_ids), position_ids, attention_mask, cache)
+        return self.transformer(self.word_embeddings(input_ids), position_ids, attention_mask.squeeze(1))
 
 
 class GLMForConditionalGeneration(GLMPretrainedModel):
@@ -231,49 +338,29 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         return smoothed_cross_entropy(self.logits(states), labels.gather(labelled), label_smoothing=label_smoothing)
 
     @paddle.no_grad()
-    def prefill(
-        self,
-        source_ids: np.ndarray,
-        source_position_ids: np.ndarray,
-        source_lengths: np.ndarray,
-        opening_ids: np.ndarray,
-        opening_position_ids: np.ndarray,
-    ) -> tuple[Tensor, KVCache]:
-        """Reads the source and the opening of the span.
-
-        Args:
-            source_ids: [B, S]. source_position_ids: [B, 2, S]. source_lengths: [B], tokens without padding.
-            opening_ids: [B, P], `sop` and what follows it. opening_position_ids: [B, 2, P].
+    def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, KVCache]:
+        """Reads prompts.
 
         Returns:
-            [B, V] logits of the first token to generate, and the cache with one live row per example.
+            [B, V] float32 logits of the first token to generate, and the cache with one live row per example.
         """
-        B, S = source_ids.shape
-        source_mask = np.arange(S)[None, :] < source_lengths[:, None]  # [B, S]
-        cache = KVCache(self.config.num_layers, source_mask)
-        mask = np.broadcast_to(source_mask[:, None, None], (B, 1, S, S))
-        self.glm(
-            paddle.to_tensor(source_ids), paddle.to_tensor(source_position_ids), paddle.to_tensor(mask), cache=cache
+        input_ids = np.concatenate([prompt.input_ids for prompt in prompts])
+        position_ids = np.concatenate([prompt.position_ids for prompt in prompts], axis=1)
+        states, cache = self.glm.transformer.prefill(
+            self.glm.word_embeddings(paddle.to_tensor(input_ids[None])), paddle.to_tensor(position_ids[None]), prompts
         )
-        logits = self._step(opening_ids, opening_position_ids, cache, causal=True)
-        cache.reorder(np.full((B, 1), opening_ids.shape[1] - 1))
-        return logits[:, 0], cache
+        return self.logits(states).astype("float32").numpy(), cache
 
     @paddle.no_grad()
-    def step(self, tokens: np.ndarray, position_ids: np.ndarray, cache: KVCache) -> Tensor:
-        """One new token per live row.
+    def step(self, tokens: np.ndarray, position_ids: np.ndarray, cache: KVCache) -> np.ndarray:
+        """Reads one token per live row.
 
         Args:
             tokens: [B, R]. position_ids: [B, 2, R].
 
         Returns:
-            [B, R, V] logits of the tokens that follow.
+            [B, R, V] float32 logits of the tokens that follow.
         """
-        return self._step(tokens, position_ids, cache, causal=False)
-
-    def _step(self, tokens: np.ndarray, position_ids: np.ndarray, cache: KVCache, *, causal: bool) -> Tensor:
-        mask = cache.open_step(tokens.shape[1], causal=causal)[:, None]  # [B, 1, R, keys]
-        states = self.glm(
-            paddle.to_tensor(tokens), paddle.to_tensor(position_ids), paddle.to_tensor(mask), cache=cache
-        )
-        return self.logits(states[:, -1:] if causal else states)
+        words = self.glm.word_embeddings(paddle.to_tensor(tokens))  # [B, R, H]
+        states = self.glm.transformer.step(words, paddle.to_tensor(position_ids), cache)
+        return self.logits(states).astype("float32").numpy()

@@ -2,31 +2,38 @@
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from glm.arguments import DataArguments
+from glm.arguments import DataArguments, ModelArguments, PredictArguments
+from glm.blank_infilling import Prompt
+from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.compiled import prepare_decoding
 from glm.configuration import GLMConfig
 from glm.data.examples import ExampleEncoder
-from glm.data.records import Record
-from glm.data.templates import find_template
+from glm.data.records import BadRecord, Record
+from glm.data.templates import NO_TEMPLATE, Template, find_template
 from glm.errors import InputError
-from glm.evaluation.metrics import score
+from glm.evaluation.metrics import Scorer, score
 from glm.generation.config import GenerationConfig
-from glm.generation.search import generate
+from glm.generation.sampling import RecordId
+from glm.generation.search import Hypothesis, generate
 from glm.modeling import GLMForConditionalGeneration
 from glm.tokenization import GLMTokenizer
 
 
-def build_encoder(tokenizer: GLMTokenizer, data: DataArguments, generation: GenerationConfig) -> ExampleEncoder:
-    """How the records of a task are laid out."""
+def build_encoder(
+    tokenizer: GLMTokenizer, data: DataArguments, generation: GenerationConfig, *, template: Template | None = None
+) -> ExampleEncoder:
+    """How records are laid out: by the template of the task, if no other is given."""
     return ExampleEncoder(
         tokenizer,
-        find_template(data.task_name),
+        template or find_template(data.task_name),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
@@ -45,91 +52,255 @@ def check_positions(config: GLMConfig, data: DataArguments, generation: Generati
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What was generated for a record: texts with their scores, best first."""
+class Text:
+    """A generated text, its score, and the pieces it was made of with their log-probabilities (`eop` last)."""
 
-    record: Record
-    texts: list[tuple[str, float]]
+    text: str
+    score: float
+    token_scores: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was generated for a record, best first; or why nothing was."""
+
+    record: Record | BadRecord
+    texts: list[Text]
+    error: str | None = None
 
     @property
     def best(self) -> str:
         """The best text; empty if there is none."""
-        return self.texts[0][0] if self.texts else ""
+        return self.texts[0].text if self.texts else ""
 
-    def as_row(self) -> dict[str, Any]:
+    def as_row(self, *, token_scores: bool = False) -> dict[str, Any]:
         """The JSON object of one line of a predictions file."""
-        row = {
-            "id": self.record.id,
-            "source": self.record.context,
-            "answer": self.record.answer,
-            "predictions": [{"text": text, "score": round(value, 6)} for text, value in self.texts],
-        }
-        return row if self.record.question is None else row | {"reference": self.record.question}
+        row: dict[str, Any] = {"id": self.record.id}
+        if isinstance(self.record, Record):
+            row |= {"source": self.record.context, "answer": self.record.answer}
+        row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts]
+        if isinstance(self.record, Record) and self.record.question is not None:
+            row["reference"] = self.record.question
+        return row if self.error is None else row | {"error": self.error}
+
+
+def text_row(text: Text, *, token_scores: bool) -> dict[str, Any]:
+    """The JSON object of a generated text."""
+    row: dict[str, Any] = {"text": text.text, "score": round(text.score, 6)}
+    if token_scores:
+        row["token_scores"] = [[piece, round(score, 6)] for piece, score in text.token_scores]
+    return row
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes texts: a model with all that decoding needs to know.
+
+    Args:
+        prefix_ids: what every text starts with; given to the model, not generated.
+        allowed_outputs: if there are any, nothing but these (token ids, behind the prefix) is written.
+    """
+
+    model: GLMForConditionalGeneration
+    encoder: ExampleEncoder
+    config: GenerationConfig
+    batch_size: int
+    prefix_ids: Sequence[int] = ()
+    allowed_outputs: Sequence[Sequence[int]] = ()
+
+    @cached_property
+    def never(self) -> list[int]:
+        """Ids that are no text: unknown and control pieces, command tokens but `eop`, padding, the model's own."""
+        pieces = self.encoder.tokenizer.sp_model
+        no_text = {piece for piece in range(len(pieces)) if pieces.is_unknown(piece) or pieces.is_control(piece)}
+        no_text |= {*range(len(pieces), self.model.config.vocab_size), *self.model.config.bad_words_id}
+        return sorted(no_text - {self.encoder.tokenizer.eop_token_id})
+
+    def write(self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]) -> Iterator[tuple[Any, list[Hypothesis]]]:
+        """Generates for each prompt: (its number, hypotheses), in the order of finishing.
+
+        Args:
+            numbers: of the prompts' records; they choose the random streams.
+        """
+        self.model.eval()
+        found = generate(
+            self.model,
+            prompts,
+            self.config,
+            eop_token_id=self.encoder.tokenizer.eop_token_id,
+            batch_size=self.batch_size,
+            banned_token_ids=self.never,
+            allowed_outputs=self.allowed_outputs,
+            record_ids=numbers,
+        )
+        for place, hypotheses in found:
+            yield numbers[place], hypotheses
+
+    def text(self, hypothesis: Hypothesis) -> Text:
+        """A hypothesis as text, the prefix included."""
+        tokenizer = self.encoder.tokenizer
+        pieces = tokenizer.convert_ids_to_tokens([*hypothesis.tokens, tokenizer.eop_token_id])
+        return Text(
+            tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens]),
+            hypothesis.score,
+            list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
+        )
+
+    def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
+        """Generates text for records by number, in the order of finishing; what is unusable comes first.
+
+        Records of like length are decoded together; what is generated for one depends on no other.
+        """
+        prompts = {}
+        for number, record in records.items():
+            try:
+                if isinstance(record, BadRecord):
+                    raise InputError(record.error)
+                prompts[number] = self.encoder.prompt(self.encoder.source_ids(record), self.prefix_ids)
+            except InputError as error:
+                yield number, Prediction(record, [], str(error))
+        for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
+            yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
+
+
+def build_writer(
+    model: ModelArguments, data: DataArguments, generation: GenerationConfig, arguments: PredictArguments
+) -> Writer:
+    """The writer that the arguments ask for.
+
+    Raises:
+        InputError: something cannot be loaded, or does not fit together.
+    """
+    tokenizer = load_tokenizer(model.tokenizer_name_or_path or model.model_name_or_path)
+    config = load_config(model.model_name_or_path, tokenizer)
+    check_positions(config, data, generation)
+    encoder = build_encoder(tokenizer, data, generation, template=NO_TEMPLATE if arguments.fills else None)
+    prefix_ids = tokenizer.encode_text(arguments.prefix)
+    most = generation.tgt_length - 1 - len(encoder.opening_ids) - len(prefix_ids)
+    if most < max(generation.min_tgt_length, 1):
+        raise InputError(
+            f"prefix {arguments.prefix} ({len(prefix_ids)} tokens): leaves no room for min_tgt_length "
+            f"{generation.min_tgt_length} tokens and eop in tgt_length {generation.tgt_length}; raise tgt_length"
+        )
+    allowed = []
+    if arguments.allowed_outputs_file is not None:
+        allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
+    glm = load_model(model.model_name_or_path, config)
+    prepare_decoding(glm, arguments.decode_dtype, arguments.device)
+    return Writer(glm, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)
+
+
+def read_allowed_outputs(
+    path: str, tokenizer: GLMTokenizer, generation: GenerationConfig, *, most: int
+) -> list[list[int]]:
+    """The ids of the outputs in a file, one per line.
+
+    Args:
+        most: most tokens of an output.
+
+    Raises:
+        InputError: the file cannot be read or has no output in it, or an output can never be generated; its line is
+            named.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    outputs = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        ids = outputs[line.strip()] = tokenizer.encode_text(line.strip())
+        n = generation.no_repeat_ngram_size
+        grams = [tuple(ids[place : place + n]) for place in range(len(ids) - n + 1)] if n else []
+        never = None
+        if len(ids) > most:
+            never = f"tgt_length {generation.tgt_length} leaves room for {most} tokens, it has {len(ids)}"
+        elif len(ids) < generation.min_tgt_length:
+            never = f"min_tgt_length {generation.min_tgt_length} forbids its {len(ids)} tokens"
+        elif len(set(grams)) < len(grams):
+            never = f"no_repeat_ngram_size {n} forbids what repeats in it; 0 allows all"
+        elif tokenizer.unk_token_id in ids or any(tokenizer.sp_model.is_unknown(number) for number in ids):
+            never = "the tokenizer has no pieces for all of it"
+        if never:
+            raise InputError(f"{path}, line {number}: {line.strip()} can never be generated: {never}")
+    if not outputs:
+        raise InputError(f"{path}: no output in it; one per line is expected")
+    return list(outputs.values())
+
+
+def predict_rows(
+    writer: Writer, records: Mapping[int, Record | BadRecord], *, token_scores: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Generates text for records by number: (number, JSON object) in the order of finishing."""
+    for number, prediction in writer.predict(records):
+        yield number, prediction.as_row(token_scores=token_scores)
 
 
 def predict(
-    model: GLMForConditionalGeneration,
-    encoder: ExampleEncoder,
-    records: Sequence[Record],
-    config: GenerationConfig,
-    *,
-    batch_size: int,
-    description: str = "generating",
-    progress: bool = True,
+    writer: Writer, records: Sequence[Record], *, description: str = "generating", progress: bool = True
 ) -> list[Prediction]:
     """Generates text for each record, in the order of the records.
-
-    Records of like length are decoded together; what is generated for one depends on no other.
 
     Raises:
         InputError: a record does not fit into `src_length`.
     """
-    model.eval()
-    tokenizer = encoder.tokenizer
-    sources = [encoder.source_ids(record) for record in records]
-    order = sorted(range(len(records)), key=lambda index: -len(sources[index]))
-    never = _never_generated(model, encoder)
-    predictions: dict[int, Prediction] = {}
+    found: dict[int, Prediction] = {}
     with tqdm(total=len(records), desc=description, unit="record", disable=not progress, leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            hypotheses = generate(
-                model,
-                encoder.prompts([sources[index] for index in batch]),
-                config,
-                eop_token_id=tokenizer.eop_token_id,
-                banned_token_ids=never,
-                record_ids=batch,
-            )
-            for index, found in zip(batch, hypotheses, strict=True):
-                texts = [(tokenizer.decode_ids(hypothesis.tokens), hypothesis.score) for hypothesis in found]
-                predictions[index] = Prediction(records[index], texts)
-            bar.update(len(batch))
-    return [predictions[index] for index in range(len(records))]
+        for number, prediction in writer.predict(dict(enumerate(records))):
+            if prediction.error is not None:
+                raise InputError(prediction.error)
+            found[number] = prediction
+            bar.update()
+    return [found[number] for number in range(len(records))]
 
 
-def _never_generated(model: GLMForConditionalGeneration, encoder: ExampleEncoder) -> list[int]:
-    """Ids that are no text: unknown and control pieces, command tokens but `eop`, rows of padding, the model's own."""
-    pieces = encoder.tokenizer.sp_model
-    no_text = {piece for piece in range(len(pieces)) if pieces.is_unknown(piece) or pieces.is_control(piece)}
-    no_text |= {*range(len(pieces), model.config.vocab_size), *model.config.bad_words_id}
-    return sorted(no_text - {encoder.tokenizer.eop_token_id})
+def comparable(text: str) -> str:
+    """A text as it is scored, in Unicode's NFKC form: GLM's tokenizer writes full-width punctuation half-width, and
+    that is no error of the model."""
+    return unicodedata.normalize("NFKC", text)
 
 
 def score_predictions(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Scores of the best texts against the references, see `glm.evaluation.metrics.score`.
-
-    Both are compared in Unicode's NFKC form: GLM's tokenizer writes full-width punctuation half-width, and that is no
-    error of the model.
-    """
-
-    def comparable(text: str) -> str:
-        return unicodedata.normalize("NFKC", text)
-
+    """Scores of the best texts against the references, see `glm.evaluation.metrics.score`."""
     return score(
         [comparable(prediction.best) for prediction in predictions],
         [comparable(prediction.record.question) for prediction in predictions],
     )
+
+
+class Tally:
+    """Counts and scores rows of a predictions file, in any order; none is kept."""
+
+    def __init__(self):
+        self.rows = 0
+        self.failed = 0
+        self.first_error: str | None = None
+        self._scored = 0
+        self._scorer = Scorer()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Takes a row in; one that failed is counted, not scored."""
+        self.rows += 1
+        if "error" in row:
+            self.failed += 1
+            self.first_error = self.first_error or row["error"]
+        elif "reference" in row:
+            best = row["predictions"][0]["text"] if row["predictions"] else ""
+            self._scorer.add([comparable(best)], [comparable(row["reference"])])
+            self._scored += 1
+
+    def scores(self) -> dict[str, float]:
+        """Scores of all rows, see `glm.evaluation.metrics.score`, and how many there were.
+
+        Raises:
+            InputError: every row failed, or none has a reference.
+        """
+        if self.failed == self.rows:
+            raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
+        if not self._scored:
+            raise InputError("no record has a question, so there is nothing to score")
+        return self._scorer.result() | {"records": self.rows - self.failed, "failed records": self.failed}
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 import sentencepiece
 
-from glm.blank_infilling import BlankInfilling, PromptBatch
+from glm.blank_infilling import BlankInfilling, Prompt
 from glm.configuration import GLMConfig
 from glm.modeling import GLMForConditionalGeneration
 from glm.tokenization import GLMTokenizer
@@ -112,60 +111,87 @@ def real_data() -> Path:
     return Path(folder)
 
 
-class TableCache:
-    """The tokens of each live row, [B][R] tuples."""
+TABLE_MASK, TABLE_SOP = 1000, 1001
 
-    def __init__(self, keys: Sequence[int]):
-        self.keys = keys
-        self.rows = [[()] for _ in keys]
+
+class TableCache:
+    """The prompt of each example, the tokens of each live row ([B][R] tuples), and who is done."""
+
+    def __init__(self, prompts: Sequence[Prompt]):
+        self.prompts = list(prompts)
+        self.rows = [[()] for _ in prompts]
+        self.last_blocks = [None] * len(prompts)  # the block position of the last step
+        self.done = [False] * len(prompts)
+        self.longest = max(map(len, prompts))
 
     def reorder(self, beam_idx: np.ndarray) -> None:
         self.rows = [[rows[row] for row in order] for rows, order in zip(self.rows, beam_idx, strict=True)]
 
     def keep(self, examples: np.ndarray) -> None:
-        self.keys = [self.keys[example] for example in examples]
-        self.rows = [self.rows[example] for example in examples]
+        for name in ("prompts", "rows", "last_blocks", "done"):
+            setattr(self, name, [getattr(self, name)[example] for example in examples])
+
+    def replace(self, places: np.ndarray, other: "TableCache") -> None:
+        assert other.longest <= self.longest and len(set(places.tolist())) == len(places) == len(other.rows)
+        for index, place in enumerate(places):
+            assert len(other.rows[index]) == len(self.rows[place])
+            for name in ("prompts", "rows", "last_blocks", "done"):
+                getattr(self, name)[place] = getattr(other, name)[index]
 
 
 class TableModel:
     """What decoding asks of a model, answered from a function; it checks the positions it is given.
 
     The first id of an example's source is its key; `next_logits(key)(tokens)` gives the logits [V] of the next token.
+    An example whose position no longer moves is done; whatever it is asked, its logits are equal. `prefilled` are the
+    prompts of each prefill, `steps` the number of steps, `sizes` how many examples each had.
     """
 
-    def __init__(self, next_logits: Callable[[int], Callable[[tuple[int, ...]], np.ndarray]], *, place: int = 1):
+    def __init__(self, next_logits: Callable[[int], Callable[[tuple[int, ...]], np.ndarray]]):
         self.next_logits = next_logits
-        self.place = place
         self.known: dict[tuple, np.ndarray] = {}
+        self.prefilled: list[list[Prompt]] = []
         self.steps = 0
+        self.sizes: list[int] = []
 
-    def logits(self, cache: TableCache):
-        def known(key, tokens):
+    def logits(self, cache: TableCache) -> np.ndarray:
+        def known(prompt, tokens, done):
+            key = int(prompt.source_ids[0])
+            if done:
+                return np.zeros_like(next(iter(self.known.values())))
             if (key, tokens) not in self.known:
                 self.known[key, tokens] = np.asarray(self.next_logits(key)(tokens), dtype=np.float32)
             return self.known[key, tokens]
 
-        return paddle.to_tensor(
-            np.array([[known(key, row) for row in rows] for key, rows in zip(cache.keys, cache.rows, strict=True)])
-        )  # [B, R, V]
+        examples = zip(cache.prompts, cache.rows, cache.done, strict=True)
+        return np.array([[known(prompt, row, done) for row in rows] for prompt, rows, done in examples])  # [B, R, V]
 
-    def prefill(self, source_ids, source_position_ids, source_lengths, opening_ids, opening_position_ids):
-        B, P = opening_ids.shape
-        self.opening = P
-        assert source_position_ids.shape == (B, 2, source_ids.shape[1]) and source_lengths.shape == (B,)
-        assert (opening_position_ids[:, 0] == self.place).all()
-        assert (opening_position_ids[:, 1] == np.arange(1, P + 1)).all()
-        cache = TableCache([int(key) for key in source_ids[:, 0]])
+    def prefill(self, prompts):
+        self.prefilled.append(list(prompts))
+        for prompt in prompts:
+            source, P = prompt.source_ids.tolist(), len(prompt.opening_ids)
+            places = [*range(len(source)), *[source.index(TABLE_MASK)] * P]
+            assert prompt.position_ids.tolist() == [places, [0] * len(source) + list(range(1, P + 1))]
+            assert prompt.opening_ids[0] == TABLE_SOP
+        cache = TableCache(prompts)
         return self.logits(cache)[:, 0], cache
 
     def step(self, tokens, position_ids, cache):
+        B, R = tokens.shape
+        assert position_ids.shape == (B, 2, R) and len(cache.rows) == B
         self.steps += 1
-        assert (position_ids[:, 0] == self.place).all()
-        cache.rows = [
-            [row + (int(token),) for row, token in zip(rows, new, strict=True)]
-            for rows, new in zip(cache.rows, tokens, strict=True)
-        ]
-        assert (position_ids[:, 1] == self.opening + len(cache.rows[0][0])).all()
+        for example, prompt in enumerate(cache.prompts):
+            assert len(cache.rows[example]) == R
+            cache.rows[example] = [
+                row + (int(token),) for row, token in zip(cache.rows[example], tokens[example], strict=True)
+            ]
+            (block,) = set(position_ids[example, 1].tolist())
+            cache.done[example] |= block == cache.last_blocks[example]
+            cache.last_blocks[example] = block
+            assert (position_ids[example, 0] == prompt.source_ids.tolist().index(TABLE_MASK)).all()
+            if not cache.done[example]:
+                assert block == len(prompt.opening_ids) + len(cache.rows[example][0])
+        self.sizes.append(B)
         return self.logits(cache)
 
 
@@ -176,19 +202,38 @@ def table_model() -> type[TableModel]:
 
 
 @pytest.fixture(scope="session")
-def table_prompts() -> Callable[..., PromptBatch]:
-    """A factory of prompts for a `table_model`: `table_prompts(keys, opening=1)`."""
+def table_prompts() -> Callable[..., list[Prompt]]:
+    """A factory of prompts for a `table_model`: `table_prompts(keys, opening=1, source=2)`.
 
-    def make(keys: Sequence[int], *, opening: int = 1) -> PromptBatch:
-        return PromptBatch(
-            geometry=BlankInfilling(mask_token_ids=(1000,), sop_token_id=1001, eop_token_id=1002),
-            source_ids=np.array([[key, 1000] for key in keys]),
-            source_lengths=np.full(len(keys), 2),
-            places=np.ones(len(keys), dtype=np.int64),
-            opening_ids=np.array([1001] + [0] * (opening - 1)),
+    `opening` and `source` are numbers of ids (`sop` is one of the opening's), for all prompts or one for each.
+    """
+    geometry = BlankInfilling(mask_token_ids=(TABLE_MASK,), sop_token_id=TABLE_SOP, eop_token_id=1002)
+
+    def make(
+        keys: Sequence[int], *, opening: int | Sequence[int] = 1, source: int | Sequence[int] = 2
+    ) -> list[Prompt]:
+        openings, sources = (
+            [number] * len(keys) if isinstance(number, int) else number for number in (opening, source)
         )
+        return [
+            geometry.prompt([int(key), *[0] * (S - 2), TABLE_MASK], opening=[0] * (P - 1))
+            for key, P, S in zip(keys, openings, sources, strict=True)
+        ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def in_order() -> Callable[..., list]:
+    """`in_order(generate(...))`: what was generated for each prompt, in the order of the prompts."""
+
+    def sort(found) -> list:
+        found = list(found)
+        places = [place for place, _ in found]
+        assert sorted(places) == list(range(len(found)))
+        return [hypotheses for _, hypotheses in sorted(found, key=lambda pair: pair[0])]
+
+    return sort
 
 
 @pytest.fixture(scope="session")

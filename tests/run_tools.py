@@ -56,9 +56,9 @@ class Workspace:
             finetune_generation.main(list(arguments(settings)))
         return self.folder / name
 
-    def predict(self, **options) -> None:
-        """Runs `predict.py`."""
-        predict.main(list(arguments({"device": "cpu", **options})))
+    def predict(self, **options) -> int:
+        """Runs `predict.py`; returns its exit code."""
+        return predict.main(list(arguments({"device": "cpu", **options})))
 
 
 def make_workspace(folder: Path, tokenizer_file: Path) -> Workspace:

@@ -535,11 +535,82 @@ def test_settings_that_cannot_be_read(tmp_path):
         (["--show", "-1"], "show -1: use 0 or more"),
         (["--learning_rate", "1"], "command line: unknown option learning_rate"),
         (["--ouput_file", "o"], "command line: unknown option ouput_file; did you mean output_file?"),
+        (["--device", "tpu"], "device tpu: use cpu, gpu or gpu:N"),
+        (["--src_length", "7"], "src_length 7: use 8 or more"),
+        (["--decode_dtype", "int8"], "argument --decode_dtype: invalid choice: 'int8'"),
+        (
+            ["--decode_dtype", "float16"],
+            "decode_dtype float16: a CPU has no such products; use float32 or bfloat16",
+        ),
+        (["--test_file", "a", "--fill", "b"], "fill b: has no effect beside test_file; choose one"),
+        (["--fill_file", "a", "--test_file", "b"], "fill_file a: has no effect beside test_file; choose one"),
+        (["--fill_file", "a", "--fill", "b"], "fill_file a: has no effect beside fill; choose one"),
+        (
+            ["--fill", "a", "--metrics_file", "m"],
+            "metrics_file m: filled blanks have no references to be scored against",
+        ),
+        (
+            ["--fill_file", "a", "--metrics_file", "m"],
+            "metrics_file m: filled blanks have no references to be scored against",
+        ),
+        (["--resume", "--test_file", "a"], "resume True: there is nothing to continue without output_file"),
+        (
+            ["--resume", "--output_file", "o"],
+            "resume True: there is nothing to continue without test_file or fill_file",
+        ),
+        (
+            ["--resume", "--output_file", "o", "--fill", "a"],
+            "resume True: there is nothing to continue without test_file or fill_file",
+        ),
+        (
+            ["--resume", "--output_file", "o", "--test_file", "a", "--overwrite_output"],
+            "resume True: has no effect beside overwrite_output True; choose one",
+        ),
+        (["--fill", "a", "--task_name", "t"], "task_name t: has no effect where blanks are filled; leave it out"),
+        (["--fill_file", "a", "--show", "5"], "show 5: has no effect where blanks are filled; leave it out"),
     ],
 )
 def test_wrong_usage_of_predict(tmp_path, argv, message):
     error = usage_error("--model_name_or_path", str(tmp_path), *CPU, *argv, parse=parse_predict_arguments)
     assert error.startswith(message)
+
+
+def predict_arguments(folder, *argv: str):
+    return parse_predict_arguments(["--model_name_or_path", str(folder), *argv])[3]
+
+
+def test_float16_on_a_gpu(gpus, tmp_path):
+    gpus(True)
+    assert predict_arguments(tmp_path, "--decode_dtype", "float16").decode_dtype == "float16"
+    with pytest.raises(UsageError, match="decode_dtype float16"):
+        predict_arguments(tmp_path, *CPU, "--decode_dtype", "float16")
+
+
+@pytest.mark.parametrize(
+    ("argv", "fills", "input_file"),
+    [
+        ([], False, None),
+        (["--test_file", "a"], False, "a"),
+        (["--fill", "a"], True, None),
+        (["--fill", ""], True, None),
+        (["--fill_file", "a"], True, "a"),
+    ],
+)
+def test_what_predict_reads(tmp_path, argv, fills, input_file):
+    arguments = predict_arguments(tmp_path, *CPU, *argv)
+    assert (arguments.fills, arguments.input_file) == (fills, input_file)
+
+
+def test_resume_needs_two_files(tmp_path):
+    for name in ("test_file", "fill_file"):
+        assert predict_arguments(tmp_path, *CPU, "--resume", "--output_file", "o", f"--{name}", "a").resume is True
+
+
+def test_settings_of_the_checkpoint_do_not_disturb_filling(checkpoint):
+    """Its task is inherited, which is not an error where nobody asked for it."""
+    arguments = ["--model_name_or_path", checkpoint(**TRAINED), *CPU, "--fill", "a"]
+    _, data, generation, _, inherited = parse_predict_arguments(arguments)
+    assert data.src_length == 77 and generation.tgt_length == 33 and "task_name" in inherited
 
 
 @pytest.mark.parametrize(
@@ -579,6 +650,15 @@ def test_numbers_out_of_range(gpus, name, value):
 def test_two_precisions(gpus):
     with pytest.raises(UsageError, match="fp16 True: has no effect beside bf16 True"):
         parse_finetune_arguments([*TRAIN, "--fp16", "--bf16"])
+
+
+def test_another_number_of_beams_drops_what_was_meant_for_the_checkpoints(checkpoint):
+    trained = {"num_beams": 4, "num_return_sequences": 4, "early_stopping": "true"}
+    argv = ["--model_name_or_path", checkpoint(**trained), *CPU]
+    _, _, generation, _, inherited = parse_predict_arguments([*argv, "--num_beams", "1"])
+    assert (generation.num_return_sequences, generation.early_stopping, inherited) == (1, "false", {})
+    generation = parse_predict_arguments(argv)[2]
+    assert (generation.num_return_sequences, generation.early_stopping) == (4, "true")
 
 
 def test_another_way_of_choosing_drops_the_checkpoints_drawing_options(gpus, tmp_path):

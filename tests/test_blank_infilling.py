@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glm.blank_infilling import BlankInfilling, PromptBatch, attention_mask
+from glm.blank_infilling import BlankInfilling, attention_mask, prefix_mask
 from reference.geometry import build_example
 
 CLS, MASK, GMASK, EOS, SOP, EOP, PAD = 100, 101, 102, 103, 104, 105, 106
@@ -104,14 +104,82 @@ def test_random_examples_equal_the_reference(block_position):
         assert np.array_equal(row[0], attention_mask([length], S, T)[0, 0])
 
 
-def test_prompt_batch_numbers_both_rows():
-    prompts = PromptBatch(
-        geometry=GEOMETRY,
-        source_ids=np.array([[CLS, 1, MASK, EOS], [CLS, MASK, EOS, PAD]]),
-        source_lengths=np.array([4, 3]),
-        places=np.array([2, 1]),
-        opening_ids=np.array([SOP, 7]),
-    )
-    assert prompts.source_position_ids.tolist() == [[[0, 1, 2, 3], [0, 0, 0, 0]]] * 2
-    assert prompts.span_position_ids(0, 2).tolist() == [[[2, 2], [1, 2]], [[1, 1], [1, 2]]]
-    assert prompts.span_position_ids(5, 1).tolist() == [[[2], [6]], [[1], [6]]]
+def test_prompt_by_hand():
+    prompt = GEOMETRY.prompt([CLS, 1, MASK, EOS], opening=[7, 8])
+    assert prompt.input_ids.tolist() == [CLS, 1, MASK, EOS, SOP, 7, 8] and len(prompt) == 7
+    assert prompt.position_ids.tolist() == [[0, 1, 2, 3, 2, 2, 2], [0, 0, 0, 0, 1, 2, 3]]
+    assert (prompt.place, prompt.given) == (2, 2)
+    assert prompt.step_position_ids(0).tolist() == [[2], [4]]  # the first generated token, behind 7 and 8
+    assert prompt.step_position_ids(5).tolist() == [[2], [9]]
+    assert prompt.input_ids.dtype == prompt.position_ids.dtype == prompt.step_position_ids(0).dtype == np.int64
+    flat = FLAT.prompt([CLS, 1, MASK, EOS], opening=[7, 8])
+    assert flat.position_ids[1].tolist() == [0, 0, 0, 0, 1, 1, 1] and flat.step_position_ids(5).tolist() == [[2], [1]]
+
+
+def test_prompt_without_opening_is_the_source_and_sop():
+    prompt = GEOMETRY.prompt([MASK, 5])
+    assert prompt.source_ids.tolist() == [MASK, 5] and prompt.opening_ids.tolist() == [SOP]
+    assert prompt.opening_position_ids.tolist() == [[0], [1]] and prompt.given == 0
+    assert prompt.step_position_ids(0).tolist() == [[0], [2]]
+
+
+def test_prompt_of_the_second_blank_by_hand():
+    prompt = GEOMETRY.prompt([CLS, MASK, 1, GMASK, MASK], filled=[[11, 12]], opening=[13])
+    assert prompt.opening_ids.tolist() == [SOP, 11, 12, SOP, 13]
+    assert prompt.opening_position_ids.tolist() == [[1, 1, 1, 3, 3], [1, 2, 3, 1, 2]]
+    assert (prompt.place, prompt.given) == (3, 1)
+    assert prompt.step_position_ids(0).tolist() == [[3], [3]]
+    third = GEOMETRY.prompt([CLS, MASK, 1, GMASK, MASK], filled=[[], [14]])
+    assert third.opening_ids.tolist() == [SOP, SOP, 14, SOP] and third.place == 4
+    assert third.opening_position_ids.tolist() == [[1, 3, 3, 4], [1, 1, 2, 1]]
+
+
+@pytest.mark.parametrize("source, filled", [([CLS, 1], 0), ([CLS, MASK], 1), ([MASK, GMASK], 2), ([MASK, 1], 4)])
+def test_prompt_needs_a_blank_that_is_not_filled(source, filled):
+    blanks = len(GEOMETRY.blank_places(source))
+    with pytest.raises(ValueError, match=f"{filled} blanks are filled and the source has {blanks}"):
+        GEOMETRY.prompt(source, filled=[[5]] * filled)
+
+
+@pytest.mark.parametrize("block_position", [True, False])
+def test_random_prompts_equal_the_reference(block_position):
+    """A prompt and every generated token stand where the reference puts them in the example of the whole text."""
+    generator = np.random.default_rng(2)
+    geometry = GEOMETRY if block_position else FLAT
+    for _ in range(60):
+        S = int(generator.integers(4, 13))
+        source = generator.integers(90, size=S)
+        blanks = generator.choice(S, size=int(generator.integers(1, 5)), replace=False)
+        source[blanks] = generator.choice([MASK, GMASK], size=len(blanks))
+        spans = [generator.integers(90, size=generator.integers(0, 7)).tolist() for _ in blanks]
+        number = int(generator.integers(len(blanks)))  # the blank to fill
+        given = int(generator.integers(len(spans[number]) + 1))
+        n = sum(len(span) + 1 for span in spans[: number + 1])
+        want = build_example(
+            source.tolist(),
+            spans,
+            mask_ids={MASK, GMASK},
+            sop=SOP,
+            eop=EOP,
+            pad=PAD,
+            src_length=S,
+            tgt_length=n,
+            block_position=block_position,
+        )
+        prompt = geometry.prompt(source.tolist(), filled=spans[:number], opening=spans[number][:given])
+        L = len(prompt)
+        rest = len(spans[number]) - given
+        assert L == S + n - rest
+        assert prompt.input_ids.tolist() == want["input_ids"][:L]
+        assert prompt.position_ids.tolist() == [row[:L] for row in want["position_ids"]]
+        for step in range(rest):
+            assert prompt.step_position_ids(step)[:, 0].tolist() == [row[L + step] for row in want["position_ids"]]
+        assert np.array_equal(prefix_mask([S], S + n)[0], want["attention_mask"])
+
+
+def test_prefix_mask_by_hand():
+    masks = prefix_mask([2, 3], 5).astype(int)
+    assert masks.tolist() == [
+        [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
+        [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
+    ]

@@ -10,12 +10,15 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.blank_infilling import BlankInfilling, PromptBatch, attention_mask
+from glm.blank_infilling import BlankInfilling, attention_mask
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.loss import smoothed_cross_entropy
 from glm.tokenization import GLMTokenizer
+from reference.beam_search import beam_search
+from reference.forward import forward
+from reference.geometry import build_example
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
 COMMANDS = (CLS, MASK, EOS, SOP, PAD)
@@ -40,24 +43,17 @@ def states_and_logits(model, source, spans, *, width=8):
         return states[0].numpy(), model.logits(states)[0].numpy()
 
 
-def prompts_of(sources, *, width=0):
-    width = max(width, *map(len, sources))
-    return PromptBatch(
-        geometry=GEOMETRY,
-        source_ids=np.array([source + [PAD] * (width - len(source)) for source in sources]),
-        source_lengths=np.array([len(source) for source in sources]),
-        places=np.array([source.index(MASK) for source in sources]),
-        opening_ids=np.array([SOP]),
-    )
-
-
 def texts(model, *, banned=COMMANDS, **options):
     options = {"no_repeat_ngram_size": 0, **options}
     options.setdefault("num_return_sequences", options["num_beams"])
     found = generate(
-        model, prompts_of(SOURCES), GenerationConfig(**options), eop_token_id=EOP, banned_token_ids=banned
+        model,
+        [GEOMETRY.prompt(source) for source in SOURCES],
+        GenerationConfig(**options),
+        eop_token_id=EOP,
+        banned_token_ids=banned,
     )
-    return [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
+    return [[hypothesis.tokens for hypothesis in hypotheses] for _, hypotheses in sorted(found)]
 
 
 def test_check_01_who_depends_on_whom(tiny_model):
@@ -99,25 +95,19 @@ def test_check_03_cached_decoding_equals_full_recomputation(tiny_model):
     generator = np.random.default_rng(0)
     for B in (1, 2, 3):
         sources = SOURCES[:B]
-        prompts = prompts_of(sources, width=9)
-        logits, cache = model.prefill(
-            prompts.source_ids,
-            prompts.source_position_ids,
-            prompts.source_lengths,
-            np.full((B, 1), SOP),
-            prompts.span_position_ids(0, 1),
-        )
+        prompts = [GEOMETRY.prompt(source) for source in sources]
+        logits, cache = model.prefill(prompts)
         spans = [[] for _ in range(B)]
         for step in range(12):
             want = [
                 states_and_logits(model, source, [span], width=9)[1][-1]
                 for source, span in zip(sources, spans, strict=True)
             ]
-            np.testing.assert_allclose(logits.reshape([B, -1]).numpy(), want, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(logits.reshape([B, -1]), want, rtol=0, atol=1e-5)
             tokens = generator.integers(30, size=(B, 1))
             for span, token in zip(spans, tokens[:, 0], strict=True):
                 span.append(int(token))
-            logits = model.step(tokens, prompts.span_position_ids(1 + step, 1), cache)
+            logits = model.step(tokens, np.stack([prompt.step_position_ids(step) for prompt in prompts]), cache)
 
 
 def test_check_04_attention_scale_has_no_effect(tiny_model):
@@ -190,6 +180,68 @@ def test_check_09_second_blank_sees_the_first_ones_text(tiny_model):
         assert (np.abs(changed[11:] - logits[11:]).max(axis=1) > 1e-4).all()  # second sop, 13
     _, changed = states_and_logits(model, source, [[11, 12], [14]])
     assert np.array_equal(changed[8:12], logits[8:12])  # and the first does not see the second
+
+
+def second_blank_logits(model, source, first, second, *, opening=0):
+    """Logits after each token of the second span, from its first `opening` tokens on, by prefill and steps."""
+    prompt = GEOMETRY.prompt(source, filled=[first], opening=second[:opening])
+    logits, cache = model.prefill([prompt])
+    found = [logits[0]]
+    for number, token in enumerate(second[opening:]):
+        found.append(model.step(np.array([[token]]), prompt.step_position_ids(number)[None], cache)[0, 0])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("opening", [0, 2])
+def test_check_09_second_blank_is_decoded_as_the_reference_reads_it(tiny_model, opening):
+    model = tiny_model(seed=37)
+    source, first, second = [CLS, 1, MASK, 2, MASK, 3, EOS], [11, 12, 13], [14, 15, 16, 17]
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+
+    def by_reference(first):
+        example = build_example(
+            source, [first, second], mask_ids={MASK}, sop=SOP, eop=EOP, pad=PAD, src_length=9, tgt_length=9
+        )
+        arrays = (np.array([example[name]]) for name in ("input_ids", "position_ids"))
+        mask = np.array(example["attention_mask"])[None, None]
+        return forward(weights, *arrays, mask, num_layers=2, num_attention_heads=3)[0, -5:]  # sop and four tokens
+
+    want = by_reference(first)
+    got = second_blank_logits(model, source, first, second, opening=opening)
+    np.testing.assert_allclose(got, want[opening:], rtol=0, atol=1e-5)
+    other = [11, 18, 13]
+    changed = second_blank_logits(model, source, other, second, opening=opening)
+    np.testing.assert_allclose(changed, by_reference(other)[opening:], rtol=0, atol=1e-5)
+    assert (np.abs(changed - got).max(axis=1) > 1e-4).all()
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_check_09_text_of_the_second_blank_is_the_reference_searchs(tiny_model, num_beams):
+    model = tiny_model(seed=39)
+    source, firsts = [CLS, 1, MASK, 2, MASK, 3, EOS], [[11, 12, 13], [], [14]]
+    config = GenerationConfig(
+        tgt_length=6, num_beams=num_beams, num_return_sequences=num_beams, no_repeat_ngram_size=0
+    )
+    prompts = [GEOMETRY.prompt(source, filled=[first], opening=[5]) for first in firsts]
+    found = dict(generate(model, prompts, config, eop_token_id=EOP, banned_token_ids=COMMANDS, batch_size=2))
+    for place, first in enumerate(firsts):
+
+        def next_logits(tokens, first=first):
+            return states_and_logits(model, source, [first, [5, *tokens]])[1][-1]
+
+        want = beam_search(
+            next_logits,
+            vocab_size=40,
+            max_length=5,
+            eop=EOP,
+            num_beams=num_beams,
+            length_penalty=0.7,
+            early_stopping=num_beams == 1,
+            banned=COMMANDS,
+        )
+        assert [hypothesis.tokens for hypothesis in found[place]] == [tokens for tokens, _ in want]
+        got = [hypothesis.score for hypothesis in found[place]]
+        np.testing.assert_allclose(got, [score for _, score in want], rtol=0, atol=1e-4)
 
 
 def test_check_10_a_row_equal_to_that_of_eop_is_never_generated(tiny_model):

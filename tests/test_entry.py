@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glm.entry import run
+from glm.entry import INCOMPLETE, run
 from glm.errors import InputError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +34,11 @@ def test_done(command_line, capsys):
     assert run(seen.append) == 0
     assert seen == [["a.json", "--num_beams", "3"]]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (INCOMPLETE, 3)])
+def test_code_of_a_run_that_came_to_its_end(command_line, returned, code):
+    assert run(lambda argv: returned) == code
 
 
 @pytest.mark.parametrize(

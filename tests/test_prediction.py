@@ -1,20 +1,31 @@
-"""What surrounds generation: rows of the predictions file, scores, and the checks before a run. No model."""
+"""What surrounds generation: rows of the predictions file, scores, what may be generated, and the checks before a run.
+
+Most need no model.
+"""
 
 import json
 import types
 
 import pytest
 
-from glm.arguments import DataArguments, ModelArguments
-from glm.data.records import Record
+from glm.arguments import DataArguments, ModelArguments, PredictArguments
+from glm.data.records import BadRecord, Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
+from glm.generation.search import Hypothesis
 from glm.prediction import (
     Prediction,
-    _never_generated,
+    Tally,
+    Text,
+    Writer,
     build_encoder,
+    build_writer,
     check_positions,
+    predict,
+    predict_rows,
+    read_allowed_outputs,
     score_predictions,
+    text_row,
     write_predictions,
     write_scores,
 )
@@ -29,7 +40,9 @@ from glm.training.setup import (
 
 
 def prediction_of(*texts, question="谁？", identity=7) -> Prediction:
-    return Prediction(Record(identity, "甲乙丙", "乙", question, "d.json, line 1"), list(texts))
+    """Of texts with their scores."""
+    record = Record(identity, "甲乙丙", "乙", question, "d.json, line 1")
+    return Prediction(record, [Text(text, score, []) for text, score in texts])
 
 
 # -- rows
@@ -55,6 +68,33 @@ def test_row_without_reference():
 def test_row_without_hypotheses():
     prediction = prediction_of()
     assert prediction.best == "" and prediction.as_row()["predictions"] == []
+
+
+def test_row_of_a_record_that_failed():
+    record = Record("a", "甲乙丙", "乙", "谁？", "d.json, line 3")
+    assert Prediction(record, [], "d.json, line 3: too long").as_row() == {
+        "id": "a",
+        "source": "甲乙丙",
+        "answer": "乙",
+        "predictions": [],
+        "reference": "谁？",
+        "error": "d.json, line 3: too long",
+    }
+    assert Prediction(BadRecord(7, "d.json, line 7", "not JSON"), [], "not JSON").as_row() == {
+        "id": 7,
+        "predictions": [],
+        "error": "not JSON",
+    }
+
+
+def test_row_with_token_scores():
+    text = Text("甲乙", -1.5, [("▁甲", -0.25), ("乙", -1.0000004), ("<|endofpiece|>", -0.1234567)])
+    assert text_row(text, token_scores=True) == {
+        "text": "甲乙",
+        "score": -1.5,
+        "token_scores": [["▁甲", -0.25], ["乙", -1.0], ["<|endofpiece|>", -0.123457]],
+    }
+    assert text_row(text, token_scores=False) == {"text": "甲乙", "score": -1.5}
 
 
 def test_written_lines(tmp_path):
@@ -105,6 +145,49 @@ def test_width_of_characters_does_not_count(text, reference):
 def test_other_differences_count():
     scores = score_predictions([prediction_of(("白鹿湖在那里?", -1.0), question="白鹿湖在哪里？")])
     assert scores["rouge-l (char)"] == pytest.approx(100 * 6 / 7)
+
+
+def row_of(text, reference="白鹿湖在哪里", **more):
+    return {"id": 1, "predictions": [{"text": text, "score": -1.0}], "reference": reference, **more}
+
+
+def test_tally_scores_as_all_at_once():
+    rows = [row_of("白鹿湖在哪里"), row_of("松江在哪里", "松江有多长？"), row_of("人口?", "人口？")]
+    predictions = [prediction_of((row["predictions"][0]["text"], -1.0), question=row["reference"]) for row in rows]
+    expected = score_predictions(predictions) | {"records": 3, "failed records": 0}
+    for order in (rows, rows[::-1]):
+        tally = Tally()
+        for row in order:
+            tally.add(row)
+        assert tally.scores() == pytest.approx(expected, abs=1e-12) and tally.rows == 3
+
+
+def test_tally_counts_what_failed_and_does_not_score_it():
+    tally = Tally()
+    tally.add(row_of("白鹿湖在哪里"))
+    tally.add({"id": 2, "predictions": [], "error": "line 2"})
+    tally.add({"id": 3, "source": "a", "answer": "a", "predictions": [], "reference": "b", "error": "line 3"})
+    tally.add(row_of("白鹿湖在哪里") | {"predictions": []})  # every beam was lost: an empty text, not a failure
+    assert (tally.rows, tally.failed, tally.first_error) == (4, 2, "line 2")
+    figures = tally.scores()
+    assert (figures["records"], figures["failed records"], figures["empty predictions"]) == (2, 2, 1)
+    assert figures["rouge-l (char)"] == pytest.approx(50.0)
+
+
+def test_tally_of_failures_only():
+    tally = Tally()
+    for number in (1, 2):
+        tally.add({"id": number, "predictions": [], "error": f"d.json, line {number}: not JSON"})
+    with pytest.raises(InputError) as caught:
+        tally.scores()
+    assert str(caught.value) == "all 2 records failed, the first with: d.json, line 1: not JSON"
+
+
+def test_tally_without_references():
+    tally = Tally()
+    tally.add({"id": 1, "predictions": [{"text": "a", "score": -1.0}]})
+    with pytest.raises(InputError, match="no record has a question"):
+        tally.scores()
 
 
 # -- checks before a run
@@ -242,8 +325,208 @@ def test_metric_for_best_model():
         check_metric("bleu-4")
 
 
+# -- what may be generated
+
+
 def test_ids_that_are_no_text_are_never_generated(tokenizer):
     """340 pieces, of which 0 to 2 are unknown and control pieces; eop is 347; the vocabulary is padded to 384."""
     model = types.SimpleNamespace(config=types.SimpleNamespace(vocab_size=384, bad_words_id=[17, 349]))
     encoder = build_encoder(tokenizer, DataArguments(), GenerationConfig())
-    assert _never_generated(model, encoder) == [0, 1, 2, 17, *range(340, 347), *range(348, 384)]
+    writer = Writer(model, encoder, GenerationConfig(), batch_size=1)
+    assert writer.never == [0, 1, 2, 17, *range(340, 347), *range(348, 384)]
+
+
+def test_text_of_a_hypothesis(tokenizer):
+    encoder = build_encoder(tokenizer, DataArguments(), GenerationConfig())
+    writer = Writer(None, encoder, GenerationConfig(), batch_size=1, prefix_ids=tokenizer.encode_text("青石镇"))
+    ids = tokenizer.encode_text("在哪里")
+    pieces = ["▁", "在", "哪", "里"]
+    assert tokenizer.convert_ids_to_tokens(ids) == pieces
+    whole = writer.text(Hypothesis(tuple(ids), -3.5, (-1.0, -2.0, -3.0, -4.0, -5.0)))
+    assert whole == Text(
+        "青石镇 在哪里", -3.5, [("▁", -1.0), ("在", -2.0), ("哪", -3.0), ("里", -4.0), ("<|endofpiece|>", -5.0)]
+    )
+    cut = writer.text(Hypothesis(tuple(ids), -3.5, (-1.0, -2.0, -3.0, -4.0)))
+    assert [piece for piece, _ in cut.token_scores] == pieces
+    assert writer.text(Hypothesis((), -0.5, (-0.5,))) == Text("青石镇", -0.5, [("<|endofpiece|>", -0.5)])
+
+
+@pytest.fixture
+def allowed(tokenizer, tmp_path):
+    """A function: the ids of a file with these bytes."""
+
+    def read(content: bytes, *, most: int = 10, **options) -> list[list[int]]:
+        (tmp_path / "allowed.txt").write_bytes(content)
+        options = {"tgt_length": 20, **options}
+        return read_allowed_outputs(str(tmp_path / "allowed.txt"), tokenizer, GenerationConfig(**options), most=most)
+
+    return read
+
+
+def test_allowed_outputs_of_a_file(allowed, tokenizer):
+    content = "\ufeff  青石镇 \r\n\n \t\n白鹿湖\n青石镇\n松江在哪里".encode()
+    assert allowed(content) == [tokenizer.encode_text(text) for text in ("青石镇", "白鹿湖", "松江在哪里")]
+
+
+def test_longest_and_shortest_allowed_output(allowed):
+    assert [len(ids) for ids in allowed("在哪里\n青石镇".encode(), most=4, min_tgt_length=2)] == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"", {}, ": no output in it; one per line is expected"),
+        (b" \n\t\n", {}, ": no output in it; one per line is expected"),
+        (
+            "青石镇\n\n在哪里".encode(),
+            {"most": 3},
+            ", line 3: 在哪里 can never be generated: tgt_length 20 leaves room for 3 tokens, it has 4",
+        ),
+        (
+            "在哪里\n青石镇".encode(),
+            {"min_tgt_length": 3},
+            ", line 2: 青石镇 can never be generated: min_tgt_length 3 forbids its 2 tokens",
+        ),
+        (
+            b"ok\nabcabc",
+            {"no_repeat_ngram_size": 3},
+            ", line 2: abcabc can never be generated: no_repeat_ngram_size 3 forbids what repeats in it; 0 allows all",
+        ),
+        (
+            b"aa",
+            {"no_repeat_ngram_size": 1},
+            ", line 1: aa can never be generated: no_repeat_ngram_size 1 forbids what repeats in it; 0 allows all",
+        ),
+        ("龘".encode(), {}, ", line 1: 龘 can never be generated: the tokenizer has no pieces for all of it"),
+    ],
+)
+def test_allowed_outputs_that_cannot_be(allowed, tmp_path, content, options, message):
+    with pytest.raises(InputError) as caught:
+        allowed(content, **options)
+    assert str(caught.value) == f"{tmp_path / 'allowed.txt'}{message}"
+
+
+def test_allowed_outputs_that_repeat_less_than_is_forbidden(allowed):
+    assert len(allowed(b"abab", no_repeat_ngram_size=3)) == 1
+    assert len(allowed(b"abcabc", no_repeat_ngram_size=0)) == 1
+
+
+def test_allowed_outputs_that_cannot_be_read(allowed, tokenizer, tmp_path):
+    for path in (tmp_path / "nowhere.txt", tmp_path):
+        with pytest.raises(InputError, match=f"{path}: cannot be read as UTF-8 text"):
+            read_allowed_outputs(str(path), tokenizer, GenerationConfig(), most=10)
+    with pytest.raises(InputError, match=r"allowed\.txt: cannot be read as UTF-8 text"):
+        allowed("青石镇".encode("gbk"))
+
+
+# -- the writer
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    settings = {"num_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "max_sequence_length": 100}
+    (tmp_path / "model.json").write_text(json.dumps(settings), encoding="utf-8")
+    return str(tmp_path / "model.json")
+
+
+@pytest.fixture
+def build(model_file, sentencepiece_file):
+    """A function: `build_writer` with these options of prediction and decoding."""
+
+    def build(*, generation=None, **options) -> Writer:
+        config = GenerationConfig(**{"tgt_length": 30, "num_beams": 2, **(generation or {})})
+        arguments = PredictArguments(device="cpu", **options)
+        return build_writer(
+            ModelArguments(model_file, str(sentencepiece_file)), DataArguments(src_length=60), config, arguments
+        )
+
+    return build
+
+
+def test_writer_follows_the_arguments(build, tokenizer, tmp_path):
+    (tmp_path / "allowed.txt").write_text("松江", encoding="utf-8")
+    writer = build(prefix="青石镇", allowed_outputs_file=str(tmp_path / "allowed.txt"), per_device_eval_batch_size=3)
+    assert writer.prefix_ids == tokenizer.encode_text("青石镇") and writer.batch_size == 3
+    assert writer.allowed_outputs == [tokenizer.encode_text("松江")]
+    assert (writer.encoder.src_length, writer.config.tgt_length) == (60, 30)
+    assert not writer.model.training
+    plain = build()
+    assert (list(plain.prefix_ids), plain.allowed_outputs) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("fill", "tgt_length", "min_tgt_length", "fits"),
+    [  # the opening has 13 tokens, the prefix 2; one more for eop, and at least one to generate
+        (None, 17, 0, True),
+        (None, 16, 0, False),
+        (None, 20, 4, True),
+        (None, 20, 5, False),
+        ("甲[MASK]", 32, 18, True),  # a blank has no opening
+    ],
+)
+def test_prefix_needs_room(build, fill, tgt_length, min_tgt_length, fits):
+    options = {"generation": {"tgt_length": tgt_length, "min_tgt_length": min_tgt_length}, "prefix": "青石镇"}
+    if fits:
+        build(fill=fill, **options)
+        return
+    with pytest.raises(InputError, match=rf"prefix 青石镇 \(2 tokens\): leaves no room .* tgt_length {tgt_length};"):
+        build(fill=fill, **options)
+
+
+def test_message_of_a_prefix_that_is_too_long(build):
+    with pytest.raises(InputError) as caught:
+        build(generation={"tgt_length": 16, "min_tgt_length": 2}, prefix="青石镇")
+    assert str(caught.value) == (
+        "prefix 青石镇 (2 tokens): leaves no room for min_tgt_length 2 tokens and eop in tgt_length 16; "
+        "raise tgt_length"
+    )
+
+
+def test_longest_allowed_output_of_a_writer(build, tmp_path):
+    """tgt_length 20 less 13 of the opening, 2 of the prefix and 1 of eop."""
+    path = tmp_path / "allowed.txt"
+    options = {"generation": {"tgt_length": 20}, "prefix": "青石镇", "allowed_outputs_file": str(path)}
+    path.write_text("在哪里", encoding="utf-8")
+    assert [len(ids) for ids in build(**options).allowed_outputs] == [4]
+    path.write_text("在哪里有", encoding="utf-8")
+    with pytest.raises(InputError, match="tgt_length 20 leaves room for 4 tokens, it has 5"):
+        build(**options)
+    path.write_text("在哪里有多少人口在哪有少", encoding="utf-8")  # 12 tokens; blanks have no opening
+    assert len(build(**options, fill="甲[MASK]").allowed_outputs[0]) == 12
+
+
+RECORDS = [
+    Record(
+        number, f"{place}位于河的北岸，人口大约{number}万。", f"{number}万", "有多少人口？", f"d.json, line {number}"
+    )
+    for number, place in enumerate(["青石镇", "白鹿湖", "松江", "云台山", "金沙岛"], start=1)
+]
+
+
+def test_bad_records_do_not_disturb_the_others(build):
+    writer = build()
+    good = dict(predict_rows(writer, dict(enumerate(RECORDS))))
+    bad = {
+        7: BadRecord("x", "d.json, line 8", "d.json, line 8: not JSON"),
+        -1: Record(9, "河" * 80, "河" * 80, None, "d.json, line 9"),
+    }
+    found = list(predict_rows(writer, {7: bad[7], **dict(enumerate(RECORDS)), -1: bad[-1]}))
+    assert [number for number, _ in found[:2]] == [7, -1]  # what is unusable comes first
+    assert found[0][1] == {"id": "x", "predictions": [], "error": "d.json, line 8: not JSON"}
+    assert found[1][1]["error"] == "d.json, line 9, field answer: does not fit into src_length 60"
+    assert found[1][1]["predictions"] == [] and found[1][1]["answer"] == "河" * 80
+    assert dict(found[2:]) == good and len(good) == 5
+
+
+def test_predict_in_the_order_of_records(build):
+    writer = build()
+    records = sorted(RECORDS, key=lambda record: len(record.context))
+    predictions = predict(writer, records, progress=False)
+    assert [prediction.record for prediction in predictions] == records
+    one_by_one = [predict(writer, [record], progress=False)[0].best for record in records]
+    assert [prediction.best for prediction in predictions] == one_by_one
+
+
+def test_predict_stops_at_a_record_that_does_not_fit(build):
+    with pytest.raises(InputError, match="d.json, line 9, field answer: does not fit"):
+        predict(build(), [*RECORDS, Record(9, "河" * 80, "河" * 80, None, "d.json, line 9")], progress=False)

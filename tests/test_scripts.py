@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 import finetune_generation
+import predict
+from glm.arguments import DataArguments
+from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
-from run_tools import Workspace, arguments, make_workspace, read_lines
+from glm.generation.config import GenerationConfig
+from glm.modeling import GLMForConditionalGeneration
+from glm.prediction import Writer, build_encoder
+from glm.tokenization import GLMTokenizer
+from reference.beam_search import beam_search
+from run_tools import Workspace, arguments, make_workspace, read_lines, write_records
+from slow_model import next_logits, token_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,9 +103,28 @@ def test_metrics_file_and_table(workspace, checkpoint, tmp_path, capsys):
     assert {"bleu-4 (char)", "rouge-1 (char)", "rouge-2 (jieba)", "rouge-l (jieba)"} <= set(figures)
     lengths = [len(row["predictions"][0]["text"].replace(" ", "")) for row in rows]
     assert figures["generated length"] == pytest.approx(sum(lengths) / len(lengths))
-    assert figures["samples per second"] > 0
+    assert figures["records per second"] > 0
     printed = capsys.readouterr().out
     assert "gold question" in printed and rows[1]["reference"][:4] in printed and "bleu-4 (char)" in printed
+
+
+def test_scores_beside_printed_rows(workspace, checkpoint, tmp_path, capsys):
+    """Standard output holds rows only."""
+    options = {"model_name_or_path": checkpoint, "test_file": workspace.folder / "dev.json"}
+    workspace.predict(**options, metrics_file=tmp_path / "m.json")
+    printed = capsys.readouterr()
+    assert [json.loads(line)["id"] for line in printed.out.splitlines()] == [1, 2, 3, 4]
+    assert "scores of 4 records" in printed.err and "bleu-4 (char)" in printed.err
+
+
+def test_existing_scores_are_not_overwritten(workspace, checkpoint, tmp_path):
+    kept = tmp_path / "m.json"
+    kept.write_text("mine")
+    with pytest.raises(InputError, match=r"metrics_file .*m\.json: exists.*--overwrite_output"):
+        predictions(workspace, checkpoint, tmp_path, metrics_file=kept)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.json"] and kept.read_text() == "mine"
+    predictions(workspace, checkpoint, tmp_path, metrics_file=kept, overwrite_output=True)
+    assert json.loads(kept.read_text())["records"] == 20
 
 
 def test_the_constant_opening_is_not_in_the_text(workspace, checkpoint, tmp_path):
@@ -164,12 +192,347 @@ def test_outputs_that_cannot_be(workspace, checkpoint, tmp_path):
     (tmp_path / "file").write_text("")
     for options, match in (
         ({"metrics_file": tmp_path / "a", "output_file": tmp_path / "a"}, "metrics_file .*: is output_file too"),
-        ({"output_file": data, "test_file": data, "overwrite_output": True}, "output_file .*: is test_file too"),
+        ({"output_file": data, "test_file": data, "overwrite_output": True}, "output_file .*: is an input file too"),
         ({"output_file": tmp_path, "overwrite_output": True}, "no file can be written there"),
         ({"output_file": tmp_path / "file" / "a"}, "no file can be written there"),
     ):
         with pytest.raises(InputError, match=match):
             predictions(workspace, checkpoint, tmp_path, **options)
+
+
+# -- predict.py: records that fail
+
+BAD = [
+    (b'{"context": "a", "answer": ', ", line 2: not JSON ("),
+    (b'["a"]', ", line 5: list where a JSON object is expected"),
+    (b'{"context": "a", "question": "a"}', ", line 6: no field answer or title"),
+    (b'{"context": " ", "answer": "a", "question": "a"}', ", line 7, field context: empty"),
+    (
+        '{"context": "青[MASK]石", "answer": "a", "question": "a"}'.encode(),
+        ", line 8, field context: holds the command token [MASK]",
+    ),
+    ('{"context": "青石", "answer": "a", "question": "a"}'.encode("gbk"), ", line 9: not UTF-8"),
+    (
+        json.dumps({"context": "河" * 99, "answer": "河" * 99, "question": "a", "id": "long"}).encode(),
+        ", line 10, field answer: does not fit into src_length 60",
+    ),
+]
+BAD_PLACES = [1, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.fixture
+def partly_bad(workspace, tmp_path) -> Path:
+    """The four dev records with ids, and seven bad lines among them."""
+    good = [record | {"id": f"g{number}"} for number, record in enumerate(read_lines(workspace.folder / "dev.json"))]
+    write_records(tmp_path / "good.json", good)
+    lines = (tmp_path / "good.json").read_bytes().splitlines()
+    for place, (line, _) in zip(BAD_PLACES, BAD, strict=True):
+        lines.insert(place, line)
+    path = tmp_path / "partly_bad.json"
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+def test_bad_records_are_reported_in_their_rows(workspace, checkpoint, tmp_path, partly_bad, capsys):
+    target, metrics = tmp_path / "out.jsonl", tmp_path / "m.json"
+    options = {"model_name_or_path": checkpoint, "output_file": target, "metrics_file": metrics}
+    assert workspace.predict(test_file=partly_bad, show=9, **options) == INCOMPLETE == 3
+    printed = capsys.readouterr()
+    rows = read_lines(target)
+    assert len(rows) == 11
+    assert [number for number, row in enumerate(rows) if "error" in row] == BAD_PLACES
+    for place, (_, message) in zip(BAD_PLACES, BAD, strict=True):
+        assert rows[place]["error"].startswith(f"{partly_bad}{message}")
+        assert rows[place]["predictions"] == []
+        assert rows[place]["id"] == ("long" if place == 9 else place + 1)
+    summary = f"7 of 11 records failed, their rows say why; the first: {rows[1]['error']}"
+    assert printed.err.splitlines()[-1] == summary
+    assert "the first 4 records" in printed.out and "河河" not in printed.out
+
+    alone = {"test_file": tmp_path / "good.json", "output_file": tmp_path / "alone.jsonl", "show": 0}
+    assert workspace.predict(**{**options, **alone, "metrics_file": tmp_path / "alone.json"}) == 0
+    assert "records failed" not in capsys.readouterr().err
+    good, expected = [row for row in rows if "error" not in row], read_lines(tmp_path / "alone.jsonl")
+    assert [row["id"] for row in good] == [row["id"] for row in expected] == ["g0", "g1", "g2", "g3"]
+    assert texts(good) == texts(expected)
+    assert sum(scores(good), []) == pytest.approx(sum(scores(expected), []), abs=1e-4)
+    figures, expected = (json.loads(path.read_text(encoding="utf-8")) for path in (metrics, tmp_path / "alone.json"))
+    assert (figures["records"], figures["failed records"]) == (4, 7)
+    assert (expected["records"], expected["failed records"]) == (4, 0)
+    same = [name for name in figures if name not in ("records", "failed records", "records per second")]
+    assert len(same) == 10 and [figures[name] for name in same] == [expected[name] for name in same]
+
+
+def test_which_record_failed_first_is_that_of_the_input(workspace, checkpoint, tmp_path, capsys):
+    """A record that is too long is noticed with the others, in input order."""
+    path = tmp_path / "bad.json"
+    path.write_bytes(BAD[-1][0] + b"\n" + BAD[0][0])
+    assert workspace.predict(model_name_or_path=checkpoint, test_file=path) == 3
+    summary = capsys.readouterr().err.splitlines()[-1]
+    assert summary.startswith(f"2 of 2 records failed, their rows say why; the first: {path}, line 1, field answer")
+
+
+def test_every_record_failed(workspace, checkpoint, tmp_path, capsys):
+    path, metrics = tmp_path / "bad.json", tmp_path / "m.json"
+    path.write_bytes(b"\n".join(line for line, _ in BAD))
+    options = {"model_name_or_path": checkpoint, "test_file": path}
+    assert workspace.predict(output_file=tmp_path / "a", **options) == 3
+    assert [row["predictions"] for row in read_lines(tmp_path / "a")] == [[]] * 7
+    assert "7 of 7 records failed" in capsys.readouterr().err
+    with pytest.raises(InputError, match="all 7 records failed, the first with: .*bad.json, line 1: not JSON"):
+        workspace.predict(output_file=tmp_path / "b", metrics_file=metrics, **options)
+    assert not metrics.exists() and (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+
+
+def test_records_without_question(workspace, checkpoint, tmp_path):
+    """They are answered; where scores are asked for they fail."""
+    records = read_lines(workspace.folder / "dev.json")
+    del records[1]["question"]
+    write_records(tmp_path / "in.json", records)
+    options = {"model_name_or_path": checkpoint, "test_file": tmp_path / "in.json", "show": 0}
+    assert workspace.predict(output_file=tmp_path / "a", **options) == 0
+    assert ["reference" in row for row in read_lines(tmp_path / "a")] == [True, False, True, True]
+    assert workspace.predict(output_file=tmp_path / "b", metrics_file=tmp_path / "m", **options) == 3
+    assert ["error" in row for row in read_lines(tmp_path / "b")] == [False, True, False, False]
+    assert json.loads((tmp_path / "m").read_text())["records"] == 3
+
+
+def test_exit_code_of_a_run_with_failed_records(workspace, checkpoint, partly_bad, monkeypatch, capsys):
+    options = {"model_name_or_path": checkpoint, "test_file": partly_bad, "device": "cpu"}
+    monkeypatch.setattr(sys, "argv", ["predict.py", *arguments(options)])
+    assert run(predict.main) == 3
+    assert len(capsys.readouterr().out.splitlines()) == 11
+
+
+# -- predict.py: records in windows
+
+
+def test_windows_are_written_in_order(workspace, checkpoint, tmp_path, monkeypatch):
+    plain = predictions(workspace, checkpoint, tmp_path)
+    for window in (1, 3, 20, 7):
+        monkeypatch.setattr(predict, "WINDOW", window)
+        rows = predictions(workspace, checkpoint, tmp_path, per_device_eval_batch_size=2)
+        assert [row["id"] for row in rows] == list(range(1, 21)) and texts(rows) == texts(plain)
+
+
+def test_standard_input_is_answered_window_by_window(workspace, checkpoint, monkeypatch):
+    """The rows of a window are printed before the next one is read, and nothing of it is kept."""
+    lines = (workspace.folder / "train.json").read_bytes().splitlines(keepends=True) * 2
+    output = io.BytesIO()
+    printed = []  # rows, whenever a line is asked for
+
+    class Slow(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            line = lines[len(printed)] if len(printed) < len(lines) else b""
+            printed.append(output.getvalue().count(b"\n"))
+            buffer[: len(line)] = line
+            return len(line)
+
+    monkeypatch.setattr(predict, "WINDOW", 10)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Slow(), buffer_size=200)))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output))
+    assert workspace.predict(model_name_or_path=checkpoint, num_beams=1, per_device_eval_batch_size=4) == 0
+    rows = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [row["id"] for row in rows] == list(range(1, 41))
+    assert max(number - count for number, count in enumerate(printed)) <= 12
+    assert printed[:9] == [0] * 9 and printed[22] >= 20
+
+
+def test_drawn_text_does_not_depend_on_the_window(workspace, checkpoint, tmp_path, monkeypatch):
+    options = {"select_topk": "False", "top_k": 20}
+    plain = predictions(workspace, checkpoint, tmp_path, **options)
+    monkeypatch.setattr(predict, "WINDOW", 3)
+    assert texts(predictions(workspace, checkpoint, tmp_path, **options)) == texts(plain)
+
+
+def test_standard_input_without_a_record(workspace, checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n \n")))
+    with pytest.raises(InputError, match="standard input: no record in it; one JSON object per line is expected"):
+        workspace.predict(model_name_or_path=checkpoint)
+
+
+# -- predict.py: what is given of a text, and what it may be; against whole forward passes
+
+
+@pytest.fixture(scope="module")
+def by_hand(workspace, checkpoint):
+    """Records' source ids, and for each a function of the opening: the model's next logits."""
+    tokenizer = GLMTokenizer.from_pretrained(checkpoint)
+    model = GLMForConditionalGeneration.from_pretrained(checkpoint)
+    model.eval()
+    config = GenerationConfig(tgt_length=30)
+    encoder = build_encoder(tokenizer, DataArguments(src_length=60), config)
+
+    class ByHand:
+        never = Writer(model, encoder, config, 1).never
+        eop = tokenizer.eop_token_id
+        vocab_size = model.config.vocab_size
+        encode = staticmethod(tokenizer.encode_text)
+        decode = staticmethod(tokenizer.decode_ids)
+        pieces = staticmethod(tokenizer.convert_ids_to_tokens)
+        opening = tokenizer.encode_text("在已知答案的前提下，问题：")
+
+        @staticmethod
+        def logits(row: dict, prefix: str = ""):
+            text = tokenizer.encode_text("答案：" + row["answer"] + "，上下文：" + row["source"])
+            commands = tokenizer.command_ids
+            source = [commands["[CLS]"], *text, commands["[gMASK]"], commands["<|endoftext|>"]]
+            opening = [*ByHand.opening, *tokenizer.encode_text(prefix)]
+            return next_logits(model, tokenizer, source, opening=opening)
+
+    return ByHand
+
+
+@pytest.mark.parametrize("prefix", ["", "青石镇", "有 多"])
+def test_prefix(workspace, checkpoint, tmp_path, by_hand, prefix):
+    """Every text starts with it, goes on as the model does after it, and is scored for what goes on only."""
+    options = {"num_beams": 3, "num_return_sequences": 3, "tgt_length": 24, "length_penalty": 0.9}
+    test_file = workspace.folder / "dev.json"
+    rows = predictions(workspace, checkpoint, tmp_path, test_file=test_file, prefix=prefix, **options)
+    given = by_hand.encode(prefix)
+    for row in rows:
+        expected = beam_search(
+            by_hand.logits(row, prefix),
+            vocab_size=by_hand.vocab_size,
+            max_length=24 - 13 - len(given),  # less the constant opening
+            eop=by_hand.eop,
+            num_beams=3,
+            length_penalty=0.9,
+            no_repeat_ngram_size=3,
+            banned=by_hand.never,
+        )
+        assert [text["text"] for text in row["predictions"]] == [
+            by_hand.decode([*given, *tokens]) for tokens, _ in expected
+        ]
+        assert [text["score"] for text in row["predictions"]] == pytest.approx(
+            [score for _, score in expected], abs=1e-4
+        )
+        assert all(text["text"].startswith(prefix) for text in row["predictions"])
+
+
+def test_prefix_that_is_too_long(workspace, checkpoint, tmp_path):
+    with pytest.raises(
+        InputError, match="prefix .*: leaves no room for min_tgt_length 0 tokens and eop in tgt_length"
+    ):
+        predictions(workspace, checkpoint, tmp_path, prefix="青石镇在哪里？有多少人口？春天来了，孩子们跑到田野里")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "青石镇"])
+@pytest.mark.parametrize("length_penalty", [0.7, 0.0])
+def test_allowed_outputs(workspace, checkpoint, tmp_path, by_hand, prefix, length_penalty):
+    """Scores are log-probabilities of whole texts from one forward pass each; some begin alike, one in another."""
+    outputs = ["人口", "人口多少", "在哪里", "在哪里？", "河", "有多少人口"]
+    (tmp_path / "allowed.txt").write_text("\n".join(outputs), encoding="utf-8")
+    rows = predictions(
+        workspace,
+        checkpoint,
+        tmp_path,
+        allowed_outputs_file=tmp_path / "allowed.txt",
+        prefix=prefix,
+        test_file=workspace.folder / "dev.json",
+        num_beams=6,
+        num_return_sequences=6,
+        length_penalty=length_penalty,
+    )
+    given = by_hand.encode(prefix)
+    for row in rows:
+        expected = []
+        for output in outputs:
+            ids = by_hand.encode(output)
+            total = sum(token_scores(by_hand.logits(row, prefix), [*ids, by_hand.eop]))
+            expected.append((total / len(ids) ** length_penalty, by_hand.decode([*given, *ids])))
+        expected.sort(reverse=True)
+        assert [text["text"] for text in row["predictions"]] == [text for _, text in expected]
+        assert [text["score"] for text in row["predictions"]] == pytest.approx(
+            [score for score, _ in expected], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 2}, {"num_beams": 9, "num_return_sequences": 9}])
+def test_nothing_but_allowed_outputs(workspace, checkpoint, tmp_path, options):
+    (tmp_path / "allowed.txt").write_text("在哪里\n人口", encoding="utf-8")
+    rows = predictions(workspace, checkpoint, tmp_path, allowed_outputs_file=tmp_path / "allowed.txt", **options)
+    assert {text for row in texts(rows) for text in row} <= {"在哪里", "人口"}
+    assert all(len(row) == min(options.get("num_return_sequences", 1), 2) for row in texts(rows))
+
+
+@pytest.mark.parametrize("options", [{}, {"length_penalty": 0.3}, {"tgt_length": 16}, {"prefix": "青石镇"}], ids=str)
+def test_token_scores(workspace, checkpoint, tmp_path, by_hand, options):
+    """Each piece with its log-probability; they add up to the score times n ** length_penalty."""
+    options = {"num_beams": 3, "num_return_sequences": 3, "test_file": workspace.folder / "dev.json", **options}
+    rows = predictions(workspace, checkpoint, tmp_path, token_scores=True, **options)
+    prefix, ended = options.get("prefix", ""), []
+    known = {piece: number for number in range(350) for piece in by_hand.pieces([number])}
+    for row in rows:
+        for text in row["predictions"]:
+            assert list(text) == ["text", "score", "token_scores"]
+            pieces, figures = zip(*text["token_scores"], strict=True)
+            ended.append(pieces[-1] == "<|endofpiece|>")
+            n = len(pieces) - ended[-1]
+            assert sum(figures) / n ** options.get("length_penalty", 0.7) == pytest.approx(text["score"], abs=1e-5)
+            tokens = [known[piece] for piece in pieces]
+            assert text["text"] == by_hand.decode([*by_hand.encode(prefix), *tokens[:n]])
+            assert list(figures) == pytest.approx(token_scores(by_hand.logits(row, prefix), tokens), abs=1e-4)
+    assert any(ended) != ("tgt_length" in options)  # one was cut at 3 tokens, without eop
+    plain = predictions(workspace, checkpoint, tmp_path, **options)
+    assert texts(plain) == texts(rows) and "token_scores" not in plain[0]["predictions"][0]
+
+
+# -- predict.py: blanks
+
+
+def test_fill(workspace, checkpoint, tmp_path, capsys):
+    text = "青石镇位于[MASK]，人口大约[sMASK]万。"
+    assert workspace.predict(model_name_or_path=checkpoint, fill=text, num_return_sequences=2) == 0
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (row["id"], row["text"], [len(blank) for blank in row["blanks"]]) == (1, text, [2, 2])
+    first, second = (blank[0]["text"] for blank in row["blanks"])
+    assert row["filled"] == f"青石镇位于{first}，人口大约{second}万。"
+    target = tmp_path / "out.jsonl"
+    options = {"output_file": target, "num_return_sequences": 2, "token_scores": True, "tgt_length": 30}
+    assert workspace.predict(model_name_or_path=checkpoint, fill=text, **options) == 0
+    (again,) = read_lines(target)
+    assert again["filled"] == row["filled"] and "token_scores" in again["blanks"][1][1]
+    assert capsys.readouterr().out == ""  # no table
+
+
+def test_fill_file(workspace, checkpoint, tmp_path, capsys, monkeypatch):
+    lines = ["青石镇位于[MASK]，[MASK]。", "", "松江", "河" * 99, "[gMASK]", "白鹿湖[MASK]和[sMASK]，[gMASK]"]
+    path, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    path.write_bytes("\n".join(lines).encode() + b"\n\xff\n")
+    monkeypatch.setattr(predict, "WINDOW", 4)
+    options = {"model_name_or_path": checkpoint, "tgt_length": 16}
+    assert workspace.predict(**options, fill_file=path, output_file=target) == 3
+    rows = read_lines(target)
+    assert [row["id"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["text"] for row in rows] == [lines[0], "松江[gMASK]", *lines[3:], None]
+    assert [len(row["blanks"]) if "blanks" in row else None for row in rows] == [2, 1, None, 1, 3, None]
+    assert rows[2]["error"] == f"102 tokens do not fit into src_length 60: {'河' * 40}…"
+    assert rows[5]["error"] == f"{path}, line 7: not UTF-8 (byte 1); convert the file to UTF-8"
+    summary = capsys.readouterr().err.splitlines()[-1]
+    assert summary == f"2 of 6 records failed, their rows say why; the first: {rows[2]['error']}"
+    for row in (rows[0], rows[1], rows[4]):
+        workspace.predict(**options, fill=row["text"])
+        alone = json.loads(capsys.readouterr().out)
+        assert alone["filled"] == row["filled"]
+
+
+def test_compiled_products_decode_the_same(workspace, checkpoint, tmp_path, monkeypatch):
+    plain = predictions(workspace, checkpoint, tmp_path, num_return_sequences=2)
+    compiled = []
+    compile_products = predict.build_writer.__globals__["prepare_decoding"].__globals__["compile_products"]
+    monkeypatch.setattr("glm.compiled.WORTH_COMPILING", 32)
+    monkeypatch.setattr(
+        "glm.compiled.compile_products",
+        lambda model, dtype: (compiled.append(dtype), compile_products(model, dtype)),
+    )
+    rows = predictions(workspace, checkpoint, tmp_path, num_return_sequences=2)
+    assert compiled == ["float32"] and texts(rows) == texts(plain)
+    assert sum(scores(rows), []) == pytest.approx(sum(scores(plain), []), abs=1e-4)
 
 
 # -- finetune_generation.py

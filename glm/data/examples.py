@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm.blank_infilling import BlankInfilling, Example, PromptBatch
+from glm.blank_infilling import BlankInfilling, Example, Prompt
 from glm.data.records import Record
 from glm.data.templates import Template
 from glm.data.truncation import shorten_context
@@ -75,16 +75,9 @@ class ExampleEncoder:
         span = [*self.opening_ids, *self.tokenizer.encode_text(record.question)]
         return self.geometry.example(self.source_ids(record), [span], tgt_length=self.tgt_length)
 
-    def prompts(self, sources: Sequence[list[int]]) -> PromptBatch:
-        """The batch that generation starts from, of `source_ids` of several records."""
-        lengths = np.array([len(ids) for ids in sources])
-        return PromptBatch(
-            geometry=self.geometry,
-            source_ids=pad_rows(sources, int(lengths.max()), self.tokenizer.pad_token_id),
-            source_lengths=lengths,
-            places=np.array([self.geometry.blank_places(ids)[0] for ids in sources]),
-            opening_ids=np.array([self.geometry.sop_token_id, *self.opening_ids]),
-        )
+    def prompt(self, source_ids: Sequence[int], prefix_ids: Sequence[int] = ()) -> Prompt:
+        """What generation starts from, of `source_ids` of a record; the span starts with opening and prefix."""
+        return self.geometry.prompt(source_ids, opening=[*self.opening_ids, *prefix_ids])
 
 
 def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:

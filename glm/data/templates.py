@@ -25,6 +25,8 @@ class Template:
         return self.source.removesuffix(GENERATION_BLANK).format(answer=record.answer, context=context)
 
 
+NO_TEMPLATE = Template(source=GENERATION_BLANK, target_prefix="")  # texts that bring their own blanks
+
 TEMPLATES = {
     # PaddleNLP's GLM example, llm/glm/data.py
     "dureader_qg": Template(

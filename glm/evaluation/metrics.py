@@ -1,8 +1,8 @@
 """Scores predictions against references: BLEU-4, ROUGE-1/2/L, generated length, empty predictions."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import chain, product
-from statistics import fmean
 
 import numpy as np
 
@@ -32,34 +32,71 @@ def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, fl
         ValueError: There are no records, the numbers of predictions and references differ, or a reference is empty
             or white space only (the message names its index).
     """
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions but {len(references)} references")
-    if not references:
-        raise ValueError("no records to score")
-    for index, reference in enumerate(references):
-        if not reference.strip():
-            raise ValueError(f"references[{index}] is empty")
-
-    figures: dict[str, float] = {}
-    for name, segment in SEGMENTERS.items():
-        predicted = [" ".join(segment(text)) for text in predictions]
-        expected = [" ".join(segment(text)) for text in references]
-        figures[f"bleu-4 ({name})"] = _corpus_bleu(predicted, expected)
-        rouge = zip(*map(_rouge, predicted, expected), strict=True)  # one row a record -> one column a metric
-        for metric, column in zip(("rouge-1", "rouge-2", "rouge-l"), rouge, strict=True):
-            figures[f"{metric} ({name})"] = 100 * fmean(column)
-
-    lengths = [len(SEGMENTERS["char"](text)) for text in predictions]
-    figures["generated length"] = fmean(lengths)
-    figures["empty predictions"] = float(lengths.count(0))
-    return figures
+    scorer = Scorer()
+    scorer.add(predictions, references)
+    return scorer.result()
 
 
-def _corpus_bleu(predicted: list[str], expected: list[str]) -> float:
-    from sacrebleu.metrics import BLEU
+class Scorer:
+    """Collects what `score` needs, chunk by chunk, in memory that does not grow with the number of records."""
 
-    # force only silences the warning about text that looks tokenized, which ours is on purpose.
-    return BLEU(tokenize="none", force=True).corpus_score(predicted, [expected]).score
+    def __init__(self) -> None:
+        from sacrebleu.metrics import BLEU
+
+        # force only silences the warning about text that looks tokenized, which ours is on purpose.
+        self._bleu = BLEU(tokenize="none", force=True)
+        self._records = self._characters = self._empty = 0
+        # Lengths of predictions and references, then n-grams matched and n-grams in predictions, n = 1 to 4.
+        self._bleu_counts = {name: np.zeros(2 + 4 + 4, dtype=np.int64) for name in SEGMENTERS}
+        # Sums of ROUGE-1, ROUGE-2 and ROUGE-L; exact, so that chunks and order do not show in the last digit.
+        self._rouge_sums = {name: [Fraction(0)] * 3 for name in SEGMENTERS}
+
+    def add(self, predictions: Sequence[str], references: Sequence[str]) -> None:
+        """Takes in some more records, or none.
+
+        Raises:
+            ValueError: As `score`; the index counts from the first chunk on. None of the chunk is taken in then.
+        """
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions but {len(references)} references")
+        for index, reference in enumerate(references, start=self._records):
+            if not reference.strip():
+                raise ValueError(f"references[{index}] is empty")
+        if not references:
+            return  # sacrebleu cannot count none
+
+        for name, segment in SEGMENTERS.items():
+            predicted = [" ".join(segment(text)) for text in predictions]
+            expected = [" ".join(segment(text)) for text in references]
+            bleu = self._bleu.corpus_score(predicted, [expected])
+            self._bleu_counts[name] += [bleu.sys_len, bleu.ref_len, *bleu.counts, *bleu.totals]
+            rouge = zip(*map(_rouge, predicted, expected), strict=True)  # one row a record -> one column a metric
+            self._rouge_sums[name] = [
+                sum(map(Fraction, column), start) for column, start in zip(rouge, self._rouge_sums[name], strict=True)
+            ]
+        lengths = [len(SEGMENTERS["char"](text)) for text in predictions]
+        self._records += len(lengths)
+        self._characters += sum(lengths)
+        self._empty += lengths.count(0)
+
+    def result(self) -> dict[str, float]:
+        """The figures of all records so far, as `score` returns them. Raises ValueError if there are none."""
+        if not self._records:
+            raise ValueError("no records to score")
+        figures: dict[str, float] = {}
+        for name in SEGMENTERS:
+            figures[f"bleu-4 ({name})"] = self._corpus_bleu(name)
+            for metric, total in zip(("rouge-1", "rouge-2", "rouge-l"), self._rouge_sums[name], strict=True):
+                figures[f"{metric} ({name})"] = 100 * (float(total) / self._records)
+        figures["generated length"] = self._characters / self._records
+        figures["empty predictions"] = float(self._empty)
+        return figures
+
+    def _corpus_bleu(self, segmenter: str) -> float:
+        predicted_length, expected_length, *ngrams = self._bleu_counts[segmenter].tolist()
+        return self._bleu.compute_bleu(
+            ngrams[:4], ngrams[4:], predicted_length, expected_length, smooth_method=self._bleu.smooth_method
+        ).score
 
 
 def _rouge(predicted: str, expected: str) -> tuple[float, float, float]:

@@ -1,25 +1,37 @@
-"""Decoding rules: small callables (generated ids, scores) -> scores, built from the options in one place.
+"""Decoding rules: small callables (generated ids, scores), built from the options in one place.
 
-`generated` is [rows, t], the tokens each row has generated so far (neither source nor opening); `scores` is [rows, V],
-log-probabilities of the next token. A forbidden token gets -inf.
+`generated` is [rows, t], the tokens each row has generated so far (neither source nor opening), the last one in the
+last column; a shorter row has NO_TOKEN in front. `scores` is [rows, V], log-probabilities of the next token, changed
+in place. A forbidden token gets -inf.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import paddle
-from paddle import Tensor
 
+from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 
-LogitsProcessor = Callable[[np.ndarray, Tensor], Tensor]
-FORBIDDEN = float("-inf")
+LogitsProcessor = Callable[[np.ndarray, np.ndarray], None]
+NO_TOKEN = -1
+FORBIDDEN = -np.inf
 
 
 def build_logits_processors(
-    config: GenerationConfig, *, eop_token_id: int, banned_token_ids: Sequence[int] = ()
+    config: GenerationConfig,
+    *,
+    eop_token_id: int,
+    banned_token_ids: Sequence[int] = (),
+    allowed_outputs: Sequence[Sequence[int]] = (),
 ) -> list[LogitsProcessor]:
-    """The rules that `config` asks for, in the order in which they are applied."""
+    """The rules that `config` asks for, in the order in which they are applied.
+
+    Args:
+        allowed_outputs: if given, only these token sequences are generated.
+
+    Raises:
+        InputError: an allowed output is empty or holds `eop`.
+    """
     processors: list[LogitsProcessor] = []
     if config.repetition_penalty != 1.0:
         processors.append(RepetitionPenalty(config.repetition_penalty))
@@ -29,28 +41,21 @@ def build_logits_processors(
         processors.append(MinLength(config.min_tgt_length, eop_token_id))
     if config.no_repeat_ngram_size:
         processors.append(NoRepeatNGram(config.no_repeat_ngram_size))
+    if allowed_outputs:
+        processors.append(AllowedOutputs(allowed_outputs, eop_token_id))
     return processors
 
 
-def _write(scores: Tensor, rows: np.ndarray, tokens: np.ndarray, values: Tensor) -> Tensor:
-    """Writes `values` [n] at (rows, tokens) of `scores` [rows, V]."""
-    places = paddle.to_tensor(rows.astype(np.int64) * scores.shape[1] + tokens)
-    return paddle.scatter(scores.flatten(), places, values, overwrite=True).reshape(scores.shape)
-
-
 class RepetitionPenalty:
-    """Multiplies the log-probability of every token generated before (Keskar et al. 2019, on log-probabilities)."""
+    """Multiplies the log-probability of every token the row has generated before by `penalty`."""
 
     def __init__(self, penalty: float):
         self.penalty = penalty
 
-    def __call__(self, generated: np.ndarray, scores: Tensor) -> Tensor:
-        if not generated.size:
-            return scores
-        rows = np.repeat(np.arange(len(generated)), generated.shape[1])
-        tokens = generated.flatten()
-        places = paddle.to_tensor(rows * scores.shape[1] + tokens)
-        return _write(scores, rows, tokens, scores.flatten().gather(places) * self.penalty)
+    def __call__(self, generated: np.ndarray, scores: np.ndarray) -> None:
+        rows, columns = np.nonzero(generated != NO_TOKEN)
+        tokens = generated[rows, columns]
+        scores[rows, tokens] = scores[rows, tokens] * self.penalty  # once, however often a token occurs
 
 
 class BannedTokens:
@@ -59,10 +64,8 @@ class BannedTokens:
     def __init__(self, token_ids: Sequence[int]):
         self.token_ids = np.asarray(token_ids)
 
-    def __call__(self, generated: np.ndarray, scores: Tensor) -> Tensor:
-        rows = np.repeat(np.arange(scores.shape[0]), len(self.token_ids))
-        tokens = np.tile(self.token_ids, scores.shape[0])
-        return _write(scores, rows, tokens, paddle.full([len(rows)], FORBIDDEN, dtype=scores.dtype))
+    def __call__(self, generated: np.ndarray, scores: np.ndarray) -> None:
+        scores[:, self.token_ids] = FORBIDDEN
 
 
 class MinLength:
@@ -70,10 +73,11 @@ class MinLength:
 
     def __init__(self, length: int, eop_token_id: int):
         self.length = length
-        self.ban = BannedTokens([eop_token_id])
+        self.eop_token_id = eop_token_id
 
-    def __call__(self, generated: np.ndarray, scores: Tensor) -> Tensor:
-        return self.ban(generated, scores) if generated.shape[1] < self.length else scores
+    def __call__(self, generated: np.ndarray, scores: np.ndarray) -> None:
+        short = (generated != NO_TOKEN).sum(axis=1) < self.length
+        scores[short, self.eop_token_id] = FORBIDDEN
 
 
 class NoRepeatNGram:
@@ -82,14 +86,36 @@ class NoRepeatNGram:
     def __init__(self, size: int):
         self.size = size
 
-    def __call__(self, generated: np.ndarray, scores: Tensor) -> Tensor:
+    def __call__(self, generated: np.ndarray, scores: np.ndarray) -> None:
         length = generated.shape[1]
         if length < self.size:
-            return scores
+            return
         grams = np.lib.stride_tricks.sliding_window_view(generated, self.size, axis=1)  # [rows, grams, n]
         ending = generated[:, None, length - self.size + 1 :]  # [rows, 1, n - 1]
-        rows, places = np.nonzero((grams[:, :, :-1] == ending).all(axis=2))
-        if not rows.size:
-            return scores
-        values = paddle.full([len(rows)], FORBIDDEN, dtype=scores.dtype)
-        return _write(scores, rows, grams[rows, places, -1], values)
+        same = (grams[:, :, :-1] == ending).all(axis=2) & (grams[:, :, 0] != NO_TOKEN)
+        rows, places = np.nonzero(same)
+        scores[rows, grams[rows, places, -1]] = FORBIDDEN
+
+
+class AllowedOutputs:
+    """Forbids everything but the continuations of a closed list of outputs.
+
+    Raises:
+        InputError: an output is empty or holds `eop`.
+    """
+
+    def __init__(self, outputs: Sequence[Sequence[int]], eop_token_id: int):
+        following: dict[tuple[int, ...], set[int]] = {}  # the trie: a beginning, and the tokens after it
+        for output in outputs:
+            if not len(output) or eop_token_id in output:
+                raise InputError(f"allowed output {list(output)}: is empty, or holds eop ({eop_token_id})")
+            for end, token in enumerate((*output, eop_token_id)):
+                following.setdefault(tuple(output[:end]), set()).add(token)
+        self.following = {beginning: np.array(sorted(tokens)) for beginning, tokens in following.items()}
+
+    def __call__(self, generated: np.ndarray, scores: np.ndarray) -> None:
+        for row, tokens in enumerate(generated):
+            allowed = self.following.get(tuple(tokens[tokens != NO_TOKEN].tolist()), np.array([], dtype=np.int64))
+            kept = scores[row, allowed]
+            scores[row] = FORBIDDEN
+            scores[row, allowed] = kept

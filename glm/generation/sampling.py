@@ -1,23 +1,38 @@
 """Choosing the candidates of a step: the best ones, or ones drawn from the distribution."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
-import paddle
-from paddle import Tensor
 
 from glm.generation.config import GenerationConfig
 
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """[..., V] -> [..., V] in float32. F.log_softmax takes time quadratic in V on a CPU."""
-    logits = logits.astype("float32")
-    logits = logits - logits.max(axis=-1, keepdim=True)
-    return logits - logits.exp().sum(axis=-1, keepdim=True).log()
+RecordId = int | tuple[int, ...]
+CHUNK = 128  # places whose maximum is taken at once
 
 
-def best_candidates(totals: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best `count` of each row of `totals` [B, n]: their scores and indices, [B, count] each, best first."""
-    values, indices = paddle.topk(totals, min(count, totals.shape[1]), axis=-1)
-    return values.numpy(), indices.numpy()
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """[..., V] -> [..., V]; in place where it can be."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return logits
+
+
+def best_candidates(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best `count` of each row of `totals` [B, n]: scores and indices, [B, count] each, best first.
+
+    Of equals the first comes first. Where a row has fewer finite totals, -inf and index 0 fill up.
+    """
+    B, n = totals.shape
+    values, indices = np.full((B, count), -np.inf, dtype=totals.dtype), np.zeros((B, count), dtype=np.int64)
+    # Only chunks whose maximum is among the `count` largest maxima can hold one of the best.
+    maxima = totals.reshape(B, -1, math.gcd(n, CHUNK)).max(axis=2)
+    for row in range(B):
+        bound = np.partition(maxima[row], -count)[-count] if maxima.shape[1] > count else -np.inf
+        places = np.flatnonzero(totals[row] >= bound) if bound > -np.inf else np.flatnonzero(totals[row] > bound)
+        places = places[np.argsort(-totals[row, places], kind="stable")[:count]]
+        values[row, : len(places)], indices[row, : len(places)] = totals[row, places], places
+    return values, indices
 
 
 def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
@@ -49,38 +64,41 @@ def _normalised(scores: np.ndarray) -> np.ndarray:
     return scores - top - np.log(np.where(total > 0, total, 1.0))
 
 
-class Drawing:
-    """Draws candidates without replacement, each example from a random stream of its own.
+def random_stream(config: GenerationConfig, record_id: RecordId) -> np.random.Generator:
+    """The stream an example draws from: it depends on `generation_seed` and the record's number, not on the batch."""
+    return np.random.default_rng([config.generation_seed, *np.atleast_1d(record_id).tolist()])
 
-    An example's stream depends on (generation_seed, its record number), so its text does not depend on the batch.
-    Adding Gumbel noise to log-probabilities and taking the largest draws without replacement (Kool et al. 2019).
+
+def draw_candidates(
+    scores: np.ndarray,
+    sums: np.ndarray,
+    count: int,
+    *,
+    config: GenerationConfig,
+    streams: Sequence[np.random.Generator | None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws candidates per example from the softmax of the running sums, without replacement.
+
+    Adding Gumbel noise to log-probabilities and taking the largest does that (Kool et al. 2019).
+
+    Args:
+        scores: [B, R, V] log-probabilities of the next tokens.
+        sums: [B, R] scores of the live rows.
+        count: how many.
+        streams: [B]; None for an example that needs nothing any more.
+
+    Returns:
+        Scores and indices into R * V, [B, count] each, best first; -inf and index 0 fill up.
     """
-
-    def __init__(self, config: GenerationConfig, record_ids: np.ndarray):
-        self.config = config
-        self.streams = [np.random.default_rng([config.generation_seed, int(number)]) for number in record_ids]
-
-    def keep(self, examples: np.ndarray) -> None:
-        """Only these examples of the batch go on."""
-        self.streams = [self.streams[example] for example in examples]
-
-    def candidates(self, scores: Tensor, sums: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draws `count` candidates per example from the softmax of the running sums, then sorts them by score.
-
-        Args:
-            scores: [B, R, V] log-probabilities of the next tokens.
-            sums: [B, R] scores of the live rows.
-
-        Returns:
-            Scores and indices into R * V, [B, count] each, best first.
-        """
-        B, R, V = scores.shape
-        likely = keep_likely(
-            scores.numpy().reshape([B * R, V]), top_k=self.config.top_k, top_p=self.config.top_p
-        ).reshape([B, R, V])
-        totals = (sums[:, :, None] + likely).reshape([B, R * V])
-        noisy = totals + np.stack([stream.gumbel(size=R * V) for stream in self.streams])
-        count = min(count, R * V)
-        drawn = np.argpartition(-noisy, count - 1, axis=1)[:, :count]
-        drawn = np.take_along_axis(drawn, np.argsort(-np.take_along_axis(totals, drawn, 1), axis=1, kind="stable"), 1)
-        return np.take_along_axis(totals, drawn, axis=1), drawn
+    B, R, V = scores.shape
+    likely = keep_likely(scores.reshape([B * R, V]), top_k=config.top_k, top_p=config.top_p).reshape([B, R, V])
+    totals = (sums[:, :, None] + likely).reshape([B, R * V])
+    values, indices = np.full((B, count), -np.inf, dtype=totals.dtype), np.zeros((B, count), dtype=np.int64)
+    for example, stream in enumerate(streams):
+        if stream is None:
+            continue
+        noisy = (totals[example] + stream.gumbel(size=R * V))[None]
+        drawn = best_candidates(noisy, count)[1][0, : np.isfinite(totals[example]).sum()]
+        drawn = drawn[np.argsort(-totals[example, drawn], kind="stable")]
+        values[example, : len(drawn)], indices[example, : len(drawn)] = totals[example, drawn], drawn
+    return values, indices

@@ -3,28 +3,30 @@
 Beam search follows THUDM/GLM (tasks/seq2seq/evaluate.py). Each step takes the best 2K candidates of an example's K
 beams. A candidate that ends the text (`eop`) and ranks among the first K becomes a hypothesis; the best others are
 the next K beams. Of the hypotheses the best K are kept.
+
+Examples that are done give their places in the batch to those that wait.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import paddle
-from paddle import Tensor
 
-from glm.blank_infilling import PromptBatch
+from glm.blank_infilling import Prompt
+from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.generation.logits_processors import build_logits_processors
-from glm.generation.sampling import Drawing, best_candidates, log_softmax
+from glm.generation.logits_processors import NO_TOKEN, LogitsProcessor, build_logits_processors
+from glm.generation.sampling import RecordId, best_candidates, draw_candidates, log_softmax, random_stream
 
-# Examples that are done leave the batch once no more than this share of it is unfinished: leaving copies the cache of
-# those that stay, staying costs their rows in every step.
+# Examples that are done leave the batch, or give their places away, once no more than this share of it is unfinished:
+# leaving copies the cache of those that stay, staying costs their rows in every step.
 MOST_UNFINISHED = 0.75
 
 
 class Cache(Protocol):
-    """What a model keeps between steps."""
+    """What a model keeps of a batch between steps."""
 
     def reorder(self, beam_idx: np.ndarray) -> None:
         """Row k of the next step continues row `beam_idx[:, k]` ([B, K]) of the last one."""
@@ -32,175 +34,297 @@ class Cache(Protocol):
     def keep(self, examples: np.ndarray) -> None:
         """Only these examples of the batch go on."""
 
+    def replace(self, places: np.ndarray, other: "Cache") -> None:
+        """The examples of `other`, fresh from prefill and with no longer prompts, take these places."""
+
 
 class Decodable(Protocol):
     """A model that can be decoded."""
 
-    def prefill(
-        self,
-        source_ids: np.ndarray,
-        source_position_ids: np.ndarray,
-        source_lengths: np.ndarray,
-        opening_ids: np.ndarray,
-        opening_position_ids: np.ndarray,
-    ) -> tuple[Tensor, Cache]:
-        """Reads sources [B, S] and openings [B, P]: logits [B, V] of the first generated token, and the cache."""
+    def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, Cache]:
+        """Reads prompts: logits [B, V] of the first generated token, and the cache."""
 
-    def step(self, tokens: np.ndarray, position_ids: np.ndarray, cache: Cache) -> Tensor:
-        """Reads one token per row, [B, R] with positions [B, 2, R]: logits [B, R, V] of the next."""
+    def step(self, tokens: np.ndarray, position_ids: np.ndarray, cache: Cache) -> np.ndarray:
+        """Reads one token per row, [B, R] with positions [B, 2, R]: logits [B, R, V] of the next.
+
+        Like those of `prefill` they are the caller's to write over.
+        """
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A generated text: `tokens` without opening and `eop`, `score` = sum of log-probabilities / n**length_penalty."""
+    """A generated text.
+
+    Args:
+        tokens: without what was given (the opening), and without `eop`.
+        score: sum of log-probabilities / n ** length_penalty.
+        token_scores: the log-probability of each token, and of `eop` if the text ended with it.
+    """
 
     tokens: tuple[int, ...]
     score: float
+    token_scores: tuple[float, ...]
 
 
 class ExampleSearch:
-    """The hypotheses of one example (its `place` in the batch), and whether it is done."""
+    """The hypotheses of one example, and whether it is done.
 
-    def __init__(self, config: GenerationConfig, max_length: int, *, place: int = 0):
-        self.place = place
+    Args:
+        number: its place among all prompts.
+        max_length: most tokens generated, `eop` among them.
+        stream: what its candidates are drawn from, if they are.
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig,
+        *,
+        number: int,
+        max_length: int,
+        stream: np.random.Generator | None = None,
+    ):
+        self.prompt = prompt
         self.config = config
+        self.number = number
         self.max_length = max_length
+        self.stream = stream
+        self.length = 0  # tokens of its live beams
         self.hypotheses: list[Hypothesis] = []
         self.done = False
 
-    def add(self, tokens: Sequence[int], total: float) -> None:
+    def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
         """Keeps a text if it is among the best K; `total` is its sum of log-probabilities."""
-        score = total / max(len(tokens), 1) ** self.config.length_penalty
-        self.hypotheses.append(Hypothesis(tuple(int(token) for token in tokens), float(score)))
+        score = float(total) / max(len(tokens), 1) ** self.config.length_penalty
+        self.hypotheses.append(Hypothesis(tuple(tokens.tolist()), score, tuple(token_scores.tolist())))
         self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: of equals the earlier stays
         del self.hypotheses[self.config.num_beams :]
 
-    def check_done(self, best_live: float, length: int) -> None:
-        """Decides after a step if live beams (of `length` tokens, the best summing to `best_live`) can still win."""
+    def check_done(self, best_live: float) -> None:
+        """Decides after a step if live beams (the best summing to `best_live`) can still win."""
         if not np.isfinite(best_live):
             self.done = True
         elif len(self.hypotheses) == self.config.num_beams:
             if self.config.early_stopping == "true" or self.config.num_beams == 1:
                 self.done = True
                 return
+            length = self.length
             if self.config.early_stopping == "never" and self.config.length_penalty > 0:
                 length = self.max_length  # sums are negative: the longest text divides best
             self.done = self.hypotheses[-1].score >= best_live / length**self.config.length_penalty
 
 
-def generate(
-    model: Decodable,
-    prompts: PromptBatch,
-    config: GenerationConfig,
-    *,
-    eop_token_id: int,
-    banned_token_ids: Sequence[int] = (),
-    record_ids: Sequence[int] | None = None,
-) -> list[list[Hypothesis]]:
-    """Generates the span of one blank for each example of a batch.
+class Batch:
+    """The examples that are decoded together: searches, cache and live beams, place for place.
+
+    `tokens` [B, R, t] are what the beams have generated, the last one in the last column; a shorter text has NO_TOKEN
+    in front. `token_scores` [B, R, t] are their log-probabilities and `sums` [B, R] the sums of these, best first;
+    -inf where there is no beam.
+    """
+
+    def __init__(self, searches: list[ExampleSearch], cache: Cache):
+        self.searches = searches
+        self.cache = cache
+        self.tokens = np.zeros((len(searches), 1, 0), dtype=np.int64)
+        self.token_scores = np.zeros((len(searches), 1, 0), dtype=np.float32)
+        self.sums = np.zeros((len(searches), 1), dtype=np.float32)
+
+    def text(self, example: int, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of a beam and their scores."""
+        written = self.tokens[example, row] != NO_TOKEN
+        return self.tokens[example, row, written], self.token_scores[example, row, written]
+
+    def extend(self, beam_idx: np.ndarray, tokens: np.ndarray, scores: np.ndarray, sums: np.ndarray) -> None:
+        """Lets beam k be beam `beam_idx[:, k]` and one token more; all [B, K]."""
+        places = beam_idx[:, :, None]
+        self.tokens = np.concatenate([np.take_along_axis(self.tokens, places, 1), tokens[:, :, None]], axis=2)
+        self.token_scores = np.concatenate(
+            [np.take_along_axis(self.token_scores, places, 1), scores[:, :, None]], axis=2
+        )
+        self.sums = sums
+        self.cache.reorder(beam_idx)
+
+    def keep(self, examples: np.ndarray) -> None:
+        """Lets only these examples go on."""
+        self.searches = [self.searches[example] for example in examples]
+        self.tokens, self.token_scores = self.tokens[examples], self.token_scores[examples]
+        self.sums = self.sums[examples]
+        self.cache.keep(examples)
+
+    def replace(self, places: np.ndarray, other: "Batch") -> None:
+        """Gives these places to the examples of `other`, which have one token."""
+        for place, search in zip(places, other.searches, strict=True):
+            self.searches[place] = search
+        self.tokens[places], self.token_scores[places] = NO_TOKEN, 0.0
+        self.tokens[places, :, -1:], self.token_scores[places, :, -1:] = other.tokens, other.token_scores
+        self.sums[places] = other.sums
+        self.cache.replace(places, other.cache)
+        longest = max(search.length for search in self.searches)
+        self.tokens, self.token_scores = self.tokens[:, :, -longest:], self.token_scores[:, :, -longest:]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Opens batches and moves them on, token by token.
 
     Args:
         model: in evaluation mode, or its dropout blurs the result.
-        prompts: sources, the blank to fill and the opening of its span.
-        config: the options. At most `tgt_length` tokens are made, the opening (after `sop`) and `eop` among them.
+        config: the options.
+        processors: the rules, in their order.
         eop_token_id: ends a span.
-        banned_token_ids: never generated.
-        record_ids: [B], numbers that choose each example's random stream when candidates are drawn; its place in the
-            batch if not given.
+    """
 
-    Returns:
-        For each example at most `num_return_sequences` hypotheses, best first.
+    model: Decodable
+    config: GenerationConfig
+    processors: Sequence[LogitsProcessor]
+    eop_token_id: int
+
+    def open(self, searches: list[ExampleSearch]) -> Batch:
+        """Reads the prompts of examples and chooses their first tokens."""
+        logits, cache = self.model.prefill([search.prompt for search in searches])
+        batch = Batch(searches, cache)
+        self._advance(batch, logits[:, None])  # [B, V] -> [B, 1, V]
+        return batch
+
+    def step(self, batch: Batch) -> list[ExampleSearch]:
+        """Gives every beam one token more; returns the examples that are done now."""
+        unfinished = [search for search in batch.searches if not search.done]
+        position_ids = np.stack([search.prompt.step_position_ids(search.length - 1) for search in batch.searches])
+        position_ids = np.repeat(position_ids, self.config.num_beams, axis=2)  # [B, 2, 1] -> [B, 2, K]
+        self._advance(batch, self.model.step(batch.tokens[:, :, -1], position_ids, batch.cache))
+        return [search for search in unfinished if search.done]
+
+    def _advance(self, batch: Batch, logits: np.ndarray) -> None:
+        """Sorts each example's candidates into hypotheses and the next live beams, given logits [B, R, V]."""
+        K, V = self.config.num_beams, logits.shape[2]
+        scores = self._scores(batch, logits)  # [B, R, V]
+        totals, picks = self._candidates(batch, scores)
+        beam_idx = np.zeros((len(batch.searches), K), dtype=np.int64)
+        tokens = np.full(beam_idx.shape, self.eop_token_id)
+        token_scores = np.zeros(beam_idx.shape, dtype=np.float32)
+        sums = np.full(beam_idx.shape, -np.inf, dtype=np.float32)
+        for example, search in enumerate(batch.searches):
+            if search.done:
+                continue
+            live = 0
+            for rank, (total, pick) in enumerate(zip(totals[example], picks[example], strict=True)):
+                if total == -np.inf or live == K:
+                    break
+                row, token = divmod(int(pick), V)
+                token_score = total - batch.sums[example, row]  # of what was drawn from, where candidates are drawn
+                if token != self.eop_token_id:
+                    beam_idx[example, live], tokens[example, live] = row, token
+                    token_scores[example, live], sums[example, live] = token_score, total
+                    live += 1
+                elif rank < K:
+                    text, text_scores = batch.text(example, row)
+                    search.add(text, np.append(text_scores, token_score), total)
+            search.length += 1
+            search.check_done(sums[example, 0])
+        batch.extend(beam_idx, tokens, token_scores, sums)
+        for example, search in enumerate(batch.searches):
+            if not search.done and search.length == search.max_length:
+                search.done = True
+                for row in np.flatnonzero(np.isfinite(sums[example])):
+                    search.add(*batch.text(example, row), sums[example, row])
+
+    def _scores(self, batch: Batch, logits: np.ndarray) -> np.ndarray:
+        """Log-probabilities of the next tokens after the rules, [B, R, V]."""
+        B, R, V = logits.shape
+        if self.config.temperature != 1.0:
+            logits = logits / self.config.temperature
+        scores = log_softmax(logits).reshape([B * R, V])
+        if np.isnan(scores[:, 0]).any():
+            raise InputError(
+                "the model's output is not a number: its weights are damaged, or too large for their type"
+            )
+        for process in self.processors:
+            process(batch.tokens.reshape([B * R, batch.tokens.shape[2]]), scores)
+        return scores.reshape([B, R, V])
+
+    def _candidates(self, batch: Batch, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each example's candidates, best first: their totals, and indices into R * V."""
+        K = self.config.num_beams
+        if self.config.select_topk:
+            totals = scores + batch.sums[:, :, None]
+            return best_candidates(totals.reshape([len(totals), -1]), 2 * K)
+        streams = [None if search.done else search.stream for search in batch.searches]
+        return draw_candidates(scores, batch.sums, 2 * K if K > 1 else 1, config=self.config, streams=streams)
+
+
+def generate(
+    model: Decodable,
+    prompts: Sequence[Prompt],
+    config: GenerationConfig,
+    *,
+    eop_token_id: int,
+    batch_size: int = 16,
+    banned_token_ids: Sequence[int] = (),
+    allowed_outputs: Sequence[Sequence[int]] = (),
+    record_ids: Sequence[RecordId] | None = None,
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """Generates the span of one blank for each prompt.
+
+    Args:
+        model: in evaluation mode, or its dropout blurs the result.
+        prompts: decoded longest first, so that those of like length meet in the batch.
+        config: the options. At most `tgt_length` tokens are made, what is given of the span and `eop` among them.
+        eop_token_id: ends a span.
+        batch_size: how many are decoded together.
+        banned_token_ids: never generated.
+        allowed_outputs: if there are any, nothing but these token sequences is generated.
+        record_ids: numbers, or tuples of them, that choose each example's random stream when candidates are drawn; its
+            place among the prompts if not given.
+
+    Yields:
+        (place among the prompts, at most `num_return_sequences` hypotheses, best first), in the order of finishing.
 
     Raises:
-        ValueError: `tgt_length` leaves no room for `min_tgt_length` tokens and `eop` after the opening.
+        ValueError: `tgt_length` leaves no room for `min_tgt_length` tokens, or an allowed output, and `eop` after what
+            is given.
+        InputError: an allowed output is empty or holds `eop`; the model's output is not a number.
     """
-    B, opening = len(prompts.source_ids), len(prompts.opening_ids)
-    K = config.num_beams
-    max_length = config.tgt_length - (opening - 1)
-    if max_length <= config.min_tgt_length:
-        raise ValueError(
-            f"tgt_length {config.tgt_length}: no room for min_tgt_length {config.min_tgt_length} tokens after the "
-            f"opening's {opening - 1}"
-        )
-    processors = build_logits_processors(config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids)
-    drawing = None if config.select_topk else Drawing(config, np.arange(B) if record_ids is None else record_ids)
-    searches = [ExampleSearch(config, max_length, place=place) for place in range(B)]
-
-    live = searches  # those still in the batch; all arrays below follow it
-    tokens = np.zeros((B, 1, 0), dtype=np.int64)  # [B, R, t] generated so far by each live row
-    sums = np.zeros((B, 1), dtype=np.float32)  # [B, R]
-    logits, cache = model.prefill(
-        prompts.source_ids,
-        prompts.source_position_ids,
-        prompts.source_lengths,
-        np.broadcast_to(prompts.opening_ids, (B, opening)),
-        prompts.span_position_ids(0, opening),
+    processors = build_logits_processors(
+        config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
     )
-    logits = logits.unsqueeze(1)  # [B, V] -> [B, 1, V]
-    for length in range(1, max_length + 1):
-        B, R, V = logits.shape
-        scores = log_softmax(logits / config.temperature).reshape([B * R, V])
-        for process in processors:
-            scores = process(tokens.reshape(B * R, length - 1), scores)
-        scores = scores.reshape([B, R, V])
-        if drawing:
-            totals, picks = drawing.candidates(scores, sums, 2 * K if K > 1 else 1)
+    decoder = Decoder(model, config, processors, eop_token_id)
+    longest = max(map(len, allowed_outputs), default=0)
+    record_ids = range(len(prompts)) if record_ids is None else record_ids
+    waiting = deque(_searches(prompts, config, record_ids, fewest=max(config.min_tgt_length, longest)))
+    batch = None
+
+    def open_next(places: int) -> tuple[Batch, list[ExampleSearch]]:
+        opened = decoder.open([waiting.popleft() for _ in range(min(places, len(waiting)))])
+        return opened, [search for search in opened.searches if search.done]
+
+    while waiting or batch:
+        if batch is None:
+            batch, done = open_next(batch_size)
         else:
-            totals, picks = best_candidates((scores + paddle.to_tensor(sums).unsqueeze(-1)).reshape([B, R * V]), 2 * K)
-
-        beam_idx, next_tokens, sums = _advance(live, tokens, totals, picks, V=V, eop_token_id=eop_token_id)
-        tokens = np.concatenate([np.take_along_axis(tokens, beam_idx[:, :, None], 1), next_tokens[:, :, None]], axis=2)
-        for example, search in enumerate(live):
-            search.check_done(sums[example, 0], length)
-        unfinished = np.array([example for example, search in enumerate(live) if not search.done], dtype=np.int64)
-        if not unfinished.size or length == max_length:
-            break
-        cache.reorder(beam_idx)
-        if len(unfinished) <= MOST_UNFINISHED * len(live):
-            live = [live[example] for example in unfinished]
-            tokens, sums, next_tokens = tokens[unfinished], sums[unfinished], next_tokens[unfinished]
-            cache.keep(unfinished)
-            if drawing:
-                drawing.keep(unfinished)
-        position_ids = prompts.span_position_ids(opening + length - 1, 1)[[search.place for search in live]]
-        logits = model.step(next_tokens, np.repeat(position_ids, K, axis=2), cache)  # [B, 2, 1] -> [B, 2, K]
-
-    for example, search in enumerate(live):
-        if not search.done:
-            for row in np.flatnonzero(np.isfinite(sums[example])):
-                search.add(tokens[example, row], sums[example, row])
-    return [search.hypotheses[: config.num_return_sequences] for search in searches]
+            done = decoder.step(batch)
+        unfinished = np.array([not search.done for search in batch.searches])
+        if not unfinished.any():
+            batch = None
+        elif unfinished.mean() <= MOST_UNFINISHED and waiting:
+            opened, done_at_once = open_next(int((~unfinished).sum()))
+            batch.replace(np.flatnonzero(~unfinished)[: len(opened.searches)], opened)
+            done += done_at_once
+        elif unfinished.mean() <= MOST_UNFINISHED:
+            batch.keep(np.flatnonzero(unfinished))
+        for search in done:
+            yield search.number, search.hypotheses[: config.num_return_sequences]
 
 
-def _advance(
-    searches: list[ExampleSearch],
-    tokens: np.ndarray,
-    totals: np.ndarray,
-    picks: np.ndarray,
-    *,
-    V: int,
-    eop_token_id: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorts each example's candidates ([B, <= 2K], best first) into hypotheses and the next live beams.
-
-    Returns:
-        beam_idx, next tokens and sums of the live beams, [B, K] each, best first; an empty place has the sum -inf.
-    """
-    B, K = len(searches), searches[0].config.num_beams
-    beam_idx = np.zeros((B, K), dtype=np.int64)
-    next_tokens = np.full((B, K), eop_token_id, dtype=np.int64)
-    sums = np.full((B, K), -np.inf, dtype=np.float32)
-    for example, search in enumerate(searches):
-        if search.done:
-            continue
-        live = 0
-        for rank, (total, pick) in enumerate(zip(totals[example], picks[example], strict=True)):
-            if not np.isfinite(total) or live == K:
-                break
-            row, token = divmod(int(pick), V)
-            if token != eop_token_id:
-                beam_idx[example, live], next_tokens[example, live], sums[example, live] = row, token, total
-                live += 1
-            elif rank < K:
-                search.add(tokens[example, row], float(total))
-    return beam_idx, next_tokens, sums
+def _searches(
+    prompts: Sequence[Prompt], config: GenerationConfig, record_ids: Sequence[RecordId], *, fewest: int
+) -> Iterator[ExampleSearch]:
+    """The searches of all prompts, the longest prompt first."""
+    for number in sorted(range(len(prompts)), key=lambda number: -len(prompts[number])):
+        max_length = config.tgt_length - prompts[number].given
+        if max_length <= fewest:
+            raise ValueError(
+                f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
+                f"output) and eop after the {prompts[number].given} that are given"
+            )
+        stream = None if config.select_topk else random_stream(config, record_ids[number])
+        yield ExampleSearch(prompts[number], config, number=number, max_length=max_length, stream=stream)

@@ -24,7 +24,7 @@ from glm.data.records import Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.modeling import GLMForConditionalGeneration
-from glm.prediction import predict, score_predictions, write_predictions
+from glm.prediction import Writer, predict, score_predictions, write_predictions
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 
@@ -96,6 +96,11 @@ class GLMTrainer(Trainer):
 
     def print_config(self, args=None, key=""):
         """PaddleNLP prints some 200 lines here; the settings of the run are in finetune_config.json."""
+
+    @property
+    def writer(self) -> Writer:
+        """Generates with the present weights."""
+        return Writer(self.model, self.encoder, self.generation, self.args.per_device_eval_batch_size)
 
     # -- objective
 
@@ -215,11 +220,8 @@ class GLMTrainer(Trainer):
         with self.autocast_smart_context_manager():
             loss = self._dev_loss()
             predictions = predict(
-                self.model,
-                self.encoder,
+                self.writer,
                 self.dev_records,
-                self.generation,
-                batch_size=self.args.per_device_eval_batch_size,
                 description="evaluating",
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )

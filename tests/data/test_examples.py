@@ -67,11 +67,14 @@ def test_ids_of_a_worked_example():
     assert example.target_ids.tolist() == [6, 81, 58, 119, 63]  # sop Q : w ?
     assert example.labels.tolist() == [81, 58, 119, 63, 7]  # Q : w ? eop
     assert example.target_position_ids.tolist() == [[7, 7, 7, 7, 7], [1, 2, 3, 4, 5]]
-    prompts = encoder.prompts([encoder.source_ids(record), [1, 65, 9, 0]])
-    assert prompts.source_ids.tolist() == [[1, 65, 121, 67, 120, 121, 122, 9, 0], [1, 65, 9, 0, 0, 0, 0, 0, 0]]
-    assert prompts.source_lengths.tolist() == [9, 4]
-    assert prompts.places.tolist() == [7, 2]
-    assert prompts.opening_ids.tolist() == [6, 81, 58]
+    prompt = encoder.prompt(encoder.source_ids(record))
+    assert prompt.source_ids.tolist() == [1, 65, 121, 67, 120, 121, 122, 9, 0]
+    assert prompt.opening_ids.tolist() == [6, 81, 58] and prompt.given == 2
+    assert prompt.opening_position_ids.tolist() == [[7, 7, 7], [1, 2, 3]] and prompt.place == 7
+    prompt = encoder.prompt([1, 65, 9, 0], [119, 63])  # with a prefix: w ?
+    assert prompt.source_ids.tolist() == [1, 65, 9, 0]
+    assert prompt.opening_ids.tolist() == [6, 81, 58, 119, 63] and prompt.given == 4
+    assert prompt.opening_position_ids.tolist() == [[2] * 5, [1, 2, 3, 4, 5]]
 
 
 def test_opening_and_question_are_encoded_apart(make, tokenizer):
@@ -174,7 +177,7 @@ def test_block_position(make):
 
 
 @pytest.mark.parametrize("block_position", [True, False])
-def test_prompts_equal_the_training_example(make, tokenizer, block_position):
+def test_prompt_equals_the_training_example(make, tokenizer, block_position):
     encoder = make(src_length=34, block_position=block_position)
     records = [
         record_of(),
@@ -182,25 +185,23 @@ def test_prompts_equal_the_training_example(make, tokenizer, block_position):
         record_of(context="铁", answer="铁", question="什么？"),
     ]
     examples = [encoder.example(record) for record in records]
-    prompts = encoder.prompts([encoder.source_ids(record) for record in records])
-    width = max(len(example.source_ids) for example in examples)
-    assert prompts.source_ids.shape == (3, width) and prompts.source_position_ids.shape == (3, 2, width)
-    span_positions = prompts.span_position_ids(0, 60)
-    for row, example in enumerate(examples):
-        length, blank = len(example.source_ids), example.source_ids.tolist().index(GMASK)
-        assert prompts.source_lengths[row] == length
-        assert prompts.source_ids[row].tolist() == example.source_ids.tolist() + [EOS] * (width - length)
-        assert prompts.places[row] == blank
-        assert prompts.source_position_ids[row].tolist() == [list(range(width)), [0] * width]
-        opening = len(prompts.opening_ids)
-        assert prompts.opening_ids.tolist() == example.target_ids[:opening].tolist()
-        assert example.target_ids[opening:].tolist() == tokenizer.encode_text(records[row].question)
-        target = len(example.target_ids)
-        assert span_positions[row, :, :target].tolist() == example.target_position_ids.tolist()
-        assert (
-            prompts.span_position_ids(opening, 1)[row, :, 0].tolist()
-            == example.target_position_ids[:, opening].tolist()
-        )
+    for record, example in zip(records, examples, strict=True):
+        prompt = encoder.prompt(encoder.source_ids(record))
+        S, opening = len(example.source_ids), len(prompt.opening_ids)
+        assert prompt.source_ids.tolist() == example.source_ids.tolist()
+        assert prompt.place == example.source_ids.tolist().index(GMASK)
+        assert prompt.position_ids[:, :S].tolist() == [list(range(S)), [0] * S]
+        assert prompt.opening_ids.tolist() == example.target_ids[:opening].tolist()
+        assert prompt.opening_position_ids.tolist() == example.target_position_ids[:, :opening].tolist()
+        question = tokenizer.encode_text(record.question)
+        assert example.target_ids[opening:].tolist() == question and question
+        for number in range(len(question)):
+            got = prompt.step_position_ids(number)[:, 0].tolist()
+            assert got == example.target_position_ids[:, opening + number].tolist()
+        prefixed = encoder.prompt(encoder.source_ids(record), question)  # all of the text is given
+        assert prefixed.opening_ids.tolist() == example.target_ids.tolist()
+        assert prefixed.opening_position_ids.tolist() == example.target_position_ids.tolist()
+        assert prefixed.given == opening - 1 + len(question)
 
 
 # -- text that looks like a command
@@ -217,7 +218,7 @@ def test_text_cannot_inject_a_command(make, tokenizer, command):
     assert [token for token in ids if token in MASKS] == [GMASK] and ids.index(GMASK) == len(ids) - 2
     assert [token for token in example.target_ids.tolist() if token >= N] == [SOP]
     assert [token for token in example.labels.tolist() if token >= N] == [EOP]
-    assert encoder.prompts([ids]).places.tolist() == [len(ids) - 2]
+    assert encoder.prompt(ids).place == len(ids) - 2
     assert command in tokenizer.decode_ids(ids)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from glm.data.published import fetch_records
-from glm.data.records import Record, parse_records, read_records
+from glm.data.records import BadRecord, Record, parse_records, read_records, stream_records
 from glm.errors import InputError, UsageError
 
 GOOD = {"context": "白鹿湖在松江。", "answer": "松江", "question": "白鹿湖在哪里？"}
@@ -227,6 +227,74 @@ def test_question_that_is_there_is_kept_and_checked(write):
 def test_answer_is_needed_for_prediction_too(write):
     with pytest.raises(InputError, match="line 1: no field answer or title"):
         read_records(write(line_of(answer=...)), need_question=False)
+
+
+# -- one at a time, bad ones too
+
+BAD_LINES = [
+    # line, id where it can be read, message
+    (
+        '{"id": "q2", "context"',
+        ...,
+        "not JSON (Expecting ':' delimiter, column 23); one JSON object per line is expected",
+    ),
+    (b'{"id": "q2", "context": "\xff"}', ..., "not UTF-8 (byte 26); convert the file to UTF-8"),
+    ('["id", "q2"]', ..., "list where a JSON object is expected"),
+    (line_of(id=None, answer=""), ..., "field answer: empty"),
+    (line_of(id="q2", answer=""), "q2", "field answer: empty"),
+    (line_of(id=0, context="甲[MASK]"), 0, "field context: holds the command token [MASK]; take it out of the text"),
+    (line_of(id="q2", question=7), "q2", "field question: int where text is expected"),
+    (line_of(id=1.5), ..., "field id: float where text or a whole number is expected"),
+    (line_of(id=[], answer=""), ..., "field id: list where text or a whole number is expected"),
+    (line_of(id=False), ..., "field id: bool where text or a whole number is expected"),
+]
+
+
+@pytest.mark.parametrize(("line", "identity", "message"), BAD_LINES)
+def test_bad_line_of_a_stream_is_an_item(line, identity, message):
+    line = line if isinstance(line, bytes) else line.encode()
+    lines = [line_of().encode(), b" \n", line + b"\r\n", line_of(id="good").encode()]
+    first, bad, last = stream_records(lines, name="f.json")
+    assert isinstance(first, Record) and isinstance(last, Record) and (first.id, last.id) == (1, "good")
+    separator = ", " if message.startswith("field") else ": "
+    assert bad == BadRecord(
+        3 if identity is ... else identity, "f.json, line 3", f"f.json, line 3{separator}{message}"
+    )
+
+
+@pytest.mark.parametrize(("line", "identity", "message"), BAD_LINES)
+def test_error_of_a_list_is_the_first_of_the_stream(line, identity, message):
+    lines = [line_of().encode(), line if isinstance(line, bytes) else line.encode(), b"worse"]
+    _, bad, _ = stream_records(lines, name="f.json")
+    with pytest.raises(InputError) as caught:
+        parse_records(lines, name="f.json")
+    assert str(caught.value) == bad.error
+
+
+def test_stream_is_read_one_line_at_a_time():
+    lines = iter([line_of().encode(), b"bad"] * 5)
+    records = stream_records(lines, name="f.json")
+    assert [next(records).id for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert len(list(lines)) == 4
+
+
+def test_stream_of_an_open_file(write):
+    with open(write(b"\xef\xbb\xbf" + f"{line_of()}\r\n\n{line_of(answer='白鹿湖')}".encode()), "rb") as file:
+        assert [(record.id, record.answer) for record in stream_records(file, name="f")] == [
+            (1, "松江"),
+            (3, "白鹿湖"),
+        ]
+
+
+def test_stream_without_a_line():
+    assert list(stream_records([b"\n", b"  "], name="f.json")) == []
+
+
+def test_stream_without_questions():
+    lines = [line_of(question=...).encode(), line_of(question="[MASK]").encode()]
+    record, bad = stream_records(lines, name="f.json", need_question=False)
+    assert record.question is None and isinstance(bad, BadRecord)
+    assert all(isinstance(record, BadRecord) for record in stream_records(lines, name="f.json"))
 
 
 # -- published data sets

@@ -1,16 +1,18 @@
 """Metrics against values worked by hand, against the libraries called directly and against published scores."""
 
+import gc
 import json
 import math
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from rouge import Rouge
 from sacrebleu.metrics import BLEU
 
-from glm.evaluation.metrics import score
+from glm.evaluation.metrics import Scorer, score
 from glm.evaluation.segmentation import SEGMENTERS
 
 # Texts that trip scorers, each in the place of a prediction and of a reference.
@@ -279,6 +281,91 @@ def test_every_percentage_is_between_0_and_100():
         for name, value in score([prediction], [reference]).items():
             if name.startswith(("bleu", "rouge")):
                 assert 0 <= value <= 100 + 1e-9, (name, prediction, reference)  # exp(log(100)) may be above by an ulp
+
+
+# -- in chunks
+
+
+def chunks_of(length: int, generator: random.Random) -> list[slice]:
+    """Places of consecutive chunks, empty ones too."""
+    cuts = sorted(generator.choices(range(length + 1), k=6))
+    return [slice(start, end) for start, end in zip([0, *cuts], [*cuts, length], strict=True)]
+
+
+def test_chunks_give_the_figures_of_the_whole():
+    """To the last digit, wherever the cuts are."""
+    generator = random.Random(6)
+    for _ in range(20):
+        references = [random_text(generator) for _ in range(25)] + TRICKY
+        predictions = [random_text(generator)[generator.randrange(2) :] for _ in range(25)] + TRICKY[::-1]
+        predictions[generator.randrange(30)] = ""
+        scorer = Scorer()
+        for chunk in chunks_of(len(references), generator):
+            scorer.add(predictions[chunk], references[chunk])
+        assert scorer.result() == score(predictions, references)
+
+
+@pytest.mark.parametrize("segmenter", SEGMENTERS)
+def test_chunks_give_the_figures_of_the_libraries(segmenter):
+    generator = random.Random(7)
+    references = [random_text(generator) for _ in range(40)]
+    predictions = [random_text(generator) for _ in range(40)]
+    scorer = Scorer()
+    for start in range(0, 40, 8):
+        scorer.add(predictions[start : start + 8], references[start : start + 8])
+    figures = scorer.result()
+    segmented = [[" ".join(SEGMENTERS[segmenter](text)) for text in texts] for texts in (predictions, references)]
+    assert figures[f"bleu-4 ({segmenter})"] == BLEU(tokenize="none").corpus_score(segmented[0], [segmented[1]]).score
+    rows = [rouge_directly(*pair, segmenter=segmenter) for pair in zip(predictions, references, strict=True)]
+    means = [math.fsum(column) / 40 for column in zip(*rows, strict=True)]
+    assert rouge_of(figures, segmenter=segmenter) == pytest.approx(means, rel=1e-14)
+
+
+def test_result_may_be_asked_for_on_the_way():
+    scorer = Scorer()
+    scorer.add(["天地玄黄"], ["天地玄黄"])
+    assert scorer.result() == scorer.result() == score(["天地玄黄"], ["天地玄黄"])
+    scorer.add([""], ["甲乙丙丁"])
+    assert scorer.result() == score(["天地玄黄", ""], ["天地玄黄", "甲乙丙丁"])
+
+
+def test_chunk_in_error_is_not_taken_in():
+    scorer = Scorer()
+    scorer.add(["甲乙丙丁戊"], ["甲乙丙丁戊"])
+    with pytest.raises(ValueError, match=r"references\[2\] is empty"):  # counted from the first chunk on
+        scorer.add(["甲", "乙"], ["甲", " "])
+    with pytest.raises(ValueError, match="1 predictions but 2 references"):
+        scorer.add(["甲"], ["甲", "乙"])
+    assert scorer.result() == score(["甲乙丙丁戊"], ["甲乙丙丁戊"])
+
+
+def test_no_chunk_and_empty_chunks_are_no_records():
+    scorer = Scorer()
+    scorer.add([], [])
+    with pytest.raises(ValueError, match="no records"):
+        scorer.result()
+
+
+def test_memory_does_not_grow_with_the_records():
+    scorer = Scorer()
+
+    def add(count: int) -> int:
+        """Bytes more in use than before."""
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(count):
+            texts = [random_text(generator) for _ in range(10)]
+            scorer.add(texts, texts[::-1])
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+
+    generator = random.Random(8)
+    tracemalloc.start()
+    try:
+        add(5)
+        assert add(30) < 10_000  # 300 records; a float for each ROUGE figure would be four times that
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""This toolkit's decoder."""
+
+from typing import Any
+
+import numpy as np
+from settings import settle
+from work import EOP, GMASK, SOP, VOCABULARY, Clock, Work, run
+
+from glm.arguments import DataArguments
+from glm.blank_infilling import BlankInfilling
+from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.compiled import prepare_decoding
+from glm.configuration import GLMConfig
+from glm.data.records import read_records
+from glm.generation.config import GenerationConfig
+from glm.generation.search import generate
+from glm.modeling import GLMForConditionalGeneration
+from glm.prediction import Writer, build_encoder, predict
+
+
+def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:
+    """Random weights of the shape, or a checkpoint's."""
+    settle(work)
+    size = work.size
+    if work.checkpoint is not None:
+        model = load_model(work.checkpoint, load_config(work.checkpoint, load_tokenizer(work.tokenizer)))
+    else:
+        model = GLMForConditionalGeneration(
+            GLMConfig(
+                num_layers=size.layers,
+                hidden_size=size.hidden,
+                num_attention_heads=size.heads,
+                vocab_size=VOCABULARY,
+                max_sequence_length=work.positions,
+            )
+        )
+    prepare_decoding(model, work.decode_dtype, "cpu")
+    model.prefill, model.step = clock.marking(model.prefill), clock.marking(model.step)
+    return model
+
+
+def options(work: Work) -> GenerationConfig:
+    """How `work` is decoded."""
+    return GenerationConfig(
+        tgt_length=work.tokens,
+        num_beams=work.beams,
+        length_penalty=work.length_penalty,
+        no_repeat_ngram_size=work.no_repeat_ngram_size,
+    )
+
+
+def decode(model: Any, sources: np.ndarray, config: GenerationConfig) -> list[list[int]]:
+    """Generates `tgt_length` tokens for each of the sources [B, S]."""
+    geometry = BlankInfilling((GMASK,), SOP, EOP)
+    prompts = [geometry.prompt(source) for source in sources]
+    found = dict(generate(model, prompts, config, eop_token_id=EOP, banned_token_ids=[EOP]))
+    return [list(found[place][0].tokens) for place in range(len(prompts))]
+
+
+def decode_records(model: Any, work: Work, config: GenerationConfig) -> list[list[int]]:
+    """Generates for the first records of a file, as `predict.py` does.
+
+    Returns:
+        The characters of the best texts, in the order of the records.
+    """
+    encoder = build_encoder(load_tokenizer(work.tokenizer), DataArguments(src_length=work.source), config)
+    records = read_records(work.data)[: work.records]
+    predictions = predict(Writer(model, encoder, config, work.batch), records, progress=False)
+    return [[ord(character) for character in prediction.best] for prediction in predictions]
+
+
+def decode_work(model: GLMForConditionalGeneration, work: Work) -> list[list[int]]:
+    """Records if there is a file of them, random sources otherwise."""
+    if work.data is None:
+        return decode(model, work.sources(), options(work))
+    return decode_records(model, work, options(work))
+
+
+if __name__ == "__main__":
+    run(build, decode_work, ["paddlepaddle", "numpy"])

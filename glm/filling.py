@@ -1,0 +1,117 @@
+"""Filling the blanks of texts, left to right, each blank seeing those before it."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from glm.errors import InputError
+from glm.generation.search import Hypothesis
+from glm.prediction import Text, Writer, text_row
+
+BLANK = re.compile(r"(\[MASK\]|\[sMASK\]|\[gMASK\])")
+
+
+@dataclass(frozen=True)
+class BadText:
+    """A line of a file that is no usable text."""
+
+    error: str
+
+
+def stream_texts(lines: Iterable[bytes], *, name: str) -> Iterator[str | BadText]:
+    """The text of each line that is not empty; an unusable line is a `BadText`, not an error."""
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            yield BadText(f"{name}, line {number}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8")
+            continue
+        if text:
+            yield text
+
+
+@dataclass
+class BlankText:
+    """A text with blanks as Part A, and the hypotheses for each blank that is filled; the best one counts.
+
+    `parts` are the texts between the blanks, and the blanks.
+    """
+
+    parts: list[str]
+    source_ids: list[int]
+    filled: list[list[Hypothesis]] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every blank is filled."""
+        return len(self.filled) == len(self.parts) // 2
+
+    @property
+    def spans(self) -> list[tuple[int, ...]]:
+        """The tokens in the filled blanks."""
+        return [hypotheses[0].tokens if hypotheses else () for hypotheses in self.filled]
+
+
+def lay_out(writer: Writer, text: str) -> BlankText:
+    """`[CLS] text <|endoftext|>`, where a text without blank gets a `[gMASK]`, and nothing follows a last `[gMASK]`.
+
+    Source: THUDM/GLM, generate_samples.py.
+
+    Raises:
+        InputError: the text does not fit into `src_length`.
+    """
+    parts = BLANK.split(text if BLANK.search(text) else f"{text}[gMASK]")
+    tokenizer = writer.encoder.tokenizer
+    ids = [tokenizer.cls_token_id]
+    for place, part in enumerate(parts):
+        ids += [tokenizer.command_ids[part]] if place % 2 else tokenizer.encode_text(part)
+    if parts[-2:] != ["[gMASK]", ""]:
+        ids.append(tokenizer.eos_token_id)
+    if len(ids) > writer.encoder.src_length:
+        raise InputError(f"{len(ids)} tokens do not fit into src_length {writer.encoder.src_length}: {text[:40]}…")
+    return BlankText(parts, ids)
+
+
+def fill(
+    writer: Writer, texts: Mapping[int, str | BadText], *, token_scores: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Fills the blanks of texts by number: (number, JSON object) in the order of finishing, what is unusable first.
+
+    All texts have their first blank filled, then those with more blanks their second, and so on.
+    """
+    unfinished: dict[int, BlankText] = {}
+    for number, text in texts.items():
+        if isinstance(text, BadText):
+            yield number, {"id": number + 1, "text": None, "error": text.error}
+            continue
+        try:
+            unfinished[number] = lay_out(writer, text)
+        except InputError as error:
+            yield number, {"id": number + 1, "text": text, "error": str(error)}
+    geometry, blank = writer.encoder.geometry, 0
+    while unfinished:
+        prompts = [
+            geometry.prompt(
+                text.source_ids, filled=[[*writer.prefix_ids, *span] for span in text.spans], opening=writer.prefix_ids
+            )
+            for text in unfinished.values()
+        ]
+        for number, hypotheses in writer.write(prompts, [(number, blank) for number in unfinished]):
+            unfinished[number[0]].filled.append(hypotheses)
+        for number in [number for number, text in unfinished.items() if text.is_full]:
+            yield number, as_row(writer, number, unfinished.pop(number), token_scores=token_scores)
+        blank += 1
+
+
+def as_row(writer: Writer, number: int, text: BlankText, *, token_scores: bool) -> dict[str, Any]:
+    """The JSON object of a filled text: as given, filled, and the hypotheses of each blank, best first."""
+    blanks: list[list[Text]] = [[writer.text(hypothesis) for hypothesis in found] for found in text.filled]
+    parts = text.parts.copy()
+    parts[1::2] = [found[0].text if found else "" for found in blanks]
+    return {
+        "id": number + 1,
+        "text": "".join(text.parts),
+        "filled": "".join(parts),
+        "blanks": [[text_row(found, token_scores=token_scores) for found in blank] for blank in blanks],
+    }

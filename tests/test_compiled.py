@@ -1,0 +1,231 @@
+"""Compiled products give what eager ones give: for any number of rows, in decoding, and within bfloat16's rounding."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from glm import compiled
+from glm.blank_infilling import BlankInfilling
+from glm.compiled import compile_products, prepare_decoding
+from glm.errors import InputError
+from glm.generation.config import GenerationConfig
+from glm.generation.search import generate
+
+V = 48
+GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
+ROWS = [1, 10, 15, 16, 17, 31, 33, 80, 81, 255, 256, 257, 513, 700]
+has_bfloat16 = pytest.mark.skipif(
+    not paddle.base.core.supports_bfloat16_fast_performance(),
+    reason="this processor has no fast bfloat16 products (AVX512_BF16 or AMX)",
+)
+
+
+@pytest.fixture
+def models(tiny_model):
+    """A function: an eager model, and the same one with compiled products."""
+
+    def make(dtype: str = "float32", **options) -> tuple:
+        options = {"seed": 5, "vocab_size": V, "hidden_size": 32, "num_attention_heads": 4, **options}
+        eager, other = tiny_model(**options), tiny_model(**options)
+        compile_products(other, dtype)
+        return eager, other
+
+    return make
+
+
+def prompts(*lengths: int, seed: int = 0) -> list:
+    generator = np.random.default_rng(seed)
+    return [GEOMETRY.prompt([*generator.integers(40, size=length - 2).tolist(), 45], opening=[]) for length in lengths]
+
+
+def logits_of(model, start: list, beams: int, steps: int, *, seed: int = 1) -> list[np.ndarray]:
+    """Logits of prefill and of steps with the same tokens."""
+    generator = np.random.default_rng(seed)
+    with paddle.no_grad():
+        logits, cache = model.prefill(start)
+        found = [np.array(logits)]
+        cache.reorder(np.zeros((len(start), beams), dtype=np.int64))
+        for number in range(steps):
+            tokens = generator.integers(40, size=(len(start), beams))
+            positions = np.stack([prompt.step_position_ids(number) for prompt in start])
+            found.append(np.array(model.step(tokens, np.repeat(positions, beams, axis=2), cache)))
+            cache.reorder(np.tile(np.arange(beams)[::-1], (len(start), 1)))
+    return found
+
+
+# -- float32
+
+
+@pytest.mark.parametrize(("lengths", "beams"), [((5,), 1), ((12, 5), 5), ((9,) * 3, 6), ((30, 12, 41), 5)])
+def test_prefill_and_steps_equal_the_eager_model(models, lengths, beams):
+    eager, other = models()
+    for ours, theirs in zip(
+        logits_of(other, prompts(*lengths), beams, 4), logits_of(eager, prompts(*lengths), beams, 4), strict=True
+    ):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_any_number_of_rows(models):
+    """Rows are filled up and cut into blocks; those of one call do not depend on another."""
+    eager, other = models()
+    generator = np.random.default_rng(2)
+    stack, theirs = other.glm.transformer, eager.glm.transformer
+    for n in (*ROWS, *ROWS[::-1]):
+        states, context = (paddle.to_tensor(generator.normal(size=(n, 32)).astype("float32")) for _ in range(2))
+        with paddle.no_grad():
+            results = [
+                (stack.enter(states), theirs.enter(states), 96),
+                *zip(stack.leave(0, states, context), theirs.leave(0, states, context), (32, 96), strict=True),
+                *zip(stack.leave(1, states, context), theirs.leave(1, states, context), (32, 32), strict=True),
+                (other.logits(states), eager.logits(states), V),
+            ]
+        for ours, expected, width in results:
+            assert ours.shape == expected.shape == [n, width]
+            np.testing.assert_allclose(ours.numpy(), expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [10, 16, 17, 600])
+def test_results_are_not_overwritten_by_the_next_call(models, n):
+    _, other = models()
+    stack = other.glm.transformer
+    first = stack.leave(0, paddle.ones([n, 32]), paddle.ones([n, 32]))
+    kept = [part.numpy().copy() for part in first]
+    stack.leave(0, paddle.zeros([n, 32]), paddle.zeros([n, 32]))
+    for part, before in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(part.numpy(), before)
+
+
+def test_few_numbers_of_rows_reach_the_programs(monkeypatch):
+    """oneDNN prepares itself for each number it meets; no row is lost or changed by filling up and cutting."""
+    met = set()
+
+    class Predictor:
+        def run(self, tensors):
+            met.add(tensors[0].shape[0])
+            return [tensors[0] + 1.0]
+
+    monkeypatch.setattr(paddle.inference, "create_predictor", lambda config: Predictor())
+    program = compiled._Program(nn.Linear(4, 4), 1, "float32")
+    for n in range(1, 800):
+        states = paddle.arange(4 * n, dtype="float32").reshape([n, 4])
+        (output,) = program(states)
+        assert (output.numpy() == states.numpy() + 1.0).all() and output.shape == [n, 4]
+    assert max(met) <= 256 and len(met) <= 8
+
+
+def test_logits_of_any_shape(models):
+    eager, other = models()
+    states = paddle.to_tensor(np.random.default_rng(3).normal(size=(3, 5, 32)).astype("float32"))
+    assert other.logits(states).shape == [3, 5, V]
+    np.testing.assert_allclose(other.logits(states).numpy(), eager.logits(states).numpy(), atol=1e-5)
+
+
+def test_weights_are_held_once(models):
+    """Those of the products are in the programs alone; word embeddings are still looked up."""
+    eager, other = models()
+    held = {name for name, parameter in other.named_parameters() if parameter._is_initialized()}
+    gone = {name for name, _ in eager.named_parameters()} - held
+    assert gone == {name for name, _ in eager.named_parameters() if ".layers." in name}
+    assert len(gone) == 2 * 12  # per layer two LayerNorms and four linears, of two parameters each
+
+
+# -- bfloat16
+
+# A bfloat16 keeps 8 significant bits: rounding changes a number by 2**-9 of it at most.
+UNIT = 2.0**-9
+
+
+@has_bfloat16
+@pytest.mark.parametrize("n", [1, 16, 17, 257])
+def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
+    """A sum of k products x * w is off by sum |x w| (2 u + u^2) where both factors were rounded, and its result by u
+    where it was rounded too; a LayerNorm before it is of full precision."""
+    eager, other = models("bfloat16")
+    states = paddle.to_tensor(np.random.default_rng(4).normal(size=(n, 32)).astype("float32"))
+    weight = eager.glm.word_embeddings.weight.numpy().astype(np.float64)  # [V, H]
+    exact = states.numpy().astype(np.float64) @ weight.T
+    bound = (2 * UNIT + UNIT**2) * (np.abs(states.numpy()) @ np.abs(weight).T)
+    difference = np.abs(other.logits(states).numpy() - exact)
+    assert (difference <= bound + UNIT * (np.abs(exact) + bound) + 1e-6).all()
+    assert difference.max() > 1e-4, "no bfloat16 product was computed"
+
+    block = eager.glm.transformer.layers[0]
+    with paddle.no_grad():
+        normal = block.input_layernorm(states).numpy().astype(np.float64)
+    linear = block.attention.query_key_value
+    exact = normal @ linear.weight.numpy() + linear.bias.numpy()
+    # the LayerNorm may be rounded as well before it enters
+    bound = (3 * UNIT + 4 * UNIT**2) * (np.abs(normal) @ np.abs(linear.weight.numpy())) + 1e-6
+    difference = np.abs(other.glm.transformer.enter(states).numpy() - exact)
+    assert (difference <= bound + UNIT * (np.abs(exact) + bound)).all()
+    assert difference.max() > 1e-4
+
+
+@has_bfloat16
+def test_bfloat16_logits_of_prefill_and_steps(models):
+    """Two layers of three roundings each on the residual path: the logits are off by some units of their size."""
+    eager, other = models("bfloat16")
+    for ours, theirs in zip(
+        logits_of(other, prompts(30, 12, 41), 5, 4), logits_of(eager, prompts(30, 12, 41), 5, 4), strict=True
+    ):
+        assert ours.dtype == np.float32
+        error = np.sqrt(np.mean((ours - theirs) ** 2)) / np.sqrt(np.mean(theirs**2))
+        assert 1e-5 < error < 8 * UNIT, error
+
+
+def test_no_bfloat16_products(tiny_model, monkeypatch):
+    monkeypatch.setattr(paddle.base.core, "supports_bfloat16_fast_performance", lambda: False)
+    model = tiny_model()
+    before = model.logits
+    with pytest.raises(InputError) as caught:
+        prepare_decoding(model, "bfloat16", "cpu")
+    assert str(caught.value) == (
+        "decode_dtype bfloat16: this processor has no fast bfloat16 products (AVX512_BF16 or AMX); use float32"
+    )
+    assert model.logits == before
+    prepare_decoding(model, "float32", "cpu")
+
+
+# -- what decides
+
+
+@pytest.mark.parametrize(
+    ("dtype", "hidden_size", "compiles"),
+    [("float32", 24, False), ("float32", 512, True), ("float32", 511, False), ("bfloat16", 24, True)],
+)
+def test_when_products_are_compiled(monkeypatch, tiny_model, dtype, hidden_size, compiles):
+    asked = []
+    monkeypatch.setattr(compiled, "compile_products", lambda model, dtype: asked.append(dtype))
+    model = tiny_model()
+    model.config.hidden_size = hidden_size
+    model.train()
+    prepare_decoding(model, dtype, "cpu")
+    assert asked == ([dtype] if compiles else []) and not model.training
+
+
+def test_a_gpu_computes_in_the_type_asked_for(monkeypatch, tiny_model):
+    monkeypatch.setattr(compiled, "compile_products", lambda *_: pytest.fail("compiled for a CPU"))
+    model = tiny_model()
+    prepare_decoding(model, "bfloat16", "gpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {paddle.bfloat16}
+
+
+# -- decoding
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_decoding_equals_eager_decoding(models, in_order, num_beams):
+    eager, other = models()
+    config = GenerationConfig(tgt_length=12, num_beams=num_beams, num_return_sequences=num_beams)
+    start = prompts(*range(5, 25))
+    ours, theirs = (
+        in_order(generate(model, start, config, eop_token_id=47, batch_size=6, banned_token_ids=[45, 46]))
+        for model in (other, eager)
+    )
+    for found, expected in zip(ours, theirs, strict=True):
+        assert [hypothesis.tokens for hypothesis in found] == [hypothesis.tokens for hypothesis in expected]
+        for one, two in zip(found, expected, strict=True):
+            assert one.score == pytest.approx(two.score, abs=1e-4)
+            assert one.token_scores == pytest.approx(two.token_scores, abs=1e-4)
