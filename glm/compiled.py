@@ -18,8 +18,8 @@ from glm.device import cpu_threads
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration, GLMStack
 
-# Hidden size. At 256 compiling won 2 % of a run and took a second; at 1024 the products of a step took 93 ms instead of
-# 132. The turn between them was not looked for.
+# Hidden size. At 256 compiling won 2 % of a run and took a second; at 1024 the products of a step took 93 ms, not 132.
+# The turn between them was not looked for.
 WORTH_COMPILING = 512
 
 
