@@ -1,0 +1,32 @@
+"""`python -m glm VERB …`: everything that is neither training nor prediction."""
+
+import importlib
+import sys
+
+from glm.entry import run
+from glm.errors import UsageError
+
+# What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
+VERBS: dict[str, str] = {}
+
+
+def main(argv: list[str]) -> int | None:
+    """Hands the rest of the command line to the verb that stands first on it."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return None
+    verb, *rest = argv
+    if verb not in VERBS:
+        raise UsageError(f"{verb}: no such verb; one of {', '.join(VERBS)}")
+    return importlib.import_module(f"glm.commands.{verb}").main(rest)
+
+
+def usage() -> str:
+    """The verbs, one line each."""
+    width = max(map(len, VERBS), default=0)
+    lines = (f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
+    return "\n".join(["usage: python -m glm VERB …    (VERB --help says more)", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
