@@ -1,0 +1,200 @@
+"""Attention of training, in two parts: Part A sees Part A, Part B sees Part A and its own past.
+
+Rows hold no padding: all tokens of a batch stand one behind the other, [A1 | B1 | A2 | B2 | ...], and no score between
+two examples is computed. On a CPU forward and backward are written by hand; on a GPU FlashMask does it where it can.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from glm.cpu import by_rows, draw_kept, rescale, tensor_of, view
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the examples of a batch stand, once its padding is left out.
+
+    Args:
+        places: [n] int64, of each token in the flattened batch [B * L].
+        examples: tokens of Part A and of Part B of each.
+    """
+
+    places: np.ndarray
+    examples: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, segments: np.ndarray, L: int) -> "Layout":
+        """From `segments` [B, E, 2] of rows of L tokens, see `GLMForConditionalGeneration.forward`.
+
+        Raises:
+            ValueError: the examples of a row have more tokens than the row.
+        """
+        lengths = segments.sum(axis=(1, 2))  # [B]
+        if (segments < 0).any() or (lengths > L).any():
+            raise ValueError(f"segments {segments.tolist()} do not fit into rows of {L} tokens")
+        places = [row * L + np.arange(length) for row, length in enumerate(lengths)]
+        examples = [(int(a), int(b)) for a, b in segments.reshape(-1, 2) if a + b]
+        return cls(np.concatenate(places), examples)
+
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """Of each example: where Part A begins, where Part B begins, where it ends."""
+        start = 0
+        for a, b in self.examples:
+            yield start, start + a, start + a + b
+            start += a + b
+
+    def parts(self) -> Iterator[tuple[slice, slice]]:
+        """Rows of each part, and the rows its queries see; of Part B no query sees what is behind it."""
+        for start, middle, end in self.spans():
+            if middle > start:
+                yield slice(start, middle), slice(start, middle)
+            if end > middle:
+                yield slice(middle, end), slice(start, end)
+
+    @cached_property
+    def flashmask(self) -> Tensor:
+        """[1, 1, n, 2] int32: the token of a column is seen by the rows from the second number up to the first."""
+        bounds = np.empty((len(self.places), 2), np.int32)
+        for start, middle, end in self.spans():
+            bounds[start:end, 0] = end
+            bounds[start:middle, 1] = start
+            bounds[middle:end, 1] = np.arange(middle, end)
+        return paddle.to_tensor(bounds[None, None])
+
+
+def has_flashmask(projected: Tensor, head_size: int) -> bool:
+    """Whether FlashMask can read queries, keys and values such as these (FlashAttention 2's conditions)."""
+    return (
+        projected.place.is_gpu_place()
+        and projected.dtype in (paddle.float16, paddle.bfloat16)
+        and paddle.device.cuda.get_device_capability()[0] >= 8
+        and head_size % 8 == 0
+        and head_size <= 256
+    )
+
+
+def flashmask_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+    """[n, 3H] -> [n, H] on a GPU, all examples in one call. Written after Paddle's documentation; not run so far."""
+    n, width = projected.shape
+    query, keys, values = projected.reshape([1, n, 3, num_heads, -1]).unbind(2)  # [1, n, N, D]
+    context = F.flashmask_attention(query, keys, values, layout.flashmask, dropout=dropout)
+    return context.reshape([n, width // 3])
+
+
+class TwoPartAttention(PyLayer):
+    """On a CPU: the queries of a part and all their keys in one product, the softmax by NumPy.
+
+    The triangle of Part B's own future is part of that product: leaving it out takes copies that cost more.
+    """
+
+    @staticmethod
+    def forward(ctx, projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+        """[n, 3H], all queries, all keys, all values -> [n, H]."""
+        n, width = projected.shape
+        context = paddle.empty([n, width // 3], projected.dtype)
+        table, out = _heads(projected, num_heads, 3), _heads(context, num_heads, 1)[:, 0]  # [n, 3, N, D], [n, N, D]
+        ctx.parts = []
+        for rows, keys in layout.parts():
+            query, key, value = (_by_head(table[part, place]) for place, part in enumerate((rows, keys, keys)))
+            query.scale_(table.shape[-1] ** -0.5)
+            powers = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys]
+            kept = draw_kept(powers.size, dropout).reshape(powers.shape) if dropout else None
+            totals, weights = _soften(view(powers), kept, own_past=rows != keys)
+            product = paddle.matmul(powers if weights is None else tensor_of(weights), value)  # [N, rows, D]
+            factors = rescale(dropout) / totals  # [N, rows]
+            np.multiply(_by_row(product), factors.T[:, :, None], out=out[rows])
+            ctx.parts.append((rows, keys, query, powers, factors, kept))
+        ctx.save_for_backward(projected, context)
+        ctx.num_heads, ctx.dropout = num_heads, dropout
+        return context
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        """[n, H] -> [n, 3H]"""
+        projected, context = ctx.saved_tensor()
+        d_projected = paddle.zeros_like(projected)
+        table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [n, 3, N, D]
+        out, slope = (_heads(part, ctx.num_heads, 1)[:, 0] for part in (context, grad))  # [n, N, D]
+        while ctx.parts:
+            rows, keys, query, powers, factors, kept = ctx.parts.pop()
+            key, value = (_by_head(table[keys, place]) for place in (1, 2))
+            d_product = _by_head(slope[rows] * factors.T[:, :, None])  # [N, rows, D]
+            means = np.einsum("rnd,rnd->nr", slope[rows], out[rows]) * (factors / rescale(ctx.dropout))
+            d_scores = paddle.matmul(d_product, value, transpose_y=True)  # [N, rows, keys]
+            _soften_backward(view(d_scores), view(powers), means, kept)  # powers are weights from here on
+            d_table[keys, 2] += _by_row(paddle.matmul(powers, d_product, transpose_x=True))
+            d_table[keys, 1] += _by_row(paddle.matmul(d_scores, query, transpose_x=True))
+            d_table[rows, 0] = _by_row(paddle.matmul(d_scores, key).scale_(table.shape[-1] ** -0.5))
+        return d_projected
+
+
+def _heads(tensor: Tensor, num_heads: int, parts: int) -> np.ndarray:
+    """[n, parts * H] as an array [n, parts, N, D] on the same memory."""
+    n, width = tensor.shape
+    return view(tensor).reshape(n, parts, num_heads, width // (parts * num_heads))
+
+
+def _by_head(rows: np.ndarray) -> Tensor:
+    """[r, N, D] -> a copy [N, r, D]."""
+    return tensor_of(np.ascontiguousarray(rows.transpose(1, 0, 2)))
+
+
+def _by_row(heads: Tensor) -> np.ndarray:
+    """[N, r, D] -> [r, N, D]."""
+    return view(heads).transpose(1, 0, 2)
+
+
+def _soften(scores: np.ndarray, kept: np.ndarray | None, *, own_past: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Replaces scores [N, r, keys] by exp(score - the largest of its row).
+
+    Args:
+        kept: what dropout leaves of them.
+        own_past: the last r keys are the queries' own, and those behind a query are hidden from it.
+
+    Returns:
+        [N, r], the sums of rows; and a copy of [N, r, keys] with 0 where nothing is kept, if there is dropout.
+    """
+    N, r, keys = scores.shape
+    if own_past:
+        scores[:, :, keys - r :] += np.triu(np.full((r, r), -np.inf, scores.dtype), 1)
+    totals = np.empty(N * r, scores.dtype)
+    weights = None if kept is None else np.empty_like(scores)
+
+    def soften(x, total, *dropout):
+        x -= x.max(-1, keepdims=True)
+        np.exp(x, out=x)
+        np.sum(x, axis=-1, out=total)
+        if dropout:
+            np.multiply(x, dropout[0], out=dropout[1])
+
+    tables = [part.reshape(N * r, keys) for part in (scores, kept, weights) if part is not None]
+    by_rows(soften, tables[0], totals, *tables[1:])
+    return totals.reshape(N, r), weights
+
+
+def _soften_backward(slopes: np.ndarray, powers: np.ndarray, means: np.ndarray, kept: np.ndarray | None) -> None:
+    """From the gradient with respect to the weights of values to that with respect to scores, in place.
+
+    Args:
+        slopes, powers: [N, r, keys]; where nothing is kept, the powers become 0.
+        means: [N, r], of each row the mean of slopes as weighted by attention.
+        kept: what dropout left.
+    """
+
+    def differentiate(slope, power, mean, *keep):
+        if keep:
+            slope *= keep[0]
+        slope -= mean[:, None]
+        slope *= power
+        if keep:
+            power *= keep[0]
+
+    tables = [part.reshape(-1, part.shape[-1]) for part in (slopes, powers, kept) if part is not None]
+    by_rows(differentiate, *tables[:2], means.reshape(-1), *tables[2:])
