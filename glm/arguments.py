@@ -17,6 +17,9 @@ from glm.device import choose_device
 from glm.errors import UsageError
 from glm.generation.config import DRAWING_OPTIONS, GenerationConfig, option
 
+# Shapes of the learning rate behind its warmup; the first ones fall.
+DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
+SHAPES = (*DECAYING, "constant", "constant_with_warmup")
 RUN_CONFIG_NAME = "finetune_config.json"
 # Options of PaddleNLP's Trainer that its GLM subclass would not honour, with the values that leave them off.
 WITHOUT_EFFECT = {
@@ -27,6 +30,8 @@ WITHOUT_EFFECT = {
     "ignore_data_skip": False,
     "to_static": False,
     "unified_checkpoint": False,
+    "lr_end": 1e-7,  # lr_decay_ratio says where every schedule ends
+    "num_cycles": 0.5,
 }
 
 
@@ -90,13 +95,30 @@ class GLMTrainingArguments(TrainingArguments):
     """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
 
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
+    lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
     lr_decay_ratio: Optional[float] = option(
-        None, "Final learning rate as a share of the peak, for linear and cosine schedules [0.1 there]."
+        None,
+        "Final learning rate as a share of the peak (of inverse_sqrt, the lowest) [0.1; constant ones have none].",
     )
-
-    DECAYING = ("linear", "cosine")
+    layerwise_lr_decay: Optional[float] = option(
+        None, "Each layer learns this many times as fast as the one above it, the embeddings slowest."
+    )
+    freeze: Optional[str] = option(
+        None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
+    )
+    group_by_length: bool = option(False, "Batches of examples of like length.")
+    max_tokens: Optional[int] = option(
+        None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
+    )
+    update_freq: Optional[int] = option(
+        None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
+    )
+    packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
+    pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
 
     def __post_init__(self):
+        if self.update_freq is not None:
+            self._take_update_freq()
         parallel = ("tensor_parallel_degree", "pipeline_parallel_degree", "sharding_parallel_degree")
         asked = {name: getattr(self, name) for name in parallel}
         self._check_numbers()
@@ -117,9 +139,18 @@ class GLMTrainingArguments(TrainingArguments):
             raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
         self._check_decay()
 
+    def _take_update_freq(self):
+        if self.gradient_accumulation_steps not in (1, self.update_freq):
+            raise UsageError(
+                f"update_freq {self.update_freq}: is gradient_accumulation_steps by another name, and that is "
+                f"{self.gradient_accumulation_steps}; leave one out"
+            )
+        self.gradient_accumulation_steps = self.update_freq
+
     def _check_numbers(self):
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
+        counts = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        for name in (*counts, "max_tokens", "pad_to_multiple_of"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
         for name in ("seed", "weight_decay", "warmup_steps", "max_grad_norm", "dataloader_num_workers"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -140,24 +171,30 @@ class GLMTrainingArguments(TrainingArguments):
         """PaddleNLP turns --do_eval without eval_steps into an evaluation at every log line; here it means the end."""
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
+        shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
         super().__post_init__()
+        self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
 
     def _check_decay(self):
-        shape = self.lr_scheduler_type.value
-        decays = shape in self.DECAYING
-        for name, off in {"lr_end": 1e-7, "power": 1.0, "num_cycles": 0.5}.items():
-            if getattr(self, name) != off and (name == "num_cycles" or shape != "polynomial"):
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect with lr_scheduler_type {shape}")
+        shape = self.lr_scheduler_type
+        if self.power != 1.0 and shape != "polynomial":
+            raise UsageError(f"power {self.power}: has no effect with lr_scheduler_type {shape}")
+        if shape == "inverse_sqrt" and not (self.warmup_steps or self.warmup_ratio):
+            raise UsageError(
+                "lr_scheduler_type inverse_sqrt: falls from the end of a warmup; add warmup_steps or warmup_ratio"
+            )
         if self.lr_decay_ratio is None:
-            self.lr_decay_ratio = 0.1 if decays else None
-        elif not decays:
+            self.lr_decay_ratio = 0.1 if shape in DECAYING else 1.0
+        elif shape not in DECAYING:
             raise UsageError(
                 f"lr_decay_ratio {self.lr_decay_ratio}: has no effect with lr_scheduler_type {shape}; "
-                f"leave it out or use {' or '.join(self.DECAYING)}"
+                f"leave it out or use {' or '.join(DECAYING)}"
             )
         elif not 0.0 <= self.lr_decay_ratio <= 1.0:
             raise UsageError(f"lr_decay_ratio {self.lr_decay_ratio}: use 0 to 1")
+        if self.layerwise_lr_decay is not None and not 0.0 < self.layerwise_lr_decay <= 1.0:
+            raise UsageError(f"layerwise_lr_decay {self.layerwise_lr_decay}: use a number above 0, at most 1")
 
 
 @dataclass
@@ -356,6 +393,11 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
         )
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
+    if training.max_tokens is not None and "per_device_train_batch_size" in arguments.given:
+        raise UsageError(
+            f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "
+            f"{training.per_device_train_batch_size}; leave one out"
+        )
 
 
 def parse_predict_arguments(

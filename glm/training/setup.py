@@ -2,18 +2,23 @@
 
 import difflib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from paddlenlp.trainer import set_seed
 
 from glm.arguments import FinetuneArguments, ModelArguments
+from glm.blank_infilling import Example
 from glm.checkpoint.loading import WEIGHTS_NAME, load_config, load_model, load_tokenizer
+from glm.data.collator import padded_width
 from glm.data.published import fetch_records
 from glm.data.records import Record, read_records
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import score
 from glm.prediction import build_encoder, check_positions
-from glm.training.trainer import METRICS_NAME, GLMTrainer
+from glm.training.parameters import freeze, set_layerwise_rates
+from glm.training.progress import METRICS_NAME
+from glm.training.trainer import GLMTrainer
 
 CHECKPOINTS = "checkpoint-[0-9]*"
 # The Trainer writes the scheduler's state last: without it a kill cut the saving short.
@@ -57,20 +62,38 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     dev_records = _records(data.task_name, "dev", files.dev_file) if training.do_eval else []
     test_records = read_records(files.test_file, need_question=False) if training.do_predict else []
     train_examples = [encoder.example(record) for record in train_records]
+    if training.max_tokens is not None:
+        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, train_examples, train_records)
     for record in dev_records + test_records:
         encoder.source_ids(record)  # a record that cannot be laid out is an error now, not after hours
 
     set_seed(seed=training.seed)
+    model = load_model(arguments.model.model_name_or_path, config)
+    if training.freeze is not None:
+        freeze(model, training.freeze, num_layers=config.num_layers)
+    if training.layerwise_lr_decay is not None:
+        set_layerwise_rates(model, training.layerwise_lr_decay, num_layers=config.num_layers)
     trainer = GLMTrainer(
-        load_model(arguments.model.model_name_or_path, config),
+        model,
         training,
         encoder=encoder,
         generation=arguments.generation,
         train_examples=train_examples,
+        train_origins=[record.origin for record in train_records],
         dev_records=dev_records,
         run_config=arguments.run_config(),
     )
     return trainer, test_records
+
+
+def check_max_tokens(max_tokens: int, multiple: int, examples: Sequence[Example], records: Sequence[Record]) -> None:
+    """Raises InputError if an example does not fit into a batch (`--max_tokens`)."""
+    for example, record in zip(examples, records, strict=True):
+        width = padded_width(len(example), multiple)
+        if width > max_tokens:
+            raise InputError(
+                f"{record.origin}: {len(example)} tokens ({width} padded) do not fit into max_tokens {max_tokens}"
+            )
 
 
 def check_metric(name: str | None) -> None:
