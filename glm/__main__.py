@@ -7,7 +7,9 @@ from glm.entry import run
 from glm.errors import UsageError
 
 # What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
-VERBS: dict[str, str] = {}
+VERBS = {
+    "merge": "makes one model folder of a LoRA adapter and its model",
+}
 
 
 def main(argv: list[str]) -> int | None:

@@ -20,6 +20,7 @@ from glm.generation.config import DRAWING_OPTIONS, GenerationConfig, option
 # Shapes of the learning rate behind its warmup; the first ones fall.
 DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
 SHAPES = (*DECAYING, "constant", "constant_with_warmup")
+LORA_TARGETS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")  # the linear layers of a block
 RUN_CONFIG_NAME = "finetune_config.json"
 # Options of PaddleNLP's Trainer that its GLM subclass would not honour, with the values that leave them off.
 WITHOUT_EFFECT = {
@@ -88,6 +89,29 @@ class DropoutArguments:
     def given(self) -> dict[str, float]:
         """The rates that were given, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass
+class AdapterArguments:
+    """LoRA: a small addition to the model is trained in place of the model."""
+
+    lora: bool = option(False, "Train a LoRA adapter; the model's own weights stay, and only the adapter is saved.")
+    lora_rank: int = option(8, "Rank of its matrices.")
+    lora_alpha: int = option(16, "Its output is multiplied by lora_alpha / lora_rank.")
+    lora_dropout: float = option(0.0, "Dropout of its input.")
+    lora_targets: str = option(
+        "query_key_value", f"Linear layers that get one, of {', '.join(LORA_TARGETS)}, joined by |."
+    )
+
+    def __post_init__(self):
+        for name in ("lora_rank", "lora_alpha"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise UsageError(f"lora_dropout {self.lora_dropout}: use 0 or more, and less than 1")
+        unknown = set(self.lora_targets.split("|")) - set(LORA_TARGETS)
+        if unknown:
+            raise UsageError(f"lora_targets {self.lora_targets}: join {', '.join(LORA_TARGETS)} by |")
 
 
 @dataclass
@@ -266,6 +290,7 @@ class FinetuneArguments:
     generation: GenerationConfig
     files: FileArguments
     dropout: DropoutArguments
+    adapter: AdapterArguments
     training: GLMTrainingArguments
     given: dict[str, Any]
 
@@ -370,6 +395,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         GenerationConfig,
         FileArguments,
         DropoutArguments,
+        AdapterArguments,
         GLMTrainingArguments,
     )
     parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
@@ -393,10 +419,25 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
         )
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
+    _check_adapter(arguments)
     if training.max_tokens is not None and "per_device_train_batch_size" in arguments.given:
         raise UsageError(
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "
             f"{training.per_device_train_batch_size}; leave one out"
+        )
+
+
+def _check_adapter(arguments: FinetuneArguments) -> None:
+    if not arguments.adapter.lora:
+        for item in dataclasses.fields(AdapterArguments):
+            if item.name != "lora" and item.name in arguments.given:
+                raise UsageError(f"{item.name} {arguments.given[item.name]}: has no effect without --lora")
+    elif not arguments.training.do_train:
+        raise UsageError("lora True: has no effect without --do_train; an adapter's folder is used as it is")
+    elif arguments.model.model_name_or_path.endswith(".json"):
+        raise UsageError(
+            f"lora True: model_name_or_path {arguments.model.model_name_or_path} starts from random weights, which "
+            "nothing would save; give a trained model"
         )
 
 

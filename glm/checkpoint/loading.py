@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 
+from glm.checkpoint.adapters import ADAPTER_WEIGHTS_NAME, add_lora, load_lora, merge_lora, read_lora_config
 from glm.configuration import PRESET_FOLDER, GLMConfig
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration
@@ -20,6 +22,7 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "model_state.pdparams",
     "model_state.pdparams.index.json",
+    ADAPTER_WEIGHTS_NAME,
 )
 
 
@@ -86,13 +89,17 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
 
 
 def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGeneration:
-    """The model of a folder or a published name; random weights for a configuration file.
+    """The model of a folder or a published name; random weights for a configuration file. An adapter's folder stands
+    for its model with the adapter merged in.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
     """
     if name_or_path.endswith(".json"):
         return GLMForConditionalGeneration(config)
+    adapter = read_lora_config(Path(name_or_path))
+    if adapter is not None:
+        return _load_adapted(name_or_path, adapter, config)
     try:
         return GLMForConditionalGeneration.from_pretrained(name_or_path, config=config)
     except InputError as error:
@@ -101,6 +108,20 @@ def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGenerat
         if Path(name_or_path).is_dir():
             raise InputError(f"model {name_or_path}: the weights do not fit or cannot be read: {error}") from error
         raise _not_found("model", name_or_path, error) from error
+
+
+def _load_adapted(folder: str, adapter: LoRAConfig, config: GLMConfig) -> GLMForConditionalGeneration:
+    """The model that an adapter belongs to, with the adapter merged in."""
+    try:
+        model = load_model(adapter.base_model_name_or_path, config)
+    except InputError as error:
+        raise InputError(
+            f"adapter {folder}: its model (base_model_name_or_path) is gone or has changed: {error}"
+        ) from error
+    add_lora(model, adapter)
+    load_lora(model, Path(folder))
+    merge_lora(model)
+    return model
 
 
 def _read_preset(path: Path) -> dict[str, Any]:

@@ -5,16 +5,19 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from paddlenlp.peft import LoRAConfig
 from paddlenlp.trainer import set_seed
 
 from glm.arguments import FinetuneArguments, ModelArguments
 from glm.blank_infilling import Example
+from glm.checkpoint.adapters import ADAPTER_WEIGHTS_NAME, add_lora, lora_config
 from glm.checkpoint.loading import WEIGHTS_NAME, load_config, load_model, load_tokenizer
 from glm.data.collator import padded_width
 from glm.data.published import fetch_records
 from glm.data.records import Record, read_records
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import score
+from glm.modeling import GLMForConditionalGeneration
 from glm.prediction import build_encoder, check_positions
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.progress import METRICS_NAME
@@ -22,7 +25,7 @@ from glm.training.trainer import GLMTrainer
 
 CHECKPOINTS = "checkpoint-[0-9]*"
 # The Trainer writes the scheduler's state last: without it a kill cut the saving short.
-CHECKPOINT_FILES = (WEIGHTS_NAME, "trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
+CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
 RESULT_FILES = (
     METRICS_NAME,
     "predictions.jsonl",
@@ -69,6 +72,7 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
 
     set_seed(seed=training.seed)
     model = load_model(arguments.model.model_name_or_path, config)
+    lora = _add_adapter(model, arguments) if arguments.adapter.lora else None
     if training.freeze is not None:
         freeze(model, training.freeze, num_layers=config.num_layers)
     if training.layerwise_lr_decay is not None:
@@ -82,8 +86,22 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
         train_origins=[record.origin for record in train_records],
         dev_records=dev_records,
         run_config=arguments.run_config(),
+        lora=lora,
     )
     return trainer, test_records
+
+
+def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArguments) -> LoRAConfig:
+    options = arguments.adapter
+    config = lora_config(
+        arguments.model.model_name_or_path,
+        targets=options.lora_targets,
+        rank=options.lora_rank,
+        alpha=options.lora_alpha,
+        dropout=options.lora_dropout,
+    )
+    add_lora(model, config)
+    return config
 
 
 def check_max_tokens(max_tokens: int, multiple: int, examples: Sequence[Example], records: Sequence[Record]) -> None:
@@ -131,7 +149,8 @@ def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
 
 
 def _missing_files(checkpoint: Path) -> list[str]:
-    return [name for name in CHECKPOINT_FILES if not (checkpoint / name).is_file()]
+    weights = ADAPTER_WEIGHTS_NAME if (checkpoint / ADAPTER_WEIGHTS_NAME).exists() else WEIGHTS_NAME
+    return [name for name in (weights, *CHECKPOINT_FILES) if not (checkpoint / name).is_file()]
 
 
 def check_output_folder(output_dir: str, *, overwrite: bool, resumes: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.io import Dataset
+from paddlenlp.peft import LoRAConfig
 from paddlenlp.trainer import PrinterCallback, ProgressCallback, Trainer, TrainerState
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file
 
 from glm.arguments import RUN_CONFIG_NAME, GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
+from glm.checkpoint.adapters import load_lora, save_lora
 from glm.checkpoint.loading import WEIGHTS_NAME
 from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
@@ -60,6 +62,7 @@ class GLMTrainer(Trainer):
         train_origins: where each of them comes from, for messages.
         dev_records: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
+        lora: settings of the adapter that is in the model, if one is trained.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class GLMTrainer(Trainer):
         train_origins: Sequence[str] = (),
         dev_records: Sequence[Record] = (),
         run_config: dict[str, Any] | None = None,
+        lora: LoRAConfig | None = None,
     ):
         super().__init__(
             model=model,
@@ -95,6 +99,7 @@ class GLMTrainer(Trainer):
         self.sampler = self._build_sampler() if train_examples else None
         self.dev_records = dev_records
         self.run_config = run_config or {}
+        self.lora = lora
         self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
@@ -251,9 +256,13 @@ class GLMTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict=None, merge_tensor_parallel: bool = False):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(
-            str(folder), safe_serialization=True, max_shard_size="1024GB", is_main_process=self.args.should_save
-        )
+        if self.lora is None:
+            self.model.save_pretrained(
+                str(folder), safe_serialization=True, max_shard_size="1024GB", is_main_process=self.args.should_save
+            )
+        elif self.args.should_save:
+            save_lora(self.model, self.lora, folder)
+            self.model.config.save_pretrained(str(folder))
         if self.args.should_save:
             self.tokenizer.save_pretrained(str(folder))
             text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
@@ -261,6 +270,9 @@ class GLMTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None):
         if resume_from_checkpoint is None:
+            return
+        if self.lora is not None:
+            load_lora(self.model, Path(resume_from_checkpoint))
             return
         weights = Path(resume_from_checkpoint) / WEIGHTS_NAME
         if not weights.is_file():
