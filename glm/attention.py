@@ -50,13 +50,13 @@ class Layout:
             yield start, start + a, start + a + b
             start += a + b
 
-    def parts(self) -> Iterator[tuple[slice, slice]]:
-        """Rows of each part, and the rows its queries see; of Part B no query sees what is behind it."""
+    def parts(self) -> Iterator[tuple[slice, slice, bool]]:
+        """Rows of each part, the rows its queries see, and whether what is behind a query is hidden from it."""
         for start, middle, end in self.spans():
             if middle > start:
-                yield slice(start, middle), slice(start, middle)
+                yield slice(start, middle), slice(start, middle), False
             if end > middle:
-                yield slice(middle, end), slice(start, end)
+                yield slice(middle, end), slice(start, end), True
 
     @cached_property
     def flashmask(self) -> Tensor:
@@ -101,12 +101,12 @@ class TwoPartAttention(PyLayer):
         context = paddle.empty([n, width // 3], projected.dtype)
         table, out = _heads(projected, num_heads, 3), _heads(context, num_heads, 1)[:, 0]  # [n, 3, N, D], [n, N, D]
         ctx.parts = []
-        for rows, keys in layout.parts():
+        for rows, keys, own_past in layout.parts():
             query, key, value = (_by_head(table[part, place]) for place, part in enumerate((rows, keys, keys)))
             query.scale_(table.shape[-1] ** -0.5)
             powers = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys]
             kept = draw_kept(powers.size, dropout).reshape(powers.shape) if dropout else None
-            totals, weights = _soften(view(powers), kept, own_past=rows != keys)
+            totals, weights = _soften(view(powers), kept, own_past=own_past)
             product = paddle.matmul(powers if weights is None else tensor_of(weights), value)  # [N, rows, D]
             factors = rescale(dropout) / totals  # [N, rows]
             np.multiply(_by_row(product), factors.T[:, :, None], out=out[rows])

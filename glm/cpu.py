@@ -1,8 +1,8 @@
 """Forward and backward, written by hand, of what Paddle trains slowly on a CPU; products stay Paddle's.
 
-Paddle's own operators run these on one thread, and some take many times what their arithmetic needs: the gradient of a
-bias 30 ms for [1536, 3072] where a product with ones takes 0.4. Here NumPy works on the tensors' own memory, a block of
-rows that fits into the processor's cache at a time, on as many threads as products have.
+Paddle's own operators run these on one thread, and some take many times what their arithmetic needs: the gradient of
+a bias 30 ms for [1536, 3072] where a product with ones takes 0.4. Here NumPy works on the tensors' own memory, a block
+of rows that fits into the processor's cache at a time, on as many threads as products have.
 
 Layers fall back on Paddle's operators outside training and on other devices; parameters and their names are Paddle's.
 """
@@ -26,12 +26,12 @@ STREAM = 1 << 20  # numbers whose dropout comes from one random stream, whatever
 
 
 def view(tensor: Tensor) -> np.ndarray:
-    """A tensor of the CPU as an array on the same memory, which can be written (np.from_dlpack's cannot).
-
-    The tensor must outlive the array.
-    """
+    """A tensor of the CPU as an array on the same memory, which can be written (np.from_dlpack's cannot)."""
     dtype = np.dtype(str(tensor.dtype).removeprefix("paddle."))
-    memory = (ctypes.c_char * (tensor.size * dtype.itemsize)).from_address(tensor.data_ptr()) if tensor.size else b""
+    if not tensor.size:
+        return np.empty(tensor.shape, dtype)
+    memory = (ctypes.c_char * (tensor.size * dtype.itemsize)).from_address(tensor.data_ptr())
+    memory.owner = tensor  # lives as long as the array
     return np.frombuffer(memory, dtype=dtype).reshape(tensor.shape)
 
 

@@ -1,7 +1,7 @@
 """The training objective on the tokens of Part B: cross entropy with label smoothing, straight from the head.
 
-Logits exist for a chunk of tokens at a time. Their gradient is taken as soon as they are there, in the forward pass, so
-that no pass needs them twice; what it leaves for the backward pass is of the size of its inputs.
+Logits exist for a chunk of tokens at a time. Their gradient is taken as soon as they are there, in the forward pass,
+so that no pass needs them twice; what it leaves for the backward pass is of the size of its inputs.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ CHUNK = 512  # tokens whose logits exist at once
 def smoothed_cross_entropy(
     states: Tensor, head: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, num_items: int | None = None
 ) -> Tensor:
-    """Sum over tokens, divided by `num_items`, of (1 - e) * (-log p[label]) + e * mean over the vocabulary of (-log p).
+    """Sum over tokens, divided by `num_items`, of (1 - e) * (-log p[label]) + e * mean over the vocabulary of -log p.
 
     This spreads e / V over the whole vocabulary (THUDM/GLM, finetune_glm.py), not e / (V - 1) over the rest of it.
 

@@ -34,7 +34,7 @@ LEVELS = {
         "glm.training",
     },
     1: {"glm.configuration", "glm.tokenization"},
-    2: {"glm.cache", "glm.loss", "glm.modeling"},
+    2: {"glm.attention", "glm.cache", "glm.cpu", "glm.loss", "glm.modeling"},
     3: {
         "glm.data.examples",
         "glm.data.collator",
