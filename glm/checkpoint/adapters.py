@@ -33,6 +33,7 @@ def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: floa
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
+        tensor_parallel_degree=1,
     )
 
 
@@ -47,7 +48,7 @@ def read_lora_config(folder: Path) -> LoRAConfig | None:
         return None
     try:
         config = LoRAConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read as settings of an adapter ({error})") from error
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")

@@ -28,7 +28,9 @@ def merge(adapter: Path, output_dir: Path) -> None:
     from glm.device import prepare
 
     if read_lora_config(adapter) is None:
-        raise InputError(f"adapter {adapter}: the folder has no lora_config.json; give one that a run with --lora left")
+        raise InputError(
+            f"adapter {adapter}: the folder has no lora_config.json; give one that a run with --lora left"
+        )
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise InputError(f"output_dir {output_dir}: is not an empty folder; choose another")
     prepare("cpu")
