@@ -99,7 +99,7 @@ class _Linear(PyLayer):
     def forward(ctx, states, weight, bias):
         rows = states.flatten(0, -2)
         ctx.save_for_backward(rows, weight)
-        ctx.shape, ctx.has_frozen_weight, ctx.has_frozen_bias = states.shape, weight.stop_gradient, bias.stop_gradient
+        ctx.shape, ctx.frozen = states.shape, [part.stop_gradient for part in (states, weight, bias)]
         output = paddle.matmul(rows, weight)
         addend = view(bias)
         by_rows(lambda block: np.add(block, addend, out=block), view(output))
@@ -109,9 +109,10 @@ class _Linear(PyLayer):
     def backward(ctx, grad):
         rows, weight = ctx.saved_tensor()
         grad = grad.flatten(0, -2)
-        d_states = paddle.matmul(grad, weight, transpose_y=True).reshape(ctx.shape)
-        d_weight = None if ctx.has_frozen_weight else paddle.matmul(rows, grad, transpose_x=True)
-        return d_states, d_weight, None if ctx.has_frozen_bias else column_sums(grad)
+        frozen_states, frozen_weight, frozen_bias = ctx.frozen  # whose gradient has to be None
+        d_states = None if frozen_states else paddle.matmul(grad, weight, transpose_y=True).reshape(ctx.shape)
+        d_weight = None if frozen_weight else paddle.matmul(rows, grad, transpose_x=True)
+        return d_states, d_weight, None if frozen_bias else column_sums(grad)
 
 
 class Linear(nn.Linear):
@@ -128,7 +129,7 @@ class _LayerNorm(PyLayer):
     @staticmethod
     def forward(ctx, states, weight, bias, epsilon):
         ctx.save_for_backward(states, weight)
-        ctx.epsilon, ctx.has_frozen_weights = epsilon, weight.stop_gradient
+        ctx.epsilon, ctx.frozen = epsilon, [part.stop_gradient for part in (states, weight, bias)]
         return F.layer_norm(states, states.shape[-1:], weight, bias, epsilon)
 
     @staticmethod
@@ -153,9 +154,8 @@ class _LayerNorm(PyLayer):
         grad = grad.contiguous()
         d_states = paddle.empty_like(states)
         sums = by_rows(differentiate, *(view(part).reshape(-1, H) for part in (states, grad, d_states)))
-        if ctx.has_frozen_weights:
-            return d_states, None, None
-        return d_states, *(tensor_of(np.sum(parts, axis=0)) for parts in zip(*sums, strict=True))
+        grads = (d_states, *(tensor_of(np.sum(parts, axis=0)) for parts in zip(*sums, strict=True)))
+        return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, grads, strict=True))
 
 
 class LayerNorm(nn.LayerNorm):

@@ -185,6 +185,8 @@ class GLMStack(nn.Layer):
     def forward(self, words: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
         """Word embeddings [1, n, H] and positions [1, 2, n] of the tokens of a layout -> [n, H]."""
         states = self.embed(words, position_ids)[0]
+        if self.enable_recompute and self.training:
+            states.stop_gradient = False  # of frozen embeddings: recompute differentiates nothing behind such states
         for layer in self.layers:
             if self.enable_recompute and self.training:
                 states = recompute(layer, states, layout)

@@ -300,12 +300,16 @@ def test_a_record_beyond_max_tokens_is_named(workspace):
         trainer_of(workspace, max_tokens=16, per_device_train_batch_size=None)
 
 
-def test_frozen_weights_stay(workspace):
-    run = workspace.finetune("frozen", max_steps=3, freeze="embeddings|layers.0", weight_decay=0.1)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_frozen_weights_stay_and_all_others_learn(workspace, recompute):
     start = trainer_of(workspace).model.state_dict()
-    for name, weight in load_file(run / "model.safetensors").items():
-        stays = "embeddings" in name or ".layers.0." in name
-        assert (weight == start[name].numpy()).all() == stays, name
+    for number, parts in enumerate((["embeddings"], ["embeddings", "layers.0"])):
+        run = workspace.finetune(
+            f"frozen-{recompute}-{number}", max_steps=3, freeze="|".join(parts), recompute=recompute or None
+        )
+        for name, weight in load_file(run / "model.safetensors").items():
+            stays = any(f"{part}." in name for part in parts)
+            assert (weight == start[name].numpy()).all() == stays, name
 
 
 def test_layers_learn_at_rates_of_their_own(workspace):
