@@ -88,6 +88,11 @@ def flashmask_attention(projected: Tensor, layout: Layout, num_heads: int, dropo
     return context.reshape([n, width // 3])
 
 
+import os
+def _groups(N, part):
+    g=int(os.environ.get("GRP","12"))
+    return [slice(h,h+g) for h in range(0,N,g)]
+
 class TwoPartAttention(PyLayer):
     """On a CPU: the queries of a part and all their keys in one product, the softmax by NumPy.
 
@@ -103,15 +108,15 @@ class TwoPartAttention(PyLayer):
         context = paddle.empty([n, width // 3], projected.dtype)
         table, out = _heads(projected, num_heads, 3), _heads(context, num_heads, 1)[:, 0]  # [n, 3, N, D], [n, N, D]
         ctx.parts = []
-        for rows, keys, own_past in layout.parts():
-            query, key, value = _operands(table, rows, keys)
+        for rows, keys, own_past, heads in ((*part, h) for part in layout.parts() for h in _groups(num_heads,part)):
+            query, key, value = _operands(table[:, :, heads], rows, keys)
             weights = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys], scores until they are softened
             kept = draw_kept(weights.size, dropout).reshape(weights.shape) if dropout else None
             totals, shifts = np.empty((2, *weights.shape[:2], 1), table.dtype)  # [N, rows, 1] each
             _by_query(_soften, _hide_future(view(weights), own_past), totals, shifts, kept)
             product = _by_row(paddle.matmul(weights, value))  # [rows, N, D]
-            np.multiply(product, rescale(dropout) / totals.transpose(1, 0, 2), out=out[rows])
-            ctx.parts.append((rows, keys, own_past, shifts, kept))
+            np.multiply(product, rescale(dropout) / totals.transpose(1, 0, 2), out=out[rows, heads])
+            ctx.parts.append((rows, keys, own_past, heads, shifts, kept))
         ctx.save_for_backward(projected, context)
         ctx.num_heads, ctx.dropout = num_heads, dropout
         return context
@@ -124,17 +129,17 @@ class TwoPartAttention(PyLayer):
         table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [n, 3, N, D]
         out, slope = (_heads(part, ctx.num_heads, 1)[:, 0] for part in (context, grad))  # [n, N, D]
         while ctx.parts:
-            rows, keys, own_past, shifts, kept = ctx.parts.pop()
-            query, key, value = _operands(table, rows, keys)
-            d_product = _by_head(slope[rows] * slope.dtype.type(rescale(ctx.dropout)))  # [N, rows, D]
-            means = np.einsum("rnd,rnd->nr", slope[rows], out[rows])[..., None]  # [N, rows, 1]
+            rows, keys, own_past, heads, shifts, kept = ctx.parts.pop()
+            query, key, value = _operands(table[:, :, heads], rows, keys)
+            d_product = _by_head(slope[rows, heads] * slope.dtype.type(rescale(ctx.dropout)))  # [N, rows, D]
+            means = np.einsum("rnd,rnd->nr", slope[rows, heads], out[rows, heads])[..., None]  # [N, rows, 1]
             weights = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys]
             d_scores = paddle.matmul(d_product, value, transpose_y=True)  # [N, rows, keys]
             tables = view(d_scores), _hide_future(view(weights), own_past), shifts, means, kept
             _by_query(_soften_backward, *tables)
-            d_table[keys, 2] += _by_row(paddle.matmul(weights, d_product, transpose_x=True))
-            d_table[keys, 1] += _by_row(paddle.matmul(d_scores, query, transpose_x=True))
-            d_table[rows, 0] = _by_row(paddle.matmul(d_scores, key).scale_(table.shape[-1] ** -0.5))
+            d_table[keys, 2, heads] += _by_row(paddle.matmul(weights, d_product, transpose_x=True))
+            d_table[keys, 1, heads] += _by_row(paddle.matmul(d_scores, query, transpose_x=True))
+            d_table[rows, 0, heads] = _by_row(paddle.matmul(d_scores, key).scale_(table.shape[-1] ** -0.5))
         return d_projected
 
 
