@@ -4,7 +4,7 @@ Rows hold no padding: all tokens of a batch stand one behind the other, [A1 | B1
 two examples is computed. On a CPU forward and backward are written by hand; on a GPU FlashMask does it where it can.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,7 +91,9 @@ def flashmask_attention(projected: Tensor, layout: Layout, num_heads: int, dropo
 class TwoPartAttention(PyLayer):
     """On a CPU: the queries of a part and all their keys in one product, the softmax by NumPy.
 
-    The triangle of Part B's own future is part of that product: leaving it out takes copies that cost more.
+    Probabilities are computed anew in the backward pass: memory that is used again and again stays in the processor's
+    cache, and costs less than keeping them. The triangle of Part B's own future is part of its product: leaving it out
+    would take copies.
     """
 
     @staticmethod
@@ -102,15 +104,14 @@ class TwoPartAttention(PyLayer):
         table, out = _heads(projected, num_heads, 3), _heads(context, num_heads, 1)[:, 0]  # [n, 3, N, D], [n, N, D]
         ctx.parts = []
         for rows, keys, own_past in layout.parts():
-            query, key, value = (_by_head(table[part, place]) for place, part in enumerate((rows, keys, keys)))
-            query.scale_(table.shape[-1] ** -0.5)
-            powers = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys]
-            kept = draw_kept(powers.size, dropout).reshape(powers.shape) if dropout else None
-            totals, weights = _soften(view(powers), kept, own_past=own_past)
-            product = paddle.matmul(powers if weights is None else tensor_of(weights), value)  # [N, rows, D]
-            factors = rescale(dropout) / totals  # [N, rows]
-            np.multiply(_by_row(product), factors.T[:, :, None], out=out[rows])
-            ctx.parts.append((rows, keys, query, powers, factors, kept))
+            query, key, value = _operands(table, rows, keys)
+            weights = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys], scores until they are softened
+            kept = draw_kept(weights.size, dropout).reshape(weights.shape) if dropout else None
+            totals, shifts = np.empty((2, *weights.shape[:2], 1), table.dtype)  # [N, rows, 1] each
+            _by_query(_soften, _hide_future(view(weights), own_past), totals, shifts, kept)
+            product = _by_row(paddle.matmul(weights, value))  # [rows, N, D]
+            np.multiply(product, rescale(dropout) / totals.transpose(1, 0, 2), out=out[rows])
+            ctx.parts.append((rows, keys, own_past, shifts, kept))
         ctx.save_for_backward(projected, context)
         ctx.num_heads, ctx.dropout = num_heads, dropout
         return context
@@ -123,13 +124,15 @@ class TwoPartAttention(PyLayer):
         table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [n, 3, N, D]
         out, slope = (_heads(part, ctx.num_heads, 1)[:, 0] for part in (context, grad))  # [n, N, D]
         while ctx.parts:
-            rows, keys, query, powers, factors, kept = ctx.parts.pop()
-            key, value = (_by_head(table[keys, place]) for place in (1, 2))
-            d_product = _by_head(slope[rows] * factors.T[:, :, None])  # [N, rows, D]
-            means = np.einsum("rnd,rnd->nr", slope[rows], out[rows]) * (factors / rescale(ctx.dropout))
+            rows, keys, own_past, shifts, kept = ctx.parts.pop()
+            query, key, value = _operands(table, rows, keys)
+            d_product = _by_head(slope[rows] * slope.dtype.type(rescale(ctx.dropout)))  # [N, rows, D]
+            means = np.einsum("rnd,rnd->nr", slope[rows], out[rows])[..., None]  # [N, rows, 1]
+            weights = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys]
             d_scores = paddle.matmul(d_product, value, transpose_y=True)  # [N, rows, keys]
-            _soften_backward(view(d_scores), view(powers), means, kept)  # powers are weights from here on
-            d_table[keys, 2] += _by_row(paddle.matmul(powers, d_product, transpose_x=True))
+            tables = view(d_scores), _hide_future(view(weights), own_past), shifts, means, kept
+            _by_query(_soften_backward, *tables)
+            d_table[keys, 2] += _by_row(paddle.matmul(weights, d_product, transpose_x=True))
             d_table[keys, 1] += _by_row(paddle.matmul(d_scores, query, transpose_x=True))
             d_table[rows, 0] = _by_row(paddle.matmul(d_scores, key).scale_(table.shape[-1] ** -0.5))
         return d_projected
@@ -147,54 +150,59 @@ def _by_head(rows: np.ndarray) -> Tensor:
 
 
 def _by_row(heads: Tensor) -> np.ndarray:
-    """[N, r, D] -> [r, N, D]."""
+    """[N, r, D] -> [r, N, D] on the same memory."""
     return view(heads).transpose(1, 0, 2)
 
 
-def _soften(scores: np.ndarray, kept: np.ndarray | None, *, own_past: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Replaces scores [N, r, keys] by exp(score - the largest of its row).
+def _operands(table: np.ndarray, rows: slice, keys: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (scaled), keys and values, [N, length, D] each, of a table [n, 3, N, D]."""
+    query, key, value = (_by_head(table[part, place]) for place, part in enumerate((rows, keys, keys)))
+    return query.scale_(table.shape[-1] ** -0.5), key, value
 
-    Args:
-        kept: what dropout leaves of them.
-        own_past: the last r keys are the queries' own, and those behind a query are hidden from it.
 
-    Returns:
-        [N, r], the sums of rows; and a copy of [N, r, keys] with 0 where nothing is kept, if there is dropout.
-    """
-    N, r, keys = scores.shape
+def _hide_future(scores: np.ndarray, own_past: bool) -> np.ndarray:
+    """Takes from scores [N, r, keys] what is behind a query, if the last r keys are the queries' own."""
+    r, keys = scores.shape[1:]
     if own_past:
         scores[:, :, keys - r :] += np.triu(np.full((r, r), -np.inf, scores.dtype), 1)
-    totals = np.empty(N * r, scores.dtype)
-    weights = None if kept is None else np.empty_like(scores)
-
-    def soften(x, total, *dropout):
-        x -= x.max(-1, keepdims=True)
-        np.exp(x, out=x)
-        np.sum(x, axis=-1, out=total)
-        if dropout:
-            np.multiply(x, dropout[0], out=dropout[1])
-
-    tables = [part.reshape(N * r, keys) for part in (scores, kept, weights) if part is not None]
-    by_rows(soften, tables[0], totals, *tables[1:])
-    return totals.reshape(N, r), weights
+    return scores
 
 
-def _soften_backward(slopes: np.ndarray, powers: np.ndarray, means: np.ndarray, kept: np.ndarray | None) -> None:
-    """From the gradient with respect to the weights of values to that with respect to scores, in place.
+def _by_query(function: Callable, *tables: np.ndarray | None) -> None:
+    """Calls a function with blocks of rows of the tables [N, r, ...] that there are."""
+    by_rows(function, *(part.reshape(-1, part.shape[-1]) for part in tables if part is not None))
+
+
+def _soften(score: np.ndarray, total: np.ndarray, shift: np.ndarray, kept: np.ndarray | None = None) -> None:
+    """Replaces scores [r, keys] by what is kept of exp(score - the largest of its row).
 
     Args:
-        slopes, powers: [N, r, keys]; where nothing is kept, the powers become 0.
-        means: [N, r], of each row the mean of slopes as weighted by attention.
-        kept: what dropout left.
+        total: [r, 1] becomes the sum of the row before dropout.
+        shift: [r, 1] becomes what makes exp(score - shift) probabilities.
     """
+    np.max(score, axis=-1, keepdims=True, out=shift)
+    score -= shift
+    np.exp(score, out=score)
+    np.sum(score, axis=-1, keepdims=True, out=total)
+    shift += np.log(total)
+    if kept is not None:
+        score *= kept
 
-    def differentiate(slope, power, mean, *keep):
-        if keep:
-            slope *= keep[0]
-        slope -= mean[:, None]
-        slope *= power
-        if keep:
-            power *= keep[0]
 
-    tables = [part.reshape(-1, part.shape[-1]) for part in (slopes, powers, kept) if part is not None]
-    by_rows(differentiate, *tables[:2], means.reshape(-1), *tables[2:])
+def _soften_backward(
+    slope: np.ndarray, score: np.ndarray, shift: np.ndarray, mean: np.ndarray, kept: np.ndarray | None = None
+) -> None:
+    """Replaces the gradient with respect to what weighs the values by that with respect to the scores [r, keys].
+
+    Args:
+        score: becomes what is kept of the probabilities.
+        mean: [r, 1], of each row the mean of the gradient as weighted by attention.
+    """
+    score -= shift
+    np.exp(score, out=score)
+    if kept is not None:
+        slope *= kept
+    slope -= mean
+    slope *= score
+    if kept is not None:
+        score *= kept

@@ -8,7 +8,7 @@ Layers fall back on Paddle's operators outside training and on other devices; pa
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -21,7 +21,7 @@ from paddle.utils.dlpack import from_dlpack
 
 from glm.environment import cpu_threads
 
-BLOCK = 1 << 17  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^17
+BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
 STREAM = 1 << 20  # numbers whose dropout comes from one random stream, whatever the number of threads
 
 
@@ -55,14 +55,18 @@ def by_rows(function: Callable, *arrays: np.ndarray) -> list:
     Returns:
         What the function returned, in the order of the blocks.
     """
-    rows = len(arrays[0])
-    size = max(1, BLOCK * rows // max(arrays[0].size, 1))
-    starts = range(0, rows, size)
+    rows, share = len(arrays[0]), -(-len(arrays[0]) // cpu_threads())
+    size = max(1, min(share, BLOCK * rows // max(arrays[0].size, 1)))
 
     def call(start: int):
         return function(*(array[start : start + size] for array in arrays))
 
-    return list(map(call, starts) if len(starts) < 2 else _pool().map(call, starts))
+    return _on_threads(call, range(0, rows, size), worth=arrays[0].size >= BLOCK // 8)
+
+
+def _on_threads(function: Callable, items: Sequence, *, worth: bool) -> list:
+    """The function of each item, in their order; on the calling thread alone if the work is `worth` no others."""
+    return list(_pool().map(function, items) if worth and len(items) > 1 else map(function, items))
 
 
 def draw_kept(size: int, probability: float) -> np.ndarray:
@@ -80,7 +84,7 @@ def draw_kept(size: int, probability: float) -> np.ndarray:
         np.greater_equal(raw.view(np.uint16)[: part.size], threshold, out=part)
 
     streams = range(-(-size // STREAM))
-    list(map(draw, streams) if len(streams) < 2 else _pool().map(draw, streams))
+    _on_threads(draw, streams, worth=True)
     return kept
 
 
@@ -109,10 +113,12 @@ class _Linear(PyLayer):
     def backward(ctx, grad):
         rows, weight = ctx.saved_tensor()
         grad = grad.flatten(0, -2)
-        frozen_states, frozen_weight, frozen_bias = ctx.frozen  # whose gradient has to be None
-        d_states = None if frozen_states else paddle.matmul(grad, weight, transpose_y=True).reshape(ctx.shape)
-        d_weight = None if frozen_weight else paddle.matmul(rows, grad, transpose_x=True)
-        return d_states, d_weight, None if frozen_bias else column_sums(grad)
+        frozen_states, frozen_weight, frozen_bias = ctx.frozen
+        return (
+            None if frozen_states else paddle.matmul(grad, weight, transpose_y=True).reshape(ctx.shape),
+            None if frozen_weight else paddle.matmul(rows, grad, transpose_x=True),
+            None if frozen_bias else column_sums(grad),
+        )
 
 
 class Linear(nn.Linear):
@@ -154,8 +160,9 @@ class _LayerNorm(PyLayer):
         grad = grad.contiguous()
         d_states = paddle.empty_like(states)
         sums = by_rows(differentiate, *(view(part).reshape(-1, H) for part in (states, grad, d_states)))
-        grads = (d_states, *(tensor_of(np.sum(parts, axis=0)) for parts in zip(*sums, strict=True)))
-        return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, grads, strict=True))
+        d_weight, d_bias = (tensor_of(np.sum(parts, axis=0)) for parts in zip(*sums, strict=True))
+        gradients = d_states, d_weight, d_bias
+        return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, gradients, strict=True))
 
 
 class LayerNorm(nn.LayerNorm):

@@ -136,12 +136,17 @@ class GLMBlock(nn.Layer):
 
 
 class GLMStack(nn.Layer):
-    """Positions, blocks and the last LayerNorm. `enable_recompute` is switched on by the Trainer (`--recompute`)."""
+    """Positions, blocks and the last LayerNorm.
+
+    With `enable_recompute`, which the Trainer switches on (`--recompute`), the first `recompute_layers` blocks keep no
+    activations and run a second time in the backward pass, with the same dropout.
+    """
 
     def __init__(self, config: GLMConfig):
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.enable_recompute = False
+        self.recompute_layers = config.num_layers
         self.embedding_dropout = Dropout(config.embedding_dropout_prob)
         self.position_embeddings = nn.Embedding(config.position_rows, config.hidden_size)
         self.block_position_embeddings = None
@@ -185,13 +190,13 @@ class GLMStack(nn.Layer):
     def forward(self, words: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
         """Word embeddings [1, n, H] and positions [1, 2, n] of the tokens of a layout -> [n, H]."""
         states = self.embed(words, position_ids)[0]
-        if self.enable_recompute and self.training:
-            states.stop_gradient = False  # of frozen embeddings: recompute differentiates nothing behind such states
-        for layer in self.layers:
-            if self.enable_recompute and self.training:
-                states = recompute(layer, states, layout)
-            else:
-                states = layer(states, layout)
+        recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
+        if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
+            states.stop_gradient = False
+        for layer in self.layers[:recomputed]:
+            states = recompute(layer, states, layout)
+        for layer in self.layers[recomputed:]:
+            states = layer(states, layout)
         return self.final_layernorm(states)
 
     def prefill(self, words: Tensor, position_ids: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, KVCache]:
