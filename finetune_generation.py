@@ -11,6 +11,7 @@ from pathlib import Path
 from glm.arguments import parse_finetune_arguments
 from glm.device import prepare
 from glm.entry import run
+from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
 from glm.prediction import predict, score_predictions, write_predictions, write_scores
 from glm.training.setup import (
@@ -44,14 +45,15 @@ def main(argv: list[str]) -> None:
     if training.do_eval:
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
-        print_scores(metrics, title="evaluation on the dev records")
+        names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
+        print_scores(metrics, names, title="evaluation on the dev records")
     if training.do_predict:
         predictions = predict(trainer.writer, test_records)
         write_predictions(output_dir / "predictions.jsonl", predictions)
         if all(record.question is not None for record in test_records):
             scores = score_predictions(predictions)
             write_scores(output_dir / "metrics.json", scores)
-            print_scores(scores, title="prediction of the test records")
+            print_scores(scores.figures, scores.signatures, title="prediction of the test records")
 
 
 if __name__ == "__main__":

@@ -111,9 +111,14 @@ def report(arguments: PredictArguments, tally: Tally, *, records_per_second: flo
     if arguments.output_file is not None and not arguments.fills:
         show_samples(arguments.output_file, arguments.show)
     if arguments.metrics_file is not None:
-        scores = tally.scores() | {"records per second": round(records_per_second, 2)}
+        scores = tally.scores().with_figures({"records per second": round(records_per_second, 2)})
         write_scores(Path(arguments.metrics_file), scores)
-        print_scores(scores, title=f"scores of {tally.rows} records", to_stderr=arguments.output_file is None)
+        print_scores(
+            scores.figures,
+            scores.signatures,
+            title=f"scores of {tally.rows} records",
+            to_stderr=arguments.output_file is None,
+        )
     if tally.failed:
         print(
             f"{tally.failed} of {tally.rows} records failed, their rows say why; the first: {tally.first_error}",

@@ -7,7 +7,10 @@ from glm.entry import run
 from glm.errors import UsageError
 
 # What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "score": "score predictions against references, by our protocol and as other tools do",
+    "compare": "compare two files of predictions, with intervals and p-values",
+}
 
 
 def main(argv: list[str]) -> int | None:

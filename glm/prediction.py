@@ -1,7 +1,6 @@
 """From records to generated text and its scores: what evaluation in training and `predict.py` share."""
 
 import json
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,8 @@ from glm.data.examples import ExampleEncoder
 from glm.data.records import BadRecord, Record
 from glm.data.templates import NO_TEMPLATE, Template, find_template
 from glm.errors import InputError
-from glm.evaluation.metrics import Scorer, score
+from glm.evaluation.metrics import Scorer, Scores, score
+from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Hypothesis, generate
@@ -255,17 +255,12 @@ def predict(
     return [found[number] for number in range(len(records))]
 
 
-def comparable(text: str) -> str:
-    """A text as it is scored, in Unicode's NFKC form: GLM's tokenizer writes full-width punctuation half-width, and
-    that is no error of the model."""
-    return unicodedata.normalize("NFKC", text)
-
-
-def score_predictions(predictions: Sequence[Prediction]) -> dict[str, float]:
+def score_predictions(predictions: Sequence[Prediction]) -> Scores:
     """Scores of the best texts against the references, see `glm.evaluation.metrics.score`."""
     return score(
-        [comparable(prediction.best) for prediction in predictions],
-        [comparable(prediction.record.question) for prediction in predictions],
+        Pair(prediction.best, (record.question,), record.context, record.answer)
+        for prediction in predictions
+        for record in (prediction.record,)
     )
 
 
@@ -287,11 +282,11 @@ class Tally:
             self.first_error = self.first_error or row["error"]
         elif "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            self._scorer.add([comparable(best)], [comparable(row["reference"])])
+            self._scorer.add([Pair(best, (row["reference"],), row.get("source"), row.get("answer"))])
             self._scored += 1
 
-    def scores(self) -> dict[str, float]:
-        """Scores of all rows, see `glm.evaluation.metrics.score`, and how many there were.
+    def scores(self) -> Scores:
+        """Scores of all rows, see `glm.evaluation.metrics.score`, and how many failed.
 
         Raises:
             InputError: every row failed, or none has a reference.
@@ -300,7 +295,7 @@ class Tally:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
         if not self._scored:
             raise InputError("no record has a question, so there is nothing to score")
-        return self._scorer.result() | {"records": self.rows - self.failed, "failed records": self.failed}
+        return self._scorer.result().with_figures({"failed records": self.failed})
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -311,7 +306,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
             file.write(json.dumps(prediction.as_row(), ensure_ascii=False) + "\n")
 
 
-def write_scores(path: Path, scores: dict[str, float]) -> None:
-    """Writes figures as a JSON object."""
+def write_scores(path: Path, scores: Scores) -> None:
+    """Writes figures, their signatures and the figures by length of the source as a JSON object."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(scores, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(scores.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -109,8 +109,8 @@ def test_written_lines(tmp_path):
 
 def test_written_scores(tmp_path):
     path = tmp_path / "new" / "metrics.json"
-    write_scores(path, {"bleu-4 (char)": 61.5, "rouge-l (jieba)": 70.0})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"bleu-4 (char)": 61.5, "rouge-l (jieba)": 70.0}
+    write_scores(path, {"bleu-4 (char, corpus)": 61.5, "rouge-l (jieba)": 70.0})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"bleu-4 (char, corpus)": 61.5, "rouge-l (jieba)": 70.0}
 
 
 # -- scores
@@ -138,7 +138,7 @@ def test_scores_are_of_the_best_text():
 )
 def test_width_of_characters_does_not_count(text, reference):
     scores = score_predictions([prediction_of((text, -1.0), question=reference)])
-    assert scores["bleu-4 (char)"] == pytest.approx(100)
+    assert scores["bleu-4 (char, corpus)"] == pytest.approx(100)
     assert scores["rouge-l (char)"] == pytest.approx(100)
 
 
@@ -319,9 +319,9 @@ def test_a_model_in_the_folder_to_be_overwritten_is_kept(tmp_path):
 
 
 def test_metric_for_best_model():
-    for name in (None, "loss", "eval_loss", "bleu-4 (char)", "eval_rouge-l (jieba)"):
+    for name in (None, "loss", "eval_loss", "bleu-4 (char, corpus)", "eval_rouge-l (jieba)"):
         check_metric(name)
-    with pytest.raises(InputError, match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char\)"):
+    with pytest.raises(InputError, match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char, corpus\)"):
         check_metric("bleu-4")
 
 

@@ -100,12 +100,12 @@ def test_standard_input_and_output(workspace, checkpoint, tmp_path, monkeypatch,
 def test_metrics_file_and_table(workspace, checkpoint, tmp_path, capsys):
     rows = predictions(workspace, checkpoint, tmp_path, metrics_file=tmp_path / "m.json", show=2)
     figures = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
-    assert {"bleu-4 (char)", "rouge-1 (char)", "rouge-2 (jieba)", "rouge-l (jieba)"} <= set(figures)
+    assert {"bleu-4 (char, corpus)", "rouge-1 (char)", "rouge-2 (jieba)", "rouge-l (jieba)"} <= set(figures)
     lengths = [len(row["predictions"][0]["text"].replace(" ", "")) for row in rows]
     assert figures["generated length"] == pytest.approx(sum(lengths) / len(lengths))
     assert figures["records per second"] > 0
     printed = capsys.readouterr().out
-    assert "gold question" in printed and rows[1]["reference"][:4] in printed and "bleu-4 (char)" in printed
+    assert "gold question" in printed and rows[1]["reference"][:4] in printed and "bleu-4 (char, corpus)" in printed
 
 
 def test_scores_beside_printed_rows(workspace, checkpoint, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_scores_beside_printed_rows(workspace, checkpoint, tmp_path, capsys):
     workspace.predict(**options, metrics_file=tmp_path / "m.json")
     printed = capsys.readouterr()
     assert [json.loads(line)["id"] for line in printed.out.splitlines()] == [1, 2, 3, 4]
-    assert "scores of 4 records" in printed.err and "bleu-4 (char)" in printed.err
+    assert "scores of 4 records" in printed.err and "bleu-4 (char, corpus)" in printed.err
 
 
 def test_existing_scores_are_not_overwritten(workspace, checkpoint, tmp_path):
@@ -541,7 +541,7 @@ def test_compiled_products_decode_the_same(workspace, checkpoint, tmp_path, monk
 def test_do_predict_writes_predictions_and_scores(workspace):
     run = workspace.finetune("predicted", max_steps=2, do_predict=True, test_file=workspace.folder / "dev.json")
     assert len(read_lines(run / "predictions.jsonl")) == 4
-    assert "bleu-4 (char)" in json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert "bleu-4 (char, corpus)" in json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_the_command_of_the_glm_example_runs(workspace, checkpoint):
