@@ -321,7 +321,9 @@ def test_a_model_in_the_folder_to_be_overwritten_is_kept(tmp_path):
 def test_metric_for_best_model():
     for name in (None, "loss", "eval_loss", "bleu-4 (char, corpus)", "eval_rouge-l (jieba)"):
         check_metric(name)
-    with pytest.raises(InputError, match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char, corpus\)"):
+    with pytest.raises(
+        InputError, match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char, corpus\)"
+    ):
         check_metric("bleu-4")
 
 

@@ -32,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m glm compare",
         description="Differences of two files of predictions for the same records: B - A of every figure with its "
-        "95 % interval (paired bootstrap, 1,000 resamples), p-value (paired permutation test, 10,000 permutations), and "
-        f"the records that differ most in {SORTED_BY}. Takes the files that `score` takes.",
+        "95 % interval (paired bootstrap, 1,000 resamples), p-value (paired permutation test, 10,000 permutations), "
+        f"and the records that differ most in {SORTED_BY}. Takes the files that `score` takes.",
     )
     parser.add_argument("first", metavar="A", help="predictions, one JSON object per line")
     parser.add_argument("second", metavar="B", help="other predictions for the same records")

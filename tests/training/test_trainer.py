@@ -290,7 +290,9 @@ def test_evaluation_generates_with_the_given_options(workspace):
         assert row["predictions"][0]["score"] >= row["predictions"][1]["score"]
     assert sorted(path.name for path in (run / "eval").iterdir()) == ["step-2.jsonl", "step-4.jsonl"]
     results = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
-    assert {"eval_loss", "eval_bleu-4 (char, corpus)", "eval_rouge-l (jieba)", "eval_samples_per_second"} <= set(results)
+    assert {"eval_loss", "eval_bleu-4 (char, corpus)", "eval_rouge-l (jieba)", "eval_samples_per_second"} <= set(
+        results
+    )
 
 
 def test_dev_loss_is_the_mean_over_tokens(workspace):
