@@ -102,9 +102,10 @@ def _compared(ids: list, first: list, second: list, *, seed: int, show: int) -> 
         }
         for identity, a, b, x, y in zip(ids, first, second, *values, strict=True)
     ]
-    rows.sort(key=lambda row: row["score B"] - row["score A"])  # stable: ties stay in the order of the file
-    better = {"A": [row for row in rows[:show] if row["score A"] > row["score B"]]}
-    better["B"] = [row for row in rows[::-1][:show] if row["score B"] > row["score A"]]
+    better = {  # sorting is stable: ties stay in the order of the file
+        "A": sorted(rows, key=lambda row: row["score B"] - row["score A"])[:show],
+        "B": sorted(rows, key=lambda row: row["score A"] - row["score B"])[:show],
+    }
     references = reference_signature({len(pair.references) for pair in first})
     return {
         "records": len(ids),
@@ -122,7 +123,10 @@ def _compared(ids: list, first: list, second: list, *, seed: int, show: int) -> 
             for name, found in differences.items()
         },
         "signatures": signatures(differences, references=references),
-        f"records by {SORTED_BY}": {f"{name} is better": found for name, found in better.items()},
+        f"records by {SORTED_BY}": {
+            "A is better": [row for row in better["A"] if row["score A"] > row["score B"]],
+            "B is better": [row for row in better["B"] if row["score B"] > row["score A"]],
+        },
     }
 
 

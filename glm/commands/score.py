@@ -1,7 +1,6 @@
 """`python -m glm score FILE`: scores a file of predictions and references; no model is loaded."""
 
 import argparse
-import difflib
 import json
 import math
 import sys
@@ -15,10 +14,9 @@ OURS, ALL = "ours", "all"
 def main(argv: list[str]) -> int:
     """Read, score, print."""
     arguments = _parser().parse_args(argv)
-    from glm.evaluation.metrics import FIGURES
     from glm.evaluation.scored_file import read_scored_file
 
-    limits = dict(_limit(text, FIGURES) for text in arguments.fail_under)
+    limits = dict(_limit(text) for text in arguments.fail_under)
     file = read_scored_file(arguments.file)
     if file.failed:
         print(f"{file.path}: {len(file.failed)} of {file.rows} records failed and are not scored", file=sys.stderr)
@@ -55,13 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _limit(text: str, names: tuple[str, ...]) -> tuple[str, float]:
+def _limit(text: str) -> tuple[str, float]:
     """The figure and the value of a `--fail_under`."""
+    from glm.evaluation.metrics import FIGURES, nearest_names
+
     name, _, value = text.rpartition("=")
     name = name.strip()
-    if name not in names:
-        close = difflib.get_close_matches(name or text, names, n=1) or names
-        raise UsageError(f"--fail_under {text}: no figure of this name; did you mean {' or '.join(close)}?")
+    if name not in FIGURES:
+        raise UsageError(f"--fail_under {text}: no figure of this name; did you mean {nearest_names(name, FIGURES)}?")
     try:
         limit = float(value)
     except ValueError:

@@ -1,5 +1,6 @@
 """Scores predictions against references, over all records and by the length of their source."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -195,6 +196,13 @@ def _signature_tails() -> dict[str, str]:
 
 FIGURES = tuple(_signature_tails())
 """Names of all figures, in the order of tables."""
+
+
+def nearest_names(name: str, known: Sequence[str]) -> str:
+    """The known names that someone may have meant: `a or b`."""
+    beginning = [other for other in known if name and other.startswith(name)]
+    return " or ".join(beginning or difflib.get_close_matches(name, known, n=1) or known)
+
 
 # Figures that depend on the predictions alone, or count.
 _WITHOUT_REFERENCES = ("distinct", "answer", "repeated", "generated", "empty", "records")

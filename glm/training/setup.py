@@ -1,6 +1,5 @@
 """From arguments to a trainer: everything that can fail, fails here, before the first step."""
 
-import difflib
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from glm.checkpoint.loading import WEIGHTS_NAME, load_config, load_model, load_t
 from glm.data.published import fetch_records
 from glm.data.records import Record, read_records
 from glm.errors import InputError, UsageError
-from glm.evaluation.metrics import FIGURES
+from glm.evaluation.metrics import FIGURES, nearest_names
 from glm.prediction import build_encoder, check_positions
 from glm.training.trainer import METRICS_NAME, GLMTrainer
 
@@ -79,8 +78,7 @@ def check_metric(name: str | None) -> None:
         return
     known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
-        close = difflib.get_close_matches(name, known, n=1) or known
-        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {' or '.join(close)}?")
+        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
 
 
 def _records(task_name: str, split: str, file: str | None) -> list[Record]:
