@@ -262,7 +262,8 @@ def test_clearing_takes_only_what_a_run_left(tmp_path):
     for name in ("checkpoint-5", "checkpoint-10", "eval", "my-checkpoint-1", "checkpoint-final"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
-    (tmp_path / "eval" / "step-5.jsonl").write_text("")
+    for name in ("step-5.jsonl", "step-5.metrics.json"):
+        (tmp_path / "eval" / name).write_text("")
     for name in ("metrics.jsonl", "eval_results.json", "predictions.jsonl", "notes.txt", "model.safetensors"):
         (tmp_path / name).write_text("")
     clear_earlier_run(str(tmp_path))
