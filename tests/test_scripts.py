@@ -259,8 +259,8 @@ def test_bad_records_are_reported_in_their_rows(workspace, checkpoint, tmp_path,
     figures, expected = (json.loads(path.read_text(encoding="utf-8")) for path in (metrics, tmp_path / "alone.json"))
     assert (figures["records"], figures["failed records"]) == (4, 7)
     assert (expected["records"], expected["failed records"]) == (4, 0)
-    same = [name for name in figures if name not in ("records", "failed records", "records per second")]
-    assert len(same) == 10 and [figures[name] for name in same] == [expected[name] for name in same]
+    same = [name for name in figures if name not in ("failed records", "records per second")]
+    assert len(same) > 20 and [figures[name] for name in same] == [expected[name] for name in same]
 
 
 def test_which_record_failed_first_is_that_of_the_input(workspace, checkpoint, tmp_path, capsys):
