@@ -7,7 +7,9 @@ from glm.entry import run
 from glm.errors import UsageError
 
 # What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "checkpoint": "look at checkpoints of any format, import, export and reshard them",
+}
 
 
 def main(argv: list[str]) -> int | None:
