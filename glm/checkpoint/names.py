@@ -79,10 +79,16 @@ def canonical_names(tensors: Mapping[str, LazyTensor]) -> Weights:
 
 
 def is_torch_layout(tensors: Mapping[str, LazyTensor]) -> bool:
-    """Whether linear weights are [out, in]: the fused one, [3H, H] or [H, 3H], tells; True if there is none."""
-    shapes = (tensor.shape for name, tensor in tensors.items() if name.endswith(f"{FUSED}.weight"))
-    first = next(shapes, ())
-    return len(first) != 2 or first[0] > first[1]
+    """Whether linear weights are [out, in]: their biases [out] tell, where the weight is no square.
+
+    At three ranks the fused weight is one, at four the first of the MLP; True if there is neither.
+    """
+    for name, tensor in tensors.items():
+        if name.endswith((f"{FUSED}.weight", "mlp.dense_h_to_4h.weight")):
+            bias = tensors.get(name.removesuffix("weight") + "bias")
+            if bias is not None and len(tensor.shape) == 2 and tensor.shape[0] != tensor.shape[1]:
+                return tensor.shape[:1] == bias.shape
+    return True
 
 
 def turned(tensors: Mapping[str, LazyTensor]) -> Weights:
@@ -120,8 +126,12 @@ def _names_that_are_there(tensors: Mapping[str, LazyTensor]) -> str:
     return f" there are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else " there are no weights"
 
 
-def check_weights(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]) -> None:
-    """Raises InputError, with every name, if weights are unknown, missing, or of a wrong shape or dtype."""
+def checked_weights(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]) -> Weights:
+    """The weights in the model's order.
+
+    Raises:
+        InputError: weights are unknown, missing, or of a wrong shape or dtype; the text lists them all.
+    """
     expected = expected_shapes(config)
     unknown = [name for name in tensors if name not in expected]
     missing = [name for name in expected if name not in tensors]
@@ -143,6 +153,7 @@ def check_weights(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]) 
     ]
     if lines:
         raise InputError("the weights do not fit the configuration\n" + "\n".join(lines))
+    return {name: tensors[name] for name in expected}
 
 
 def _listed(label: str, names: list[str], line: Callable[[str], str]) -> list[str]:

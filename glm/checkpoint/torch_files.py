@@ -140,15 +140,16 @@ def write_torch(path: Path, tree: dict) -> None:
     content = b"\x80\x02" + _opcodes(tree, tensors) + pickle.STOP
     root = path.stem
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(f"{root}/data.pkl", content)
-        archive.writestr(f"{root}/byteorder", "little")
+        # A ZipInfo is dated 1980: the same tensors give the same file.
+        archive.writestr(zipfile.ZipInfo(f"{root}/data.pkl"), content)
+        archive.writestr(zipfile.ZipInfo(f"{root}/byteorder"), "little")
         for key, tensor in with_progress(tensors, path.name):
             member = zipfile.ZipInfo(f"{root}/data/{key}")
             member.file_size = tensor.nbytes  # tells the archive whether it needs 64 bits for it
             with archive.open(member, "w") as target:
                 for chunk in chunks(tensor):
                     target.write(chunk)
-        archive.writestr(f"{root}/version", "3\n")
+        archive.writestr(zipfile.ZipInfo(f"{root}/version"), "3\n")
 
 
 def plain(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from glm.checkpoint.formats import Source, open_checkpoint, read_json
-from glm.checkpoint.names import WORDS, Weights, check_weights, infer_sizes
+from glm.checkpoint.names import WORDS, Weights, checked_weights, infer_sizes
 from glm.checkpoint.tensors import LazyTensor
 from glm.command_tokens import COMMAND_TOKENS
 from glm.errors import InputError
@@ -70,7 +70,7 @@ def whole_model(source: Source, preset: str | None = None) -> WholeModel:
         rest = given or published_presets().get(guess, {})
         config = {**rest, **own, **sizes}
         _check_heads(config)
-        check_weights(weights, config)
+        weights = checked_weights(weights, config)
     except InputError as error:
         raise InputError(f"{source.path}: {error}") from error
     if not source.has_separate_gmask:
