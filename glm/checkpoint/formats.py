@@ -16,7 +16,7 @@ there are no safetensors.
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,18 @@ def open_checkpoint(folder: Path) -> Source:
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
         f"one of them with .index.json, or Megatron's {' or '.join(TRACKERS)})"
     )
+
+
+def open_file(path: Path, config: dict[str, Any]) -> Source:
+    """A checkpoint that is one file, whatever its name, and the configuration that belongs to it.
+
+    Raises:
+        InputError: it is of no known kind, or cannot be read.
+    """
+    for _, ending, read in FAMILIES:
+        if path.suffix == f".{ending}":
+            return replace(_opened(path.parent, [[path]], ending, read), config=config)
+    raise InputError(f"{path}: not a file of weights ({', '.join(ending for _, ending, _ in FAMILIES)})")
 
 
 def _read_bin(path: Path) -> Weights:

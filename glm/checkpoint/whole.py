@@ -3,6 +3,7 @@
 Sizes are seen in the weights, and checked against config.json and a preset.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,15 @@ class WholeModel:
     config: dict[str, Any]
     weights: Weights
     preset: str | None
+
+    @property
+    def summary(self) -> str:
+        """Format, number of ranks, size and published model in a few words."""
+        ranks = f", {len(self.source.ranks)} ranks" if len(self.source.ranks) > 1 else ""
+        count = sum(math.prod(tensor.shape) for tensor in self.weights.values())
+        dtypes = " and ".join(sorted({tensor.dtype for tensor in self.weights.values()}))
+        kind = self.preset or "no published size"
+        return f"format {self.source.format}{ranks}, {count / 1e6:.1f} M parameters in {dtypes}, {kind}"
 
 
 def open_model(folder: str | Path, preset: str | None = None) -> WholeModel:

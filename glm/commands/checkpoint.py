@@ -1,7 +1,6 @@
 """`python -m glm checkpoint`: looks at checkpoints of any format, and converts them."""
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -68,9 +67,6 @@ def _reshard(options: argparse.Namespace) -> None:
 
 
 def _done(options: argparse.Namespace, model: WholeModel) -> None:
-    ranks = len(model.source.ranks)
-    count = sum(math.prod(tensor.shape) for tensor in model.weights.values())
-    found = f"{model.source.format}, {ranks} rank{'s' if ranks > 1 else ''}, {count / 1e6:.1f} M parameters"
-    print(f"{options.source} ({found}, {model.preset or 'no published size'}) -> {options.target}")
+    print(f"{options.source} ({model.summary}) -> {options.target}")
     if not (options.target / TOKENIZER_NAME).is_file():
         print(f"{options.target}: no tokenizer came along; put {TOKENIZER_NAME} there", file=sys.stderr)
