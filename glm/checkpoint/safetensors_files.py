@@ -76,7 +76,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor], *, framewor
             "data_offsets": [offset, end],
         }
         offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)

@@ -24,7 +24,7 @@ def test_the_same_bytes_as_the_librarys(tmp_path, dtype):
     lazy = {name: LazyTensor(array.shape, dtype, lambda array=array: array) for name, array in arrays.items()}
     write_safetensors(tmp_path / "ours", lazy, framework="pd")
     theirs = read_safetensors(tmp_path / "theirs")
-    assert (tmp_path / "ours").read_bytes()[-30:] == (tmp_path / "theirs").read_bytes()[-30:]
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
     assert set(theirs) == set(arrays)
     for path in ("theirs", "ours"):
         for name, tensor in read_safetensors(tmp_path / path).items():

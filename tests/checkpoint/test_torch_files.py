@@ -168,8 +168,8 @@ WRITE = """
 import sys, torch
 torch.manual_seed(0)
 x = torch.randn(300, 40)
-tree = {"plain": x, "half": x.half(), "bf16": x.bfloat16(), "turned": x.t(), "rows": x[7:9], "scalar": torch.tensor(3.5),
-        "empty": torch.zeros(0, 3), "parameter": torch.nn.Parameter(x[:2].clone())}
+tree = {"plain": x, "half": x.half(), "bf16": x.bfloat16(), "turned": x.t(), "rows": x[7:9],
+        "scalar": torch.tensor(3.5), "empty": torch.zeros(0, 3), "parameter": torch.nn.Parameter(x[:2].clone())}
 module = torch.nn.Linear(4, 3)
 tree |= module.state_dict()
 torch.save(tree, sys.argv[1], _use_new_zipfile_serialization=sys.argv[2] == "True")
