@@ -10,6 +10,7 @@ from glm.errors import UsageError
 VERBS: dict[str, str] = {
     "score": "score predictions against references, by our protocol and as other tools do",
     "compare": "compare two files of predictions, with intervals and p-values",
+    "checkpoint": "look at checkpoints of any format, import, export and reshard them",
 }
 
 

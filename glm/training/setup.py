@@ -6,11 +6,12 @@ from pathlib import Path
 from paddlenlp.trainer import set_seed
 
 from glm.arguments import FinetuneArguments, ModelArguments
-from glm.checkpoint.loading import WEIGHTS_NAME, load_config, load_model, load_tokenizer
+from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.published import fetch_records
 from glm.data.records import Record, read_records
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import FIGURES, nearest_names
+from glm.modeling import WEIGHTS_NAME
 from glm.prediction import build_encoder, check_positions
 from glm.training.trainer import METRICS_NAME, GLMTrainer
 
