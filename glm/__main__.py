@@ -7,7 +7,10 @@ from glm.entry import run
 from glm.errors import UsageError
 
 # What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "check": "finds what is wrong in data files, and lengths that fit",
+    "show": "shows one record as the model sees it, in training and in prediction",
+}
 
 
 def main(argv: list[str]) -> int | None:

@@ -21,6 +21,9 @@ LEVELS = {
         "glm.parallel",
         "glm.predictions_file",
         "glm.data",
+        "glm.data.columns",
+        "glm.data.formats",
+        "glm.data.problems",
         "glm.data.records",
         "glm.data.templates",
         "glm.data.truncation",
@@ -33,7 +36,7 @@ LEVELS = {
         "glm.checkpoint",
         "glm.training",
     },
-    1: {"glm.configuration", "glm.tokenization"},
+    1: {"glm.configuration", "glm.pieces", "glm.tokenization"},
     2: {"glm.cache", "glm.loss", "glm.modeling"},
     3: {
         "glm.data.examples",
@@ -60,7 +63,7 @@ LEVELS = {
     6: {"glm.__main__"},
 }
 PACKAGES = {
-    0: {"jieba", "sacrebleu", "rouge", "rich"},
+    0: {"datasets", "jieba", "pyarrow", "rich", "rouge", "sacrebleu"},
     1: {"paddlenlp", "sentencepiece"},
     2: {"paddle", "paddlenlp"},
     3: {"paddle", "paddlenlp"},
