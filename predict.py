@@ -22,7 +22,7 @@ from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
 from glm.evaluation.table import print_samples, print_scores
 from glm.filling import fill
-from glm.prediction import Tally, build_writer, predict_rows, write_scores
+from glm.prediction import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
 from glm.prediction_input import PredictionInput
 from glm.predictions_file import PredictionsFile, PrintedRows
 
@@ -42,10 +42,14 @@ def main(argv: list[str]) -> int:
         arguments.input_file,
         text=arguments.fill,
         fills=arguments.fills,
-        need_question=arguments.metrics_file is not None,
+        template=data.find_template(),
+        columns=data.columns,
+        need_target=arguments.metrics_file is not None,
     )
     settings = settings_of_rows(model, data, generation, arguments) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
+    if found := source.check(build_prediction_encoder(model, data, generation, arguments)):
+        print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
     writer = build_writer(model, data, generation, arguments)
 
@@ -127,7 +131,7 @@ def show_samples(output_file: str, count: int) -> None:
     with open(output_file, encoding="utf-8") as lines:
         for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            rows.append((shortened(row["source"]), row["answer"], row.get("reference", ""), best))
+            rows.append((shortened(row["source"]), row.get("answer", ""), row.get("reference", ""), best))
     headings = ("passage", "answer", "gold question", "generated question")
     print_samples(rows, headings, title=f"the first {len(rows)} records")
 

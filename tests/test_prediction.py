@@ -520,7 +520,7 @@ def test_bad_records_do_not_disturb_the_others(build):
 
 def test_predict_in_the_order_of_records(build):
     writer = build()
-    records = sorted(RECORDS, key=lambda record: len(record.context))
+    records = sorted(RECORDS, key=lambda record: len(record.source))
     predictions = predict(writer, records, progress=False)
     assert [prediction.record for prediction in predictions] == records
     one_by_one = [predict(writer, [record], progress=False)[0].best for record in records]

@@ -46,15 +46,8 @@ def main(argv: list[str]) -> int:
 
 def _checked(name: str, data: DataArguments, encoder: ExampleEncoder, *, need_target: bool, shown: int) -> FileCheck:
     file = RecordFile(name, encoder.template, data.columns, need_target=need_target)
-    check = FileCheck(
-        encoder,
-        name=name,
-        columns=str(file.columns),
-        need_target=need_target,
-        has_ids=file.has_ids,
-        shown=shown,
-    )
-    for _ in check_file(file, check):
+    check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
+    for _ in batches:
         pass
     return check
 

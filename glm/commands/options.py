@@ -31,8 +31,8 @@ def add_layout_options(parser: Parser) -> None:
         "--tokenizer_name_or_path",
         required=True,
         metavar="T",
-        help="A folder, a SentencePiece .model file or a published name. A checkpoint's folder brings its template and "
-        "lengths too.",
+        help="A folder, a SentencePiece .model file or a published name. A checkpoint's folder brings its template "
+        "and lengths too.",
     )
     for group in (DataArguments, GenerationConfig):
         types = typing.get_type_hints(group)

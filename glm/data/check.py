@@ -56,7 +56,7 @@ class FileCheck:
         encoder: lays records out, and so knows what fits.
         name: of the file.
         columns: where its fields are taken from, for people.
-        need_target: targets that would be cut are problems; without, only sources are looked at.
+        learns_targets: a target that would be cut is a problem; what is only compared with may have any length.
         shown: problems of a kind that are kept in words.
 
     Attributes:
@@ -73,7 +73,7 @@ class FileCheck:
         *,
         name: str,
         columns: str = "",
-        need_target: bool = True,
+        learns_targets: bool = True,
         has_ids: bool = True,
         shown: int = SHOWN,
         keep_bad: int = 0,
@@ -81,7 +81,7 @@ class FileCheck:
         self.encoder = encoder
         self.name = name
         self.columns = columns
-        self.need_target = need_target
+        self.learns_targets = learns_targets
         self.has_ids = has_ids
         self.shown = shown
         self.keep_bad = keep_bad
@@ -101,33 +101,29 @@ class FileCheck:
         """Number of rows that cannot be used."""
         return self.read - self.used
 
-    def take(self, items: Iterable[Record | BadRecord]) -> list[EncodedRecord]:
-        """Takes rows in; returns those that can be used, as ids."""
-        items = list(items)
+    def take(self, items: Sequence[Record | BadRecord]) -> list[EncodedRecord | BadRecord]:
+        """Takes rows in; returns them as ids, or as refused."""
         encoded = iter(self.encoder.encode([item for item in items if isinstance(item, Record)]))
-        usable = []
-        for item in items:
-            self.read += 1
-            record = next(encoded) if isinstance(item, Record) else None
-            error = record and (self.encoder.source_problem(record) or self._target_problem(record))
-            if record is None:
-                self._refuse(item)
-            elif error is not None:
-                self._refuse(BadRecord(item.id, item.origin, str(error), error.kind, _fields(item)))
-            else:
-                self._use(record)
-                usable.append(record)
-        return usable
+        return [self._take(next(encoded) if isinstance(item, Record) else item) for item in items]
+
+    def _take(self, item: EncodedRecord | BadRecord) -> EncodedRecord | BadRecord:
+        self.read += 1
+        if isinstance(item, EncodedRecord):
+            error = self.encoder.source_problem(item) or self._target_problem(item)
+            if error is None:
+                self._use(item)
+                return item
+            item = BadRecord(item.record.id, item.record.origin, str(error), error.kind, _fields(item.record))
+        self.note(item.kind, item.error)
+        if len(self.bad) < self.keep_bad:
+            self.bad.append(item)
+        return item
 
     def _target_problem(self, encoded: EncodedRecord) -> RecordError | None:
-        return self.encoder.target_problem(encoded) if self.need_target else None
+        return self.encoder.target_problem(encoded) if self.learns_targets else None
 
-    def _refuse(self, bad: BadRecord) -> None:
-        self._note(bad.kind, bad.error)
-        if len(self.bad) < self.keep_bad:
-            self.bad.append(bad)
-
-    def _note(self, kind: Kind, message: str) -> None:
+    def note(self, kind: Kind, message: str) -> None:
+        """Counts a problem."""
         self.counts[kind] += 1
         words = self.problems.setdefault(kind, [])
         if len(words) < self.shown:
@@ -155,7 +151,7 @@ class FileCheck:
         for name, text in _fields(record).items():
             if found := CONTROL.search(text):
                 code = f"U+{ord(found.group()):04X}"
-                self._note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
+                self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
         unknown = self.encoder.tokenizer.sp_model.unk_id()
         if unknown in encoded.before or unknown in encoded.after or unknown in (encoded.target or ()):
             self.unknown_rows += 1
@@ -168,16 +164,14 @@ class FileCheck:
                 if number == unknown:
                     yield piece.lstrip("▁")
 
-    def finish(self, *, path: Path | None = None) -> None:
-        """Looks at what only the whole file tells: rows and ids that occur twice, and its first bytes."""
-        if path is not None and has_byte_order_mark(path):
-            self._note(Kind.BYTE_ORDER_MARK, f"{self.name}: starts with a byte order mark")
+    def finish(self) -> None:
+        """Looks at what only the whole file tells: rows and ids that occur twice."""
         for first, again in _repeated(self.row_hashes):
             message = f"{self.name}, {self._places[again]}: is {self._places[first]} once more"
-            self._note(Kind.DUPLICATE_ROW, message)
+            self.note(Kind.DUPLICATE_ROW, message)
         for first, again in _repeated(self._id_hashes):
             message = f"{self.name}, {self._places[again]}, field id: is that of {self._places[first]} too"
-            self._note(Kind.DUPLICATE_ID, message)
+            self.note(Kind.DUPLICATE_ID, message)
 
     def compare(self, name: str, row_hashes: Sequence[int]) -> None:
         """Looks for rows that are in a file of this name too.
@@ -188,7 +182,7 @@ class FileCheck:
         there = set(row_hashes)
         for row, place in zip(self.row_hashes, self._places, strict=True):
             if row in there:
-                self._note(Kind.SHARED_ROW, f"{self.name}, {place}: is in {name} too")
+                self.note(Kind.SHARED_ROW, f"{self.name}, {place}: is in {name} too")
 
     # -- what follows from it
 
@@ -244,23 +238,49 @@ class FileCheck:
         return found
 
 
-def check_file(
-    file: RecordFile, check: FileCheck, *, most_refused: int | None = None
-) -> Iterator[list[EncodedRecord]]:
-    """Takes a file into its check, with a progress bar on a terminal: the usable records, in batches.
+def check_records(
+    items: Iterable[Record | BadRecord], check: FileCheck, *, total: int | None = None, most_refused: float = math.inf
+) -> Iterator[list[EncodedRecord | BadRecord]]:
+    """Takes rows into their check, with a progress bar on a terminal: as ids or as refused, in batches.
 
     Args:
-        most_refused: reading ends early where it is clear that more rows are refused.
+        total: about how many there are.
+        most_refused: reading ends early where it is clear that more are refused.
     """
-    items = iter(file)
-    enough = math.inf if most_refused is None else most_refused + SHOWN
-    with tqdm(
-        total=guess_row_count(file.path), desc=f"checking {file.path.name}", unit="row", disable=None, delay=1
-    ) as bar:
-        while check.refused <= enough and (batch := list(islice(items, BATCH))):
+    items = iter(items)
+    with tqdm(total=total, desc=f"checking {Path(check.name).name}", unit="row", disable=None, delay=1) as bar:
+        while check.refused <= most_refused + SHOWN and (batch := list(islice(items, BATCH))):
             yield check.take(batch)
             bar.update(len(batch))
-    check.finish(path=file.path)
+    check.finish()
+
+
+def check_file(
+    file: RecordFile,
+    encoder: ExampleEncoder,
+    *,
+    learns_targets: bool = True,
+    most_refused: float = math.inf,
+    shown: int = SHOWN,
+) -> tuple[FileCheck, Iterator[list[EncodedRecord | BadRecord]]]:
+    """The check of a file, and its rows in batches: the check is done when these have been read.
+
+    Args:
+        most_refused: reading ends early where it is clear that more rows are refused; so many are kept in the report.
+        shown: problems of a kind that are kept in words.
+    """
+    check = FileCheck(
+        encoder,
+        name=file.name,
+        columns=str(file.columns),
+        learns_targets=learns_targets,
+        has_ids=file.has_ids,
+        shown=shown,
+        keep_bad=0 if most_refused == math.inf else int(most_refused),
+    )
+    if has_byte_order_mark(file.path):
+        check.note(Kind.BYTE_ORDER_MARK, f"{file.name}: starts with a byte order mark")
+    return check, check_records(file, check, total=guess_row_count(file.path), most_refused=most_refused)
 
 
 def _fields(record: Record) -> dict[str, str]:

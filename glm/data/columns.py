@@ -57,6 +57,9 @@ class ColumnOptions:
         return None if wish is None else tuple(name.strip() for name in wish.split(","))
 
 
+RECOGNISED = ColumnOptions()  # nothing was named
+
+
 def choose_columns(
     present: Sequence[str], template: Template, wishes: ColumnOptions, *, name: str, need_target: bool
 ) -> Columns:
@@ -89,11 +92,14 @@ def choose_columns(
     own = (template.source_name,)
     if template.source_name not in ("source", "context") and own[0] in present and not wishes.source_column:
         choices = [(own, *choice[1:]) for choice in choices]
-    whole = {tuple(choice[ROLES.index(role)] for role in needed): choice for choice in reversed(choices)}
-    whole = {key: choice for key, choice in whole.items() if all(key)}
+    whole: dict[tuple, tuple] = {}
+    for choice in choices:
+        key = tuple(choice[ROLES.index(role)] for role in needed)
+        if all(key):
+            whole.setdefault(key, choice)
     if len(whole) > 1:
         listed = "; or ".join(
-            ", ".join(f"--{role}_column {','.join(columns)}" for role, columns in zip(needed, key, strict=True))
+            " ".join(f"--{role}_column {','.join(columns)}" for role, columns in zip(needed, key, strict=True))
             for key in whole
         )
         raise InputError(f"{name}: its columns can be read in more than one way; say which: {listed}")

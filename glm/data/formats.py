@@ -132,12 +132,12 @@ def _decoded(line: bytes, origin: str, *, start_of_file: bool) -> str:
 
 
 def _not_utf8(line: bytes, place: str) -> str:
+    message = f"not UTF-8 ({place}); convert the file to UTF-8"
     try:
         line.decode("gb18030")
-        guess = "; it looks like GB18030"
     except UnicodeDecodeError:
-        guess = ""
-    return f"not UTF-8 ({place}{guess}); convert the file to UTF-8"
+        return message
+    return f"{message} (it may be GB18030)"
 
 
 def _object(text: str, origin: str) -> dict[str, Any]:

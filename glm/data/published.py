@@ -1,6 +1,6 @@
 """Published data sets, fetched by PaddleNLP where there is a network."""
 
-from glm.data.columns import ColumnOptions
+from glm.data.columns import RECOGNISED
 from glm.data.formats import Row
 from glm.data.records import BadRecord, Record, columns_of, record_or_bad
 from glm.data.templates import Template
@@ -30,5 +30,5 @@ def fetch_records(task_name: str, split: str, template: Template) -> list[Record
         ) from error
     name = f"{task_name} {split}"
     rows = [Row(number, f"{name}, row {number}", row) for number, row in enumerate(values, start=1)]
-    columns = columns_of(rows, template, ColumnOptions(), name=name, need_target=True)
+    columns = columns_of(rows, template, RECOGNISED, name=name, need_target=True)
     return [record_or_bad(row, columns, need_target=True) for row in rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glm.command_tokens import COMMAND_TOKENS
-from glm.data.columns import ColumnOptions, Columns, choose_columns
+from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
 from glm.data.formats import Row, json_lines, read_rows
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
@@ -63,7 +63,7 @@ class RecordFile:
         self,
         path: str | Path,
         template: Template = QUESTION_GENERATION,
-        wishes: ColumnOptions = ColumnOptions(),
+        wishes: ColumnOptions = RECOGNISED,
         *,
         need_target: bool = True,
     ):
@@ -84,7 +84,7 @@ class RecordFile:
 def stream_records(
     lines: Iterable[bytes],
     template: Template = QUESTION_GENERATION,
-    wishes: ColumnOptions = ColumnOptions(),
+    wishes: ColumnOptions = RECOGNISED,
     *,
     name: str,
     need_target: bool = True,
