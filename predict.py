@@ -32,9 +32,11 @@ WINDOW = 1024  # records that are read and decoded together; they are written in
 def main(argv: list[str]) -> int:
     """Parse, load, generate, write, score."""
     model, data, generation, arguments, inherited = parse_predict_arguments(argv)
-    if inherited:
-        taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
-        print(f"from {model.model_name_or_path}: {taken}", file=sys.stderr)
+    taken = [f"--{name} {value}" for name, value in inherited.items()]
+    if model.tokenizer_name_or_path is None:
+        taken.insert(0, "the tokenizer")
+    if taken:
+        print(f"from {model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
     hush()
     prepare(arguments.device)
     check_files(arguments)
@@ -60,7 +62,7 @@ def main(argv: list[str]) -> int:
     already, start = tally.rows, time.perf_counter()
     generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
     numbered = enumerate(source)
-    with tqdm(total=source.count, initial=already, desc="generating", unit="record") as bar:
+    with tqdm(total=source.count, initial=already, desc="generating", unit="record", disable=None) as bar:
         while window := dict(islice(numbered, WINDOW)):
             for number, row in generate(
                 {number: item for number, item in window.items() if not output.is_done(number)}

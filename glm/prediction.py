@@ -266,7 +266,9 @@ def predict(
 ) -> list[Prediction]:
     """Generates text for each record, in the order of the records; what is unusable has an error."""
     found: dict[int, Prediction] = {}
-    with tqdm(total=len(records), desc=description, unit="record", disable=not progress, leave=False) as bar:
+    with tqdm(
+        total=len(records), desc=description, unit="record", disable=None if progress else True, leave=False
+    ) as bar:
         for number, prediction in writer.predict(dict(enumerate(records))):
             found[number] = prediction
             bar.update()

@@ -87,7 +87,7 @@ def _table(record: Record, layout: Layout, encoder: ExampleEncoder) -> Table:
     table = Table(title=f"{record.origin}, id {record.id}", show_edge=False)
     for heading in ("", "place", "piece"):
         table.add_column(heading, no_wrap=True)
-    for use, names in (("training", "id position block label"), ("prediction", "id position block")):
+    for use, names in (("train", "id position block label"), ("predict", "id position block")):
         for name in names.split():
             table.add_column(f"{use}\n{name}", justify="right", no_wrap=True)
     token_of = encoder.tokenizer.token_of
