@@ -64,7 +64,7 @@ class FileCheck:
         counts: number of problems of each kind.
         problems: the first of each kind, in words.
         bad: the refused rows, as many as `keep_bad` allows.
-        row_hashes: of the used rows, for `compare`.
+        row_hashes, places: of the used rows; for `compare`, and where each is in the file ("line 7").
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class FileCheck:
         self.unknown: Counter[str] = Counter()
         self.unknown_rows = 0
         self.row_hashes, self._id_hashes = array("Q"), array("Q")
-        self._places: list[str] = []  # of the used rows: "line 7"
+        self.places: list[str] = []
 
     @property
     def refused(self) -> int:
@@ -141,7 +141,7 @@ class FileCheck:
             self.target.add(record.target, len(encoded.target))
             self.cut_targets += len(encoded.target) > encoder.target_budget
         self._look_at_text(encoded)
-        self._places.append(record.origin.removeprefix(f"{self.name}, "))
+        self.places.append(record.origin.removeprefix(f"{self.name}, "))
         self.row_hashes.append(_hash(f"{record.source}\0{record.answer}\0{record.target}\0{record.extras or ''}"))
         if self.has_ids:
             self._id_hashes.append(_hash(f"{type(record.id).__name__} {record.id}"))
@@ -167,10 +167,10 @@ class FileCheck:
     def finish(self) -> None:
         """Looks at what only the whole file tells: rows and ids that occur twice."""
         for first, again in _repeated(self.row_hashes):
-            message = f"{self.name}, {self._places[again]}: is {self._places[first]} once more"
+            message = f"{self.name}, {self.places[again]}: is {self.places[first]} once more"
             self.note(Kind.DUPLICATE_ROW, message)
         for first, again in _repeated(self._id_hashes):
-            message = f"{self.name}, {self._places[again]}, field id: is that of {self._places[first]} too"
+            message = f"{self.name}, {self.places[again]}, field id: is that of {self.places[first]} too"
             self.note(Kind.DUPLICATE_ID, message)
 
     def compare(self, name: str, row_hashes: Sequence[int]) -> None:
@@ -180,7 +180,7 @@ class FileCheck:
             row_hashes: of that file.
         """
         there = set(row_hashes)
-        for row, place in zip(self.row_hashes, self._places, strict=True):
+        for row, place in zip(self.row_hashes, self.places, strict=True):
             if row in there:
                 self.note(Kind.SHARED_ROW, f"{self.name}, {place}: is in {name} too")
 

@@ -13,6 +13,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +25,20 @@ from glm.data.records import BadRecord
 from glm.data.report import FileReport
 
 VERSION = 1  # of what is written; another one has other folders
-IDS, ENDS, ROWS, REPORT = "ids.bin", "ends.bin", "rows.bin", "report.json"
+IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"
 
 
 class ExampleStore(Sequence[Example]):
     """The examples in a folder, each laid out when it is asked for.
 
     Attributes:
-        lengths: [number of examples], tokens of source and span together, `sop` not counted.
         report: of the check of the file they are from.
         row_hashes: of its rows, see `FileCheck.compare`.
     """
 
     def __init__(self, folder: Path, encoder: ExampleEncoder):
         self.encoder = encoder
+        self._places = folder / PLACES
         # Mapped, not read: what is touched is the page cache's, and as many processes as like may share it.
         self._ids = np.memmap(folder / IDS, dtype=_id_type(encoder), mode="r")
         self._ends = np.fromfile(folder / ENDS, dtype=np.int64)  # of source 0, span 0, source 1, span 1, ...
@@ -56,9 +57,22 @@ class ExampleStore(Sequence[Example]):
         return self.encoder.example_of(self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist())
 
     @property
+    def target_lengths(self) -> np.ndarray:
+        """[number of examples], tokens of Part B, and so the number of labels."""
+        spans = self._ends[1::2] - self._ends[::2]
+        return np.minimum(spans + 1, self.encoder.tgt_length)  # sop in the input, eop in the labels
+
+    @property
     def lengths(self) -> np.ndarray:
-        """[number of examples], see the class."""
-        return np.diff(self._ends[1::2], prepend=0)
+        """[number of examples], tokens of Part A and Part B together."""
+        sources = self._ends[::2] - np.concatenate([[0], self._ends[1:-1:2]])
+        return sources + self.target_lengths
+
+    @cached_property
+    def origins(self) -> list[str]:
+        """Where each example is from, "file, line n", for messages."""
+        places = self._places.read_text(encoding="utf-8").splitlines()
+        return [f"{self.report.file}, {place}" for place in places]
 
 
 @contextmanager
@@ -90,6 +104,7 @@ def write_examples(folder: Path, items: Iterable[EncodedRecord | BadRecord], enc
 def write_report(folder: Path, report: FileReport, check: FileCheck) -> None:
     """Writes what the check found, beside the examples."""
     (folder / ROWS).write_bytes(check.row_hashes.tobytes())
+    (folder / PLACES).write_text("\n".join(check.places), encoding="utf-8")
     (folder / REPORT).write_text(json.dumps(report.as_dict()), encoding="utf-8")
 
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from glm.data.check import check_file
@@ -57,13 +56,15 @@ def test_examples_are_those_of_the_encoder(path, tmp_path, tokenizer):
     assert len(store) == len(expected) == 59
     for index, example in enumerate(expected):
         assert_same(store[index], example)
-        assert store.lengths[index] == len(example.source_ids) + len(example.target_ids) - 1
+        assert store.lengths[index] == len(example.source_ids) + len(example.target_ids)
+        assert store.target_lengths[index] == len(example.labels)
     assert_same(store[-1], expected[-1])
     assert_same(list(store)[7], expected[7])
     for index in (59, -60):
         with pytest.raises(IndexError):
             store[index]
     assert (store.report.read, store.report.used, len(store.row_hashes)) == (60, 59, 59)
+    assert store.origins == [f"{path}, line {number}" for number in range(1, 61) if number != 5]
     assert store.report.bad_rows[0]["error"].startswith(f"{path}, line 5: not JSON")
 
 
@@ -179,6 +180,9 @@ def test_default_folder(monkeypatch, tmp_path):
     assert default_cache_folder() == tmp_path / ".cache" / "glm"
 
 
-def test_lengths_type(path, tmp_path, tokenizer):
-    lengths = write(path, tmp_path / "store", encoder_of(tokenizer)).lengths
-    assert lengths.dtype == np.int64 and lengths.sum() == len(np.fromfile(tmp_path / "store" / "ids.bin", np.uint16))
+def test_lengths_of_cut_targets(path, tmp_path, tokenizer):
+    encoder = encoder_of(tokenizer, tgt_length=18, allow_cut_targets=True)
+    store = write(path, tmp_path / "store", encoder)
+    assert store.report.cut_targets > 0
+    assert store.target_lengths.tolist() == [len(example.labels) for example in store]
+    assert max(store.target_lengths) == 18
