@@ -1,29 +1,29 @@
 """Models and tokenizers from a folder, a published name, or a configuration file; all that can be wrong is said."""
 
+import contextlib
 import difflib
 import inspect
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
+from paddlenlp.transformers.model_utils import no_init_weights
 
-from glm.checkpoint.adapters import ADAPTER_WEIGHTS_NAME, add_lora, load_lora, merge_lora, read_lora_config
-from glm.configuration import PRESET_FOLDER, GLMConfig
+from glm.checkpoint.adapters import add_lora, load_lora, merge_lora, read_lora_config
+from glm.checkpoint.formats import Source, open_checkpoint, open_file
+from glm.checkpoint.names import checked_weights
+from glm.checkpoint.whole import WholeModel, open_model, whole_model
+from glm.configuration import GLMConfig
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration
+from glm.presets import preset_file
 from glm.tokenization import PUBLISHED, GLMTokenizer
 
 VOCABULARY_MULTIPLE = 128
-WEIGHTS_NAME = "model.safetensors"  # what this program saves
-WEIGHT_FILES = (
-    WEIGHTS_NAME,
-    "model.safetensors.index.json",
-    "model_state.pdparams",
-    "model_state.pdparams.index.json",
-    ADAPTER_WEIGHTS_NAME,
-)
 
 
 def load_tokenizer(name_or_path: str) -> GLMTokenizer:
@@ -41,10 +41,9 @@ def load_tokenizer(name_or_path: str) -> GLMTokenizer:
     if path.is_dir():
         if not (path / model_file).is_file():
             raise InputError(f"tokenizer {path}: the folder has no {model_file}; set tokenizer_name_or_path")
-        try:
-            return GLMTokenizer.from_pretrained(str(path))
-        except (ValueError, OSError) as error:
-            raise InputError(f"tokenizer {path}: cannot be loaded ({error})") from error
+        return GLMTokenizer(
+            str(path / model_file)
+        )  # the file says all; what stands beside it may be another library's
     if _is_path(name_or_path):
         raise InputError(f"tokenizer_name_or_path {name_or_path}: no such file or folder")
     try:
@@ -60,8 +59,9 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
     """The configuration of a model, without its weights.
 
     Args:
-        name_or_path: a folder, a published name, or for a model from nothing a .json file or the name of one in
-            `configs/model`; the vocabulary is then the tokenizer's, rounded up to a multiple of 128.
+        name_or_path: a folder with a checkpoint of any format (see `glm.checkpoint.formats`), a published name, or for
+            a model from nothing a .json file or the name of one in `configs/model`; the vocabulary is then the
+            tokenizer's, rounded up to a multiple of 128.
         settings: entries that replace the model's own (dropout rates, tensor parallelism).
 
     Raises:
@@ -72,11 +72,15 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
         if name_or_path.endswith(".json"):
             rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
             return GLMConfig(**{**_read_preset(path), "vocab_size": rows, **(settings or {})})
+        if (adapter := read_lora_config(path)) is not None:
+            with _adapters_model(path):
+                return load_config(adapter.base_model_name_or_path, tokenizer, settings=settings)
         if path.is_dir():
-            _check_folder(path)
+            config = GLMConfig(**{**open_model(path).config, **(settings or {})})
         elif _is_path(name_or_path):
             raise InputError(f"model_name_or_path {name_or_path}: no such folder")
-        config = GLMConfig.from_pretrained(name_or_path, **(settings or {}))
+        else:
+            config = GLMConfig.from_pretrained(name_or_path, **(settings or {}))
     except InputError:
         raise
     except Exception as error:
@@ -89,8 +93,10 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
 
 
 def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGeneration:
-    """The model of a folder or a published name; random weights for a configuration file. An adapter's folder stands
-    for its model with the adapter merged in.
+    """The model of a folder or a published name, in float32; random weights for a configuration file.
+
+    An adapter's folder stands for its model with the adapter merged in. The format that was found is said on standard
+    error.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
@@ -100,36 +106,56 @@ def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGenerat
     adapter = read_lora_config(Path(name_or_path))
     if adapter is not None:
         return _load_adapted(name_or_path, adapter, config)
+    found = whole_model(_opened(name_or_path, config))
+    print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
+    return _filled(found, config)
+
+
+def _opened(name_or_path: str, config: GLMConfig) -> Source:
+    """The checkpoint of a folder, or of the file that is fetched for a published name."""
+    if Path(name_or_path).is_dir():
+        return open_checkpoint(Path(name_or_path))
     try:
-        return GLMForConditionalGeneration.from_pretrained(name_or_path, config=config)
-    except InputError as error:
-        raise InputError(f"model {name_or_path}: {error}") from error
-    except Exception as error:
-        if Path(name_or_path).is_dir():
-            raise InputError(f"model {name_or_path}: the weights do not fit or cannot be read: {error}") from error
+        file, *_ = GLMForConditionalGeneration._resolve_model_file_path(name_or_path, config=config)
+    except Exception as error:  # whatever stops the download, the advice is the same
         raise _not_found("model", name_or_path, error) from error
+    return open_file(Path(file), config.to_dict())
+
+
+def _filled(found: WholeModel, config: GLMConfig) -> GLMForConditionalGeneration:
+    """A model with the weights of a checkpoint, which pass through memory one by one."""
+    weights = checked_weights(found.weights, config.to_dict())
+    with no_init_weights():
+        model = GLMForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        parameter.set_value(weights[name].float32())
+    return model
 
 
 def _load_adapted(folder: str, adapter: LoRAConfig, config: GLMConfig) -> GLMForConditionalGeneration:
     """The model that an adapter belongs to, with the adapter merged in."""
-    try:
+    with _adapters_model(Path(folder)):
         model = load_model(adapter.base_model_name_or_path, config)
-    except InputError as error:
-        raise InputError(
-            f"adapter {folder}: its model (base_model_name_or_path) is gone or has changed: {error}"
-        ) from error
     add_lora(model, adapter)
     load_lora(model, Path(folder))
     merge_lora(model)
     return model
 
 
+@contextlib.contextmanager
+def _adapters_model(folder: Path) -> Iterator[None]:
+    """Errors about the model of an adapter name the adapter too."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"adapter {folder}: its model (base_model_name_or_path) is gone or has changed: {error}"
+        ) from error
+
+
 def _read_preset(path: Path) -> dict[str, Any]:
     """A configuration file, or the one of that name in `configs/model`."""
-    path = path if path.is_file() else PRESET_FOLDER / path.name
-    if not path.is_file():
-        names = ", ".join(sorted(preset.name for preset in PRESET_FOLDER.glob("*.json")))
-        raise InputError(f"model_name_or_path {path.name}: no such file, nor a preset ({names})")
+    path = preset_file(path)
     settings = json.loads(path.read_text(encoding="utf-8"))
     known = {*inspect.signature(GLMConfig).parameters, *PretrainedConfig().to_dict(), "num_hidden_layers"}
     for name in settings:
@@ -142,13 +168,6 @@ def _read_preset(path: Path) -> dict[str, Any]:
 def _is_path(name: str) -> bool:
     """Whether a name can only be that of a file or folder here."""
     return name.startswith((".", "/", "~"))
-
-
-def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise InputError(f"model {path}: the folder has no config.json")
-    if not any((path / name).is_file() for name in WEIGHT_FILES):
-        raise InputError(f"model {path}: the folder has no weights ({' or '.join(WEIGHT_FILES[::2])})")
 
 
 def _not_found(kind: str, name: str, reason: object) -> InputError:

@@ -22,26 +22,22 @@ def main(argv: list[str]) -> None:
 
 def merge(adapter: Path, output_dir: Path) -> None:
     """Writes the model of an adapter with the adapter merged in; the folder appears when it is whole."""
-    from glm.arguments import RUN_CONFIG_NAME
     from glm.checkpoint.adapters import read_lora_config
+    from glm.checkpoint.atomic import new_folder
     from glm.checkpoint.loading import load_config, load_model, load_tokenizer
     from glm.device import prepare
+    from glm.run_config import RUN_CONFIG_NAME
 
     if read_lora_config(adapter) is None:
         raise InputError(
             f"adapter {adapter}: the folder has no lora_config.json; give one that a run with --lora left"
         )
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise InputError(f"output_dir {output_dir}: is not an empty folder; choose another")
     prepare("cpu")
-    tokenizer = load_tokenizer(str(adapter))
-    model = load_model(str(adapter), load_config(str(adapter), tokenizer))
-    unfinished = output_dir.with_name(f"{output_dir.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    model.save_pretrained(str(unfinished), safe_serialization=True, max_shard_size="1024GB")
-    tokenizer.save_pretrained(str(unfinished))
-    if (adapter / RUN_CONFIG_NAME).is_file():  # prediction follows its lengths and decoding options
-        shutil.copyfile(adapter / RUN_CONFIG_NAME, unfinished / RUN_CONFIG_NAME)
-    unfinished.replace(output_dir)
+    with new_folder(output_dir) as folder:
+        tokenizer = load_tokenizer(str(adapter))
+        model = load_model(str(adapter), load_config(str(adapter), tokenizer))
+        model.save_pretrained(str(folder), safe_serialization=True, max_shard_size="1024GB")
+        tokenizer.save_pretrained(str(folder))
+        if (adapter / RUN_CONFIG_NAME).is_file():  # prediction follows its lengths and decoding options
+            shutil.copyfile(adapter / RUN_CONFIG_NAME, folder / RUN_CONFIG_NAME)
     print(f"{output_dir}: the model of {adapter}, the adapter merged in")

@@ -1,26 +1,23 @@
 """From arguments to a trainer: everything that can fail, fails here, before the first step."""
 
-import difflib
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from paddlenlp.peft import LoRAConfig
 from paddlenlp.trainer import set_seed
 
 from glm.arguments import FinetuneArguments, ModelArguments
-from glm.blank_infilling import Example
 from glm.checkpoint.adapters import ADAPTER_WEIGHTS_NAME, add_lora, lora_config
-from glm.checkpoint.loading import WEIGHTS_NAME, load_config, load_model, load_tokenizer
+from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.collator import padded_width
-from glm.data.published import fetch_records
-from glm.data.records import Record, read_records
+from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
-from glm.evaluation.metrics import score
-from glm.modeling import GLMForConditionalGeneration
+from glm.evaluation.metrics import FIGURES, nearest_names
+from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import build_encoder, check_positions
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.progress import METRICS_NAME
+from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
 from glm.training.trainer import GLMTrainer
 
 CHECKPOINTS = "checkpoint-[0-9]*"
@@ -28,6 +25,7 @@ CHECKPOINTS = "checkpoint-[0-9]*"
 CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
 RESULT_FILES = (
     METRICS_NAME,
+    REPORT_NAME,
     "predictions.jsonl",
     "metrics.json",
     "all_results.json",
@@ -37,16 +35,16 @@ RESULT_FILES = (
 )
 
 
-def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record]]:
+def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
     """Reads and checks the data, then loads the model.
 
     Returns:
-        The trainer, and the records to predict (none without --do_predict).
+        The trainer, and the data it was given.
 
     Raises:
         InputError: anything the user gave cannot be used.
     """
-    data, files, training = arguments.data, arguments.files, arguments.training
+    data, training = arguments.data, arguments.training
     if training.tensor_parallel_degree > 1:
         raise InputError(
             f"tensor_parallel_degree {training.tensor_parallel_degree}: splitting the model is not finished in this "
@@ -60,15 +58,10 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     )
     check_positions(config, data, arguments.generation)
     check_metric(training.metric_for_best_model)
-    encoder = build_encoder(tokenizer, data, arguments.generation)
-    train_records = _records(data.task_name, "train", files.train_file) if training.do_train else []
-    dev_records = _records(data.task_name, "dev", files.dev_file) if training.do_eval else []
-    test_records = read_records(files.test_file, need_question=False) if training.do_predict else []
-    train_examples = [encoder.example(record) for record in train_records]
-    if training.max_tokens is not None:
-        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, train_examples, train_records)
-    for record in dev_records + test_records:
-        encoder.source_ids(record)  # a record that cannot be laid out is an error now, not after hours
+    encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
+    run_data = read_run_data(arguments, encoder)
+    if training.max_tokens is not None and run_data.train_examples is not None:
+        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
 
     set_seed(seed=training.seed)
     model = load_model(arguments.model.model_name_or_path, config)
@@ -82,13 +75,12 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
         training,
         encoder=encoder,
         generation=arguments.generation,
-        train_examples=train_examples,
-        train_origins=[record.origin for record in train_records],
-        dev_records=dev_records,
+        train_examples=run_data.train_examples,
+        dev_records=run_data.dev_records,
         run_config=arguments.run_config(),
         lora=lora,
     )
-    return trainer, test_records
+    return trainer, run_data
 
 
 def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArguments) -> LoRAConfig:
@@ -104,29 +96,24 @@ def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArgument
     return config
 
 
-def check_max_tokens(max_tokens: int, multiple: int, examples: Sequence[Example], records: Sequence[Record]) -> None:
+def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:
     """Raises InputError if an example does not fit into a batch (`--max_tokens`)."""
-    for example, record in zip(examples, records, strict=True):
-        width = padded_width(len(example), multiple)
-        if width > max_tokens:
-            raise InputError(
-                f"{record.origin}: {len(example)} tokens ({width} padded) do not fit into max_tokens {max_tokens}"
-            )
+    longest = int(examples.lengths.argmax())
+    length = int(examples.lengths[longest])
+    width = padded_width(length, multiple)
+    if width > max_tokens:
+        raise InputError(
+            f"{examples.origins[longest]}: {length} tokens ({width} padded) do not fit into max_tokens {max_tokens}"
+        )
 
 
 def check_metric(name: str | None) -> None:
     """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`)."""
     if name is None:
         return
-    known = ["loss", *score(["甲"], ["甲"])]
+    known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
-        close = difflib.get_close_matches(name, known, n=1) or known
-        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {' or '.join(close)}?")
-
-
-def _records(task_name: str, split: str, file: str | None) -> list[Record]:
-    """The records of a file, or of the task's published data set if none is given."""
-    return fetch_records(task_name, split) if file is None else read_records(file)
+        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
 
 
 def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
@@ -184,7 +171,9 @@ def clear_earlier_run(output_dir: str) -> None:
     for checkpoint in folder.glob(CHECKPOINTS):
         if checkpoint.is_dir() and not checkpoint.is_symlink():
             shutil.rmtree(checkpoint)
-    for predictions in (folder / "eval").glob("step-*.jsonl"):
+    for predictions in (folder / "eval").glob("step-*.json*"):
         predictions.unlink()
+    for refused in folder.glob(REFUSED_NAME.format(split="*")):
+        refused.unlink()
     for name in RESULT_FILES:
         (folder / name).unlink(missing_ok=True)

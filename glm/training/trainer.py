@@ -17,17 +17,18 @@ from paddlenlp.utils.log import logger
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from glm.arguments import RUN_CONFIG_NAME, GLMTrainingArguments
+from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
 from glm.checkpoint.adapters import load_lora, save_lora
-from glm.checkpoint.loading import WEIGHTS_NAME
 from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
+from glm.data.store import ExampleStore
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.modeling import GLMForConditionalGeneration
-from glm.prediction import Writer, predict, score_predictions, write_predictions
+from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
+from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.run_config import RUN_CONFIG_NAME
 from glm.training.guards import Guard
 from glm.training.progress import MetricsLog, ProgressBar, shows_bar
 from glm.training.sampler import EpochBatchSampler
@@ -58,8 +59,7 @@ class GLMTrainer(Trainer):
         args: arguments of the run.
         encoder: lays out records; brings the tokenizer.
         generation: how evaluation generates.
-        train_examples: what is learnt; may be empty if the run does not train.
-        train_origins: where each of them comes from, for messages.
+        train_examples: what is learnt; None if the run does not train.
         dev_records: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
         lora: settings of the adapter that is in the model, if one is trained.
@@ -72,8 +72,7 @@ class GLMTrainer(Trainer):
         *,
         encoder: ExampleEncoder,
         generation: GenerationConfig,
-        train_examples: Sequence[Example] = (),
-        train_origins: Sequence[str] = (),
+        train_examples: ExampleStore | None = None,
         dev_records: Sequence[Record] = (),
         run_config: dict[str, Any] | None = None,
         lora: LoRAConfig | None = None,
@@ -87,16 +86,14 @@ class GLMTrainer(Trainer):
                 multiple=args.pad_to_multiple_of,
                 row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
             ),
-            train_dataset=Examples(train_examples),
+            train_dataset=Examples(train_examples) if train_examples is not None else None,
             tokenizer=encoder.tokenizer,
             callbacks=[MetricsLog],
         )
         self.encoder = encoder
         self.generation = generation
-        self.train_origins = train_origins
-        self.lengths = np.array([len(example) for example in train_examples])
-        self.label_counts = np.array([(example.labels != IGNORE_INDEX).sum() for example in train_examples])
-        self.sampler = self._build_sampler() if train_examples else None
+        self.train_examples = train_examples
+        self.sampler = self._build_sampler() if train_examples is not None else None
         self.dev_records = dev_records
         self.run_config = run_config or {}
         self.lora = lora
@@ -113,7 +110,7 @@ class GLMTrainer(Trainer):
     def _build_sampler(self) -> EpochBatchSampler:
         args = self.args
         return EpochBatchSampler(
-            [padded_width(length, args.pad_to_multiple_of) for length in self.lengths.tolist()],
+            [padded_width(length, args.pad_to_multiple_of) for length in self.train_examples.lengths.tolist()],
             batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
             max_tokens=args.max_tokens,
             by_length=args.group_by_length,
@@ -129,15 +126,17 @@ class GLMTrainer(Trainer):
         if not shows_bar(self.args):
             self.add_callback(PrinterCallback)
         elif self.sampler is not None:
-            self.add_callback(ProgressBar(self._tokens_of, self.lengths.sum() / self.sampler.steps_per_epoch))
+            self.add_callback(
+                ProgressBar(self._tokens_of, self.train_examples.lengths.sum() / self.sampler.steps_per_epoch)
+            )
 
     def _tokens_of(self, step: int) -> int:
         """Tokens of an optimizer step of all ranks, without padding."""
-        return int(self.lengths[self.sampler.step_examples(step)].sum())
+        return int(self.train_examples.lengths[self.sampler.step_examples(step)].sum())
 
     def _records_of(self, step: int) -> str:
         """Where the examples of an optimizer step come from."""
-        origins = [self.train_origins[index] for index in self.sampler.step_examples(step)]
+        origins = [self.train_examples.origins[index] for index in self.sampler.step_examples(step)]
         more = f" and {len(origins) - MOST_NAMED} more" if len(origins) > MOST_NAMED else ""
         return "; ".join(origins[:MOST_NAMED]) + more
 
@@ -169,8 +168,8 @@ class GLMTrainer(Trainer):
             self._restore_from = None
         if step_control == 0:
             examples = self.sampler.step_examples(self.state.global_step)
-            self._num_items = int(self.label_counts[examples].sum())
-            self._seen += (len(examples), self.lengths[examples].sum())
+            self._num_items = int(self.train_examples.target_lengths[examples].sum())
+            self._seen += (len(examples), self.train_examples.lengths[examples].sum())
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
@@ -287,7 +286,8 @@ class GLMTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
 
-        The predictions are written to `<output_dir>/eval/step-<n>.jsonl`.
+        The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
+        source length to `step-<n>.metrics.json` beside it.
 
         Returns:
             `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
@@ -303,10 +303,13 @@ class GLMTrainer(Trainer):
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
+        scores = score_predictions(predictions)
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
-            write_predictions(Path(self.args.output_dir) / "eval" / f"step-{step}.jsonl", predictions)
-        metrics = {"loss": loss, **score_predictions(predictions)}
+            folder = Path(self.args.output_dir) / "eval"
+            write_predictions(folder / f"step-{step}.jsonl", predictions)
+            write_scores(folder / f"step-{step}.metrics.json", scores)
+        metrics = {"loss": loss, **scores.figures}
         metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(metrics))
