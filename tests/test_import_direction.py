@@ -58,7 +58,7 @@ LEVELS = {
         "glm.training",
     },
     1: {"glm.configuration", "glm.pieces", "glm.tokenization"},
-    2: {"glm.attention", "glm.cache", "glm.cpu", "glm.loss", "glm.modeling"},
+    2: {"glm.attention", "glm.cache", "glm.cpu", "glm.host_attention", "glm.loss", "glm.modeling"},
     3: {
         "glm.data.check",
         "glm.data.examples",
@@ -104,7 +104,7 @@ LEVELS = {
 PACKAGES = {
     0: {"datasets", "jieba", "pyarrow", "rich", "rouge", "sacrebleu", "safetensors", "tqdm"},
     1: {"paddlenlp", "sentencepiece"},
-    2: {"paddle", "paddlenlp"},
+    2: {"numba", "paddle", "paddlenlp"},
     3: {"paddle", "paddlenlp", "safetensors", "tqdm"},
     4: {"paddle", "paddlenlp", "safetensors", "tqdm"},
     5: {"matplotlib", "rich", "tqdm"},
