@@ -90,7 +90,7 @@ class Source:
             if type(heads) is not int or heads < 1 or heads % len(ranks):
                 raise InputError(f"{heads or 'an unknown number of'} attention heads cannot be of {len(ranks)} ranks")
             ranks = [block_by_block(weights, heads=heads // len(ranks)) for weights in ranks]
-        return merge_weights(ranks)
+        return merge_weights(ranks, origin=self.path)
 
 
 def open_checkpoint(folder: Path) -> Source:

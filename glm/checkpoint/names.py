@@ -189,8 +189,11 @@ def _split(name: str, tensor: LazyTensor, rank: int, degree: int) -> LazyTensor:
     return LazyTensor(shape, tensor.dtype, lambda: part_of_weight(name, tensor.load(), degree=degree, rank=rank))
 
 
-def merge_weights(ranks: list[Weights]) -> Weights:
+def merge_weights(ranks: list[Weights], *, origin: object) -> Weights:
     """Whole weights of what the ranks hold, Paddle's way round.
+
+    Args:
+        origin: where they come from, for the message when the numbers turn out not to fit.
 
     Raises:
         InputError: the ranks hold other names, shapes or dtypes.
@@ -200,10 +203,10 @@ def merge_weights(ranks: list[Weights]) -> Weights:
         other = sorted(set(weights) ^ set(first))
         if other:
             raise InputError(f"rank {rank} holds other weights than rank 0: {', '.join(map(shown, other[:LISTED]))}")
-    return {name: _merge(name, [weights[name] for weights in ranks]) for name in first}
+    return {name: _merge(name, [weights[name] for weights in ranks], origin) for name in first}
 
 
-def _merge(name: str, parts: list[LazyTensor]) -> LazyTensor:
+def _merge(name: str, parts: list[LazyTensor], origin: object) -> LazyTensor:
     if len(parts) == 1:
         return parts[0]
     shape, dtype = parts[0].shape, parts[0].dtype
@@ -214,17 +217,19 @@ def _merge(name: str, parts: list[LazyTensor]) -> LazyTensor:
             )
     how = planned(name)
     if how is None or len(shape) <= how[0]:
-        return LazyTensor(shape, dtype, lambda: _same_on_all(name, parts))
+        return LazyTensor(shape, dtype, lambda: _same_on_all(name, parts, origin))
     whole = tuple(size * len(parts) if axis == how[0] else size for axis, size in enumerate(shape))
     return LazyTensor(whole, dtype, lambda: merge_weight(name, [part.load() for part in parts]))
 
 
-def _same_on_all(name: str, parts: list[LazyTensor]) -> np.ndarray:
+def _same_on_all(name: str, parts: list[LazyTensor], origin: object) -> np.ndarray:
     """The numbers of a weight that every rank holds whole."""
     first = parts[0].load()
     for rank, part in enumerate(parts[1:], start=1):
         if first.tobytes() != part.load().tobytes():
-            raise InputError(f"{name}: rank {rank} holds other numbers than rank 0; are the files of one step?")
+            raise InputError(
+                f"{origin}: {name} has other numbers on rank {rank} than on rank 0; are the files of one step?"
+            )
     return first
 
 

@@ -92,6 +92,8 @@ def _members(file: BinaryIO, path: Path) -> dict[str, Place]:
     for info in zipfile.ZipFile(_SmallReads(file)).infolist():
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
             raise ValueError("a member is compressed or encrypted, which torch.save never does")
+        if not 0 <= info.header_offset < size:
+            raise ValueError("a member is not in the file")
         file.seek(info.header_offset)
         magic, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
         start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
