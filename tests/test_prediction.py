@@ -109,15 +109,23 @@ def test_written_lines(tmp_path):
 
 def test_written_scores(tmp_path):
     path = tmp_path / "new" / "metrics.json"
-    write_scores(path, {"bleu-4 (char)": 61.5, "rouge-l (jieba)": 70.0})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"bleu-4 (char)": 61.5, "rouge-l (jieba)": 70.0}
+    scores = score_predictions([prediction_of(("谁？", -1.0))]).with_figures({"failed records": 0})
+    write_scores(path, scores)
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written == scores.as_json() and written["exact match"] == 100 and written["failed records"] == 0
+    assert written["signatures"]["exact match"].startswith("nrefs:1|norm:nfkc")
+    assert written["by source length (characters)"]["1-64"]["records"] == 1
 
 
 # -- scores
 
 
+def figures_of(predictions) -> dict[str, float]:
+    return score_predictions(predictions).figures
+
+
 def test_scores_are_of_the_best_text():
-    scores = score_predictions(
+    scores = figures_of(
         [
             prediction_of(("白鹿湖在哪里", -0.1), ("别的", -0.2), question="白鹿湖在哪里"),
             prediction_of(question="松江有多长"),
@@ -137,29 +145,30 @@ def test_scores_are_of_the_best_text():
     ],
 )
 def test_width_of_characters_does_not_count(text, reference):
-    scores = score_predictions([prediction_of((text, -1.0), question=reference)])
-    assert scores["bleu-4 (char)"] == pytest.approx(100)
+    scores = figures_of([prediction_of((text, -1.0), question=reference)])
+    assert scores["bleu-4 (char, corpus)"] == pytest.approx(100)
     assert scores["rouge-l (char)"] == pytest.approx(100)
 
 
 def test_other_differences_count():
-    scores = score_predictions([prediction_of(("白鹿湖在那里?", -1.0), question="白鹿湖在哪里？")])
+    scores = figures_of([prediction_of(("白鹿湖在那里?", -1.0), question="白鹿湖在哪里？")])
     assert scores["rouge-l (char)"] == pytest.approx(100 * 6 / 7)
 
 
 def row_of(text, reference="白鹿湖在哪里", **more):
-    return {"id": 1, "predictions": [{"text": text, "score": -1.0}], "reference": reference, **more}
+    texts = [{"text": text, "score": -1.0}]
+    return {"id": 1, "source": "甲乙丙", "answer": "乙", "predictions": texts, "reference": reference, **more}
 
 
 def test_tally_scores_as_all_at_once():
     rows = [row_of("白鹿湖在哪里"), row_of("松江在哪里", "松江有多长？"), row_of("人口?", "人口？")]
     predictions = [prediction_of((row["predictions"][0]["text"], -1.0), question=row["reference"]) for row in rows]
-    expected = score_predictions(predictions) | {"records": 3, "failed records": 0}
+    expected = score_predictions(predictions).with_figures({"failed records": 0})
     for order in (rows, rows[::-1]):
         tally = Tally()
         for row in order:
             tally.add(row)
-        assert tally.scores() == pytest.approx(expected, abs=1e-12) and tally.rows == 3
+        assert tally.scores() == expected and tally.rows == 3
 
 
 def test_tally_counts_what_failed_and_does_not_score_it():
@@ -169,7 +178,7 @@ def test_tally_counts_what_failed_and_does_not_score_it():
     tally.add({"id": 3, "source": "a", "answer": "a", "predictions": [], "reference": "b", "error": "line 3"})
     tally.add(row_of("白鹿湖在哪里") | {"predictions": []})  # every beam was lost: an empty text, not a failure
     assert (tally.rows, tally.failed, tally.first_error) == (4, 2, "line 2")
-    figures = tally.scores()
+    figures = tally.scores().figures
     assert (figures["records"], figures["failed records"], figures["empty predictions"]) == (2, 2, 1)
     assert figures["rouge-l (char)"] == pytest.approx(50.0)
 
@@ -253,7 +262,8 @@ def test_clearing_takes_only_what_a_run_left(tmp_path):
     for name in ("checkpoint-5", "checkpoint-10", "eval", "my-checkpoint-1", "checkpoint-final"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
-    (tmp_path / "eval" / "step-5.jsonl").write_text("")
+    for name in ("step-5.jsonl", "step-5.metrics.json"):
+        (tmp_path / "eval" / name).write_text("")
     for name in ("metrics.jsonl", "eval_results.json", "predictions.jsonl", "notes.txt", "model.safetensors"):
         (tmp_path / name).write_text("")
     clear_earlier_run(str(tmp_path))
@@ -319,9 +329,12 @@ def test_a_model_in_the_folder_to_be_overwritten_is_kept(tmp_path):
 
 
 def test_metric_for_best_model():
-    for name in (None, "loss", "eval_loss", "bleu-4 (char)", "eval_rouge-l (jieba)"):
+    for name in (None, "loss", "eval_loss", "bleu-4 (char, corpus)", "eval_rouge-l (jieba)"):
         check_metric(name)
-    with pytest.raises(InputError, match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char\)"):
+    with pytest.raises(
+        InputError,
+        match=r"metric_for_best_model bleu-4: unknown; did you mean bleu-4 \(char, corpus\) or bleu-4 \(jieba, c",
+    ):
         check_metric("bleu-4")
 
 
@@ -520,13 +533,20 @@ def test_bad_records_do_not_disturb_the_others(build):
 
 def test_predict_in_the_order_of_records(build):
     writer = build()
-    records = sorted(RECORDS, key=lambda record: len(record.context))
+    records = sorted(RECORDS, key=lambda record: len(record.source))
     predictions = predict(writer, records, progress=False)
     assert [prediction.record for prediction in predictions] == records
     one_by_one = [predict(writer, [record], progress=False)[0].best for record in records]
     assert [prediction.best for prediction in predictions] == one_by_one
 
 
-def test_predict_stops_at_a_record_that_does_not_fit(build):
-    with pytest.raises(InputError, match="d.json, line 9, field answer: does not fit"):
-        predict(build(), [*RECORDS, Record(9, "河" * 80, "河" * 80, None, "d.json, line 9")], progress=False)
+def test_what_is_unusable_has_an_error_in_its_place(build):
+    unusable = [Record(9, "河" * 80, "河" * 80, None, "d.json, line 9"), BadRecord("x", "d.json, line 2", "no JSON")]
+    writer = build()
+    predictions = predict(writer, [unusable[0], *RECORDS, unusable[1]], progress=False)
+    assert [prediction.record for prediction in predictions] == [unusable[0], *RECORDS, unusable[1]]
+    assert predictions[0].error == "d.json, line 9, field answer: does not fit into src_length 60"
+    assert predictions[-1].error == "no JSON" and predictions[-1].texts == []
+    assert [prediction.best for prediction in predictions[1:-1]] == [
+        prediction.best for prediction in predict(writer, RECORDS, progress=False)
+    ]

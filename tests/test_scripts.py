@@ -100,12 +100,12 @@ def test_standard_input_and_output(workspace, checkpoint, tmp_path, monkeypatch,
 def test_metrics_file_and_table(workspace, checkpoint, tmp_path, capsys):
     rows = predictions(workspace, checkpoint, tmp_path, metrics_file=tmp_path / "m.json", show=2)
     figures = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
-    assert {"bleu-4 (char)", "rouge-1 (char)", "rouge-2 (jieba)", "rouge-l (jieba)"} <= set(figures)
+    assert {"bleu-4 (char, corpus)", "rouge-1 (char)", "rouge-2 (jieba)", "rouge-l (jieba)"} <= set(figures)
     lengths = [len(row["predictions"][0]["text"].replace(" ", "")) for row in rows]
     assert figures["generated length"] == pytest.approx(sum(lengths) / len(lengths))
     assert figures["records per second"] > 0
     printed = capsys.readouterr().out
-    assert "gold question" in printed and rows[1]["reference"][:4] in printed and "bleu-4 (char)" in printed
+    assert "gold question" in printed and rows[1]["reference"][:4] in printed and "bleu-4 (char, corpus)" in printed
 
 
 def test_scores_beside_printed_rows(workspace, checkpoint, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_scores_beside_printed_rows(workspace, checkpoint, tmp_path, capsys):
     workspace.predict(**options, metrics_file=tmp_path / "m.json")
     printed = capsys.readouterr()
     assert [json.loads(line)["id"] for line in printed.out.splitlines()] == [1, 2, 3, 4]
-    assert "scores of 4 records" in printed.err and "bleu-4 (char)" in printed.err
+    assert "scores of 4 records" in printed.err and "bleu-4 (char, corpus)" in printed.err
 
 
 def test_existing_scores_are_not_overwritten(workspace, checkpoint, tmp_path):
@@ -205,7 +205,7 @@ def test_outputs_that_cannot_be(workspace, checkpoint, tmp_path):
 BAD = [
     (b'{"context": "a", "answer": ', ", line 2: not JSON ("),
     (b'["a"]', ", line 5: list where a JSON object is expected"),
-    (b'{"context": "a", "question": "a"}', ", line 6: no field answer or title"),
+    (b'{"context": "a", "question": "a"}', ", line 6: no field answer (fields: context, question)"),
     (b'{"context": " ", "answer": "a", "question": "a"}', ", line 7, field context: empty"),
     (
         '{"context": "青[MASK]石", "answer": "a", "question": "a"}'.encode(),
@@ -259,8 +259,8 @@ def test_bad_records_are_reported_in_their_rows(workspace, checkpoint, tmp_path,
     figures, expected = (json.loads(path.read_text(encoding="utf-8")) for path in (metrics, tmp_path / "alone.json"))
     assert (figures["records"], figures["failed records"]) == (4, 7)
     assert (expected["records"], expected["failed records"]) == (4, 0)
-    same = [name for name in figures if name not in ("records", "failed records", "records per second")]
-    assert len(same) == 10 and [figures[name] for name in same] == [expected[name] for name in same]
+    same = [name for name in figures if name not in ("failed records", "records per second")]
+    assert len(same) > 20 and [figures[name] for name in same] == [expected[name] for name in same]
 
 
 def test_which_record_failed_first_is_that_of_the_input(workspace, checkpoint, tmp_path, capsys):
@@ -541,7 +541,7 @@ def test_compiled_products_decode_the_same(workspace, checkpoint, tmp_path, monk
 def test_do_predict_writes_predictions_and_scores(workspace):
     run = workspace.finetune("predicted", max_steps=2, do_predict=True, test_file=workspace.folder / "dev.json")
     assert len(read_lines(run / "predictions.jsonl")) == 4
-    assert "bleu-4 (char)" in json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert "bleu-4 (char, corpus)" in json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_the_command_of_the_glm_example_runs(workspace, checkpoint):
@@ -581,8 +581,8 @@ def test_bad_files_are_refused(workspace):
     refused(workspace, r"nowhere\.json: cannot be read", train_file=workspace.folder / "nowhere.json")
     for content, match in (
         (good + b'{"context": \n', r"bad\.json, line 21: not JSON"),
-        (b'{"context": "a", "question": "q"}\n', r"bad\.json, line 1: no field answer or title"),
-        (b'{"context": "a", "answer": "a"}\n', r"bad\.json, line 1: no field question or target"),
+        (b'{"context": "a", "question": "q"}\n', r"bad\.json: no column is recognised as the answer"),
+        (b'{"context": "a", "answer": "a"}\n', r"bad\.json: no column is recognised as the target"),
         (b"", r"bad\.json: no record"),
         ("答".encode("gbk"), r"bad\.json, line 1: not UTF-8"),
         (b'{"context": "a[gMASK]", "answer": "a", "question": "q"}', r"line 1, field context.*\[gMASK\]"),

@@ -1,153 +1,228 @@
-"""Scores predictions against references: BLEU-4, ROUGE-1/2/L, generated length, empty predictions."""
+"""Scores predictions against references, over all records and by the length of their source."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, product
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
-from glm.evaluation.segmentation import SEGMENTERS
+from glm.evaluation.bleu import BLEU_COUNTS, corpus_bleu
+from glm.evaluation.rouge import ngrams
+from glm.evaluation.segmentation import SEGMENTERS, segmenter_signature, squeezed
+from glm.evaluation.statistics import COUNTS, REPEATED_ORDER, VALUES, Pair, Statistics, statistics
+
+BUCKETS = (64, 128, 256, 512, 1024)
+"""The longest source of each bucket, in characters without white space; the last bucket has no end."""
+
+DISTINCT_ORDERS = (1, 2)
 
 
-def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Scores each prediction against the one reference at the same place.
+@dataclass(frozen=True)
+class Scores:
+    """Figures by name, the signature of each, and the same figures by length of the source."""
 
-    BLEU-4 is corpus BLEU with a brevity penalty and exponential smoothing of zero counts (Papineni et al. 2002, as
-    in sacrebleu). A corpus without a single 4-gram scores 0, even if predictions and references are equal. ROUGE is
-    the mean over records of the F measure of the `rouge` package 1.0.1 (Lin 2004, section 3 for ROUGE-L), which
-    counts distinct n-grams and ends a sentence at each ".". Two equal texts of one token have no bigram, so their
-    ROUGE-2 is 0.
+    figures: dict[str, float]
+    signatures: dict[str, str]
+    by_source_length: dict[str, dict[str, float]]
 
-    Args:
-        predictions: Generated texts. An empty one, or one of dots alone that leaves the `rouge` package nothing to
-            score, counts 0 in every ROUGE mean.
-        references: Expected texts.
+    def with_figures(self, more: Mapping[str, float]) -> "Scores":
+        """These scores and some more figures."""
+        return replace(self, figures=self.figures | dict(more))
 
-    Returns:
-        For each segmenter s of `SEGMENTERS`: `bleu-4 (s)`, `rouge-1 (s)`, `rouge-2 (s)`, `rouge-l (s)`, in percent
-        (0 to 100, not rounded). Then `generated length`, the mean number of characters of a prediction without white
-        space, and `empty predictions`, the number of predictions that are empty or white space only.
+    def as_json(self) -> dict[str, Any]:
+        """The figures, and beside them `signatures` and `by source length (characters)`, as in metrics.json."""
+        return {
+            **self.figures,
+            "signatures": self.signatures,
+            "by source length (characters)": self.by_source_length,
+        }
+
+
+def score(pairs: Iterable[Pair]) -> Scores:
+    """Scores predictions.
+
+    Percentages from 0 to 100, for each segmenter s of `SEGMENTERS`:
+
+    - `bleu-1 (s, corpus)` to `bleu-4 (s, corpus)`: see `glm.evaluation.bleu.corpus_bleu`. `bleu-4 (char, corpus)` is
+      the formula of the figures published for DuReaderQG.
+    - `rouge-1 (s)`, `rouge-2 (s)`, `rouge-l (s)`: mean over records, see `glm.evaluation.rouge.best_rouge`. Two equal
+      texts of one token have no bigram, so their ROUGE-2 is 0.
+    - `distinct-1 (s)`, `distinct-2 (s)`: distinct n-grams of all predictions in their number (Li et al. 2016).
+    - `exact match`: predictions equal to a reference but for white space.
+    - `repeated 4-grams (char)`: mean over records of the share of 4-grams that stood in the text before.
+    - `answer leaks`: predictions that hold the record's answer, of those that have one; absent if none has.
+
+    Other figures: `length ratio (char)`, tokens of all predictions by tokens of all references; `generated length`,
+    mean characters of a prediction without white space; `empty predictions`, `empty references`, `records`: counts.
 
     Raises:
-        ValueError: There are no records, the numbers of predictions and references differ, or a reference is empty
-            or white space only (the message names its index).
+        ValueError: There are no records.
     """
     scorer = Scorer()
-    scorer.add(predictions, references)
+    scorer.add(pairs)
     return scorer.result()
 
 
 class Scorer:
-    """Collects what `score` needs, chunk by chunk, in memory that does not grow with the number of records."""
+    """Collects what `score` needs, record by record; only the distinct n-grams grow in memory."""
 
     def __init__(self) -> None:
-        from sacrebleu.metrics import BLEU
+        self._sums: dict[str | None, _Sums] = {}  # by bucket; None for records without source
+        self._reference_counts: set[int] = set()
 
-        # force only silences the warning about text that looks tokenized, which ours is on purpose.
-        self._bleu = BLEU(tokenize="none", force=True)
-        self._records = self._characters = self._empty = 0
-        # Lengths of predictions and references, then n-grams matched and n-grams in predictions, n = 1 to 4.
-        self._bleu_counts = {name: np.zeros(2 + 4 + 4, dtype=np.int64) for name in SEGMENTERS}
-        # Sums of ROUGE-1, ROUGE-2 and ROUGE-L; exact, so that chunks and order do not show in the last digit.
-        self._rouge_sums = {name: [Fraction(0)] * 3 for name in SEGMENTERS}
+    def add(self, pairs: Iterable[Pair]) -> None:
+        """Takes in some more records, or none."""
+        for pair in pairs:
+            self._reference_counts.add(len(pair.references))
+            self._sums.setdefault(bucket_of(pair.source), _Sums()).add(statistics(pair))
 
-    def add(self, predictions: Sequence[str], references: Sequence[str]) -> None:
-        """Takes in some more records, or none.
-
-        Raises:
-            ValueError: As `score`; the index counts from the first chunk on. None of the chunk is taken in then.
-        """
-        if len(predictions) != len(references):
-            raise ValueError(f"{len(predictions)} predictions but {len(references)} references")
-        for index, reference in enumerate(references, start=self._records):
-            if not reference.strip():
-                raise ValueError(f"references[{index}] is empty")
-        if not references:
-            return  # sacrebleu cannot count none
-
-        for name, segment in SEGMENTERS.items():
-            predicted = [" ".join(segment(text)) for text in predictions]
-            expected = [" ".join(segment(text)) for text in references]
-            bleu = self._bleu.corpus_score(predicted, [expected])
-            self._bleu_counts[name] += [bleu.sys_len, bleu.ref_len, *bleu.counts, *bleu.totals]
-            rouge = zip(*map(_rouge, predicted, expected), strict=True)  # one row a record -> one column a metric
-            self._rouge_sums[name] = [
-                sum(map(Fraction, column), start) for column, start in zip(rouge, self._rouge_sums[name], strict=True)
-            ]
-        lengths = [len(SEGMENTERS["char"](text)) for text in predictions]
-        self._records += len(lengths)
-        self._characters += sum(lengths)
-        self._empty += lengths.count(0)
-
-    def result(self) -> dict[str, float]:
-        """The figures of all records so far, as `score` returns them. Raises ValueError if there are none."""
-        if not self._records:
+    def result(self) -> Scores:
+        """The figures of all records so far. Raises ValueError if there are none."""
+        if not self._sums:
             raise ValueError("no records to score")
-        figures: dict[str, float] = {}
-        for name in SEGMENTERS:
-            figures[f"bleu-4 ({name})"] = self._corpus_bleu(name)
-            for metric, total in zip(("rouge-1", "rouge-2", "rouge-l"), self._rouge_sums[name], strict=True):
-                figures[f"{metric} ({name})"] = 100 * (float(total) / self._records)
-        figures["generated length"] = self._characters / self._records
-        figures["empty predictions"] = float(self._empty)
-        return figures
-
-    def _corpus_bleu(self, segmenter: str) -> float:
-        predicted_length, expected_length, *ngrams = self._bleu_counts[segmenter].tolist()
-        return self._bleu.compute_bleu(
-            ngrams[:4], ngrams[4:], predicted_length, expected_length, smooth_method=self._bleu.smooth_method
-        ).score
+        figures = _Sums.merged(self._sums.values()).figures()
+        return Scores(
+            figures,
+            signatures(figures, references=reference_signature(self._reference_counts)),
+            {name: self._sums[name].figures() for name in BUCKET_NAMES if name in self._sums},
+        )
 
 
-def _rouge(predicted: str, expected: str) -> tuple[float, float, float]:
-    """F of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 1, of two texts whose tokens are joined by blanks."""
-    from rouge.rouge_score import rouge_n
+class _Sums:
+    """Statistics of some records, summed."""
 
-    prediction, reference = _sentences(predicted), _sentences(expected)
-    if not prediction or not reference:  # the package raises here
-        return 0.0, 0.0, 0.0
-    unigrams, bigrams = (rouge_n(prediction, reference, n)["f"] for n in (1, 2))
-    return unigrams, bigrams, _rouge_l(prediction, reference)
+    def __init__(self) -> None:
+        self.counts = np.zeros(len(COUNTS), dtype=np.int64)
+        # Exact, so that the order of records does not show in the last digit.
+        self.values = [Fraction(0)] * len(VALUES)
+        self.distinct: dict[tuple[str, int], set] = {(name, n): set() for name in SEGMENTERS for n in DISTINCT_ORDERS}
+
+    def add(self, record: Statistics) -> None:
+        self.counts += record.counts
+        self.values = [total + Fraction(value) for total, value in zip(self.values, record.values, strict=True)]
+        for (name, n), found in self.distinct.items():
+            found |= ngrams(record.tokens[name], n)
+
+    @classmethod
+    def merged(cls, parts: Iterable["_Sums"]) -> "_Sums":
+        whole = cls()
+        for part in parts:
+            whole.counts += part.counts
+            whole.values = [left + right for left, right in zip(whole.values, part.values, strict=True)]
+            for key, found in whole.distinct.items():
+                found |= part.distinct[key]
+        return whole
+
+    def figures(self) -> dict[str, float]:
+        """Figures in the order of tables: those of each segmenter, then the others."""
+        found = figures_of_sums(self.counts, [float(total) for total in self.values]) | self._distinct_figures()
+        names = [name for name in FIGURES if name in found]
+        return {name: found[name] for name in names}
+
+    def _distinct_figures(self) -> dict[str, float]:
+        named = dict(zip(COUNTS, self.counts.tolist(), strict=True))
+        return {
+            f"distinct-{n} ({name})": _percent(len(found), named[f"{n}-grams ({name})"])
+            for (name, n), found in self.distinct.items()
+        }
 
 
-def _sentences(text: str) -> list[str]:
-    # As `rouge.Rouge.get_scores` does it: dots with a blank between them make an empty sentence, which it keeps.
-    return [" ".join(part.split()) for part in text.split(".") if part]
+def figures_of_sums(counts: Sequence[float], values: Sequence[float]) -> dict[str, float]:
+    """The figures that depend on sums over records alone: all but distinct-n.
 
-
-def _rouge_l(prediction: list[str], reference: list[str]) -> float:
-    """F of ROUGE-L, 0 to 1, of two lists of sentences.
-
-    Equal to `rouge.rouge_score.rouge_l_summary_level`, which cannot take long texts: it recurses once a token and
-    keeps a dictionary entry for each pair of tokens.
+    Args:
+        counts: [C] sums of `COUNTS`.
+        values: [M] sums of `VALUES`.
     """
-    from rouge.rouge_score import f_r_p_rouge_n
+    named = {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
+    records = named["records"]
+    figures: dict[str, float] = {}
+    for name in SEGMENTERS:
+        bleu = [named[f"{count} ({name})"] for count in BLEU_COUNTS]
+        figures |= {f"bleu-{order} ({name}, corpus)": corpus_bleu(bleu, order) for order in (1, 2, 3, 4)}
+    figures |= {name: 100 * (value / records) for name, value in zip(VALUES, values, strict=True)}
+    figures["exact match"] = _percent(named["exact matches"], records)
+    if named["answers"]:
+        figures["answer leaks"] = _percent(named["answer leaks"], named["answers"])
+    expected = named["reference length (char)"]
+    figures["length ratio (char)"] = named["length (char)"] / expected if expected else 0.0
+    figures["generated length"] = named["characters"] / records
+    for name in ("empty predictions", "empty references", "records"):
+        figures[name] = float(named[name])
+    return figures
 
-    predicted = [sentence.split(" ") for sentence in prediction]
-    expected = [sentence.split(" ") for sentence in reference]
-    shared = set().union(*(_common_tokens(left, right) for left, right in product(predicted, expected)))
-    predicted_count, expected_count = (len(set(chain.from_iterable(tokens))) for tokens in (predicted, expected))
-    return f_r_p_rouge_n(predicted_count, expected_count, len(shared))["f"]
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
 
 
-def _common_tokens(prediction: list[str], reference: list[str]) -> set[str]:
-    """Distinct tokens of one longest common subsequence: of several, the one that the `rouge` package takes."""
-    codes = {token: code for code, token in enumerate(prediction)}
-    prediction_codes = np.array([codes[token] for token in prediction])
-    # longest[i, j] is the length for the first i tokens of the reference and the first j of the prediction.
-    longest = np.zeros((len(reference) + 1, len(prediction) + 1), dtype=np.int32)
-    for i, token in enumerate(reference):
-        equal = prediction_codes == codes.get(token, -1)
-        longest[i + 1, 1:] = np.maximum.accumulate(np.maximum(longest[i, 1:], longest[i, :-1] + equal))
+# -- buckets
 
-    common = set()
-    i, j = len(reference), len(prediction)
-    while i and j:
-        if reference[i - 1] == prediction[j - 1]:
-            common.add(reference[i - 1])
-            i, j = i - 1, j - 1
-        elif longest[i - 1, j] > longest[i, j - 1]:  # on a tie the package drops the prediction's token
-            i -= 1
-        else:
-            j -= 1
-    return common
+
+BUCKET_NAMES = tuple(f"{start + 1}-{end or ''}" for start, end in zip((0, *BUCKETS), (*BUCKETS, None), strict=True))
+
+
+def bucket_of(source: str | None) -> str | None:
+    """The name of the bucket that a source belongs to, such as `65-128`."""
+    if source is None:
+        return None
+    return BUCKET_NAMES[int(np.searchsorted(BUCKETS, len(squeezed(source))))]
+
+
+# -- names and signatures
+
+
+def _signature_tails() -> dict[str, str]:
+    """By figure name, what follows the number of references in its signature, in the order of tables."""
+    tails: dict[str, str] = {}
+    for name in SEGMENTERS:
+        text = segmenter_signature(name)
+        bleu = f"{text}|smooth:none|empty:length-0|sacrebleu:{version('sacrebleu')}"
+        tails |= {f"bleu-{order} ({name}, corpus)": bleu for order in (1, 2, 3, 4)}
+        rouge = f"{text}|f:1|refs:best|avg:records|empty:0|rouge:{version('rouge')}"
+        tails |= {f"rouge-{kind} ({name})": rouge for kind in ("1", "2", "l")}
+        tails |= {f"distinct-{n} ({name})": f"{text}|avg:corpus|empty:no-ngram" for n in DISTINCT_ORDERS}
+    tails["exact match"] = "norm:nfkc|case:mixed|space:dropped|refs:any|empty:0"
+    tails["answer leaks"] = "norm:nfkc|case:mixed|space:dropped|of:records-with-answer|empty:0"
+    tails["length ratio (char)"] = f"{segmenter_signature('char')}|refs:closest|avg:corpus|empty:length-0"
+    tails[f"repeated {REPEATED_ORDER}-grams (char)"] = f"{segmenter_signature('char')}|avg:records|empty:0"
+    tails["generated length"] = "norm:nfkc|unit:characters|space:dropped|avg:records|empty:0"
+    tails |= {name: "unit:records" for name in ("empty predictions", "empty references", "records")}
+    return tails
+
+
+FIGURES = tuple(_signature_tails())
+"""Names of all figures, in the order of tables."""
+
+
+def nearest_names(name: str, known: Sequence[str]) -> str:
+    """The known names that someone may have meant: `a or b`."""
+    beginning = [other for other in known if name and other.startswith(name)]
+    return " or ".join(beginning or difflib.get_close_matches(name, known, n=1) or known)
+
+
+# Figures that depend on the predictions alone, or count.
+_WITHOUT_REFERENCES = ("distinct", "answer", "repeated", "generated", "empty", "records")
+
+
+def reference_signature(counts: set[int]) -> str:
+    """`1`, `2`, … if every record has so many references, else `var`."""
+    return str(next(iter(counts))) if len(counts) == 1 else "var"
+
+
+def signatures(names: Iterable[str], *, references: str = "1") -> dict[str, str]:
+    """The signature of each figure, in the style of sacrebleu: fields `name:value` joined by `|`.
+
+    nrefs: references of a record. norm, case, tok, space: what is done to a text before it is counted. smooth: of
+    zero counts. refs: which of several references. avg: over what. empty: how an empty prediction counts. Then
+    the versions of libraries.
+    """
+    tails = _signature_tails()
+    return {
+        name: tails[name] if name.startswith(_WITHOUT_REFERENCES) else f"nrefs:{references}|{tails[name]}"
+        for name in names
+        if name in tails
+    }

@@ -1,6 +1,8 @@
 """Samples and scores as a table in the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,13 +18,56 @@ def print_samples(rows: Iterable[tuple[str, ...]], headings: tuple[str, ...], *,
     _console().print(table)
 
 
-def print_scores(scores: dict[str, float], *, title: str, to_stderr: bool = False) -> None:
-    """Prints named figures; on standard error where standard output carries the results."""
+def print_scores(
+    scores: Mapping[str, float], signatures: Mapping[str, str], *, title: str, to_stderr: bool = False
+) -> None:
+    """Prints named figures with their signatures; on standard error where standard output carries the results."""
     table = Table("figure", title=title)
-    table.add_column("value", justify="right")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("signature", overflow="fold")
     for name, value in scores.items():
-        table.add_row(name, f"{value:.2f}")
+        table.add_row(name, f"{value:.2f}", signatures.get(name, ""))
     _console(to_stderr=to_stderr).print(table)
+
+
+def print_by_length(buckets: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the figures of each bucket of source length, if there is one."""
+    if not buckets:
+        return
+    table = Table("figure", title="by length of the source, in characters")
+    for name in buckets:
+        table.add_column(name, justify="right", no_wrap=True)
+    for figure in dict.fromkeys(chain.from_iterable(buckets.values())):
+        table.add_row(figure, *(f"{found[figure]:.2f}" if figure in found else "" for found in buckets.values()))
+    _console().print(table)
+
+
+def print_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints what each tool makes of the same texts."""
+    names = ("bleu-4", "rouge-1", "rouge-2", "rouge-l")
+    table = Table("protocol", title="the same texts by the protocols of other tools", show_lines=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("signature", overflow="fold")
+    for protocol, found in protocols.items():
+        cells = (f"{found[name]:.2f}" if name in found else "" for name in names)
+        table.add_row(protocol, *cells, found["signature"])
+    _console().print(table)
+
+
+def print_differences(
+    differences: Mapping[str, Mapping[str, Any]], signatures: Mapping[str, str], *, title: str
+) -> None:
+    """Prints each figure of two files, the difference with its interval, and how likely chance makes it."""
+    table = Table("figure", title=title)
+    for heading in ("A", "B", "B - A", "95 % interval", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("signature", overflow="fold")
+    for name, found in differences.items():
+        low, high = found["95 % interval"]
+        cells = (f"{found['A']:.2f}", f"{found['B']:.2f}", f"{found['difference']:+.2f}", f"{low:+.2f} {high:+.2f}")
+        table.add_row(name, *cells, f"{found['p']:.4f}", signatures[name])
+    _console().print(table)
 
 
 def _console(*, to_stderr: bool = False) -> Console:

@@ -1,6 +1,5 @@
 """From arguments to a trainer: everything that can fail, fails here, before the first step."""
 
-import difflib
 import shutil
 from pathlib import Path
 
@@ -8,12 +7,11 @@ from paddlenlp.trainer import set_seed
 
 from glm.arguments import FinetuneArguments, ModelArguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.data.published import fetch_records
-from glm.data.records import Record, read_records
 from glm.errors import InputError, UsageError
-from glm.evaluation.metrics import score
+from glm.evaluation.metrics import FIGURES, nearest_names
 from glm.modeling import WEIGHTS_NAME
 from glm.prediction import build_encoder, check_positions
+from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
 from glm.training.trainer import METRICS_NAME, GLMTrainer
 
 CHECKPOINTS = "checkpoint-[0-9]*"
@@ -21,6 +19,7 @@ CHECKPOINTS = "checkpoint-[0-9]*"
 CHECKPOINT_FILES = (WEIGHTS_NAME, "trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
 RESULT_FILES = (
     METRICS_NAME,
+    REPORT_NAME,
     "predictions.jsonl",
     "metrics.json",
     "all_results.json",
@@ -30,16 +29,16 @@ RESULT_FILES = (
 )
 
 
-def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record]]:
+def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
     """Reads and checks the data, then loads the model.
 
     Returns:
-        The trainer, and the records to predict (none without --do_predict).
+        The trainer, and the data it was given.
 
     Raises:
         InputError: anything the user gave cannot be used.
     """
-    data, files, training = arguments.data, arguments.files, arguments.training
+    data, training = arguments.data, arguments.training
     if training.tensor_parallel_degree > 1:
         raise InputError(
             f"tensor_parallel_degree {training.tensor_parallel_degree}: splitting the model is not finished in this "
@@ -53,13 +52,8 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     )
     check_positions(config, data, arguments.generation)
     check_metric(training.metric_for_best_model)
-    encoder = build_encoder(tokenizer, data, arguments.generation)
-    train_records = _records(data.task_name, "train", files.train_file) if training.do_train else []
-    dev_records = _records(data.task_name, "dev", files.dev_file) if training.do_eval else []
-    test_records = read_records(files.test_file, need_question=False) if training.do_predict else []
-    train_examples = [encoder.example(record) for record in train_records]
-    for record in dev_records + test_records:
-        encoder.source_ids(record)  # a record that cannot be laid out is an error now, not after hours
+    encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
+    run_data = read_run_data(arguments, encoder)
 
     set_seed(seed=training.seed)
     trainer = GLMTrainer(
@@ -67,26 +61,20 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
         training,
         encoder=encoder,
         generation=arguments.generation,
-        train_examples=train_examples,
-        dev_records=dev_records,
+        train_examples=run_data.train_examples,
+        dev_records=run_data.dev_records,
         run_config=arguments.run_config(),
     )
-    return trainer, test_records
+    return trainer, run_data
 
 
 def check_metric(name: str | None) -> None:
     """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`)."""
     if name is None:
         return
-    known = ["loss", *score(["甲"], ["甲"])]
+    known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
-        close = difflib.get_close_matches(name, known, n=1) or known
-        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {' or '.join(close)}?")
-
-
-def _records(task_name: str, split: str, file: str | None) -> list[Record]:
-    """The records of a file, or of the task's published data set if none is given."""
-    return fetch_records(task_name, split) if file is None else read_records(file)
+        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
 
 
 def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
@@ -143,7 +131,9 @@ def clear_earlier_run(output_dir: str) -> None:
     for checkpoint in folder.glob(CHECKPOINTS):
         if checkpoint.is_dir() and not checkpoint.is_symlink():
             shutil.rmtree(checkpoint)
-    for predictions in (folder / "eval").glob("step-*.jsonl"):
+    for predictions in (folder / "eval").glob("step-*.json*"):
         predictions.unlink()
+    for refused in folder.glob(REFUSED_NAME.format(split="*")):
+        refused.unlink()
     for name in RESULT_FILES:
         (folder / name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from paddlenlp.utils.log import logger
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from glm.arguments import RUN_CONFIG_NAME, GLMTrainingArguments
+from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
 from glm.data.collator import Collator
 from glm.data.examples import ExampleEncoder
@@ -23,7 +23,8 @@ from glm.data.records import Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
-from glm.prediction import Writer, predict, score_predictions, write_predictions
+from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.run_config import RUN_CONFIG_NAME
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 
@@ -209,7 +210,8 @@ class GLMTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
 
-        The predictions are written to `<output_dir>/eval/step-<n>.jsonl`.
+        The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
+        source length to `step-<n>.metrics.json` beside it.
 
         Returns:
             `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
@@ -225,10 +227,13 @@ class GLMTrainer(Trainer):
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
+        scores = score_predictions(predictions)
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
-            write_predictions(Path(self.args.output_dir) / "eval" / f"step-{step}.jsonl", predictions)
-        metrics = {"loss": loss, **score_predictions(predictions)}
+            folder = Path(self.args.output_dir) / "eval"
+            write_predictions(folder / f"step-{step}.jsonl", predictions)
+            write_scores(folder / f"step-{step}.metrics.json", scores)
+        metrics = {"loss": loss, **scores.figures}
         metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(metrics))

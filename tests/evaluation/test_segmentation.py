@@ -1,12 +1,13 @@
 """Segmenters on the texts that trip Chinese scoring, and what importing them costs."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from glm.evaluation.segmentation import SEGMENTERS
+from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,16 +26,32 @@ def test_names_and_order():
         ("", []),
         (" \t\r\n\u3000\xa0", []),
         ("北京 大学\u3000在\n哪", ["北", "京", "大", "学", "在", "哪"]),
-        ("iPhone 15多少钱", ["i", "P", "h", "o", "n", "e", "1", "5", "多", "少", "钱"]),
-        ("Ａ１。A1.", ["Ａ", "１", "。", "A", "1", "."]),  # full-width and ASCII forms stay apart
+        ("iPhone 15多少钱", ["iphone", "15", "多", "少", "钱"]),  # Latin words and numbers stay whole
+        ("Ａ１。A1.", ["ａ１", "。", "a1", "."]),  # full-width and ASCII forms stay apart
+        ("长3.5厘米", ["长", "3", ".", "5", "厘", "米"]),
+        ("Café", ["cafe"]),
         ("？！……", ["？", "！", "…", "…"]),
         ("好😀", ["好", "😀"]),
-        ("👨\u200d👩", ["👨", "\u200d", "👩"]),  # the zero-width joiner is not white space
+        ("👨\u200d👩", ["👨", "👩"]),  # the zero-width joiner is a control character
         ("𠮷野家", ["𠮷", "野", "家"]),  # outside the basic plane, still one character
+        ("3℃+2", ["3", "℃", "+", "2"]),  # symbols are tokens
     ],
 )
 def test_char(text, tokens):
     assert SEGMENTERS["char"](text) == tokens
+
+
+def test_char_equals_the_tokenizer_of_the_published_figures():
+    from paddlenlp.transformers import BasicTokenizer
+
+    tokenizer = BasicTokenizer()
+    generator = random.Random(0)
+    characters = [chr(code) for code in range(0x30000) if not 0xD800 <= code < 0xE000]
+    texts = ["".join(characters[start : start + 50]) for start in range(0, len(characters), 50)]  # each one once
+    usual = "京都大学 iPhone15é\u3000ΑΣ,。？+℃\n한İ"
+    texts += ["".join(generator.choices(usual, k=30)) for _ in range(200)]
+    for text in texts:
+        assert SEGMENTERS["char"](text) == tokenizer.tokenize(text), text
 
 
 @pytest.mark.parametrize(
@@ -73,3 +90,8 @@ def test_jieba_is_silent():
     assert result.stdout.strip() == "1"
     # By default jieba prints three such lines; warnings of other packages on this stream are not its log.
     assert not any(line in result.stderr for line in ("prefix dict", "Loading model", "Dumping model"))
+
+
+def test_normalized_and_squeezed():
+    assert normalized("人口：３，０００万（约）…") == "人口:3,000万(约)..."
+    assert squeezed(" 在\u3000哪\n里？") == "在哪里?"

@@ -252,8 +252,8 @@ def test_best_model_is_loaded_at_the_end(workspace):
     # The final evaluation is of the best model, and so is its file; the last step's stays.
     finals = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
     assert finals["eval_loss"] == pytest.approx(max(losses))
-    assert sorted(path.name for path in (run / "eval").iterdir()) == ["step-2.jsonl", "step-4.jsonl", "step-6.jsonl"]
-
+    steps = [f"step-{step}.{kind}" for step in (2, 4, 6) for kind in ("jsonl", "metrics.json")]
+    assert sorted(path.name for path in (run / "eval").iterdir()) == steps
     assert read_lines(run / "eval" / "step-6.jsonl") != read_lines(run / "eval" / f"step-{best}.jsonl")
 
     # Resuming the finished run loads the best model again.
@@ -288,9 +288,15 @@ def test_evaluation_generates_with_the_given_options(workspace):
     for row in rows:
         assert len(row["predictions"]) == 2
         assert row["predictions"][0]["score"] >= row["predictions"][1]["score"]
-    assert sorted(path.name for path in (run / "eval").iterdir()) == ["step-2.jsonl", "step-4.jsonl"]
+    steps = [f"step-{step}.{kind}" for step in (2, 4) for kind in ("jsonl", "metrics.json")]
+    assert sorted(path.name for path in (run / "eval").iterdir()) == steps
     results = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
-    assert {"eval_loss", "eval_bleu-4 (char)", "eval_rouge-l (jieba)", "eval_samples_per_second"} <= set(results)
+    assert {"eval_loss", "eval_bleu-4 (char, corpus)", "eval_samples_per_second"} <= set(results)
+    scores = json.loads((run / "eval" / "step-4.metrics.json").read_text(encoding="utf-8"))
+    assert {name: results[f"eval_{name}"] for name in scores["signatures"]} == {
+        name: scores[name] for name in scores["signatures"]
+    }
+    assert sum(found["records"] for found in scores["by source length (characters)"].values()) == 4
 
 
 def test_dev_loss_is_the_mean_over_tokens(workspace):

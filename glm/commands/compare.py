@@ -1,0 +1,154 @@
+"""`python -m glm compare A B`: how two files of predictions for the same records differ, and whether by chance."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from glm.errors import InputError, UsageError
+
+SORTED_BY = "rouge-l (char)"  # the figure by which single records are compared
+
+
+def main(argv: list[str]) -> None:
+    """Read, check that the records are the same, compare, print."""
+    arguments = _parser().parse_args(argv)
+    if arguments.show < 0:
+        raise UsageError(f"--show {arguments.show}: 0 or more is expected")
+    if arguments.seed < 0:
+        raise UsageError(f"--seed {arguments.seed}: 0 or more is expected")
+    from glm.evaluation.scored_file import read_scored_file
+
+    files = [read_scored_file(path) for path in (arguments.first, arguments.second)]
+    result = _compared(*_same_records(*files), seed=arguments.seed, show=arguments.show)
+    result = {"first": str(files[0].path), "second": str(files[1].path), **result}
+    if arguments.format == "json":
+        print(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        _print_tables(result)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m glm compare",
+        description="Differences of two files of predictions for the same records: B - A of every figure with its "
+        "95 % interval (paired bootstrap, 1,000 resamples), p-value (paired permutation test, 10,000 permutations), "
+        f"and the records that differ most in {SORTED_BY}. Takes the files that `score` takes.",
+    )
+    parser.add_argument("first", metavar="A", help="predictions, one JSON object per line")
+    parser.add_argument("second", metavar="B", help="other predictions for the same records")
+    parser.add_argument("--seed", type=int, default=42, help="of the draws (default 42)")
+    parser.add_argument("--show", type=int, default=5, help="records shown for which each is better (default 5)")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    return parser
+
+
+def _same_records(first, second) -> tuple[list, list, list]:
+    """Ids of the records that failed in neither file, and their pairs in the first and in the second.
+
+    Raises:
+        InputError: ids, sources or references differ, or no record is left.
+    """
+    files = f"{first.path} and {second.path}"
+    if first.has_ids != second.has_ids:
+        raise InputError(f"{files}: only one has ids, so it is not known which records belong together")
+    ids = [{*file.pairs, *file.failed} for file in (first, second)]
+    if only := [(file.path, ids[i] - ids[1 - i]) for i, file in enumerate((first, second)) if ids[i] - ids[1 - i]]:
+        told = "; ".join(f"{len(missing)} only in {path} (such as {min(missing, key=str)})" for path, missing in only)
+        raise InputError(f"{files}: their {'ids' if first.has_ids else 'lines'} differ: {told}")
+    common = [identity for identity in first.pairs if identity in second.pairs]
+    if not common:
+        raise InputError(f"{files}: no record without failure in both")
+    for identity in common:
+        _check_same(first, second, identity)
+    if left_out := len(ids[0]) - len(common):
+        print(f"{left_out} of {len(ids[0])} records failed in one of the files and are left out", file=sys.stderr)
+    return common, [first.pairs[identity] for identity in common], [second.pairs[identity] for identity in common]
+
+
+def _check_same(first, second, identity: str | int) -> None:
+    left, right = first.pairs[identity], second.pairs[identity]
+    name = f"{'record' if first.has_ids else 'line'} {identity}"
+    if left.references != right.references:
+        raise InputError(f"{first.path} and {second.path}: {name} has another reference in each")
+    # Two tools frame the same source differently; one tool does not.
+    if first.format == second.format and left.source != right.source:
+        raise InputError(f"{first.path} and {second.path}: {name} has another source in each")
+
+
+def _compared(ids: list, first: list, second: list, *, seed: int, show: int) -> dict[str, Any]:
+    """What `--format json` prints."""
+    from tqdm import tqdm
+
+    from glm.evaluation.metrics import reference_signature, signatures
+    from glm.evaluation.significance import PERMUTATIONS, RESAMPLES, compare, table_of_statistics
+    from glm.evaluation.statistics import COUNTS, VALUES
+
+    tables = [
+        table_of_statistics(tqdm(pairs, desc=f"scoring {name}", unit="record", disable=None, leave=False))
+        for name, pairs in (("A", first), ("B", second))
+    ]
+    differences = compare(*tables, seed=seed)
+    column = len(COUNTS) + VALUES.index(SORTED_BY)
+    values = [(100 * table[:, column]).tolist() for table in tables]
+    rows = [
+        {
+            "id": identity,
+            "references": list(a.references),
+            "A": a.prediction,
+            "B": b.prediction,
+            "score A": x,
+            "score B": y,
+        }
+        for identity, a, b, x, y in zip(ids, first, second, *values, strict=True)
+    ]
+    better = {  # sorting is stable: ties stay in the order of the file
+        "A": sorted(rows, key=lambda row: row["score B"] - row["score A"])[:show],
+        "B": sorted(rows, key=lambda row: row["score A"] - row["score B"])[:show],
+    }
+    references = reference_signature({len(pair.references) for pair in first})
+    return {
+        "records": len(ids),
+        "seed": seed,
+        "resamples": RESAMPLES,
+        "permutations": PERMUTATIONS,
+        "differences": {
+            name: {
+                "A": found.first,
+                "B": found.second,
+                "difference": found.difference,
+                "95 % interval": [found.low, found.high],
+                "p": found.p_value,
+            }
+            for name, found in differences.items()
+        },
+        "signatures": signatures(differences, references=references),
+        f"records by {SORTED_BY}": {
+            "A is better": [row for row in better["A"] if row["score A"] > row["score B"]],
+            "B is better": [row for row in better["B"] if row["score B"] > row["score A"]],
+        },
+    }
+
+
+def _print_tables(result: dict[str, Any]) -> None:
+    from glm.evaluation.table import print_differences, print_samples
+
+    print_differences(
+        result["differences"],
+        result["signatures"],
+        title=f"A: {result['first']}, B: {result['second']}, {result['records']} records, seed {result['seed']}",
+    )
+    for who, rows in result[f"records by {SORTED_BY}"].items():
+        cells = [
+            (
+                str(row["id"]),
+                " / ".join(row["references"]),
+                row["A"],
+                row["B"],
+                f"{row['score A']:.1f}, {row['score B']:.1f}",
+            )
+            for row in rows
+        ]
+        if cells:
+            headings = ("id", "reference", "A", "B", f"{SORTED_BY}: A, B")
+            print_samples(cells, headings, title=f"where {who}, by most")

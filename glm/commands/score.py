@@ -1,0 +1,111 @@
+"""`python -m glm score FILE`: scores a file of predictions and references; no model is loaded."""
+
+import argparse
+import json
+import math
+import sys
+from typing import Any
+
+from glm.errors import UsageError
+
+OURS, ALL = "ours", "all"
+
+
+def main(argv: list[str]) -> int:
+    """Read, score, print."""
+    arguments = _parser().parse_args(argv)
+    from glm.evaluation.scored_file import read_scored_file
+
+    limits = dict(_limit(text) for text in arguments.fail_under)
+    file = read_scored_file(arguments.file)
+    if file.failed:
+        print(f"{file.path}: {len(file.failed)} of {file.rows} records failed and are not scored", file=sys.stderr)
+    result = _scored(file, with_others=arguments.protocols == ALL)
+    if arguments.format == "json":
+        print(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        _print_tables(result)
+    return int(_falls_short(result, limits))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m glm score",
+        description="Scores predictions against references: ROUGE, BLEU, distinct-n, exact match, … overall and by "
+        "length of the source. Takes files of predict.py, LLaMA-Factory and ms-swift, and lines of "
+        '{"prediction": …, "reference": … or "references": […]}.',
+    )
+    parser.add_argument("file", help="one JSON object per line")
+    parser.add_argument(
+        "--protocols",
+        choices=(OURS, ALL),
+        default=OURS,
+        help="all: also the scores that sacrebleu, PaddleNLP, LLaMA-Factory and ms-swift give the same texts",
+    )
+    parser.add_argument(
+        "--fail_under",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help='exit with 1 if the figure is lower, e.g. "bleu-4 (char, corpus)=30"; may be repeated',
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    return parser
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """The figure and the value of a `--fail_under`."""
+    from glm.evaluation.metrics import FIGURES, nearest_names
+
+    name, _, value = text.rpartition("=")
+    name = name.strip()
+    if name not in FIGURES:
+        raise UsageError(f"--fail_under {text}: no figure of this name; did you mean {nearest_names(name, FIGURES)}?")
+    try:
+        limit = float(value)
+    except ValueError:
+        limit = math.nan
+    if math.isnan(limit):
+        raise UsageError(f"--fail_under {text}: {value} is no number; write NAME=VALUE")
+    return name, limit
+
+
+def _scored(file, *, with_others: bool) -> dict[str, Any]:
+    """What `--format json` prints."""
+    from tqdm import tqdm
+
+    from glm.evaluation.metrics import score
+    from glm.evaluation.protocols import PROTOCOLS, own
+    from glm.evaluation.segmentation import SEGMENTERS
+
+    pairs = list(file.pairs.values())
+    scores = score(tqdm(pairs, desc="scoring", unit="record", disable=None, leave=False))
+    result = {"file": str(file.path), "format": file.format, **scores.as_json(), "failed records": len(file.failed)}
+    if with_others:
+        tables = {f"ours ({name})": own(scores, name) for name in SEGMENTERS}
+        for name in tqdm(PROTOCOLS, desc="protocols", unit="protocol", disable=None, leave=False):
+            tables[name] = PROTOCOLS[name](pairs)
+        result["protocols"] = {name: {**found.figures, "signature": found.signature} for name, found in tables.items()}
+    return result
+
+
+def _print_tables(result: dict[str, Any]) -> None:
+    from glm.evaluation.table import print_by_length, print_protocols, print_scores
+
+    print_scores(
+        {name: result[name] for name in result["signatures"]} | {"failed records": result["failed records"]},
+        result["signatures"],
+        title=f"scores of {result['file']} ({result['format']})",
+    )
+    print_by_length(result["by source length (characters)"])
+    if "protocols" in result:
+        print_protocols(result["protocols"])
+
+
+def _falls_short(result: dict[str, Any], limits: dict[str, float]) -> bool:
+    """Whether a figure is under its limit, or absent; each is told on standard error."""
+    short = {name: limit for name, limit in limits.items() if result.get(name, -math.inf) < limit}
+    for name, limit in short.items():
+        found = f"{result[name]:.4f}" if name in result else "absent, for no record has an answer"
+        print(f"--fail_under {name}={limit:g}: it is {found}", file=sys.stderr)
+    return bool(short)

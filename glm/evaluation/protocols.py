@@ -1,0 +1,153 @@
+"""The scores of the same texts as other tools compute them: one function a tool, equal to its formula.
+
+Texts are taken as they are, for none of these tools normalizes them. Where a tool stops with an error on a record
+(an empty text, for some), the record counts 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+
+from glm.evaluation.bleu import bleu_counts, corpus_bleu, sentence_bleu
+from glm.evaluation.metrics import Scores, reference_signature
+from glm.evaluation.rouge import lcs_length, ngrams, rouge, rouge_chinese
+from glm.evaluation.segmentation import bert_words, jieba_cut
+from glm.evaluation.statistics import Pair
+
+GAMMA = 1.2  # weight of recall in PaddleNLP's ROUGE-L
+
+
+@dataclass(frozen=True)
+class ProtocolScores:
+    """What a tool prints for the texts.
+
+    Args:
+        figures: `bleu-4`, `rouge-1`, `rouge-2`, `rouge-l`, or those of them that the tool has, in percent.
+        signature: how they are computed.
+    """
+
+    figures: dict[str, float]
+    signature: str
+
+
+def own(scores: Scores, segmenter: str) -> ProtocolScores:
+    """Our own figures, under the names of a table of protocols."""
+    names = {"bleu-4": f"bleu-4 ({segmenter}, corpus)"} | {
+        name: f"{name} ({segmenter})" for name in ("rouge-1", "rouge-2", "rouge-l")
+    }
+    parts = [f"{metric}[{scores.signatures[names[metric]]}]" for metric in ("bleu-4", "rouge-l")]
+    return ProtocolScores({name: scores.figures[of] for name, of in names.items()}, " ".join(parts))
+
+
+def sacrebleu(pairs: Sequence[Pair], tokenize: str) -> ProtocolScores:
+    """Corpus BLEU of sacrebleu with its default smoothing; `tokenize` is one of its tokenizers (`char`, `zh`)."""
+    from sacrebleu.metrics import BLEU
+
+    most = max(len(pair.references) for pair in pairs)
+    streams = [
+        [pair.references[place] if place < len(pair.references) else None for pair in pairs] for place in range(most)
+    ]
+    bleu = BLEU(tokenize=tokenize, force=True)
+    figure = bleu.corpus_score([pair.prediction for pair in pairs], streams).score
+    return ProtocolScores({"bleu-4": figure}, str(bleu.get_signature()))
+
+
+def paddlenlp(pairs: Sequence[Pair]) -> ProtocolScores:
+    """PaddleNLP's text and question generation examples, which published figures for DuReaderQG: `BasicTokenizer` and
+    `paddlenlp.metrics.BLEU`. ROUGE on the same tokens with `paddlenlp.metrics` as its GLM example has it: ROUGE-1
+    and ROUGE-2 are recalls of distinct n-grams over the whole corpus (first reference), ROUGE-L is the mean of F with
+    gamma 1.2, of the best precision and the best recall among the references.
+
+    Source: `paddlenlp/metrics/bleu.py` and `rouge.py` of 3.0.0b4.
+    """
+    texts = [(bert_words(pair.prediction), [bert_words(text) for text in pair.references]) for pair in pairs]
+    counts = np.sum([bleu_counts(*text) for text in texts], axis=0).tolist()
+    figures = {f"bleu-{order}": corpus_bleu(counts, order) for order in (1, 2, 3, 4)}
+    for n in (1, 2):
+        sets = [(ngrams(prediction, n), ngrams(references[0], n)) for prediction, references in texts]
+        expected = sum(len(reference) for _, reference in sets)
+        shared = sum(len(prediction & reference) for prediction, reference in sets)
+        figures[f"rouge-{n}"] = 100 * shared / expected if expected else 0.0
+    figures["rouge-l"] = _mean([100 * paddlenlp_rouge_l(*text) for text in texts])
+    signature = "norm:none|case:lower|tok:bert-basic|bleu:corpus,smooth-none|rouge-1,2:corpus-recall,first-ref"
+    signature += f"|rouge-l:avg-records,gamma-{GAMMA}|empty:length-0|as:paddlenlp-3.0.0b4"
+    return ProtocolScores(figures, f"nrefs:{_references(pairs)}|{signature}")
+
+
+def paddlenlp_rouge_l(prediction: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """`paddlenlp.metrics.RougeL` of one record's tokens, 0 to 1."""
+    lengths = [lcs_length(prediction, reference) for reference in references]
+    precision = max(lengths) / len(prediction) if prediction else 0.0
+    recall = max(
+        length / len(reference) if reference else 0.0 for length, reference in zip(lengths, references, strict=True)
+    )
+    if not precision or not recall:
+        return 0.0
+    return (1 + GAMMA**2) * precision * recall / (recall + GAMMA**2 * precision)
+
+
+def llama_factory(pairs: Sequence[Pair]) -> ProtocolScores:
+    """LLaMA-Factory: mean over records of nltk's sentence BLEU on characters (white space too) and of
+    rouge_chinese's F on jieba words, each rounded to four places of its percentage. First reference only.
+
+    Source: `src/llamafactory/train/sft/metric.py`, `scripts/eval_bleu_rouge.py`.
+    """
+    rows = []
+    for pair in pairs:
+        prediction, reference = pair.prediction, pair.references[0]
+        bleu = sentence_bleu(bleu_counts(list(prediction), [list(reference)]))
+        rows.append(
+            [round(100 * value, 4) for value in (bleu, *rouge_chinese(*map(jieba_cut, (prediction, reference))))]
+        )
+    signature = "nrefs:first|norm:none|case:mixed|bleu:avg-records,tok-char,smooth-method3"
+    signature += f"|rouge:avg-records,f-1,tok-jieba-{version('jieba')}|round:4|empty:0"
+    return ProtocolScores(_means(rows), f"{signature}|as:nltk-3.10.4,rouge-chinese-1.0.3")
+
+
+def ms_swift(pairs: Sequence[Pair]) -> ProtocolScores:
+    """ms-swift: mean over records of nltk's sentence BLEU and of the `rouge` package's F, both on jieba words without
+    blanks. Records with an empty reference are left out, an empty prediction counts 0. First reference only.
+
+    Source: `swift/metrics/nlg.py`.
+    """
+    rows = []
+    for pair in pairs:
+        prediction, reference = (
+            [word.strip(" ") for word in jieba_cut(text) if word.strip(" ")]
+            for text in (pair.prediction, pair.references[0])
+        )
+        if reference:
+            rows.append(
+                [
+                    100 * sentence_bleu(bleu_counts(prediction, [reference])),
+                    *(100 * f for f in rouge(prediction, reference)),
+                ]
+            )
+    signature = f"nrefs:first|norm:none|case:mixed|tok:jieba-{version('jieba')}|bleu:avg-records,smooth-method3"
+    signature += f"|rouge:avg-records,f-1|round:6|empty:0|empty-ref:left-out|as:nltk-3.10.4,rouge-{version('rouge')}"
+    return ProtocolScores({name: round(value, 6) for name, value in _means(rows).items()}, signature)
+
+
+PROTOCOLS: dict[str, Callable[[Sequence[Pair]], ProtocolScores]] = {
+    "sacrebleu (char)": lambda pairs: sacrebleu(pairs, "char"),
+    "sacrebleu (zh)": lambda pairs: sacrebleu(pairs, "zh"),
+    "paddlenlp": paddlenlp,
+    "llama-factory": llama_factory,
+    "ms-swift": ms_swift,
+}
+"""By the tool's name, how it scores."""
+
+
+def _means(rows: Sequence[Sequence[float]]) -> dict[str, float]:
+    columns = zip(*rows, strict=True) if rows else [[]] * 4
+    return dict(zip(("bleu-4", "rouge-1", "rouge-2", "rouge-l"), map(_mean, columns), strict=True))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _references(pairs: Sequence[Pair]) -> str:
+    return reference_signature({len(pair.references) for pair in pairs})

@@ -1,0 +1,129 @@
+"""ROUGE of lists of tokens, as the `rouge` package and as `rouge_chinese` compute it, for texts of any length."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain, product
+
+import numpy as np
+
+Rouge = tuple[float, float, float]
+"""F of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 1."""
+
+
+def rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
+    """F of the `rouge` package 1.0.1 (Lin 2004, section 3 for ROUGE-L), which counts distinct n-grams and ends a
+    sentence at each ".".
+
+    Where the package raises, the figures are 0: a text that is empty, or one of dots alone. It recurses once a token
+    in ROUGE-L; this does not.
+    """
+    from rouge.rouge_score import rouge_n
+
+    predicted, expected = _sentences(" ".join(prediction)), _sentences(" ".join(reference))
+    if not predicted or not expected:
+        return 0.0, 0.0, 0.0
+    unigrams, bigrams = (rouge_n(predicted, expected, n)["f"] for n in (1, 2))
+    return unigrams, bigrams, _rouge_l(predicted, expected)
+
+
+def best_rouge(prediction: Sequence[str], references: Iterable[Sequence[str]]) -> Rouge:
+    """`rouge` with several references: each figure against the reference that is best for it."""
+    return tuple(map(max, zip(*(rouge(prediction, reference) for reference in references), strict=True)))
+
+
+def _sentences(text: str) -> list[str]:
+    # As `rouge.Rouge.get_scores` does it: dots with a blank between them make an empty sentence, which it keeps.
+    return [" ".join(part.split()) for part in text.split(".") if part]
+
+
+def _rouge_l(prediction: list[str], reference: list[str]) -> float:
+    """F of ROUGE-L, 0 to 1, of two lists of sentences.
+
+    Equal to `rouge.rouge_score.rouge_l_summary_level`, which cannot take long texts: it recurses once a token and
+    keeps a dictionary entry for each pair of tokens.
+    """
+    from rouge.rouge_score import f_r_p_rouge_n
+
+    predicted = [sentence.split(" ") for sentence in prediction]
+    expected = [sentence.split(" ") for sentence in reference]
+    shared = set().union(*(_common_tokens(left, right) for left, right in product(predicted, expected)))
+    predicted_count, expected_count = (len(set(chain.from_iterable(tokens))) for tokens in (predicted, expected))
+    return f_r_p_rouge_n(predicted_count, expected_count, len(shared))["f"]
+
+
+def _common_tokens(prediction: list[str], reference: list[str]) -> set[str]:
+    """Distinct tokens of one longest common subsequence: of several, the one that the `rouge` package takes."""
+    codes = {token: code for code, token in enumerate(prediction)}
+    prediction_codes = np.array([codes[token] for token in prediction])
+    # longest[i, j] is the length for the first i tokens of the reference and the first j of the prediction.
+    longest = np.zeros((len(reference) + 1, len(prediction) + 1), dtype=np.int32)
+    for i, token in enumerate(reference):
+        equal = prediction_codes == codes.get(token, -1)
+        longest[i + 1, 1:] = np.maximum.accumulate(np.maximum(longest[i, 1:], longest[i, :-1] + equal))
+
+    common = set()
+    i, j = len(reference), len(prediction)
+    while i and j:
+        if reference[i - 1] == prediction[j - 1]:
+            common.add(reference[i - 1])
+            i, j = i - 1, j - 1
+        elif longest[i - 1, j] > longest[i, j - 1]:  # on a tie the package drops the prediction's token
+            i -= 1
+        else:
+            j -= 1
+    return common
+
+
+# Where `rouge_chinese` ends a sentence: between the two groups.
+_SENTENCE_ENDS = tuple(
+    re.compile(pattern)
+    for pattern in (r"([。！？?])([^”’])", r"(\.{6})([^”’])", r"(…{2})([^”’])", r"([。！？?][”’])([^，。！？?])")
+)
+
+
+def rouge_chinese(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
+    """F of the `rouge_chinese` package 1.0.3: ROUGE-1 and ROUGE-2 of distinct n-grams, ROUGE-L of the longest common
+    subsequence of the whole texts. 0 if a text is empty, where the package raises."""
+    predicted, expected = _tokens_of_rouge_chinese(prediction), _tokens_of_rouge_chinese(reference)
+    if not any(predicted) or not any(expected):
+        return 0.0, 0.0, 0.0
+    unigrams, bigrams = (_f_of_sets(ngrams(predicted, n), ngrams(expected, n)) for n in (1, 2))
+    return unigrams, bigrams, _f(lcs_length(predicted, expected), len(predicted), len(expected))
+
+
+def _tokens_of_rouge_chinese(tokens: Sequence[str]) -> list[str]:
+    """The package joins tokens and cuts sentences; a sentence of white space alone becomes an empty token."""
+    text = " ".join(tokens)
+    for end in _SENTENCE_ENDS:
+        text = end.sub(r"\1\n\2", text)
+    sentences = (sentence for sentence in text.rstrip().split("\n") if sentence)
+    return [token for sentence in sentences for token in " ".join(sentence.split()).split(" ")]
+
+
+def _f_of_sets(predicted: set, expected: set) -> float:
+    return _f(len(predicted & expected), len(predicted), len(expected))
+
+
+def _f(shared: int, predicted: int, expected: int) -> float:
+    precision = shared / predicted if predicted else 0.0
+    recall = shared / expected if expected else 0.0
+    return 2 * precision * recall / (precision + recall + 1e-8)  # the package's guard against 0 / 0
+
+
+def ngrams(tokens: Sequence[str], n: int) -> set[tuple[str, ...]]:
+    """The distinct n-grams of a text."""
+    return set(zip(*(tokens[start:] for start in range(n)), strict=False))
+
+
+def lcs_length(left: Sequence[str], right: Sequence[str]) -> int:
+    """Length of the longest common subsequence, one row of the table at a time in the bits of an integer (Hyyrö
+    2004)."""
+    places: dict[str, int] = {}  # token -> its places in `left`, a bit each
+    for place, token in enumerate(left):
+        places[token] = places.get(token, 0) | 1 << place
+    full = (1 << len(left)) - 1
+    row = full  # a zero for each place at which the length grows by one
+    for token in right:
+        matches = row & places.get(token, 0)
+        row = (row + matches | row - matches) & full
+    return len(left) - row.bit_count()

@@ -1,0 +1,197 @@
+"""Files of predictions and references: ours and those of other tools, told apart by their fields."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glm.errors import InputError
+from glm.evaluation.statistics import Pair
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a tool lays out a row of predictions.
+
+    Args:
+        fields: what a row has at least; by these a format is recognised.
+        description: the fields for a person.
+        pair: the pair of a row; `_Row` raises what is wrong with it.
+    """
+
+    fields: tuple[str, ...]
+    description: str
+    pair: Callable[["_Row"], Pair]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A JSON object and where it stands."""
+
+    fields: dict[str, Any]
+    origin: str  # "file, line n"
+
+    def text(self, *names: str) -> str:
+        """The text in the first of these fields that there is."""
+        name, value = self._field(names)
+        if not isinstance(value, str):
+            raise InputError(f"{self.origin}, field {name}: {type(value).__name__} where text is expected")
+        return value
+
+    def texts(self, *names: str) -> tuple[str, ...]:
+        """Text, or a list of at least one text."""
+        name, value = self._field(names)
+        texts = (value,) if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{self.origin}, field {name}: text, or a list of texts, is expected")
+        return tuple(texts)
+
+    def optional(self, *names: str) -> str | None:
+        """The text in the first of these fields that there is, None if there is none."""
+        return self.text(*names) if any(self.fields.get(name) is not None for name in names) else None
+
+    def _field(self, names: tuple[str, ...]) -> tuple[str, Any]:
+        for name in names:
+            if self.fields.get(name) is not None:
+                return name, self.fields[name]
+        raise InputError(f"{self.origin}: no field {' or '.join(names)}: nothing to score against")
+
+
+def _own(row: _Row) -> Pair:
+    texts = row.fields["predictions"]
+    if not isinstance(texts, list) or not all(
+        isinstance(text, dict) and isinstance(text.get("text"), str) for text in texts
+    ):
+        raise InputError(f"{row.origin}, field predictions: a list of objects with a text is expected")
+    best = texts[0]["text"] if texts else ""
+    return Pair(best, row.texts("reference"), row.optional("source"), row.optional("answer"))
+
+
+def _plain(row: _Row) -> Pair:
+    references = row.texts("references", "reference")
+    return Pair(row.text("prediction"), references, row.optional("source"), row.optional("answer"))
+
+
+def _llama_factory(row: _Row) -> Pair:
+    return Pair(row.text("predict"), row.texts("label"), row.optional("prompt"))
+
+
+def _ms_swift(row: _Row) -> Pair:
+    """The source is what the user said last, in `messages`, or `query` in older versions."""
+    messages = row.fields.get("messages") or []
+    said = (
+        [m.get("content") for m in messages if isinstance(m, dict) and m.get("role") == "user"]
+        if isinstance(messages, list)
+        else []
+    )
+    source = said[-1] if said and isinstance(said[-1], str) else row.optional("query")
+    return Pair(row.text("response"), row.texts("labels", "label"), source)
+
+
+FORMATS = {
+    "glm": Format(("predictions",), "predictions, reference[, id, source, answer] of predict.py", _own),
+    "llama-factory": Format(("predict", "label"), "predict, label[, prompt] of LLaMA-Factory", _llama_factory),
+    "ms-swift": Format(("response",), "response, labels[, messages] of ms-swift", _ms_swift),
+    "plain": Format(("prediction",), "prediction, reference or references[, id, source, answer]", _plain),
+}
+
+
+@dataclass
+class ScoredFile:
+    """What a file of predictions holds.
+
+    Attributes:
+        path: the file.
+        format: name of its format.
+        pairs: by id as in the file, or by line number if rows have none; in the order of the file.
+        failed: ids of rows whose record failed (`error`): they are not scored.
+        has_ids: rows bring ids of their own.
+    """
+
+    path: Path
+    format: str = ""
+    pairs: dict[str | int, Pair] = field(default_factory=dict)
+    failed: list[str | int] = field(default_factory=list)
+    has_ids: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows read: those scored and those that failed."""
+        return len(self.pairs) + len(self.failed)
+
+
+def read_scored_file(path: str | Path) -> ScoredFile:
+    """Reads a file of one JSON object per line, UTF-8, in a format of `FORMATS`; empty lines are skipped.
+
+    Raises:
+        InputError: the file cannot be read, has no row, or a row is unusable; file, line and field are named.
+    """
+    file = ScoredFile(Path(path))
+    seen: dict[str | int, str] = {}
+    for number, row in _rows(file.path):
+        if not file.format:
+            file.format, file.has_ids = _format_of(row), "id" in row.fields
+        identity = _identity(row, number, file)
+        if identity in seen:
+            raise InputError(f"{row.origin}, field id: {identity} is the id of {seen[identity]} too")
+        seen[identity] = row.origin
+        if "error" in row.fields:
+            file.failed.append(identity)
+        else:
+            file.pairs[identity] = _pair(row, file.format)
+    if not seen:
+        raise InputError(f"{path}: no prediction in it; one JSON object per line is expected")
+    if not file.pairs:
+        raise InputError(f"{path}: all {file.rows} records failed, so there is nothing to score")
+    return file
+
+
+def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    for number, line in enumerate(lines, start=1):
+        origin = f"{path}, line {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{origin}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
+        if text:
+            yield number, _Row(_object(text, origin), origin)
+
+
+def _object(text: str, origin: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{origin}: not JSON ({error}); one JSON object per line is expected") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{origin}: {type(row).__name__} where a JSON object is expected")
+    return row
+
+
+def _format_of(row: _Row) -> str:
+    for name, layout in FORMATS.items():
+        if all(field in row.fields for field in layout.fields):
+            return name
+    accepted = "".join(f"\n  {name}: {layout.description}" for name, layout in FORMATS.items())
+    fields = ", ".join(row.fields) or "none"
+    raise InputError(f"{row.origin}: no known format of predictions (fields: {fields}); accepted are{accepted}")
+
+
+def _identity(row: _Row, number: int, file: ScoredFile) -> str | int:
+    if file.has_ids != ("id" in row.fields):
+        raise InputError(f"{row.origin}, field id: some rows have one and some have none; give all of them one")
+    identity = row.fields.get("id", number)
+    if isinstance(identity, bool) or not isinstance(identity, str | int):
+        raise InputError(f"{row.origin}, field id: {type(identity).__name__} where text or a whole number is expected")
+    return identity
+
+
+def _pair(row: _Row, name: str) -> Pair:
+    missing = [field for field in FORMATS[name].fields if field not in row.fields]
+    if missing:
+        raise InputError(f"{row.origin}: no field {' and '.join(missing)}, which the rows before it have ({name})")
+    return FORMATS[name].pair(row)

@@ -1,0 +1,105 @@
+"""Is one set of predictions better than another? Paired bootstrap and paired permutation test over records."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from glm.evaluation.metrics import figures_of_sums
+from glm.evaluation.statistics import COUNTS, Pair, statistics
+
+RESAMPLES = 1000  # of the bootstrap, as sacrebleu
+PERMUTATIONS = 10_000  # as sacrebleu
+CHUNK = 50  # trials drawn at once
+
+_SAME = ("empty references", "records")  # in both, by what is compared
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of two sets of predictions.
+
+    Args:
+        first, second: the figure of each.
+        low, high: 95 % interval of second - first, by paired bootstrap (percentiles; Koehn 2004).
+        p_value: how often records whose two predictions are exchanged at random differ at least as much (paired
+            permutation test, also called approximate randomization; Riezler and Maxwell 2005).
+    """
+
+    first: float
+    second: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def difference(self) -> float:
+        """second - first."""
+        return self.second - self.first
+
+
+def table_of_statistics(pairs: Iterable[Pair]) -> np.ndarray:
+    """[N, C + M] float64: `COUNTS` and `VALUES` of each of N records."""
+    return np.array([np.concatenate([found.counts, found.values]) for found in map(statistics, pairs)])
+
+
+def compare(first: np.ndarray, second: np.ndarray, *, seed: int) -> dict[str, Difference]:
+    """Compares every figure of two sets of predictions for the same records.
+
+    Distinct-n is none of them: a record that is drawn twice brings no new n-gram, so its bootstrap is biased.
+
+    Args:
+        first, second: [N, C + M] from `table_of_statistics`, row by row the same record.
+        seed: of the draws.
+
+    Returns:
+        By name of the figure. Equal arguments give equal results.
+    """
+    streams = np.random.default_rng(seed).spawn(2)
+    of_first, of_second = (_figures(table.sum(axis=0)) for table in (first, second))
+    names = [name for name in of_first if name in of_second and name not in _SAME]
+    observed = _vector(of_second, names) - _vector(of_first, names)
+    resampled = _differences(_resample(first, second, streams[0]), names, RESAMPLES, "bootstrap")
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    permuted = _differences(_permute(first, second, streams[1]), names, PERMUTATIONS, "permutation test")
+    # The tolerance counts a trial that exchanged nothing, or all, as equal to the observed difference.
+    as_large = (np.abs(permuted) >= np.abs(observed) - 1e-9).sum(axis=0)
+    p_values = (as_large + 1) / (PERMUTATIONS + 1)
+    rows = zip(names, low.tolist(), high.tolist(), p_values.tolist(), strict=True)
+    return {name: Difference(of_first[name], of_second[name], lower, upper, p) for name, lower, upper, p in rows}
+
+
+def _figures(sums: np.ndarray) -> dict[str, float]:
+    return figures_of_sums(np.rint(sums[: len(COUNTS)]), sums[len(COUNTS) :])
+
+
+def _vector(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
+    return np.array([figures.get(name, 0.0) for name in names])  # a resample may hold no record with an answer
+
+
+def _differences(trials: Iterator[tuple[np.ndarray, np.ndarray]], names, count: int, description: str) -> np.ndarray:
+    """[count, F] second - first of each trial; a trial is the sums of both."""
+    found = [
+        _vector(_figures(second), names) - _vector(_figures(first), names)
+        for first, second in tqdm(trials, total=count, desc=description, unit="trial", disable=None, leave=False)
+    ]
+    return np.array(found)
+
+
+def _resample(first: np.ndarray, second: np.ndarray, random: np.random.Generator):
+    """Sums of as many records as there are, drawn with replacement, the same for both."""
+    records = len(first)
+    for _ in range(RESAMPLES):
+        drawn = np.bincount(random.integers(records, size=records), minlength=records)
+        yield drawn @ first, drawn @ second
+
+
+def _permute(first: np.ndarray, second: np.ndarray, random: np.random.Generator):
+    """Sums of both after each record's two predictions were exchanged, or not, by the toss of a coin."""
+    change = second - first
+    sums = first.sum(axis=0), second.sum(axis=0)
+    for _ in range(0, PERMUTATIONS, CHUNK):
+        tosses = random.integers(2, size=(CHUNK, len(first)), dtype=np.int8)
+        for exchanged in tosses.astype(np.float64) @ change:
+            yield sums[0] + exchanged, sums[1] - exchanged
