@@ -23,6 +23,7 @@ WORDS = "glm.word_embeddings.weight"
 POSITIONS = "glm.transformer.position_embeddings.weight"
 BLOCK_POSITIONS = "glm.transformer.block_position_embeddings.weight"
 LAYER = "glm.transformer.layers.{}."
+LAYER_OF_NAME = re.compile(r"\.layers\.(\d{1,6})\.")
 FUSED = "attention.query_key_value"
 LISTED = 1000  # names in a message; a GLM has fewer than 600
 
@@ -64,14 +65,14 @@ def position_rows(config: Mapping[str, Any]) -> int:
 
 
 def canonical_names(tensors: Mapping[str, LazyTensor]) -> Weights:
-    """The tensors under the toolkit's names, with the prefix.
+    """The tensors under the toolkit's names, with the prefix; a name that no GLM has stays as it is.
 
     Raises:
         InputError: a name occurs with and without it.
     """
     found: Weights = {}
     for name, tensor in tensors.items():
-        full = PREFIX + name.removeprefix(PREFIX)
+        full = PREFIX + name if name.startswith(("word_embeddings.", "transformer.")) else name
         if full in found:
             raise InputError(f"{shown(name)}: occurs twice, with and without {PREFIX}")
         found[full] = tensor
@@ -103,27 +104,29 @@ def infer_sizes(tensors: Mapping[str, LazyTensor]) -> dict[str, Any]:
     """The configuration that whole weights, Paddle's way round, show. The number of heads is not to be seen in them.
 
     Raises:
-        InputError: the embeddings are missing, or no tables.
+        InputError: the embeddings are missing (the text lists all that is missing or unknown), or are no tables.
     """
+    block = BLOCK_POSITIONS in tensors
+    sizes = {"num_layers": _count_layers(tensors), "block_position_encoding": block}
+    if WORDS not in tensors or POSITIONS not in tensors:
+        unseen = dict.fromkeys(("vocab_size", "hidden_size", "max_sequence_length"), 0)
+        _refuse("not the weights of a GLM", _name_problems(tensors, expected_shapes(sizes | unseen)))
     for name in (WORDS, POSITIONS):
-        if name not in tensors:
-            raise InputError(f"{name}: missing;" + _names_that_are_there(tensors))
         if len(tensors[name].shape) != 2:
             raise InputError(f"{name}: the shape {list(tensors[name].shape)} is no table's")
-    block = BLOCK_POSITIONS in tensors
-    layers = {match[1] for name in tensors if (match := re.match(r"glm\.transformer\.layers\.(\d+)\.", name))}
-    return {
-        "num_layers": len(layers),
-        "vocab_size": tensors[WORDS].shape[0],
-        "hidden_size": tensors[WORDS].shape[1],
-        "max_sequence_length": tensors[POSITIONS].shape[0] - (1 if block else 0),
-        "block_position_encoding": block,
+    vocab_size, hidden_size = tensors[WORDS].shape
+    max_sequence_length = tensors[POSITIONS].shape[0] - (1 if block else 0)
+    return sizes | {
+        "vocab_size": vocab_size,
+        "hidden_size": hidden_size,
+        "max_sequence_length": max_sequence_length,
     }
 
 
-def _names_that_are_there(tensors: Mapping[str, LazyTensor]) -> str:
-    names = sorted(map(shown, tensors))
-    return f" there are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else " there are no weights"
+def _count_layers(tensors: Mapping[str, LazyTensor]) -> int:
+    """At least one, and no more than there are tensors, whatever number a name claims."""
+    numbers = [int(match[1]) for name in tensors if (match := LAYER_OF_NAME.search(name))]
+    return max(min(max(numbers, default=0) + 1, len(tensors)), 1)
 
 
 def checked_weights(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]) -> Weights:
@@ -133,27 +136,37 @@ def checked_weights(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]
         InputError: weights are unknown, missing, or of a wrong shape or dtype; the text lists them all.
     """
     expected = expected_shapes(config)
-    unknown = [name for name in tensors if name not in expected]
-    missing = [name for name in expected if name not in tensors]
     wrong = [
         f"{name}: {list(tensors[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
-    numbers = [
+    integers = [
         f"{name}: {tensors[name].dtype}"
         for name in expected
         if name in tensors and tensors[name].dtype not in WEIGHT_DTYPES
     ]
     lines = [
+        *_name_problems(tensors, expected),
+        *_listed("wrong shape", wrong, str),
+        *_listed("no floating-point numbers", integers, str),
+    ]
+    _refuse("the weights do not fit the configuration", lines)
+    return {name: tensors[name] for name in expected}
+
+
+def _refuse(summary: str, problems: list[str]) -> None:
+    if problems:
+        raise InputError("\n".join([summary, *problems]))
+
+
+def _name_problems(tensors: Mapping[str, LazyTensor], expected: Mapping[str, Any]) -> list[str]:
+    unknown = [name for name in tensors if name not in expected]
+    missing = [name for name in expected if name not in tensors]
+    return [
         *_listed("unknown", unknown, lambda name: shown(name) + _nearest(name, missing or expected)),
         *_listed("missing", missing, str),
-        *_listed("wrong shape", wrong, str),
-        *_listed("no floating-point numbers", numbers, str),
     ]
-    if lines:
-        raise InputError("the weights do not fit the configuration\n" + "\n".join(lines))
-    return {name: tensors[name] for name in expected}
 
 
 def _listed(label: str, names: list[str], line: Callable[[str], str]) -> list[str]:
@@ -162,11 +175,12 @@ def _listed(label: str, names: list[str], line: Callable[[str], str]) -> list[st
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name nearest to a wrong one; the layer's number is compared only if it helps."""
+    """The known name nearest to a wrong one, of the same layer if there is one: few are compared."""
     known = list(known)
-    layer = re.search(r"\.layers\.(\d{1,6})\.", name)
+    layer = LAYER_OF_NAME.search(name)
     same_layer = [other for other in known if layer and f".layers.{int(layer[1])}." in other]
-    close = difflib.get_close_matches(name[:200], same_layer or known[:LISTED], n=1, cutoff=0.4)
+    others = [other for other in known if ".layers." not in other or ".layers.0." in other]
+    close = difflib.get_close_matches(name[:200], same_layer or others, n=1, cutoff=0.4)
     return f" (nearest: {close[0]})" if close else ""
 
 

@@ -282,7 +282,10 @@ def test_ranks_that_a_format_cannot_have(tmp_path, form, degree):
 
 def test_ranks_that_do_not_divide(tmp_path):
     source = write_glm(tmp_path / "m", tiny_weights())
-    with pytest.raises(InputError, match="tensor_parallel_degree 5: does not divide 12 attention heads, or 48 words"):
+    with pytest.raises(
+        InputError,
+        match="degree 5: does not divide num_attention_heads 12 and vocab_size 48; possible are 1, 2, 3, 4, 6, 12$",
+    ):
         export_checkpoint(source, tmp_path / "x", to="megatron", degree=5)
     assert not (tmp_path / "x").exists()
 
