@@ -118,7 +118,7 @@ def _check_space(folder: Path, model: WholeModel) -> None:
 def _write_glm(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model)
     for name, weights in _paddle_ranks("model{}.safetensors", model, degree):
-        write_safetensors(folder / name, weights, framework="pd")
+        write_safetensors(folder / name, weights, framework="np")
 
 
 def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:

@@ -61,7 +61,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor], *, framewor
     The library itself writes only what is in memory as a whole, and from NumPy no bfloat16.
 
     Args:
-        framework: `pd` or `pt`, whose layout the tensors have.
+        framework: `np` (what PaddleNLP takes for its own) or `pt`, whose layout the tensors have.
     """
     ordered = dict(sorted(tensors.items(), key=lambda pair: (-ITEMS[pair[1].dtype].itemsize, pair[0])))
     header: dict[str, dict] = {"__metadata__": {"format": framework}}

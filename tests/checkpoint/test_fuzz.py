@@ -43,6 +43,12 @@ def folder_of(kind: str, root: Path) -> Path:
     if kind == "pdparams":
         export_checkpoint(start, folder, to="paddlenlp")
         return folder / "model_state.pdparams"
+    if kind == "config":
+        config = start / "config.json"
+        config.write_text(
+            json.dumps({**json.loads(config.read_text()), "layernorm_epsilon": 1e-5, "bad_words_id": [40]})
+        )
+        return config
     if kind == "megatron":
         write_config(write_megatron(folder, weights, degree=2), num_layers=1)
         return folder / "1000" / "mp_rank_01_model_states.pt"
@@ -91,7 +97,7 @@ def spoilt(content: bytes, generator: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pdparams", "bin", "legacy bin", "megatron", "index"])
+@pytest.mark.parametrize("kind", ["safetensors", "pdparams", "bin", "legacy bin", "megatron", "index", "config"])
 def test_spoilt_files(kind, tmp_path):
     file = folder_of(kind, tmp_path)
     folder = file.parent.parent if kind == "megatron" else file.parent
