@@ -45,6 +45,7 @@ LEVELS = {
         "glm.evaluation.table",
         "glm.checkpoint",
         "glm.checkpoint.atomic",
+        "glm.checkpoint.configuration",
         "glm.checkpoint.convert",
         "glm.checkpoint.formats",
         "glm.checkpoint.inspection",
