@@ -10,7 +10,7 @@ from pathlib import Path
 
 from glm.arguments import parse_finetune_arguments
 from glm.device import prepare
-from glm.entry import run
+from glm.entry import INCOMPLETE, run
 from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
 from glm.prediction import predict, score_predictions, write_predictions, write_scores
@@ -23,7 +23,7 @@ from glm.training.setup import (
 )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Parse, build, train, evaluate, predict."""
     arguments = parse_finetune_arguments(argv)
     training = arguments.training
@@ -32,12 +32,14 @@ def main(argv: list[str]) -> None:
     check_output_folder(training.output_dir, overwrite=training.overwrite_output_dir, resumes=checkpoint is not None)
     if training.overwrite_output_dir:
         check_start_is_kept(arguments.model, training.output_dir)
-    trainer, test_records = build_trainer(arguments)
+    trainer, data = build_trainer(arguments)
     output_dir = Path(training.output_dir)
 
+    if training.do_train and training.overwrite_output_dir and checkpoint is None:
+        clear_earlier_run(training.output_dir)
+    if trainer.is_world_process_zero():
+        data.write(output_dir)
     if training.do_train:
-        if training.overwrite_output_dir and checkpoint is None:
-            clear_earlier_run(training.output_dir)
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         trainer.save_metrics("train", result.metrics)
@@ -48,12 +50,17 @@ def main(argv: list[str]) -> None:
         names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
         print_scores(metrics, names, title="evaluation on the dev records")
     if training.do_predict:
-        predictions = predict(trainer.writer, test_records)
+        predictions = predict(trainer.writer, data.test_records)
         write_predictions(output_dir / "predictions.jsonl", predictions)
-        if all(record.question is not None for record in test_records):
-            scores = score_predictions(predictions)
+        answered = [prediction for prediction in predictions if prediction.error is None]
+        if all(prediction.record.target is not None for prediction in answered):
+            counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
+            scores = score_predictions(answered).with_figures(counts)
             write_scores(output_dir / "metrics.json", scores)
             print_scores(scores.figures, scores.signatures, title="prediction of the test records")
+        if len(answered) < len(predictions):
+            return INCOMPLETE
+    return 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
 from glm.evaluation.table import print_samples, print_scores
 from glm.filling import fill
-from glm.prediction import Tally, build_writer, predict_rows, write_scores
+from glm.prediction import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
 from glm.prediction_input import PredictionInput
 from glm.predictions_file import PredictionsFile, PrintedRows
 
@@ -32,9 +32,11 @@ WINDOW = 1024  # records that are read and decoded together; they are written in
 def main(argv: list[str]) -> int:
     """Parse, load, generate, write, score."""
     model, data, generation, arguments, inherited = parse_predict_arguments(argv)
-    if inherited:
-        taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
-        print(f"from {model.model_name_or_path}: {taken}", file=sys.stderr)
+    taken = [f"--{name} {value}" for name, value in inherited.items()]
+    if model.tokenizer_name_or_path is None:
+        taken.insert(0, "the tokenizer")
+    if taken:
+        print(f"from {model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
     hush()
     prepare(arguments.device)
     check_files(arguments)
@@ -42,10 +44,14 @@ def main(argv: list[str]) -> int:
         arguments.input_file,
         text=arguments.fill,
         fills=arguments.fills,
-        need_question=arguments.metrics_file is not None,
+        template=data.find_template(),
+        columns=data.columns,
+        need_target=arguments.metrics_file is not None,
     )
     settings = settings_of_rows(model, data, generation, arguments) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
+    if found := source.check(build_prediction_encoder(model, data, generation, arguments)):
+        print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
     writer = build_writer(model, data, generation, arguments)
 
@@ -56,7 +62,7 @@ def main(argv: list[str]) -> int:
     already, start = tally.rows, time.perf_counter()
     generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
     numbered = enumerate(source)
-    with tqdm(total=source.count, initial=already, desc="generating", unit="record") as bar:
+    with tqdm(total=source.count, initial=already, desc="generating", unit="record", disable=None) as bar:
         while window := dict(islice(numbered, WINDOW)):
             for number, row in generate(
                 {number: item for number, item in window.items() if not output.is_done(number)}
@@ -132,7 +138,7 @@ def show_samples(output_file: str, count: int) -> None:
     with open(output_file, encoding="utf-8") as lines:
         for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            rows.append((shortened(row["source"]), row["answer"], row.get("reference", ""), best))
+            rows.append((shortened(row["source"]), row.get("answer", ""), row.get("reference", ""), best))
     headings = ("passage", "answer", "gold question", "generated question")
     print_samples(rows, headings, title=f"the first {len(rows)} records")
 

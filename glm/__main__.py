@@ -8,8 +8,11 @@ from glm.errors import UsageError
 
 # What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
 VERBS: dict[str, str] = {
+    "check": "find what is wrong in data files, and lengths that fit",
+    "show": "show one record as the model sees it, in training and in prediction",
     "score": "score predictions against references, by our protocol and as other tools do",
     "compare": "compare two files of predictions, with intervals and p-values",
+    "checkpoint": "look at checkpoints of any format, import, export and reshard them",
 }
 
 

@@ -13,11 +13,12 @@ from typing import Any, Optional
 from paddlenlp.trainer import IntervalStrategy, PdArgumentParser, TrainingArguments
 from paddlenlp.utils.log import logger
 
+from glm.data.options import DataArguments
 from glm.device import choose_device
 from glm.errors import UsageError
 from glm.generation.config import DRAWING_OPTIONS, GenerationConfig, option
+from glm.run_config import read_config, trained_with
 
-RUN_CONFIG_NAME = "finetune_config.json"
 # Options of PaddleNLP's Trainer that its GLM subclass would not honour, with the values that leave them off.
 WITHOUT_EFFECT = {
     "dataloader_drop_last": False,
@@ -45,25 +46,23 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """How a record is laid out."""
-
-    task_name: str = option("dureader_qg", "Template, and data set to fetch where no file is given.")
-    src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
-    no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
-
-    def __post_init__(self):
-        if self.src_length < 8:
-            raise UsageError(f"src_length {self.src_length}: use 8 or more")
-
-
-@dataclass
 class FileArguments:
-    """The records of a training run, one JSON object per line."""
+    """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets."""
 
     train_file: Optional[str] = option(None, "Training records.")
     dev_file: Optional[str] = option(None, "Records of evaluation during and after training.")
     test_file: Optional[str] = option(None, "Records to predict (--do_predict).")
+    max_bad_records: int = option(
+        0, "Unusable records of a file that are left out, and written to refused-*.jsonl in output_dir; more stop."
+    )
+    allow_cut_targets: bool = option(False, "Cut a target longer than tgt_length, which then never learns to end.")
+    data_cache_dir: Optional[str] = option(
+        None, "Folder of tokenized training records, found again by content; ~/.cache/glm if not given."
+    )
+
+    def __post_init__(self):
+        if self.max_bad_records < 0:
+            raise UsageError(f"max_bad_records {self.max_bad_records}: use 0 or more")
 
 
 @dataclass
@@ -222,7 +221,12 @@ class PredictArguments:
 
 @dataclass(frozen=True)
 class FinetuneArguments:
-    """All arguments of `finetune_generation.py`; `given` holds those that were set, by name."""
+    """All arguments of `finetune_generation.py`.
+
+    Args:
+        given: those that were set, by name.
+        values: the values of all options as they were read, by name.
+    """
 
     model: ModelArguments
     data: DataArguments
@@ -231,14 +235,12 @@ class FinetuneArguments:
     dropout: DropoutArguments
     training: GLMTrainingArguments
     given: dict[str, Any]
+    values: dict[str, Any]
 
     def run_config(self) -> dict[str, Any]:
-        """What a later run or prediction needs to know of this one: a valid configuration file."""
-        settings = {}
-        for group in (self.model, self.data, self.generation):
-            settings |= {name: value for name, value in dataclasses.asdict(group).items() if value is not None}
+        """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint"}  # of this run only
-        return settings | {name: value for name, value in self.given.items() if name not in once}
+        return {name: value for name, value in self.values.items() if value is not None and name not in once}
 
 
 class _Parser(PdArgumentParser):
@@ -282,25 +284,6 @@ class _Parser(PdArgumentParser):
             raise UsageError(str(error)) from error
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The options of a configuration file; keys that start with an underscore are notes.
-
-    Raises:
-        UsageError: the file cannot be read, is not a JSON object, or sets an option to null.
-    """
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path}: a JSON object is expected")
-    settings = {name: value for name, value in settings.items() if not name.startswith("_")}
-    for name, value in settings.items():
-        if value is None:
-            raise UsageError(f"{path}: {name} is null; leave it out to have its default")
-    return settings
-
-
 def _as_arguments(settings: dict[str, Any]) -> list[str]:
     """Settings as the command line would give them."""
     argv = []
@@ -337,7 +320,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     )
     parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
     values, given = parser.read(_with_config(argv, parser))
-    arguments = FinetuneArguments(*parser.build(values), given)
+    arguments = FinetuneArguments(*parser.build(values), given, vars(values))
     _check_finetune(arguments)
     return arguments
 
@@ -374,25 +357,19 @@ def parse_predict_arguments(
     own = set(given)
     if "select_topk" in given:  # another way of choosing: the checkpoint's options of its own do not apply
         own |= set(DRAWING_OPTIONS)
+    if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
+        own |= {"template", "target_prefix"}
     if "num_beams" in given:
         own |= {"early_stopping", "num_return_sequences"}
-    trained_with = _trained_with(values.model_name_or_path)
-    inherited = {name: value for name, value in trained_with.items() if name not in own}
+    settings = trained_with(values.model_name_or_path)
+    inherited = {name: value for name, value in settings.items() if name not in own}
     values, _ = parser.read(_as_arguments(inherited) + argv)
     groups = parser.build(values)
     if groups[-1].fills:
-        for name in ("task_name", "show"):
+        framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
+        for name in sorted(framing | {"show"}):
             if name in given:
                 raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
     if "show" in given and groups[-1].output_file is None:
         raise UsageError(f"show {given['show']}: has no effect without output_file")
     return *groups, inherited
-
-
-def _trained_with(model_name_or_path: str) -> dict[str, Any]:
-    """The settings in a checkpoint folder that prediction follows."""
-    path = Path(model_name_or_path) / RUN_CONFIG_NAME
-    if not path.is_file():
-        return {}
-    followed = {item.name for group in (DataArguments, GenerationConfig) for item in dataclasses.fields(group)}
-    return {name: value for name, value in read_config(path).items() if name in followed}

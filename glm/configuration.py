@@ -1,23 +1,10 @@
 """The size and shape of a GLM. The names are those of PaddleNLP's GLMConfig, so its files load unchanged; the defaults
 too, but for `use_scaled_init_for_output_weights`, which is on as in THUDM/GLM."""
 
-import json
-from pathlib import Path
-
 from paddlenlp.transformers import PretrainedConfig
 
 from glm.errors import InputError
-
-PRESET_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "model"
-HUB_ORGANISATION = "THUDM/"
-
-
-def published_presets() -> dict[str, dict]:
-    """The published configurations by hub name (`THUDM/glm-large-chinese`): the files of `configs/model/glm-*`."""
-    return {
-        HUB_ORGANISATION + path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(PRESET_FOLDER.glob("glm-*.json"))
-    }
+from glm.presets import published_presets
 
 
 class GLMConfig(PretrainedConfig):

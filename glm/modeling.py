@@ -6,6 +6,7 @@ of the weights are PaddleNLP's, so its checkpoints load without a map.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -21,6 +22,7 @@ from glm.errors import InputError
 from glm.loss import smoothed_cross_entropy
 
 MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
+WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
 
 
@@ -254,6 +256,22 @@ class GLMPretrainedModel(PretrainedModel):
                 linear.weight.set_value(
                     paddle.normal(0.0, std / math.sqrt(2.0 * self.config.num_layers), linear.weight.shape)
                 )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As PaddleNLP's, but of a folder with safetensors only: with a pickle PaddleNLP runs what the file asks for.
+
+        `glm.checkpoint.loading.load_model` reads every format, and published names.
+
+        Raises:
+            InputError: the folder has no model.safetensors, or the weights do not fit.
+        """
+        if not (Path(pretrained_model_name_or_path) / WEIGHTS_NAME).is_file():
+            raise InputError(
+                f"{pretrained_model_name_or_path}: no folder with {WEIGHTS_NAME}; use load_model of "
+                "glm.checkpoint.loading, or import it: python -m glm checkpoint import"
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _load_pretrained_model(cls, model, state_dict, loaded_keys, *args, **kwargs):

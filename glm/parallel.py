@@ -24,8 +24,39 @@ PLAN = {
 }
 
 
-def _planned(name: str) -> tuple[int, int] | None:
+def planned(name: str) -> tuple[int, int] | None:
+    """How a weight is split: over which axis, of how many blocks; None if every rank holds all of it."""
     return next((how for ending, how in PLAN.items() if name.endswith(ending)), None)
+
+
+def part_shape(name: str, shape: Sequence[int], *, degree: int) -> tuple[int, ...]:
+    """The shape of what one rank holds of a weight [shape].
+
+    Raises:
+        InputError: the weight cannot be divided by `degree`.
+    """
+    how = planned(name)
+    if how is None:
+        return tuple(shape)
+    axis, blocks = how
+    if shape[axis] % (blocks * degree):
+        raise InputError(f"tensor_parallel_degree {degree}: does not divide {name} {list(shape)}")
+    return tuple(size // degree if place == axis else size for place, size in enumerate(shape))
+
+
+def part_of_weight(name: str, weight: np.ndarray, *, degree: int, rank: int) -> np.ndarray:
+    """What one rank holds of a weight.
+
+    Raises:
+        InputError: the weight cannot be divided by `degree`.
+    """
+    part_shape(name, weight.shape, degree=degree)
+    how = planned(name)
+    if how is None:
+        return weight
+    axis, blocks = how
+    parts = [np.split(block, degree, axis=axis)[rank] for block in np.split(weight, blocks, axis=axis)]
+    return np.concatenate(parts, axis=axis)
 
 
 def split_weight(name: str, weight: np.ndarray, *, degree: int) -> list[np.ndarray]:
@@ -34,19 +65,12 @@ def split_weight(name: str, weight: np.ndarray, *, degree: int) -> list[np.ndarr
     Raises:
         InputError: the weight cannot be divided by `degree`.
     """
-    how = _planned(name)
-    if how is None:
-        return [weight] * degree
-    axis, blocks = how
-    if weight.shape[axis] % (blocks * degree):
-        raise InputError(f"tensor_parallel_degree {degree}: does not divide {name} {list(weight.shape)}")
-    parts = [np.split(block, degree, axis=axis) for block in np.split(weight, blocks, axis=axis)]
-    return [np.concatenate(of_rank, axis=axis) for of_rank in zip(*parts, strict=True)]
+    return [part_of_weight(name, weight, degree=degree, rank=rank) for rank in range(degree)]
 
 
 def merge_weight(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
     """The whole weight of the parts of all ranks: the inverse of `split_weight`."""
-    how = _planned(name)
+    how = planned(name)
     if how is None:
         return parts[0]
     axis, blocks = how

@@ -9,14 +9,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glm.arguments import DataArguments, ModelArguments, PredictArguments
+from glm.arguments import ModelArguments, PredictArguments
 from glm.blank_infilling import Prompt
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.compiled import prepare_decoding
 from glm.configuration import GLMConfig
 from glm.data.examples import ExampleEncoder
+from glm.data.options import DataArguments
 from glm.data.records import BadRecord, Record
-from glm.data.templates import NO_TEMPLATE, Template, find_template
+from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.evaluation.metrics import Scorer, Scores, score
 from glm.evaluation.statistics import Pair
@@ -28,16 +29,22 @@ from glm.tokenization import GLMTokenizer
 
 
 def build_encoder(
-    tokenizer: GLMTokenizer, data: DataArguments, generation: GenerationConfig, *, template: Template | None = None
+    tokenizer: GLMTokenizer,
+    data: DataArguments,
+    generation: GenerationConfig,
+    *,
+    template: Template | None = None,
+    allow_cut_targets: bool = False,
 ) -> ExampleEncoder:
-    """How records are laid out: by the template of the task, if no other is given."""
+    """How records are laid out: by the template of the options, if no other is given."""
     return ExampleEncoder(
         tokenizer,
-        template or find_template(data.task_name),
+        template or data.find_template(),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
         block_position=not data.no_block_position,
+        allow_cut_targets=allow_cut_targets,
     )
 
 
@@ -77,10 +84,12 @@ class Prediction:
         """The JSON object of one line of a predictions file."""
         row: dict[str, Any] = {"id": self.record.id}
         if isinstance(self.record, Record):
-            row |= {"source": self.record.context, "answer": self.record.answer}
+            row["source"] = self.record.source
+            if self.record.answer is not None:
+                row["answer"] = self.record.answer
         row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts]
-        if isinstance(self.record, Record) and self.record.question is not None:
-            row["reference"] = self.record.question
+        if isinstance(self.record, Record) and self.record.target is not None:
+            row["reference"] = self.record.target
         return row if self.error is None else row | {"error": self.error}
 
 
@@ -151,16 +160,27 @@ class Writer:
 
         Records of like length are decoded together; what is generated for one depends on no other.
         """
+        usable = {number: record for number, record in records.items() if isinstance(record, Record)}
+        encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
         prompts = {}
         for number, record in records.items():
             try:
                 if isinstance(record, BadRecord):
                     raise InputError(record.error)
-                prompts[number] = self.encoder.prompt(self.encoder.source_ids(record), self.prefix_ids)
+                source_ids = self.encoder.lay_out_source(encoded[number])
+                prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
                 yield number, Prediction(record, [], str(error))
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
             yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
+
+
+def build_prediction_encoder(
+    model: ModelArguments, data: DataArguments, generation: GenerationConfig, arguments: PredictArguments
+) -> ExampleEncoder:
+    """How the arguments of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
+    tokenizer = load_tokenizer(model.tokenizer_name_or_path or model.model_name_or_path)
+    return build_encoder(tokenizer, data, generation, template=NO_TEMPLATE if arguments.fills else None)
 
 
 def build_writer(
@@ -171,10 +191,10 @@ def build_writer(
     Raises:
         InputError: something cannot be loaded, or does not fit together.
     """
-    tokenizer = load_tokenizer(model.tokenizer_name_or_path or model.model_name_or_path)
+    encoder = build_prediction_encoder(model, data, generation, arguments)
+    tokenizer = encoder.tokenizer
     config = load_config(model.model_name_or_path, tokenizer)
     check_positions(config, data, generation)
-    encoder = build_encoder(tokenizer, data, generation, template=NO_TEMPLATE if arguments.fills else None)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
     most = generation.tgt_length - 1 - len(encoder.opening_ids) - len(prefix_ids)
     if most < max(generation.min_tgt_length, 1):
@@ -238,18 +258,18 @@ def predict_rows(
 
 
 def predict(
-    writer: Writer, records: Sequence[Record], *, description: str = "generating", progress: bool = True
+    writer: Writer,
+    records: Sequence[Record | BadRecord],
+    *,
+    description: str = "generating",
+    progress: bool = True,
 ) -> list[Prediction]:
-    """Generates text for each record, in the order of the records.
-
-    Raises:
-        InputError: a record does not fit into `src_length`.
-    """
+    """Generates text for each record, in the order of the records; what is unusable has an error."""
     found: dict[int, Prediction] = {}
-    with tqdm(total=len(records), desc=description, unit="record", disable=not progress, leave=False) as bar:
+    with tqdm(
+        total=len(records), desc=description, unit="record", disable=None if progress else True, leave=False
+    ) as bar:
         for number, prediction in writer.predict(dict(enumerate(records))):
-            if prediction.error is not None:
-                raise InputError(prediction.error)
             found[number] = prediction
             bar.update()
     return [found[number] for number in range(len(records))]
@@ -258,7 +278,7 @@ def predict(
 def score_predictions(predictions: Sequence[Prediction]) -> Scores:
     """Scores of the best texts against the references, see `glm.evaluation.metrics.score`."""
     return score(
-        Pair(prediction.best, (record.question,), record.context, record.answer)
+        Pair(prediction.best, (record.target,), record.source, record.answer)
         for prediction in predictions
         for record in (prediction.record,)
     )

@@ -1,19 +1,18 @@
-"""The tokenizer of the Chinese GLMs: a SentencePiece model, and GLM's command tokens after its pieces."""
+"""The tokenizer of the Chinese GLMs as PaddleNLP knows tokenizers: it can be called, saved and fetched by name."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
-import sentencepiece
 from paddlenlp.transformers import PretrainedTokenizer
 
 from glm.command_tokens import COMMAND_ROWS, COMMAND_TOKENS
 from glm.errors import InputError
+from glm.pieces import MODEL_FILE, Pieces
 
 MODEL_URL = "https://paddlenlp.bj.bcebos.com/models/community/THUDM/cog-pretrain.model"
 PUBLISHED = ("THUDM/glm-large-chinese", "THUDM/glm-10b-chinese")
 
 
-class GLMTokenizer(PretrainedTokenizer):
+class GLMTokenizer(Pieces, PretrainedTokenizer):
     """SentencePiece with GLM's command tokens.
 
     Calling the tokenizer splits a text at command tokens and wraps it as `[CLS] text <|endoftext|>`, as PaddleNLP's
@@ -26,22 +25,14 @@ class GLMTokenizer(PretrainedTokenizer):
         InputError: the file is missing or is no SentencePiece model.
     """
 
-    resource_files_names = {"model_file": "cog-pretrain.model"}
+    resource_files_names = {"model_file": MODEL_FILE}
     pretrained_resource_files_map = {"model_file": dict.fromkeys(PUBLISHED, MODEL_URL)}
     pretrained_init_configuration = {name: {} for name in PUBLISHED}
     max_model_input_sizes = dict.fromkeys(PUBLISHED, 1024)
     model_input_names = ["input_ids", "attention_mask"]
 
     def __init__(self, model_file: str, **kwargs):
-        if not Path(model_file).is_file():
-            raise InputError(f"{model_file or 'tokenizer'}: no such file; a SentencePiece model is expected")
-        try:
-            self.sp_model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"{model_file}: not a SentencePiece model ({error})") from error
-        self.model_file = str(model_file)
-        self.command_ids = {token: len(self.sp_model) + offset for token, offset in COMMAND_TOKENS.items()}
-        self.command_tokens = {number: token for token, number in self.command_ids.items()}
+        Pieces.__init__(self, model_file)
         special = {
             "cls_token": "[CLS]",
             "sep_token": "[SEP]",
@@ -51,35 +42,8 @@ class GLMTokenizer(PretrainedTokenizer):
             "eos_token": "<|endoftext|>",
             "additional_special_tokens": ["<|startofpiece|>", "<|endofpiece|>", "[sMASK]", "[gMASK]"],
         }
-        super().__init__(**{**special, **kwargs})
+        PretrainedTokenizer.__init__(self, **{**special, **kwargs})
         self.add_tokens(list(COMMAND_TOKENS), special_tokens=True)  # known already: only makes texts split at them
-
-    # -- ids of GLM's own tokens
-
-    @property
-    def sop_token_id(self) -> int:
-        """Opens a span: `<|startofpiece|>`."""
-        return self.command_ids["<|startofpiece|>"]
-
-    @property
-    def eop_token_id(self) -> int:
-        """Closes a span: `<|endofpiece|>`."""
-        return self.command_ids["<|endofpiece|>"]
-
-    @property
-    def mask_token_ids(self) -> tuple[int, int, int]:
-        """Ids of `[MASK]`, `[sMASK]` and `[gMASK]`."""
-        return self.command_ids["[MASK]"], self.command_ids["[sMASK]"], self.command_ids["[gMASK]"]
-
-    # -- text and ids, without command tokens
-
-    def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
-        """Ids of a text or of each text of a list, nothing added; command tokens in it are text like any other."""
-        return self.sp_model.encode(text)
-
-    def decode_ids(self, ids: Iterable[int]) -> str:
-        """The text of ids; command tokens and ids beyond the vocabulary are left out."""
-        return self.sp_model.decode([int(number) for number in ids if number < len(self.sp_model)])
 
     # -- what PaddleNLP's base class asks for
 

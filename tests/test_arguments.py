@@ -8,13 +8,9 @@ import paddle
 import pytest
 from paddle.distributed import fleet
 
-from glm.arguments import (
-    RUN_CONFIG_NAME,
-    parse_finetune_arguments,
-    parse_predict_arguments,
-    read_config,
-)
+from glm.arguments import parse_finetune_arguments, parse_predict_arguments
 from glm.errors import UsageError
+from glm.run_config import RUN_CONFIG_NAME, read_config
 
 # PaddleNLP's GLM example, as its users wrote it
 EXAMPLE = (

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from glm.arguments import parse_finetune_arguments, parse_predict_arguments
-from glm.configuration import GLMConfig, published_presets
+from glm.configuration import GLMConfig
 from glm.data.templates import find_template
+from glm.presets import published_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.json"))

@@ -6,9 +6,10 @@ import pytest
 from paddlenlp.transformers.glm.configuration import GLM_PRETRAINED_INIT_CONFIGURATION
 from paddlenlp.transformers.glm.configuration import GLMConfig as TheirConfig
 
-import glm.configuration
-from glm.configuration import GLMConfig, published_presets
+import glm.presets
+from glm.configuration import GLMConfig
 from glm.errors import InputError
+from glm.presets import published_presets
 
 SHARED = [
     "num_layers",
@@ -92,7 +93,7 @@ def test_paddlenlps_file_loads(tmp_path):
 def test_presets_are_the_files_of_the_folder(tmp_path, monkeypatch):
     (tmp_path / "glm-some.json").write_text(json.dumps({"num_layers": 3, "hidden_size": 32}), encoding="utf-8")
     (tmp_path / "tiny.json").write_text("{}", encoding="utf-8")  # no published one
-    monkeypatch.setattr(glm.configuration, "PRESET_FOLDER", tmp_path)
+    monkeypatch.setattr(glm.presets, "PRESET_FOLDER", tmp_path)
     assert published_presets() == {"THUDM/glm-some": {"num_layers": 3, "hidden_size": 32}}
 
 

@@ -533,13 +533,20 @@ def test_bad_records_do_not_disturb_the_others(build):
 
 def test_predict_in_the_order_of_records(build):
     writer = build()
-    records = sorted(RECORDS, key=lambda record: len(record.context))
+    records = sorted(RECORDS, key=lambda record: len(record.source))
     predictions = predict(writer, records, progress=False)
     assert [prediction.record for prediction in predictions] == records
     one_by_one = [predict(writer, [record], progress=False)[0].best for record in records]
     assert [prediction.best for prediction in predictions] == one_by_one
 
 
-def test_predict_stops_at_a_record_that_does_not_fit(build):
-    with pytest.raises(InputError, match="d.json, line 9, field answer: does not fit"):
-        predict(build(), [*RECORDS, Record(9, "河" * 80, "河" * 80, None, "d.json, line 9")], progress=False)
+def test_what_is_unusable_has_an_error_in_its_place(build):
+    unusable = [Record(9, "河" * 80, "河" * 80, None, "d.json, line 9"), BadRecord("x", "d.json, line 2", "no JSON")]
+    writer = build()
+    predictions = predict(writer, [unusable[0], *RECORDS, unusable[1]], progress=False)
+    assert [prediction.record for prediction in predictions] == [unusable[0], *RECORDS, unusable[1]]
+    assert predictions[0].error == "d.json, line 9, field answer: does not fit into src_length 60"
+    assert predictions[-1].error == "no JSON" and predictions[-1].texts == []
+    assert [prediction.best for prediction in predictions[1:-1]] == [
+        prediction.best for prediction in predict(writer, RECORDS, progress=False)
+    ]

@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+import json
 import sys
 
 import pytest
 
+from glm.data.examples import ExampleEncoder
 from glm.data.records import BadRecord, Record
+from glm.data.templates import QUESTION_GENERATION
 from glm.errors import InputError
 from glm.filling import BadText
 from glm.prediction_input import PredictionInput
@@ -29,6 +32,17 @@ def write(tmp_path):
 
 
 @pytest.fixture
+def encoder(tokenizer) -> ExampleEncoder:
+    return ExampleEncoder(tokenizer, QUESTION_GENERATION, src_length=60, tgt_length=30)
+
+
+def test_a_long_reference_is_no_problem_of_prediction(write, encoder):
+    row = {"context": "甲乙", "answer": "乙", "question": "白鹿湖在哪里？" * 9}
+    report = PredictionInput(write(json.dumps(row).encode()), fills=False, need_target=True).check(encoder)
+    assert (report.used, report.problems, report.cut_targets) == (1, [], 1)
+
+
+@pytest.fixture
 def standard_input(monkeypatch):
     """A function: these bytes are standard input."""
 
@@ -39,10 +53,12 @@ def standard_input(monkeypatch):
     return give
 
 
-def test_records_of_a_file(write):
+def test_records_of_a_file(write, encoder):
     path = write(RECORDS)
     source = PredictionInput(path, fills=False)
-    assert (source.count, source.sha256) == (3, hashlib.sha256(RECORDS).hexdigest())
+    assert (source.count, source.sha256) == (None, hashlib.sha256(RECORDS).hexdigest())
+    report = source.check(encoder)
+    assert (source.count, report.read, report.used, report.refused) == (3, 3, 2, 1)
     items = list(source)
     assert items[0] == Record(1, "甲乙", "乙", "谁？", f"{path}, line 1")
     assert items[1] == Record("x", "丙丁", "丁", None, f"{path}, line 3")
@@ -52,10 +68,10 @@ def test_records_of_a_file(write):
 
 def test_records_that_need_a_question(write):
     path = write(RECORDS)
-    first, second, third = PredictionInput(path, fills=False, need_question=True)
+    first, second, third = PredictionInput(path, fills=False, need_target=True)
     assert isinstance(first, Record) and isinstance(third, BadRecord)
     assert second == BadRecord(
-        "x", f"{path}, line 3", f"{path}, line 3: no field question or target (fields: context, answer, id)"
+        "x", f"{path}, line 3", f"{path}, line 3: no field question (fields: context, answer, id)"
     )
 
 
@@ -134,5 +150,5 @@ def test_standard_input_is_read_line_by_line(standard_input):
     standard_input(io.BufferedReader(slow, buffer_size=64))
     items = iter(PredictionInput(None, fills=False))
     for number in range(3):
-        assert next(items).context == str(number)
+        assert next(items).source == str(number)
         assert slow.asked <= number + 3

@@ -224,7 +224,7 @@ def test_scores_of_a_finished_run_without_questions(workspace, options, tmp_path
     write_records(tmp_path / "in.json", [{"context": "青石镇", "answer": "镇"}])
     options["test_file"], metrics = tmp_path / "in.json", options.pop("metrics_file")
     workspace.predict(**options)
-    with pytest.raises(InputError, match="no record has a question"):
+    with pytest.raises(InputError, match="no column is recognised as the target"):
         workspace.predict(**options, resume=True, metrics_file=metrics)
     assert not metrics.exists()
 

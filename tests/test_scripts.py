@@ -205,7 +205,7 @@ def test_outputs_that_cannot_be(workspace, checkpoint, tmp_path):
 BAD = [
     (b'{"context": "a", "answer": ', ", line 2: not JSON ("),
     (b'["a"]', ", line 5: list where a JSON object is expected"),
-    (b'{"context": "a", "question": "a"}', ", line 6: no field answer or title"),
+    (b'{"context": "a", "question": "a"}', ", line 6: no field answer (fields: context, question)"),
     (b'{"context": " ", "answer": "a", "question": "a"}', ", line 7, field context: empty"),
     (
         '{"context": "青[MASK]石", "answer": "a", "question": "a"}'.encode(),
@@ -581,8 +581,8 @@ def test_bad_files_are_refused(workspace):
     refused(workspace, r"nowhere\.json: cannot be read", train_file=workspace.folder / "nowhere.json")
     for content, match in (
         (good + b'{"context": \n', r"bad\.json, line 21: not JSON"),
-        (b'{"context": "a", "question": "q"}\n', r"bad\.json, line 1: no field answer or title"),
-        (b'{"context": "a", "answer": "a"}\n', r"bad\.json, line 1: no field question or target"),
+        (b'{"context": "a", "question": "q"}\n', r"bad\.json: no column is recognised as the answer"),
+        (b'{"context": "a", "answer": "a"}\n', r"bad\.json: no column is recognised as the target"),
         (b"", r"bad\.json: no record"),
         ("答".encode("gbk"), r"bad\.json, line 1: not UTF-8"),
         (b'{"context": "a[gMASK]", "answer": "a", "question": "q"}', r"line 1, field context.*\[gMASK\]"),

@@ -3,24 +3,23 @@
 import difflib
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
+from paddlenlp.transformers.model_utils import no_init_weights
 
-from glm.configuration import PRESET_FOLDER, GLMConfig
+from glm.checkpoint.formats import Source, open_checkpoint, open_file
+from glm.checkpoint.names import checked_weights
+from glm.checkpoint.whole import WholeModel, open_model, whole_model
+from glm.configuration import GLMConfig
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration
+from glm.presets import preset_file
 from glm.tokenization import PUBLISHED, GLMTokenizer
 
 VOCABULARY_MULTIPLE = 128
-WEIGHTS_NAME = "model.safetensors"  # what this program saves
-WEIGHT_FILES = (
-    WEIGHTS_NAME,
-    "model.safetensors.index.json",
-    "model_state.pdparams",
-    "model_state.pdparams.index.json",
-)
 
 
 def load_tokenizer(name_or_path: str) -> GLMTokenizer:
@@ -38,10 +37,9 @@ def load_tokenizer(name_or_path: str) -> GLMTokenizer:
     if path.is_dir():
         if not (path / model_file).is_file():
             raise InputError(f"tokenizer {path}: the folder has no {model_file}; set tokenizer_name_or_path")
-        try:
-            return GLMTokenizer.from_pretrained(str(path))
-        except (ValueError, OSError) as error:
-            raise InputError(f"tokenizer {path}: cannot be loaded ({error})") from error
+        return GLMTokenizer(
+            str(path / model_file)
+        )  # the file says all; what stands beside it may be another library's
     if _is_path(name_or_path):
         raise InputError(f"tokenizer_name_or_path {name_or_path}: no such file or folder")
     try:
@@ -57,8 +55,9 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
     """The configuration of a model, without its weights.
 
     Args:
-        name_or_path: a folder, a published name, or for a model from nothing a .json file or the name of one in
-            `configs/model`; the vocabulary is then the tokenizer's, rounded up to a multiple of 128.
+        name_or_path: a folder with a checkpoint of any format (see `glm.checkpoint.formats`), a published name, or for
+            a model from nothing a .json file or the name of one in `configs/model`; the vocabulary is then the
+            tokenizer's, rounded up to a multiple of 128.
         settings: entries that replace the model's own (dropout rates, tensor parallelism).
 
     Raises:
@@ -70,10 +69,11 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
             rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
             return GLMConfig(**{**_read_preset(path), "vocab_size": rows, **(settings or {})})
         if path.is_dir():
-            _check_folder(path)
+            config = GLMConfig(**{**open_model(path).config, **(settings or {})})
         elif _is_path(name_or_path):
             raise InputError(f"model_name_or_path {name_or_path}: no such folder")
-        config = GLMConfig.from_pretrained(name_or_path, **(settings or {}))
+        else:
+            config = GLMConfig.from_pretrained(name_or_path, **(settings or {}))
     except InputError:
         raise
     except Exception as error:
@@ -86,29 +86,44 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
 
 
 def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGeneration:
-    """The model of a folder or a published name; random weights for a configuration file.
+    """The model of a folder or a published name, in float32; random weights for a configuration file.
+
+    The format that was found is said on standard error.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
     """
     if name_or_path.endswith(".json"):
         return GLMForConditionalGeneration(config)
+    found = whole_model(_opened(name_or_path, config))
+    print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
+    return _filled(found, config)
+
+
+def _opened(name_or_path: str, config: GLMConfig) -> Source:
+    """The checkpoint of a folder, or of the file that is fetched for a published name."""
+    if Path(name_or_path).is_dir():
+        return open_checkpoint(Path(name_or_path))
     try:
-        return GLMForConditionalGeneration.from_pretrained(name_or_path, config=config)
-    except InputError as error:
-        raise InputError(f"model {name_or_path}: {error}") from error
-    except Exception as error:
-        if Path(name_or_path).is_dir():
-            raise InputError(f"model {name_or_path}: the weights do not fit or cannot be read: {error}") from error
+        file, *_ = GLMForConditionalGeneration._resolve_model_file_path(name_or_path, config=config)
+    except Exception as error:  # whatever stops the download, the advice is the same
         raise _not_found("model", name_or_path, error) from error
+    return open_file(Path(file), config.to_dict())
+
+
+def _filled(found: WholeModel, config: GLMConfig) -> GLMForConditionalGeneration:
+    """A model with the weights of a checkpoint, which pass through memory one by one."""
+    weights = checked_weights(found.weights, config.to_dict())
+    with no_init_weights():
+        model = GLMForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        parameter.set_value(weights[name].float32())
+    return model
 
 
 def _read_preset(path: Path) -> dict[str, Any]:
     """A configuration file, or the one of that name in `configs/model`."""
-    path = path if path.is_file() else PRESET_FOLDER / path.name
-    if not path.is_file():
-        names = ", ".join(sorted(preset.name for preset in PRESET_FOLDER.glob("*.json")))
-        raise InputError(f"model_name_or_path {path.name}: no such file, nor a preset ({names})")
+    path = preset_file(path)
     settings = json.loads(path.read_text(encoding="utf-8"))
     known = {*inspect.signature(GLMConfig).parameters, *PretrainedConfig().to_dict(), "num_hidden_layers"}
     for name in settings:
@@ -121,13 +136,6 @@ def _read_preset(path: Path) -> dict[str, Any]:
 def _is_path(name: str) -> bool:
     """Whether a name can only be that of a file or folder here."""
     return name.startswith((".", "/", "~"))
-
-
-def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise InputError(f"model {path}: the folder has no config.json")
-    if not any((path / name).is_file() for name in WEIGHT_FILES):
-        raise InputError(f"model {path}: the folder has no weights ({' or '.join(WEIGHT_FILES[::2])})")
 
 
 def _not_found(kind: str, name: str, reason: object) -> InputError:

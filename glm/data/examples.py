@@ -1,83 +1,171 @@
 """From a record to what the model reads: template, tokenizer and geometry in one place for training and prediction."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from glm.blank_infilling import BlankInfilling, Example, Prompt
+from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
 from glm.data.truncation import shorten_context
 from glm.errors import InputError
-from glm.tokenization import GLMTokenizer
+from glm.pieces import Pieces
+
+
+@dataclass(frozen=True)
+class EncodedRecord:
+    """A record in its template as ids, nothing cut and no special token added."""
+
+    record: Record
+    before: list[int]  # of the blank
+    after: list[int]
+    target: list[int] | None  # None without target; the constant opening is not in it
 
 
 class ExampleEncoder:
-    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening question`.
+    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target`.
 
     Args:
         src_length: most tokens of the source, its special tokens included.
         tgt_length: most tokens of the target, opening and `eop` included.
         min_tgt_length: fewest tokens to generate after the opening.
         block_position: see `glm.blank_infilling`.
+        allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
 
     Raises:
         InputError: `tgt_length` leaves no room for them.
     """
 
+    special_tokens = 3  # of a source: [CLS], the blank, <|endoftext|>
+
     def __init__(
         self,
-        tokenizer: GLMTokenizer,
+        tokenizer: Pieces,
         template: Template,
         *,
         src_length: int,
         tgt_length: int,
         min_tgt_length: int = 0,
         block_position: bool = True,
+        allow_cut_targets: bool = False,
     ):
         self.tokenizer = tokenizer
         self.template = template
         self.src_length = src_length
         self.tgt_length = tgt_length
-        self.blank_id = tokenizer.mask_token_ids[-1]
+        self.min_tgt_length = min_tgt_length
+        self.allow_cut_targets = allow_cut_targets
+        self.blank_id = tokenizer.command_ids[template.blank]
         self.geometry = BlankInfilling(
             tokenizer.mask_token_ids, tokenizer.sop_token_id, tokenizer.eop_token_id, block_position
         )
-        # Opening and question are encoded apart, so that the ids of the opening never depend on the question.
+        # Opening and target are encoded apart, so that the ids of the opening never depend on the target.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
-        if tgt_length - len(self.opening_ids) <= min_tgt_length:
+        if self.target_budget < min_tgt_length:
             raise InputError(
                 f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
                 f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
 
-    def source_ids(self, record: Record) -> list[int]:
-        """Ids of Part A; a passage that is too long is cut around the answer's sentence.
+    @property
+    def source_budget(self) -> int:
+        """Most tokens of a source without its special ones."""
+        return self.src_length - self.special_tokens
+
+    @property
+    def target_budget(self) -> int:
+        """Most tokens of a target without opening and `eop`."""
+        return self.tgt_length - len(self.opening_ids) - 1
+
+    # -- many records at once
+
+    def encode(self, records: Sequence[Record]) -> list[EncodedRecord]:
+        """Records as ids; SentencePiece encodes their texts by several threads."""
+        frames = [self._texts(record, record.source) for record in records]
+        texts = [text for frame in frames for text in frame]
+        ids = iter(self.tokenizer.encode_text([*texts, *(record.target or "" for record in records)]))
+        sources = [(next(ids), next(ids)) for _ in records]
+        return [
+            EncodedRecord(record, before, after, target if record.target is not None else None)
+            for record, (before, after), target in zip(records, sources, ids, strict=True)
+        ]
+
+    def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
+        """Why the source of a record cannot be laid out: what must not be cut does not fit."""
+        record = encoded.record
+        kept = record.answer if record.answer and record.answer in record.source else ""
+        if not self.overflow(encoded) or self._fits(record, kept):
+            return None
+        message = f"does not fit into src_length {self.src_length}"
+        field = "answer" if record.answer else "template"
+        return RecordError(Kind.SOURCE_LENGTH, record.origin, message, field=field)
+
+    def target_problem(self, encoded: EncodedRecord) -> RecordError | None:
+        """Why the target of a record, if it has one, cannot be learnt: it would be cut."""
+        tokens = len(encoded.target or ())
+        if self.allow_cut_targets or tokens <= self.target_budget:
+            return None
+        message = (
+            f"{tokens} tokens, and tgt_length {self.tgt_length} has room for {self.target_budget}; raise it, or let "
+            "targets be cut with --allow_cut_targets"
+        )
+        return RecordError(Kind.TARGET_LENGTH, encoded.record.origin, message, field="target")
+
+    def overflow(self, encoded: EncodedRecord) -> int:
+        """By how many tokens the source is longer than `src_length`."""
+        return max(0, len(encoded.before) + len(encoded.after) - self.source_budget)
+
+    def lay_out_source(self, encoded: EncodedRecord) -> list[int]:
+        """The ids of Part A; a source that is too long is cut around the answer's sentence, or at its end.
 
         Raises:
-            InputError: not even the answer fits into `src_length`.
+            RecordError: see `source_problem`.
         """
-        budget = self.src_length - 3  # [CLS], the blank, <|endoftext|>
+        if error := self.source_problem(encoded):
+            raise error
+        record, before, after = encoded.record, encoded.before, encoded.after
+        if self.overflow(encoded):
+            part = shorten_context(record.source, record.answer or "", lambda part: self._fits(record, part))
+            before, after = self.tokenizer.encode_text(self._texts(record, part))
+        return [self.tokenizer.cls_token_id, *before, self.blank_id, *after, self.tokenizer.eos_token_id]
 
-        def encode(context: str) -> list[int]:
-            return self.tokenizer.encode_text(self.template.source_text(record, context))
+    def lay_out_span(self, encoded: EncodedRecord) -> list[int]:
+        """The ids of the span, the constant opening and the target; `glm.blank_infilling` adds `sop` and `eop`.
 
-        ids = encode(record.context)
-        if len(ids) > budget:
-            context = shorten_context(record.context, record.answer, lambda part: len(encode(part)) <= budget)
-            if context is None:
-                raise InputError(f"{record.origin}, field answer: does not fit into src_length {self.src_length}")
-            ids = encode(context)
-        return [self.tokenizer.cls_token_id, *ids, self.blank_id, self.tokenizer.eos_token_id]
+        Raises:
+            RecordError: see `target_problem`.
+        """
+        if error := self.target_problem(encoded):
+            raise error
+        return [*self.opening_ids, *encoded.target]
+
+    # -- one record
+
+    def source_ids(self, record: Record) -> list[int]:
+        """Ids of Part A. Raises as `lay_out_source`."""
+        return self.lay_out_source(*self.encode([record]))
 
     def example(self, record: Record) -> Example:
-        """The training example of a record with a question. Raises as `source_ids`."""
-        span = [*self.opening_ids, *self.tokenizer.encode_text(record.question)]
-        return self.geometry.example(self.source_ids(record), [span], tgt_length=self.tgt_length)
+        """The training example of a record with a target. Raises as `lay_out_source` and `lay_out_span`."""
+        (encoded,) = self.encode([record])
+        return self.example_of(self.lay_out_source(encoded), self.lay_out_span(encoded))
+
+    def example_of(self, source_ids: Sequence[int], span: Sequence[int]) -> Example:
+        """The training example of Part A and its span."""
+        return self.geometry.example(source_ids, [span], tgt_length=self.tgt_length)
 
     def prompt(self, source_ids: Sequence[int], prefix_ids: Sequence[int] = ()) -> Prompt:
         """What generation starts from, of `source_ids` of a record; the span starts with opening and prefix."""
         return self.geometry.prompt(source_ids, opening=[*self.opening_ids, *prefix_ids])
+
+    def _texts(self, record: Record, source: str) -> list[str]:
+        return self.template.texts(source, answer=record.answer, extras=record.extras)
+
+    def _fits(self, record: Record, source: str) -> bool:
+        """Whether a record with this in place of its source is short enough."""
+        return sum(map(len, self.tokenizer.encode_text(self._texts(record, source)))) <= self.source_budget
 
 
 def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:

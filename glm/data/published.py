@@ -1,33 +1,34 @@
 """Published data sets, fetched by PaddleNLP where there is a network."""
 
-from glm.data.records import Record, record_of_row
+from glm.data.columns import RECOGNISED
+from glm.data.formats import Row
+from glm.data.records import BadRecord, Record, columns_of, record_or_bad
+from glm.data.templates import Template
 from glm.errors import InputError
 
+PUBLISHED_DATA = ("dureader_qg",)
 
-def fetch_records(task_name: str, split: str) -> list[Record]:
+
+def fetch_records(task_name: str, split: str, template: Template) -> list[Record | BadRecord]:
     """The records of a split (`train`, `dev`) of PaddleNLP's data set of that name.
 
-    A record without passage, answer or question is left out, with a message: one row of DuReaderQG's dev set has none.
+    One row of DuReaderQG's dev set has an empty answer: it is a `BadRecord`.
 
     Raises:
-        InputError: the data set could not be fetched.
+        InputError: there is no such data set, or it could not be fetched.
     """
     from paddlenlp.datasets import load_dataset
-    from paddlenlp.utils.log import logger
 
+    advice = "give files of your own with --train_file and --dev_file"
+    if task_name not in PUBLISHED_DATA:
+        raise InputError(f"task_name {task_name}: no data set can be fetched by this name; {advice}")
     try:
-        rows = list(load_dataset(task_name, splits=split))
+        values = list(load_dataset(task_name, splits=split))
     except Exception as error:  # whatever stops the download, the advice is the same
         raise InputError(
-            f"task_name {task_name}: the data set could not be fetched ({type(error).__name__}: {error}); "
-            "give files of your own with --train_file and --dev_file"
+            f"task_name {task_name}: the data set could not be fetched ({type(error).__name__}: {error}); {advice}"
         ) from error
-    records = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            records.append(
-                record_of_row(row, origin=f"{task_name} {split}, row {number}", number=number, need_question=True)
-            )
-        except InputError as error:
-            logger.warning(f"left out: {error}")
-    return records
+    name = f"{task_name} {split}"
+    rows = [Row(number, f"{name}, row {number}", row) for number, row in enumerate(values, start=1)]
+    columns = columns_of(rows, template, RECOGNISED, name=name, need_target=True)
+    return [record_or_bad(row, columns, need_target=True) for row in rows]

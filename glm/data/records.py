@@ -1,140 +1,208 @@
-"""Lines of a JSON file become records, checked before anything else happens to them."""
+"""Rows of a data file become records, checked before anything else happens to them."""
 
-import json
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from glm.command_tokens import COMMAND_TOKENS
+from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
+from glm.data.formats import Row, json_lines, read_rows
+from glm.data.problems import Kind, RecordError
+from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
 
-# DuReaderQG's loaders call the fields source (passage), title (answer) and target (question). The first name wins: a
-# record with `context` may have a `source` or `title` of another meaning.
-FIELD_NAMES = {"context": ("context", "source"), "answer": ("answer", "title"), "question": ("question", "target")}
+ROWS_TO_RECOGNISE = 100  # of a file; their columns taken together are the file's
+SURROGATE = re.compile("[\ud800-\udfff]")
+COMMAND = re.compile("|".join(map(re.escape, COMMAND_TOKENS)))
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of data: a passage, an answer within it, and the question, None where it is to be generated."""
+    """One row of data: a source, its target, None where it is to be generated, and what else the template names."""
 
     id: str | int  # as in the data, or the line number
-    context: str
-    answer: str
-    question: str | None
+    source: str
+    answer: str | None  # a part of the source that a cut keeps; None for a task without
+    target: str | None
     origin: str  # "file, line n", for messages
+    extras: dict[str, str] = field(default_factory=dict)  # other fields of the template
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """One line of data that is no usable record."""
+    """One row of data that is no usable record."""
 
     id: str | int  # as in the data where it is usable, or the line number
     origin: str
     error: str  # what is wrong, with file, line and field
+    kind: Kind = field(default=Kind.SYNTAX, compare=False)
+    values: dict[str, Any] = field(default_factory=dict, compare=False)  # of the row, where it could be parsed
 
 
-def read_records(path: str | Path, *, need_question: bool = True) -> list[Record]:
-    """Reads a file of one JSON object per line, UTF-8; empty lines are skipped.
+class RecordFile:
+    """The records of a file, read anew for each iteration; an unusable row is a `BadRecord`, not an error.
 
     Args:
-        need_question: False allows records without question, for prediction.
+        path: a file in any format of `glm.data.formats`.
+        template: which fields a record has.
+        wishes: which columns they are, where the user says so.
+        need_target: False allows records without target, for prediction.
+
+    Attributes:
+        columns: where the fields are taken from.
+        has_ids: whether rows bring ids of their own.
 
     Raises:
-        InputError: the file is missing, empty or not UTF-8, or a record is unusable; file, line and field are named.
+        InputError: the file cannot be read or has no row, or its columns are not recognised.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return parse_records(content.split(b"\n"), name=str(path), need_question=need_question)
+
+    def __init__(
+        self,
+        path: str | Path,
+        template: Template = QUESTION_GENERATION,
+        wishes: ColumnOptions = RECOGNISED,
+        *,
+        need_target: bool = True,
+    ):
+        self.path = Path(path)
+        self.name = str(path)
+        self.need_target = need_target
+        first = list(islice(read_rows(self.path), ROWS_TO_RECOGNISE))
+        if not first:
+            raise InputError(f"{path}: no record in it; one JSON object per line is expected")
+        self.columns = columns_of(first, template, wishes, name=self.name, need_target=need_target)
+        self.has_ids = any("id" in row.values for row in first)
+
+    def __iter__(self) -> Iterator[Record | BadRecord]:
+        for row in read_rows(self.path):
+            yield record_or_bad(row, self.columns, need_target=self.need_target)
 
 
-def parse_records(lines: Iterable[bytes], *, name: str, need_question: bool = True) -> list[Record]:
-    """Records of lines of bytes; `name` stands for the file in messages. Raises as `read_records`."""
+def stream_records(
+    lines: Iterable[bytes],
+    template: Template = QUESTION_GENERATION,
+    wishes: ColumnOptions = RECOGNISED,
+    *,
+    name: str,
+    need_target: bool = True,
+) -> Iterator[Record | BadRecord]:
+    """The record of each of the lines of JSON, one line at a time; its columns are those of the first good line.
+
+    Args:
+        lines: lines of bytes, such as standard input.
+        name: stands for the file in messages.
+
+    Raises:
+        InputError: the columns are not recognised.
+    """
+    rows = json_lines(lines, name=name)
+    unread = []
+    for row in rows:
+        unread.append(row)
+        if row.error is None:
+            break
+    if unread:
+        columns = columns_of(unread, template, wishes, name=name, need_target=need_target)
+        for row in chain(unread, rows):
+            yield record_or_bad(row, columns, need_target=need_target)
+
+
+def read_records(path: str | Path, template: Template = QUESTION_GENERATION, **options: Any) -> list[Record]:
+    """All records of a file; options as of `RecordFile`.
+
+    Raises:
+        InputError: the file or one of its rows cannot be used; file, line and field are named.
+    """
     records = []
-    for record in stream_records(lines, name=name, need_question=need_question):
+    for record in RecordFile(path, template, **options):
         if isinstance(record, BadRecord):
             raise InputError(record.error)
         records.append(record)
-    if not records:
-        raise InputError(f"{name}: no record in it; one JSON object per line is expected")
     return records
 
 
-def stream_records(lines: Iterable[bytes], *, name: str, need_question: bool = True) -> Iterator[Record | BadRecord]:
-    """The record of each line that is not empty, one line at a time; an unusable line is a `BadRecord`, not an error.
+def columns_of(
+    rows: Iterable[Row], template: Template, wishes: ColumnOptions, *, name: str, need_target: bool
+) -> Columns:
+    """The columns of a file that starts with these rows.
 
-    Args:
-        lines: Lines of bytes, such as a file opened in binary mode.
-        name: Stands for the file in messages.
-        need_question: False allows records without question.
+    Raises:
+        InputError: they are not recognised; or none of the rows can be parsed.
     """
-    for number, line in enumerate(lines, start=1):
-        origin = f"{name}, line {number}"
-        identity = number
-        try:
-            text = _text(line, origin, start_of_file=number == 1)
-            if not text:
-                continue
-            row = _row(text, origin)
-            identity = _identity(row, origin, number)  # before the fields, for a `BadRecord` has it too
-            record = record_of_row(row, origin=origin, number=number, need_question=need_question)
-        except InputError as error:
-            record = BadRecord(identity, origin, str(error))
-        yield record
+    rows = list(rows)
+    present = list(dict.fromkeys(column for row in rows for column in row.values))
+    if not present and all(row.error for row in rows):
+        raise rows[0].error
+    return choose_columns(present, template, wishes, name=name, need_target=need_target)
 
 
-def _text(line: bytes, origin: str, *, start_of_file: bool) -> str:
+def record_or_bad(row: Row, columns: Columns, *, need_target: bool) -> Record | BadRecord:
+    """The record of a row, or what is wrong with it."""
+    identity = row.number
     try:
-        return line.decode("utf-8-sig" if start_of_file else "utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{origin}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
+        if row.error is not None:
+            raise row.error
+        identity = _identity(row)  # before the fields, for a `BadRecord` has it too
+        return record_of_row(row, columns, need_target=need_target)
+    except RecordError as error:
+        return BadRecord(identity, row.origin, str(error), error.kind, row.values)
 
 
-def _row(text: str, origin: str) -> dict:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(f"{origin}: not JSON ({reason}); one JSON object per line is expected") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{origin}: {type(row).__name__} where a JSON object is expected")
-    return row
+def record_of_row(row: Row, columns: Columns, *, need_target: bool) -> Record:
+    """The record of a row that could be parsed.
+
+    Raises:
+        RecordError: a field is missing, empty, or not usable text.
+    """
+    has_target = columns.target and any(not _is_absent(row.values.get(column)) for column in columns.target)
+    return Record(
+        id=_identity(row),
+        source=_text(row, columns.source),
+        answer=_text(row, columns.answer) if columns.answer else None,
+        target=_text(row, columns.target) if need_target or has_target else None,
+        origin=row.origin,
+        extras={column: _text(row, (column,)) for column in columns.extras},
+    )
 
 
-def record_of_row(row: dict, *, origin: str, number: int, need_question: bool) -> Record:
-    """The record of one JSON object. Raises InputError naming `origin` and the field."""
-    identity = _identity(row, origin, number)
-    question = None
-    if need_question or not all(_absent(row.get(name)) for name in FIELD_NAMES["question"]):
-        question = _field(row, "question", origin)
-    return Record(identity, _field(row, "context", origin), _field(row, "answer", origin), question, origin)
-
-
-def _identity(row: dict, origin: str, number: int) -> str | int:
-    identity = number if row.get("id") is None else row["id"]
+def _identity(row: Row) -> str | int:
+    identity = row.number if row.values.get("id") is None else row.values["id"]
     if isinstance(identity, bool) or not isinstance(identity, str | int):
-        raise InputError(f"{origin}, field id: {type(identity).__name__} where text or a whole number is expected")
+        message = f"{type(identity).__name__} where text or a whole number is expected"
+        raise RecordError(Kind.TYPE, row.origin, message, field="id")
     return identity
 
 
-def _absent(value: object) -> bool:
+def _is_absent(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _field(row: dict, field: str, origin: str) -> str:
-    name = next((name for name in FIELD_NAMES[field] if name in row), None)
-    if name is None:
-        raise InputError(f"{origin}: no field {' or '.join(FIELD_NAMES[field])} (fields: {', '.join(row) or 'none'})")
-    value = row[name]
+def _text(row: Row, columns: tuple[str, ...]) -> str:
+    """The text of one column, or of the columns of several that are not empty, joined by line breaks."""
+    present = [column for column in columns if column in row.values]
+    if not present:
+        found = ", ".join(row.values) or "none"
+        raise RecordError(Kind.MISSING, row.origin, f"no field {' or '.join(columns)} (fields: {found})")
+    filled = [column for column in present if len(columns) == 1 or not _is_absent(row.values[column])]
+    if not filled:
+        raise RecordError(Kind.EMPTY, row.origin, "empty", field=" and ".join(columns))
+    return "\n".join(_checked_text(row, column) for column in filled)
+
+
+def _checked_text(row: Row, column: str) -> str:
+    value = row.values[column]
     if not isinstance(value, str):
-        raise InputError(f"{origin}, field {name}: {type(value).__name__} where text is expected")
-    if _absent(value):
-        raise InputError(f"{origin}, field {name}: empty")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(f"{origin}, field {name}: holds half of a surrogate pair; escape whole characters")
-    for command in COMMAND_TOKENS:
-        if command in value:
-            raise InputError(f"{origin}, field {name}: holds the command token {command}; take it out of the text")
+        message = f"{type(value).__name__} where text is expected"
+        raise RecordError(Kind.TYPE, row.origin, message, field=column)
+    if _is_absent(value):
+        raise RecordError(Kind.EMPTY, row.origin, "empty", field=column)
+    if SURROGATE.search(value):
+        message = "holds half of a surrogate pair; escape whole characters"
+        raise RecordError(Kind.SURROGATE, row.origin, message, field=column)
+    if command := COMMAND.search(value):
+        message = f"holds the command token {command.group()}; take it out of the text"
+        raise RecordError(Kind.COMMAND, row.origin, message, field=column)
     return value

@@ -1,11 +1,17 @@
 """The text frame of a task, written once and used by training, evaluation and prediction alike."""
 
+import re
+import string
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from glm.data.records import Record
+from glm.command_tokens import COMMAND_TOKENS
 from glm.errors import InputError
 
 GENERATION_BLANK = "[gMASK]"
+BLANKS = re.compile(r"(\[MASK\]|\[sMASK\]|\[gMASK\])")
+SOURCE_NAMES = ("source", "context")  # what a template may call the text that is cut if it is too long
 
 
 @dataclass(frozen=True)
@@ -13,25 +19,64 @@ class Template:
     """How a record becomes source and target.
 
     Args:
-        source: Part A with named fields and one blank, e.g. `答案：{answer}，上下文：{context}[gMASK]`.
+        source: Part A with named fields and one blank, e.g. `答案：{answer}，上下文：{context}[gMASK]`. `{source}` or
+            `{context}` is the text that is cut if it is too long, `{answer}` what the cut keeps; any other name is
+            that of a column. A field that is the only one is the source, whatever its name.
         target_prefix: constant opening of the target: given to the model at generation, and no part of what is scored.
     """
 
     source: str
-    target_prefix: str
+    target_prefix: str = ""
 
-    def source_text(self, record: Record, context: str) -> str:
-        """The source before its blank, with `context` in place of the record's (which may be too long)."""
-        return self.source.removesuffix(GENERATION_BLANK).format(answer=record.answer, context=context)
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of its fields, in their order."""
+        return tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(self.source) if name))
+
+    @cached_property
+    def source_name(self) -> str | None:
+        """The name of the field that is the source; None if there is none."""
+        found = [name for name in self.names if name in SOURCE_NAMES]
+        if len(self.names) == 1 and self.names[0] != "answer":
+            return self.names[0]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def needs_answer(self) -> bool:
+        """Whether it has the field `{answer}`."""
+        return "answer" in self.names
+
+    @property
+    def extra_names(self) -> tuple[str, ...]:
+        """The fields that are columns of their own: neither source nor answer."""
+        return tuple(name for name in self.names if name not in (self.source_name, "answer"))
+
+    @cached_property
+    def blank(self) -> str:
+        """The command token that stands for what is to be written."""
+        return BLANKS.search(self.source).group()
+
+    def texts(self, source: str, *, answer: str | None = None, extras: Mapping[str, str] | None = None) -> list[str]:
+        """The text before the blank and the text after it, with the values of the fields in it."""
+        values = {**(extras or {}), "answer": answer, self.source_name: source}
+        return [part.format(**values) for part in BLANKS.split(self.source)[::2]]
 
 
-NO_TEMPLATE = Template(source=GENERATION_BLANK, target_prefix="")  # texts that bring their own blanks
+NO_TEMPLATE = Template(source=GENERATION_BLANK)  # texts that bring their own blanks
+
+# PaddleNLP's GLM example, llm/glm/data.py
+QUESTION_GENERATION = Template(
+    source="答案：{answer}，上下文：{context}[gMASK]", target_prefix="在已知答案的前提下，问题："
+)
 
 TEMPLATES = {
-    # PaddleNLP's GLM example, llm/glm/data.py
-    "dureader_qg": Template(
-        source="答案：{answer}，上下文：{context}[gMASK]", target_prefix="在已知答案的前提下，问题："
-    ),
+    "dureader_qg": QUESTION_GENERATION,
+    "question_generation": QUESTION_GENERATION,
+    "summary": Template(source="正文：{source}，摘要：[gMASK]"),
+    "title": Template(source="正文：{source}，标题：[gMASK]"),
+    "advertisement": Template(source="商品属性：{source}，广告文案：[gMASK]"),
+    "paraphrase": Template(source="原句：{source}，改写：[gMASK]"),
+    "pair": Template(source="{source}[gMASK]"),
 }
 
 
@@ -44,3 +89,30 @@ def find_template(task_name: str) -> Template:
     if task_name not in TEMPLATES:
         raise InputError(f"task_name {task_name}: unknown; known tasks: {', '.join(TEMPLATES)}")
     return TEMPLATES[task_name]
+
+
+def own_template(source: str, target_prefix: str = "") -> Template:
+    """A template of the user's own.
+
+    Raises:
+        InputError: it has not exactly one blank, no field that is the source, or its braces are wrong.
+    """
+    template = Template(source, target_prefix)
+
+    def refused(reason: str) -> InputError:
+        return InputError(f"template {source}: {reason}, e.g. 答案：{{answer}}，上下文：{{context}}[gMASK]")
+
+    try:
+        fields = list(string.Formatter().parse(source))
+    except ValueError as error:
+        raise refused(f"{error}; a brace that is text is written twice") from error
+    if any(name is not None and (not name.isidentifier() or kind or form) for _, name, form, kind in fields):
+        raise refused("a field is a name in braces and nothing else")
+    commands = [command for command in COMMAND_TOKENS if command in source]
+    if len(BLANKS.findall(source)) != 1 or len(commands) != 1:
+        raise refused(f"one blank ([gMASK], [sMASK] or [MASK]) and no other command token ({', '.join(commands)})")
+    if any(command in target_prefix for command in COMMAND_TOKENS):
+        raise InputError(f"target_prefix {target_prefix}: holds a command token; take it out")
+    if template.source_name is None:
+        raise refused("call the text that may be cut {source} (--source_column says which column it is)")
+    return template

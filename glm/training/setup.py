@@ -6,12 +6,12 @@ from pathlib import Path
 from paddlenlp.trainer import set_seed
 
 from glm.arguments import FinetuneArguments, ModelArguments
-from glm.checkpoint.loading import WEIGHTS_NAME, load_config, load_model, load_tokenizer
-from glm.data.published import fetch_records
-from glm.data.records import Record, read_records
+from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import FIGURES, nearest_names
+from glm.modeling import WEIGHTS_NAME
 from glm.prediction import build_encoder, check_positions
+from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
 from glm.training.trainer import METRICS_NAME, GLMTrainer
 
 CHECKPOINTS = "checkpoint-[0-9]*"
@@ -19,6 +19,7 @@ CHECKPOINTS = "checkpoint-[0-9]*"
 CHECKPOINT_FILES = (WEIGHTS_NAME, "trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
 RESULT_FILES = (
     METRICS_NAME,
+    REPORT_NAME,
     "predictions.jsonl",
     "metrics.json",
     "all_results.json",
@@ -28,16 +29,16 @@ RESULT_FILES = (
 )
 
 
-def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record]]:
+def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
     """Reads and checks the data, then loads the model.
 
     Returns:
-        The trainer, and the records to predict (none without --do_predict).
+        The trainer, and the data it was given.
 
     Raises:
         InputError: anything the user gave cannot be used.
     """
-    data, files, training = arguments.data, arguments.files, arguments.training
+    data, training = arguments.data, arguments.training
     if training.tensor_parallel_degree > 1:
         raise InputError(
             f"tensor_parallel_degree {training.tensor_parallel_degree}: splitting the model is not finished in this "
@@ -51,13 +52,8 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
     )
     check_positions(config, data, arguments.generation)
     check_metric(training.metric_for_best_model)
-    encoder = build_encoder(tokenizer, data, arguments.generation)
-    train_records = _records(data.task_name, "train", files.train_file) if training.do_train else []
-    dev_records = _records(data.task_name, "dev", files.dev_file) if training.do_eval else []
-    test_records = read_records(files.test_file, need_question=False) if training.do_predict else []
-    train_examples = [encoder.example(record) for record in train_records]
-    for record in dev_records + test_records:
-        encoder.source_ids(record)  # a record that cannot be laid out is an error now, not after hours
+    encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
+    run_data = read_run_data(arguments, encoder)
 
     set_seed(seed=training.seed)
     trainer = GLMTrainer(
@@ -65,11 +61,11 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, list[Record
         training,
         encoder=encoder,
         generation=arguments.generation,
-        train_examples=train_examples,
-        dev_records=dev_records,
+        train_examples=run_data.train_examples,
+        dev_records=run_data.dev_records,
         run_config=arguments.run_config(),
     )
-    return trainer, test_records
+    return trainer, run_data
 
 
 def check_metric(name: str | None) -> None:
@@ -79,11 +75,6 @@ def check_metric(name: str | None) -> None:
     known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
         raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
-
-
-def _records(task_name: str, split: str, file: str | None) -> list[Record]:
-    """The records of a file, or of the task's published data set if none is given."""
-    return fetch_records(task_name, split) if file is None else read_records(file)
 
 
 def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
@@ -142,5 +133,7 @@ def clear_earlier_run(output_dir: str) -> None:
             shutil.rmtree(checkpoint)
     for predictions in (folder / "eval").glob("step-*.json*"):
         predictions.unlink()
+    for refused in folder.glob(REFUSED_NAME.format(split="*")):
+        refused.unlink()
     for name in RESULT_FILES:
         (folder / name).unlink(missing_ok=True)

@@ -15,16 +15,16 @@ from paddlenlp.utils.log import logger
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from glm.arguments import RUN_CONFIG_NAME, GLMTrainingArguments
+from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
-from glm.checkpoint.loading import WEIGHTS_NAME
 from glm.data.collator import Collator
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.modeling import GLMForConditionalGeneration
+from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.run_config import RUN_CONFIG_NAME
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 

@@ -114,19 +114,20 @@ def test_dropout_reaches_the_layers(saved, tokenizer):
 
 def test_folder_without_configuration(folder, tokenizer):
     (folder / "config.json").unlink()
-    assert message_of(lambda: load(folder, tokenizer)) == f"model {folder}: the folder has no config.json"
+    message = message_of(lambda: load(folder, tokenizer))
+    assert message.startswith(f"{folder}: the number of attention heads is not to be seen in the weights")
 
 
 def test_folder_without_weights(folder, tokenizer):
     (folder / WEIGHTS).unlink()
-    assert message_of(lambda: load(folder, tokenizer)) == (
-        f"model {folder}: the folder has no weights (model.safetensors or model_state.pdparams)"
-    )
+    message = message_of(lambda: load(folder, tokenizer))
+    assert message.startswith(f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, ")
 
 
 def test_configuration_that_does_not_parse(folder, tokenizer):
     (folder / "config.json").write_text("{")
-    assert message_of(lambda: load(folder, tokenizer)).startswith(f"{folder}: not a model configuration (")
+    message = message_of(lambda: load(folder, tokenizer))
+    assert message.startswith(f"{folder / 'config.json'}: not a readable JSON file (Expecting property name")
 
 
 def test_missing_folder(tokenizer):
@@ -134,39 +135,22 @@ def test_missing_folder(tokenizer):
         assert message_of(lambda name=name: load(name, tokenizer)) == f"model_name_or_path {name}: no such folder"
 
 
-def test_weights_of_another_width(folder, tokenizer):
-    rewrite_config(folder, hidden_size=48)
-    message = message_of(lambda: load(folder, tokenizer))
-    assert message.startswith(f"model {folder}: the weights do not fit or cannot be read: ")
-    assert "glm.transformer.final_layernorm.weight" in message or "word_embeddings.weight" in message
-    assert "24" in message and "48" in message
-
-
-def test_weights_of_fewer_positions(folder, tokenizer):
-    rewrite_config(folder, max_sequence_length=200)
-    message = message_of(lambda: load(folder, tokenizer))
-    assert str(folder) in message and "position_embeddings.weight" in message
-
-
-def test_weights_of_fewer_layers(folder, tokenizer):
-    rewrite_config(folder, num_layers=3)
-    message = message_of(lambda: load(folder, tokenizer))
-    assert message.startswith(f"model {folder}: the weights do not fit the configuration: missing ")
-    assert "glm.transformer.layers.2.attention.dense.bias" in message and message.endswith("...")
-
-
-def test_weights_of_more_layers(folder, tokenizer):
-    rewrite_config(folder, num_layers=1)
-    message = message_of(lambda: load(folder, tokenizer))
-    assert message.startswith(f"model {folder}: the weights do not fit the configuration: unknown ")
-    assert "glm.transformer.layers.1.attention.dense.bias" in message
+@pytest.mark.parametrize(
+    ("setting", "there", "here"),
+    [("hidden_size", 48, 24), ("max_sequence_length", 200, 100), ("num_layers", 3, 2), ("num_layers", 1, 2)],
+)
+def test_weights_of_another_size(folder, tokenizer, setting, there, here):
+    rewrite_config(folder, **{setting: there})
+    assert message_of(lambda: load(folder, tokenizer)) == (
+        f"{folder}: the configuration is contradictory\n  {setting}: {here} in the weights, {there} in config.json"
+    )
 
 
 def test_missing_weight(folder, tokenizer):
     name = "glm.transformer.layers.1.mlp.dense_h_to_4h.bias"
     rewrite_weights(folder, lambda weights: weights.pop(name))
     assert message_of(lambda: load(folder, tokenizer)) == (
-        f"model {folder}: the weights do not fit the configuration: missing {name}"
+        f"{folder}: the weights do not fit the configuration\n  missing {name}"
     )
 
 
@@ -178,7 +162,8 @@ def test_misnamed_weight(folder, tokenizer):
 
     rewrite_weights(folder, rename)
     assert message_of(lambda: load(folder, tokenizer)) == (
-        f"model {folder}: the weights do not fit the configuration: missing {name}; unknown glm.transformer.norm.bias"
+        f"{folder}: the weights do not fit the configuration\n"
+        f"  unknown glm.transformer.norm.bias (nearest: {name})\n  missing {name}"
     )
 
 
@@ -186,15 +171,21 @@ def test_weights_cut_short(folder, tokenizer):
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
     message = message_of(lambda: load(folder, tokenizer))
-    assert message.startswith(f"model {folder}: the weights do not fit or cannot be read: ")
+    assert message.startswith(f"{folder / WEIGHTS}: not a readable safetensors file (")
 
 
-def test_tokenizer_larger_than_the_vocabulary(folder, tokenizer):
-    rewrite_config(folder, vocab_size=349)
-    message = message_of(lambda: load_config(str(folder), tokenizer))
-    assert message == f"model {folder}: 349 words, but the tokenizer has 350"
-    rewrite_config(folder, vocab_size=350)
-    assert load_config(str(folder), tokenizer).vocab_size == 350
+def test_tokenizer_larger_than_the_vocabulary(tmp_path, tiny_model, tokenizer):
+    tiny_model(vocab_size=349).save_pretrained(str(tmp_path / "small"), safe_serialization=True)
+    message = message_of(lambda: load_config(str(tmp_path / "small"), tokenizer))
+    assert message == f"model {tmp_path / 'small'}: 349 words, but the tokenizer has 350"
+    tiny_model(vocab_size=350).save_pretrained(str(tmp_path / "enough"), safe_serialization=True)
+    assert load_config(str(tmp_path / "enough"), tokenizer).vocab_size == 350
+
+
+def test_pickles_are_not_handed_to_paddlenlp(folder):
+    (folder / WEIGHTS).rename(folder / "model_state.pdparams")
+    message = message_of(lambda: GLMForConditionalGeneration.from_pretrained(str(folder)))
+    assert message.startswith(f"{folder}: no folder with model.safetensors; use load_model")
 
 
 # -- a model from nothing

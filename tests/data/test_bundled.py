@@ -41,25 +41,25 @@ def test_ids_are_unique(train, dev):
 
 
 def test_answers_stand_in_their_contexts_once(train, dev):
-    assert [record.origin for record in train + dev if record.context.count(record.answer) != 1] == []
+    assert [record.origin for record in train + dev if record.source.count(record.answer) != 1] == []
 
 
 def test_no_record_twice(train, dev):
-    counts = Counter((record.context, record.answer) for record in train + dev)
+    counts = Counter((record.source, record.answer) for record in train + dev)
     assert [pair for pair, count in counts.items() if count > 1] == []
 
 
 def test_nothing_of_dev_is_in_train(train, dev):
-    contexts = {record.context for record in train}
-    questions = {record.question for record in train}
-    assert [record.origin for record in dev if record.context in contexts] == []
-    assert [record.origin for record in dev if record.question in questions] == []
+    contexts = {record.source for record in train}
+    questions = {record.target for record in train}
+    assert [record.origin for record in dev if record.source in contexts] == []
+    assert [record.origin for record in dev if record.target in questions] == []
 
 
 def test_no_subject_of_dev_is_named_in_train(train, dev):
     """What a question takes from its passage, and goes on in more than one way in dev, is a name: none is in train."""
-    seen = "\n".join(record.context + record.question for record in train)
-    texts = {text for record in dev for text in (record.context, record.question)}
+    seen = "\n".join(record.source + record.target for record in train)
+    texts = {text for record in dev for text in (record.source, record.target)}
 
     def is_name(part: str) -> bool:
         goes_on = {text[end.end() : end.end() + 1] for text in texts for end in re.finditer(re.escape(part), text)}
@@ -67,15 +67,15 @@ def test_no_subject_of_dev_is_named_in_train(train, dev):
 
     leaks = []
     for record in dev:
-        question = record.question
+        question = record.target
         parts = {question[start:end] for start in range(len(question)) for end in range(start + 2, len(question))}
-        if not any(part in record.context and part not in seen and is_name(part) for part in parts):
+        if not any(part in record.source and part not in seen and is_name(part) for part in parts):
             leaks.append((record.origin, question))
     assert leaks == []
 
 
 def test_no_unknown_pieces(train, dev, bundled_tokenizer):
-    texts = [text for record in train + dev for text in (record.context, record.answer, record.question)]
+    texts = [text for record in train + dev for text in (record.source, record.answer, record.target)]
     unknown = [text for text, ids in zip(texts, bundled_tokenizer.encode_text(texts), strict=True) if 0 in ids]
     assert unknown == []
 
@@ -83,7 +83,7 @@ def test_no_unknown_pieces(train, dev, bundled_tokenizer):
 def test_questions_come_back_from_their_ids(train, dev, bundled_tokenizer):
     """Scores of the demo depend on it: what the tokenizer cannot write, no model can."""
     half_width = str.maketrans("，：？；！（）", ",:?;!()")
-    questions = [record.question for record in train + dev]
+    questions = [record.target for record in train + dev]
     texts = [bundled_tokenizer.decode_ids(ids) for ids in bundled_tokenizer.encode_text(questions)]
     pairs = [
         (q, t) for q, t in zip(questions, texts, strict=True) if q.translate(half_width) != t.translate(half_width)

@@ -1,11 +1,13 @@
 """From a record to ids: the layout of PaddleNLP's example, the same for training and prediction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from glm.data.examples import ExampleEncoder, pad_rows
 from glm.data.records import Record
-from glm.data.templates import Template, find_template
+from glm.data.templates import Template, find_template, own_template
 from glm.errors import InputError
 
 OPENING = "在已知答案的前提下，问题："
@@ -39,8 +41,8 @@ def source_of(tokenizer, context: str, answer: str) -> list[int]:
 def test_example_by_hand(make, tokenizer):
     record = record_of()
     example = make().example(record)
-    source = source_of(tokenizer, record.context, record.answer)
-    span = tokenizer.encode_text(OPENING) + tokenizer.encode_text(record.question)
+    source = source_of(tokenizer, record.source, record.answer)
+    span = tokenizer.encode_text(OPENING) + tokenizer.encode_text(record.target)
     blank = len(source) - 2
     assert example.source_ids.tolist() == source
     assert example.target_ids.tolist() == [SOP, *span]
@@ -52,10 +54,11 @@ class Letters:
     """A tokenizer whose ids can be read: the code point of each character, command tokens below 10."""
 
     cls_token_id, eos_token_id, pad_token_id, sop_token_id, eop_token_id = 1, 0, 0, 6, 7
+    command_ids = {"[MASK]": 3, "[sMASK]": 8, "[gMASK]": 9}
     mask_token_ids = (3, 8, 9)
 
     def encode_text(self, text):
-        return [ord(character) for character in text]
+        return [ord(character) for character in text] if isinstance(text, str) else [*map(self.encode_text, text)]
 
 
 def test_ids_of_a_worked_example():
@@ -94,14 +97,28 @@ def test_opening_and_question_are_encoded_apart(make, tokenizer):
 
 def test_eop_is_kept_only_if_it_fits(make, tokenizer):
     record = record_of()
-    span = tokenizer.encode_text(OPENING) + tokenizer.encode_text(record.question)
+    span = tokenizer.encode_text(OPENING) + tokenizer.encode_text(record.target)
     full = len(span) + 1
     for tgt_length in (full + 1, full, full - 1, full - 3, len(tokenizer.encode_text(OPENING)) + 1):
-        example = make(tgt_length=tgt_length).example(record)
+        example = make(tgt_length=tgt_length, allow_cut_targets=True).example(record)
         assert example.target_ids.tolist() == [SOP, *span][:tgt_length]
         assert example.labels.tolist() == [*span, EOP][:tgt_length]
         assert (EOP in example.labels.tolist()) == (tgt_length >= full)
         assert example.target_position_ids.shape == (2, min(tgt_length, full))
+
+
+def test_a_target_is_cut_only_where_that_is_allowed(make, tokenizer):
+    record = record_of()
+    question, opening = tokenizer.encode_text(record.target), tokenizer.encode_text(OPENING)
+    full = len(opening) + len(question) + 1  # eop
+    assert EOP in make(tgt_length=full).example(record).labels
+    with pytest.raises(InputError) as caught:
+        make(tgt_length=full - 1).example(record)
+    assert str(caught.value) == (
+        f"data.json, line 7, field target: {len(question)} tokens, and tgt_length {full - 1} has room for "
+        f"{len(question) - 1}; raise it, or let targets be cut with --allow_cut_targets"
+    )
+    make(tgt_length=full - 1).source_ids(record)  # to predict, a long reference does no harm
 
 
 def test_target_needs_room_after_the_opening(make, tokenizer):
@@ -129,7 +146,7 @@ def test_source_is_cut_around_the_answer(make, tokenizer):
         (two - 1, own),
         (two, own + after),
         (three, before + own + after),
-        (1000, record.context),
+        (1000, record.source),
     ]:
         ids = make(src_length=src_length).source_ids(record)
         assert ids == source_of(tokenizer, context, "白鹿湖")
@@ -150,7 +167,7 @@ def test_source_never_exceeds_src_length(make, sentences, src_length):
 
 def test_a_source_that_just_fits_is_not_cut(make, tokenizer):
     record = record_of()
-    ids = source_of(tokenizer, record.context, record.answer)
+    ids = source_of(tokenizer, record.source, record.answer)
     assert make(src_length=len(ids)).source_ids(record) == ids
     assert len(make(src_length=len(ids) - 1).source_ids(record)) < len(ids)
 
@@ -173,6 +190,34 @@ def test_block_position(make):
     assert counted.source_ids.tolist() == ones.source_ids.tolist()
 
 
+# -- other templates, many records at once
+
+
+def test_text_after_the_blank_and_extra_fields():
+    template = own_template("S{style}:[sMASK]T{source}")
+    encoder = ExampleEncoder(Letters(), template, src_length=9, tgt_length=4)
+    record = Record(1, "xyz", None, "w", "f, line 1", extras={"style": "v"})
+    ids = [1, ord("S"), ord("v"), ord(":"), 8, ord("T"), ord("x"), ord("y"), ord("z"), 0]
+    assert encoder.source_ids(record) == [*ids[:-2], 0]  # without answer the end is cut: src_length is one too small
+    assert encoder.example(record).target_position_ids.tolist() == [[4, 4], [1, 2]]
+    longer = replace(record, extras={"style": "vvvvv"})
+    with pytest.raises(InputError, match="f, line 1, field template: does not fit into src_length 9"):
+        encoder.source_ids(longer)
+    assert encoder.overflow(*encoder.encode([longer])) == 5 and encoder.overflow(*encoder.encode([record])) == 1
+
+
+def test_many_records_at_once_are_as_one_by_one(make, sentences):
+    encoder = make(src_length=40)
+    records = [record_of(context=text * 2, answer=text[:3], question=text) for text in sentences]
+    records[3] = replace(records[3], target=None)
+    for record, encoded in zip(records, encoder.encode(records), strict=True):
+        assert encoded == encoder.encode([record])[0] and encoded.record is record
+        assert (encoded.target is None) == (record.target is None)
+        assert encoder.lay_out_source(encoded) == encoder.source_ids(record)
+        if record.target is not None:
+            assert encoded.target == encoder.tokenizer.encode_text(record.target)
+
+
 # -- training and prediction are laid out alike
 
 
@@ -193,7 +238,7 @@ def test_prompt_equals_the_training_example(make, tokenizer, block_position):
         assert prompt.position_ids[:, :S].tolist() == [list(range(S)), [0] * S]
         assert prompt.opening_ids.tolist() == example.target_ids[:opening].tolist()
         assert prompt.opening_position_ids.tolist() == example.target_position_ids[:, :opening].tolist()
-        question = tokenizer.encode_text(record.question)
+        question = tokenizer.encode_text(record.target)
         assert example.target_ids[opening:].tolist() == question and question
         for number in range(len(question)):
             got = prompt.step_position_ids(number)[:, 0].tolist()

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from glm.data.columns import ColumnOptions
 from glm.data.published import fetch_records
-from glm.data.records import BadRecord, Record, parse_records, read_records, stream_records
+from glm.data.records import BadRecord, Record, read_records, stream_records
+from glm.data.templates import QUESTION_GENERATION, find_template
 from glm.errors import InputError, UsageError
 
 GOOD = {"context": "白鹿湖在松江。", "answer": "松江", "question": "白鹿湖在哪里？"}
@@ -54,20 +56,36 @@ def test_names_of_dureader_qg(write):
 
 def test_names_may_be_mixed(write):
     (record,) = read_records(write(json.dumps({"source": "甲乙", "answer": "甲", "target": "谁？"})))
-    assert (record.context, record.answer, record.question) == ("甲乙", "甲", "谁？")
+    assert (record.source, record.answer, record.target) == ("甲乙", "甲", "谁？")
 
 
-def test_the_first_name_wins(write):
-    rows = {"context": "甲乙", "answer": "甲", "question": "谁？", "source": "某书", "title": "题目", "target": 3}
-    (record,) = read_records(write(json.dumps(rows)))
-    assert (record.context, record.answer, record.question) == ("甲乙", "甲", "谁？")
+def test_columns_that_can_be_read_in_two_ways(write):
+    path = write(json.dumps({**GOOD, "source": "某书", "title": "题目", "target": "甲"}))
+    with pytest.raises(InputError) as caught:
+        read_records(path)
+    assert str(caught.value) == (
+        f"{path}: its columns can be read in more than one way; say which: "
+        "--source_column context --answer_column answer --target_column question; or "
+        "--source_column source --answer_column title --target_column target"
+    )
+    wishes = ColumnOptions(source_column="context")
+    with pytest.raises(InputError, match="more than one way"):
+        read_records(path, wishes=wishes)
+    wishes = ColumnOptions(source_column="context", answer_column="answer", target_column="question")
+    (record,) = read_records(path, wishes=wishes)
+    assert (record.source, record.answer, record.target) == tuple(GOOD.values())
+
+
+def test_other_columns_do_no_harm(write):
+    (record,) = read_records(write(line_of(title="某书", origin="x", score=3)))
+    assert (record.source, record.answer, record.target) == tuple(GOOD.values())
 
 
 @pytest.mark.parametrize("question", ["", "  ", None])
 def test_no_question_and_no_id(write, question):
     row = {"context": "甲乙", "answer": "甲", "question": question, "id": None}
-    (record,) = read_records(write(json.dumps(row)), need_question=False)
-    assert record.question is None and record.id == 1
+    (record,) = read_records(write(json.dumps(row)), need_target=False)
+    assert record.target is None and record.id == 1
 
 
 def test_byte_order_mark_crlf_and_blank_lines(write):
@@ -84,16 +102,17 @@ def test_last_line_needs_no_line_end(write):
 def test_only_a_line_feed_ends_a_line(write, separator):
     context = f"第一段。{separator}第二段。"
     (record,) = read_records(write(line_of(context=context)))
-    assert record.context == context
+    assert record.source == context
 
 
 def test_text_is_kept_as_it_is(write):
     (record,) = read_records(write(line_of(context=" 甲，{乙}\n[丙] ", answer=" 甲", question="Ａ？ ")))
-    assert (record.context, record.answer, record.question) == (" 甲，{乙}\n[丙] ", " 甲", "Ａ？ ")
+    assert (record.source, record.answer, record.target) == (" 甲，{乙}\n[丙] ", " 甲", "Ａ？ ")
 
 
 def test_lines_may_come_from_a_stream():
-    records = parse_records(iter([line_of().encode(), b"\n", line_of().encode() + b"\n"]), name="standard input")
+    lines = iter([line_of().encode(), b"\n", line_of().encode() + b"\n"])
+    records = list(stream_records(lines, name="standard input"))
     assert [record.origin for record in records] == ["standard input, line 1", "standard input, line 3"]
 
 
@@ -103,10 +122,10 @@ def test_lines_may_come_from_a_stream():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (line_of(answer=...), ", line 2: no field answer or title (fields: context, question)"),
-        (line_of(question=...), ", line 2: no field question or target (fields: context, answer)"),
-        (line_of(context=...), ", line 2: no field context or source (fields: answer, question)"),
-        ("{}", ", line 2: no field question or target (fields: none)"),
+        (line_of(answer=...), ", line 2: no field answer (fields: context, question)"),
+        (line_of(question=...), ", line 2: no field question (fields: context, answer)"),
+        (line_of(context=...), ", line 2: no field context (fields: answer, question)"),
+        ("{}", ", line 2: no field context (fields: none)"),
         (line_of(answer=""), ", line 2, field answer: empty"),
         (line_of(question=" \u3000\t"), ", line 2, field question: empty"),
         (line_of(context=""), ", line 2, field context: empty"),
@@ -151,7 +170,7 @@ def test_command_token_in_text(write, field, command):
 @pytest.mark.parametrize("text", ["[mask]", "[ MASK]", "MASK", "<n>", "</s>", "［MASK］", "<|startofpiece|"])
 def test_text_that_only_looks_like_a_command(write, text):
     (record,) = read_records(write(line_of(context=text)))
-    assert record.context == text
+    assert record.source == text
 
 
 def test_missing_file(tmp_path):
@@ -160,7 +179,7 @@ def test_missing_file(tmp_path):
 
 
 def test_folder_in_place_of_a_file(tmp_path):
-    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(InputError, match="no data set that Hugging Face's datasets saved"):
         read_records(tmp_path)
 
 
@@ -209,24 +228,24 @@ def test_half_a_surrogate_pair(write, field, half):
 @pytest.mark.parametrize("changes", [{"question": ...}, {"question": ""}, {"question": None}])
 def test_question_is_optional_for_prediction(write, changes):
     path = write(line_of(**changes))
-    (record,) = read_records(path, need_question=False)
-    assert record.question is None and record.answer == "松江"
-    with pytest.raises(InputError, match="line 1.*question"):
+    (record,) = read_records(path, need_target=False)
+    assert record.target is None and record.answer == "松江"
+    with pytest.raises(InputError, match="no column is recognised as the target|line 1, field question"):
         read_records(path)
 
 
 def test_question_that_is_there_is_kept_and_checked(write):
-    (record,) = read_records(write(line_of()), need_question=False)
-    assert record.question == "白鹿湖在哪里？"
+    (record,) = read_records(write(line_of()), need_target=False)
+    assert record.target == "白鹿湖在哪里？"
     with pytest.raises(InputError, match=r"field question: holds the command token \[gMASK\]"):
-        read_records(write(line_of(question="[gMASK]")), need_question=False)
+        read_records(write(line_of(question="[gMASK]")), need_target=False)
     with pytest.raises(InputError, match="field question: list where text"):
-        read_records(write(line_of(question=["甲"])), need_question=False)
+        read_records(write(line_of(question=["甲"])), need_target=False)
 
 
 def test_answer_is_needed_for_prediction_too(write):
-    with pytest.raises(InputError, match="line 1: no field answer or title"):
-        read_records(write(line_of(answer=...)), need_question=False)
+    with pytest.raises(InputError, match="no column is recognised as the answer; name it with --answer_column"):
+        read_records(write(line_of(answer=...)), need_target=False)
 
 
 # -- one at a time, bad ones too
@@ -263,11 +282,12 @@ def test_bad_line_of_a_stream_is_an_item(line, identity, message):
 
 
 @pytest.mark.parametrize(("line", "identity", "message"), BAD_LINES)
-def test_error_of_a_list_is_the_first_of_the_stream(line, identity, message):
+def test_error_of_a_list_is_the_first_of_the_stream(write, line, identity, message):
     lines = [line_of().encode(), line if isinstance(line, bytes) else line.encode(), b"worse"]
-    _, bad, _ = stream_records(lines, name="f.json")
+    path = write(b"\n".join(lines))
+    _, bad, _ = stream_records(lines, name=str(path))
     with pytest.raises(InputError) as caught:
-        parse_records(lines, name="f.json")
+        read_records(path)
     assert str(caught.value) == bad.error
 
 
@@ -291,10 +311,18 @@ def test_stream_without_a_line():
 
 
 def test_stream_without_questions():
-    lines = [line_of(question=...).encode(), line_of(question="[MASK]").encode()]
-    record, bad = stream_records(lines, name="f.json", need_question=False)
-    assert record.question is None and isinstance(bad, BadRecord)
+    lines = [line_of(question=None).encode(), line_of(question="[MASK]").encode()]
+    record, bad = stream_records(lines, name="f.json", need_target=False)
+    assert record.target is None and isinstance(bad, BadRecord)
     assert all(isinstance(record, BadRecord) for record in stream_records(lines, name="f.json"))
+
+
+def test_stream_whose_columns_are_not_recognised():
+    with pytest.raises(InputError) as caught:
+        list(stream_records([b"not JSON", line_of(question=...).encode()], name="f.json"))
+    assert str(caught.value) == (
+        "f.json: no column is recognised as the target; name it with --target_column (columns: context, answer)"
+    )
 
 
 # -- published data sets
@@ -309,15 +337,18 @@ def test_published_data_set(monkeypatch):
         return [{**good, "id": 5}, {**good, "title": ""}, good]
 
     monkeypatch.setattr("paddlenlp.datasets.load_dataset", load_dataset)
-    warnings = []
-    monkeypatch.setattr("paddlenlp.utils.log.logger.warning", warnings.append)
-    records = fetch_records("dureader_qg", "dev")
+    first, second, third = fetch_records("dureader_qg", "dev", QUESTION_GENERATION)
     assert asked == [("dureader_qg", "dev")]
-    assert [(record.id, record.question, record.origin) for record in records] == [
+    assert [(record.id, record.target, record.origin) for record in (first, third)] == [
         (5, "谁？", "dureader_qg dev, row 1"),
         (3, "谁？", "dureader_qg dev, row 3"),
     ]
-    assert warnings == ["left out: dureader_qg dev, row 2, field title: empty"]
+    assert second == BadRecord(2, "dureader_qg dev, row 2", "dureader_qg dev, row 2, field title: empty")
+
+
+def test_task_without_a_published_data_set():
+    with pytest.raises(InputError, match="task_name summary: no data set can be fetched by this name; give files"):
+        fetch_records("summary", "train", find_template("summary"))
 
 
 def test_published_data_set_without_network(monkeypatch):
@@ -326,7 +357,7 @@ def test_published_data_set_without_network(monkeypatch):
 
     monkeypatch.setattr("paddlenlp.datasets.load_dataset", load_dataset)
     with pytest.raises(InputError) as caught:
-        fetch_records("dureader_qg", "train")
+        fetch_records("dureader_qg", "train", QUESTION_GENERATION)
     assert str(caught.value) == (
         "task_name dureader_qg: the data set could not be fetched (ConnectionError: no route); "
         "give files of your own with --train_file and --dev_file"

@@ -1,50 +1,88 @@
-"""Templates: the text frame of DuReaderQG, and that records cannot break out of it."""
+"""Templates: the built-in ones, those of users, and that records cannot break out of them."""
 
 import pytest
 
 from glm.command_tokens import COMMAND_TOKENS
-from glm.data.records import Record
-from glm.data.templates import TEMPLATES, Template, find_template
+from glm.data.templates import TEMPLATES, Template, find_template, own_template
 from glm.errors import InputError
-
-
-def record_of(context: str, answer: str) -> Record:
-    return Record(1, context, answer, None, "data.json, line 1")
 
 
 def test_dureader_qg():
     template = find_template("dureader_qg")
-    text = template.source_text(record_of("白鹿湖在松江。", "松江"), "白鹿湖在松江。")
-    assert text == "答案：松江，上下文：白鹿湖在松江。"
+    assert template.texts("白鹿湖在松江。", answer="松江") == ["答案：松江，上下文：白鹿湖在松江。", ""]
     assert template.target_prefix == "在已知答案的前提下，问题："
-
-
-def test_the_context_given_is_used_and_not_the_records():
-    text = find_template("dureader_qg").source_text(record_of("很长的一段话", "长"), "长的")
-    assert text == "答案：长，上下文：长的"
+    assert find_template("question_generation") == template
 
 
 @pytest.mark.parametrize("text", ["{", "}", "{answer}", "{context}", "{0}", "%s", "\\n", "[gMASK]"])
 def test_text_is_no_part_of_the_frame(text):
-    assert find_template("dureader_qg").source_text(record_of("", text), text) == f"答案：{text}，上下文：{text}"
-
-
-def test_only_the_blank_at_the_end_is_taken_off():
-    template = Template(source="{context}[gMASK]？{answer}[gMASK]", target_prefix="")
-    assert template.source_text(record_of("", "乙"), "甲") == "甲[gMASK]？乙"
+    assert find_template("dureader_qg").texts(text, answer=text) == [f"答案：{text}，上下文：{text}", ""]
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
-def test_every_template_has_one_blank_at_its_end(name):
+def test_built_in_templates_are_such_as_users_may_write(name):
     template = TEMPLATES[name]
-    assert template.source.endswith("[gMASK]")
+    assert own_template(template.source, template.target_prefix) == template
+    assert template.source.endswith("[gMASK]") and template.blank == "[gMASK]"
+    assert template.source_name in ("source", "context") and template.extra_names == ()
     assert sum(template.source.count(command) for command in COMMAND_TOKENS) == 1
-    assert not any(command in template.target_prefix for command in COMMAND_TOKENS)
-    assert "{answer}" in template.source and "{context}" in template.source
 
 
 @pytest.mark.parametrize("name", ["dureader", "", "DUREADER_QG"])
 def test_unknown_task(name):
     with pytest.raises(InputError) as caught:
         find_template(name)
-    assert str(caught.value) == f"task_name {name}: unknown; known tasks: dureader_qg"
+    known = "dureader_qg, question_generation, summary, title, advertisement, paraphrase, pair"
+    assert str(caught.value) == f"task_name {name}: unknown; known tasks: {known}"
+
+
+def test_text_after_the_blank_and_other_blanks():
+    template = own_template("{style}：[sMASK]正文：{source}")
+    assert (template.blank, template.source_name, template.extra_names) == ("[sMASK]", "source", ("style",))
+    assert template.texts("甲", extras={"style": "乙"}) == ["乙：", "正文：甲"]
+    assert not template.needs_answer
+
+
+def test_a_field_that_is_alone_is_the_source():
+    template = own_template("关键词：{keywords}，文案：[gMASK]")
+    assert template.source_name == "keywords" and template.extra_names == ()
+    assert template.texts("甲") == ["关键词：甲，文案：", ""]
+
+
+def test_braces_that_are_text():
+    assert own_template("{{{source}}}[gMASK]").texts("甲") == ["{甲}", ""]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{source}", "one blank"),
+        ("{source}[gMASK][gMASK]", "one blank"),
+        ("{source}[MASK][sMASK]", "one blank"),
+        ("[CLS]{source}[gMASK]", r"one blank .* and no other command token \(\[CLS\], \[gMASK\]\)"),
+        ("{answer}[gMASK]", "call the text that may be cut {source}"),
+        ("{a}{b}[gMASK]", "call the text that may be cut {source}"),
+        ("{source}{context}[gMASK]", "call the text that may be cut {source}"),
+        ("文本[gMASK]", "call the text that may be cut {source}"),
+        ("{source[gMASK]", "a brace that is text is written twice|a field is a name"),
+        ("{source}}[gMASK]", "a brace that is text is written twice"),
+        ("{}[gMASK]", "a field is a name in braces and nothing else"),
+        ("{0}[gMASK]", "a field is a name in braces and nothing else"),
+        ("{source.__class__}[gMASK]", "a field is a name in braces and nothing else"),
+        ("{source!r}[gMASK]", "a field is a name in braces and nothing else"),
+        ("{source:>9}[gMASK]", "a field is a name in braces and nothing else"),
+    ],
+)
+def test_templates_that_cannot_be_used(source, reason):
+    with pytest.raises(InputError, match=reason) as caught:
+        own_template(source)
+    assert str(caught.value).startswith(f"template {source}: ")
+
+
+def test_opening_with_a_command_token():
+    with pytest.raises(InputError, match=r"target_prefix 问\[MASK\]: holds a command token"):
+        own_template("{source}[gMASK]", "问[MASK]")
+
+
+def test_the_template_is_a_value():
+    assert Template("{source}[gMASK]") == Template("{source}[gMASK]", "") != Template("{source}[gMASK]", "问")

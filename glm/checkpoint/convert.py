@@ -1,0 +1,179 @@
+"""From one layout of checkpoints to another, one tensor at a time.
+
+From Python: `import_checkpoint`, `export_checkpoint`, `reshard_checkpoint`; on the command line
+`python -m glm checkpoint`.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from glm.checkpoint.atomic import new_folder
+from glm.checkpoint.formats import CONFIG_NAME, MODULE, OWN_GMASK_ROW, RANK_FILE, TRACKERS
+from glm.checkpoint.names import PREFIX, Weights, head_by_head, split_weights, turned
+from glm.checkpoint.paddle_files import write_paddle
+from glm.checkpoint.safetensors_files import write_safetensors
+from glm.checkpoint.torch_files import write_torch
+from glm.checkpoint.whole import WholeModel, open_model
+from glm.errors import InputError, UsageError
+
+# What comes along, where it is there: vocabularies, and the settings of a run of this toolkit.
+COMPANIONS = ("cog-pretrain.model", "vocab.txt", "vocab.json", "merges.txt", "finetune_config.json")
+ITERATION = "0"  # the folder of an exported Megatron checkpoint
+
+
+def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | None = None) -> WholeModel:
+    """Writes a checkpoint of any format as the toolkit's own; every number keeps its bits.
+
+    Args:
+        source: its folder.
+        target: a folder that does not exist yet.
+        preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
+
+    Returns:
+        The model as it was found.
+
+    Raises:
+        InputError: the source cannot be read or does not fit; the target exists.
+    """
+    return _convert(source, target, preset, lambda model: ("glm", 1))
+
+
+def export_checkpoint(
+    source: str | Path, target: str | Path, *, to: str, degree: int = 1, preset: str | None = None
+) -> WholeModel:
+    """Writes a checkpoint of any format in another one.
+
+    Args:
+        to: a key of `WRITERS`.
+        degree: number of tensor-parallel ranks; more than one only in the formats of `RANKED`.
+
+    Raises:
+        UsageError: the format has no ranks.
+        InputError: as `import_checkpoint`; or `degree` does not divide the model.
+    """
+    return _convert(source, target, preset, lambda model: (to, degree))
+
+
+def reshard_checkpoint(
+    source: str | Path, target: str | Path, *, degree: int, preset: str | None = None
+) -> WholeModel:
+    """Writes a checkpoint in its own format for another number of tensor-parallel ranks.
+
+    Raises:
+        UsageError: the format has no ranks.
+        InputError: as `import_checkpoint`; or `degree` does not divide the model.
+    """
+    return _convert(source, target, preset, lambda model: (model.source.format, degree))
+
+
+def _convert(
+    source: str | Path, target: str | Path, preset: str | None, wanted: Callable[[WholeModel], tuple[str, int]]
+) -> WholeModel:
+    target = Path(target)
+    model = open_model(source, preset)
+    form, degree = wanted(model)
+    _check_degree(form, degree, model.config)
+    with new_folder(target) as folder:
+        _check_space(folder, model)
+        WRITERS[form](folder, model, degree)
+        for name in COMPANIONS:
+            if (model.source.path / name).is_file():
+                shutil.copyfile(model.source.path / name, folder / name)
+    return model
+
+
+def _check_degree(form: str, degree: int, config: Mapping[str, Any]) -> None:
+    if degree < 1:
+        raise UsageError(f"tensor_parallel_degree {degree}: must be at least 1")
+    if degree > 1 and form not in RANKED:
+        raise UsageError(
+            f"tensor_parallel_degree {degree}: the format {form} is one whole model; export to {' or '.join(RANKED)}"
+        )
+    if config["num_attention_heads"] % degree or config["vocab_size"] % degree:
+        raise InputError(
+            f"tensor_parallel_degree {degree}: does not divide {config['num_attention_heads']} attention heads, or "
+            f"{config['vocab_size']} words"
+        )
+
+
+def _check_space(folder: Path, model: WholeModel) -> None:
+    needed = sum(tensor.nbytes for tensor in model.weights.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(f"{folder.parent}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+
+
+# -- one function per format
+
+
+def _write_glm(folder: Path, model: WholeModel, degree: int) -> None:
+    _write_config(folder, model)
+    for name, weights in _paddle_ranks("model{}.safetensors", model, degree):
+        write_safetensors(folder / name, weights, framework="pd")
+
+
+def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
+    _write_config(folder, model)
+    for name, weights in _paddle_ranks("model_state{}.pdparams", model, degree):
+        write_paddle(folder / name, weights)
+
+
+def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
+    _write_config(folder, model)
+    write_safetensors(folder / "model.safetensors", _torch_weights(model.weights), framework="pt")
+
+
+def _write_huggingface_bin(folder: Path, model: WholeModel, degree: int) -> None:
+    _write_config(folder, model)
+    write_torch(folder / "pytorch_model.bin", _torch_weights(model.weights))
+
+
+def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
+    """With a config.json, which Megatron does without: the number of heads is nowhere else."""
+    _write_config(folder, model)
+    (folder / ITERATION).mkdir()
+    extras = {"iteration": int(ITERATION), "mp_world_size": degree}
+    if model.config.get("bad_words_id"):
+        extras[OWN_GMASK_ROW] = True
+    for rank in range(degree):
+        weights = _torch_weights(split_weights(model.weights, rank=rank, degree=degree))
+        write_torch(folder / ITERATION / RANK_FILE.format(rank), {MODULE: weights, **extras})
+    for name in TRACKERS:
+        (folder / name).write_text(ITERATION, encoding="utf-8")
+
+
+WRITERS = {
+    "glm": _write_glm,
+    "paddlenlp": _write_paddlenlp,
+    "huggingface": _write_huggingface,
+    "huggingface-bin": _write_huggingface_bin,
+    "megatron": _write_megatron,
+}
+RANKED = ("megatron", "paddlenlp", "glm")
+
+
+def _paddle_ranks(name: str, model: WholeModel, degree: int):
+    """File names and contents as PaddleNLP has them: whole, or the parts of ranks."""
+    if degree == 1:
+        yield name.format(""), model.weights
+        return
+    for rank in range(degree):
+        weights = split_weights(model.weights, rank=rank, degree=degree)
+        yield (
+            name.format(f".tp{rank:02}"),
+            head_by_head(weights, heads=model.config["num_attention_heads"] // degree),
+        )
+
+
+def _torch_weights(weights: Weights) -> Weights:
+    """PyTorch's way round, and without the prefix, as the published files are."""
+    return {name.removeprefix(PREFIX): tensor for name, tensor in turned(weights).items()}
+
+
+def _write_config(folder: Path, model: WholeModel) -> None:
+    config = {"architectures": ["GLMForConditionalGeneration"], "model_type": "glm", **model.config}
+    text = json.dumps(config, indent=2, sort_keys=True)
+    (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,248 @@
+"""The layouts of checkpoint folders: which one a folder has, and the tensors in its files.
+
+| format          | files                                                                                 |
+|-----------------|---------------------------------------------------------------------------------------|
+| glm             | this toolkit's, and PaddleNLP's in safetensors: model.safetensors                     |
+| paddlenlp       | model_state.pdparams                                                                  |
+| huggingface     | model.safetensors with PyTorch's layout                                               |
+| huggingface-bin | pytorch_model.bin                                                                     |
+| megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
+
+The first four have a config.json beside them and may be several files with an index (`….index.json`); of the first two
+there are also parts of tensor-parallel ranks (`model_state.tp00.pdparams`). A file that is a pickle is read only where
+there are no safetensors.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from glm.checkpoint.names import (
+    Weights,
+    block_by_block,
+    canonical_names,
+    is_torch_layout,
+    merge_weights,
+    turned,
+)
+from glm.checkpoint.paddle_files import read_paddle
+from glm.checkpoint.pickles import tensors_in
+from glm.checkpoint.safetensors_files import read_safetensors
+from glm.checkpoint.tensors import check_no_overlap, reading, shown
+from glm.checkpoint.torch_files import read_torch
+from glm.errors import InputError
+
+CONFIG_NAME = "config.json"
+TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
+RANK_FILE = "mp_rank_{:02}_model_states.pt"
+RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
+MODULE = "module"  # where a rank file of Megatron has its weights
+OWN_GMASK_ROW = "own_gmask_row"  # and there, that gMASK's row is a row of its own already: this toolkit wrote the file
+JSON_LIMIT = 1 << 26
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint as its files have it.
+
+    Attributes:
+        path: its folder.
+        format: a key of the table above.
+        files: all files of weights.
+        ranks: the tensors of each tensor-parallel rank; of a whole checkpoint one.
+        config: what config.json says, or nothing.
+        extras: of Megatron's first file, what stands beside the weights.
+    """
+
+    path: Path
+    format: str
+    files: list[Path]
+    ranks: list[Weights]
+    config: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def torch_layout(self) -> bool:
+        """Whether linear weights are [out, in]."""
+        return is_torch_layout(self.ranks[0])
+
+    @property
+    def has_separate_gmask(self) -> bool:
+        """Whether gMASK's row is its own; in THUDM's files of glm-10b-chinese it is eop's."""
+        return self.format != "megatron" or OWN_GMASK_ROW in self.extras
+
+    def whole(self, heads: int | None) -> Weights:
+        """The weights under the toolkit's names, Paddle's way round, whole.
+
+        Args:
+            heads: number of attention heads; needed only for ranks of PaddleNLP.
+
+        Raises:
+            InputError: the ranks do not fit together.
+        """
+        ranks = [canonical_names(weights) for weights in self.ranks]
+        if self.torch_layout:
+            ranks = [turned(weights) for weights in ranks]
+        elif len(ranks) > 1:
+            if type(heads) is not int or heads < 1 or heads % len(ranks):
+                raise InputError(f"{heads or 'an unknown number of'} attention heads cannot be of {len(ranks)} ranks")
+            ranks = [block_by_block(weights, heads=heads // len(ranks)) for weights in ranks]
+        return merge_weights(ranks)
+
+
+def open_checkpoint(folder: Path) -> Source:
+    """Finds out the format of a folder and what is in its files; no weights are read.
+
+    Raises:
+        InputError: it is no checkpoint, or a file cannot be read.
+    """
+    if not folder.is_dir():
+        what = "is a file; give the folder it lies in" if folder.is_file() else "no such folder"
+        raise InputError(f"{folder}: {what}")
+    for stem, ending, read in FAMILIES:
+        ranks = _files_of_family(folder, stem, ending)
+        if ranks:
+            return _opened(folder, ranks, ending, read)
+    if _iteration_folder(folder) is not None:
+        return _open_megatron(folder)
+    raise InputError(
+        f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
+        f"one of them with .index.json, or Megatron's {' or '.join(TRACKERS)})"
+    )
+
+
+def open_file(path: Path, config: dict[str, Any]) -> Source:
+    """A checkpoint that is one file, whatever its name, and the configuration that belongs to it.
+
+    Raises:
+        InputError: it is of no known kind, or cannot be read.
+    """
+    for _, ending, read in FAMILIES:
+        if path.suffix == f".{ending}":
+            return replace(_opened(path.parent, [[path]], ending, read), config=config)
+    raise InputError(f"{path}: not a file of weights ({', '.join(ending for _, ending, _ in FAMILIES)})")
+
+
+def _read_bin(path: Path) -> Weights:
+    """The tensors of a `.bin` file: a state dict, or one under the key `module`."""
+    tree = read_torch(path)
+    if isinstance(tree, dict) and isinstance(tree.get(MODULE), dict):
+        tree = tree[MODULE]
+    with reading(path, "PyTorch file"):
+        return tensors_in(tree, path)
+
+
+Reader = Callable[[Path], Weights]
+FAMILIES: tuple[tuple[str, str, Reader], ...] = (
+    ("model", "safetensors", read_safetensors),
+    ("model_state", "pdparams", read_paddle),
+    ("pytorch_model", "bin", _read_bin),
+)
+
+
+def _files_of_family(folder: Path, stem: str, ending: str) -> list[list[Path]]:
+    """The files of each rank."""
+    if (folder / f"{stem}.{ending}").is_file():
+        return [[folder / f"{stem}.{ending}"]]
+    index = folder / f"{stem}.{ending}.index.json"
+    if index.is_file():
+        return [_indexed(index)]
+    return [[path] for path in _numbered(folder, re.compile(rf"{stem}\.tp(\d{{2,3}})\.{ending}"))]
+
+
+def _numbered(folder: Path, pattern: re.Pattern) -> list[Path]:
+    """The files of ranks 0, 1, …
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    found = {int(match[1]): path for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
+    missing = [str(rank) for rank in range(max(found, default=-1) + 1) if rank not in found]
+    if missing:
+        raise InputError(f"{folder}: of ranks 0 to {max(found)} the files of {', '.join(missing)} are missing")
+    return [path for _, path in sorted(found.items())]
+
+
+def _indexed(index: Path) -> list[Path]:
+    """The files that an index names, each a plain name in the same folder."""
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{index}: has no weight_map")
+    files = []
+    for name in dict.fromkeys(map(str, names.values())):
+        if Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
+            raise InputError(f"{index}: names a file outside its folder ({shown(name)})")
+        if not (index.parent / name).is_file():
+            raise InputError(f"{index}: names {shown(name)}, which is not there")
+        files.append(index.parent / name)
+    return files
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InputError: the file is none.
+    """
+    with reading(path, "JSON file"):
+        if path.stat().st_size > JSON_LIMIT:
+            raise ValueError(f"more than {JSON_LIMIT} bytes")
+        content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a JSON object")
+    return content
+
+
+def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader) -> Source:
+    tensors = [_together(files, read) for files in ranks]
+    formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
+    found = formats.get(ending) or ("huggingface" if is_torch_layout(tensors[0]) else "glm")
+    config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
+    return Source(folder, found, [path for files in ranks for path in files], tensors, config)
+
+
+def _together(files: Iterable[Path], read: Reader) -> Weights:
+    """The tensors of the files of one rank."""
+    together: Weights = {}
+    for path in files:
+        tensors = read(path)
+        check_no_overlap(tensors)
+        twice = sorted(set(tensors) & set(together))
+        if twice:
+            raise InputError(f"{path}: {shown(twice[0])} is in another file, too")
+        together |= tensors
+    return together
+
+
+def _iteration_folder(folder: Path) -> Path | None:
+    """Where a Megatron checkpoint has its files: as the tracker says, or the folder itself."""
+    for name in TRACKERS:
+        tracker = folder / name
+        if tracker.is_file():
+            iteration = tracker.read_bytes()[:200].decode("utf-8", errors="replace").strip()
+            if Path(iteration).name != iteration or iteration in ("", ".."):
+                raise InputError(f"{tracker}: {shown(iteration)} is not the name of a folder")
+            return folder / iteration
+    return folder if any(RANK_FILES.fullmatch(path.name) for path in folder.iterdir()) else None
+
+
+def _open_megatron(folder: Path) -> Source:
+    iteration = _iteration_folder(folder)
+    files = _numbered(iteration, RANK_FILES) if iteration.is_dir() else []
+    if not files:
+        raise InputError(f"{iteration}: no such folder, or no {RANK_FILE.format(0)} in it")
+    ranks, extras = [], {}
+    for path in files:
+        tree = read_torch(path)
+        if not isinstance(tree, dict) or MODULE not in tree:
+            raise InputError(f"{path}: has no entry {MODULE}")
+        extras = extras or {name: value for name, value in tree.items() if name != MODULE}
+        with reading(path, "PyTorch file"):
+            tensors = tensors_in(tree[MODULE], path)
+        check_no_overlap(tensors)
+        ranks.append(tensors)
+    config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
+    return Source(folder, "megatron", files, ranks, config, extras)

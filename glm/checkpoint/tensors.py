@@ -1,0 +1,184 @@
+"""Tensors of files, read only when they are wanted: a checkpoint is taken through memory one tensor at a time."""
+
+import contextlib
+import math
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from glm.errors import InputError
+
+# NumPy has no bfloat16: its numbers are carried as the 16 bits they consist of.
+ITEMS = {
+    "float64": np.dtype("<f8"),
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+    "int64": np.dtype("<i8"),
+    "int32": np.dtype("<i4"),
+    "int16": np.dtype("<i2"),
+    "int8": np.dtype("<i1"),
+    "uint64": np.dtype("<u8"),
+    "uint32": np.dtype("<u4"),
+    "uint16": np.dtype("<u2"),
+    "uint8": np.dtype("<u1"),
+    "bool": np.dtype("?"),
+}
+WEIGHT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+CHUNK = 1 << 24  # bytes written at once
+MOST_AXES = 8
+LARGEST = 1 << 48  # items along an axis
+
+# What reading a spoilt file can raise in NumPy, struct, zipfile and our own readers.
+SPOILT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Bytes of a file: where a tensor, or the storage it is a part of, begins and ends."""
+
+    path: Path
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """What is known of a tensor without reading it.
+
+    Attributes:
+        shape: any rank.
+        dtype: a key of `ITEMS`.
+        load: the numbers [shape], bfloat16 as uint16; may be a read-only view of a file.
+        place: the bytes of the file it is taken from; None if it is made of several.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    load: Callable[[], np.ndarray]
+    place: Place | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEMS[self.dtype].itemsize
+
+    def transposed(self) -> "LazyTensor":
+        """The tensor with its axes in the opposite order."""
+        return LazyTensor(self.shape[::-1], self.dtype, lambda: self.load().T, self.place)
+
+    def float32(self) -> np.ndarray:
+        """The numbers of a weight as float32 [shape]."""
+        numbers = self.load()
+        if self.dtype == "bfloat16":
+            return (numbers.astype(np.uint32) << 16).view(np.float32)
+        return numbers.astype(np.float32)
+
+
+def tensor_of_file(
+    storage: Place, *, shape: tuple[int, ...], dtype: str, offset: int = 0, strides: tuple[int, ...] | None = None
+) -> LazyTensor:
+    """A tensor whose numbers lie in a file.
+
+    Args:
+        storage: bytes of which the tensor is a part.
+        offset: number of items in the storage before the tensor's first.
+        strides: items from one index to the next, for each axis; None if the numbers lie row by row.
+
+    Raises:
+        ValueError: a negative size, or the tensor is not within its storage.
+    """
+    check_sizes(shape)
+    strides = row_by_row(shape) if strides is None else strides
+    check_sizes(strides)
+    check_sizes((offset,))
+    if len(strides) != len(shape):
+        raise ValueError(f"{len(shape)} sizes, but {len(strides)} strides")
+    item = ITEMS[dtype]
+    count = math.prod(shape)
+    span = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if count else 0
+    start = storage.start + offset * item.itemsize
+    # A stride of 0 lets a few bytes claim any size: no weight has one.
+    if start + span * item.itemsize > storage.end or count > span:
+        raise ValueError(f"a tensor of {count} numbers does not fit into its storage")
+
+    def load() -> np.ndarray:
+        if not count:
+            return np.zeros(shape, item)
+        numbers = np.memmap(storage.path, mode="r", dtype=np.uint8, offset=start, shape=span * item.itemsize)
+        return np.ndarray(shape, item, buffer=numbers, strides=[stride * item.itemsize for stride in strides])
+
+    return LazyTensor(shape, dtype, load, Place(storage.path, start, start + span * item.itemsize))
+
+
+def check_sizes(sizes: tuple[int, ...]) -> None:
+    """Raises ValueError if these cannot be the sizes of a tensor's axes, or its strides."""
+    if not isinstance(sizes, tuple) or len(sizes) > MOST_AXES:
+        raise ValueError(f"the sizes of a tensor are no tuple, or more than {MOST_AXES}")
+    if not all(type(size) is int and 0 <= size <= LARGEST for size in sizes):
+        raise ValueError("a size is negative, too large or no number")
+
+
+def row_by_row(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides, in items, of numbers that lie row by row."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def check_no_overlap(tensors: Mapping[str, LazyTensor]) -> None:
+    """Raises InputError if two of the tensors share bytes of a file."""
+    placed = ((tensor.place, name) for name, tensor in tensors.items() if tensor.place and tensor.nbytes)
+    ordered = sorted(placed, key=lambda pair: (str(pair[0].path), pair[0].start))
+    for (place, name), (following, other) in zip(ordered, ordered[1:], strict=False):
+        if place.path == following.path and following.start < place.end:
+            raise InputError(f"{place.path}: the bytes of {shown(name)} and {shown(other)} overlap")
+
+
+def shown(name: str) -> str:
+    """A name as it may stand in a message, whatever a file calls its tensors."""
+    return ascii(name)[1:-1] if len(name) <= 200 else ascii(name[:200])[1:-1] + "…"
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turns what a spoilt file raises into an InputError that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (RecursionError, MemoryError) as error:
+        raise InputError(f"{path}: not a readable {kind} (nested too deeply or too large)") from error
+    except SPOILT as error:
+        reason = str(error)[:300] or type(error).__name__
+        raise InputError(f"{path}: not a readable {kind} ({reason})") from error
+
+
+def chunks(tensor: LazyTensor) -> Iterator[memoryview]:
+    """The bytes of a tensor, row by row."""
+    numbers = np.ascontiguousarray(tensor.load()).reshape(-1).view(np.uint8)
+    for start in range(0, numbers.size, CHUNK):
+        yield numbers[start : start + CHUNK].data
+
+
+def with_progress(tensors: Mapping[str, LazyTensor], title: str) -> Iterator[tuple[str, LazyTensor]]:
+    """The tensors, with a bar on standard error that counts their bytes; nothing where that is no terminal."""
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None) as bar:
+        for name, tensor in tensors.items():
+            yield name, tensor
+            bar.update(tensor.nbytes)

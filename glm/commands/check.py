@@ -1,0 +1,86 @@
+"""`python -m glm check FILE… --tokenizer_name_or_path T`: what is wrong in data files, before any model is loaded."""
+
+import json
+from itertools import combinations
+
+from rich.console import Console
+from rich.table import Table
+
+from glm.commands.options import Parser, add_layout_options, build_layout
+from glm.data.check import QUANTILES, FileCheck, check_file
+from glm.data.examples import ExampleEncoder
+from glm.data.options import DataArguments
+from glm.data.records import RecordFile
+from glm.data.report import SHOWN, FileReport
+
+
+def main(argv: list[str]) -> int:
+    """Checks the files; returns 1 if there is any problem in them."""
+    parser = Parser(prog="python -m glm check", description="Looks for problems in data files, all in one pass.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="Records: training, dev and test files together.")
+    add_layout_options(parser)
+    parser.add_argument("--without_targets", action="store_true", help="Records to predict: they need no target.")
+    parser.add_argument("--allow_cut_targets", action="store_true", help="Targets longer than tgt_length are cut.")
+    parser.add_argument("--shown", type=int, default=SHOWN, help=f"Problems of a kind that are listed [{SHOWN}].")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="Of the report [text].")
+    values = parser.parse_args(argv)
+    data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
+    checks = [
+        _checked(name, data, encoder, need_target=not values.without_targets, shown=values.shown)
+        for name in values.files
+    ]
+    for earlier, later in combinations(checks, 2):
+        later.compare(earlier.name, earlier.row_hashes)
+    reports = [check.report() for check in checks]
+    problems = sum(report.problem_count for report in reports)
+    if values.format == "json":
+        found = {"problems": problems, "files": [report.as_dict() for report in reports]}
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        console = Console(soft_wrap=True, highlight=False, markup=False)
+        for report in reports:
+            print_report(report, console)
+        console.print(f"{problems} problems" if problems else "no problems")
+    return 1 if problems else 0
+
+
+def _checked(name: str, data: DataArguments, encoder: ExampleEncoder, *, need_target: bool, shown: int) -> FileCheck:
+    file = RecordFile(name, encoder.template, data.columns, need_target=need_target)
+    check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
+    for _ in batches:
+        pass
+    return check
+
+
+def print_report(report: FileReport, console: Console) -> None:
+    """Prints what was found in a file."""
+    console.print(report.summary(), style="bold")
+    for group in report.problems:
+        console.print(f"  {group.kind}, {group.count} times: {group.advice}")
+        for message in group.first:
+            console.print(f"    {message}")
+        if group.count > len(group.first):
+            console.print(f"    … and {group.count - len(group.first)} more (--shown)")
+    if report.lengths:
+        console.print(_lengths_table(report))
+    for warning in report.warnings:
+        console.print(f"  warning: {warning}")
+    if report.unknown_rows:
+        pieces = " ".join(f"{piece} ({count})" for piece, count in report.unknown_pieces.items())
+        console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for: {pieces}")
+    if report.recommended:
+        lengths = " ".join(f"--{name} {value}" for name, value in report.recommended.items())
+        console.print(f"  lengths that fit: {lengths}")
+    console.print()
+
+
+def _lengths_table(report: FileReport) -> Table:
+    table = Table(show_edge=False)
+    table.add_column("length")
+    for quantile in QUANTILES:
+        table.add_column(quantile, justify="right")
+    for name, units in report.lengths.items():
+        for unit, quantiles in units.items():
+            note = " (with its template)" if (name, unit) == ("source", "tokens") else ""
+            table.add_row(f"{name}, {unit}{note}", *map(str, quantiles.values()))
+    return table

@@ -1,0 +1,72 @@
+"""`python -m glm checkpoint`: looks at checkpoints of any format, and converts them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from glm.checkpoint.convert import RANKED, WRITERS, export_checkpoint, import_checkpoint, reshard_checkpoint
+from glm.checkpoint.inspection import inspect_checkpoint, report
+from glm.checkpoint.whole import WholeModel
+
+TOKENIZER_NAME = "cog-pretrain.model"
+DEGREE = "--tensor_parallel_degree"
+
+
+def main(argv: list[str]) -> int | None:
+    """Carries out one of the four actions.
+
+    Returns:
+        1 if `inspect` found a problem.
+    """
+    options = _parser().parse_args(argv)
+    return options.action(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m glm checkpoint", description="Checkpoints of GLM: look, convert.")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
+    _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
+    export = _action(actions, "export", _export, "write a checkpoint in another format", target=True)
+    export.add_argument("--to", required=True, choices=[form for form in WRITERS if form != "glm"], metavar="FORMAT")
+    export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks (only {', '.join(RANKED[:2])})")
+    reshard = _action(actions, "reshard", _reshard, "write a checkpoint for another number of ranks", target=True)
+    reshard.add_argument(DEGREE, type=int, required=True, metavar="N", help="ranks")
+    return parser
+
+
+def _action(actions, name: str, function, text: str, *, target: bool = False) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=text, description=text)
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder of the checkpoint")
+    if target:
+        parser.add_argument("target", type=Path, metavar="DST", help="folder to write; must not exist yet")
+    parser.add_argument("--preset", help="a published name, a name in configs/model or a .json file it must fit")
+    parser.set_defaults(action=function)
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    inspection = inspect_checkpoint(options.source, preset=options.preset)
+    print("\n".join(report(inspection)))
+    return 1 if inspection.problem else 0
+
+
+def _import(options: argparse.Namespace) -> None:
+    _done(options, import_checkpoint(options.source, options.target, preset=options.preset))
+
+
+def _export(options: argparse.Namespace) -> None:
+    degree = options.tensor_parallel_degree
+    model = export_checkpoint(options.source, options.target, to=options.to, degree=degree, preset=options.preset)
+    _done(options, model)
+
+
+def _reshard(options: argparse.Namespace) -> None:
+    degree = options.tensor_parallel_degree
+    _done(options, reshard_checkpoint(options.source, options.target, degree=degree, preset=options.preset))
+
+
+def _done(options: argparse.Namespace, model: WholeModel) -> None:
+    print(f"{options.source} ({model.summary}) -> {options.target}")
+    if not (options.target / TOKENIZER_NAME).is_file():
+        print(f"{options.target}: no tokenizer came along; put {TOKENIZER_NAME} there", file=sys.stderr)

@@ -1,0 +1,87 @@
+"""The options that `check` and `show` share: a tokenizer, and how records are laid out."""
+
+import dataclasses
+import sys
+import typing
+from argparse import ArgumentParser, Namespace
+
+from glm.data.examples import ExampleEncoder
+from glm.data.options import DataArguments
+from glm.errors import UsageError
+from glm.generation.config import GenerationConfig
+from glm.pieces import Pieces, find_model_file
+from glm.run_config import trained_with
+
+LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
+
+
+class Parser(ArgumentParser):
+    """An ArgumentParser that raises instead of exiting, and knows no abbreviations."""
+
+    def __init__(self, **options: object):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
+
+
+def add_layout_options(parser: Parser) -> None:
+    """Adds the tokenizer and the options of a record's layout, with the names they have in training."""
+    parser.add_argument(
+        "--tokenizer_name_or_path",
+        required=True,
+        metavar="T",
+        help="A folder, a SentencePiece .model file or a published name. A checkpoint's folder brings its template "
+        "and lengths too.",
+    )
+    for group in (DataArguments, GenerationConfig):
+        types = typing.get_type_hints(group)
+        for item in dataclasses.fields(group):
+            if group is GenerationConfig and item.name not in LENGTHS:
+                continue
+            if types[item.name] is bool:
+                how = {"action": "store_true", "default": None}
+            else:
+                how = {"type": int if types[item.name] is int else str}
+            parser.add_argument(f"--{item.name}", help=item.metadata["help"].replace("%", "%%"), **how)
+
+
+def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple[DataArguments, ExampleEncoder]:
+    """The options of the layout, and the encoder they ask for; what was not given is the checkpoint's, if it is one.
+
+    Raises:
+        InputError: the options do not fit together, or the tokenizer cannot be loaded.
+    """
+    names = {item.name for item in dataclasses.fields(DataArguments)} | set(LENGTHS)
+    given = {name: value for name, value in vars(values).items() if name in names and value is not None}
+    own = set(given)
+    if {"task_name", "template"} & own:
+        own |= {"template", "target_prefix"}
+    trained = trained_with(values.tokenizer_name_or_path)
+    inherited = {name: value for name, value in trained.items() if name in names - own}
+    if inherited:
+        taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
+        print(f"from {values.tokenizer_name_or_path}: {taken}", file=sys.stderr)
+    settings = inherited | given
+    data = DataArguments(**{name: value for name, value in settings.items() if name not in LENGTHS})
+    generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
+    encoder = ExampleEncoder(
+        load_pieces(values.tokenizer_name_or_path),
+        data.find_template(),
+        src_length=data.src_length,
+        tgt_length=generation.tgt_length,
+        min_tgt_length=generation.min_tgt_length,
+        block_position=not data.no_block_position,
+        allow_cut_targets=allow_cut_targets,
+    )
+    return data, encoder
+
+
+def load_pieces(name_or_path: str) -> Pieces:
+    """The tokenizer; PaddleNLP, which takes seconds to import, is asked for published names only."""
+    model_file = find_model_file(name_or_path)
+    if model_file is not None:
+        return Pieces(model_file)
+    from glm.checkpoint.loading import load_tokenizer
+
+    return load_tokenizer(name_or_path)

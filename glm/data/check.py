@@ -1,0 +1,308 @@
+"""What is wrong in files of records, and how long their texts are: one pass over each file, before a model is loaded.
+
+`python -m glm check`, training and prediction all look at data here, and so come to the same count of usable rows.
+"""
+
+import hashlib
+import math
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.formats import guess_row_count, has_byte_order_mark
+from glm.data.problems import Kind, RecordError
+from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.report import SHOWN, FileReport, ProblemGroup
+
+BATCH = 2048  # records whose texts are encoded together
+# C0 and C1 but for tab, line feed and carriage return; a byte order mark within a text; the mark of a wrong decoding.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffd]")
+QUANTILES = {"min": 0.0, "median": 0.5, "95 %": 0.95, "99 %": 0.99, "max": 1.0}
+
+
+class Lengths:
+    """Lengths of texts in characters and tokens."""
+
+    def __init__(self) -> None:
+        self.characters = array("L")
+        self.tokens = array("L")
+
+    def add(self, text: str, tokens: int) -> None:
+        """Takes a text in."""
+        self.characters.append(len(text))
+        self.tokens.append(tokens)
+
+    def quantiles(self) -> dict[str, dict[str, int]]:
+        """Quantiles (the value at or below which that share lies) of characters and of tokens."""
+        table = {"characters": self.characters, "tokens": self.tokens}
+        return {unit: {name: _quantile(values, q) for name, q in QUANTILES.items()} for unit, values in table.items()}
+
+
+def _quantile(values: array, share: float) -> int:
+    return int(np.quantile(values, share, method="inverted_cdf"))
+
+
+class FileCheck:
+    """What was found in one file.
+
+    Args:
+        encoder: lays records out, and so knows what fits.
+        name: of the file.
+        columns: where its fields are taken from, for people.
+        learns_targets: a target that would be cut is a problem; what is only compared with may have any length.
+        shown: problems of a kind that are kept in words.
+
+    Attributes:
+        read, used: numbers of rows; all others were refused.
+        counts: number of problems of each kind.
+        problems: the first of each kind, in words.
+        bad: the refused rows, as many as `keep_bad` allows.
+        row_hashes, places: of the used rows; for `compare`, and where each is in the file ("line 7").
+    """
+
+    def __init__(
+        self,
+        encoder: ExampleEncoder,
+        *,
+        name: str,
+        columns: str = "",
+        learns_targets: bool = True,
+        has_ids: bool = True,
+        shown: int = SHOWN,
+        keep_bad: int = 0,
+    ):
+        self.encoder = encoder
+        self.name = name
+        self.columns = columns
+        self.learns_targets = learns_targets
+        self.has_ids = has_ids
+        self.shown = shown
+        self.keep_bad = keep_bad
+        self.read = self.used = 0
+        self.counts: Counter[Kind] = Counter()
+        self.problems: dict[Kind, list[str]] = {}
+        self.bad: list[BadRecord] = []
+        self.source, self.target = Lengths(), Lengths()
+        self.cut_sources = self.lost_tokens = self.cut_targets = 0
+        self.unknown: Counter[str] = Counter()
+        self.unknown_rows = 0
+        self.row_hashes, self._id_hashes = array("Q"), array("Q")
+        self.places: list[str] = []
+
+    @property
+    def refused(self) -> int:
+        """Number of rows that cannot be used."""
+        return self.read - self.used
+
+    def take(self, items: Sequence[Record | BadRecord]) -> list[EncodedRecord | BadRecord]:
+        """Takes rows in; returns them as ids, or as refused."""
+        encoded = iter(self.encoder.encode([item for item in items if isinstance(item, Record)]))
+        return [self._take(next(encoded) if isinstance(item, Record) else item) for item in items]
+
+    def _take(self, item: EncodedRecord | BadRecord) -> EncodedRecord | BadRecord:
+        self.read += 1
+        if isinstance(item, EncodedRecord):
+            error = self.encoder.source_problem(item) or self._target_problem(item)
+            if error is None:
+                self._use(item)
+                return item
+            item = BadRecord(item.record.id, item.record.origin, str(error), error.kind, _fields(item.record))
+        self.note(item.kind, item.error)
+        if len(self.bad) < self.keep_bad:
+            self.bad.append(item)
+        return item
+
+    def _target_problem(self, encoded: EncodedRecord) -> RecordError | None:
+        return self.encoder.target_problem(encoded) if self.learns_targets else None
+
+    def note(self, kind: Kind, message: str) -> None:
+        """Counts a problem."""
+        self.counts[kind] += 1
+        words = self.problems.setdefault(kind, [])
+        if len(words) < self.shown:
+            words.append(message)
+
+    def _use(self, encoded: EncodedRecord) -> None:
+        self.used += 1
+        record, encoder = encoded.record, self.encoder
+        tokens = len(encoded.before) + len(encoded.after) + encoder.special_tokens
+        self.source.add(record.source, tokens)
+        overflow = encoder.overflow(encoded)
+        self.cut_sources += overflow > 0
+        self.lost_tokens += overflow
+        if encoded.target is not None:
+            self.target.add(record.target, len(encoded.target))
+            self.cut_targets += len(encoded.target) > encoder.target_budget
+        self._look_at_text(encoded)
+        self.places.append(record.origin.removeprefix(f"{self.name}, "))
+        self.row_hashes.append(_hash(f"{record.source}\0{record.answer}\0{record.target}\0{record.extras or ''}"))
+        if self.has_ids:
+            self._id_hashes.append(_hash(f"{type(record.id).__name__} {record.id}"))
+
+    def _look_at_text(self, encoded: EncodedRecord) -> None:
+        record = encoded.record
+        for name, text in _fields(record).items():
+            if found := CONTROL.search(text):
+                code = f"U+{ord(found.group()):04X}"
+                self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
+        unknown = self.encoder.tokenizer.sp_model.unk_id()
+        if unknown in encoded.before or unknown in encoded.after or unknown in (encoded.target or ()):
+            self.unknown_rows += 1
+            self.unknown.update(self._unknown_pieces(record, unknown))
+
+    def _unknown_pieces(self, record: Record, unknown: int) -> Iterator[str]:
+        pieces = self.encoder.tokenizer.sp_model
+        for text in _fields(record).values():
+            for piece, number in zip(pieces.encode(text, out_type=str), pieces.encode(text), strict=True):
+                if number == unknown:
+                    yield piece.lstrip("▁")
+
+    def finish(self) -> None:
+        """Looks at what only the whole file tells: rows and ids that occur twice."""
+        for first, again in _repeated(self.row_hashes):
+            message = f"{self.name}, {self.places[again]}: is {self.places[first]} once more"
+            self.note(Kind.DUPLICATE_ROW, message)
+        for first, again in _repeated(self._id_hashes):
+            message = f"{self.name}, {self.places[again]}, field id: is that of {self.places[first]} too"
+            self.note(Kind.DUPLICATE_ID, message)
+
+    def compare(self, name: str, row_hashes: Sequence[int]) -> None:
+        """Looks for rows that are in a file of this name too.
+
+        Args:
+            row_hashes: of that file.
+        """
+        there = set(row_hashes)
+        for row, place in zip(self.row_hashes, self.places, strict=True):
+            if row in there:
+                self.note(Kind.SHARED_ROW, f"{self.name}, {place}: is in {name} too")
+
+    # -- what follows from it
+
+    def report(self) -> FileReport:
+        """All that was found."""
+        lengths = {"source": self.source, "target": self.target}
+        return FileReport(
+            file=self.name,
+            columns=self.columns,
+            read=self.read,
+            used=self.used,
+            refused=self.refused,
+            problems=[ProblemGroup.of(kind, self.counts[kind], first) for kind, first in self.problems.items()],
+            lengths={name: found.quantiles() for name, found in lengths.items() if found.tokens},
+            cut_sources=self.cut_sources,
+            lost_tokens=self.lost_tokens,
+            cut_targets=self.cut_targets,
+            unknown_rows=self.unknown_rows,
+            unknown_pieces=dict(self.unknown.most_common(SHOWN)),
+            warnings=self._warnings(),
+            recommended=self._recommended(),
+            bad_rows=[{"error": bad.error, "row": bad.values} for bad in self.bad],
+        )
+
+    def _warnings(self) -> list[str]:
+        encoder, found = self.encoder, []
+        if self.cut_sources:
+            found.append(
+                f"{self.name}: {self.cut_sources} of {self.used} sources are longer than src_length "
+                f"{encoder.src_length} and are cut; they lose {self.lost_tokens} tokens or more"
+            )
+        if self.cut_targets:
+            found.append(
+                f"{self.name}: {self.cut_targets} of {self.used} targets do not fit into tgt_length "
+                f"{encoder.tgt_length} and are cut"
+            )
+        short = sum(tokens < encoder.min_tgt_length for tokens in self.target.tokens)
+        if short:
+            found.append(
+                f"{self.name}: {short} of {len(self.target.tokens)} targets have fewer tokens than min_tgt_length "
+                f"{encoder.min_tgt_length} (median {_quantile(self.target.tokens, 0.5)}): what is generated will be "
+                "too long; lower it"
+            )
+        return found
+
+    def _recommended(self) -> dict[str, int]:
+        """Lengths that fit: `src_length` for 99 % of the sources, `tgt_length` for all targets."""
+        found = {"src_length": _rounded(_quantile(self.source.tokens, 0.99))} if self.used else {}
+        if self.target.tokens:
+            room = len(self.encoder.opening_ids) + 1  # eop
+            found["tgt_length"] = _rounded(max(self.target.tokens) + room)
+            found["min_tgt_length"] = min(self.target.tokens)
+        return found
+
+
+def check_records(
+    items: Iterable[Record | BadRecord], check: FileCheck, *, total: int | None = None, most_refused: float = math.inf
+) -> Iterator[list[EncodedRecord | BadRecord]]:
+    """Takes rows into their check, with a progress bar on a terminal: as ids or as refused, in batches.
+
+    Args:
+        total: about how many there are.
+        most_refused: reading ends early where it is clear that more are refused.
+    """
+    items = iter(items)
+    with tqdm(total=total, desc=f"checking {Path(check.name).name}", unit="row", disable=None, delay=1) as bar:
+        while check.refused <= most_refused + SHOWN and (batch := list(islice(items, BATCH))):
+            yield check.take(batch)
+            bar.update(len(batch))
+    check.finish()
+
+
+def check_file(
+    file: RecordFile,
+    encoder: ExampleEncoder,
+    *,
+    learns_targets: bool = True,
+    most_refused: float = math.inf,
+    shown: int = SHOWN,
+) -> tuple[FileCheck, Iterator[list[EncodedRecord | BadRecord]]]:
+    """The check of a file, and its rows in batches: the check is done when these have been read.
+
+    Args:
+        most_refused: reading ends early where it is clear that more rows are refused; so many are kept in the report.
+        shown: problems of a kind that are kept in words.
+    """
+    check = FileCheck(
+        encoder,
+        name=file.name,
+        columns=str(file.columns),
+        learns_targets=learns_targets,
+        has_ids=file.has_ids,
+        shown=shown,
+        keep_bad=0 if most_refused == math.inf else int(most_refused),
+    )
+    if has_byte_order_mark(file.path):
+        check.note(Kind.BYTE_ORDER_MARK, f"{file.name}: starts with a byte order mark")
+    return check, check_records(file, check, total=guess_row_count(file.path), most_refused=most_refused)
+
+
+def _fields(record: Record) -> dict[str, str]:
+    fields = {"source": record.source, "answer": record.answer, "target": record.target, **record.extras}
+    return {name: text for name, text in fields.items() if text is not None}
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
+
+
+def _repeated(hashes: array) -> Iterator[tuple[int, int]]:
+    """Places (first, again) of values that occurred before, in the order of `again`."""
+    values = np.frombuffer(hashes, dtype=np.uint64) if hashes else np.empty(0, np.uint64)
+    order = np.argsort(values, kind="stable")
+    found, first = [], 0
+    for place in np.flatnonzero(np.diff(values[order]) == 0) + 1:
+        first = order[place - 1] if not found or found[-1][1] != order[place - 1] else first
+        found.append((int(first), int(order[place])))
+    return iter(sorted(found, key=lambda pair: pair[1]))
+
+
+def _rounded(length: int) -> int:
+    """Up to a multiple of 8."""
+    return -(-length // 8) * 8

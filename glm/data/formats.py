@@ -1,0 +1,312 @@
+"""The rows of a data file, whatever its format, one by one: JSON lines, JSON, CSV, TSV, parquet, a datasets folder.
+
+JSON, CSV and TSV may be compressed with gzip. The format is told by the file's name, and JSON from JSON lines by the
+first character. A row that cannot be parsed is a row with an error; what makes the rest of a file unreadable is an
+`InputError`.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from glm.data.problems import Kind, RecordError
+from glm.errors import InputError
+
+GZIP_START = b"\x1f\x8b"
+UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
+UTF8_START = b"\xef\xbb\xbf"
+UNDECODED = re.compile("[\udc80-\udcff]")  # what Python's `surrogateescape` makes of bytes that are not UTF-8
+SEPARATOR = re.compile(r"\s*,?\s*")  # of the items of a JSON list
+CHUNK = 1 << 20  # characters of a JSON list that are read at once
+FIRST_BYTES = 1 << 16  # that JSON is told from JSON lines by
+ROWS_AT_ONCE = 1024  # of a columnar file
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a data file."""
+
+    number: int  # from 1: of its line, or of the row where a file has no lines
+    origin: str  # "file, line n", for messages
+    values: dict[str, Any]  # by column; empty if there is an error
+    error: RecordError | None = None
+
+
+def read_rows(path: str | Path) -> Iterator[Row]:
+    """The rows of a file or folder, one by one; empty lines are no rows.
+
+    Raises:
+        InputError: the file cannot be read, or not to its end.
+    """
+    path = Path(path)
+    name = str(path)
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    try:
+        if path.is_dir():
+            yield from _folder_rows(path)
+        elif suffix == ".parquet":
+            yield from _parquet_rows(path)
+        else:
+            with open_text_file(path) as file:
+                if suffix in (".csv", ".tsv"):
+                    yield from _table_rows(file, name, is_tsv=suffix == ".tsv")
+                elif is_json_document(file):
+                    yield from _document_rows(file, name)
+                else:
+                    yield from json_lines(file, name=name)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: damaged gzip file ({error}); the rows before the damage were not used") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+@contextmanager
+def open_text_file(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a text file, unpacked if it is compressed.
+
+    Raises:
+        InputError: it is UTF-16.
+    """
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == GZIP_START
+        raw.seek(0)
+        with gzip.open(raw) if packed else raw as file:
+            start = file.read(2)
+            file.seek(0)
+            if start in UTF16_STARTS:
+                raise InputError(f"{path}: UTF-16 text; convert the file to UTF-8, e.g. iconv -f UTF-16 -t UTF-8")
+            yield file
+
+
+def guess_row_count(path: Path) -> int | None:
+    """About how many rows a file has, for the time a progress bar says is left; None where only reading would tell."""
+    if path.is_dir():
+        return None
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
+    with open_text_file(path) as file:
+        if is_json_document(file):
+            return None
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(CHUNK), b""))
+
+
+def has_byte_order_mark(path: Path) -> bool:
+    """Whether a text file starts with UTF-8's byte order mark, which reading skips."""
+    if path.is_dir() or path.suffix == ".parquet":
+        return False
+    with open_text_file(path) as file:
+        return file.read(3) == UTF8_START
+
+
+# -- JSON
+
+
+def json_lines(lines: Iterable[bytes], *, name: str) -> Iterator[Row]:
+    """The row of each line that is not empty, one line at a time; `name` stands for the file in messages."""
+    for number, line in enumerate(lines, start=1):
+        origin = f"{name}, line {number}"
+        try:
+            text = _decoded(line, origin, start_of_file=number == 1)
+            if text:
+                yield Row(number, origin, _object(text, origin))
+        except RecordError as error:
+            yield Row(number, origin, {}, error)
+
+
+def _decoded(line: bytes, origin: str, *, start_of_file: bool) -> str:
+    try:
+        return line.decode("utf-8-sig" if start_of_file else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise RecordError(Kind.ENCODING, origin, _not_utf8(line, f"byte {error.start + 1}")) from error
+
+
+def _not_utf8(line: bytes, place: str) -> str:
+    message = f"not UTF-8 ({place}); convert the file to UTF-8"
+    try:
+        line.decode("gb18030")
+    except UnicodeDecodeError:
+        return message
+    return f"{message} (it may be GB18030)"
+
+
+def _object(text: str, origin: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        message = f"not JSON ({reason}); one JSON object per line is expected"
+        raise RecordError(Kind.SYNTAX, origin, message) from error
+    return _checked_object(value, origin)
+
+
+def _checked_object(value: object, origin: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RecordError(Kind.SYNTAX, origin, f"{type(value).__name__} where a JSON object is expected")
+    return value
+
+
+def is_json_document(file: BinaryIO) -> bool:
+    """Whether a file is one JSON value rather than one per line: it starts with `[`, or its first line opens an
+    object and leaves it open."""
+    start = file.read(FIRST_BYTES).removeprefix(UTF8_START).lstrip()
+    file.seek(0)
+    line = start.partition(b"\n")[0].rstrip()
+    return line.startswith(b"[") or (line.startswith(b"{") and line.endswith((b"{", b"[", b",")))
+
+
+def _document_rows(file: BinaryIO, name: str) -> Iterator[Row]:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        start = text.read(CHUNK).lstrip()
+        items = _array_items(text, start[1:], name) if start[0] == "[" else _items_within(start + text.read(), name)
+        for number, (value, origin) in enumerate(items, start=1):
+            try:
+                yield Row(number, origin, _checked_object(value, origin))
+            except RecordError as error:
+                yield Row(number, origin, {}, error)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not UTF-8; convert the file to UTF-8, e.g. iconv -f GB18030 -t UTF-8") from error
+
+
+def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
+    """The items of the one list in a JSON object, as `{"version": 1, "data": [...]}`."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: not JSON ({error}); one JSON object per line, or a list, is expected") from error
+    lists = [key for key, value in document.items() if isinstance(value, list)]
+    if len(lists) != 1:
+        found = ", ".join(lists) or "none"
+        raise InputError(f"{name}: a JSON object with one list of rows is expected; lists in it: {found}")
+    for number, value in enumerate(document[lists[0]], start=1):
+        yield value, f"{name}, {lists[0]} {number}"
+
+
+def _array_items(text: io.TextIOWrapper, buffer: str, name: str) -> Iterator[tuple[Any, str]]:
+    """The items of a JSON list, one by one: no more of a file is held than its longest item needs.
+
+    Args:
+        text: the rest of the file.
+        buffer: what was read of it, without the opening bracket.
+    """
+    decode = json.JSONDecoder().raw_decode
+    place, line, number = 0, 1, 0
+    while True:
+        start = SEPARATOR.match(buffer, place).end()
+        line += buffer.count("\n", place, start)
+        place = start
+        if buffer.startswith("]", place):
+            return
+        try:
+            value, end = decode(buffer, place)
+        except (ValueError, RecursionError) as error:
+            more = text.read(max(CHUNK, len(buffer) - place))
+            if not more or isinstance(error, RecursionError):
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise InputError(f"{name}, line {line}: not JSON ({reason}); nothing after it can be read") from error
+            buffer, place = buffer[place:] + more, 0
+            continue
+        number += 1
+        yield value, f"{name}, record {number} (line {line})"
+        line += buffer.count("\n", place, end)
+        place = end
+
+
+# -- tables
+
+
+def _table_rows(file: BinaryIO, name: str, *, is_tsv: bool) -> Iterator[Row]:
+    """Rows of a table with a header. Quotes have a meaning in CSV (RFC 4180) and none in TSV (IANA)."""
+    csv.field_size_limit(sys.maxsize)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    if is_tsv:
+        table = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        table = csv.reader(text, strict=True)
+    header: list[str] | None = None
+    while True:
+        line = table.line_num + 1
+        origin = f"{name}, line {line}"
+        try:
+            cells = next(table, None)
+            if cells is None:
+                return
+            if not any(cells):
+                continue
+            if header is None:
+                header = _checked_header(cells, name)
+                continue
+            yield Row(line, origin, _cells(header, cells, origin))
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                message = "a quote is opened and never closed; nothing after it can be read"
+                raise InputError(f"{origin}: {message}") from error
+            yield Row(line, origin, {}, RecordError(Kind.SYNTAX, origin, f"not CSV ({error})"))
+        except RecordError as error:
+            yield Row(line, origin, {}, error)
+
+
+def _checked_header(cells: list[str], name: str) -> list[str]:
+    twice = sorted({cell for cell in cells if cells.count(cell) > 1})
+    if twice:
+        raise InputError(f"{name}, line 1: the header has the column {', '.join(twice)} twice; rename one of them")
+    return cells
+
+
+def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, str]:
+    if len(cells) != len(header):
+        message = f"{len(cells)} cells where the header has {len(header)} ({', '.join(header)})"
+        raise RecordError(Kind.SYNTAX, origin, message)
+    for column, cell in zip(header, cells, strict=True):
+        if UNDECODED.search(cell):
+            line = cell.encode("utf-8", "surrogateescape")
+            raise RecordError(Kind.ENCODING, origin, _not_utf8(line, f"column {column}"))
+    return dict(zip(header, cells, strict=True))
+
+
+# -- columnar files
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+        batches = (batch.to_pylist() for batch in table.iter_batches(batch_size=ROWS_AT_ONCE))
+        yield from _numbered((row for batch in batches for row in batch), path)
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path}: cannot be read as parquet ({error})") from error
+
+
+def _folder_rows(path: Path) -> Iterator[Row]:
+    if (path / "dataset_dict.json").is_file():
+        splits = ", ".join(sorted(str(folder) for folder in path.iterdir() if folder.is_dir()))
+        raise InputError(f"{path}: holds several splits; give the folder of one of them: {splits}")
+    if not (path / "state.json").is_file():
+        raise InputError(f"{path}: no data set that Hugging Face's datasets saved (save_to_disk) is in this folder")
+    import datasets
+
+    try:
+        table = datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever is wrong in it, the folder is what has to be mended
+        raise InputError(f"{path}: cannot be read as a data set ({error})") from error
+    batches = table.iter(batch_size=ROWS_AT_ONCE)
+    rows = (dict(zip(batch, row, strict=True)) for batch in batches for row in zip(*batch.values(), strict=True))
+    yield from _numbered(rows, path)
+
+
+def _numbered(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[Row]:
+    for number, values in enumerate(rows, start=1):
+        yield Row(number, f"{path}, row {number}", values)

@@ -1,0 +1,51 @@
+"""The options that say how a record is read and laid out: the same for training, prediction, `check` and `show`."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from glm.data.columns import ColumnOptions
+from glm.data.templates import Template, find_template, own_template
+from glm.errors import UsageError
+from glm.generation.config import option
+
+
+@dataclass
+class DataArguments:
+    """How a record is laid out."""
+
+    task_name: str = option("dureader_qg", "Template, and data set to fetch where no file is given.")
+    template: Optional[str] = option(
+        None,
+        "Template of your own in place of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
+        "one blank. {source} or {context} is cut if it is too long; other names are columns.",
+    )
+    target_prefix: Optional[str] = option(
+        None, "Constant opening of the target in place of the task's (none with --template): given, not generated."
+    )
+    source_column: Optional[str] = option(
+        None, "Column of the source; several, separated by commas, are joined. Recognised if not given."
+    )
+    answer_column: Optional[str] = option(None, "Column of the answer. Recognised if not given.")
+    target_column: Optional[str] = option(None, "Column of the target. Recognised if not given.")
+    src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
+    no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
+
+    def __post_init__(self):
+        if self.src_length < 8:
+            raise UsageError(f"src_length {self.src_length}: use 8 or more")
+
+    def find_template(self) -> Template:
+        """The template of these options.
+
+        Raises:
+            InputError: there is no such task, or the user's template cannot be used.
+        """
+        if self.template is not None:
+            return own_template(self.template, self.target_prefix or "")
+        template = find_template(self.task_name)
+        return template if self.target_prefix is None else own_template(template.source, self.target_prefix)
+
+    @property
+    def columns(self) -> ColumnOptions:
+        """The columns that were named."""
+        return ColumnOptions(self.source_column, self.answer_column, self.target_column)

@@ -1,0 +1,72 @@
+"""What can be wrong with a row of data, in words that say where it is and what to do about it."""
+
+from enum import StrEnum
+
+from glm.errors import InputError
+
+
+class Kind(StrEnum):
+    """A kind of problem; its value is its name in reports."""
+
+    ENCODING = "wrong encoding"
+    SYNTAX = "cannot be parsed"
+    MISSING = "missing field"
+    TYPE = "wrong type"
+    EMPTY = "empty field"
+    COMMAND = "command token"
+    SURROGATE = "half a surrogate pair"
+    SOURCE_LENGTH = "source too long"
+    TARGET_LENGTH = "target too long"
+    BYTE_ORDER_MARK = "byte order mark"
+    CONTROL = "control character"
+    DUPLICATE_ID = "duplicate id"
+    DUPLICATE_ROW = "duplicate row"
+    SHARED_ROW = "row in two files"
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a row with it cannot be used; with the others it can, and is."""
+        return self not in HARMLESS
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return ADVICE[self]
+
+
+HARMLESS = {Kind.BYTE_ORDER_MARK, Kind.CONTROL, Kind.DUPLICATE_ID, Kind.DUPLICATE_ROW, Kind.SHARED_ROW}
+
+ADVICE = {
+    Kind.ENCODING: "convert the file to UTF-8, e.g. iconv -f GB18030 -t UTF-8",
+    Kind.SYNTAX: "mend the row: one JSON object per line, or as many cells as the header has",
+    Kind.MISSING: "fill the field in, take the row out, or name other columns with --source_column, --answer_column "
+    "and --target_column",
+    Kind.TYPE: "write the value as text",
+    Kind.EMPTY: "fill the field in, or take the row out",
+    Kind.COMMAND: "take the token out of the text: the model would read it as a command",
+    Kind.SURROGATE: "escape whole characters, or write them as UTF-8",
+    Kind.SOURCE_LENGTH: "raise --src_length, or shorten what may not be cut",
+    Kind.TARGET_LENGTH: "raise --tgt_length, shorten the target, or accept its cut with --allow_cut_targets",
+    Kind.BYTE_ORDER_MARK: "save the file as UTF-8 without byte order mark; here it is skipped",
+    Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
+    Kind.DUPLICATE_ID: "give every row an id of its own, or none; predictions are told apart by it",
+    Kind.DUPLICATE_ROW: "take one of the rows out; it counts twice in training and in scores",
+    Kind.SHARED_ROW: "take the row out of one of the files; what was trained on cannot be used to evaluate",
+}
+
+
+class RecordError(InputError):
+    """A row of data that cannot be used.
+
+    Args:
+        kind: what is wrong.
+        origin: the file and the row in it.
+        message: says it.
+        field: the field that is wrong, if it is one.
+    """
+
+    def __init__(self, kind: Kind, origin: str, message: str, *, field: str | None = None):
+        super().__init__(f"{origin}, field {field}: {message}" if field else f"{origin}: {message}")
+        self.kind = kind
+        self.origin = origin
+        self.field = field

@@ -1,0 +1,144 @@
+"""Training examples on disk: encoded once, found again by content, read one by one.
+
+A folder holds the ids of all examples in a row, where each one's source and span end, and the report of the check. Its
+name is a digest of everything the ids depend on, so that a file, tokenizer, template or length that has changed has
+another folder.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from glm.blank_infilling import Example
+from glm.data.check import FileCheck
+from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.records import BadRecord
+from glm.data.report import FileReport
+
+VERSION = 1  # of what is written; another one has other folders
+IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"
+
+
+class ExampleStore(Sequence[Example]):
+    """The examples in a folder, each laid out when it is asked for.
+
+    Attributes:
+        report: of the check of the file they are from.
+        row_hashes: of its rows, see `FileCheck.compare`.
+    """
+
+    def __init__(self, folder: Path, encoder: ExampleEncoder):
+        self.encoder = encoder
+        self._places = folder / PLACES
+        # Mapped, not read: what is touched is the page cache's, and as many processes as like may share it.
+        self._ids = np.memmap(folder / IDS, dtype=_id_type(encoder), mode="r")
+        self._ends = np.fromfile(folder / ENDS, dtype=np.int64)  # of source 0, span 0, source 1, span 1, ...
+        self.row_hashes = np.fromfile(folder / ROWS, dtype=np.uint64)
+        self.report = FileReport.from_dict(json.loads((folder / REPORT).read_text(encoding="utf-8")))
+
+    def __len__(self) -> int:
+        return len(self._ends) // 2
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        start = self._ends[2 * index - 1] if index else 0
+        source_end, span_end = self._ends[2 * index : 2 * index + 2]
+        return self.encoder.example_of(self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist())
+
+    @property
+    def target_lengths(self) -> np.ndarray:
+        """[number of examples], tokens of Part B, and so the number of labels."""
+        spans = self._ends[1::2] - self._ends[::2]
+        return np.minimum(spans + 1, self.encoder.tgt_length)  # sop in the input, eop in the labels
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[number of examples], tokens of Part A and Part B together."""
+        sources = self._ends[::2] - np.concatenate([[0], self._ends[1:-1:2]])
+        return sources + self.target_lengths
+
+    @cached_property
+    def origins(self) -> list[str]:
+        """Where each example is from, "file, line n", for messages."""
+        places = self._places.read_text(encoding="utf-8").splitlines()
+        return [f"{self.report.file}, {place}" for place in places]
+
+
+@contextmanager
+def new_store(folder: Path) -> Iterator[Path]:
+    """A folder to write a store into, which is named `folder` at the end; nothing stays if that is not reached."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        yield aside
+        if not folder.exists():  # else another process was quicker, with the same content
+            os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_examples(folder: Path, items: Iterable[EncodedRecord | BadRecord], encoder: ExampleEncoder) -> None:
+    """Lays out the usable ones of these records, and writes them one after the other."""
+    ends, total = array("q"), 0
+    with open(folder / IDS, "wb") as file:
+        for item in items:
+            if isinstance(item, EncodedRecord):
+                source_ids, span = encoder.lay_out_source(item), encoder.lay_out_span(item)
+                file.write(np.array(source_ids + span, dtype=_id_type(encoder)).tobytes())
+                ends.extend((total + len(source_ids), total + len(source_ids) + len(span)))
+                total = ends[-1]
+    (folder / ENDS).write_bytes(ends.tobytes())
+
+
+def write_report(folder: Path, report: FileReport, check: FileCheck) -> None:
+    """Writes what the check found, beside the examples."""
+    (folder / ROWS).write_bytes(check.row_hashes.tobytes())
+    (folder / PLACES).write_text("\n".join(check.places), encoding="utf-8")
+    (folder / REPORT).write_text(json.dumps(report.as_dict()), encoding="utf-8")
+
+
+def _id_type(encoder: ExampleEncoder) -> type:
+    return np.uint16 if max(encoder.tokenizer.command_ids.values()) < 1 << 16 else np.uint32
+
+
+def store_name(content: str, check: FileCheck) -> str:
+    """The name of the folder for the content of a file (a digest) and all that its examples and report depend on."""
+    encoder = check.encoder
+    settings = {
+        "version": VERSION,
+        "file": check.name,
+        "content": content,
+        "columns": check.columns,
+        "tokenizer": hashlib.sha256(encoder.tokenizer.sp_model.serialized_model_proto()).hexdigest(),
+        "template": [encoder.template.source, encoder.template.target_prefix],
+        "lengths": [encoder.src_length, encoder.tgt_length, encoder.min_tgt_length],
+        "allow_cut_targets": encoder.allow_cut_targets,
+    }
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the files of a folder with their names."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    parts = [f"{name} {content_digest(path / name)}" for name in names]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def default_cache_folder() -> Path:
+    """`glm` in the user's folder of caches."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "glm"

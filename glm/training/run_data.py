@@ -1,0 +1,136 @@
+"""The data of a training run: read and checked before the model is loaded, every row accounted for."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from paddlenlp.utils.log import logger
+
+from glm.arguments import FinetuneArguments
+from glm.blank_infilling import Example
+from glm.data.check import FileCheck, check_file, check_records
+from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.published import fetch_records
+from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.report import FileReport
+from glm.data.store import (
+    ExampleStore,
+    content_digest,
+    default_cache_folder,
+    new_store,
+    store_name,
+    write_examples,
+    write_report,
+)
+from glm.predictions_file import json_line
+
+REPORT_NAME = "data_report.json"
+REFUSED_NAME = "refused-{split}.jsonl"
+
+
+@dataclass
+class RunData:
+    """What a run learns from, is evaluated on, and predicts.
+
+    Args:
+        train_examples: empty if the run does not train.
+        dev_records: empty if it does not evaluate.
+        test_records: empty if it does not predict; refused rows are among them, for their lines of the predictions.
+        reports: what the check of each split found.
+    """
+
+    train_examples: Sequence[Example] = ()
+    dev_records: list[Record] = field(default_factory=list)
+    test_records: list[Record | BadRecord] = field(default_factory=list)
+    reports: dict[str, FileReport] = field(default_factory=dict)
+
+    def write(self, output_dir: Path) -> None:
+        """Writes the reports, and the refused rows of each split beside them."""
+        output_dir.mkdir(parents=True, exist_ok=True)
+        reports = {split: report.as_dict() for split, report in self.reports.items()}
+        text = json.dumps(reports, ensure_ascii=True, indent=2)
+        (output_dir / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
+        for split, report in self.reports.items():
+            if report.bad_rows:
+                lines = b"".join(map(json_line, report.bad_rows))
+                (output_dir / REFUSED_NAME.format(split=split)).write_bytes(lines)
+
+
+def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunData:
+    """Reads and checks all files of a run, and says what was found.
+
+    Raises:
+        InputError: a file cannot be used, or more than max_bad_records rows of it are refused.
+    """
+    training, files, data = arguments.training, arguments.files, RunData()
+    if training.do_train:
+        store = _read_examples(_Split("train", files.train_file, arguments, encoder), files.data_cache_dir)
+        data.train_examples, data.reports["train"] = store, store.report
+    if training.do_eval:
+        split = _Split("dev", files.dev_file, arguments, encoder)
+        data.dev_records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]
+        if training.do_train:
+            split.check.compare(store.report.file, store.row_hashes)
+        data.reports["dev"] = split.report()
+    if training.do_predict:
+        split = _Split("test", files.test_file, arguments, encoder)
+        data.test_records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+        data.reports["test"] = split.report()
+    for report in data.reports.values():
+        announce(report)
+    return data
+
+
+def announce(report: FileReport) -> None:
+    """Says what was found in a file."""
+    summary, *warnings = report.notices()
+    logger.info(summary)
+    for warning in warnings:
+        logger.warning(warning)
+
+
+class _Split:
+    """A file, or a published data set if none is given, and its check."""
+
+    def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: ExampleEncoder):
+        if path is None:
+            task = arguments.data.task_name
+            records = fetch_records(task, name, encoder.template)
+            self.content = hashlib.sha256(repr(records).encode()).hexdigest()
+            self.most_refused = math.inf  # what is wrong in a published data set is not the user's to mend
+            self.check = FileCheck(encoder, name=f"{task} {name}")
+            self._batches = check_records(records, self.check)
+        else:
+            file = RecordFile(path, encoder.template, arguments.data.columns, need_target=name != "test")
+            self.content = content_digest(file.path)
+            self.most_refused = arguments.files.max_bad_records
+            self.check, self._batches = check_file(
+                file, encoder, learns_targets=name != "test", most_refused=self.most_refused
+            )
+
+    def items(self) -> Iterator[EncodedRecord | BadRecord]:
+        """All rows, one by one; with the last of them the check is done."""
+        return chain.from_iterable(self._batches)
+
+    def report(self) -> FileReport:
+        """What the check found. Raises InputError if more was refused than may be."""
+        report = self.check.report()
+        report.require(self.most_refused)
+        return report
+
+
+def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
+    """The training examples, encoded now or found in the cache."""
+    encoder = split.check.encoder
+    folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    if not folder.is_dir():
+        with new_store(folder) as aside:
+            write_examples(aside, split.items(), encoder)
+            write_report(aside, split.report(), split.check)
+    store = ExampleStore(folder, encoder)
+    store.report.require(split.most_refused)
+    return store

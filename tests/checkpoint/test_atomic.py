@@ -1,0 +1,184 @@
+"""A folder is there as a whole or not at all: killed at every file operation, disk full at every size, two at once."""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from checkpoint_tools import snapshot, tiny_weights, write_glm
+from glm.checkpoint.atomic import new_folder
+from glm.checkpoint.convert import export_checkpoint, import_checkpoint
+from glm.errors import InputError
+
+EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile", "os.listdir", "os.scandir")
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Runs work in a forked process; returns its wait status."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def dying_at(count: int) -> None:
+    """From now on the process is killed at its count-th operation on files."""
+    left = [count]
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event in EVENTS:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def test_killed_at_every_operation(tmp_path):
+    """Before the end there is no target; the same command then does all of it."""
+    source = write_glm(tmp_path / "m", tiny_weights())
+    (source / "cog-pretrain.model").write_text("x")
+    export_checkpoint(source, tmp_path / "whole", to="megatron", degree=2)
+    whole = snapshot(tmp_path / "whole")
+    target = tmp_path / "target"
+    killed, statuses = 0, set()
+    for count in range(1, 1000):
+
+        def work(count=count):
+            dying_at(count)
+            export_checkpoint(source, target, to="megatron", degree=2)
+
+        status = in_child(work)
+        statuses.add(status)
+        if target.exists():
+            assert snapshot(target) == whole, count
+            break
+        killed += 1
+    assert killed > 30 and statuses <= {signal.SIGKILL, 0}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "target", "whole"]
+
+
+def test_disk_full_at_every_size(tmp_path):
+    source = write_glm(tmp_path / "m", tiny_weights())
+    before = snapshot(source)
+    size = (source / "model.safetensors").stat().st_size
+
+    for limit in [0, 1, 8, 100, 4000, *range(5000, size, 3001), size - 1]:
+
+        def work(limit=limit):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            import_checkpoint(source, tmp_path / "x")
+
+        assert in_child(work) != 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["m"], limit
+    assert snapshot(source) == before
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a" / "x") as folder:
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_files_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    """Every file and folder is synced, then comes the name, then its folder is synced."""
+    done = []
+    real_sync, real_rename = os.fsync, os.rename
+
+    def sync(descriptor: int) -> None:
+        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}").replace(str(tmp_path), "")))
+        real_sync(descriptor)
+
+    def rename(old, new, **options) -> None:
+        done.append(("rename", str(new).replace(str(tmp_path), "")))
+        real_rename(old, new, **options)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", rename)
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a").write_text("a")
+        (folder / "b").write_text("b")
+    assert done == [
+        ("sync", "/.x.partial/inner/a"),
+        ("sync", "/.x.partial/inner"),
+        ("sync", "/.x.partial/b"),
+        ("sync", "/.x.partial"),
+        ("rename", "/x"),
+        ("sync", ""),
+    ]
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path):
+    left = tmp_path / ".x.partial"
+    (left / "inner").mkdir(parents=True)
+    (left / "inner" / "old").write_text("old")
+    (left / "link").symlink_to(tmp_path)
+    (tmp_path / "mine").write_text("mine")
+    with new_folder(tmp_path / "x") as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "new").write_text("new")
+    assert snapshot(tmp_path) == {"mine": b"mine", "x/new": b"new"}
+
+
+def test_two_at_once(tmp_path):
+    with new_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("a")
+
+        def second():
+            with pytest.raises(InputError, match="another process is writing it"), new_folder(tmp_path / "x"):
+                raise AssertionError
+
+        assert in_child(second) == 0
+        assert snapshot(folder) == {"a": b"a"}
+    assert snapshot(tmp_path) == {"x/a": b"a"}
+
+
+def test_the_folder_of_another_that_has_just_finished(tmp_path, monkeypatch):
+    """The second opened the folder aside before the first renamed it: it must not clear what is now whole."""
+    real_lock = __import__("fcntl").flock
+
+    def late_lock(descriptor, how):
+        (tmp_path / ".x.partial" / "a").write_text("a")
+        (tmp_path / ".x.partial").rename(tmp_path / "x")
+        real_lock(descriptor, how)
+
+    monkeypatch.setattr("glm.checkpoint.atomic.fcntl.flock", late_lock)
+    with pytest.raises(InputError, match="another process is writing it"), new_folder(tmp_path / "x"):
+        raise AssertionError
+    assert snapshot(tmp_path) == {"x/a": b"a"}
+
+
+@pytest.mark.parametrize("kind", ["file", "full folder", "link", "broken link"])
+def test_a_target_that_exists(tmp_path, kind):
+    target = tmp_path / "x"
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "full folder":
+        target.mkdir()
+        (target / "a").write_text("mine")
+    else:
+        (tmp_path / "there").mkdir()
+        target.symlink_to(tmp_path / ("there" if kind == "link" else "gone"))
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=f"{target}: exists"), new_folder(target):
+        raise AssertionError
+    assert snapshot(tmp_path) == before
+
+
+def test_an_empty_folder_may_become_the_target(tmp_path, monkeypatch):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with new_folder(Path("x")) as folder:
+        (folder / "a").write_text("a")
+    assert snapshot(tmp_path) == {"x/a": b"a"}

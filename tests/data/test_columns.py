@@ -1,0 +1,165 @@
+"""Columns: every layout people's files have, what the user names, and what is refused as it could be otherwise."""
+
+import json
+
+import pytest
+
+from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
+from glm.data.records import Record, read_records
+from glm.data.templates import find_template, own_template
+from glm.errors import InputError
+
+QG, PAIR = find_template("question_generation"), find_template("pair")
+
+
+def choose(present: str, template=PAIR, wishes=RECOGNISED, *, need_target=True) -> Columns:
+    return choose_columns(present.split(), template, wishes, name="a.json", need_target=need_target)
+
+
+@pytest.mark.parametrize(
+    ("present", "template", "source", "answer", "target"),
+    [
+        ("id context answer question", QG, "context", "answer", "question"),
+        ("source title target", QG, "source", "title", "target"),
+        ("context answer question", PAIR, "context", None, "question"),
+        ("source title target", PAIR, "source", None, "target"),
+        ("source target", PAIR, "source", None, "target"),
+        ("src tgt", PAIR, "src", None, "tgt"),
+        ("instruction input output", PAIR, "instruction input", None, "output"),
+        ("instruction output", PAIR, "instruction", None, "output"),
+        ("query response history", PAIR, "query", None, "response"),
+        ("content summary", PAIR, "content", None, "summary"),
+        ("context answer question title", QG, "context", "answer", "question"),
+        ("source answer target", QG, "source", "answer", "target"),  # mixed
+    ],
+)
+def test_layouts(present, template, source, answer, target):
+    expected = Columns(tuple(source.split()), (answer,) if answer else None, (target,))
+    assert choose(present, template) == expected
+
+
+def test_without_targets():
+    assert choose("context answer", QG, need_target=False) == Columns(("context",), ("answer",), None)
+    assert choose("query", need_target=False) == Columns(("query",), None, None)
+    assert choose("source target", need_target=False) == Columns(("source",), None, ("target",))
+
+
+def test_named_columns():
+    wishes = ColumnOptions(source_column="en", target_column="de")
+    assert choose("en de", wishes=wishes) == Columns(("en",), None, ("de",))
+    assert choose("en target", wishes=ColumnOptions(source_column="en")) == Columns(("en",), None, ("target",))
+    assert choose("a b target", wishes=ColumnOptions(source_column="a, b")).source == ("a", "b")
+    wishes = ColumnOptions(source_column="context", target_column="target")
+    assert choose("context source target question", wishes=wishes) == Columns(("context",), None, ("target",))
+
+
+UNKNOWN = "a.json: no column is recognised as the {0}; name it with --{0}_column (columns: {1})"
+SEVERAL = "a.json: its columns can be read in more than one way; say which: {0}; or {1}"
+NO_COLUMN = "{0}: no such column in a.json (columns: source, target)"
+
+
+@pytest.mark.parametrize(
+    ("present", "template", "wishes", "message"),
+    [
+        ("en de", PAIR, {}, UNKNOWN.format("source", "en, de")),
+        ("src de", PAIR, {}, UNKNOWN.format("target", "src, de")),
+        ("source target", QG, {}, UNKNOWN.format("answer", "source, target")),
+        ("", PAIR, {}, UNKNOWN.format("source", "none")),
+        (
+            "src tgt query response",
+            PAIR,
+            {},
+            SEVERAL.format(
+                "--source_column src --target_column tgt", "--source_column query --target_column response"
+            ),
+        ),
+        (
+            "en target output",
+            PAIR,
+            {"source_column": "en"},
+            SEVERAL.format("--source_column en --target_column target", "--source_column en --target_column output"),
+        ),
+        (
+            "src query other",
+            PAIR,
+            {},
+            "a.json: more than one column can be the source; say which: --source_column query or --source_column src",
+        ),
+        ("source target", PAIR, {"source_column": "sorce"}, NO_COLUMN.format("source_column sorce")),
+        ("source target", PAIR, {"target_column": "t"}, NO_COLUMN.format("target_column t")),
+        (
+            "source target",
+            PAIR,
+            {"answer_column": "source"},
+            "answer_column source: the template has no field {answer}; leave it out",
+        ),
+    ],
+)
+def test_what_is_refused(present, template, wishes, message):
+    with pytest.raises(InputError) as caught:
+        choose(present, template, ColumnOptions(**wishes))
+    assert str(caught.value) == message
+
+
+def test_other_fields_of_a_template_are_columns():
+    template = own_template("风格：{style}，正文：{source}[gMASK]")
+    assert choose("source target style", template).extras == ("style",)
+    with pytest.raises(
+        InputError, match=r"template: its field style is no column of a.json \(columns: source, target\)"
+    ):
+        choose("source target", template)
+
+
+def test_the_only_field_of_a_template_is_a_column_if_there_is_one():
+    template = own_template("关键词：{keywords}[gMASK]")
+    assert choose("keywords target", template) == Columns(("keywords",), None, ("target",))
+    assert choose("keywords source target", template) == Columns(("keywords",), None, ("target",))
+    assert choose("source target", template) == Columns(("source",), None, ("target",))
+    wishes = ColumnOptions(source_column="source")
+    assert choose("keywords source target", template, wishes) == Columns(("source",), None, ("target",))
+
+
+def test_in_words():
+    assert str(choose("instruction input output")) == "source = instruction + input, target = output"
+    template = own_template("{style}{answer}{source}[gMASK]")
+    assert str(choose("source title target style", template)) == (
+        "source = source, answer = title, target = target, style = style"
+    )
+
+
+# -- the records that come of it
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*rows: dict):
+        path = tmp_path / "a.json"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def test_several_columns_are_joined_by_line_breaks(write):
+    path = write(
+        {"instruction": "改写", "input": "甲", "output": "乙"},
+        {"instruction": "写诗", "input": "", "output": "丙"},
+        {"instruction": "写信", "output": "丁"},
+    )
+    assert [record.source for record in read_records(path, PAIR)] == ["改写\n甲", "写诗", "写信"]
+    path = write({"instruction": " ", "input": "", "output": "丙"})
+    with pytest.raises(InputError, match="line 1, field instruction and input: empty"):
+        read_records(path, PAIR)
+
+
+def test_extra_fields_are_checked_as_others_are(write):
+    template = own_template("{style}：{source}[gMASK]")
+    path = write({"source": "甲", "target": "乙", "style": "丙"})
+    assert read_records(path, template) == [Record(1, "甲", None, "乙", f"{path}, line 1", {"style": "丙"})]
+    with pytest.raises(InputError, match="line 1, field style: empty"):
+        read_records(write({"source": "甲", "target": "乙", "style": ""}), template)
+
+
+def test_columns_are_those_of_the_first_rows_together(write):
+    path = write({"instruction": "甲", "output": "乙"}, {"instruction": "丙", "input": "丁", "output": "戊"})
+    assert [record.source for record in read_records(path, PAIR)] == ["甲", "丙\n丁"]

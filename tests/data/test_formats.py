@@ -1,0 +1,234 @@
+"""Formats: the same rows from every one of them, rows that cannot be parsed, and files that cannot be read on."""
+
+import gzip
+import json
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from glm.data import formats
+from glm.data.formats import guess_row_count, has_byte_order_mark, read_rows
+from glm.data.problems import Kind
+from glm.data.records import read_records
+from glm.errors import InputError
+
+ROWS = [
+    {"context": "白鹿湖在松江。", "answer": "松江", "question": "白鹿湖在哪里？"},
+    {"context": "他说：“走”，\n就走了。", "answer": "走", "question": '"谁"走了,?'},
+    {"context": "第一段。\u2028第二段。", "answer": "第一", "question": "哪一段？"},
+]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function: the path of a file with this content."""
+
+    def write(name: str, content: str | bytes):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def as_json_lines(rows) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'
+
+
+def as_csv(rows) -> str:
+    return "\r\n".join(",".join(map(quoted, cells)) for cells in [rows[0].keys(), *(row.values() for row in rows)])
+
+
+def as_tsv(rows) -> str:
+    return "\n".join("\t".join(cells) for cells in [rows[0].keys(), *(row.values() for row in rows)]) + "\n"
+
+
+FLAT = [{name: text.replace("\n", " ") for name, text in row.items()} for row in ROWS]  # TSV has no line breaks
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("a.jsonl", as_json_lines(ROWS), ROWS),
+        ("a.json", as_json_lines(ROWS), ROWS),
+        ("a.txt", as_json_lines(ROWS), ROWS),
+        ("a.json", json.dumps(ROWS), ROWS),
+        ("a.json", "\ufeff \n" + json.dumps(ROWS, ensure_ascii=False, indent=1) + "\n", ROWS),
+        ("a.json", json.dumps({"version": "1", "data": ROWS}, indent=2), ROWS),
+        ("a.csv", as_csv(ROWS), ROWS),
+        ("a.csv", "\ufeff" + as_csv(ROWS), ROWS),
+        ("a.CSV", as_csv(ROWS), ROWS),
+        ("a.tsv", as_tsv(FLAT), FLAT),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_same_rows_from_every_text_format(write, name, content, rows, packed):
+    path = write(f"{name}.gz", gzip.compress(content.encode())) if packed else write(name, content)
+    found = list(read_rows(path))
+    assert [row.values for row in found] == rows and all(row.error is None for row in found)
+    assert [row.origin.startswith(f"{path}, ") for row in found] == [True] * 3
+    assert [record.target for record in read_records(path)] == [row["question"] for row in rows]
+
+
+def test_gzip_is_told_by_its_content(write):
+    path = write("a.json", gzip.compress(as_json_lines(ROWS).encode()))
+    assert [row.values for row in read_rows(path)] == ROWS
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    assert [row.values for row in read_rows(path)] == ROWS
+    assert [row.origin for row in read_rows(path)] == [f"{path}, row {number}" for number in (1, 2, 3)]
+    assert guess_row_count(path) == 3
+
+
+def test_folder_of_datasets(tmp_path):
+    folder = tmp_path / "set"
+    datasets.Dataset.from_list(ROWS).select([2, 0]).save_to_disk(str(folder))
+    assert [row.values for row in read_rows(folder)] == [ROWS[2], ROWS[0]]
+    assert [row.number for row in read_rows(folder)] == [1, 2]
+
+
+def test_folder_of_several_splits(tmp_path):
+    folder = tmp_path / "set"
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(str(folder))
+    with pytest.raises(InputError) as caught:
+        list(read_rows(folder))
+    assert str(caught.value) == f"{folder}: holds several splits; give the folder of one of them: {folder / 'train'}"
+    assert len(list(read_rows(folder / "train"))) == 3
+
+
+# -- where rows are
+
+
+def test_lines_of_a_table_with_line_breaks_in_its_cells(write):
+    path = write("a.csv", 'source,target\n"a\nb",c\n\nd,e\n')
+    assert [(row.number, row.origin, row.values["target"]) for row in read_rows(path)] == [
+        (2, f"{path}, line 2", "c"),
+        (5, f"{path}, line 5", "e"),
+    ]
+
+
+def test_places_in_a_json_list(write):
+    path = write("a.json", '[\n {"a": "1"},\n {"a":\n "2"}, {"a": "3"}\n]')
+    places = [row.origin.removeprefix(f"{path}, ") for row in read_rows(path)]
+    assert places == ["record 1 (line 2)", "record 2 (line 3)", "record 3 (line 4)"]
+    assert [row.number for row in read_rows(path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 64])
+def test_a_json_list_is_read_in_pieces(write, monkeypatch, chunk):
+    monkeypatch.setattr(formats, "CHUNK", chunk)
+    rows = [{"a": '白\\"]},[{' * number, "n": number} for number in range(9)]
+    for indent in (None, 2):
+        path = write("a.json", json.dumps(rows, ensure_ascii=False, indent=indent))
+        assert [row.values for row in read_rows(path)] == rows
+
+
+def test_quotes_of_tsv_are_text(write):
+    path = write("a.tsv", 'source\ttarget\n"浪子"燕青\t"谁"\n')
+    assert [row.values for row in read_rows(path)] == [{"source": '"浪子"燕青', "target": '"谁"'}]
+
+
+# -- rows that cannot be parsed
+
+
+def errors(path) -> list[tuple[int, Kind, str]]:
+    return [
+        (row.number, row.error.kind, str(row.error).removeprefix(f"{row.origin}: "))
+        for row in read_rows(path)
+        if row.error
+    ]
+
+
+def test_rows_of_a_table_with_other_numbers_of_cells(write):
+    path = write("a.csv", "source,target\na,b\na\na,b,c\nd,e\n")
+    assert errors(path) == [
+        (3, Kind.SYNTAX, "1 cells where the header has 2 (source, target)"),
+        (4, Kind.SYNTAX, "3 cells where the header has 2 (source, target)"),
+    ]
+    assert [row.values["source"] for row in read_rows(path) if not row.error] == ["a", "d"]
+
+
+def test_quote_within_a_cell(write):
+    path = write("a.csv", 'source,target\n"a"x,b\nc,d\n')
+    ((number, kind, message),) = errors(path)
+    assert (number, kind) == (2, Kind.SYNTAX) and message.startswith("not CSV (")
+    assert [row.values for row in read_rows(path) if not row.error] == [{"source": "c", "target": "d"}]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_cell_in_another_encoding(write, name):
+    separator = "," if name == "a.csv" else "\t"
+    lines = [f"source{separator}target", f"中文{separator}b", f"c{separator}d"]
+    path = write(name, b"\n".join([lines[0].encode(), lines[1].encode("gb18030"), lines[2].encode()]))
+    message = "not UTF-8 (column source); convert the file to UTF-8 (it may be GB18030)"
+    assert errors(path) == [(2, Kind.ENCODING, message)]
+    assert [row.values.get("source") for row in read_rows(path)] == [None, "c"]
+
+
+def test_items_of_a_list_that_are_no_objects(write):
+    path = write("a.json", '[{"a": "1"}, 5, ["x"], {"a": "2"}]')
+    assert [message for _, _, message in errors(path)] == [
+        "int where a JSON object is expected",
+        "list where a JSON object is expected",
+    ]
+    assert [row.values for row in read_rows(path)] == [{"a": "1"}, {}, {}, {"a": "2"}]
+
+
+# -- files that cannot be read, or not to their ends: never fewer rows without a word
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", 'source,target\na,b\n"c,d\ne,f\n', r"line 3: a quote is opened and never closed; nothing after it"),
+        ("a.csv", "source,source\na,b\n", "line 1: the header has the column source twice"),
+        ("a.json", '[{"a": 1},\n {"a": 2', "line 2: not JSON .*; nothing after it can be read"),
+        ("a.json", '[{"a": 1}, {"a" 2}, {"a": 3}]', r"line 1: not JSON \(Expecting ':' delimiter\); nothing after"),
+        ("a.json", "[" + "[" * 100_000, "line 1: not JSON"),
+        ("a.json", '{\n"a": []', "not JSON"),
+        ("a.json", '{\n"a": [], "b": []}', "a JSON object with one list of rows is expected; lists in it: a, b"),
+        ("a.json", '{\n"a": 1}', "a JSON object with one list of rows is expected; lists in it: none"),
+        ("a.json", '[{"a": "中"}]'.encode("gb18030"), "not UTF-8; convert the file to UTF-8"),
+        ("a.json", as_json_lines(ROWS).encode("utf-16"), "UTF-16 text; convert the file to UTF-8"),
+        ("a.jsonl.gz", gzip.compress(as_json_lines(ROWS).encode() * 50)[:-20], "damaged gzip file"),
+        ("a.parquet", b"PAR1 not", "cannot be read as parquet"),
+    ],
+)
+def test_damaged_files(write, name, content, message):
+    path = write(name, content)
+    with pytest.raises(InputError, match=message) as caught:
+        list(read_rows(path))
+    assert str(caught.value).startswith(str(path))
+
+
+def test_rows_before_a_damage_are_not_the_whole_file(write):
+    path = write("a.json", '[{"a": "1"}, {"a": "2"}, {')
+    rows = read_rows(path)
+    assert [next(rows).values, next(rows).values] == [{"a": "1"}, {"a": "2"}]
+    with pytest.raises(InputError):
+        next(rows)
+
+
+# -- the first bytes, and about how many rows
+
+
+def test_byte_order_mark(write, tmp_path):
+    assert has_byte_order_mark(write("a.json", b"\xef\xbb\xbf{}"))
+    assert has_byte_order_mark(write("a.csv.gz", gzip.compress(b"\xef\xbb\xbfa,b")))
+    assert not has_byte_order_mark(write("b.json", b"{}"))
+    assert not has_byte_order_mark(tmp_path)
+
+
+def test_guess_of_the_number_of_rows(write):
+    assert guess_row_count(write("a.jsonl", as_json_lines(ROWS))) == 3
+    assert guess_row_count(write("a.jsonl.gz", gzip.compress(as_json_lines(ROWS).encode()))) == 3
+    assert guess_row_count(write("a.json", json.dumps(ROWS))) is None

@@ -1,0 +1,192 @@
+"""The data of a run: every row counted, refused rows written beside, examples cached by content, runs repeated."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from glm.entry import INCOMPLETE
+from glm.errors import InputError, UsageError
+from glm.run_config import RUN_CONFIG_NAME
+from glm.training import run_data
+from run_tools import arguments, logged, make_workspace, read_lines, write_records
+
+SHORT = {"max_steps": 2, "logging_steps": 1}
+
+
+@pytest.fixture
+def workspace(tmp_path, sentencepiece_file):
+    return make_workspace(tmp_path, sentencepiece_file)
+
+
+@pytest.fixture
+def partly_bad(workspace):
+    """20 good rows and two bad ones, in lines 3 and 8."""
+    lines = (workspace.folder / "train.json").read_text(encoding="utf-8").splitlines()
+    lines.insert(2, '{"context": "甲", "answer": "", "question": "谁？"}')
+    lines.insert(7, "bad")
+    path = workspace.folder / "partly_bad.json"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def report_of(folder) -> dict:
+    return json.loads((folder / "data_report.json").read_text(encoding="utf-8"))
+
+
+def counts(report: dict) -> dict[str, tuple[int, int, int]]:
+    return {split: (found["read"], found["used"], found["refused"]) for split, found in report.items()}
+
+
+def test_bad_rows_stop_a_run_before_the_model_is_loaded(workspace, partly_bad, monkeypatch):
+    monkeypatch.setattr("glm.training.setup.load_model", None)
+    for most in (None, 0, 1):
+        with pytest.raises(
+            InputError, match=f"2 of the 22 rows read cannot be used, and max_bad_records is {most or 0}"
+        ):
+            workspace.finetune("run", train_file=partly_bad, max_bad_records=most)
+    assert not (workspace.folder / "run").exists()
+
+
+def test_bad_rows_that_are_allowed(workspace, partly_bad):
+    allowed = workspace.finetune("allowed", train_file=partly_bad, max_bad_records=2, **SHORT)
+    assert counts(report_of(allowed)) == {"train": (22, 20, 2)}
+    first, second = read_lines(allowed / "refused-train.jsonl")
+    assert first == {
+        "error": f"{partly_bad}, line 3, field answer: empty",
+        "row": {"context": "甲", "answer": "", "question": "谁？"},
+    }
+    assert second["error"].startswith(f"{partly_bad}, line 8: not JSON") and second["row"] == {}
+    plain = workspace.finetune("plain", **SHORT)
+    assert logged(plain, "loss") == logged(allowed, "loss")  # what is left out does not matter
+    assert counts(report_of(plain)) == {"train": (20, 20, 0)} and not list(plain.glob("refused-*"))
+
+
+def test_fewer_allowed_than_the_cached_report_has(workspace, partly_bad):
+    workspace.finetune("first", train_file=partly_bad, max_bad_records=2, **SHORT)
+    with pytest.raises(InputError, match="2 of the 22 rows read cannot be used, and max_bad_records is 1"):
+        workspace.finetune("second", train_file=partly_bad, max_bad_records=1, **SHORT)
+
+
+def test_dev_and_test_rows(workspace, partly_bad):
+    options = {"dev_file": partly_bad, "test_file": partly_bad, "do_eval": True, "do_predict": True}
+    folder = workspace.finetune("run", max_bad_records=2, per_device_eval_batch_size=8, **options, **SHORT)
+    report = report_of(folder)
+    assert counts(report) == {"train": (20, 20, 0), "dev": (22, 20, 2), "test": (22, 20, 2)}
+    (shared,) = [group for group in report["dev"]["problems"] if group["kind"] == "row in two files"]
+    assert shared["count"] == 20
+    rows = read_lines(folder / "predictions.jsonl")
+    assert [number for number, row in enumerate(rows) if "error" in row] == [2, 7] and len(rows) == 22
+    figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert (figures["records"], figures["failed records"]) == (20, 2)
+    assert len(read_lines(next((folder / "eval").iterdir()))) == 20
+
+
+def test_exit_code_of_predictions_with_errors(workspace, partly_bad):
+    import finetune_generation
+
+    options = workspace.options | {"output_dir": workspace.folder / "run", "test_file": partly_bad, **SHORT}
+    options |= {"max_bad_records": 2, "do_predict": True}
+    assert finetune_generation.main(list(arguments(options))) == INCOMPLETE
+
+
+def test_cut_targets(workspace):
+    with pytest.raises(InputError, match="20 of the 20 rows read cannot be used.*allow_cut_targets|allow_cut_targets"):
+        workspace.finetune("run", tgt_length=17, **SHORT)
+    folder = workspace.finetune("run", tgt_length=17, allow_cut_targets=True, **SHORT)
+    assert report_of(folder)["train"]["cut_targets"] == 20
+
+
+def test_overwriting_removes_what_was_said_of_other_data(workspace, partly_bad):
+    folder = workspace.finetune("run", train_file=partly_bad, max_bad_records=2, **SHORT)
+    workspace.finetune("run", overwrite_output_dir=True, **SHORT)
+    assert not list(folder.glob("refused-*")) and counts(report_of(folder)) == {"train": (20, 20, 0)}
+
+
+def test_negative_number_of_bad_records(workspace):
+    with pytest.raises(UsageError, match="max_bad_records -1: use 0 or more"):
+        workspace.finetune("run", max_bad_records=-1)
+
+
+# -- the cache
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The folders that examples were written into."""
+    found = []
+    new_store = run_data.new_store
+
+    def noted(folder):
+        found.append(folder)
+        return new_store(folder)
+
+    monkeypatch.setattr(run_data, "new_store", noted)
+    return found
+
+
+def test_examples_are_encoded_once(workspace, written):
+    cache = {"data_cache_dir": workspace.folder / "cache"}
+    losses = [logged(workspace.finetune(name, **cache, **SHORT), "loss") for name in ("a", "b")]
+    assert len(written) == 1 and losses[0] == losses[1] and [*cache["data_cache_dir"].iterdir()] == written
+    records = read_lines(workspace.folder / "train.json")
+    records[0]["question"] = "白鹿湖在哪里？"
+    write_records(workspace.folder / "train.json", records)
+    workspace.finetune("c", **cache, **SHORT)
+    workspace.finetune("d", **cache, src_length=59, **SHORT)
+    workspace.finetune("e", **cache, template="{answer}：{context}[gMASK]", **SHORT)
+    assert len(set(written)) == len(written) == 4
+    workspace.finetune("f", **cache, no_block_position=True, **SHORT)
+    assert len(written) == 4
+
+
+def test_cache_of_a_user(workspace, written, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.folder / "home"))
+    workspace.finetune("a", **SHORT)
+    assert written[0].parent == workspace.folder / "home" / "glm"
+
+
+# -- other formats and templates, from training to prediction
+
+
+def test_own_format_columns_and_template(workspace, capsys):
+    rows = [(f"{n}号", f"白鹿湖有{n}万人。", f"有{n}万人。") for n in range(10, 30)]
+    table = workspace.folder / "train.csv"
+    with open(table, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("name", "text", "short"), *rows])
+    options = {"train_file": table, "template": "{name}：{source}，摘要：[gMASK]", "target_prefix": "简："}
+    options |= {"source_column": "text", "target_column": "short"}
+    folder = workspace.finetune("run", **options, **SHORT)
+    assert report_of(folder)["train"]["columns"] == "source = text, target = short, name = name"
+    capsys.readouterr()
+    workspace.predict(model_name_or_path=folder, test_file=table, output_file=workspace.folder / "out.jsonl", show=2)
+    printed = capsys.readouterr()
+    assert "from " in printed.err and "--template {name}：{source}，摘要：[gMASK]" in printed.err
+    assert "the tokenizer" in printed.err
+    assert f"{table}: 20 rows read = 20 used + 0 refused (source = text, target = short, name = name)" in printed.err
+    found = read_lines(workspace.folder / "out.jsonl")
+    assert [(row["source"], row["reference"]) for row in found] == [row[1:] for row in rows]
+    assert all("answer" not in row for row in found)
+    # another frame on the command line leaves nothing of the checkpoint's
+    workspace.predict(
+        model_name_or_path=folder, test_file=table, output_file=workspace.folder / "b.jsonl", task_name="pair"
+    )
+    assert "--template" not in capsys.readouterr().err
+
+
+def test_the_configuration_in_the_output_folder_repeats_the_run(workspace):
+    import finetune_generation
+
+    first = workspace.finetune("first", dev_file=workspace.folder / "dev.json", do_eval=True, **SHORT)
+    config = workspace.folder / "again.json"
+    shutil.copy(first / RUN_CONFIG_NAME, config)
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    assert settings["learning_rate"] == 5e-3 and settings["seed"] == 42  # given, and a default
+    assert settings["weight_decay"] == 0.0 and settings["lr_scheduler_type"] == "linear"
+    finetune_generation.main([str(config), "--output_dir", str(workspace.folder / "second")])
+    second = workspace.folder / "second"
+    assert logged(second, "loss") == logged(first, "loss") != []
+    assert (second / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    again = json.loads((second / RUN_CONFIG_NAME).read_text(encoding="utf-8"))
+    assert {name for name in settings if settings[name] != again.get(name)} == {"output_dir"}
