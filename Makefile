@@ -47,7 +47,7 @@ $(BENCH_VENV)/.ready: benchmarks/requirements.txt
 bench-decode: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/decode.py $(ARGS)
 
-# Times tokenizing, checking and encoding: make bench-data ARGS="--tokenizer FILE --records FILE --store_rows 1000000"
+# Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup
 	$(BIN)/python benchmarks/data.py $(ARGS)
 
