@@ -91,6 +91,7 @@ LEVELS = {
         "glm.commands.checkpoint",
         "glm.commands.compare",
         "glm.commands.options",
+        "glm.commands.parser",
         "glm.commands.score",
         "glm.commands.show",
     },

@@ -8,7 +8,7 @@ from paddlenlp.trainer import set_seed
 from glm.arguments import FinetuneArguments, ModelArguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.errors import InputError, UsageError
-from glm.evaluation.metrics import FIGURES, nearest_names
+from glm.evaluation.metrics import FIGURES, name_advice
 from glm.modeling import WEIGHTS_NAME
 from glm.prediction import build_encoder, check_positions
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
@@ -74,7 +74,7 @@ def check_metric(name: str | None) -> None:
         return
     known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
-        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
+        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
 
 
 def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
