@@ -97,6 +97,7 @@ LEVELS = {
         "glm.commands.compare",
         "glm.commands.merge",
         "glm.commands.options",
+        "glm.commands.parser",
         "glm.commands.score",
         "glm.commands.show",
     },
