@@ -8,7 +8,7 @@ Examples that are done give their places in the batch to those that wait.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class Cache(Protocol):
 
     def replace(self, places: np.ndarray, other: "Cache") -> None:
         """The examples of `other`, fresh from prefill and with no longer prompts, take these places."""
+
+    def append(self, other: "Cache") -> None:
+        """The examples of `other`, fresh from prefill, come after those of the batch."""
 
 
 class Decodable(Protocol):
@@ -73,6 +76,7 @@ class ExampleSearch:
         number: its place among all prompts.
         max_length: most tokens generated, `eop` among them.
         stream: what its candidates are drawn from, if they are.
+        ends: whether a text ends with its last token, as it does with `eop`; that token counts as one of the text.
     """
 
     def __init__(
@@ -83,12 +87,14 @@ class ExampleSearch:
         number: int,
         max_length: int,
         stream: np.random.Generator | None = None,
+        ends: Callable[[Sequence[int]], bool] | None = None,
     ):
         self.prompt = prompt
         self.config = config
         self.number = number
         self.max_length = max_length
         self.stream = stream
+        self.ends = ends
         self.length = 0  # tokens of its live beams
         self.hypotheses: list[Hypothesis] = []
         self.done = False
@@ -129,6 +135,11 @@ class Batch:
         self.token_scores = np.zeros((len(searches), 1, 0), dtype=np.float32)
         self.sums = np.zeros((len(searches), 1), dtype=np.float32)
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, examples that are done included: the cache is at least as wide."""
+        return max(len(search.prompt) for search in self.searches)
+
     def text(self, example: int, row: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of a beam and their scores."""
         written = self.tokens[example, row] != NO_TOKEN
@@ -161,6 +172,15 @@ class Batch:
         self.cache.replace(places, other.cache)
         longest = max(search.length for search in self.searches)
         self.tokens, self.token_scores = self.tokens[:, :, -longest:], self.token_scores[:, :, -longest:]
+
+    def append(self, other: "Batch") -> None:
+        """Takes in the examples of `other`, which have one token, after its own."""
+        self.searches = self.searches + other.searches
+        missing = ((0, 0), (0, 0), (self.tokens.shape[2] - 1, 0))
+        self.tokens = np.concatenate([self.tokens, np.pad(other.tokens, missing, constant_values=NO_TOKEN)])
+        self.token_scores = np.concatenate([self.token_scores, np.pad(other.token_scores, missing)])
+        self.sums = np.concatenate([self.sums, other.sums])
+        self.cache.append(other.cache)
 
 
 @dataclass(frozen=True)
@@ -212,12 +232,14 @@ class Decoder:
                     break
                 row, token = divmod(int(pick), V)
                 token_score = total - batch.sums[example, row]  # of what was drawn from, where candidates are drawn
-                if token != self.eop_token_id:
+                is_eop = token == self.eop_token_id
+                if not (is_eop or (search.ends and search.ends([*batch.text(example, row)[0].tolist(), token]))):
                     beam_idx[example, live], tokens[example, live] = row, token
                     token_scores[example, live], sums[example, live] = token_score, total
                     live += 1
                 elif rank < K:
                     text, text_scores = batch.text(example, row)
+                    text = text if is_eop else np.append(text, token)
                     search.add(text, np.append(text_scores, token_score), total)
             search.length += 1
             search.check_done(sums[example, 0])
@@ -252,6 +274,46 @@ class Decoder:
         return draw_candidates(scores, batch.sums, 2 * K if K > 1 else 1, config=self.config, streams=streams)
 
 
+class Decoding:
+    """A batch that examples join and leave while it is decoded.
+
+    Attributes:
+        unfinished: how many examples are not done.
+    """
+
+    def __init__(self, decoder: Decoder):
+        self.decoder = decoder
+        self.batch: Batch | None = None
+
+    @property
+    def unfinished(self) -> int:
+        return int(self._is_unfinished().sum())
+
+    def join(self, searches: list[ExampleSearch]) -> list[ExampleSearch]:
+        """Reads the prompts of new examples and gives them their first tokens; returns those that are done now."""
+        opened = self.decoder.open(searches)
+        unfinished = self._is_unfinished()
+        places = np.flatnonzero(~unfinished)[: len(searches)]
+        if not unfinished.any():
+            self.batch = opened
+        elif len(places) == len(searches) and opened.longest_prompt <= self.batch.longest_prompt:
+            self.batch.replace(places, opened)
+        else:
+            self.batch.keep(np.flatnonzero(unfinished))
+            self.batch.append(opened)
+        return [search for search in searches if search.done]
+
+    def step(self) -> list[ExampleSearch]:
+        """Gives every example one token more; returns those that are done now."""
+        unfinished = self._is_unfinished()
+        if unfinished.mean() <= MOST_UNFINISHED:
+            self.batch.keep(np.flatnonzero(unfinished))
+        return self.decoder.step(self.batch)
+
+    def _is_unfinished(self) -> np.ndarray:
+        return np.array([not search.done for search in self.batch.searches] if self.batch else [], dtype=bool)
+
+
 def generate(
     model: Decodable,
     prompts: Sequence[Prompt],
@@ -280,51 +342,52 @@ def generate(
         (place among the prompts, at most `num_return_sequences` hypotheses, best first), in the order of finishing.
 
     Raises:
-        ValueError: `tgt_length` leaves no room for `min_tgt_length` tokens, or an allowed output, and `eop` after what
-            is given.
-        InputError: an allowed output is empty or holds `eop`; the model's output is not a number.
+        InputError: `tgt_length` leaves no room for `min_tgt_length` tokens, or an allowed output, and `eop` after what
+            is given; an allowed output is empty or holds `eop`; the model's output is not a number.
     """
     processors = build_logits_processors(
         config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
     )
-    decoder = Decoder(model, config, processors, eop_token_id)
+    decoding = Decoding(Decoder(model, config, processors, eop_token_id))
     longest = max(map(len, allowed_outputs), default=0)
     record_ids = range(len(prompts)) if record_ids is None else record_ids
-    waiting = deque(_searches(prompts, config, record_ids, fewest=max(config.min_tgt_length, longest)))
-    batch = None
-
-    def open_next(places: int) -> tuple[Batch, list[ExampleSearch]]:
-        opened = decoder.open([waiting.popleft() for _ in range(min(places, len(waiting)))])
-        return opened, [search for search in opened.searches if search.done]
-
-    while waiting or batch:
-        if batch is None:
-            batch, done = open_next(batch_size)
+    order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+    waiting = deque(
+        open_search(prompts[number], config, number=number, record_id=record_ids[number], longest_allowed=longest)
+        for number in order
+    )
+    while waiting or decoding.unfinished:
+        free = batch_size - decoding.unfinished
+        if waiting and decoding.unfinished <= MOST_UNFINISHED * batch_size:
+            done = decoding.join([waiting.popleft() for _ in range(min(free, len(waiting)))])
         else:
-            done = decoder.step(batch)
-        unfinished = np.array([not search.done for search in batch.searches])
-        if not unfinished.any():
-            batch = None
-        elif unfinished.mean() <= MOST_UNFINISHED and waiting:
-            opened, done_at_once = open_next(int((~unfinished).sum()))
-            batch.replace(np.flatnonzero(~unfinished)[: len(opened.searches)], opened)
-            done += done_at_once
-        elif unfinished.mean() <= MOST_UNFINISHED:
-            batch.keep(np.flatnonzero(unfinished))
+            done = decoding.step()
         for search in done:
             yield search.number, search.hypotheses[: config.num_return_sequences]
 
 
-def _searches(
-    prompts: Sequence[Prompt], config: GenerationConfig, record_ids: Sequence[RecordId], *, fewest: int
-) -> Iterator[ExampleSearch]:
-    """The searches of all prompts, the longest prompt first."""
-    for number in sorted(range(len(prompts)), key=lambda number: -len(prompts[number])):
-        max_length = config.tgt_length - prompts[number].given
-        if max_length <= fewest:
-            raise ValueError(
-                f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
-                f"output) and eop after the {prompts[number].given} that are given"
-            )
-        stream = None if config.select_topk else random_stream(config, record_ids[number])
-        yield ExampleSearch(prompts[number], config, number=number, max_length=max_length, stream=stream)
+def open_search(
+    prompt: Prompt,
+    config: GenerationConfig,
+    *,
+    number: int,
+    record_id: RecordId,
+    longest_allowed: int = 0,
+    ends: Callable[[Sequence[int]], bool] | None = None,
+) -> ExampleSearch:
+    """The search of a prompt, before its first step; arguments as of `generate` and `ExampleSearch`.
+
+    Args:
+        longest_allowed: tokens of the longest allowed output.
+
+    Raises:
+        InputError: `tgt_length` leaves no room for what has to be generated.
+    """
+    fewest, max_length = max(config.min_tgt_length, longest_allowed), config.tgt_length - prompt.given
+    if max_length <= fewest:
+        raise InputError(
+            f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
+            f"output) and eop after the {prompt.given} that are given"
+        )
+    stream = None if config.select_topk else random_stream(config, record_id)
+    return ExampleSearch(prompt, config, number=number, max_length=max_length, stream=stream, ends=ends)
