@@ -99,6 +99,11 @@ class ExampleSearch:
         self.hypotheses: list[Hypothesis] = []
         self.done = False
 
+    @property
+    def found(self) -> list[Hypothesis]:
+        """The hypotheses that are asked for, best first."""
+        return self.hypotheses[: self.config.num_return_sequences]
+
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
         """Keeps a text if it is among the best K; `total` is its sum of log-probabilities."""
         score = float(total) / max(len(tokens), 1) ** self.config.length_penalty
@@ -192,12 +197,43 @@ class Decoder:
         config: the options.
         processors: the rules, in their order.
         eop_token_id: ends a span.
+        longest_allowed: tokens of the longest allowed output, if only such are generated.
     """
 
     model: Decodable
     config: GenerationConfig
     processors: Sequence[LogitsProcessor]
     eop_token_id: int
+    longest_allowed: int = 0
+
+    def search(
+        self,
+        prompt: Prompt,
+        *,
+        number: int,
+        record_id: RecordId,
+        config: GenerationConfig | None = None,
+        ends: Callable[[Sequence[int]], bool] | None = None,
+    ) -> ExampleSearch:
+        """An example before its first step.
+
+        Args:
+            number: see `ExampleSearch`, as `ends`.
+            record_id: chooses its random stream.
+            config: its own options, where they differ in what a batch need not share (`batch_options`).
+
+        Raises:
+            InputError: `tgt_length` leaves no room for what has to be generated.
+        """
+        config = config or self.config
+        fewest, max_length = max(config.min_tgt_length, self.longest_allowed), config.tgt_length - prompt.given
+        if max_length <= fewest:
+            raise InputError(
+                f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
+                f"output) and eop after the {prompt.given} that are given"
+            )
+        stream = None if config.select_topk else random_stream(config, record_id)
+        return ExampleSearch(prompt, config, number=number, max_length=max_length, stream=stream, ends=ends)
 
     def open(self, searches: list[ExampleSearch]) -> Batch:
         """Reads the prompts of examples and chooses their first tokens."""
@@ -299,7 +335,8 @@ class Decoding:
         elif len(places) == len(searches) and opened.longest_prompt <= self.batch.longest_prompt:
             self.batch.replace(places, opened)
         else:
-            self.batch.keep(np.flatnonzero(unfinished))
+            if len(places):
+                self.batch.keep(np.flatnonzero(unfinished))
             self.batch.append(opened)
         return [search for search in searches if search.done]
 
@@ -312,6 +349,21 @@ class Decoding:
 
     def _is_unfinished(self) -> np.ndarray:
         return np.array([not search.done for search in self.batch.searches] if self.batch else [], dtype=bool)
+
+
+def build_decoder(
+    model: Decodable,
+    config: GenerationConfig,
+    *,
+    eop_token_id: int,
+    banned_token_ids: Sequence[int] = (),
+    allowed_outputs: Sequence[Sequence[int]] = (),
+) -> Decoder:
+    """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
+    processors = build_logits_processors(
+        config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
+    )
+    return Decoder(model, config, processors, eop_token_id, max(map(len, allowed_outputs), default=0))
 
 
 def generate(
@@ -345,49 +397,31 @@ def generate(
         InputError: `tgt_length` leaves no room for `min_tgt_length` tokens, or an allowed output, and `eop` after what
             is given; an allowed output is empty or holds `eop`; the model's output is not a number.
     """
-    processors = build_logits_processors(
-        config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
+    decoder = build_decoder(
+        model,
+        config,
+        eop_token_id=eop_token_id,
+        banned_token_ids=banned_token_ids,
+        allowed_outputs=allowed_outputs,
     )
-    decoding = Decoding(Decoder(model, config, processors, eop_token_id))
-    longest = max(map(len, allowed_outputs), default=0)
+    return decode(decoder, prompts, batch_size=batch_size, record_ids=record_ids)
+
+
+def decode(
+    decoder: Decoder, prompts: Sequence[Prompt], *, batch_size: int, record_ids: Sequence[RecordId] | None = None
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """`generate` with a decoder at hand."""
     record_ids = range(len(prompts)) if record_ids is None else record_ids
-    order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+    longest_first = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
     waiting = deque(
-        open_search(prompts[number], config, number=number, record_id=record_ids[number], longest_allowed=longest)
-        for number in order
+        decoder.search(prompts[number], number=number, record_id=record_ids[number]) for number in longest_first
     )
+    decoding = Decoding(decoder)
     while waiting or decoding.unfinished:
-        free = batch_size - decoding.unfinished
         if waiting and decoding.unfinished <= MOST_UNFINISHED * batch_size:
-            done = decoding.join([waiting.popleft() for _ in range(min(free, len(waiting)))])
+            places = min(batch_size - decoding.unfinished, len(waiting))
+            done = decoding.join([waiting.popleft() for _ in range(places)])
         else:
             done = decoding.step()
         for search in done:
-            yield search.number, search.hypotheses[: config.num_return_sequences]
-
-
-def open_search(
-    prompt: Prompt,
-    config: GenerationConfig,
-    *,
-    number: int,
-    record_id: RecordId,
-    longest_allowed: int = 0,
-    ends: Callable[[Sequence[int]], bool] | None = None,
-) -> ExampleSearch:
-    """The search of a prompt, before its first step; arguments as of `generate` and `ExampleSearch`.
-
-    Args:
-        longest_allowed: tokens of the longest allowed output.
-
-    Raises:
-        InputError: `tgt_length` leaves no room for what has to be generated.
-    """
-    fewest, max_length = max(config.min_tgt_length, longest_allowed), config.tgt_length - prompt.given
-    if max_length <= fewest:
-        raise InputError(
-            f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
-            f"output) and eop after the {prompt.given} that are given"
-        )
-    stream = None if config.select_topk else random_stream(config, record_id)
-    return ExampleSearch(prompt, config, number=number, max_length=max_length, stream=stream, ends=ends)
+            yield search.number, search.found
