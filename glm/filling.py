@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm.blank_infilling import Prompt
+from glm.data.records import SURROGATE
 from glm.errors import InputError
 from glm.generation.search import Hypothesis
 from glm.prediction import Text, Writer, text_row
@@ -62,8 +63,10 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     Source: THUDM/GLM, generate_samples.py.
 
     Raises:
-        InputError: the text does not fit into `src_length`.
+        InputError: the text does not fit into `src_length`, or holds half of a surrogate pair.
     """
+    if SURROGATE.search(text):
+        raise InputError("text: holds half of a surrogate pair; write it as UTF-8, or escape whole characters")
     parts = BLANK.split(text if BLANK.search(text) else f"{text}[gMASK]")
     tokenizer = writer.encoder.tokenizer
     ids = [tokenizer.cls_token_id]

@@ -93,6 +93,13 @@ LEVELS = {
         "glm.commands.options",
         "glm.commands.score",
         "glm.commands.show",
+        "glm.serving",
+        "glm.serving.app",
+        "glm.serving.batcher",
+        "glm.serving.errors",
+        "glm.serving.schemas",
+        "glm.serving.server",
+        "glm.serving.service",
     },
     6: {"glm.__main__"},
 }
@@ -102,7 +109,7 @@ PACKAGES = {
     2: {"paddle", "paddlenlp"},
     3: {"paddle", "paddlenlp", "tqdm"},
     4: {"paddle", "paddlenlp", "safetensors", "tqdm"},
-    5: {"matplotlib", "rich", "tqdm"},
+    5: {"fastapi", "h11", "matplotlib", "pydantic", "rich", "starlette", "tqdm", "uvicorn"},
     6: set(),
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules}

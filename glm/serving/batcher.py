@@ -163,7 +163,11 @@ class Batcher:
         for task, future in arrived:
             try:
                 search = group.decoding.decoder.search(
-                    task.prompt, number=next(self._numbers), record_id=task.record_id, config=task.config, ends=task.ends
+                    task.prompt,
+                    number=next(self._numbers),
+                    record_id=task.record_id,
+                    config=task.config,
+                    ends=task.ends,
                 )
             except InputError as error:
                 _fail(future, error)

@@ -38,7 +38,9 @@ def _field(option) -> tuple[Any, Any]:
     return (Literal[*choices] if choices else option.type) | None, Field(None, description=option.metadata["help"])
 
 
-Options = create_model("Options", __base__=Strict, **{option.name: _field(option) for option in fields(GenerationConfig)})
+Options = create_model(
+    "Options", __base__=Strict, **{option.name: _field(option) for option in fields(GenerationConfig)}
+)
 
 
 class GenerateRequest(Options):
@@ -139,6 +141,9 @@ class CompletionRequest(Strict):
                 raise InputError(f"{name} {value}: has no effect with temperature 0; raise it")
         if self.temperature == 0:
             given["select_topk"] = True
+        beams = given.get("num_beams", server.num_beams)
+        if self.n and self.n > beams:
+            raise InputError(f"n {self.n}: use 1 to {beams}, raise num_beams, or draw with temperature above 0")
         return _changed(server, given | {"num_return_sequences": self.n or 1})
 
 

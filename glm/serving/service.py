@@ -3,13 +3,14 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from glm.blank_infilling import Prompt
 from glm.data.columns import ColumnOptions
 from glm.data.formats import Row
-from glm.data.records import columns_of, record_or_bad
+from glm.data.records import SURROGATE, columns_of, record_or_bad
 from glm.errors import InputError
 from glm.filling import as_row, lay_out, lay_out_all
 from glm.generation.config import GenerationConfig
@@ -27,10 +28,14 @@ class Service:
     Args:
         name: of the model.
         columns: which fields of a record are what, where the user says so.
+        command: arguments of `predict.py` for the same texts, but for the options of decoding.
     """
 
-    def __init__(self, name: str, writer: Writer, batcher: Batcher, columns: ColumnOptions):
+    def __init__(
+        self, name: str, writer: Writer, batcher: Batcher, columns: ColumnOptions, command: Sequence[str] = ()
+    ):
         self.name = name
+        self.command = command
         self.writer = writer
         self.batcher = batcher
         self.columns = columns
@@ -58,7 +63,7 @@ class Service:
         records = {row.number - 1: record_or_bad(row, columns, need_target=False) for row in rows}
         prompts, errors = await asyncio.to_thread(self.writer.lay_out, records)
         found = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
-        texts = {number: self._texts(hypotheses) for number, hypotheses in zip(prompts, found, strict=True)}
+        texts = {n: list(map(self.writer.text, hypotheses)) for n, hypotheses in zip(prompts, found, strict=True)}
         predictions = [Prediction(record, texts.get(n, []), errors.get(n)) for n, record in records.items()]
         return [prediction.as_row(token_scores=token_scores) for prediction in predictions]
 
@@ -92,10 +97,15 @@ class Service:
         config = request.config(self.writer.config, tgt_length=tgt_length)
         prompts = await asyncio.to_thread(self._prompts, request.prompts)
         draws = range(request.n or 1) if request.draws else range(1)
-        ends = self._ends(request.stops)
+        stops = self._stops(request)
+        tokenizer = self.writer.encoder.tokenizer
+        ends = (lambda ids: first_of(stops, tokenizer.decode_ids(ids)) is not None) if stops else None
         tasks = [Task(prompt, config, (place, draw), ends) for place, prompt in enumerate(prompts) for draw in draws]
         found = [hypothesis for hypotheses in await self.batcher.write(tasks) for hypothesis in hypotheses]
-        choices = [self._choice(index, hypothesis, request) for index, hypothesis in enumerate(found)]
+        choices = [
+            {"index": index, **self._choice(hypothesis, stops, token_scores=request.token_scores)}
+            for index, hypothesis in enumerate(found)
+        ]
         read = sum(map(len, prompts))
         written = sum(len(hypothesis.token_scores) for hypothesis in found)
         return {
@@ -114,20 +124,23 @@ class Service:
                 raise InputError("prompt: holds more than one blank; POST /generate fills several")
         return [text.prompt(self.writer) for text in blanks]
 
-    def _ends(self, stops: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
-        """Whether ids hold one of these texts."""
+    def _stops(self, request: CompletionRequest) -> set[str]:
+        """The texts at which generation ends, also as the tokenizer writes them (`？` is `?` there)."""
+        if any(map(SURROGATE.search, request.stops)):
+            raise InputError("stop: holds half of a surrogate pair; escape whole characters")
         tokenizer = self.writer.encoder.tokenizer
-        return (lambda ids: first_of(stops, tokenizer.decode_ids(ids)) is not None) if stops else None
+        written = {tokenizer.decode_ids(tokenizer.encode_text(stop)) for stop in request.stops}
+        return written - {""} | set(request.stops)
 
-    def _choice(self, index: int, hypothesis: Hypothesis, request: CompletionRequest) -> Json:
-        row = text_row(self.writer.text(hypothesis), token_scores=request.token_scores)
+    def _choice(self, hypothesis: Hypothesis, stops: Collection[str], *, token_scores: bool) -> Json:
+        row = text_row(self.writer.text(hypothesis), token_scores=token_scores)
         prefix = self.writer.encoder.tokenizer.decode_ids(self.writer.prefix_ids)
-        end = first_of(request.stops, row["text"].removeprefix(prefix))
+        end = first_of(stops, row["text"].removeprefix(prefix))
         if end is not None:
             row["text"] = row["text"][: end + len(prefix)]
         has_eop = len(hypothesis.token_scores) > len(hypothesis.tokens)
         reason = "length" if end is None and not has_eop else "stop"
-        return {"index": index, **row, "logprobs": None, "finish_reason": reason}
+        return {**row, "logprobs": None, "finish_reason": reason}
 
     def _check_length(self, name: str, tgt_length: int, given: int = 0) -> None:
         room = self.writer.model.config.max_sequence_length - self.writer.encoder.src_length - given
@@ -136,12 +149,21 @@ class Service:
 
     # -- about the model
 
+    def settings(self) -> Json:
+        """What the page needs to know: the fields of a record, the options, and the command that decodes like this."""
+        template = self.writer.encoder.template
+        fields = {"source": self.columns.of("source") or (template.source_name,), "extras": template.extra_names}
+        if template.needs_answer:
+            fields["answer"] = self.columns.of("answer") or ("answer",)
+        options = {"options": asdict(self.writer.config), "defaults": asdict(GenerationConfig())}
+        return {"model": self.name, "fields": fields, **options, "command": self.command}
+
     def models(self) -> Json:
         """The one model, as OpenAI's API lists models."""
         model = {"id": self.name, "object": "model", "created": self.started, "owned_by": "glm"}
         return {"object": "list", "data": [model]}
 
 
-def first_of(stops: Sequence[str], text: str) -> int | None:
+def first_of(stops: Collection[str], text: str) -> int | None:
     """Where the first of these begins in a text."""
     return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
