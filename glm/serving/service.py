@@ -16,6 +16,7 @@ from glm.filling import as_row, lay_out, lay_out_all
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
 from glm.prediction import Prediction, Writer, text_row
+from glm.run_config import trained_with
 from glm.serving.batcher import Batcher, Task
 from glm.serving.schemas import CompletionRequest, GenerateRequest
 
@@ -58,7 +59,7 @@ class Service:
 
     async def _answer(self, values: list[Json], config: GenerationConfig, *, token_scores: bool) -> list[Json]:
         template = self.writer.encoder.template
-        rows = [Row(number, f"records[{number - 1}]", row) for number, row in enumerate(values, start=1)]
+        rows = [Row(number, f"record {number}", row) for number, row in enumerate(values, start=1)]
         columns = columns_of(rows, template, self.columns, name="records", need_target=False)
         records = {row.number - 1: record_or_bad(row, columns, need_target=False) for row in rows}
         prompts, errors = await asyncio.to_thread(self.writer.lay_out, records)
@@ -155,8 +156,16 @@ class Service:
         fields = {"source": self.columns.of("source") or (template.source_name,), "extras": template.extra_names}
         if template.needs_answer:
             fields["answer"] = self.columns.of("answer") or ("answer",)
-        options = {"options": asdict(self.writer.config), "defaults": asdict(GenerationConfig())}
-        return {"model": self.name, "fields": fields, **options, "command": self.command}
+        defaults = asdict(GenerationConfig())
+        trained = {name: value for name, value in trained_with(self.name).items() if name in defaults}
+        return {
+            "model": self.name,
+            "fields": fields,
+            "options": asdict(self.writer.config),
+            "checkpoint": defaults | trained,
+            "defaults": defaults,
+            "command": self.command,
+        }
 
     def models(self) -> Json:
         """The one model, as OpenAI's API lists models."""
