@@ -69,8 +69,9 @@ class Batcher:
         self.most_waiting = most_waiting
         self._waiting: deque[tuple[Task, Future]] = deque()
         self._groups: dict[tuple, _Group] = {}
+        self._unfinished: set[Future] = set()
         self._closed = False
-        self._changed = threading.Condition()  # guards _waiting and _closed
+        self._changed = threading.Condition()  # guards _waiting, _closed and what is added to _unfinished
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
 
@@ -93,15 +94,15 @@ class Batcher:
     @property
     def load(self) -> dict[str, int]:
         """How many texts are decoded, and how many wait."""
-        decoding = sum(len(group.futures) for group in list(self._groups.values()))
-        return {"decoding": decoding, "waiting": len(self._waiting)}
+        waiting = sum(not future.cancelled() for _, future in self._waiting.copy())
+        return {"decoding": len(self._unfinished) - waiting, "waiting": waiting}
 
     async def write(self, tasks: Sequence[Task]) -> list[list[Hypothesis]]:
         """Generates texts: hypotheses of each, best first. Cancelling drops their work.
 
         Raises:
             QueueFullError: they would not all find room among those that may wait.
-            InputError: `tgt_length` leaves no room for what has to be generated.
+            InputError: they never would; `tgt_length` leaves no room for what has to be generated.
             DecodingError: the model failed.
         """
         futures = self._submit(tasks)
@@ -112,14 +113,19 @@ class Batcher:
                 future.cancel()
 
     def _submit(self, tasks: Sequence[Task]) -> list[Future]:
+        room = self.writer.batch_size + self.most_waiting
+        if len(tasks) > room:
+            raise InputError(f"{len(tasks)} texts at once: at most {room}; send them in several requests")
         futures = [Future() for _ in tasks]
         with self._changed:
-            present = deque(waiting for waiting in self._waiting if not waiting[1].cancelled())
-            if len(present) + len(tasks) > self.most_waiting:
+            if len(self._unfinished) + len(tasks) > room:
                 raise QueueFullError
-            self._waiting = present
+            self._unfinished.update(futures)
+            self._waiting = deque(waiting for waiting in self._waiting if not waiting[1].cancelled())
             self._waiting.extend(zip(tasks, futures, strict=True))
             self._changed.notify()
+        for future in futures:
+            future.add_done_callback(self._unfinished.discard)
         return futures
 
     # -- the thread
@@ -131,9 +137,7 @@ class Batcher:
                 self._join(key, arrived)
             for key in list(self._groups):
                 self._step(key)
-        for future in [future for _, future in self._waiting] + [
-            future for group in self._groups.values() for future in group.futures.values()
-        ]:
+        for future in self._unfinished.copy():
             future.cancel()
 
     def _wait_for_work(self) -> bool:

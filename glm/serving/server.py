@@ -69,11 +69,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run_app(app: FastAPI, listener: socket.socket, *, name: str) -> None:
     """Runs an application until a signal ends it; requests that came before have `GRACE_SECONDS` to finish."""
-    settings: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "on", "ws": "none"}
-    config = uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=GRACE_SECONDS, **settings)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn hands signals on when it has ended
     try:
-        Server(config, name).run(sockets=[listener])
+        Server(app, name).run(sockets=[listener])
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     finally:
@@ -83,8 +81,9 @@ def run_app(app: FastAPI, listener: socket.socket, *, name: str) -> None:
 class Server(uvicorn.Server):
     """Says where it is, once it is there."""
 
-    def __init__(self, config: uvicorn.Config, name: str):
-        super().__init__(config)
+    def __init__(self, app: FastAPI, name: str):
+        settings: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "on", "ws": "none"}
+        super().__init__(uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=GRACE_SECONDS, **settings))
         self.name = name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
