@@ -129,7 +129,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     def unusable(_: Request, error: InputError) -> JSONResponse:
-        return ApiError(422, str(error), code="invalid_value", param=str(error).split()[0].strip(":,")).response()
+        subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
+        known = subject in CompletionRequest.model_fields or subject in GenerateRequest.model_fields
+        return ApiError(422, str(error), code="invalid_value", param=subject if known else None).response()
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

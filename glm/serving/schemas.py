@@ -47,7 +47,7 @@ class GenerateRequest(Options):
     """`POST /generate`: records, or texts with blanks, and options of decoding in place of the server's."""
 
     records: list[dict[str, Any]] | None = Field(None, min_length=1, description="As the lines of a file.")
-    texts: list[Text] | None = Field(None, min_length=1, description="With [MASK], [sMASK] or [gMASK].")
+    texts: list[str] | None = Field(None, min_length=1, description="With [MASK], [sMASK] or [gMASK].")
     token_scores: bool = Field(False, description="Return the log-probability of every token.")
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class CompletionRequest(Strict):
     """
 
     model: str | None = None
-    prompt: str | Annotated[list[str], Field(min_length=1)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1)]
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)

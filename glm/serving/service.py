@@ -10,7 +10,7 @@ from typing import Any
 from glm.blank_infilling import Prompt
 from glm.data.columns import ColumnOptions
 from glm.data.formats import Row
-from glm.data.records import SURROGATE, columns_of, record_or_bad
+from glm.data.records import columns_of, record_or_bad
 from glm.errors import InputError
 from glm.filling import as_row, lay_out, lay_out_all
 from glm.generation.config import GenerationConfig
@@ -119,7 +119,10 @@ class Service:
         }
 
     def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
-        blanks = [lay_out(self.writer, text) for text in texts]
+        try:
+            blanks = [lay_out(self.writer, text) for text in texts]
+        except InputError as error:
+            raise InputError(f"prompt: {error}") from error
         for text in blanks:
             if len(text.parts) > 3:
                 raise InputError("prompt: holds more than one blank; POST /generate fills several")
@@ -127,8 +130,6 @@ class Service:
 
     def _stops(self, request: CompletionRequest) -> set[str]:
         """The texts at which generation ends, also as the tokenizer writes them (`？` is `?` there)."""
-        if any(map(SURROGATE.search, request.stops)):
-            raise InputError("stop: holds half of a surrogate pair; escape whole characters")
         tokenizer = self.writer.encoder.tokenizer
         written = {tokenizer.decode_ids(tokenizer.encode_text(stop)) for stop in request.stops}
         return written - {""} | set(request.stops)
