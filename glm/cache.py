@@ -85,6 +85,21 @@ class LayerCache:
             for place, prompt in zip(places, theirs, strict=True):
                 mine[place, :, : prompt.shape[1]] = prompt
 
+    def append(self, other: "LayerCache", width: int) -> None:
+        """Puts the prompts of `other` after those of the batch, and makes all of them `width` places wide."""
+
+        def wide(part: Tensor) -> Tensor:
+            return F.pad(part, [0, 0, 0, 0, 0, width - part.shape[2], 0, 0], pad_from_left_axis=True)
+
+        self.prompt = tuple(
+            paddle.concat([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+        )
+        if self.slots is not None:
+            n = other.prompt[0].shape[0]
+            self.slots = tuple(
+                paddle.concat([part, paddle.zeros([n, *part.shape[1:]], dtype=part.dtype)]) for part in self.slots
+            )
+
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """[length, N, D] each -> [B, N, longest, D], zero behind the end."""
@@ -169,6 +184,15 @@ class KVCache:
             mine.replace(places, theirs)
         if self.lengths.max() <= self.MOST_NEEDED * self.width:
             self._select(np.arange(len(self.lengths)))
+
+    def append(self, other: "KVCache") -> None:
+        """Takes in the examples of another cache, which come from prefill, after its own."""
+        self.lengths = np.concatenate([self.lengths, other.lengths])
+        self.width = max(self.width, other.width)
+        nothing = np.zeros((len(other.lengths), *self.ancestors.shape[1:]), dtype=bool)
+        self.ancestors = np.concatenate([self.ancestors, nothing])
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.append(theirs, self.width)
 
     def _select(self, examples: np.ndarray) -> None:
         self.width = int(self.lengths.max())

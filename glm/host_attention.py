@@ -101,6 +101,21 @@ class HostLayerCache:
         for mine, theirs in zip(self.prompt, other.prompt, strict=True):
             mine[places, :, : theirs.shape[2]] = theirs
 
+    def append(self, other: "HostLayerCache", width: int) -> None:
+        """See `LayerCache.append`."""
+
+        def wide(part: np.ndarray) -> np.ndarray:
+            return np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[2]), (0, 0)])
+
+        self.prompt = tuple(
+            np.concatenate([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+        )
+        if self.slots is not None:
+            n = len(other.prompt[0])
+            self.slots = tuple(
+                np.concatenate([part, np.zeros((n, *part.shape[1:]), part.dtype)]) for part in self.slots
+            )
+
 
 def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The slots that rows see.

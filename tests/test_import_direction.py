@@ -100,6 +100,13 @@ LEVELS = {
         "glm.commands.parser",
         "glm.commands.score",
         "glm.commands.show",
+        "glm.serving",
+        "glm.serving.app",
+        "glm.serving.batcher",
+        "glm.serving.errors",
+        "glm.serving.schemas",
+        "glm.serving.server",
+        "glm.serving.service",
     },
     6: {"glm.__main__"},
 }
@@ -109,7 +116,7 @@ PACKAGES = {
     2: {"numba", "paddle", "paddlenlp"},
     3: {"paddle", "paddlenlp", "safetensors", "tqdm"},
     4: {"paddle", "paddlenlp", "safetensors", "tqdm"},
-    5: {"matplotlib", "rich", "tqdm"},
+    5: {"fastapi", "h11", "matplotlib", "pydantic", "rich", "starlette", "tqdm", "uvicorn"},
     6: set(),
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules}
