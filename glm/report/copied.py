@@ -41,7 +41,7 @@ def found_span(text: str, part: str) -> list[Span]:
 
 
 def _end_of_run(tokens: list[str], start: int, there: str) -> int:
-    """Behind the last word of the longest run of tokens from `start` that the source holds; `start` if there is none."""
+    """Behind the last word of the longest run from `start` that the source holds; `start` if there is none."""
     last = end = start
     while end < len(tokens) and _is_word(tokens[start]) and _joined(tokens[start : end + 1]) in there:
         end += 1

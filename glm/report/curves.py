@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from glm.report.files import METRICS_NAME
+
 MOST_POINTS = 1000  # of a curve that is drawn
 
 
@@ -49,11 +51,13 @@ CURVE_PLOTS = {
 }
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, of the last run where a resumed one repeated steps; none if there is no file.
+def find_log(model: Path) -> Path:
+    """Where the log of the run that made a model would be: in its folder, or beside its `checkpoint-N`."""
+    return (model.parent if model.name.startswith("checkpoint-") else model) / METRICS_NAME
 
-    A last line cut short by a kill is left out.
-    """
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is left out."""
     if not path.is_file():
         return []
     lines = []
@@ -64,7 +68,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("step"), int):
             lines.append(entry)
-    return _last_run(lines)
+    return lines
 
 
 def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
@@ -79,8 +83,9 @@ def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
 
 
 def _points(log: list[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    points = [(entry["step"], entry[key]) for entry in log if _is_finite(entry.get(key))]
-    return _thinned(points)
+    """By step; of a step that a resumed run did again, the last one."""
+    found = {entry["step"]: entry[key] for entry in log if _is_finite(entry.get(key))}
+    return _thinned(sorted(found.items()))
 
 
 def _is_finite(value: Any) -> bool:
@@ -98,13 +103,3 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
         values = range(start, end)
         kept |= {min(values, key=lambda place: points[place][1]), max(values, key=lambda place: points[place][1])}
     return [points[place] for place in sorted(kept)]
-
-
-def _last_run(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The log without what a resumed run did anew: entries whose step is followed by a lower one, at or after it."""
-    kept: list[dict[str, Any]] = []
-    for entry in log:
-        while kept and kept[-1]["step"] > entry["step"]:
-            kept.pop()
-        kept.append(entry)
-    return kept

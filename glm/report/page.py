@@ -1,7 +1,6 @@
 """Writes the pages: one file each, that opens from disk and loads nothing from elsewhere."""
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,12 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from glm.evaluation.metrics import Scores
 from glm.report.copied import Span, copied_spans, found_span
 from glm.report.curves import curve_plots
+from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
 from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length
 from glm.report.provenance import Provenance, now
 from glm.report.rows import RANKED_BY, SHOWN, ReportRows, Sample
 
-REPORT_PAGE = "report.html"
-TRAINING_PAGE = "training.html"
 HEADLINES = ("bleu-4 (char, corpus)", "rouge-l (char)", "exact match", "distinct-2 (char)")
 # What a page shows of a text at most, in characters: 1,000 rows of any texts stay far below 2 MB.
 MOST_OF_SOURCE, MOST_OF_FIELD, MOST_OF_BEAMS, LEAST_OF_BEAM = 3000, 600, 4000, 80
@@ -64,15 +62,6 @@ def write_report(
     return folder / REPORT_PAGE
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """An evaluation of a run: its step, its figures by name, and its report as the training page finds it."""
-
-    step: int
-    figures: Mapping[str, float]
-    address: str | None
-
-
 def write_training_page(
     output_dir: Path,
     provenance: Provenance,
@@ -80,13 +69,14 @@ def write_training_page(
     step: int,
     max_steps: int,
     running: bool,
-    evaluations: list[Evaluation],
+    report_address: Callable[[int], str | None],
     log: Iterable[Mapping[str, Any]],
 ) -> None:
     """Writes `training.html` and `plots/*.png`: how far a run is, its curves and its evaluations.
 
     Args:
         running: the page asks for a newer one every `REFRESH_SECONDS`.
+        report_address: of the evaluation at a step, as the page finds it.
     """
     log = list(log)
     curves = list(draw_curves(curve_plots(log)))
@@ -98,7 +88,7 @@ def write_training_page(
         step=step,
         max_steps=max_steps,
         last={key: value for entry in log if "loss" in entry for key, value in entry.items()},
-        evaluations=evaluations,
+        evaluations=_evaluations(log, report_address),
         headlines=HEADLINES,
         curve_plots=curves,
         provenance=provenance,
@@ -109,17 +99,28 @@ def write_training_page(
 def write_plots(folder: Path, plots: list[Plot]) -> None:
     """Writes plots as PNG files, and removes those of an earlier page that there are none of now."""
     for plot in plots:
-        write_file(folder / "plots" / f"{plot.name}.png", plot.png)
+        write_file(folder / PLOTS_FOLDER / f"{plot.name}.png", plot.png)
     for name in PLOT_NAMES - {plot.name for plot in plots}:
-        (folder / "plots" / f"{name}.png").unlink(missing_ok=True)
+        (folder / PLOTS_FOLDER / f"{name}.png").unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file aside and renames it, so that a reader never finds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of a run: its step, its figures by name, and its report as the page finds it."""
+
+    step: int
+    figures: Mapping[str, float]
+    address: str | None
+
+
+def _evaluations(log: Iterable[Mapping[str, Any]], report_address: Callable[[int], str | None]) -> list[Evaluation]:
+    """The last evaluation of each step that was evaluated."""
+    found = {}
+    for entry in log:
+        figures = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        if "loss" in figures:
+            found[entry["step"]] = Evaluation(entry["step"], figures, report_address(entry["step"]))
+    return [found[step] for step in sorted(found)]
 
 
 @dataclass(frozen=True)

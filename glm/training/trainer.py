@@ -24,11 +24,12 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.report.files import METRICS_NAME
+from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
+from glm.training.pages import TrainingPage, write_evaluation_report
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
-
-METRICS_NAME = "metrics.jsonl"
 
 
 class Examples(Dataset):
@@ -65,6 +66,7 @@ class GLMTrainer(Trainer):
         train_examples: what is learnt; may be empty if the run does not train.
         dev_records: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
+        command: the command line of the run, for its pages.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class GLMTrainer(Trainer):
         train_examples: Sequence[Example] = (),
         dev_records: Sequence[Record] = (),
         run_config: dict[str, Any] | None = None,
+        command: str = "",
     ):
         super().__init__(
             model=model,
@@ -90,6 +93,8 @@ class GLMTrainer(Trainer):
         self.generation = generation
         self.dev_records = dev_records
         self.run_config = run_config or {}
+        self.provenance = Provenance(command, self.run_config, args.device)
+        self.add_callback(TrainingPage(self.provenance))
         self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
@@ -211,7 +216,7 @@ class GLMTrainer(Trainer):
         """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
-        source length to `step-<n>.metrics.json` beside it.
+        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`.
 
         Returns:
             `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
@@ -221,7 +226,7 @@ class GLMTrainer(Trainer):
         with self.autocast_smart_context_manager():
             loss = self._dev_loss()
             predictions = predict(
-                self.writer,
+                self.writer.with_all_beams(),
                 self.dev_records,
                 description="evaluating",
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
@@ -231,12 +236,15 @@ class GLMTrainer(Trainer):
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"
-            write_predictions(folder / f"step-{step}.jsonl", predictions)
+            most = self.generation.num_return_sequences
+            write_predictions(folder / f"step-{step}.jsonl", predictions, most_texts=most)
             write_scores(folder / f"step-{step}.metrics.json", scores)
         metrics = {"loss": loss, **scores.figures}
         metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self.log(dict(metrics))
+        self.log(metrics | {"step": step})
+        if self.is_world_process_zero():
+            write_evaluation_report(Path(self.args.output_dir), step, predictions, scores, self.provenance)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
