@@ -38,7 +38,7 @@ class CurvePlot:
 
 # Plot: title, unit, and by label the key in metrics.jsonl.
 CURVE_PLOTS = {
-    "loss": ("Loss", "nats per token", {"training": "loss", "dev records": "eval_loss"}),
+    "loss": ("Loss", "nats per token", {"training, with label smoothing": "loss", "dev records": "eval_loss"}),
     "scores": (
         "Scores of the dev records",
         "percent",

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import StrictUndefined, Template
 
 from glm.report.files import CARD_NAME, write_file
 from glm.report.provenance import Provenance, now
@@ -42,9 +43,11 @@ def write_model_card(
         return False
     start = str(provenance.settings["model_name_or_path"])
     published = start if "/" in start and not start.endswith(".json") and not Path(start).exists() else None
-    card = ModelCard.from_template(
-        _front_matter(folder.name, provenance.settings, figures, base_model=published),
-        template_path=str(TEMPLATE),
+    template = Template(
+        TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    card = template.render(
+        front_matter=_front_matter(folder.name, provenance.settings, figures, base_model=published).to_yaml(),
         marker=MARKER,
         name=folder.name,
         start=start,
@@ -55,7 +58,7 @@ def write_model_card(
         provenance=provenance,
         written=now(),
     )
-    write_file(folder / CARD_NAME, card.content.encode("utf-8", "replace"))
+    write_file(folder / CARD_NAME, card.encode("utf-8", "replace"))
     return True
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ def write_report(
         The page's path.
     """
     buckets = scores.by_source_length if scores else {}
-    results = [*draw_scores_by_length(buckets), *draw_lengths(rows.lengths)]
+    score_plots, length_plots = list(draw_scores_by_length(buckets)), list(draw_lengths(rows.lengths))
     curves = list(draw_curves(curve_plots(log)))
-    write_plots(folder, results + curves)
+    write_plots(folder, score_plots + length_plots + curves)
     page = _render(
         "report.html.jinja",
         title=title,
@@ -52,7 +53,8 @@ def write_report(
         scores=scores,
         headlines=[name for name in HEADLINES if scores and name in scores.figures],
         bucket_figures=list(dict.fromkeys(chain.from_iterable(buckets.values()))),
-        result_plots=results,
+        score_plots=score_plots,
+        length_plots=length_plots,
         curve_plots=curves,
         sample_groups=_sample_groups(rows),
         ranked_by=RANKED_BY,
@@ -69,6 +71,7 @@ def write_training_page(
     step: int,
     max_steps: int,
     running: bool,
+    seconds_left: float | None,
     report_address: Callable[[int], str | None],
     log: Iterable[Mapping[str, Any]],
 ) -> None:
@@ -76,6 +79,7 @@ def write_training_page(
 
     Args:
         running: the page asks for a newer one every `REFRESH_SECONDS`.
+        seconds_left: until the last step; None if nobody knows.
         report_address: of the evaluation at a step, as the page finds it.
     """
     log = list(log)
@@ -87,6 +91,7 @@ def write_training_page(
         refresh=REFRESH_SECONDS if running else None,
         step=step,
         max_steps=max_steps,
+        time_left=None if seconds_left is None else timedelta(seconds=round(seconds_left)),
         last={key: value for entry in log if "loss" in entry for key, value in entry.items()},
         evaluations=_evaluations(log, report_address),
         headlines=HEADLINES,

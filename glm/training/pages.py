@@ -71,9 +71,10 @@ class TrainingPage(TrainerCallback):
         self.provenance = provenance
         self.running: bool | None = None  # None before training
         self.next_time = 0.0
+        self.begun = (0.0, 0)  # time and step
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.running = True
+        self.running, self.begun = True, (time.monotonic(), state.global_step)
         self._write(args, state)
 
     def on_log(self, args, state, control, **kwargs):
@@ -99,11 +100,20 @@ class TrainingPage(TrainerCallback):
             step=state.global_step,
             max_steps=state.max_steps,
             running=self.running,
+            seconds_left=self._seconds_left(state),
             report_address=lambda step: _address(folder, step),
             log=read_log(folder / METRICS_NAME),
         )
         end = time.monotonic()
         self.next_time = end + (end - start) / LARGEST_SHARE
+
+    def _seconds_left(self, state) -> float | None:
+        """At the mean speed of this process so far."""
+        time_then, step_then = self.begun
+        if not self.running or state.global_step == step_then:
+            return None
+        seconds_per_step = (time.monotonic() - time_then) / (state.global_step - step_then)
+        return seconds_per_step * (state.max_steps - state.global_step)
 
 
 def _address(output_dir: Path, step: int) -> str | None:
