@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import NamedTuple
 
 # Latin words and numbers whole, anything else character by character.
@@ -22,7 +23,7 @@ def copied_spans(text: str, source: str) -> list[Span]:
     space: of two Chinese characters or more, or one Latin word or number. From left to right the longest run counts;
     it begins and ends with a word.
     """
-    tokens, there = _TOKEN.findall(text), _joined(_TOKEN.findall(source))
+    tokens, there = _TOKEN.findall(text), _joined_source(source)
     spans: list[Span] = []
     start = 0
     while start < len(tokens):
@@ -47,6 +48,11 @@ def _end_of_run(tokens: list[str], start: int, there: str) -> int:
         end += 1
         last = end if _is_word(tokens[end - 1]) else last
     return last
+
+
+@lru_cache(maxsize=1)  # all beams of a record have the same source
+def _joined_source(source: str) -> str:
+    return _joined(_TOKEN.findall(source))
 
 
 def _joined(tokens: list[str]) -> str:
