@@ -18,7 +18,7 @@ class Curve:
     """A logged figure by optimizer step."""
 
     label: str
-    points: list[tuple[int, float]]
+    points: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CurvePlot:
     name: str
     title: str
     unit: str
-    curves: list[Curve]
+    curves: tuple[Curve, ...]
 
 
 # Plot: title, unit, and by label the key in metrics.jsonl.
@@ -76,16 +76,16 @@ def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
     log = list(log)
     plots = []
     for name, (title, unit, keys) in CURVE_PLOTS.items():
-        curves = [Curve(label, points) for label, key in keys.items() if (points := _points(log, key))]
+        curves = tuple(Curve(label, points) for label, key in keys.items() if (points := _points(log, key)))
         if curves:
             plots.append(CurvePlot(name, title, unit, curves))
     return plots
 
 
-def _points(log: list[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+def _points(log: list[Mapping[str, Any]], key: str) -> tuple[tuple[int, float], ...]:
     """By step; of a step that a resumed run did again, the last one."""
     found = {entry["step"]: entry[key] for entry in log if _is_finite(entry.get(key))}
-    return _thinned(sorted(found.items()))
+    return tuple(_thinned(sorted(found.items())))
 
 
 def _is_finite(value: Any) -> bool:

@@ -44,7 +44,7 @@ def write_report(
     """
     buckets = scores.by_source_length if scores else {}
     score_plots, length_plots = list(draw_scores_by_length(buckets)), list(draw_lengths(rows.lengths))
-    curves = list(draw_curves(curve_plots(log)))
+    curves = list(map(draw_curves, curve_plots(log)))
     write_plots(folder, score_plots + length_plots + curves)
     page = _render(
         "report.html.jinja",
@@ -83,7 +83,7 @@ def write_training_page(
         report_address: of the evaluation at a step, as the page finds it.
     """
     log = list(log)
-    curves = list(draw_curves(curve_plots(log)))
+    curves = list(map(draw_curves, curve_plots(log)))
     write_plots(output_dir, curves)
     page = _render(
         "training.html.jinja",

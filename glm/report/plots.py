@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -42,19 +43,19 @@ class Plot:
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
-def draw_curves(plots: list[CurvePlot]) -> Iterator[Plot]:
+@lru_cache(maxsize=len(CURVE_PLOTS))  # an evaluation's report and the page of the training show the same
+def draw_curves(plot: CurvePlot) -> Plot:
     """Curves by optimizer step."""
-    for plot in plots:
-        figure, axes = _axes(plot.title, "optimizer step", plot.unit)
-        for curve, colour in zip(plot.curves, COLOURS, strict=False):
-            steps, values = zip(*curve.points, strict=True)
-            mark = "." if len(steps) < 30 else ""
-            axes.plot(steps, values, marker=mark, label=curve.label, color=colour, linewidth=1.2)
-        if len(plot.curves) > 1:
-            axes.legend(frameon=False, fontsize="small")
-        if plot.name in ("speed", "memory"):
-            axes.set_ylim(bottom=0)
-        yield _drawn(plot.name, plot.title, figure)
+    figure, axes = _axes(plot.title, "optimizer step", plot.unit)
+    for curve, colour in zip(plot.curves, COLOURS, strict=False):
+        steps, values = zip(*curve.points, strict=True)
+        mark = "." if len(steps) < 30 else ""
+        axes.plot(steps, values, marker=mark, label=curve.label, color=colour, linewidth=1.2)
+    if len(plot.curves) > 1:
+        axes.legend(frameon=False, fontsize="small")
+    if plot.name in ("speed", "memory"):
+        axes.set_ylim(bottom=0)
+    return _drawn(plot.name, plot.title, figure)
 
 
 def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
@@ -73,7 +74,7 @@ def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
             label=list(found),
             color=COLOURS[1::-1] if len(found) > 1 else COLOURS[0],
         )
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
         if len(found) > 1:
             axes.legend(frameon=False, fontsize="small")
         yield _drawn(name, title, figure)
@@ -108,11 +109,11 @@ def _axes(title: str, horizontal: str, vertical: str) -> tuple[Figure, Axes]:
     figure = Figure(SIZE, dpi=DPI)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.14, right=0.97, top=0.89, bottom=0.2)
-    axes.set_title(title, fontsize="medium")
+    axes.set_title(title, y=1.02, fontsize="medium")
     axes.set_xlabel(horizontal, fontsize="small")
     axes.set_ylabel(vertical, fontsize="small")
     axes.tick_params(labelsize="small")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,7 +9,7 @@ from glm.report.curves import CURVE_PLOTS, MOST_POINTS, curve_plots, find_log, r
 
 
 def curves_of(log) -> dict[str, dict[str, list]]:
-    return {plot.name: {curve.label: curve.points for curve in plot.curves} for plot in curve_plots(log)}
+    return {plot.name: {curve.label: list(curve.points) for curve in plot.curves} for plot in curve_plots(log)}
 
 
 def test_figures_by_step():
