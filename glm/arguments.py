@@ -237,7 +237,10 @@ class PredictArguments:
     fill_file: Optional[str] = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: Optional[str] = option(None, "One JSON line per record; standard output if not given.")
     metrics_file: Optional[str] = option(None, "Scores as JSON (needs questions in the data).")
-    overwrite_output: bool = option(False, "Replace output_file and metrics_file if they exist.")
+    report: Optional[str] = option(
+        None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
+    )
+    overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
     prefix: str = option("", "What every text starts with: given to the model, not generated.")
     allowed_outputs_file: Optional[str] = option(
@@ -275,6 +278,8 @@ class PredictArguments:
             raise UsageError(
                 f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
             )
+        if self.fills and self.report is not None:
+            raise UsageError(f"report {self.report}: there is none of filled blanks; leave it out")
         if self.resume:
             for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
                 if given is None:
@@ -320,6 +325,7 @@ class FinetuneArguments:
     Args:
         given: those that were set, by name.
         values: the values of all options as they were read, by name.
+        argv: the command line.
     """
 
     model: ModelArguments
@@ -331,6 +337,7 @@ class FinetuneArguments:
     training: GLMTrainingArguments
     given: dict[str, Any]
     values: dict[str, Any]
+    argv: list[str]
 
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
@@ -424,7 +431,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     )
     parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
     values, given = parser.read(_with_config(argv, parser))
-    arguments = FinetuneArguments(*parser.build(values), given, vars(values))
+    arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
     _check_finetune(arguments)
     return arguments
 
