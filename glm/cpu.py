@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -23,6 +24,13 @@ from glm.environment import cpu_threads
 
 BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
 STREAM = 1 << 20  # numbers whose dropout comes from one random stream, whatever the number of threads
+
+
+@cache
+def openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that Paddle brings, opened to other libraries; None where it brings none."""
+    library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
+    return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL) if library.exists() else None
 
 
 def view(tensor: Tensor) -> np.ndarray:

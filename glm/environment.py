@@ -7,7 +7,8 @@ import warnings
 WANTED_THREADS = os.environ.get("OMP_NUM_THREADS")
 
 # After a product MKL's threads wait for the next one, for 200 ms and at full speed, on the cores that the host's own
-# threads need (glm/cpu.py).
+# threads need in training (glm/cpu.py). Decoding sets it back (glm/compiled.py).
+WANTED_BLOCKTIME = os.environ.get("KMP_BLOCKTIME")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 # What Paddle and jieba say of build tools at import is of no use to someone who trains a model.
