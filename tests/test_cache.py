@@ -19,34 +19,22 @@ SOURCES = [
 
 def full_logits(model, sources, texts):
     """Logits [n, V] after `texts` by forward passes over everything, without a cache."""
-    lengths = sorted({len(text) for text in texts})
-    if len(lengths) > 1:  # one pass for each length
-        logits = np.zeros((len(texts), model.config.vocab_size))
-        for length in lengths:
-            chosen = [place for place, text in enumerate(texts) if len(text) == length]
-            logits[chosen] = full_logits(
-                model, [sources[place] for place in chosen], [texts[place] for place in chosen]
-            )
-        return logits
-    examples = [
-        build_example(
+    logits = []
+    for source, text in zip(sources, texts, strict=True):
+        example = build_example(
             source,
             [list(text)],
             mask_ids={MASK},
             sop=SOP,
             eop=EOP,
             pad=PAD,
-            src_length=max(map(len, sources)),
+            src_length=len(source),
             tgt_length=len(text) + 1,
         )
-        for source, text in zip(sources, texts, strict=True)
-    ]
-    ids, positions, mask = (
-        paddle.to_tensor(np.array([example[name] for example in examples]))
-        for name in ("input_ids", "position_ids", "attention_mask")
-    )
-    with paddle.no_grad():
-        return model(ids, positions, mask.unsqueeze(1))[:, -1].numpy()
+        ids, positions = (paddle.to_tensor(np.array([example[name]])) for name in ("input_ids", "position_ids"))
+        with paddle.no_grad():
+            logits.append(model(ids, positions, paddle.to_tensor([[[len(source), len(text) + 1]]]))[0, -1].numpy())
+    return np.array(logits)
 
 
 def prompt_of(source, opening=()):

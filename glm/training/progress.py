@@ -1,0 +1,66 @@
+"""What a training run shows of itself while it runs, and what it leaves in `metrics.jsonl`."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from paddlenlp.trainer import TrainerCallback, TrainingArguments
+from tqdm import tqdm
+
+METRICS_NAME = "metrics.jsonl"
+
+
+class MetricsLog(TrainerCallback):
+    """Appends all that the Trainer logs to `metrics.jsonl` in the output folder."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs:
+            with (Path(args.output_dir) / METRICS_NAME).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}, ensure_ascii=False) + "\n")
+
+
+def shows_bar(args: TrainingArguments) -> bool:
+    """Whether somebody watches: a bar in a file is of no use."""
+    return not args.disable_tqdm and sys.stderr.isatty()
+
+
+class ProgressBar(TrainerCallback):
+    """Counts tokens, not steps: batches differ in size, and what is left takes as long as its tokens do.
+
+    The time left follows from the mean speed of the run so far, evaluation and saving included.
+
+    Args:
+        tokens_of: the tokens of an optimizer step (counted from 0).
+        tokens_per_step: their mean.
+    """
+
+    def __init__(self, tokens_of: Callable[[int], int], tokens_per_step: float):
+        self.tokens_of = tokens_of
+        self.tokens_per_step = tokens_per_step
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_local_process_zero:
+            self.bar = tqdm(
+                total=round(state.max_steps * self.tokens_per_step),
+                initial=round(state.global_step * self.tokens_per_step),
+                desc="training",
+                unit=" tokens",
+                unit_scale=True,
+                smoothing=0,
+                dynamic_ncols=True,
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.update(self.tokens_of(state.global_step - 1))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.bar is not None and "loss" in logs:
+            self.bar.set_postfix_str(f"step {state.global_step} of {state.max_steps}, loss {logs['loss']:.4f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
