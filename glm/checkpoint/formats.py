@@ -36,6 +36,7 @@ from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError
 
 CONFIG_NAME = "config.json"
+ADAPTER_CONFIG_NAME = "lora_config.json"
 TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
@@ -109,6 +110,8 @@ def open_checkpoint(folder: Path) -> Source:
             return _opened(folder, ranks, ending, read)
     if _iteration_folder(folder) is not None:
         return _open_megatron(folder)
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        raise InputError(f"{folder}: a LoRA adapter without its model; merge them with python -m glm merge")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
         f"one of them with .index.json, or Megatron's {' or '.join(TRACKERS)})"
