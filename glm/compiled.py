@@ -15,12 +15,9 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from glm.device import cpu_threads
+from glm.environment import WORTH_COMPILING
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration, GLMStack
-
-# Hidden size. At 256 compiling won 2 % of a run and took a second; at 1024 the products of a step took 93 ms, not 132.
-# The turn between them was not looked for.
-WORTH_COMPILING = 512
 
 
 class _Enter(nn.Layer):
