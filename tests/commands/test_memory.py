@@ -69,8 +69,9 @@ def test_a_preset_without_vocabulary(capsys):
 
 
 def test_a_checkpoint_folder(tiny_model, tmp_path):
-    tiny_model.save_pretrained(str(tmp_path), safe_serialization=True)
-    found, config = read_model(str(tmp_path)), tiny_model.config
+    model = tiny_model()
+    model.save_pretrained(str(tmp_path), safe_serialization=True)
+    found, config = read_model(str(tmp_path)), model.config
     assert {name: found[name] for name in (*NEEDED, *DEFAULTS, "vocab_size")} == {
         name: getattr(config, name) for name in (*NEEDED, *DEFAULTS, "vocab_size")
     }
