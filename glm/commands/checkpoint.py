@@ -29,8 +29,8 @@ def _parser() -> Parser:
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
     _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
     export = _action(actions, "export", _export, "write a checkpoint in another format", target=True)
-    export.add_argument("--to", required=True, choices=[form for form in WRITERS if form != "glm"], metavar="FORMAT")
-    export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks (only {', '.join(RANKED[:2])})")
+    export.add_argument("--to", required=True, choices=WRITERS, metavar="FORMAT", help=", ".join(WRITERS))
+    export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks ({', '.join(RANKED)}); default 1")
     reshard = _action(actions, "reshard", _reshard, "write a checkpoint for another number of ranks", target=True)
     reshard.add_argument(DEGREE, type=int, required=True, metavar="N", help="ranks")
     return parser

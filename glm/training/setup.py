@@ -15,9 +15,11 @@ from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import build_encoder, check_positions
+from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
+from glm.report.model_card import is_users_own
+from glm.report.provenance import command_of
 from glm.training.capacity import warn_of_memory
 from glm.training.parameters import freeze, set_layerwise_rates
-from glm.training.progress import METRICS_NAME
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
 from glm.training.trainer import GLMTrainer
 
@@ -26,6 +28,7 @@ CHECKPOINTS = "checkpoint-[0-9]*"
 CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
 RESULT_FILES = (
     METRICS_NAME,
+    TRAINING_PAGE,
     REPORT_NAME,
     "predictions.jsonl",
     "metrics.json",
@@ -81,6 +84,7 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
         train_examples=run_data.train_examples,
         dev_records=run_data.dev_records,
         run_config=arguments.run_config(),
+        command=command_of("finetune_generation.py", arguments.argv),
         lora=lora,
     )
     return trainer, run_data
@@ -176,7 +180,11 @@ def clear_earlier_run(output_dir: str) -> None:
             shutil.rmtree(checkpoint)
     for predictions in (folder / "eval").glob("step-*.json*"):
         predictions.unlink()
+    for report in (folder / "eval").glob("step-*.report"):
+        shutil.rmtree(report)
     for refused in folder.glob(REFUSED_NAME.format(split="*")):
         refused.unlink()
+    if not is_users_own(folder / CARD_NAME):
+        (folder / CARD_NAME).unlink(missing_ok=True)
     for name in RESULT_FILES:
         (folder / name).unlink(missing_ok=True)
