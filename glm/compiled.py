@@ -18,13 +18,9 @@ from glm.cache import LayerCache
 from glm.configuration import GLMConfig
 from glm.cpu import openmp
 from glm.device import cpu_threads
-from glm.environment import WANTED_BLOCKTIME
+from glm.environment import WANTED_BLOCKTIME, WORTH_COMPILING
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration, GLMStack
-
-# Hidden size. At 256 compiling won 2 % of a run and took a second; at 1024 the products of a step took 93 ms, not 132.
-# The turn between them was not looked for.
-WORTH_COMPILING = 512
 
 
 class _Enter(nn.Layer):

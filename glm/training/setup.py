@@ -18,6 +18,7 @@ from glm.prediction import build_encoder, check_positions
 from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
 from glm.report.model_card import is_users_own
 from glm.report.provenance import command_of
+from glm.training.capacity import warn_of_memory
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
 from glm.training.trainer import GLMTrainer
@@ -63,8 +64,10 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
     check_metric(training.metric_for_best_model)
     encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
     run_data = read_run_data(arguments, encoder)
-    if training.max_tokens is not None and run_data.train_examples is not None:
-        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
+    if run_data.train_examples is not None:
+        if training.max_tokens is not None:
+            check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
+        warn_of_memory(config, arguments, run_data.train_examples)
 
     set_seed(seed=training.seed)
     model = load_model(arguments.model.model_name_or_path, config)
