@@ -1,4 +1,4 @@
-# make demo | test | check | real | bench-decode | setup. Each makes the environment itself if it is missing.
+# make demo | test | check | real | bench-decode | bench-serve | setup. Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -7,7 +7,7 @@ DEMO := runs/demo
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test check real bench-decode clean
+.PHONY: setup demo test check real bench-decode bench-serve clean
 
 setup: $(VENV)/.ready
 
@@ -46,6 +46,10 @@ $(BENCH_VENV)/.ready: benchmarks/requirements.txt
 # Times decoding against PaddleNLP, transformers and CTranslate2: make bench-decode ARGS="--shapes base --repeats 5"
 bench-decode: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/decode.py $(ARGS)
+
+# Times many clients of `predict.py --serve` against one: make bench-serve ARGS="--models runs/demo --clients 16"
+bench-serve: setup
+	$(BIN)/python benchmarks/serve.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(DEMO)
