@@ -20,6 +20,10 @@ from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, own_options
 from glm.run_config import read_config, trained_with
 
+# Shapes of the learning rate behind its warmup; the first ones fall.
+DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
+SHAPES = (*DECAYING, "constant", "constant_with_warmup")
+LORA_TARGETS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")  # the linear layers of a block
 # Options of PaddleNLP's Trainer that its GLM subclass would not honour, with the values that leave them off.
 WITHOUT_EFFECT = {
     "dataloader_drop_last": False,
@@ -29,6 +33,8 @@ WITHOUT_EFFECT = {
     "ignore_data_skip": False,
     "to_static": False,
     "unified_checkpoint": False,
+    "lr_end": 1e-7,  # lr_decay_ratio says where every schedule ends
+    "num_cycles": 0.5,
 }
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
@@ -91,17 +97,57 @@ class DropoutArguments:
 
 
 @dataclass
+class AdapterArguments:
+    """LoRA: a small addition to the model is trained in place of the model."""
+
+    lora: bool = option(False, "Train a LoRA adapter; the model's own weights stay, and only the adapter is saved.")
+    lora_rank: int = option(8, "Rank of its matrices.")
+    lora_alpha: int = option(16, "Its output is multiplied by lora_alpha / lora_rank.")
+    lora_dropout: float = option(0.0, "Dropout of its input.")
+    lora_targets: str = option(
+        "query_key_value", f"Linear layers that get one, of {', '.join(LORA_TARGETS)}, joined by |."
+    )
+
+    def __post_init__(self):
+        for name in ("lora_rank", "lora_alpha"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise UsageError(f"lora_dropout {self.lora_dropout}: use 0 or more, and less than 1")
+        unknown = set(self.lora_targets.split("|")) - set(LORA_TARGETS)
+        if unknown:
+            raise UsageError(f"lora_targets {self.lora_targets}: join {', '.join(LORA_TARGETS)} by |")
+
+
+@dataclass
 class GLMTrainingArguments(TrainingArguments):
     """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
 
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
+    lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
     lr_decay_ratio: Optional[float] = option(
-        None, "Final learning rate as a share of the peak, for linear and cosine schedules [0.1 there]."
+        None,
+        "Final learning rate as a share of the peak (of inverse_sqrt, the lowest) [0.1; constant ones have none].",
     )
-
-    DECAYING = ("linear", "cosine")
+    layerwise_lr_decay: Optional[float] = option(
+        None, "Each layer learns this many times as fast as the one above it, the embeddings slowest."
+    )
+    freeze: Optional[str] = option(
+        None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
+    )
+    group_by_length: bool = option(False, "Batches of examples of like length.")
+    max_tokens: Optional[int] = option(
+        None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
+    )
+    update_freq: Optional[int] = option(
+        None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
+    )
+    packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
+    pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
 
     def __post_init__(self):
+        if self.update_freq is not None:
+            self._take_update_freq()
         parallel = ("tensor_parallel_degree", "pipeline_parallel_degree", "sharding_parallel_degree")
         asked = {name: getattr(self, name) for name in parallel}
         self._check_numbers()
@@ -122,9 +168,18 @@ class GLMTrainingArguments(TrainingArguments):
             raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
         self._check_decay()
 
+    def _take_update_freq(self):
+        if self.gradient_accumulation_steps not in (1, self.update_freq):
+            raise UsageError(
+                f"update_freq {self.update_freq}: is gradient_accumulation_steps by another name, and that is "
+                f"{self.gradient_accumulation_steps}; leave one out"
+            )
+        self.gradient_accumulation_steps = self.update_freq
+
     def _check_numbers(self):
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
+        counts = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        for name in (*counts, "max_tokens", "pad_to_multiple_of"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
         for name in ("seed", "weight_decay", "warmup_steps", "max_grad_norm", "dataloader_num_workers"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -145,24 +200,30 @@ class GLMTrainingArguments(TrainingArguments):
         """PaddleNLP turns --do_eval without eval_steps into an evaluation at every log line; here it means the end."""
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
+        shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
         super().__post_init__()
+        self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
 
     def _check_decay(self):
-        shape = self.lr_scheduler_type.value
-        decays = shape in self.DECAYING
-        for name, off in {"lr_end": 1e-7, "power": 1.0, "num_cycles": 0.5}.items():
-            if getattr(self, name) != off and (name == "num_cycles" or shape != "polynomial"):
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect with lr_scheduler_type {shape}")
+        shape = self.lr_scheduler_type
+        if self.power != 1.0 and shape != "polynomial":
+            raise UsageError(f"power {self.power}: has no effect with lr_scheduler_type {shape}")
+        if shape == "inverse_sqrt" and not (self.warmup_steps or self.warmup_ratio):
+            raise UsageError(
+                "lr_scheduler_type inverse_sqrt: falls from the end of a warmup; add warmup_steps or warmup_ratio"
+            )
         if self.lr_decay_ratio is None:
-            self.lr_decay_ratio = 0.1 if decays else None
-        elif not decays:
+            self.lr_decay_ratio = 0.1 if shape in DECAYING else 1.0
+        elif shape not in DECAYING:
             raise UsageError(
                 f"lr_decay_ratio {self.lr_decay_ratio}: has no effect with lr_scheduler_type {shape}; "
-                f"leave it out or use {' or '.join(self.DECAYING)}"
+                f"leave it out or use {' or '.join(DECAYING)}"
             )
         elif not 0.0 <= self.lr_decay_ratio <= 1.0:
             raise UsageError(f"lr_decay_ratio {self.lr_decay_ratio}: use 0 to 1")
+        if self.layerwise_lr_decay is not None and not 0.0 < self.layerwise_lr_decay <= 1.0:
+            raise UsageError(f"layerwise_lr_decay {self.layerwise_lr_decay}: use a number above 0, at most 1")
 
 
 @dataclass
@@ -176,7 +237,10 @@ class PredictArguments:
     fill_file: Optional[str] = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: Optional[str] = option(None, "One JSON line per record; standard output if not given.")
     metrics_file: Optional[str] = option(None, "Scores as JSON (needs questions in the data).")
-    overwrite_output: bool = option(False, "Replace output_file and metrics_file if they exist.")
+    report: Optional[str] = option(
+        None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
+    )
+    overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
     prefix: str = option("", "What every text starts with: given to the model, not generated.")
     allowed_outputs_file: Optional[str] = option(
@@ -214,6 +278,8 @@ class PredictArguments:
             raise UsageError(
                 f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
             )
+        if self.fills and self.report is not None:
+            raise UsageError(f"report {self.report}: there is none of filled blanks; leave it out")
         if self.resume:
             for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
                 if given is None:
@@ -259,6 +325,7 @@ class FinetuneArguments:
     Args:
         given: those that were set, by name.
         values: the values of all options as they were read, by name.
+        argv: the command line.
     """
 
     model: ModelArguments
@@ -266,14 +333,24 @@ class FinetuneArguments:
     generation: GenerationConfig
     files: FileArguments
     dropout: DropoutArguments
+    adapter: AdapterArguments
     training: GLMTrainingArguments
     given: dict[str, Any]
     values: dict[str, Any]
+    argv: list[str]
 
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint"}  # of this run only
-        return {name: value for name, value in self.values.items() if value is not None and name not in once}
+        left_out = once | self._without_effect()
+        return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+
+    def _without_effect(self) -> set[str]:
+        """Defaults that would be refused, were they set beside the other options."""
+        names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        if not self.adapter.lora:
+            names |= {item.name for item in dataclasses.fields(self.adapter) if item.name != "lora"}
+        return names
 
 
 class _Parser(PdArgumentParser):
@@ -349,11 +426,12 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         GenerationConfig,
         FileArguments,
         DropoutArguments,
+        AdapterArguments,
         GLMTrainingArguments,
     )
     parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
     values, given = parser.read(_with_config(argv, parser))
-    arguments = FinetuneArguments(*parser.build(values), given, vars(values))
+    arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
     _check_finetune(arguments)
     return arguments
 
@@ -372,6 +450,26 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
         )
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
+    _check_adapter(arguments)
+    if training.max_tokens is not None and "per_device_train_batch_size" in arguments.given:
+        raise UsageError(
+            f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "
+            f"{training.per_device_train_batch_size}; leave one out"
+        )
+
+
+def _check_adapter(arguments: FinetuneArguments) -> None:
+    if not arguments.adapter.lora:
+        for item in dataclasses.fields(AdapterArguments):
+            if item.name != "lora" and item.name in arguments.given:
+                raise UsageError(f"{item.name} {arguments.given[item.name]}: has no effect without --lora")
+    elif not arguments.training.do_train:
+        raise UsageError("lora True: has no effect without --do_train; an adapter's folder is used as it is")
+    elif arguments.model.model_name_or_path.endswith(".json"):
+        raise UsageError(
+            f"lora True: model_name_or_path {arguments.model.model_name_or_path} starts from random weights, which "
+            "nothing would save; give a trained model"
+        )
 
 
 def parse_predict_arguments(

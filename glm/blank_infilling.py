@@ -31,6 +31,9 @@ class Example:
     target_position_ids: np.ndarray  # [2, T]
     labels: np.ndarray  # [T]
 
+    def __len__(self) -> int:
+        return len(self.source_ids) + len(self.target_ids)
+
 
 @dataclass(frozen=True)
 class BlankInfilling:

@@ -8,7 +8,7 @@ from pathlib import Path
 import paddle
 from paddlenlp.utils.log import logger
 
-from glm.environment import WANTED_THREADS
+from glm.environment import WANTED_THREADS, cpu_threads
 from glm.errors import UsageError
 
 # mallopt's parameters, from glibc's malloc.h
@@ -51,14 +51,6 @@ def prepare(device: str) -> None:
     paddle.set_flags({"FLAGS_use_stride_kernel": False})
     _choose_matrix_kernels()
     _keep_memory()
-
-
-def cpu_threads() -> int:
-    """Threads of a product: OMP_NUM_THREADS, or this process's share of the cores it may use."""
-    if WANTED_THREADS is not None:
-        return int(WANTED_THREADS)
-    processes = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
-    return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def _choose_matrix_kernels() -> None:

@@ -15,13 +15,14 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 from paddlenlp.transformers import PretrainedModel, register_base_model
 
+from glm.attention import Layout, TwoPartAttention, flashmask_attention, has_flashmask
 from glm.blank_infilling import IGNORE_INDEX, Prompt, prefix_mask
-from glm.cache import KeysValues, KVCache, LayerCache
+from glm.cache import MASKED, KeysValues, KVCache, LayerCache
 from glm.configuration import GLMConfig
+from glm.cpu import Dropout, LayerNorm, Linear
 from glm.errors import InputError
 from glm.loss import smoothed_cross_entropy
 
-MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
 WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
 
@@ -34,10 +35,10 @@ class GLMAttention(nn.Layer):
         self.num_heads = config.num_attention_heads
         self.head_size = config.hidden_size // config.num_attention_heads
         self.scale = config.attention_scale
-        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.attention_dropout = nn.Dropout(config.attention_dropout_prob)
-        self.output_dropout = nn.Dropout(config.output_dropout_prob)
+        self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.attention_dropout = Dropout(config.attention_dropout_prob)
+        self.output_dropout = Dropout(config.output_dropout_prob)
 
     def split(self, projected: Tensor) -> Tensor:
         """Queries (scaled), keys and values of [B, L, 3H]: [3, B, N, L, D]."""
@@ -64,9 +65,7 @@ class GLMAttention(nn.Layer):
         if bias is not None:
             scores = scores + bias
         probabilities = F.softmax(scores, axis=-1)
-        if self.training:  # nn.Dropout copies what it leaves as it is
-            probabilities = self.attention_dropout(probabilities)
-        probabilities = probabilities.astype(query.dtype)
+        probabilities = self.attention_dropout(probabilities).astype(query.dtype)
         lengths = [keys.shape[2] for keys, _ in parts]
         shares = probabilities.split(lengths, axis=-1) if len(parts) > 1 else [probabilities]
         context = paddle.matmul(shares[0], parts[0][1])
@@ -75,15 +74,37 @@ class GLMAttention(nn.Layer):
         B, N, R, D = context.shape
         return context.transpose([0, 2, 1, 3]).reshape([B, R, N * D])
 
+    def forward(self, projected: Tensor, layout: Layout) -> Tensor:
+        """Each example of a batch by itself: [n, 3H] -> [n, H]."""
+        dropout = self.attention_dropout.p if self.training else 0.0
+        if projected.place.is_cpu_place():
+            return TwoPartAttention.apply(projected, layout, self.num_heads, dropout)
+        if has_flashmask(projected, self.head_size):
+            return flashmask_attention(projected, layout, self.num_heads, dropout)
+        return self.attend_by_part(projected, layout)
+
+    def attend_by_part(self, projected: Tensor, layout: Layout) -> Tensor:
+        """As `forward`, in Paddle's operators on any device."""
+        contexts = []
+        for start, middle, end in layout.spans():
+            S, T = middle - start, end - middle
+            query, keys, values = self.split(projected[start:end].unsqueeze(0))  # [1, N, S + T, D]
+            if S:
+                contexts.append(self.attend(query[:, :, :S], [(keys[:, :, :S], values[:, :, :S])], None)[0])
+            if T:
+                bias = paddle.to_tensor(_hidden(S, T)).expand([1, self.num_heads, -1, -1])
+                contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
+        return paddle.concat(contexts)
+
 
 class GLMMLP(nn.Layer):
     """H -> 4H -> H with the tanh approximation of GELU."""
 
     def __init__(self, config: GLMConfig):
         super().__init__()
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, 4 * config.hidden_size)
-        self.dense_4h_to_h = nn.Linear(4 * config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.output_dropout_prob)
+        self.dense_h_to_4h = Linear(config.hidden_size, 4 * config.hidden_size)
+        self.dense_4h_to_h = Linear(4 * config.hidden_size, config.hidden_size)
+        self.dropout = Dropout(config.output_dropout_prob)
 
     def forward(self, states: Tensor) -> Tensor:
         return self.dropout(self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(states), approximate=True)))
@@ -97,9 +118,9 @@ class GLMBlock(nn.Layer):
 
     def __init__(self, config: GLMConfig):
         super().__init__()
-        self.input_layernorm = nn.LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
+        self.input_layernorm = LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
         self.attention = GLMAttention(config)
-        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
+        self.post_attention_layernorm = LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
         self.mlp = GLMMLP(config)
 
     def enter(self, states: Tensor) -> Tensor:
@@ -111,25 +132,30 @@ class GLMBlock(nn.Layer):
         states = states + self.attention.output_dropout(self.attention.dense(context))
         return states + self.mlp(self.post_attention_layernorm(states))
 
-    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
-        query, keys, values = self.attention.split(self.enter(states))
-        return self.leave(states, self.attention.attend(query, [(keys, values)], bias))
+    def forward(self, states: Tensor, layout: Layout) -> Tensor:
+        return self.leave(states, self.attention(self.enter(states), layout))
 
 
 class GLMStack(nn.Layer):
-    """Positions, blocks and the last LayerNorm. `enable_recompute` is switched on by the Trainer (`--recompute`)."""
+    """Positions, blocks and the last LayerNorm.
+
+    With `enable_recompute`, which the Trainer switches on (`--recompute`), the first `recompute_layers` blocks keep no
+    activations and run a second time in the backward pass, with the same dropout.
+    """
 
     def __init__(self, config: GLMConfig):
         super().__init__()
         self.num_heads = config.num_attention_heads
+        self.layer_cache = LayerCache  # how decoding keeps keys and values, and attends to them
         self.enable_recompute = False
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout_prob)
+        self.recompute_layers = config.num_layers
+        self.embedding_dropout = Dropout(config.embedding_dropout_prob)
         self.position_embeddings = nn.Embedding(config.position_rows, config.hidden_size)
         self.block_position_embeddings = None
         if config.block_position_encoding:
             self.block_position_embeddings = nn.Embedding(config.position_rows, config.hidden_size)
         self.layers = nn.LayerList([GLMBlock(config) for _ in range(config.num_layers)])
-        self.final_layernorm = nn.LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
+        self.final_layernorm = LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
 
     def embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
         """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
@@ -137,13 +163,6 @@ class GLMStack(nn.Layer):
         if self.block_position_embeddings is not None:
             states = states + self.block_position_embeddings(position_ids[:, 1])
         return self.embedding_dropout(states)
-
-    def bias(self, mask: Tensor) -> Tensor:
-        """[B, R, keys], nonzero = may attend -> [B, N, R, keys], to be added to scores.
-
-        Expanded over heads once per pass: broadcasting in each layer costs far more on a CPU.
-        """
-        return ((1.0 - mask.astype("float32")) * MASKED).unsqueeze(1).expand([-1, self.num_heads, -1, -1])
 
     def enter(self, states: Tensor) -> Tensor:
         """[n, H] -> [n, 3H], what the first block's attention starts from."""
@@ -163,14 +182,16 @@ class GLMStack(nn.Layer):
             return states, self.final_layernorm(states)
         return states, self.layers[index + 1].enter(states)
 
-    def forward(self, words: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
-        states = self.embed(words, position_ids)  # [B, L, H]
-        bias = self.bias(mask)
-        for layer in self.layers:
-            if self.enable_recompute and self.training:
-                states = recompute(layer, states, bias)
-            else:
-                states = layer(states, bias)
+    def forward(self, words: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+        """Word embeddings [1, n, H] and positions [1, 2, n] of the tokens of a layout -> [n, H]."""
+        states = self.embed(words, position_ids)[0]
+        recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
+        if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
+            states.stop_gradient = False
+        for layer in self.layers[:recomputed]:
+            states = recompute(layer, states, layout)
+        for layer in self.layers[recomputed:]:
+            states = layer(states, layout)
         return self.final_layernorm(states)
 
     def prefill(self, words: Tensor, position_ids: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, KVCache]:
@@ -182,55 +203,35 @@ class GLMStack(nn.Layer):
         Returns:
             [B, H], the states after each prompt's last token, and the cache.
         """
-        ends = np.cumsum([len(prompt) for prompt in prompts])
-        spans = [(end - len(prompt), end, len(prompt.source_ids)) for prompt, end in zip(prompts, ends, strict=True)]
-        openings = [paddle.to_tensor(_hidden_from_opening(prompt)) for prompt in prompts]
+        lengths = [len(prompt) for prompt in prompts]
+        ends = np.cumsum(lengths)
+        layout = Layout(np.arange(ends[-1]), [(len(prompt.source_ids), len(prompt.opening_ids)) for prompt in prompts])
         states = self.embed(words, position_ids)[0]  # [n, H]
         projected = self.enter(states)  # [n, 3H]
         caches = []
         for index, layer in enumerate(self.layers):
-            contexts, prompt_keys_values = [], []
-            for (start, end, S), hidden in zip(spans, openings, strict=True):
-                query, keys, values = layer.attention.split(projected[start:end].unsqueeze(0))  # [1, N, S + P, D]
-                source = [(keys[:, :, :S], values[:, :, :S])]
-                contexts.append(layer.attention.attend(query[:, :, :S], source, None)[0])
-                bias = hidden.expand([1, self.num_heads, -1, -1])  # [P, S + P] -> [1, N, P, S + P]
-                contexts.append(layer.attention.attend(query[:, :, S:], [(keys, values)], bias)[0])
-                prompt_keys_values.append((keys, values))
-            states, projected = self.leave(index, states, paddle.concat(contexts))  # [n, H], [n, 3H]
-            caches.append(LayerCache(_side_by_side(prompt_keys_values)))
+            caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
+            states, projected = self.leave(index, states, layer.attention(projected, layout))  # [n, H], [n, 3H]
         last = projected.gather(paddle.to_tensor(ends - 1))  # [n, H] -> [B, H]
-        return last, KVCache(caches, np.diff(ends, prepend=0))
+        return last, KVCache(caches, np.array(lengths))
 
     def step(self, words: Tensor, position_ids: Tensor, cache: KVCache) -> Tensor:
         """Reads one token per live row: words [B, R, H], position_ids [B, 2, R] -> [B, R, H]."""
         B, R, H = words.shape
-        bias = self.bias(paddle.to_tensor(cache.open_step()))  # [B, N, R, keys]
+        cache.open_step()
+        sight = self.layer_cache.sight(cache, self.num_heads)
         states = self.embed(words, position_ids).reshape([B * R, H])
         projected = self.enter(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):
-            query, keys, values = layer.attention.split(projected.reshape([B, R, 3 * H]))
-            context = layer.attention.attend(query, cache.extend(index, keys, values), bias)
-            states, projected = self.leave(index, states, context.reshape([B * R, H]))
+            projected = projected.reshape([B, R, 3 * H])
+            context = cache.layers[index].attend(layer.attention, projected, sight, cache.start)
+            states, projected = self.leave(index, states, context)
         return projected.reshape([B, R, H])
 
 
-def _hidden_from_opening(prompt: Prompt) -> np.ndarray:
-    """What is added to the scores of the opening, which sees the source and its own past: [P, S + P]."""
-    S = len(prompt.source_ids)
-    return np.where(prefix_mask([S], len(prompt))[0, S:], 0.0, MASKED).astype(np.float32)
-
-
-def _side_by_side(parts: list[KeysValues]) -> KeysValues:
-    """Keys and values of examples ([1, N, length, D] each) as one batch [B, N, longest, D], zero behind the end."""
-    longest = max(keys.shape[2] for keys, _ in parts)
-    batch = []
-    for tensors in zip(*parts, strict=True):
-        padded = [
-            F.pad(part, [0, 0, 0, longest - part.shape[2]]) if part.shape[2] < longest else part for part in tensors
-        ]
-        batch.append(paddle.concat(padded) if len(padded) > 1 else padded[0])
-    return tuple(batch)
+def _hidden(S: int, T: int) -> np.ndarray:
+    """What is added to the scores of T tokens behind S, which see those S and their own past: [T, S + T]."""
+    return np.where(prefix_mask([S], S + T)[0, S:], 0.0, MASKED).astype(np.float32)
 
 
 class GLMPretrainedModel(PretrainedModel):
@@ -302,18 +303,20 @@ class GLMModel(GLMPretrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.word_embeddings
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Runs the stack.
+    def forward(self, input_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+        """Runs the stack on the tokens of a layout.
 
         Args:
             input_ids: [B, L] int64.
             position_ids: [B, 2, L] int64, the rows of `glm.blank_infilling`.
-            attention_mask: [B, 1, L, L], nonzero = may attend.
 
         Returns:
-            [B, L, H]
+            [n, H]
         """
-        return self.transformer(self.word_embeddings(input_ids), position_ids, attention_mask.squeeze(1))
+        places = paddle.to_tensor(layout.places)  # [n]
+        words = self.word_embeddings(input_ids.flatten().gather(places).unsqueeze(0))  # [1, n, H]
+        positions = position_ids.transpose([1, 0, 2]).flatten(1).gather(places, axis=1)  # [2, n]
+        return self.transformer(words, positions.unsqueeze(0), layout)
 
 
 class GLMForConditionalGeneration(GLMPretrainedModel):
@@ -331,29 +334,47 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         self,
         input_ids: Tensor,
         position_ids: Tensor,
-        attention_mask: Tensor,
+        segments: Tensor,
         labels: Tensor | None = None,
         label_smoothing: float = 0.0,
+        num_items: int | None = None,
     ) -> Tensor:
-        """Logits of all positions; with labels the loss, for which only labelled positions meet the head.
+        """Logits of all tokens; with labels the loss, for which only labelled positions meet the head.
 
         Args:
-            input_ids: [B, L] int64.
+            input_ids: [B, L] int64; each row one or more examples, one behind the other, and padding behind them.
             position_ids: [B, 2, L] int64.
-            attention_mask: [B, 1, L, L], nonzero = may attend.
+            segments: [B, E, 2] int64, tokens of Part A and of Part B of each example of a row, left to right; (0, 0)
+                where a row has fewer than E.
             labels: [B, L] int64 next tokens, -100 where there is no loss.
             label_smoothing: e, see `glm.loss`.
+            num_items: labelled tokens that the loss is a mean over, if they are not those of this batch: of all
+                batches whose gradients are added, on all processes.
 
         Returns:
-            [B, L, V] logits, or [] the mean loss of the labelled positions.
+            [B, L, V] logits, 0 at padding; or [] the summed loss of the labelled positions, divided by their number.
+
+        Raises:
+            ValueError: the examples of a row have more tokens than the row.
         """
-        states = self.glm(input_ids, position_ids, attention_mask)  # [B, L, H]
+        B, L = input_ids.shape
+        layout = Layout.of(segments.numpy(), L)
+        states = self.glm(input_ids, position_ids, layout)  # [n, H]
+        places = paddle.to_tensor(layout.places)
         if labels is None:
-            return self.logits(states)
-        labels = labels.flatten()  # [B * L]
-        labelled = (labels != IGNORE_INDEX).nonzero().flatten()  # [n]
-        states = states.flatten(0, 1).gather(labelled)  # [B, L, H] -> [n, H]
-        return smoothed_cross_entropy(self.logits(states), labels.gather(labelled), label_smoothing=label_smoothing)
+            logits = self.logits(states)  # [n, V]
+            return paddle.scatter(paddle.zeros([B * L, logits.shape[-1]], logits.dtype), places, logits).reshape(
+                [B, L, -1]
+            )
+        labels = labels.flatten().gather(places)  # [n]
+        labelled = (labels != IGNORE_INDEX).nonzero().flatten()
+        return smoothed_cross_entropy(
+            states.gather(labelled),
+            self.glm.word_embeddings.weight,
+            labels.gather(labelled),
+            label_smoothing=label_smoothing,
+            num_items=num_items,
+        )
 
     @paddle.no_grad()
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, KVCache]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,14 @@ class Prediction:
         """The best text; empty if there is none."""
         return self.texts[0].text if self.texts else ""
 
-    def as_row(self, *, token_scores: bool = False) -> dict[str, Any]:
-        """The JSON object of one line of a predictions file."""
+    def as_row(self, *, token_scores: bool = False, most_texts: int | None = None) -> dict[str, Any]:
+        """The JSON object of one line of a predictions file, with so many texts at most."""
         row: dict[str, Any] = {"id": self.record.id}
         if isinstance(self.record, Record):
             row["source"] = self.record.source
             if self.record.answer is not None:
                 row["answer"] = self.record.answer
-        row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts]
+        row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts[:most_texts]]
         if isinstance(self.record, Record) and self.record.target is not None:
             row["reference"] = self.record.target
         return row if self.error is None else row | {"error": self.error}
@@ -116,6 +116,10 @@ class Writer:
     batch_size: int
     prefix_ids: Sequence[int] = ()
     allowed_outputs: Sequence[Sequence[int]] = ()
+
+    def with_all_beams(self) -> "Writer":
+        """Writes the same, and returns all hypotheses of a record."""
+        return replace(self, config=replace(self.config, num_return_sequences=self.config.num_beams))
 
     @cached_property
     def never(self) -> list[int]:
@@ -293,13 +297,18 @@ def score_predictions(predictions: Sequence[Prediction]) -> Scores:
 
 
 class Tally:
-    """Counts and scores rows of a predictions file, in any order; none is kept."""
+    """Counts and scores rows of a predictions file, in any order; none is kept.
+
+    Attributes:
+        rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
+        first_error: of the first row that failed.
+    """
 
     def __init__(self):
         self.rows = 0
         self.failed = 0
         self.first_error: str | None = None
-        self._scored = 0
+        self.scored = 0
         self._scorer = Scorer()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -311,7 +320,7 @@ class Tally:
         elif "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
             self._scorer.add([Pair(best, (row["reference"],), row.get("source"), row.get("answer"))])
-            self._scored += 1
+            self.scored += 1
 
     def scores(self) -> Scores:
         """Scores of all rows, see `glm.evaluation.metrics.score`, and how many failed.
@@ -321,17 +330,17 @@ class Tally:
         """
         if self.failed == self.rows:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
-        if not self._scored:
+        if not self.scored:
             raise InputError("no record has a question, so there is nothing to score")
         return self._scorer.result().with_figures({"failed records": self.failed})
 
 
-def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Writes one JSON line per record."""
+def write_predictions(path: Path, predictions: Sequence[Prediction], *, most_texts: int | None = None) -> None:
+    """Writes one JSON line per record, see `Prediction.as_row`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for prediction in predictions:
-            file.write(json.dumps(prediction.as_row(), ensure_ascii=False) + "\n")
+            file.write(json.dumps(prediction.as_row(most_texts=most_texts), ensure_ascii=False) + "\n")
 
 
 def write_scores(path: Path, scores: Scores) -> None:

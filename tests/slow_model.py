@@ -45,9 +45,9 @@ def next_logits(
         )
         ids = paddle.to_tensor(np.array([example["input_ids"]], dtype=np.int64))
         positions = paddle.to_tensor(np.array([example["position_ids"]], dtype=np.int64))
-        mask = paddle.to_tensor(np.array([[example["attention_mask"]]], dtype=np.int64))
+        segments = paddle.to_tensor(np.array([[[len(source), length]]], dtype=np.int64))
         with paddle.no_grad():
-            return model(ids, positions, mask)[0, -1].numpy()
+            return model(ids, positions, segments)[0, -1].numpy()
 
     return logits
 

@@ -77,7 +77,7 @@ def test_first_command(warnings):
     assert (training.save_steps, training.logging_steps, training.eval_steps) == (10000, 1, 4)
     assert (training.save_strategy.value, training.evaluation_strategy.value) == ("steps", "steps")
     assert (training.per_device_train_batch_size, training.per_device_eval_batch_size) == (2, 2)
-    assert (training.lr_scheduler_type.value, training.lr_decay_ratio) == ("linear", 0.1)
+    assert (training.lr_scheduler_type, training.lr_decay_ratio) == ("linear", 0.1)
     assert (training.recompute, training.do_train, training.do_eval, training.do_predict) == (True, True, True, False)
     assert training.output_dir == "./checkpoints/glm-large-chinese"
     assert (training.device, training.fp16) == ("cpu", False)
@@ -240,7 +240,7 @@ def test_first_argument_is_a_file_or_an_option(first):
         (["-x"], "command line: -x belongs to no option"),
         (["--num_beams"], "argument --num_beams: expected one argument"),
         (["--num_beams", "many"], "argument --num_beams: invalid int value: 'many'"),
-        (["--lr_scheduler_type", "lineal"], "lineal"),
+        (["--lr_scheduler_type", "lineal"], "argument --lr_scheduler_type: invalid choice: 'lineal'"),
         (["--early_stopping", "maybe"], "argument --early_stopping: invalid choice: 'maybe'"),
         (["--load_best_model_at_end", "--save_strategy", "epoch"], "load_best_model_at_end"),
     ],
@@ -268,6 +268,26 @@ def test_output_dir_is_needed():
         (["--attention_dropout_prob", "1"], "attention_dropout_prob 1.0: use 0 or more, and less than 1"),
         (["--embedding_dropout_prob", "-1"], "embedding_dropout_prob -1.0: use 0 or more, and less than 1"),
         (["--output_dropout_prob", "2"], "output_dropout_prob 2.0: use 0 or more, and less than 1"),
+        (["--layerwise_lr_decay", "0"], "layerwise_lr_decay 0.0: use a number above 0, at most 1"),
+        (["--layerwise_lr_decay", "1.1"], "layerwise_lr_decay 1.1: use a number above 0, at most 1"),
+        (["--max_tokens", "0"], "max_tokens 0: use 1 or more"),
+        (["--pad_to_multiple_of", "0"], "pad_to_multiple_of 0: use 1 or more"),
+        (["--update_freq", "0"], "gradient_accumulation_steps 0: use 1 or more"),
+        (
+            ["--max_tokens", "4096", "--per_device_train_batch_size", "8"],
+            "max_tokens 4096: has no effect beside per_device_train_batch_size 8; leave one out",
+        ),
+        (
+            ["--update_freq", "4", "--gradient_accumulation_steps", "2"],
+            "update_freq 4: is gradient_accumulation_steps by another name, and that is 2; leave one out",
+        ),
+        (["--power", "2"], "power 2.0: has no effect with lr_scheduler_type linear"),
+        (["--lr_end", "1e-6"], "lr_end 1e-06: has no effect in this program; leave it out"),
+        (["--num_cycles", "2"], "num_cycles 2.0: has no effect in this program; leave it out"),
+        (
+            ["--lr_scheduler_type", "inverse_sqrt"],
+            "lr_scheduler_type inverse_sqrt: falls from the end of a warmup; add warmup_steps or warmup_ratio",
+        ),
         (["--unified_checkpoint"], "unified_checkpoint True: has no effect in this program"),
         (["--pipeline_parallel_degree", "2"], "pipeline_parallel_degree 2: needs 2 processes"),
         (["--sharding_parallel_degree", "4"], "sharding_parallel_degree 4: needs 4 processes"),
@@ -296,20 +316,27 @@ def test_nothing_to_do():
     assert usage_error("--output_dir", "out", *CPU) == message
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_update_freq_is_gradient_accumulation_steps():
+    assert parse_finetune_arguments([*TRAIN, "--update_freq", "4"]).training.gradient_accumulation_steps == 4
+    argv = ["--update_freq", "4", "--gradient_accumulation_steps", "4"]
+    assert parse_finetune_arguments([*TRAIN, *argv]).training.gradient_accumulation_steps == 4
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "inverse_sqrt", "polynomial"])
 def test_lr_decay_ratio_of_schedules_that_decay(shape):
-    argv = [*TRAIN, "--lr_scheduler_type", shape]
+    argv = [*TRAIN, "--lr_scheduler_type", shape, "--warmup_steps", "10"]
     assert parse_finetune_arguments(argv).training.lr_decay_ratio == 0.1
     for value in (0.0, 0.3, 1.0):
         assert parse_finetune_arguments([*argv, "--lr_decay_ratio", str(value)]).training.lr_decay_ratio == value
 
 
-@pytest.mark.parametrize("shape", ["constant", "constant_with_warmup", "polynomial"])
+@pytest.mark.parametrize("shape", ["constant", "constant_with_warmup"])
 def test_lr_decay_ratio_of_other_schedules(shape):
     argv = [*TRAIN, "--lr_scheduler_type", shape]
-    assert parse_finetune_arguments(argv).training.lr_decay_ratio is None
+    assert parse_finetune_arguments(argv).training.lr_decay_ratio == 1.0
     assert usage_error(*argv, "--lr_decay_ratio", "0.1") == (
-        f"lr_decay_ratio 0.1: has no effect with lr_scheduler_type {shape}; leave it out or use linear or cosine"
+        f"lr_decay_ratio 0.1: has no effect with lr_scheduler_type {shape}; "
+        "leave it out or use linear or cosine or inverse_sqrt or polynomial"
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.blank_infilling import BlankInfilling, attention_mask
+from glm.attention import Layout
+from glm.blank_infilling import BlankInfilling
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
@@ -27,20 +28,21 @@ WORKED = [CLS, 1, 2, 3, MASK, EOS]  # the worked example: a b c are 1 2 3, t1 t2
 SOURCES = [WORKED, [CLS, MASK, 4, 5, 6, 7, EOS], [CLS, 8, 9, MASK]]
 
 
-def inputs(source, spans, *, width):
-    """ids, positions and mask of one example, its source padded on the right to `width`."""
+def inputs(source, spans, *, padding=0):
+    """ids, positions and segments of one example, and so much padding behind it."""
     example = GEOMETRY.example(source, spans, tgt_length=20)
-    T = len(example.target_ids)
-    ids = np.concatenate([source, [PAD] * (width - len(source)), example.target_ids])
-    positions = np.concatenate([GEOMETRY.source_positions(width), example.target_position_ids], axis=1)
-    mask = attention_mask([len(source)], width, T)
-    return [paddle.to_tensor(part) for part in (ids[None].astype("int64"), positions[None], mask)]
+    ids = np.concatenate([source, example.target_ids, [PAD] * padding])
+    positions = np.concatenate([GEOMETRY.source_positions(len(source)), example.target_position_ids], axis=1)
+    positions = np.pad(positions, [(0, 0), (0, padding)])
+    segments = [[[len(source), len(example.target_ids)]]]
+    return [paddle.to_tensor(np.asarray(part, dtype="int64")) for part in (ids[None], positions[None], segments)]
 
 
-def states_and_logits(model, source, spans, *, width=8):
+def states_and_logits(model, source, spans):
     with paddle.no_grad():
-        states = model.glm(*inputs(source, spans, width=width))
-        return states[0].numpy(), model.logits(states)[0].numpy()
+        ids, positions, segments = inputs(source, spans)
+        states = model.glm(ids, positions, Layout.of(segments.numpy(), ids.shape[1]))
+        return states.numpy(), model.logits(states).numpy()
 
 
 def texts(model, *, banned=COMMANDS, **options):
@@ -60,34 +62,32 @@ def test_check_01_who_depends_on_whom(tiny_model):
     model = tiny_model(seed=30)
     states, logits = states_and_logits(model, WORKED, [[11, 12]])
     _, changed = states_and_logits(model, WORKED, [[11, 13]])  # another t2
-    assert np.array_equal(changed[8:10], logits[8:10])  # sop and t1 do not see it
-    assert np.abs(changed[10] - logits[10]).max() > 1e-3
+    assert np.array_equal(changed[6:8], logits[6:8])  # sop and t1 do not see it
+    assert np.abs(changed[8] - logits[8]).max() > 1e-3
 
     for place in (0, 1, 2, 3, 5):  # any token of Part A but the mask
         other = WORKED[:place] + [20] + WORKED[place + 1 :]
         _, changed = states_and_logits(model, other, [[11, 12]])
-        assert (np.abs(changed[8:] - logits[8:]).max(axis=1) > 1e-4).all(), place
+        assert (np.abs(changed[6:] - logits[6:]).max(axis=1) > 1e-4).all(), place
 
     for span in ([13, 12], [11, 13], [13, 14]):  # any token of Part B
         changed, _ = states_and_logits(model, WORKED, [span])
-        assert np.array_equal(changed[:8], states[:8])
+        assert np.array_equal(changed[:6], states[:6])
 
 
 def test_check_02_padding_has_no_effect(tiny_model):
     model = tiny_model(seed=31)
-    _, want = states_and_logits(model, WORKED, [[11, 12]], width=8)
-    for width in (6, 7, 16):
-        _, got = states_and_logits(model, WORKED, [[11, 12]], width=width)
-        np.testing.assert_allclose(got[width:], want[8:], rtol=0, atol=1e-5)
-
-    # in THUDM/GLM, where padding is seen, it has
-    def seen(width):
-        ids, positions, mask = inputs(WORKED, [[11, 12]], width=width)
-        mask[:, :, :, :width] = True
+    _, want = states_and_logits(model, WORKED, [[11, 12]])
+    for padding in (0, 1, 10):
         with paddle.no_grad():
-            return model(ids, positions, mask)[0, width:].numpy()
+            got = model(*inputs(WORKED, [[11, 12]], padding=padding))[0].numpy()
+        np.testing.assert_allclose(got[: len(want)], want, rtol=0, atol=1e-5)
 
-    assert np.abs(seen(16) - seen(8)).max() > 1e-3
+    # in THUDM/GLM, where padding behind the source is seen, it has
+    def seen(padding):
+        return states_and_logits(model, WORKED + [PAD] * padding, [[11, 12]])[1][-3:]
+
+    assert np.abs(seen(10) - seen(2)).max() > 1e-3
 
 
 def test_check_03_cached_decoding_equals_full_recomputation(tiny_model):
@@ -100,8 +100,7 @@ def test_check_03_cached_decoding_equals_full_recomputation(tiny_model):
         spans = [[] for _ in range(B)]
         for step in range(12):
             want = [
-                states_and_logits(model, source, [span], width=9)[1][-1]
-                for source, span in zip(sources, spans, strict=True)
+                states_and_logits(model, source, [span])[1][-1] for source, span in zip(sources, spans, strict=True)
             ]
             np.testing.assert_allclose(logits.reshape([B, -1]), want, rtol=0, atol=1e-5)
             tokens = generator.integers(30, size=(B, 1))
@@ -161,7 +160,7 @@ def test_check_06_label_smoothing():
     cross_entropy = -(math.log(0.25) + math.log(0.4)) / 2
     for e in (0.0, 0.1, 0.4):
         got = smoothed_cross_entropy(
-            paddle.to_tensor(np.log(p), dtype="float32"), paddle.to_tensor(labels), label_smoothing=e
+            paddle.to_tensor(np.log(p), dtype="float32"), paddle.eye(4), paddle.to_tensor(labels), label_smoothing=e
         )
         want = (1 - e) * cross_entropy + e * -np.log(p).mean()
         assert float(got) == pytest.approx(want, abs=1e-6)
@@ -177,9 +176,9 @@ def test_check_09_second_blank_sees_the_first_ones_text(tiny_model):
     _, logits = states_and_logits(model, source, [[11, 12], [13]])
     for first in ([14, 12], [11, 14]):
         _, changed = states_and_logits(model, source, [first, [13]])
-        assert (np.abs(changed[11:] - logits[11:]).max(axis=1) > 1e-4).all()  # second sop, 13
+        assert (np.abs(changed[9:] - logits[9:]).max(axis=1) > 1e-4).all()  # second sop, 13
     _, changed = states_and_logits(model, source, [[11, 12], [14]])
-    assert np.array_equal(changed[8:12], logits[8:12])  # and the first does not see the second
+    assert np.array_equal(changed[6:10], logits[6:10])  # and the first does not see the second
 
 
 def second_blank_logits(model, source, first, second, *, opening=0):

@@ -8,12 +8,13 @@ import pytest
 from paddlenlp.transformers.glm.modeling import GLMForConditionalGeneration as TheirGLM
 from safetensors.numpy import load_file, save_file
 
+from glm.attention import Layout
 from glm.blank_infilling import IGNORE_INDEX
 from glm.checkpoint.loading import load_model
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration, GLMModel
 from reference.forward import forward, loss
-from reference.geometry import build_example
+from reference.geometry import build_example, dense_mask
 
 CLS, MASK, EOS, SOP, EOP = 31, 32, 33, 34, 35
 EXAMPLES = [  # three sources of unequal lengths, one with two blanks
@@ -30,21 +31,29 @@ SWITCHES = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def batch():
-    """ids [3, 17], positions [3, 2, 17], 4-D mask, labels: sources padded to 10, targets to 7."""
-    examples = [
-        build_example(source, spans, mask_ids={MASK}, sop=SOP, eop=EOP, pad=EOS, src_length=10, tgt_length=7)
-        for source, spans in EXAMPLES
-    ]
-    arrays = {
-        name: np.array([example[name] for example in examples])
-        for name in ("input_ids", "position_ids", "attention_mask", "labels")
-    }
+    """ids [3, 17], positions [3, 2, 17], segments, labels and a dense mask; padding behind each example."""
+    rows = []
+    for source, spans in EXAMPLES:
+        S, T = len(source), sum(len(span) + 1 for span in spans)
+        rows.append(
+            build_example(source, spans, mask_ids={MASK}, sop=SOP, eop=EOP, pad=EOS, src_length=S, tgt_length=17 - S)
+        )
+        rows[-1]["segments"] = [[S, T]]
+        labels = rows[-1]["labels"]
+        assert all(label == IGNORE_INDEX for label in labels[S + T :]) and IGNORE_INDEX not in labels[S : S + T]
+    names = ("input_ids", "position_ids", "segments", "labels", "attention_mask")
+    arrays = {name: np.array([row[name] for row in rows]) for name in names}
     arrays["attention_mask"] = arrays["attention_mask"][:, None]
     return arrays
 
 
 def tensors(batch, *names):
-    return [paddle.to_tensor(batch[name]) for name in names or ("input_ids", "position_ids", "attention_mask")]
+    return [paddle.to_tensor(batch[name]) for name in names or ("input_ids", "position_ids", "segments")]
+
+
+def real(batch):
+    """[B, L] bool: which tokens are no padding."""
+    return np.arange(batch["input_ids"].shape[1]) < batch["segments"].sum(axis=(1, 2))[:, None]
 
 
 def weights_of(model):
@@ -75,7 +84,7 @@ def theirs_from(ours, folder):
 
 
 def their_tensors(batch, block_position_encoding=True, **other_switches):
-    ids, positions, mask = tensors(batch)
+    ids, positions, mask = tensors(batch, "input_ids", "position_ids", "attention_mask")
     return ids, positions if block_position_encoding else positions[:, 0], mask
 
 
@@ -92,29 +101,33 @@ def test_logits_equal_paddlenlp(tiny_model, batch, tmp_path, switches):
     got = ours(*tensors(batch)).numpy()
     assert got.dtype == np.float32 and got.shape == (3, 17, 40)
     assert np.abs(want).max() > 1
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(got[real(batch)], want[real(batch)], rtol=0, atol=1e-5)
+    assert (got[~real(batch)] == 0).all()
 
 
 @SWITCHES
 @pytest.mark.parametrize("size", [{}, {"num_layers": 3, "num_attention_heads": 2, "layernorm_epsilon": 1e-3}], ids=str)
 def test_logits_equal_numpy_reference(tiny_model, batch, switches, size):
     model = tiny_model(seed=1, **switches, **size)
-    np.testing.assert_allclose(model(*tensors(batch)).numpy(), numpy_logits(model, batch), rtol=0, atol=1e-5)
+    got, want = model(*tensors(batch)).numpy(), numpy_logits(model, batch)
+    np.testing.assert_allclose(got[real(batch)], want[real(batch)], rtol=0, atol=1e-5)
 
 
 @SWITCHES
-def test_logits_equal_numpy_reference_at_any_position_under_any_mask(tiny_model, switches):
+def test_logits_equal_numpy_reference_at_any_position_and_packing(tiny_model, switches):
     model = tiny_model(seed=18, **switches)
     generator = np.random.default_rng(18)
     positions = generator.integers(model.config.position_rows, size=(3, 2, 9))
     positions[0, :, 0] = model.config.position_rows - 1
-    mask = np.maximum(generator.integers(2, size=(3, 1, 9, 9)), np.eye(9, dtype=int))
+    segments = np.array([[[3, 2], [1, 3]], [[9, 0], [0, 0]], [[0, 4], [2, 1]]])
     batch = {
         "input_ids": generator.integers(40, size=(3, 9)),
         "position_ids": positions,
-        "attention_mask": mask,
+        "segments": segments,
+        "attention_mask": np.array(dense_mask(segments.tolist(), 9))[:, None],
     }
-    np.testing.assert_allclose(model(*tensors(batch)).numpy(), numpy_logits(model, batch), rtol=0, atol=1e-5)
+    got, want = model(*tensors(batch)).numpy(), numpy_logits(model, batch)
+    np.testing.assert_allclose(got[real(batch)], want[real(batch)], rtol=0, atol=1e-5)
 
 
 @SWITCHES
@@ -157,48 +170,100 @@ def test_gradients_of_the_loss_equal_those_through_all_logits(tiny_model, batch,
 
 
 def test_only_labelled_positions_meet_the_head(tiny_model, batch, monkeypatch):
+    import glm.modeling
+
     model = tiny_model(seed=5)
-    seen, head = [], model.logits
-    monkeypatch.setattr(model, "logits", lambda states: seen.append(states.shape) or head(states))
+    seen, objective = [], glm.modeling.smoothed_cross_entropy
+    monkeypatch.setattr(
+        glm.modeling,
+        "smoothed_cross_entropy",
+        lambda states, *args, **kw: seen.append(states.shape) or objective(states, *args, **kw),
+    )
     model(*tensors(batch), labels=paddle.to_tensor(batch["labels"]))
     assert seen == [[4 + 5 + 3, 24]]  # the tokens of the spans and their eops, of 3 * 17 positions
 
 
-def test_target_padding_does_not_reach_the_loss(tiny_model, batch):
+def test_padding_does_not_reach_the_loss(tiny_model, batch):
     model = tiny_model(seed=6)
     labels = paddle.to_tensor(batch["labels"])
     want = float(model(*tensors(batch), labels=labels))
-    ids = batch["input_ids"].copy()
-    ids[0, 14:] = ids[1, 15:] = ids[2, 13:] = 20  # behind the last label of each target
-    ids[0, 6:10] = ids[1, 9:10] = ids[2, 2:10] = 21  # behind each source
-    positions, mask = tensors(batch, "position_ids", "attention_mask")
-    assert float(model(paddle.to_tensor(ids), positions, mask, labels=labels)) == pytest.approx(want, abs=1e-6)
-    ids[2, 12] = 22  # the last token that has a label
-    assert abs(float(model(paddle.to_tensor(ids), positions, mask, labels=labels)) - want) > 1e-3
+    positions, segments = tensors(batch, "position_ids", "segments")
+    ids = np.where(real(batch), batch["input_ids"], 20)
+    assert float(model(paddle.to_tensor(ids), positions, segments, labels=labels)) == want
+    ids[2, 4] = 22  # the last token that has a label
+    assert abs(float(model(paddle.to_tensor(ids), positions, segments, labels=labels)) - want) > 1e-3
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int64", "float32"])
-def test_mask_may_be_of_any_type(tiny_model, batch, dtype):
+def test_loss_is_divided_by_the_number_of_items_given(tiny_model, batch):
     model = tiny_model(seed=7)
-    ids, positions, mask = tensors(batch)
-    want = model(ids, positions, mask.astype("float32")).numpy()
-    np.testing.assert_array_equal(model(ids, positions, mask.astype(dtype)).numpy(), want)
+    labels = paddle.to_tensor(batch["labels"])
+    mean = float(model(*tensors(batch), labels=labels, label_smoothing=0.1))
+    total = float(model(*tensors(batch), labels=labels, label_smoothing=0.1, num_items=1))
+    assert total == pytest.approx(12 * mean, rel=1e-6)
+    nothing = paddle.full_like(labels, IGNORE_INDEX)
+    assert float(model(*tensors(batch), labels=nothing)) == 0.0
 
 
-@pytest.mark.parametrize("attention_scale", [1.0, 8.0])
-def test_hidden_keys_have_no_weight_even_if_their_scores_are_large(tiny_model, batch, attention_scale):
-    model = tiny_model(seed=8, attention_scale=attention_scale)
-    for layer in model.glm.transformer.layers:  # scores in the hundreds
-        fused = layer.attention.query_key_value.weight
-        fused.set_value(fused.numpy() * np.repeat([15, 15, 1], 24).astype("float32"))
-    want = model(*tensors(batch)).numpy()
-    hidden = np.zeros(batch["input_ids"].shape, dtype=bool)
-    for row, (source, _) in enumerate(EXAMPLES):
-        hidden[row, len(source) : 10] = True
-    for token in range(5):
-        ids = np.where(hidden, token, batch["input_ids"])
-        got = model(paddle.to_tensor(ids), *tensors(batch, "position_ids", "attention_mask")).numpy()
-        np.testing.assert_array_equal(got[~hidden], want[~hidden])
+def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole(tiny_model, batch):
+    model = tiny_model(seed=8)
+    model.train()
+
+    def gradients(rows, num_items):
+        parts = [part[rows] for part in tensors(batch)]
+        model(*parts, labels=paddle.to_tensor(batch["labels"][rows]), num_items=num_items).backward()
+        return {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+
+    want = gradients(slice(None), None)
+    model.clear_gradients()
+    gradients(slice(0, 1), 12)
+    got = gradients(slice(1, 3), 12)  # added to the first
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_examples_that_do_not_fit_into_their_row_are_refused(tiny_model, batch):
+    ids, positions, segments = tensors(batch)
+    with pytest.raises(ValueError, match="do not fit into rows of 17 tokens"):
+        tiny_model()(ids, positions, segments + 6)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_packed_rows_have_the_loss_and_gradients_of_the_examples_by_themselves(tiny_model, batch, label_smoothing):
+    model = tiny_model(seed=8)
+    model.train()
+    lengths = batch["segments"].sum(axis=(1, 2))
+    order = [[0, 2], [1]]  # two rows
+
+    def packed(table, fill):
+        rows = [np.concatenate([table[place][..., : lengths[place]] for place in row], axis=-1) for row in order]
+        width = max(row.shape[-1] for row in rows) + 1
+        return paddle.to_tensor(
+            np.stack(
+                [
+                    np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])], constant_values=fill)
+                    for row in rows
+                ]
+            )
+        )
+
+    def run(*inputs, labels):
+        model.clear_gradients()
+        loss = model(*inputs, labels=labels, label_smoothing=label_smoothing)
+        loss.backward()
+        return float(loss), {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+
+    want, plain = run(*tensors(batch), labels=paddle.to_tensor(batch["labels"]))
+    parts = [batch["segments"][place, 0] for place in range(3)]
+    segments = paddle.to_tensor(np.array([[parts[0], parts[2]], [parts[1], [0, 0]]]))
+    got, gradients = run(
+        packed(batch["input_ids"], 20),
+        packed(batch["position_ids"], 0),
+        segments,
+        labels=packed(batch["labels"], -100),
+    )
+    assert got == pytest.approx(want, abs=1e-6)
+    for name, gradient in plain.items():
+        np.testing.assert_allclose(gradients[name], gradient, rtol=0, atol=1e-6, err_msg=name)
 
 
 # -- dropout and recompute
@@ -221,20 +286,22 @@ def test_dropout_falls_on_what_the_formula_names(tiny_model, batch):
     model = tiny_model(seed=9, embedding_dropout_prob=1.0)
     model.train()
     logits = model(*tensors(batch)).numpy()
-    np.testing.assert_allclose(logits, np.broadcast_to(logits[:1, :1], logits.shape), atol=1e-5)
+    np.testing.assert_allclose(
+        logits[real(batch)], np.broadcast_to(logits[0, 0], logits[real(batch)].shape), atol=1e-5
+    )
     model = tiny_model(seed=9, output_dropout_prob=1.0)  # both branches of each layer end in it
     model.train()
     words = model.glm.word_embeddings(paddle.to_tensor(batch["input_ids"]))
     stack, positions = model.glm.transformer, paddle.to_tensor(batch["position_ids"])
     states = words + stack.position_embeddings(positions[:, 0]) + stack.block_position_embeddings(positions[:, 1])
     want = model.logits(stack.final_layernorm(states)).numpy()
-    np.testing.assert_allclose(model(*tensors(batch)).numpy(), want, atol=1e-5)
+    np.testing.assert_allclose(model(*tensors(batch)).numpy()[real(batch)], want[real(batch)], atol=1e-5)
     model = tiny_model(seed=9, attention_dropout_prob=1.0)  # no probabilities: nobody sees anybody
     model.train()
     ids = batch["input_ids"].copy()
     want = model(*tensors(batch)).numpy()
     ids[:, 0] = 25
-    got = model(paddle.to_tensor(ids), *tensors(batch, "position_ids", "attention_mask")).numpy()
+    got = model(paddle.to_tensor(ids), *tensors(batch, "position_ids", "segments")).numpy()
     np.testing.assert_allclose(got[:, 1:], want[:, 1:], atol=1e-6)
 
 
@@ -319,7 +386,8 @@ def test_paddlenlps_own_checkpoint_loads(tiny_model, batch, tmp_path):
         GLMForConditionalGeneration.from_pretrained(str(tmp_path / "theirs"))
     ours = load_model(str(tmp_path / "theirs"), tiny_model().config)
     ours.eval()
-    np.testing.assert_allclose(ours(*tensors(batch)).numpy(), theirs(*tensors(batch))[0].numpy(), rtol=0, atol=1e-5)
+    got, want = ours(*tensors(batch)).numpy(), theirs(*their_tensors(batch))[0].numpy()
+    np.testing.assert_allclose(got[real(batch)], want[real(batch)], rtol=0, atol=1e-5)
 
 
 def test_base_model_loads_from_a_full_checkpoint(tiny_model, batch, tmp_path):
@@ -327,7 +395,9 @@ def test_base_model_loads_from_a_full_checkpoint(tiny_model, batch, tmp_path):
     model.save_pretrained(str(tmp_path), safe_serialization=True)
     base = GLMModel.from_pretrained(str(tmp_path))
     base.eval()
-    assert np.array_equal(base(*tensors(batch)).numpy(), model.glm(*tensors(batch)).numpy())
+    ids, positions, segments = tensors(batch)
+    inputs = ids, positions, Layout.of(segments.numpy(), 17)
+    assert np.array_equal(base(*inputs).numpy(), model.glm(*inputs).numpy())
 
 
 @pytest.fixture

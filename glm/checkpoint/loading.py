@@ -1,15 +1,19 @@
 """Models and tokenizers from a folder, a published name, or a configuration file; all that can be wrong is said."""
 
+import contextlib
 import difflib
 import inspect
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
+from glm.checkpoint.adapters import add_lora, load_lora, merge_lora, read_lora_config
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
@@ -68,6 +72,9 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
         if name_or_path.endswith(".json"):
             rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
             return GLMConfig(**{**_read_preset(path), "vocab_size": rows, **(settings or {})})
+        if (adapter := read_lora_config(path)) is not None:
+            with _adapters_model(path):
+                return load_config(adapter.base_model_name_or_path, tokenizer, settings=settings)
         if path.is_dir():
             config = GLMConfig(**{**open_model(path).config, **(settings or {})})
         elif _is_path(name_or_path):
@@ -88,13 +95,17 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
 def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGeneration:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
-    The format that was found is said on standard error.
+    An adapter's folder stands for its model with the adapter merged in. The format that was found is said on standard
+    error.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
     """
     if name_or_path.endswith(".json"):
         return GLMForConditionalGeneration(config)
+    adapter = read_lora_config(Path(name_or_path))
+    if adapter is not None:
+        return _load_adapted(name_or_path, adapter, config)
     found = whole_model(_opened(name_or_path, config))
     print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
     return _filled(found, config)
@@ -119,6 +130,27 @@ def _filled(found: WholeModel, config: GLMConfig) -> GLMForConditionalGeneration
     for name, parameter in model.named_parameters():
         parameter.set_value(weights[name].float32())
     return model
+
+
+def _load_adapted(folder: str, adapter: LoRAConfig, config: GLMConfig) -> GLMForConditionalGeneration:
+    """The model that an adapter belongs to, with the adapter merged in."""
+    with _adapters_model(Path(folder)):
+        model = load_model(adapter.base_model_name_or_path, config)
+    add_lora(model, adapter)
+    load_lora(model, Path(folder))
+    merge_lora(model)
+    return model
+
+
+@contextlib.contextmanager
+def _adapters_model(folder: Path) -> Iterator[None]:
+    """Errors about the model of an adapter name the adapter too."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"adapter {folder}: its model (base_model_name_or_path) is gone or has changed: {error}"
+        ) from error
 
 
 def _read_preset(path: Path) -> dict[str, Any]:

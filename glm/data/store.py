@@ -56,13 +56,13 @@ class ExampleStore(Sequence[Example]):
         source_end, span_end = self._ends[2 * index : 2 * index + 2]
         return self.encoder.example_of(self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist())
 
-    @property
+    @cached_property
     def target_lengths(self) -> np.ndarray:
         """[number of examples], tokens of Part B, and so the number of labels."""
         spans = self._ends[1::2] - self._ends[::2]
         return np.minimum(spans + 1, self.encoder.tgt_length)  # sop in the input, eop in the labels
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """[number of examples], tokens of Part A and Part B together."""
         sources = self._ends[::2] - np.concatenate([[0], self._ends[1:-1:2]])

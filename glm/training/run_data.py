@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,7 +11,6 @@ from pathlib import Path
 from paddlenlp.utils.log import logger
 
 from glm.arguments import FinetuneArguments
-from glm.blank_infilling import Example
 from glm.data.check import FileCheck, check_file, check_records
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.published import fetch_records
@@ -37,13 +36,13 @@ class RunData:
     """What a run learns from, is evaluated on, and predicts.
 
     Args:
-        train_examples: empty if the run does not train.
+        train_examples: None if the run does not train.
         dev_records: empty if it does not evaluate.
         test_records: empty if it does not predict; refused rows are among them, for their lines of the predictions.
         reports: what the check of each split found.
     """
 
-    train_examples: Sequence[Example] = ()
+    train_examples: ExampleStore | None = None
     dev_records: list[Record] = field(default_factory=list)
     test_records: list[Record | BadRecord] = field(default_factory=list)
     reports: dict[str, FileReport] = field(default_factory=dict)

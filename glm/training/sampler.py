@@ -1,41 +1,98 @@
-"""The order in which a run sees its examples: a function of seed and epoch alone."""
+"""The order in which a run sees its examples: a function of seed and epoch alone, known before the epoch starts."""
 
-import math
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from paddle.io import DistributedBatchSampler
 
+Batch = list[int]  # indices of examples
+
 
 class EpochBatchSampler(DistributedBatchSampler):
     """Batches of a permutation that depends on (seed, epoch) only, so that a resumed run goes on with the same data.
 
-    The Trainer calls `set_epoch` at the start of each epoch. Where ranks or groups of accumulated batches would come
-    out uneven, the permutation starts again from its beginning: a group that is cut short would leak its gradients
-    into the next epoch's first step.
+    An epoch is a list of rounds, a round one batch for each rank, of examples that stand next to each other in the
+    epoch's order: where that order is by length, ranks get batches of like size. Rounds are cut at `batch_size`
+    examples a rank or, with `max_tokens`, where a rank's padded batch would exceed it (the max-tokens batching of
+    fairseq). By length, the order of rounds is shuffled, and examples of equal width are mixed anew each epoch; the
+    number of rounds depends on the widths alone and is the same in every epoch. Where rounds or groups of accumulated
+    rounds come out uneven, what comes first is repeated: a group that is cut short would leak its gradients into the
+    next epoch's first step.
+
+    The Trainer calls `set_epoch` at the start of each epoch.
 
     Args:
-        accumulation: batches per optimizer step.
+        widths: tokens that a row with this example alone takes, padding included.
+        batch_size: examples of a rank's batch; None if `max_tokens` decides.
+        max_tokens: most tokens of a rank's batch, padding included; implies `by_length`.
+        by_length: batches are of examples of like width.
+        accumulation: rounds per optimizer step.
     """
 
     def __init__(
-        self, dataset: Sequence, *, batch_size: int, accumulation: int, seed: int, num_replicas: int = 1, rank: int = 0
+        self,
+        widths: Sequence[int],
+        *,
+        batch_size: int | None = None,
+        max_tokens: int | None = None,
+        by_length: bool = False,
+        accumulation: int = 1,
+        seed: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
     ):
-        super().__init__(dataset, batch_size, num_replicas=num_replicas, rank=rank)
+        super().__init__(widths, batch_size or 1, num_replicas=num_replicas, rank=rank)
+        self.widths = np.asarray(widths)
+        self.per_batch = batch_size
+        self.max_tokens = max_tokens
+        self.by_length = by_length or max_tokens is not None
         self.seed = seed
-        batches = math.ceil(len(dataset) / (batch_size * num_replicas))
-        if batches > accumulation:  # else the Trainer accumulates over the whole epoch
-            batches = math.ceil(batches / accumulation) * accumulation
-        full = batches * batch_size * num_replicas
-        uneven = num_replicas > 1 or full - len(dataset) >= batch_size
-        self.examples_per_epoch = full if uneven else len(dataset)
-        self.batches_per_epoch = batches
+        self.ends = self._ends()
+        # The Trainer accumulates over the whole epoch where that has fewer rounds.
+        self.rounds_per_step = min(accumulation, len(self.ends))
+        self.steps_per_epoch = -(-len(self.ends) // self.rounds_per_step)
+        self.rounds = functools.lru_cache(maxsize=1)(self._rounds)
 
     def __len__(self) -> int:
-        return self.batches_per_epoch
+        return self.steps_per_epoch * self.rounds_per_step
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.dataset))
-        order = np.resize(order, self.examples_per_epoch)[self.local_rank :: self.nranks]
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+    def __iter__(self) -> Iterator[Batch]:
+        for batches in self.rounds(self.epoch):
+            yield batches[self.local_rank]
+
+    def step_examples(self, step: int) -> Batch:
+        """The examples of an optimizer step (counted from 0 over the whole run), of all ranks."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        start = number * self.rounds_per_step
+        chosen = self.rounds(epoch)[start : start + self.rounds_per_step]
+        return [index for batches in chosen for batch in batches for index in batch]
+
+    def _ends(self) -> list[int]:
+        """Where each round of an epoch ends, as places in the epoch's order."""
+        if self.max_tokens is None:
+            size = self.per_batch * self.nranks
+            return [min(start + size, len(self.widths)) for start in range(0, len(self.widths), size)]
+        ends, start = [], 0
+        for place, width in enumerate(np.sort(self.widths).tolist()):
+            rows = -(-(place + 1 - start) // self.nranks)
+            if rows * width > self.max_tokens:
+                start += (rows - 1) * self.nranks  # whole rows go into the round, so that nothing has to be repeated
+                ends.append(start)
+        return [*ends, len(self.widths)]
+
+    def _rounds(self, epoch: int) -> list[list[Batch]]:
+        """Batches as [round][rank][example]."""
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(len(self.widths))
+        if self.by_length:
+            order = order[np.argsort(self.widths[order], kind="stable")]
+        rounds = [self._share(chosen) for chosen in np.split(order, self.ends[:-1])]
+        if self.by_length:
+            rounds = [rounds[number] for number in random.permutation(len(rounds))]
+        return rounds + rounds[: len(self) - len(rounds)]
+
+    def _share(self, examples: np.ndarray) -> list[Batch]:
+        """Deals examples out to the ranks; if they do not go round, the first are dealt out again."""
+        full = -(-len(examples) // self.nranks) * self.nranks
+        return [np.resize(examples, full)[rank :: self.nranks].tolist() for rank in range(self.nranks)]

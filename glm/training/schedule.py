@@ -5,28 +5,30 @@ import math
 from paddle.optimizer.lr import LambdaDecay
 
 
-def decay_factor(step: int, *, warmup_steps: int, total_steps: int, decay_ratio: float, shape: str) -> float:
-    """The learning rate after `step` steps as a share of its peak (THUDM/GLM, learning_rates.py, AnnealingLR).
+def decay_factor(
+    step: int, *, warmup_steps: int, total_steps: int, shape: str, decay_ratio: float = 1.0, power: float = 1.0
+) -> float:
+    """The learning rate after `step` steps as a share of its peak.
 
-    It rises linearly from 0 at step 0 to 1 at `warmup_steps` and falls to `decay_ratio` at `total_steps`.
-
-    Args:
-        shape: `linear` or `cosine`.
+    It rises linearly from 0 at step 0 to 1 at `warmup_steps`. `linear`, `cosine` and `polynomial` then fall to
+    `decay_ratio` at `total_steps` (THUDM/GLM, learning_rates.py, AnnealingLR), `polynomial` by `power` of the share of
+    steps that remain; `inverse_sqrt` falls as `sqrt(warmup_steps / step)` (Vaswani et al. 2017), never below
+    `decay_ratio`; `constant` and `constant_with_warmup`, which is the same, stay.
     """
     if step < warmup_steps:
         return step / warmup_steps
-    progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
-    remaining = 1.0 - progress if shape == "linear" else (1.0 + math.cos(math.pi * progress)) / 2.0
+    if shape.startswith("constant"):
+        return 1.0
+    if shape == "inverse_sqrt":
+        return max(math.sqrt(warmup_steps / step), decay_ratio)
+    remaining = 1.0 - min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    if shape == "cosine":
+        remaining = (1.0 - math.cos(math.pi * remaining)) / 2.0
+    elif shape == "polynomial":
+        remaining = remaining**power
     return decay_ratio + (1.0 - decay_ratio) * remaining
 
 
-def decaying_schedule(
-    learning_rate: float, *, warmup_steps: int, total_steps: int, decay_ratio: float, shape: str
-) -> LambdaDecay:
-    """`decay_factor` as a Paddle scheduler with the peak `learning_rate`."""
-    return LambdaDecay(
-        learning_rate,
-        lambda step: decay_factor(
-            step, warmup_steps=warmup_steps, total_steps=total_steps, decay_ratio=decay_ratio, shape=shape
-        ),
-    )
+def decaying_schedule(learning_rate: float, **options) -> LambdaDecay:
+    """`decay_factor` with these options as a Paddle scheduler with the peak `learning_rate`."""
+    return LambdaDecay(learning_rate, lambda step: decay_factor(step, **options))

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle.io import Dataset
-from paddlenlp.trainer import Trainer, TrainerCallback, TrainerState
+from paddlenlp.peft import LoRAConfig
+from paddlenlp.trainer import PrinterCallback, ProgressCallback, Trainer, TrainerState
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
@@ -17,18 +19,24 @@ from safetensors.numpy import load_file
 
 from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
-from glm.data.collator import Collator
+from glm.checkpoint.adapters import load_lora, save_lora
+from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
+from glm.data.store import ExampleStore
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
+from glm.training.guards import Guard
+from glm.training.pages import TrainingPage, write_evaluation_report
+from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 
-METRICS_NAME = "metrics.jsonl"
+MOST_NAMED = 16  # records of a step that a message names
 
 
 class Examples(Dataset):
@@ -45,15 +53,6 @@ class Examples(Dataset):
         return self.examples[index]
 
 
-class MetricsLog(TrainerCallback):
-    """Appends all that the Trainer logs to `metrics.jsonl` in the output folder."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and logs:
-            with (Path(args.output_dir) / METRICS_NAME).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}, ensure_ascii=False) + "\n")
-
-
 class GLMTrainer(Trainer):
     """Trains a GLM and evaluates it by generating.
 
@@ -62,9 +61,11 @@ class GLMTrainer(Trainer):
         args: arguments of the run.
         encoder: lays out records; brings the tokenizer.
         generation: how evaluation generates.
-        train_examples: what is learnt; may be empty if the run does not train.
+        train_examples: what is learnt; None if the run does not train.
         dev_records: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
+        command: the command line of the run, for its pages.
+        lora: settings of the adapter that is in the model, if one is trained.
     """
 
     def __init__(
@@ -74,25 +75,78 @@ class GLMTrainer(Trainer):
         *,
         encoder: ExampleEncoder,
         generation: GenerationConfig,
-        train_examples: Sequence[Example] = (),
+        train_examples: ExampleStore | None = None,
         dev_records: Sequence[Record] = (),
         run_config: dict[str, Any] | None = None,
+        command: str = "",
+        lora: LoRAConfig | None = None,
     ):
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(encoder.geometry, pad_token_id=encoder.tokenizer.pad_token_id),
-            train_dataset=Examples(train_examples),
+            data_collator=Collator(
+                encoder.geometry,
+                pad_token_id=encoder.tokenizer.pad_token_id,
+                multiple=args.pad_to_multiple_of,
+                row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
+            ),
+            train_dataset=Examples(train_examples) if train_examples is not None else None,
             tokenizer=encoder.tokenizer,
             callbacks=[MetricsLog],
         )
         self.encoder = encoder
         self.generation = generation
+        self.train_examples = train_examples
+        self.sampler = self._build_sampler() if train_examples is not None else None
         self.dev_records = dev_records
         self.run_config = run_config or {}
+        self.provenance = Provenance(command, self.run_config, args.device)
+        self.add_callback(TrainingPage(self.provenance))
+        self.lora = lora
         self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
+        self._num_items = 0  # labelled tokens of the present step
+        self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
+        self._seen_at_log = self._seen.copy()
+        self.guard = Guard(self._records_of)
+        self.add_callback(self.guard)
+        self.gradient_norm = GradientNorm()
+        self.add_callback(self.gradient_norm)
+        self._show_progress()
+
+    def _build_sampler(self) -> EpochBatchSampler:
+        args = self.args
+        return EpochBatchSampler(
+            [padded_width(length, args.pad_to_multiple_of) for length in self.train_examples.lengths.tolist()],
+            batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
+            max_tokens=args.max_tokens,
+            by_length=args.group_by_length,
+            accumulation=args.gradient_accumulation_steps,
+            seed=args.seed,
+            num_replicas=args.dataset_world_size,
+            rank=args.dataset_rank,
+        )
+
+    def _show_progress(self) -> None:
+        for callback in (ProgressCallback, PrinterCallback):  # one of them is PaddleNLP's choice
+            self.remove_callback(callback)
+        if not shows_bar(self.args):
+            self.add_callback(PrinterCallback)
+        elif self.sampler is not None:
+            self.add_callback(
+                ProgressBar(self._tokens_of, self.train_examples.lengths.sum() / self.sampler.steps_per_epoch)
+            )
+
+    def _tokens_of(self, step: int) -> int:
+        """Tokens of an optimizer step of all ranks, without padding."""
+        return int(self.train_examples.lengths[self.sampler.step_examples(step)].sum())
+
+    def _records_of(self, step: int) -> str:
+        """Where the examples of an optimizer step come from."""
+        origins = [self.train_examples.origins[index] for index in self.sampler.step_examples(step)]
+        more = f" and {len(origins) - MOST_NAMED} more" if len(origins) > MOST_NAMED else ""
+        return "; ".join(origins[:MOST_NAMED]) + more
 
     def print_config(self, args=None, key=""):
         """PaddleNLP prints some 200 lines here; the settings of the run are in finetune_config.json."""
@@ -104,34 +158,69 @@ class GLMTrainer(Trainer):
 
     # -- objective
 
-    def compute_loss(self, model, inputs, return_outputs=False):
-        loss = model(**inputs, label_smoothing=self.args.label_smoothing)
+    def compute_loss(self, model, inputs, return_outputs=False, num_items: int | None = None):
+        """The loss of a batch.
+
+        Args:
+            num_items: labelled tokens that the sum over the batch is divided by; its own if None.
+        """
+        loss = model(**inputs, label_smoothing=self.args.label_smoothing, num_items=num_items)
         return (loss, loss) if return_outputs else loss
 
+    def training_step(self, model, inputs, step_control=0):
+        """The gradient of a batch's share in the mean over all labelled tokens of the optimizer step, so that batches
+        accumulated or spread over ranks give what one large batch would; PaddleNLP takes the mean of their means."""
+        if self._restore_from:
+            # PaddleNLP restores the random state only if it skipped batches, not at an epoch's first step.
+            self._load_rng_state(self._restore_from)
+            self._restore_from = None
+        if step_control == 0:
+            examples = self.sampler.step_examples(self.state.global_step)
+            self._num_items = int(self.train_examples.target_lengths[examples].sum())
+            self._seen += (len(examples), self.train_examples.lengths[examples].sum())
+        model.train()
+        with self.autocast_smart_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
+        if self.args.dataset_world_size > 1:  # gradients are averaged over the ranks
+            loss = loss * self.args.dataset_world_size
+        (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
+        return loss.detach()
+
+    def _check_loss_valid(self, loss):
+        if not self.args.fp16:  # its scaler skips such steps
+            self.guard.check_loss(loss.item(), self.state.global_step)
+
     def create_scheduler(self, num_training_steps: int):
-        if self.args.lr_decay_ratio is None:  # a schedule that does not decay to a share of its peak
-            return super().create_scheduler(num_training_steps)
         if self.lr_scheduler is None:
             self.lr_scheduler = decaying_schedule(
                 self.args.learning_rate,
                 warmup_steps=self.args.warmup_steps or int(self.args.warmup_ratio * num_training_steps),
                 total_steps=num_training_steps,
+                shape=self.args.lr_scheduler_type,
                 decay_ratio=self.args.lr_decay_ratio,
-                shape=self.args.lr_scheduler_type.value,
+                power=self.args.power,
             )
         return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], **kwargs) -> None:
+        """Logs, and with each loss the gradients' norm, the memory, and speeds of the batches as they were: PaddleNLP
+        assumes that all have the same size."""
+        for prefix, since in (("interval", self._seen_at_log), ("train", np.zeros(2))):
+            if f"{prefix}_runtime" in logs:
+                seconds = max(logs[f"{prefix}_runtime"], 1e-9)
+                for unit, number in zip(("samples", "tokens"), self._seen - since, strict=True):
+                    logs[f"{prefix}_{unit}_per_second"] = round(float(number) / seconds, 3)
+        if "interval_runtime" in logs:
+            self._seen_at_log = self._seen.copy()
+            logs["memory_gib"] = round(process_memory_gib(), 3)
+            if self.gradient_norm.value is not None:
+                logs["gradient_norm"] = round(self.gradient_norm.value, 6)
+        super().log(logs, **kwargs)
 
     # -- order of data, resuming
 
     def _get_train_sampler(self) -> EpochBatchSampler:
-        return EpochBatchSampler(
-            self.train_dataset,
-            batch_size=self.args.per_device_train_batch_size,
-            accumulation=self.args.gradient_accumulation_steps,
-            seed=self.args.seed,
-            num_replicas=self.args.dataset_world_size,
-            rank=self.args.dataset_rank,
-        )
+        return self.sampler
 
     def train(self, resume_from_checkpoint: str | None = None, ignore_keys_for_eval=None):
         """Trains, from the start or on from a checkpoint folder.
@@ -166,15 +255,7 @@ class GLMTrainer(Trainer):
     def _total_steps(self) -> int:
         if self.args.max_steps > 0:
             return self.args.max_steps
-        per_epoch = max(len(self._get_train_sampler()) // self.args.gradient_accumulation_steps, 1)
-        return int(per_epoch * self.args.num_train_epochs)
-
-    def training_step(self, model, inputs, step_control=0):
-        if self._restore_from:
-            # PaddleNLP restores the random state only if it skipped batches, not at an epoch's first step.
-            self._load_rng_state(self._restore_from)
-            self._restore_from = None
-        return super().training_step(model, inputs, step_control)
+        return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
 
     # -- checkpoints
 
@@ -186,9 +267,13 @@ class GLMTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict=None, merge_tensor_parallel: bool = False):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(
-            str(folder), safe_serialization=True, max_shard_size="1024GB", is_main_process=self.args.should_save
-        )
+        if self.lora is None:
+            self.model.save_pretrained(
+                str(folder), safe_serialization=True, max_shard_size="1024GB", is_main_process=self.args.should_save
+            )
+        elif self.args.should_save:
+            save_lora(self.model, self.lora, folder)
+            self.model.config.save_pretrained(str(folder))
         if self.args.should_save:
             self.tokenizer.save_pretrained(str(folder))
             text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
@@ -196,6 +281,9 @@ class GLMTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None):
         if resume_from_checkpoint is None:
+            return
+        if self.lora is not None:
+            load_lora(self.model, Path(resume_from_checkpoint))
             return
         weights = Path(resume_from_checkpoint) / WEIGHTS_NAME
         if not weights.is_file():
@@ -211,7 +299,7 @@ class GLMTrainer(Trainer):
         """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
-        source length to `step-<n>.metrics.json` beside it.
+        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`.
 
         Returns:
             `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
@@ -221,7 +309,7 @@ class GLMTrainer(Trainer):
         with self.autocast_smart_context_manager():
             loss = self._dev_loss()
             predictions = predict(
-                self.writer,
+                self.writer.with_all_beams(),
                 self.dev_records,
                 description="evaluating",
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
@@ -231,12 +319,15 @@ class GLMTrainer(Trainer):
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"
-            write_predictions(folder / f"step-{step}.jsonl", predictions)
+            most = self.generation.num_return_sequences
+            write_predictions(folder / f"step-{step}.jsonl", predictions, most_texts=most)
             write_scores(folder / f"step-{step}.metrics.json", scores)
         metrics = {"loss": loss, **scores.figures}
         metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self.log(dict(metrics))
+        self.log(metrics | {"step": step})
+        if self.is_world_process_zero():
+            write_evaluation_report(Path(self.args.output_dir), step, predictions, scores, self.provenance)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
@@ -250,7 +341,7 @@ class GLMTrainer(Trainer):
     @paddle.no_grad()
     def _dev_loss(self) -> float:
         """Mean loss per labelled token of the dev records."""
-        examples = sorted((self.encoder.example(record) for record in self.dev_records), key=_total_length)
+        examples = sorted((self.encoder.example(record) for record in self.dev_records), key=len)
         size = self.args.per_device_eval_batch_size
         total, tokens = 0.0, 0
         for start in range(0, len(examples), size):
@@ -259,7 +350,3 @@ class GLMTrainer(Trainer):
             total += count * float(self.model(**{name: paddle.to_tensor(table) for name, table in batch.items()}))
             tokens += count
         return total / tokens
-
-
-def _total_length(example: Example) -> int:
-    return len(example.source_ids) + len(example.target_ids)

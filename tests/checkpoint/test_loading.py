@@ -83,7 +83,7 @@ def test_saved_model_computes_the_same(saved, tiny_model, tokenizer):
     inputs = {
         "input_ids": paddle.to_tensor([[342, 7, 349, 340, 346, 8]]),
         "position_ids": paddle.to_tensor([[[0, 1, 2, 3, 2, 2], [0, 0, 0, 0, 1, 2]]]),
-        "attention_mask": paddle.ones([1, 1, 6, 6], dtype="bool"),
+        "segments": paddle.to_tensor([[[4, 2]]]),
     }
     expected = tiny_model(vocab_size=384)(**inputs, labels=None)
     assert (model(**inputs, labels=None).numpy() == expected.numpy()).all()

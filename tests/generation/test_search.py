@@ -358,11 +358,9 @@ def next_logits_by_full_forward(model, source, opening):
             src_length=len(source),
             tgt_length=len(text) + 1,
         )
-        ids, positions, mask = (
-            paddle.to_tensor([example[name]]) for name in ("input_ids", "position_ids", "attention_mask")
-        )
+        ids, positions = (paddle.to_tensor([example[name]]) for name in ("input_ids", "position_ids"))
         with paddle.no_grad():
-            return model(ids, positions, mask.unsqueeze(1))[0, -1].numpy()
+            return model(ids, positions, paddle.to_tensor([[[len(source), len(text) + 1]]]))[0, -1].numpy()
 
     return next_logits
 

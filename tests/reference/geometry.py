@@ -111,3 +111,29 @@ def build_example(
         "labels": labels,
         "is_pad": is_pad,
     }
+
+
+def dense_mask(segments: list[list[list[int]]], length: int) -> list[list[list[int]]]:
+    """Who sees whom in rows of examples one behind the other, told token by token.
+
+    Args:
+        segments: of each row, of each example from left to right: tokens of Part A, tokens of Part B.
+
+    Returns:
+        [B, length, length] int (query, key; 1 = may attend). Padding, at the end of a row, sees
+        padding.
+    """
+    masks = []
+    for row in segments:
+        owners = [(number, part) for number, parts in enumerate(row) for part in (0, 1) for _ in range(parts[part])]
+        owners += [(len(row), 0)] * (length - len(owners))
+        masks.append(
+            [
+                [
+                    int(owners[key][0] == number and (owners[key][1] == 0 or (part == 1 and key <= query)))
+                    for key in range(length)
+                ]
+                for query, (number, part) in enumerate(owners)
+            ]
+        )
+    return masks

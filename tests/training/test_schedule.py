@@ -7,13 +7,11 @@ import pytest
 from glm.training.schedule import decay_factor, decaying_schedule
 
 
-def factors(steps, *, shape: str, warmup: int = 10, total: int = 110, ratio: float = 0.1) -> list[float]:
-    return [
-        decay_factor(step, warmup_steps=warmup, total_steps=total, decay_ratio=ratio, shape=shape) for step in steps
-    ]
+def factors(steps, *, warmup: int = 10, total: int = 110, ratio: float = 0.1, **options) -> list[float]:
+    return [decay_factor(step, warmup_steps=warmup, total_steps=total, decay_ratio=ratio, **options) for step in steps]
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine"])
+@pytest.mark.parametrize("shape", ["linear", "cosine", "polynomial"])
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 1.0])
 def test_conformance_7(shape, ratio):
     start, peak, end = factors([0, 10, 110], shape=shape, ratio=ratio)
@@ -50,6 +48,29 @@ def test_formulas_of_the_fact_sheet(step):
     assert factors([step], shape="linear", ratio=r) == [pytest.approx(1 - (1 - r) * p)]
     cosine = r * ((math.cos(math.pi * p) + 1) * (1 / r - 1) / 2 + 1)
     assert factors([step], shape="cosine", ratio=r) == [pytest.approx(cosine)]
+
+
+@pytest.mark.parametrize(
+    ("power", "step", "expected"),
+    [(2.0, 60, 0.1 + 0.9 * 0.25), (2.0, 35, 0.1 + 0.9 * 0.5625), (0.5, 85, 0.1 + 0.9 * 0.5), (1.0, 35, 0.775)],
+)
+def test_polynomial_by_hand(power, step, expected):
+    assert factors([step], shape="polynomial", power=power) == [pytest.approx(expected, rel=1e-12)]
+
+
+def test_inverse_square_root_by_hand():
+    """Peak at the end of the warmup, a half at four times as many steps, a third at nine; never below the ratio."""
+    steps = [0, 5, 10, 40, 90, 160, 1000, 5000]
+    assert factors(steps, shape="inverse_sqrt", ratio=0.25) == pytest.approx(
+        [0, 0.5, 1, 1 / 2, 1 / 3, 0.25, 0.25, 0.25]
+    )
+    assert factors([1000], shape="inverse_sqrt", ratio=0.0) == [pytest.approx(0.1)]
+
+
+@pytest.mark.parametrize("shape", ["constant", "constant_with_warmup"])
+def test_constant_after_its_warmup(shape):
+    assert factors([0, 5, 10, 60, 110, 500], shape=shape, ratio=1.0) == [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+    assert factors([0, 1], shape=shape, ratio=1.0, warmup=0) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])

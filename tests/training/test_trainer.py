@@ -9,8 +9,9 @@ from safetensors.numpy import load_file
 
 from glm.arguments import parse_finetune_arguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.errors import InputError
 from glm.training.setup import build_trainer
-from run_tools import Workspace, logged, make_workspace, read_lines
+from run_tools import Workspace, logged, make_workspace, read_lines, write_records
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,21 @@ def plain(workspace):
     return workspace.finetune("plain", max_steps=12, save_strategy="steps", save_steps=1)
 
 
+@pytest.fixture(scope="module")
+def varied(workspace) -> dict:
+    """The option for 20 records of all lengths: passages of one to four sentences, questions of 2 to 5 words more."""
+    path = workspace.folder / "varied.json"
+    rows = read_lines(workspace.folder / "train.json")
+    for number, row in enumerate(rows):
+        row["context"] *= 1 + number % 3
+        row["question"] += "有多少人口？" * (number % 4 % 3)
+    write_records(path, rows)
+    return {"train_file": path, "src_length": 65, "tgt_length": 35}
+
+
 def trainer_of(workspace, **options):
     settings = {**workspace.options, "output_dir": workspace.folder / "unused", **options}
-    argv = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    argv = [text for name, value in settings.items() if value is not None for text in (f"--{name}", str(value))]
     return build_trainer(parse_finetune_arguments(argv))[0]
 
 
@@ -87,6 +100,30 @@ def test_resume_with_accumulation(workspace):
     # 5 batches an epoch become 6: three steps of two batches
     run = workspace.finetune("accumulated-resumed", **options, resume_from_checkpoint=whole / "checkpoint-3")
     assert logged(run, "loss") == logged(whole, "loss")[3:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"group_by_length": True},
+        {"max_tokens": 200, "per_device_train_batch_size": None},
+        {"max_tokens": 100, "per_device_train_batch_size": None, "update_freq": 2},
+        {"packing": True, "dataloader_num_workers": 2},
+    ],
+    ids=str,
+)
+def test_resume_with_every_kind_of_batch(workspace, varied, options):
+    """Within an epoch and at its end; workers change nothing."""
+    name = "-".join(options) + str(options.get("max_tokens"))
+    options = {**options, **varied, "num_train_epochs": 3}
+    whole = workspace.finetune(f"{name}-whole", **options, save_strategy="steps", save_steps=1)
+    steps = len(logged(whole, "loss"))
+    options.pop("dataloader_num_workers", None)
+    for step in (1, steps // 3, steps - 1):
+        run = workspace.finetune(f"{name}-{step}", **options, resume_from_checkpoint=whole / f"checkpoint-{step}")
+        assert logged(run, "loss") == logged(whole, "loss")[step:]
+    ours, theirs = load_file(run / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
 def test_resume_true_takes_the_newest_checkpoint(workspace):
@@ -155,47 +192,81 @@ def test_gradients_are_clipped(workspace):
     assert moved(max_grad_norm=1.0) > 5e-3
 
 
-def test_accumulation_over_halves_gives_the_gradient_of_the_whole(workspace):
-    """Records of equal target length, so that the mean of means is the mean."""
+NO_DROPOUT = {"attention_dropout_prob": 0.0, "embedding_dropout_prob": 0.0, "output_dropout_prob": 0.0}
 
-    def gradient(accumulation, batches):
-        trainer = trainer_of(workspace, gradient_accumulation_steps=accumulation, output_dropout_prob=0.0)
-        trainer.args.gradient_accumulation_steps = accumulation
-        trainer.model.train()
-        for layer in trainer.model.sublayers():
-            if isinstance(layer, paddle.nn.Dropout):
-                layer.p = 0.0
-        for batch in batches(trainer):
-            trainer.training_step(trainer.model, batch)
-        return trainer.model.glm.transformer.layers[0].mlp.dense_h_to_4h.weight.grad.numpy()
 
-    def examples(trainer):
-        picked = [trainer.train_dataset[index] for index in range(20)]
-        length = len(picked[0].target_ids)
-        return [example for example in picked if len(example.target_ids) == length][:2]
+@pytest.fixture(scope="module")
+def undisturbed(workspace, varied):
+    """Without dropout: 5 steps of 4 records."""
+    return workspace.finetune("undisturbed", max_steps=5, **varied, **NO_DROPOUT)
 
-    def tensors(trainer, chosen):
-        return {name: paddle.to_tensor(table) for name, table in trainer.data_collator(chosen).items()}
 
-    whole = gradient(1, lambda trainer: [tensors(trainer, examples(trainer))])
-    halves = gradient(2, lambda trainer: [tensors(trainer, [example]) for example in examples(trainer)])
-    np.testing.assert_allclose(halves, whole, atol=1e-6)
-    assert np.abs(whole).max() > 1e-4
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 1},
+        {"update_freq": 2, "per_device_train_batch_size": 2},
+        {"packing": True},
+        {"packing": True, "update_freq": 2, "per_device_train_batch_size": 2},
+        {"pad_to_multiple_of": 64},
+    ],
+    ids=str,
+)
+def test_a_step_does_not_depend_on_how_its_records_are_laid_out(workspace, varied, undisturbed, options):
+    """Accumulated, packed, padded: losses and weights of the run whose steps are single batches of 4 records.
+
+    Questions differ in length, so that a mean of the batches' means would be another loss.
+    """
+    assert len(set(trainer_of(workspace, **varied).train_examples.target_lengths)) > 2
+    run = workspace.finetune("laid-out", max_steps=5, overwrite_output_dir=True, **varied, **NO_DROPOUT, **options)
+    np.testing.assert_allclose(logged(run, "loss"), logged(undisturbed, "loss"), rtol=2e-6)
+    ours, theirs = load_file(run / "model.safetensors"), load_file(undisturbed / "model.safetensors")
+    for name in theirs:
+        if not name.endswith(
+            "query_key_value.bias"
+        ):  # that of the keys has no gradient but rounding, which AdamW blows up
+            np.testing.assert_allclose(ours[name], theirs[name], atol=2e-5, err_msg=name)
+
+
+def test_ranks_share_the_mean_of_a_step(workspace, varied):
+    """Two processes average their gradients: each takes its part of the loss twice, and the mean is the whole."""
+    whole = trainer_of(workspace, **varied, **NO_DROPOUT)
+    losses = []
+    for rank in range(2):
+        trainer = trainer_of(workspace, per_device_train_batch_size=2, **varied, **NO_DROPOUT)
+        trainer.args = _of_rank(trainer.args, rank)
+        trainer.sampler = trainer._build_sampler()
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in next(iter(trainer.sampler))])
+        losses.append(float(trainer.training_step(trainer.model, {k: paddle.to_tensor(v) for k, v in batch.items()})))
+        weights = {name: weight.numpy() for name, weight in trainer.model.named_parameters()}
+    for name, weight in whole.model.named_parameters():
+        np.testing.assert_array_equal(weight.numpy(), weights[name])
+    batch = whole.data_collator([whole.train_dataset[index] for index in next(iter(whole.sampler))])
+    expected = whole.training_step(whole.model, {k: paddle.to_tensor(v) for k, v in batch.items()})
+    assert sum(losses) / 2 == pytest.approx(float(expected), rel=1e-6)
+
+
+def _of_rank(args, rank: int):
+    class Args:
+        dataset_world_size, dataset_rank = 2, rank
+
+        def __getattr__(self, name):
+            return getattr(args, name)
+
+    return Args()
 
 
 @pytest.mark.parametrize("name", ["attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob"])
 def test_dropout_rates(workspace, name):
-    off = {"attention_dropout_prob": 0.0, "embedding_dropout_prob": 0.0, "output_dropout_prob": 0.0}
-
     def losses(**options):
         trainer = trainer_of(workspace, **options)
         trainer.model.train()
         batch = one_batch(trainer)
         return [float(trainer.compute_loss(trainer.model, batch)) for _ in range(2)]
 
-    first, second = losses(**off)
+    first, second = losses(**NO_DROPOUT)
     assert first == second
-    first, second = losses(**{**off, name: 0.5})
+    first, second = losses(**{**NO_DROPOUT, name: 0.5})
     assert first != second
 
 
@@ -209,6 +280,63 @@ def test_recompute_gives_the_same_run(workspace, plain):
 def test_no_block_position_reaches_the_batch(workspace):
     assert one_batch(trainer_of(workspace))["position_ids"].numpy()[:, 1].max() > 5
     assert one_batch(trainer_of(workspace, no_block_position=True))["position_ids"].numpy()[:, 1].max() == 1
+
+
+def test_max_tokens_sets_the_batches(workspace, varied):
+    options = {**varied, "max_tokens": 200, "per_device_train_batch_size": None}
+    run = workspace.finetune("budget", **options, num_train_epochs=2)
+    trainer = trainer_of(workspace, **options)
+    batches = list(trainer.sampler)
+    assert len(set(map(len, batches))) > 1 and len(batches) == len(logged(run, "loss")) / 2
+    for chosen in batches:
+        rows = trainer.data_collator([trainer.train_dataset[index] for index in chosen])["input_ids"]
+        assert rows.size <= 200
+
+
+def test_a_record_beyond_max_tokens_is_named(workspace):
+    with pytest.raises(
+        InputError, match=r"train\.json, line 1: \d+ tokens \(\d+ padded\) do not fit into max_tokens 16"
+    ):
+        trainer_of(workspace, max_tokens=16, per_device_train_batch_size=None)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_frozen_weights_stay_and_all_others_learn(workspace, recompute):
+    start = trainer_of(workspace).model.state_dict()
+    for number, parts in enumerate((["embeddings"], ["embeddings", "layers.0"])):
+        run = workspace.finetune(
+            f"frozen-{recompute}-{number}", max_steps=3, freeze="|".join(parts), recompute=recompute or None
+        )
+        for name, weight in load_file(run / "model.safetensors").items():
+            stays = any(f"{part}." in name for part in parts)
+            assert (weight == start[name].numpy()).all() == stays, name
+
+
+def test_layers_learn_at_rates_of_their_own(workspace):
+    """AdamW's first step moves every weight with a gradient by the learning rate."""
+    trainer = trainer_of(workspace, layerwise_lr_decay=0.5, learning_rate=1e-3, lr_scheduler_type="constant")
+    trainer.create_optimizer_and_scheduler(10)
+    before = {name: weight.numpy().copy() for name, weight in trainer.model.named_parameters()}
+    trainer.training_step(trainer.model, one_batch(trainer))
+    trainer.optimizer.step()
+    rates = {"final_layernorm": 1.0, "layers.1": 1.0, "layers.0": 0.5, "embeddings": 0.25}
+    for name, weight in trainer.model.named_parameters():
+        (rate,) = [rate for part, rate in rates.items() if part in name]
+        assert np.abs(weight.numpy() - before[name]).max() == pytest.approx(rate * 1e-3, rel=2e-3), name
+
+
+@pytest.mark.parametrize(
+    ("shape", "rates"),
+    [
+        ("inverse_sqrt", [0.5, 1.0, (2 / 3) ** 0.5, 0.5**0.5, 0.4**0.5]),
+        ("polynomial", [0.5, 1.0, 0.2 + 0.8 * 4 / 9, 0.2 + 0.8 / 9, 0.2]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_other_schedules(workspace, shape, rates):
+    options = {"constant": {}, "polynomial": {"lr_decay_ratio": 0.2, "power": 2.0}}.get(shape, {"lr_decay_ratio": 0.2})
+    run = workspace.finetune(f"rate-{shape}", max_steps=5, warmup_steps=2, lr_scheduler_type=shape, **options)
+    assert np.array(logged(run, "learning_rate")) / 5e-3 == pytest.approx(rates, abs=1e-3)
 
 
 def test_epochs_set_the_number_of_steps(workspace):
@@ -252,7 +380,7 @@ def test_best_model_is_loaded_at_the_end(workspace):
     # The final evaluation is of the best model, and so is its file; the last step's stays.
     finals = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
     assert finals["eval_loss"] == pytest.approx(max(losses))
-    steps = [f"step-{step}.{kind}" for step in (2, 4, 6) for kind in ("jsonl", "metrics.json")]
+    steps = [f"step-{step}.{kind}" for step in (2, 4, 6) for kind in ("jsonl", "metrics.json", "report")]
     assert sorted(path.name for path in (run / "eval").iterdir()) == steps
     assert read_lines(run / "eval" / "step-6.jsonl") != read_lines(run / "eval" / f"step-{best}.jsonl")
 
@@ -288,7 +416,7 @@ def test_evaluation_generates_with_the_given_options(workspace):
     for row in rows:
         assert len(row["predictions"]) == 2
         assert row["predictions"][0]["score"] >= row["predictions"][1]["score"]
-    steps = [f"step-{step}.{kind}" for step in (2, 4) for kind in ("jsonl", "metrics.json")]
+    steps = [f"step-{step}.{kind}" for step in (2, 4) for kind in ("jsonl", "metrics.json", "report")]
     assert sorted(path.name for path in (run / "eval").iterdir()) == steps
     results = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
     assert {"eval_loss", "eval_bleu-4 (char, corpus)", "eval_samples_per_second"} <= set(results)

@@ -1,0 +1,43 @@
+"""`python -m glm merge`: a LoRA adapter and its model become one model folder."""
+
+import shutil
+from pathlib import Path
+
+from glm.commands.parser import Parser
+from glm.errors import InputError
+
+
+def main(argv: list[str]) -> None:
+    """Reads the adapter's folder and writes the merged model to another.
+
+    Raises:
+        InputError: the folder has no adapter, or the output folder holds something.
+    """
+    parser = Parser(prog="python -m glm merge", description=__doc__)
+    parser.add_argument("--adapter", required=True, metavar="FOLDER", help="what a run with --lora has left")
+    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="where the model goes; new or empty")
+    arguments = parser.parse_args(argv)
+    merge(Path(arguments.adapter), Path(arguments.output_dir))
+
+
+def merge(adapter: Path, output_dir: Path) -> None:
+    """Writes the model of an adapter with the adapter merged in; the folder appears when it is whole."""
+    from glm.checkpoint.adapters import read_lora_config
+    from glm.checkpoint.atomic import new_folder
+    from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+    from glm.device import prepare
+    from glm.run_config import RUN_CONFIG_NAME
+
+    if read_lora_config(adapter) is None:
+        raise InputError(
+            f"adapter {adapter}: the folder has no lora_config.json; give one that a run with --lora left"
+        )
+    prepare("cpu")
+    with new_folder(output_dir) as folder:
+        tokenizer = load_tokenizer(str(adapter))
+        model = load_model(str(adapter), load_config(str(adapter), tokenizer))
+        model.save_pretrained(str(folder), safe_serialization=True, max_shard_size="1024GB")
+        tokenizer.save_pretrained(str(folder))
+        if (adapter / RUN_CONFIG_NAME).is_file():  # prediction follows its lengths and decoding options
+            shutil.copyfile(adapter / RUN_CONFIG_NAME, folder / RUN_CONFIG_NAME)
+    print(f"{output_dir}: the model of {adapter}, the adapter merged in")

@@ -1,0 +1,212 @@
+"""Forward and backward, written by hand, of what Paddle trains slowly on a CPU; products stay Paddle's.
+
+Paddle's own operators run these on one thread, and some take many times what their arithmetic needs: the gradient of
+a bias 30 ms for [1536, 3072] where a product with ones takes 0.4. Here NumPy works on the tensors' own memory, a block
+of rows that fits into the processor's cache at a time, on as many threads as products have.
+
+Layers fall back on Paddle's operators outside training and on other devices; parameters and their names are Paddle's.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.autograd import PyLayer
+from paddle.utils.dlpack import from_dlpack
+
+from glm.environment import cpu_threads
+
+BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
+STREAM = 1 << 20  # numbers whose dropout comes from one random stream, whatever the number of threads
+
+
+def view(tensor: Tensor) -> np.ndarray:
+    """A tensor of the CPU as an array on the same memory, which can be written (np.from_dlpack's cannot)."""
+    dtype = np.dtype(str(tensor.dtype).removeprefix("paddle."))
+    if not tensor.size:
+        return np.empty(tensor.shape, dtype)
+    memory = (ctypes.c_char * (tensor.size * dtype.itemsize)).from_address(tensor.data_ptr())
+    memory.owner = tensor  # lives as long as the array
+    return np.frombuffer(memory, dtype=dtype).reshape(tensor.shape)
+
+
+def tensor_of(array: np.ndarray) -> Tensor:
+    """A contiguous array as a tensor on the same memory."""
+    return from_dlpack(array)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cpu_threads(), thread_name_prefix="glm")
+
+
+def by_rows(function: Callable, *arrays: np.ndarray) -> list:
+    """Calls a function with blocks of rows of all arrays, on all threads.
+
+    Args:
+        function: takes a block [rows, ...] of each array.
+        arrays: of equal first dimension.
+
+    Returns:
+        What the function returned, in the order of the blocks.
+    """
+    rows, share = len(arrays[0]), -(-len(arrays[0]) // cpu_threads())
+    size = max(1, min(share, BLOCK * rows // max(arrays[0].size, 1)))
+
+    def call(start: int):
+        return function(*(array[start : start + size] for array in arrays))
+
+    return _on_threads(call, range(0, rows, size), worth=arrays[0].size >= BLOCK // 8)
+
+
+def _on_threads(function: Callable, items: Sequence, *, worth: bool) -> list:
+    """The function of each item, in their order; on the calling thread alone if the work is `worth` no others."""
+    return list(_pool().map(function, items) if worth and len(items) > 1 else map(function, items))
+
+
+def draw_kept(size: int, probability: float) -> np.ndarray:
+    """Which numbers dropout leaves: [size] bool, False with a probability (to 1 / 65536).
+
+    Seeded by Paddle's generator: its state restored, as recompute does, the same are drawn again.
+    """
+    seed = int(paddle.randint(0, 2**31 - 1, [1], dtype="int64"))
+    threshold = round(probability * 65536)
+    kept = np.empty(size, dtype=bool)
+
+    def draw(stream: int) -> None:
+        part = kept[stream * STREAM : (stream + 1) * STREAM]
+        raw = np.random.SFC64(np.random.SeedSequence((seed, stream))).random_raw(-(-part.size // 4))
+        np.greater_equal(raw.view(np.uint16)[: part.size], threshold, out=part)
+
+    streams = range(-(-size // STREAM))
+    _on_threads(draw, streams, worth=True)
+    return kept
+
+
+def rescale(probability: float) -> float:
+    """What dropout multiplies by, so that means stay."""
+    return 1.0 / (1.0 - probability) if probability < 1.0 else 0.0
+
+
+def column_sums(table: Tensor) -> Tensor:
+    """[n, H] -> [H]. A product with ones: Paddle's sum over rows takes 30 times as long."""
+    return paddle.matmul(paddle.ones([1, table.shape[0]], dtype=table.dtype), table)[0]
+
+
+class _Linear(PyLayer):
+    @staticmethod
+    def forward(ctx, states, weight, bias):
+        rows = states.flatten(0, -2)
+        ctx.save_for_backward(rows, weight)
+        ctx.shape, ctx.frozen = states.shape, [part.stop_gradient for part in (states, weight, bias)]
+        output = paddle.matmul(rows, weight)
+        addend = view(bias)
+        by_rows(lambda block: np.add(block, addend, out=block), view(output))
+        return output.reshape([*states.shape[:-1], -1])
+
+    @staticmethod
+    def backward(ctx, grad):
+        rows, weight = ctx.saved_tensor()
+        grad = grad.flatten(0, -2)
+        frozen_states, frozen_weight, frozen_bias = ctx.frozen
+        return (
+            None if frozen_states else paddle.matmul(grad, weight, transpose_y=True).reshape(ctx.shape),
+            None if frozen_weight else paddle.matmul(rows, grad, transpose_x=True),
+            None if frozen_bias else column_sums(grad),
+        )
+
+
+class Linear(nn.Linear):
+    """x W + b."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., O]"""
+        if self.training and states.place.is_cpu_place():
+            return _Linear.apply(states, self.weight, self.bias)
+        return super().forward(states)
+
+
+class _LayerNorm(PyLayer):
+    @staticmethod
+    def forward(ctx, states, weight, bias, epsilon):
+        ctx.save_for_backward(states, weight)
+        ctx.epsilon, ctx.frozen = epsilon, [part.stop_gradient for part in (states, weight, bias)]
+        return F.layer_norm(states, states.shape[-1:], weight, bias, epsilon)
+
+    @staticmethod
+    def backward(ctx, grad):
+        states, weight = ctx.saved_tensor()
+        scale = view(weight)
+        H = len(scale)
+
+        def differentiate(x, g, out):
+            normed = x - x.mean(-1, keepdims=True)
+            deviation = np.sqrt(np.einsum("nh,nh->n", normed, normed) / H + ctx.epsilon)[:, None]
+            normed /= deviation
+            d_weight, d_bias = np.einsum("nh,nh->h", g, normed), g.sum(0)
+            np.multiply(g, scale, out=out)
+            slope = np.einsum("nh,nh->n", out, normed)[:, None] / H
+            out -= out.mean(-1, keepdims=True)
+            normed *= slope
+            out -= normed
+            out /= deviation
+            return d_weight, d_bias
+
+        grad = grad.contiguous()
+        d_states = paddle.empty_like(states)
+        sums = by_rows(differentiate, *(view(part).reshape(-1, H) for part in (states, grad, d_states)))
+        d_weight, d_bias = (tensor_of(np.sum(parts, axis=0)) for parts in zip(*sums, strict=True))
+        gradients = d_states, d_weight, d_bias
+        return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, gradients, strict=True))
+
+
+class LayerNorm(nn.LayerNorm):
+    """Over the last dimension, in float32 also where states are of half precision."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., H]"""
+        if self.training and states.place.is_cpu_place():
+            return _LayerNorm.apply(states, self.weight, self.bias, self._epsilon)
+        if states.dtype in (paddle.float16, paddle.bfloat16):
+            weight, bias = self.weight.astype("float32"), self.bias.astype("float32")
+            normed = F.layer_norm(states.astype("float32"), self._normalized_shape, weight, bias, self._epsilon)
+            return normed.astype(states.dtype)
+        return super().forward(states)
+
+
+class _Dropout(PyLayer):
+    @staticmethod
+    def forward(ctx, states, probability):
+        ctx.kept = draw_kept(states.size, probability)
+        ctx.scale = rescale(probability)
+        return _thin(states, ctx.kept, ctx.scale)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _thin(grad, ctx.kept, ctx.scale)
+
+
+def _thin(states: Tensor, kept: np.ndarray, scale: float) -> Tensor:
+    """What is kept, scaled; 0 elsewhere."""
+    output = paddle.empty_like(states)
+
+    def thin(x, keep, out):
+        np.multiply(x, keep, out=out)
+        out *= scale
+
+    by_rows(thin, *(part.reshape(-1) for part in (view(states), kept, view(output))))
+    return output
+
+
+class Dropout(nn.Dropout):
+    """Sets numbers to 0 with probability p and divides the others by 1 - p, in training only."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        if self.training and self.p and states.place.is_cpu_place():
+            return _Dropout.apply(states, self.p)
+        return super().forward(states) if self.training and self.p else states

@@ -1,0 +1,83 @@
+"""Stops a run that can no longer learn anything, before it spoils the weights or costs hours."""
+
+import math
+from collections.abc import Callable
+
+import paddle
+from paddle import Tensor, nn
+from paddlenlp.trainer import TrainerCallback
+
+from glm.errors import InputError
+from glm.training.parameters import gradient, trained
+
+# fp16's loss scale halves at each overflow: from 32768, after so many in a row, it has no part in them any more.
+MOST_OVERFLOWS = 20
+
+
+class Guard(TrainerCallback):
+    """Looks at loss and gradients before each optimizer step, and after the first one at the weights.
+
+    Args:
+        records_of: the records that an optimizer step (counted from 0) learns from, for messages.
+    """
+
+    def __init__(self, records_of: Callable[[int], str]):
+        self.records_of = records_of
+        self.overflows = 0  # steps in a row that fp16's gradient scaler has skipped
+        self.has_moved = False  # whether an optimizer step has been seen to move weights
+        self.before: list[tuple[Tensor, int, float]] = []
+
+    def check_loss(self, loss: float, step: int) -> None:
+        """Raises InputError if the loss of a step is not finite."""
+        if not math.isfinite(loss):
+            raise self._stop(step, f"the loss is {loss}")
+
+    def on_optimizer_begin(self, args, state, control, scaler=None, model=None, optimizer=None, **kwargs):
+        if args.sharding:  # a rank has only some of the gradients
+            return
+        step = state.global_step
+        if not self.has_moved:
+            self._check_gradients_exist(model, step)
+        if scaler is None and not bool(paddle.isfinite(_gradient_sums(model)).all()):
+            names = [name for name, weight in trained(model) if not math.isfinite(float(gradient(weight).sum()))]
+            raise self._stop(step, f"the gradient of {_some(names)} is not finite")
+        if not self.has_moved and optimizer.get_lr() > 0:
+            self.before = [_most_driven_entry(weight) for _, weight in trained(model)]
+
+    def on_optimizer_end(self, args, state, control, scaler=None, **kwargs):
+        if scaler is not None:
+            self.overflows = self.overflows + 1 if scaler._cache_found_inf else 0
+            if self.overflows >= MOST_OVERFLOWS:
+                raise self._stop(state.global_step, f"{self.overflows} steps in a row overflowed float16")
+        if self.before and not self.overflows:
+            if all(float(weight.flatten()[place]) == value for weight, place, value in self.before):
+                raise self._stop(state.global_step, "the optimizer moved no weight")
+            self.has_moved, self.before = True, []
+
+    def _check_gradients_exist(self, model: nn.Layer, step: int) -> None:
+        """Paddle would go on without gradients, and log losses."""
+        without = [name for name, weight in trained(model) if gradient(weight) is None]
+        if without:
+            raise self._stop(step, f"no gradient reaches {_some(without)}")
+        if not any(bool(gradient(weight).any()) for _, weight in trained(model)):
+            raise self._stop(step, "all gradients are zero")
+
+    def _stop(self, step: int, reason: str) -> InputError:
+        return InputError(
+            f"step {step + 1}: {reason}; training stops here. Records of this step: {self.records_of(step)}"
+        )
+
+
+def _gradient_sums(model: nn.Layer) -> Tensor:
+    """The sum of each gradient's entries, not finite if one of them is not: a single pass, the cheapest there is."""
+    return paddle.stack([gradient(weight).sum().astype("float32") for _, weight in trained(model)])
+
+
+def _most_driven_entry(weight: Tensor) -> tuple[Tensor, int, float]:
+    """The weight, the place in it (flattened) where its gradient is largest, and the value there."""
+    place = int(gradient(weight).abs().argmax())
+    return weight, place, float(weight.flatten()[place])
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -1,0 +1,84 @@
+"""Which weights of a GLM are trained, and how fast: freezing and layer-wise learning rates, by names of weights."""
+
+import re
+from collections.abc import Iterator
+
+import paddle
+from paddle import Tensor, nn
+
+from glm.errors import UsageError
+
+LAYER = re.compile(r"\.layers\.(\d+)\.")
+LAYER_RANGE = re.compile(r"layers\.(\d+)(?:-(\d+))?")
+
+
+def trained(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
+    """Names and weights that are not frozen."""
+    return ((name, weight) for name, weight in model.named_parameters() if not weight.stop_gradient)
+
+
+def gradient(weight: Tensor) -> Tensor | None:
+    """A weight's gradient; with --amp_master_grad it is kept in float32 beside the usual one."""
+    return getattr(weight, "main_grad", None) if weight.grad is None else weight.grad
+
+
+def gradient_norm(model: nn.Layer) -> float:
+    """The 2-norm of all gradients together, as `--max_grad_norm` measures it."""
+    squares = [gradient(weight).astype("float32").square().sum() for _, weight in trained(model)]
+    return float(paddle.stack(squares).sum().sqrt())
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a weight belongs to, from 0; None for embeddings and the last LayerNorm."""
+    found = LAYER.search(name)
+    return int(found[1]) if found else None
+
+
+def freeze(model: nn.Layer, parts: str, *, num_layers: int) -> None:
+    """Takes weights out of training (`--freeze`).
+
+    Args:
+        parts: `embeddings` (words and positions), `layers.3`, `layers.0-11` (both ends included) and
+            `final_layernorm`, joined by `|`.
+
+    Raises:
+        UsageError: a part is none of these or not in the model, or nothing is left to train.
+    """
+    for part in parts.split("|"):
+        layers = _layers(part, parts, num_layers)
+        for name, weight in model.named_parameters():
+            if layer_of(name) in layers if layers else f"{part}." in name:
+                weight.stop_gradient = True
+    if not any(True for _ in trained(model)):
+        raise UsageError(f"freeze {parts}: leaves nothing to train")
+
+
+def _layers(part: str, parts: str, num_layers: int) -> range | None:
+    """The layers that a part of `--freeze` names; None if it names something else."""
+    if part in ("embeddings", "final_layernorm"):
+        return None
+    found = LAYER_RANGE.fullmatch(part)
+    if not found:
+        raise UsageError(
+            f"freeze {parts}: {part or 'an empty part'} is unknown; join embeddings, layers.N, layers.N-M and "
+            "final_layernorm by |"
+        )
+    first, last = int(found[1]), int(found[2] or found[1])
+    if not first <= last < num_layers:
+        raise UsageError(f"freeze {parts}: {part} is no range of layers of the model, which has 0 to {num_layers - 1}")
+    return range(first, last + 1)
+
+
+def set_layerwise_rates(model: nn.Layer, decay: float, *, num_layers: int) -> None:
+    """Has each layer learn `decay` times as fast as the one above it (`--layerwise_lr_decay`; Howard and Ruder 2018).
+
+    The last layer and the last LayerNorm learn at the full rate, the embeddings once more below the first layer.
+    Optimizers multiply their rate by what is noted here at each weight.
+    """
+    for name, weight in model.named_parameters():
+        layer = layer_of(name)
+        if layer is not None:
+            steps_down = num_layers - 1 - layer
+        else:
+            steps_down = num_layers if "embeddings." in name else 0
+        weight.optimize_attr["learning_rate"] = decay**steps_down

@@ -1,0 +1,180 @@
+"""LoRA: adds nothing at first, then x A B alpha / rank; merged equals unmerged; files that PaddleNLP reads too."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddlenlp.peft import LoRAModel
+from safetensors.numpy import load_file, save_file
+
+from glm.checkpoint.adapters import (
+    ADAPTER_WEIGHTS_NAME,
+    add_lora,
+    load_lora,
+    lora_config,
+    lora_weights,
+    merge_lora,
+    read_lora_config,
+    save_lora,
+)
+from glm.errors import InputError
+
+ALL = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"
+OPTIONS = {"targets": ALL, "rank": 3, "alpha": 6, "dropout": 0.0}
+
+
+def batch() -> dict[str, paddle.Tensor]:
+    random = np.random.default_rng(5)
+    tables = {
+        "input_ids": random.integers(0, 40, [2, 12]),
+        "position_ids": random.integers(0, 12, [2, 2, 12]),
+        "segments": np.array([[[7, 5]], [[6, 4]]]),
+    }
+    return {name: paddle.to_tensor(table) for name, table in tables.items()}
+
+
+def with_lora(model, *, seed: int = 1, **options):
+    """The model with an adapter whose weights, B too, are drawn from N(0, 0.3)."""
+    config = lora_config("THUDM/glm-large-chinese", **{**OPTIONS, **options})
+    add_lora(model, config)
+    random = np.random.default_rng(seed)
+    for weight in lora_weights(model).values():
+        weight.set_value(random.normal(0, 0.3, weight.shape).astype("float32"))
+    return config
+
+
+def test_a_new_adapter_does_nothing(tiny_model):
+    plain = tiny_model()(**batch()).numpy()
+    model = tiny_model()
+    add_lora(model, lora_config("x", **OPTIONS))
+    model.eval()
+    assert (model(**batch()).numpy() == plain).all()
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        ("query_key_value", {"attention.query_key_value"}),
+        ("dense", {"attention.dense"}),
+        ("dense_h_to_4h|dense_4h_to_h", {"mlp.dense_h_to_4h", "mlp.dense_4h_to_h"}),
+    ],
+)
+def test_only_the_adapter_is_trained(tiny_model, targets, names):
+    model = tiny_model(num_layers=2)
+    with_lora(model, targets=targets)
+    expected = {
+        f"glm.transformer.layers.{layer}.{name}.lora_{part}" for layer in (0, 1) for name in names for part in "AB"
+    }
+    assert {name for name, weight in model.named_parameters() if not weight.stop_gradient} == expected
+    assert set(lora_weights(model)) == expected
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_unmerged_equals_weights_added_by_hand(tiny_model, training):
+    model, by_hand = tiny_model(), tiny_model()
+    with_lora(model)
+    adapter = {name: weight.numpy() for name, weight in lora_weights(model).items()}
+    for name, weight in by_hand.named_parameters():
+        stem = name.removesuffix(".weight")
+        if f"{stem}.lora_A" in adapter:
+            weight.set_value(weight.numpy() + adapter[f"{stem}.lora_A"] @ adapter[f"{stem}.lora_B"] * (6 / 3))
+    (model.train if training else model.eval)()
+    before = tiny_model()(**batch()).numpy()
+    after = by_hand(**batch()).numpy()
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_allclose(model(**batch()).numpy(), after, atol=1e-4)
+
+
+def test_merged_equals_unmerged(tiny_model):
+    model = tiny_model()
+    with_lora(model)
+    model.eval()
+    unmerged = model(**batch()).numpy()
+    layers = {name: type(layer) for name, layer in tiny_model().named_sublayers()}
+    merge_lora(model)
+    model.eval()
+    np.testing.assert_allclose(model(**batch()).numpy(), unmerged, atol=1e-5 * np.abs(unmerged).max())
+    assert {name: type(layer) for name, layer in model.named_sublayers()} == layers
+    assert set(model.state_dict()) == set(tiny_model().state_dict())
+    assert not any(weight.stop_gradient for weight in model.parameters())
+
+
+def test_saved_and_loaded(tiny_model, tmp_path):
+    model, again = tiny_model(), tiny_model()
+    save_lora(model, with_lora(model), tmp_path)
+    saved = load_file(tmp_path / ADAPTER_WEIGHTS_NAME)
+    assert set(saved) == set(lora_weights(model))
+    add_lora(again, read_lora_config(tmp_path))
+    load_lora(again, tmp_path)
+    for name, weight in lora_weights(again).items():
+        assert (weight.numpy() == saved[name]).all()
+    assert all(layer.scaling == 2.0 for layer in again.sublayers() if hasattr(layer, "scaling"))
+
+
+def test_paddlenlp_reads_the_files(tiny_model, tmp_path):
+    model = tiny_model()
+    save_lora(model, with_lora(model), tmp_path)
+    model.eval()
+    theirs = LoRAModel.from_pretrained(tiny_model(), str(tmp_path))
+    theirs.eval()
+    np.testing.assert_array_equal(theirs.model(**batch()).numpy(), model(**batch()).numpy())
+
+
+def test_a_folder_is_named_in_full(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert lora_config("base", **OPTIONS).base_model_name_or_path == str(tmp_path / "base")
+    assert lora_config("THUDM/glm-2b", **OPTIONS).base_model_name_or_path == "THUDM/glm-2b"
+
+
+def test_a_folder_without_adapter(tmp_path):
+    assert read_lora_config(tmp_path) is None
+
+
+def test_files_that_cannot_be_used(tiny_model, tmp_path):
+    model = tiny_model()
+    config = with_lora(model)
+    with pytest.raises(InputError, match=f"there is no {ADAPTER_WEIGHTS_NAME} in it"):
+        load_lora(model, tmp_path)
+    save_lora(model, config, tmp_path)
+    other = tiny_model()
+    with_lora(other, rank=2)
+    with pytest.raises(InputError, match=r"is of another adapter or model \(glm.transformer.layers.0.attention.dense"):
+        load_lora(other, tmp_path)
+    weights = load_file(tmp_path / ADAPTER_WEIGHTS_NAME)
+    weights.pop(sorted(weights)[-1])
+    save_file(weights, tmp_path / ADAPTER_WEIGHTS_NAME)
+    with pytest.raises(InputError, match="is of another adapter"):
+        load_lora(model, tmp_path)
+    (tmp_path / ADAPTER_WEIGHTS_NAME).write_bytes(b"x" * 20)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_lora(model, tmp_path)
+    path = tmp_path / "lora_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "base_model_name_or_path": None}))
+    with pytest.raises(InputError, match="does not name the adapter's model"):
+        read_lora_config(tmp_path)
+    path.write_text("[1]")
+    with pytest.raises(InputError, match="cannot be read as settings of an adapter"):
+        read_lora_config(tmp_path)
+
+
+def test_an_adapter_learns(tiny_model):
+    """Both matrices get gradients; nothing else does."""
+    model = tiny_model()
+    with_lora(model)
+    model.train()
+    labels = paddle.full([2, 12], -100, dtype="int64")
+    labels[:, 7:10] = 3
+    model(**batch(), labels=labels).backward()
+    for name, weight in model.named_parameters():
+        assert (weight.grad is not None and bool(weight.grad.any())) == ("lora_" in name), name
+
+
+def test_linear_layers_are_those_of_the_options(tiny_model):
+    from glm.arguments import LORA_TARGETS
+
+    found = {name.rpartition(".")[2] for name, layer in tiny_model().named_sublayers() if isinstance(layer, nn.Linear)}
+    assert found == set(LORA_TARGETS)
