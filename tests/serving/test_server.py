@@ -191,6 +191,7 @@ def test_other_addresses_need_a_key(host):
         (["--serve", "--test_file", "f"], "test_file f: has no effect with --serve"),
         (["--serve", "--fill", "f"], "fill f: has no effect with --serve"),
         (["--serve", "--show", "3"], "show 3: has no effect with --serve"),
+        (["--serve", "--report", "r"], "report r: has no effect with --serve"),
         (["--serve", "--token_scores"], "token_scores True: has no effect with --serve"),
         (["--serve", "--port", "70000"], "port 70000: use 0 to 65535"),
         (["--serve", "--max_waiting", "0"], "max_waiting 0: use 1 or more"),
