@@ -90,19 +90,23 @@ def test_connections_without_request_are_closed(threaded, monkeypatch):
 
 
 def test_work_of_a_client_that_left_is_dropped(threaded, monkeypatch):
-    server = threaded()
+    server, steps = threaded(), []
     step = server.service.writer.model.step
-    monkeypatch.setattr(server.service.writer.model, "step", lambda *given: time.sleep(0.03) or step(*given))
+
+    def slowly(*given):
+        steps.append(time.sleep(0.03))
+        return step(*given)
+
+    monkeypatch.setattr(server.service.writer.model, "step", slowly)
     body = json.dumps({"records": [RECORD] * 3, "tgt_length": 40, "min_tgt_length": 26}).encode()
-    load = server.service.batcher
+    batcher = server.service.batcher
     with connection(server.port) as link:
         link.sendall(head("/generate", len(body)) + body)
-        while load.load["decoding"] < 3:
+        while batcher.load["decoding"] < 3:
             time.sleep(0.01)
-    deadline = time.monotonic() + 0.5  # 26 steps take 0.8 s and more
-    while load.load["decoding"]:
-        assert time.monotonic() < deadline
+    while batcher.load["decoding"]:
         time.sleep(0.01)
+    assert len(steps) < 25  # of the 26 that the texts take at least
 
 
 def test_addresses_that_cannot_be_used():
