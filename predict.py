@@ -3,6 +3,7 @@
 python predict.py --model_name_or_path runs/demo --test_file data/dev.json --output_file o.jsonl --metrics_file m.json
 cat records.jsonl | python predict.py --model_name_or_path runs/demo > out.jsonl
 python predict.py --model_name_or_path runs/demo --fill "扬州位于[MASK]，著名景点是[MASK]。"
+python predict.py --model_name_or_path runs/demo --serve
 """
 
 import dataclasses
@@ -17,7 +18,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glm.arguments import PredictArguments, parse_predict_arguments
+from glm.arguments import (
+    FILES_OPTIONS,
+    SERVING_OPTIONS,
+    ModelArguments,
+    PredictArguments,
+    parse_predict_arguments,
+)
+from glm.data.options import DataArguments
 from glm.device import hush, prepare
 from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
@@ -30,7 +38,10 @@ from glm.report.curves import find_log, read_log
 from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
+from glm.run_config import trained_with
 
+# Options that do not change a text, or that `command_options` gives in any case.
+NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}
 WINDOW = 1024  # records that are read and decoded together; they are written in order when all of them are done
 
 
@@ -44,6 +55,10 @@ def main(argv: list[str]) -> int:
         print(f"from {model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
     hush()
     prepare(arguments.device)
+    if arguments.serve:
+        from glm.serving.server import serve  # the web framework takes a second to import
+
+        return serve(model, data, generation, arguments, command_options(model, data, arguments))
     check_files(arguments)
     source = PredictionInput(
         arguments.input_file,
@@ -90,6 +105,18 @@ def main(argv: list[str]) -> int:
     return INCOMPLETE if tally.failed else 0
 
 
+def command_options(model: ModelArguments, data: DataArguments, arguments: PredictArguments) -> list[str]:
+    """The options that this program needs to generate the same texts, but for those of decoding."""
+    own = trained_with(model.model_name_or_path)
+    options = [f"--model_name_or_path={model.model_name_or_path}"]
+    for group in (model, data, arguments):
+        for item in dataclasses.fields(group):
+            value = getattr(group, item.name)
+            if item.name not in NOT_REPEATED and value != own.get(item.name, item.default):
+                options.append(f"--{item.name}={value}")
+    return options
+
+
 def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> PredictionsFile | PrintedRows:
     """Where rows go."""
     if arguments.output_file is None:
@@ -113,6 +140,7 @@ def first_texts(row: dict[str, Any], count: int) -> dict[str, Any]:
 def settings_of_rows(*groups: Any) -> dict[str, Any]:
     """The options that decide what is generated: a run is resumed with equal ones only."""
     unimportant = {"output_file", "metrics_file", "report", "overwrite_output", "resume", "show", "device"}
+    unimportant |= {"serve", *SERVING_OPTIONS}
     unimportant |= {"per_device_eval_batch_size"}  # texts do not depend on it
     settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
     scored = {"with metrics_file": settings["metrics_file"] is not None}  # records without question are errors then

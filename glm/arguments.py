@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import ipaddress
 import json
 import math
 from argparse import Namespace
@@ -16,7 +17,7 @@ from paddlenlp.utils.log import logger
 from glm.data.options import DataArguments
 from glm.device import choose_device
 from glm.errors import UsageError
-from glm.generation.config import DRAWING_OPTIONS, GenerationConfig, option
+from glm.generation.config import GenerationConfig, option, own_options
 from glm.run_config import read_config, trained_with
 
 # Shapes of the learning rate behind its warmup; the first ones fall.
@@ -35,6 +36,11 @@ WITHOUT_EFFECT = {
     "lr_end": 1e-7,  # lr_decay_ratio says where every schedule ends
     "num_cycles": 0.5,
 }
+
+# Options of `predict.py` that a server does not have, and those that only a server has.
+FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
+FILES_OPTIONS += ("token_scores", "show")
+SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
 
 
 @dataclass
@@ -249,9 +255,16 @@ class PredictArguments:
     )
     show: int = option(5, "Samples printed as a table, where output_file is given.")
     device: str = option("gpu", "gpu or cpu.")
+    serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
+    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
+    port: int = option(8000, "Port to serve at; 0 is a free one.")
+    api_key: Optional[str] = option(None, "What requests have to bring as 'Authorization: Bearer KEY'.")
+    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
+    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
 
     def __post_init__(self):
         self.device = choose_device(self.device)
+        self._check_serving()
         if self.per_device_eval_batch_size < 1:
             raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
         if self.show < 0:
@@ -274,6 +287,18 @@ class PredictArguments:
             if self.overwrite_output:
                 raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
 
+    def _check_serving(self):
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port {self.port}: use 0 to 65535")
+        if self.max_waiting < 1:
+            raise UsageError(f"max_waiting {self.max_waiting}: use 1 or more")
+        if not 0 < self.request_timeout < math.inf:
+            raise UsageError(f"request_timeout {self.request_timeout}: use a number above 0")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
+            raise UsageError("api_key: use printable ASCII characters, at least one")
+        if self.api_key is None and not is_own_address(self.host):
+            raise UsageError(f"host {self.host}: can be reached from other machines; protect it with --api_key")
+
     @property
     def fills(self) -> bool:
         """Whether blanks are to be filled, rather than records answered."""
@@ -283,6 +308,14 @@ class PredictArguments:
     def input_file(self) -> Optional[str]:
         """The file with what text is generated for."""
         return self.test_file or self.fill_file
+
+
+def is_own_address(host: str) -> bool:
+    """Whether a host can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -452,17 +485,17 @@ def parse_predict_arguments(
     parser = _Parser(groups, "Generates text with a fine-tuned GLM, and scores it.")
     argv = _with_config(argv, parser)
     values, given = parser.read(argv)
-    own = set(given)
-    if "select_topk" in given:  # another way of choosing: the checkpoint's options of its own do not apply
-        own |= set(DRAWING_OPTIONS)
+    own = own_options(given)
     if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
         own |= {"template", "target_prefix"}
-    if "num_beams" in given:
-        own |= {"early_stopping", "num_return_sequences"}
     settings = trained_with(values.model_name_or_path)
     inherited = {name: value for name, value in settings.items() if name not in own}
     values, _ = parser.read(_as_arguments(inherited) + argv)
     groups = parser.build(values)
+    for name in FILES_OPTIONS if groups[-1].serve else SERVING_OPTIONS:
+        if name in given:
+            how = "with --serve" if groups[-1].serve else "without --serve"
+            raise UsageError(f"{name} {given[name]}: has no effect {how}; leave it out")
     if groups[-1].fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
         for name in sorted(framing | {"show"}):

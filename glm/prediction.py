@@ -23,7 +23,7 @@ from glm.evaluation.metrics import Scorer, Scores, score
 from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
-from glm.generation.search import Hypothesis, generate
+from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
 from glm.modeling import GLMForConditionalGeneration
 from glm.tokenization import GLMTokenizer
 
@@ -129,24 +129,25 @@ class Writer:
         no_text |= {*range(len(pieces), self.model.config.vocab_size), *self.model.config.bad_words_id}
         return sorted(no_text - {self.encoder.tokenizer.eop_token_id})
 
+    def decoder(self, config: GenerationConfig) -> Decoder:
+        """A decoder with these options in place of the writer's own."""
+        self.model.eval()
+        return build_decoder(
+            self.model,
+            config,
+            eop_token_id=self.encoder.tokenizer.eop_token_id,
+            banned_token_ids=self.never,
+            allowed_outputs=self.allowed_outputs,
+        )
+
     def write(self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]) -> Iterator[tuple[Any, list[Hypothesis]]]:
         """Generates for each prompt: (its number, hypotheses), in the order of finishing.
 
         Args:
             numbers: of the prompts' records; they choose the random streams.
         """
-        self.model.eval()
-        found = generate(
-            self.model,
-            prompts,
-            self.config,
-            eop_token_id=self.encoder.tokenizer.eop_token_id,
-            batch_size=self.batch_size,
-            banned_token_ids=self.never,
-            allowed_outputs=self.allowed_outputs,
-            record_ids=numbers,
-        )
-        for place, hypotheses in found:
+        decoder = self.decoder(self.config)
+        for place, hypotheses in decode(decoder, prompts, batch_size=self.batch_size, record_ids=numbers):
             yield numbers[place], hypotheses
 
     def text(self, hypothesis: Hypothesis) -> Text:
@@ -159,14 +160,11 @@ class Writer:
             list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
         )
 
-    def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
-        """Generates text for records by number, in the order of finishing; what is unusable comes first.
-
-        Records of like length are decoded together; what is generated for one depends on no other.
-        """
+    def lay_out(self, records: Mapping[int, Record | BadRecord]) -> tuple[dict[int, Prompt], dict[int, str]]:
+        """The prompts of records by number, and why there is none for the others."""
         usable = {number: record for number, record in records.items() if isinstance(record, Record)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
-        prompts = {}
+        prompts, errors = {}, {}
         for number, record in records.items():
             try:
                 if isinstance(record, BadRecord):
@@ -174,7 +172,17 @@ class Writer:
                 source_ids = self.encoder.lay_out_source(encoded[number])
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
-                yield number, Prediction(record, [], str(error))
+                errors[number] = str(error)
+        return prompts, errors
+
+    def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
+        """Generates text for records by number, in the order of finishing; what is unusable comes first.
+
+        Records of like length are decoded together; what is generated for one depends on no other.
+        """
+        prompts, errors = self.lay_out(records)
+        for number, error in errors.items():
+            yield number, Prediction(records[number], [], error)
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
             yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
 

@@ -12,7 +12,7 @@ from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
-from glm.evaluation.metrics import FIGURES, nearest_names
+from glm.evaluation.metrics import FIGURES, name_advice
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import build_encoder, check_positions
 from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
@@ -117,7 +117,7 @@ def check_metric(name: str | None) -> None:
         return
     known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
-        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
+        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
 
 
 def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
