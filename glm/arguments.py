@@ -38,7 +38,16 @@ WITHOUT_EFFECT = {
 }
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
-FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
+FILES_OPTIONS = (
+    "test_file",
+    "fill",
+    "fill_file",
+    "output_file",
+    "metrics_file",
+    "report",
+    "overwrite_output",
+    "resume",
+)
 FILES_OPTIONS += ("token_scores", "show")
 SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
 
