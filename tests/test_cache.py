@@ -88,6 +88,10 @@ class Run:
         for index, place in enumerate(places):
             self.texts[place], self.prompts[place] = other.texts[index], other.prompts[index]
 
+    def append(self, other):
+        self.cache.append(other.cache)
+        self.texts, self.prompts = self.texts + other.texts, self.prompts + other.prompts
+
     def step(self, tokens):
         B, R = tokens.shape
         positions = np.stack(
@@ -342,6 +346,23 @@ def test_examples_that_come_are_decoded_as_by_themselves(decoder, monkeypatch, r
             run.random_step(generator, R)
     run.keep(np.array([2, 1]))
     run.random_step(generator, R)
+
+
+@pytest.mark.parametrize("room", [1, 7, KVCache.ROOM])
+def test_examples_that_join_are_decoded_as_by_themselves(decoder, monkeypatch, room):
+    """Longer and shorter ones, before the first step and later."""
+    monkeypatch.setattr(KVCache, "ROOM", room)
+    model, generator, R = decoder(seed=8), np.random.default_rng(8), 3
+    run = Run(model, [SOURCES[0]], [(1, 2)])
+    run.append(Run(model, [SOURCES[1]], [()]))
+    for sources, openings in [([LONG[0]], [(9, 9)]), ([SOURCES[2], LONG[1]], [(), (7,)])]:
+        for _ in range(3):
+            run.random_step(generator, R)
+        other = Run(model, sources, openings)
+        other.reorder(np.zeros((len(sources), R), dtype=np.int64))
+        run.append(other)
+    for _ in range(3):
+        run.random_step(generator, R)
 
 
 def test_prompts_are_made_narrower_once_a_quarter_is_free(tiny_model):
