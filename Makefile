@@ -21,7 +21,8 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt
 demo: setup
 	$(BIN)/python finetune_generation.py configs/demo.json
 	$(BIN)/python predict.py --model_name_or_path $(DEMO) --test_file data/dev.json --device cpu \
-		--overwrite_output --output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json
+		--overwrite_output --output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json \
+		--report $(DEMO)/report
 
 test: setup
 	$(BIN)/python -m pytest
