@@ -87,10 +87,9 @@ def test_ranks_that_a_format_has_not(megatron, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", ["", "export a b", "export a b --to onnx", "import a"])
-def test_wrong_usage(arguments, capsys):
-    with pytest.raises(SystemExit) as caught:
+def test_wrong_usage(arguments):
+    with pytest.raises(UsageError, match="--help lists the options"):
         main(arguments.split())
-    assert caught.value.code == 2 and "usage: python -m glm checkpoint" in capsys.readouterr().err
 
 
 def test_as_a_command(tmp_path):
