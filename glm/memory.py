@@ -18,6 +18,7 @@ from glm.parallel import part_shape
 GIB = 1 << 30
 FLOAT, HALF = 4, 2  # bytes of a number
 CHUNK = 512  # tokens whose logits exist at once, see glm.loss
+SHORT = 128  # tokens of an example up to which Paddle's operators attend on a CPU, see glm.modeling
 LIBRARIES = {
     "cpu": int(0.6 * GIB),
     "gpu": GIB,
@@ -139,13 +140,23 @@ def _kept_of_layer(config: Mapping[str, Any], run: Training) -> int:
     per_token = 2 * FLOAT + 2 * number + (3 + 1 + 4 + 4) * number / degree
     if config["output_dropout_prob"]:
         per_token += 2  # a byte each of two masks
-    S, T = run.source_tokens, run.target_tokens
-    scores = run.examples * config["num_attention_heads"] // degree * (S * S + T * (S + T))
+    return int(run.tokens * H * per_token) + _kept_scores(config, run)
+
+
+def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
+    """Bytes that a layer keeps of its scores: none of FlashMask, the mask of dropout of what `glm.attention` does on a
+    CPU, and probabilities, before and after dropout, of Paddle's operators."""
     has_mask = config["attention_dropout_prob"] > 0
-    per_score = 0 if run.half else (1 if run.device == "cpu" else FLOAT + has_mask * (FLOAT + 1))
-    if run.device == "cpu":
-        per_score *= has_mask
-    return int(run.tokens * H * per_token) + scores * per_score
+    S, T = run.source_tokens, run.target_tokens
+    heads = run.examples * config["num_attention_heads"] // run.tensor_parallel_degree
+    by_part = heads * (S * S + T * (S + T))
+    if run.half:
+        return 0
+    if run.device == "gpu":
+        return by_part * (FLOAT + has_mask * (FLOAT + 1))
+    if S + T <= SHORT:
+        return heads * (S + T) ** 2 * (FLOAT + has_mask * (FLOAT + 1))
+    return by_part * has_mask
 
 
 def _loss_chunk(config: Mapping[str, Any], run: Training, head: int) -> int:
