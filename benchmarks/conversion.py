@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from glm.checkpoint.convert import ITERATION, RANKED, WRITERS  # noqa: E402
 from glm.checkpoint.formats import CONFIG_NAME, MODULE, RANK_FILE, TRACKERS  # noqa: E402
-from glm.checkpoint.names import expected_shapes, split_weights, turned  # noqa: E402
+from glm.checkpoint.names import expected_shapes, split_weights, transposed_linears  # noqa: E402
 from glm.checkpoint.tensors import LazyTensor  # noqa: E402
 from glm.checkpoint.torch_files import write_torch  # noqa: E402
 
@@ -71,7 +71,7 @@ def write_synthetic(folder: Path, gigabytes: float) -> int:
     (folder / TRACKERS[0]).write_text(ITERATION)
     (folder / CONFIG_NAME).write_text(json.dumps(config))
     for rank in range(RANKS):
-        part = turned(split_weights(weights, rank=rank, degree=RANKS))
+        part = transposed_linears(split_weights(weights, rank=rank, degree=RANKS))
         write_torch(folder / ITERATION / RANK_FILE.format(rank), {MODULE: part})
     return max(tensor.nbytes for tensor in weights.values())
 

@@ -52,6 +52,7 @@ LEVELS = {
         "glm.checkpoint.inspection",
         "glm.checkpoint.names",
         "glm.checkpoint.paddle_files",
+        "glm.checkpoint.pickled_values",
         "glm.checkpoint.pickles",
         "glm.checkpoint.safetensors_files",
         "glm.checkpoint.tensors",

@@ -26,10 +26,10 @@ from glm.checkpoint.names import (
     canonical_names,
     is_torch_layout,
     merge_weights,
-    turned,
+    transposed_linears,
 )
 from glm.checkpoint.paddle_files import read_paddle
-from glm.checkpoint.pickles import tensors_in
+from glm.checkpoint.pickled_values import tensors_in
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import check_no_overlap, reading, shown
 from glm.checkpoint.torch_files import read_torch
@@ -87,7 +87,7 @@ class Source:
         """
         ranks = [canonical_names(weights) for weights in self.ranks]
         if self.torch_layout:
-            ranks = [turned(weights) for weights in ranks]
+            ranks = [transposed_linears(weights) for weights in ranks]
         elif len(ranks) > 1:
             if type(heads) is not int or heads < 1 or heads % len(ranks):
                 raise InputError(f"{heads or 'an unknown number of'} attention heads cannot be of {len(ranks)} ranks")

@@ -92,7 +92,7 @@ def is_torch_layout(tensors: Mapping[str, LazyTensor]) -> bool:
     return True
 
 
-def turned(tensors: Mapping[str, LazyTensor]) -> Weights:
+def transposed_linears(tensors: Mapping[str, LazyTensor]) -> Weights:
     """Weights with those of linear layers transposed: PyTorch's layout from Paddle's, or back."""
     return {
         name: tensor.transposed() if name.endswith(LINEAR) and len(tensor.shape) == 2 else tensor
