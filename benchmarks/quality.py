@@ -4,8 +4,8 @@ python benchmarks/quality.py --train_file train.json --dev_file dev.json --token
 
 Both start from the same random weights and see the same records in the same order, at the same learning rate.
 PaddleNLP's model runs in the loop of its example: padding, a mask of 0 and 1, logits of all positions. The dev loss of
-both is that of the toolkit's model with their weights, so that only training can differ. Rows are seeds: they show what
-chance does.
+both is that of the toolkit's model with their weights, so that only training can differ. Rows are seeds: they show
+what chance does.
 """
 
 import argparse
