@@ -1,12 +1,15 @@
 """Attention of training: the hand-written form against Paddle's operators, whatever the size of its blocks."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import pytest
 
 import glm.attention
 import glm.cpu
-from glm.attention import Layout, TwoPartAttention
+from glm.attention import Layout, TwoPartAttention, has_flashmask
+from glm.blank_infilling import attention_mask
 from glm.configuration import GLMConfig
 from glm.modeling import GLMAttention
 
@@ -78,3 +81,42 @@ def test_gradient_under_dropout_is_that_of_the_function_drawn(threads, monkeypat
     direction = random.normal(size=start.shape)
     ends = [float(value(paddle.to_tensor(start + step * direction))) for step in (1e-5, -1e-5)]
     assert (projected.grad.numpy() * direction).sum() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
+
+
+def test_bounds_for_flashmask_describe_the_mask():
+    """A column is seen by the rows from the second number up to the first; held against who sees whom."""
+    parts = layout((5, 3), (0, 2), (4, 0), (1, 1))
+    bounds = parts.flashmask.numpy()[0, 0]  # [n, 2]
+    n, start = len(bounds), 0
+    expected = np.zeros((n, n), bool)
+    for S, T in ((5, 3), (0, 2), (4, 0), (1, 1)):
+        end = start + S + T
+        expected[start:end, start:end] = attention_mask([S], S, T)[0, 0]
+        start = end
+    rows = np.arange(n)[:, None]
+    assert ((bounds[:, 1] <= rows) & (rows < bounds[:, 0])).tolist() == expected.tolist()
+
+
+class Projected:
+    """What `has_flashmask` asks of a tensor."""
+
+    def __init__(self, dtype, on_gpu=True):
+        self.dtype = dtype
+        self.place = SimpleNamespace(is_gpu_place=lambda: on_gpu)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "on_gpu", "capability", "head_size", "expected"),
+    [
+        (paddle.float16, True, (8, 0), 64, True),
+        (paddle.bfloat16, True, (9, 0), 256, True),
+        (paddle.float32, True, (8, 0), 64, False),
+        (paddle.float16, False, (8, 0), 64, False),
+        (paddle.float16, True, (7, 5), 64, False),
+        (paddle.float16, True, (8, 0), 60, False),
+        (paddle.float16, True, (8, 0), 264, False),
+    ],
+)
+def test_when_flashmask_can_be_used(dtype, on_gpu, capability, head_size, expected, monkeypatch):
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
+    assert has_flashmask(Projected(dtype, on_gpu), head_size) is expected
