@@ -1,4 +1,4 @@
-# make demo | test | check | real | bench-decode | bench-data | bench-serve | setup.
+# make demo | test | check | real | bench-decode | bench-train | bench-data | bench-serve | setup.
 # Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +8,7 @@ DEMO := runs/demo
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test check real bench-decode bench-data bench-serve clean
+.PHONY: setup demo test check real bench-decode bench-train bench-data bench-serve clean
 
 setup: $(VENV)/.ready
 
@@ -52,6 +52,10 @@ bench-decode: setup $(BENCH_VENV)/.ready
 # Times many clients of `predict.py --serve` against one: make bench-serve ARGS="--models runs/demo --clients 16"
 bench-serve: setup
 	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+# Times training against PaddleNLP and torch: make bench-train ARGS="--data train.json --tokenizer FILE"
+bench-train: setup $(BENCH_VENV)/.ready
+	$(BIN)/python benchmarks/train.py $(ARGS)
 
 # Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup

@@ -144,6 +144,8 @@ class GLMTrainingArguments(TrainingArguments):
     )
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
+    recompute_layers: Optional[int] = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
+    release_grads: Optional[bool] = option(True, "Free gradients after each step; they need not be set to zero then.")
 
     def __post_init__(self):
         if self.update_freq is not None:
@@ -178,7 +180,7 @@ class GLMTrainingArguments(TrainingArguments):
 
     def _check_numbers(self):
         counts = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        for name in (*counts, "max_tokens", "pad_to_multiple_of"):
+        for name in (*counts, "max_tokens", "pad_to_multiple_of", "recompute_layers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
         for name in ("seed", "weight_decay", "warmup_steps", "max_grad_norm", "dataloader_num_workers"):
@@ -193,6 +195,8 @@ class GLMTrainingArguments(TrainingArguments):
         for name, off in WITHOUT_EFFECT.items():
             if getattr(self, name) != off:
                 raise UsageError(f"{name} {getattr(self, name)}: has no effect in this program; leave it out")
+        if self.recompute_layers is not None and not self.recompute:
+            raise UsageError(f"recompute_layers {self.recompute_layers}: has no effect without --recompute")
         if self.fp16 and self.bf16:
             raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
 

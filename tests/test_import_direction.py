@@ -70,7 +70,7 @@ LEVELS = {
         "glm.training",
     },
     1: {"glm.configuration", "glm.pieces", "glm.tokenization"},
-    2: {"glm.attention", "glm.cache", "glm.cpu", "glm.host_attention", "glm.loss", "glm.modeling"},
+    2: {"glm.attention", "glm.cache", "glm.clip", "glm.cpu", "glm.host_attention", "glm.loss", "glm.modeling"},
     3: {
         "glm.data.check",
         "glm.data.examples",
@@ -130,7 +130,7 @@ PACKAGES = {
         *("safetensors", "tqdm"),
     },
     1: {"paddlenlp", "sentencepiece"},
-    2: {"numba", "paddle", "paddlenlp"},
+    2: {"numba", "paddle", "paddlenlp", "threadpoolctl"},
     3: {"paddle", "paddlenlp", "safetensors", "tqdm"},
     4: {"paddle", "paddlenlp", "psutil", "safetensors", "tqdm"},
     5: {"fastapi", "h11", "matplotlib", "pydantic", "rich", "starlette", "tqdm", "uvicorn"},

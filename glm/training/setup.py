@@ -72,6 +72,8 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
     set_seed(seed=training.seed)
     model = load_model(arguments.model.model_name_or_path, config)
     lora = _add_adapter(model, arguments) if arguments.adapter.lora else None
+    if training.recompute_layers is not None:
+        set_recomputed_layers(model, training.recompute_layers)
     if training.freeze is not None:
         freeze(model, training.freeze, num_layers=config.num_layers)
     if training.layerwise_lr_decay is not None:
@@ -101,6 +103,13 @@ def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArgument
     )
     add_lora(model, config)
     return config
+
+
+def set_recomputed_layers(model: GLMForConditionalGeneration, layers: int) -> None:
+    """Raises UsageError if the model has fewer layers (`--recompute_layers`)."""
+    if layers > model.config.num_layers:
+        raise UsageError(f"recompute_layers {layers}: the model has {model.config.num_layers}")
+    model.glm.transformer.recompute_layers = layers
 
 
 def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:

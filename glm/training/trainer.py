@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
 from glm.checkpoint.adapters import load_lora, save_lora
+from glm.clip import GlobalNormClip
 from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
@@ -189,6 +190,12 @@ class GLMTrainer(Trainer):
     def _check_loss_valid(self, loss):
         if not self.args.fp16:  # its scaler skips such steps
             self.guard.check_loss(loss.item(), self.state.global_step)
+
+    def create_optimizer(self, lr_scheduler=None):
+        optimizer = super().create_optimizer(lr_scheduler)
+        if self.args.max_grad_norm > 0:
+            optimizer._grad_clip = GlobalNormClip(self.args.max_grad_norm)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int):
         if self.lr_scheduler is None:

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from glm.arguments import parse_finetune_arguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.errors import InputError
+from glm.errors import InputError, UsageError
 from glm.training.setup import build_trainer
 from run_tools import Workspace, logged, make_workspace, read_lines, write_records
 
@@ -275,6 +275,15 @@ def test_recompute_gives_the_same_run(workspace, plain):
     np.testing.assert_allclose(logged(run, "loss"), logged(plain, "loss"), rtol=1e-5)
     assert trainer_of(workspace, recompute=True).model.glm.transformer.enable_recompute is True
     assert trainer_of(workspace).model.glm.transformer.enable_recompute is False
+
+
+def test_recompute_layers(workspace):
+    assert trainer_of(workspace, recompute=True).model.glm.transformer.recompute_layers == 2
+    assert trainer_of(workspace, recompute=True, recompute_layers=1).model.glm.transformer.recompute_layers == 1
+    with pytest.raises(UsageError, match="recompute_layers 3: the model has 2"):
+        trainer_of(workspace, recompute=True, recompute_layers=3)
+    with pytest.raises(UsageError, match="recompute_layers 1: has no effect without --recompute"):
+        trainer_of(workspace, recompute_layers=1)
 
 
 def test_no_block_position_reaches_the_batch(workspace):
