@@ -302,7 +302,15 @@ class FinetuneArguments:
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint"}  # of this run only
-        return {name: value for name, value in self.values.items() if value is not None and name not in once}
+        left_out = once | self._without_effect()
+        return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+
+    def _without_effect(self) -> set[str]:
+        """Defaults that would be refused, were they set beside the other options."""
+        names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        if not self.adapter.lora:
+            names |= {item.name for item in dataclasses.fields(self.adapter) if item.name != "lora"}
+        return names
 
 
 class _Parser(PdArgumentParser):
