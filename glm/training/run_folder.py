@@ -16,7 +16,7 @@ from typing import Any
 from paddlenlp.utils.log import logger
 
 from glm.errors import InputError
-from glm.training.checkpoints import checkpoint_folders, delete_all
+from glm.training.checkpoints import Checkpoint, checkpoint_folders, delete_all, set_aside, step_of
 from glm.training.progress import METRICS_NAME
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME
 
@@ -88,14 +88,6 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def check_output_folder(output_dir: str) -> None:
-    """Raises InputError if the folder cannot be one."""
-    folder = Path(output_dir)
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"output_dir {output_dir}: is a file or lies in one")
-
-
 def check_is_free(output_dir: Path, *, is_ours: bool) -> None:
     """Refuses to write over what an earlier run left.
 
@@ -123,6 +115,15 @@ def clear_earlier_run(output_dir: Path) -> None:
         refused.unlink()
     for name in RESULT_FILES:
         (output_dir / name).unlink(missing_ok=True)
+
+
+def set_later_aside(output_dir: Path, start: Checkpoint | None) -> None:
+    """Renames checkpoints of steps that the run will come to again: what went on from another one is no part of it."""
+    is_here = start is not None and start.folder.resolve().parent == output_dir.resolve()
+    for folder in checkpoint_folders(output_dir):
+        if not is_here or step_of(folder) > start.step:
+            kept = set_aside(folder, "earlier")
+            logger.warning(f"{folder}: this run does not go on from it; it is kept as {kept.name}")
 
 
 def check_disk(output_dir: Path, *, checkpoint_bytes: int, model_bytes: int, saves: int, limit: int | None) -> None:
@@ -174,6 +175,9 @@ def _probe(folder: Path) -> None:
 
 
 def _make(folder: Path) -> None:
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"output_dir {folder}: is a file or lies in one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
