@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 import platform
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -56,9 +56,9 @@ def fingerprint(
     own = [item.name for item in fields(type(training)) if item.name in type(training).__annotations__]
     options = {name: getattr(training, name) for name in (*LEARNING_OPTIONS, *own) if name not in WITHOUT_MEANING}
     shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
-    adapter = {item.name: getattr(arguments.adapter, item.name) for item in fields(arguments.adapter)}
+    adapter = {"lora": arguments.adapter.lora}
     if arguments.adapter.lora:
-        adapter["model_name_or_path"] = arguments.model.model_name_or_path
+        adapter |= asdict(arguments.adapter) | {"model_name_or_path": arguments.model.model_name_or_path}
     found = {
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),
@@ -73,7 +73,7 @@ def fingerprint(
         **adapter,
         **options,
     }
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(found, default=lambda option: option.value))
 
 
 def _own_settings(config: GLMConfig) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from paddlenlp.utils.log import logger
 
@@ -45,28 +45,38 @@ def locked(output_dir: Path) -> Iterator[bool]:
     Raises:
         InputError: another run holds it; the text names its host, process and start.
     """
-    _make(output_dir)
+    made = _make(output_dir)
     path = output_dir / LOCK_NAME
     is_unfinished = path.exists() and not (output_dir / DONE_NAME).exists()
-    # A lock of POSIX is a process's own: loader workers that outlive it do not hold it on.
     with open(path, "a+", encoding="utf-8") as file:
         file.seek(0)
         holder = _describe(file.read())
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise InputError(
-                f"output_dir {output_dir}: another run is writing it, {holder}; wait for its end or choose another"
-            ) from error
+        _lock(file, output_dir, holder)
         if is_unfinished:
             logger.info(f"{output_dir} holds a run that did not come to its end, {holder}; this one takes it over")
         mine = {"host": socket.gethostname(), "process": os.getpid(), "started": _now()}
         file.truncate(0)
         file.write(json.dumps(mine) + "\n")
         file.flush()
-        yield is_unfinished
+        try:
+            yield is_unfinished
+        finally:
+            if [entry.name for entry in output_dir.iterdir()] == [LOCK_NAME]:  # the run has left nothing
+                path.unlink()
+                if made:
+                    output_dir.rmdir()
+
+
+def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
+    # A lock of POSIX is a process's own: loader workers that outlive it do not hold it on.
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise InputError(
+            f"output_dir {output_dir}: another run is writing it, {holder}; wait for its end or choose another"
+        ) from error
 
 
 def write_done(output_dir: Path, facts: dict[str, Any]) -> None:
@@ -174,14 +184,17 @@ def _probe(folder: Path) -> None:
         raise InputError(f"output_dir {folder}: cannot be written ({error.strerror or error})") from error
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path) -> bool:
+    """Makes a folder; whether it was not there."""
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"output_dir {folder}: is a file or lies in one")
+    was_there = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output_dir {folder}: cannot be made ({error.strerror or error})") from error
+    return not was_there
 
 
 def _describe(holder: str) -> str:
