@@ -57,19 +57,27 @@ def load_named_state(
     optimizer.set_state_dict(state)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file, copying one tensor at a time.
+def lazy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, LazyTensor]:
+    """Tensors that are copied to the host when they are loaded."""
+    return {
+        name: LazyTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("paddle."), tensor.numpy)
+        for name, tensor in tensors.items()
+    }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
+    """Writes a safetensors file, loading one tensor at a time.
 
     Raises:
         InputError: a number is not finite.
     """
-    write_safetensors(path, {name: _lazy(name, tensor) for name, tensor in tensors.items()}, framework="np")
+    write_safetensors(path, {name: _checked(name, tensor) for name, tensor in tensors.items()}, framework="np")
 
 
-def check_finite(tensors: Mapping[str, Tensor]) -> None:
+def check_finite(tensors: Mapping[str, LazyTensor]) -> None:
     """Raises InputError if a number is not finite."""
     for name, tensor in tensors.items():
-        _lazy(name, tensor).load()
+        _checked(name, tensor).load()
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -77,16 +85,14 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array(tensor.load()) for name, tensor in read_safetensors(path).items()}
 
 
-def _lazy(name: str, tensor: Tensor) -> LazyTensor:
-    dtype = str(tensor.dtype).removeprefix("paddle.")
-
+def _checked(name: str, tensor: LazyTensor) -> LazyTensor:
     def load() -> np.ndarray:
-        numbers = tensor.numpy()
-        if not _is_finite(numbers, dtype):
+        numbers = tensor.load()
+        if not _is_finite(numbers, tensor.dtype):
             raise InputError(f"{name} is not finite; nothing of this step is saved")
         return numbers
 
-    return LazyTensor(tuple(tensor.shape), dtype, load)
+    return LazyTensor(tensor.shape, tensor.dtype, load)
 
 
 def _is_finite(numbers: np.ndarray, dtype: str) -> bool:

@@ -20,9 +20,10 @@ from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
 
 from glm.checkpoint.atomic import put_files
+from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
 from glm.training import checkpoints
-from glm.training.optimizer_state import load_named_state, named_state, read_tensors, write_tensors
+from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, read_tensors, write_tensors
 from glm.training.progress import rewind_metrics
 from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
@@ -70,16 +71,16 @@ class ResumableTrainer(Trainer):
         """The tensors that are trained or belong to those, by name, as this process has them."""
 
     @abstractmethod
-    def write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
+    def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
         """Writes a model that can be loaded; whole tensors, in the main process."""
 
     @abstractmethod
     def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
         """The loss of a batch [], its gradient added to that of the step."""
 
-    def _gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors by name, in the main process; called by all. One process has them already."""
-        return tensors
+    def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
+        """Whole tensors by name, called by all processes and written by the main one. One process has them already."""
+        return lazy_tensors(tensors)
 
     def _take_share(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """This process's part of whole tensors. One process takes all."""

@@ -16,6 +16,7 @@ from paddlenlp.trainer import PrinterCallback, ProgressCallback
 from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
 from glm.checkpoint.adapters import load_lora, lora_weights, save_lora
+from glm.checkpoint.tensors import LazyTensor
 from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
@@ -213,7 +214,7 @@ class GLMTrainer(ResumableTrainer):
     def weights(self) -> dict[str, Tensor]:
         return lora_weights(self.model) if self.lora is not None else self.model.state_dict()
 
-    def write_model(self, folder: Path, weights: dict[str, Tensor]) -> None:
+    def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
         if self.lora is None:
             write_tensors(folder / WEIGHTS_NAME, weights)
         else:
