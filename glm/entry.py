@@ -31,6 +31,11 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except BrokenPipeError:  # whoever read standard output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except MemoryError:
+        if debug:
+            traceback.print_exc()
+        print("error: out of memory; use smaller batches, fewer beams or shorter texts", file=sys.stderr)
+        return 1
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()

@@ -1,13 +1,15 @@
 """Runs of `finetune_generation.py` in processes forked from one that has imported everything: a fault costs no import.
 
-python tests/fault_server.py: reads jobs, JSON lines `[name of a fault, its arguments, [argument, ...], log file]`, from
-standard input, and answers each with the exit code (negative: the signal that ended it). Faults are those of
+python tests/fault_server.py: reads jobs, JSON lines `[name of a fault, its arguments, [argument, ...], log file]`,
+from standard input, and answers each with the exit code (negative: the signal that ended it). Faults are those of
 `tests/faults.py`.
 """
 
 import json
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +36,7 @@ def _run(fault: str, values: list, argv: list[str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
     sys.argv = ["finetune_generation.py", *argv]
     code = 70
     try:
@@ -42,8 +45,6 @@ def _run(fault: str, values: list, argv: list[str], log: str) -> None:
     except SystemExit as end:
         code = end.code or 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -137,7 +137,8 @@ def _watch_calls(folder: str, act: Callable[[int], None]) -> None:
     count = 0
 
     def seen(*paths) -> bool:
-        return any("checkpoint-" in str(path) and str(path).startswith(folder) for path in paths)
+        texts = [str(path) for path in paths]
+        return any(text == folder or "checkpoint-" in text and text.startswith(folder) for text in texts)
 
     def note() -> None:
         nonlocal count
@@ -232,9 +233,8 @@ def _watch_syncs(seen, note, end_half) -> None:
     plain = os.fsync
 
     def watched(descriptor):
-        if not seen(
-            os.readlink(f"/proc/self/fd/{descriptor if isinstance(descriptor, int) else descriptor.fileno()}")
-        ):
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        if not seen(os.readlink(f"/proc/self/fd/{number}")):
             return plain(descriptor)
         note()
         plain(descriptor)
@@ -256,14 +256,23 @@ def limit_file_size_in_training(size: int) -> None:
     _at_step(0, lambda: limit_file_size(size))
 
 
-def limit_memory(extra: int) -> None:
-    """From the third step on the process may take so many bytes more."""
+def limit_memory(library: str) -> None:
+    """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 4 GiB."""
+    import numpy as np
+    import paddle
 
-    def limit() -> None:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
+    from glm.training.trainer import GLMTrainer
 
-    _at_step(2, limit)
+    compute = GLMTrainer.compute_loss
+
+    def wanting(self, *arguments, **options):
+        if self.state.global_step == 2:
+            most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 26)
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            {"paddle": paddle, "numpy": np}[library].ones([1 << 30], dtype="float32")
+        return compute(self, *arguments, **options)
+
+    GLMTrainer.compute_loss = wanting
 
 
 def clock_goes_back(seconds: float) -> None:

@@ -78,6 +78,10 @@ class ResumableTrainer(Trainer):
     def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
         """The loss of a batch [], its gradient added to that of the step."""
 
+    @abstractmethod
+    def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
+        """What to say of a batch that did not fit into memory."""
+
     def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
         """Whole tensors by name, called by all processes and written by the main one. One process has them already."""
         return lazy_tensors(tensors)
@@ -143,7 +147,10 @@ class ResumableTrainer(Trainer):
         return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
 
     def training_step(self, model, inputs, step_control=0) -> Tensor:
-        loss = self.loss_and_gradient(model, inputs, step_control)
+        try:
+            loss = self.loss_and_gradient(model, inputs, step_control)
+        except MemoryError as error:  # Paddle's and NumPy's
+            raise InputError(f"step {self.state.global_step + 1}: {self.out_of_memory(inputs)}") from error
         carried, self._carried_loss = self._carried_loss, None
         return loss if carried is None else loss + carried
 

@@ -179,6 +179,21 @@ class GLMTrainer(ResumableTrainer):
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
         return loss.detach()
 
+    def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
+        rows, width = inputs["input_ids"].shape
+        ways = {
+            "--recompute": self.args.recompute,
+            "--gradient_accumulation_steps N with a per_device_train_batch_size N times smaller": rows == 1,
+            "--max_tokens": self.args.max_tokens is not None,
+            "a smaller --src_length": False,
+            "--lora": self.lora is not None,
+        }
+        lengths = inputs["segments"].sum(axis=[1, 2]).tolist()
+        return (
+            f"out of memory with a batch of {rows} rows of {width} tokens ({lengths} without padding); "
+            f"cheapest first: {', '.join(way for way, is_used in ways.items() if not is_used)}"
+        )
+
     def _check_loss_valid(self, loss):
         if not self.args.fp16:  # its scaler skips such steps
             self.guard.check_loss(loss.item(), self.state.global_step)
