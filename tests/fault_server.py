@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import faults  # noqa: E402  (the path has to be set first)
 import finetune_generation  # noqa: E402
+import glm.report.page  # noqa: E402, F401  (which a run imports when it begins)
 from glm.entry import run  # noqa: E402
 
 

@@ -70,10 +70,7 @@ def write_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None],
             manifest = {"format": FORMAT, "step": step, "files": files, "facts": facts}
             (aside / MANIFEST_NAME).write_bytes(_manifest_bytes(manifest))
     except OSError as error:
-        raise InputError(
-            f"{target}: could not be written ({error.strerror or error}); what there was before is untouched. Make "
-            "room, or have the folder writable, and start the same command again"
-        ) from error
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from error
     return Checkpoint(target, step, facts)
 
 

@@ -205,7 +205,10 @@ class ResumableTrainer(Trainer):
             (folder / RUN_STATE_NAME).write_text(json.dumps(self._run_state(), indent=2) + "\n", encoding="utf-8")
 
         def save() -> None:
-            checkpoints.write_checkpoint(output_dir, step, write, self.facts)
+            try:
+                checkpoints.write_checkpoint(output_dir, step, write, self.facts)
+            except InputError as error:
+                raise InputError(f"{error}; earlier checkpoints are untouched, the same command goes on") from error
             checkpoints.rotate(output_dir, limit=self.args.save_total_limit, best=self._best_name())
 
         on_main(save)

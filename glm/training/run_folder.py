@@ -16,8 +16,9 @@ from typing import Any, TextIO
 from paddlenlp.utils.log import logger
 
 from glm.errors import InputError
+from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
+from glm.report.model_card import is_users_own
 from glm.training.checkpoints import Checkpoint, checkpoint_folders, delete_all, set_aside, step_of
-from glm.training.progress import METRICS_NAME
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME
 
 LOCK_NAME = "run.lock"
@@ -26,6 +27,7 @@ RESULT_FILES = (
     METRICS_NAME,
     REPORT_NAME,
     DONE_NAME,
+    TRAINING_PAGE,
     "predictions.jsonl",
     "metrics.json",
     "all_results.json",
@@ -121,6 +123,10 @@ def clear_earlier_run(output_dir: Path) -> None:
     delete_all(output_dir)
     for predictions in (output_dir / "eval").glob("step-*.json*"):
         predictions.unlink()
+    for report in (output_dir / "eval").glob("step-*.report"):
+        shutil.rmtree(report)
+    if not is_users_own(output_dir / CARD_NAME):
+        (output_dir / CARD_NAME).unlink(missing_ok=True)
     for refused in output_dir.glob(REFUSED_NAME.format(split="*")):
         refused.unlink()
     for name in RESULT_FILES:

@@ -14,9 +14,10 @@ from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
-from glm.evaluation.metrics import FIGURES, nearest_names
+from glm.evaluation.metrics import FIGURES, name_advice
 from glm.modeling import GLMForConditionalGeneration
 from glm.prediction import build_encoder, check_positions
+from glm.report.provenance import command_of
 from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
 from glm.training.parameters import freeze, set_layerwise_rates
@@ -87,6 +88,7 @@ def build_trainer(
         train_examples=run_data.train_examples,
         dev_records=run_data.dev_records,
         run_config=arguments.run_config(),
+        command=command_of("finetune_generation.py", arguments.argv),
         lora=lora,
         signals=signals,
         facts=facts,
@@ -124,7 +126,7 @@ def check_metric(name: str | None) -> None:
         return
     known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
-        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
+        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
 
 
 @contextmanager

@@ -24,10 +24,12 @@ from glm.data.store import ExampleStore
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, read_tensors, write_tensors
-from glm.training.progress import MetricsLog, ProgressBar, shows_bar
+from glm.training.pages import TrainingPage, write_evaluation_report
+from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
 from glm.training.resumable import ResumableTrainer
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
@@ -75,6 +77,7 @@ class GLMTrainer(ResumableTrainer):
         train_examples: what is learnt; None if the run does not train.
         dev_records: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
+        command: the command line of the run, for its pages.
         lora: settings of the adapter that is in the model, if one is trained.
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
@@ -90,6 +93,7 @@ class GLMTrainer(ResumableTrainer):
         train_examples: ExampleStore | None = None,
         dev_records: Sequence[Record] = (),
         run_config: dict[str, Any] | None = None,
+        command: str = "",
         lora: LoRAConfig | None = None,
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
@@ -115,6 +119,8 @@ class GLMTrainer(ResumableTrainer):
         self.generation = generation
         self.dev_records = dev_records
         self.run_config = run_config or {}
+        self.provenance = Provenance(command, self.run_config, args.device)
+        self.add_callback(TrainingPage(self.provenance))
         self.lora = lora
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
@@ -123,6 +129,8 @@ class GLMTrainer(ResumableTrainer):
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
         self.add_callback(self.guard)
+        self.gradient_norm = GradientNorm()
+        self.add_callback(self.gradient_norm)
         self._show_progress()
 
     def _show_progress(self) -> None:
@@ -211,7 +219,8 @@ class GLMTrainer(ResumableTrainer):
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], **kwargs) -> None:
-        """Logs, with speeds of the batches as they were: PaddleNLP assumes that all have the same size."""
+        """Logs, and with each loss the gradients' norm, the memory, and speeds of the batches as they were: PaddleNLP
+        assumes that all have the same size."""
         for prefix, since in (("interval", self._seen_at_log), ("train", np.zeros(2))):
             if f"{prefix}_runtime" in logs:
                 seconds = max(logs[f"{prefix}_runtime"], 1e-9)
@@ -219,6 +228,9 @@ class GLMTrainer(ResumableTrainer):
                     logs[f"{prefix}_{unit}_per_second"] = round(float(number) / seconds, 3)
         if "interval_runtime" in logs:
             self._seen_at_log = self._seen.copy()
+            logs["memory_gib"] = round(process_memory_gib(), 3)
+            if self.gradient_norm.value is not None:
+                logs["gradient_norm"] = round(self.gradient_norm.value, 6)
         super().log(logs, **kwargs)
 
     # -- order of data, checkpoints
@@ -258,7 +270,7 @@ class GLMTrainer(ResumableTrainer):
         """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
-        source length to `step-<n>.metrics.json` beside it.
+        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`.
 
         Returns:
             `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
@@ -268,7 +280,7 @@ class GLMTrainer(ResumableTrainer):
         with self.interruptible(), self.autocast_smart_context_manager():
             loss = self._dev_loss()
             predictions = predict(
-                self.writer,
+                self.writer.with_all_beams(),
                 self.dev_records,
                 description="evaluating",
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
@@ -278,12 +290,15 @@ class GLMTrainer(ResumableTrainer):
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"
-            write_predictions(folder / f"step-{step}.jsonl", predictions)
+            most = self.generation.num_return_sequences
+            write_predictions(folder / f"step-{step}.jsonl", predictions, most_texts=most)
             write_scores(folder / f"step-{step}.metrics.json", scores)
         metrics = {"loss": loss, **scores.figures}
         metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self.log(dict(metrics))
+        self.log(metrics | {"step": step})
+        if self.is_world_process_zero():
+            write_evaluation_report(Path(self.args.output_dir), step, predictions, scores, self.provenance)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics

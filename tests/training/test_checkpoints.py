@@ -288,7 +288,7 @@ def test_a_disk_that_fails_at_every_call(tmp_path, error, stride):
             try:
                 write(output_dir, 3)
             except InputError as caught:
-                assert "checkpoint-3: could not be written" in str(caught)
+                assert "checkpoint-3: cannot be written" in str(caught)
                 os.kill(os.getpid(), signal.SIGUSR2)
 
         failed += in_child(act) == signal.SIGUSR2

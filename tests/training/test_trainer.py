@@ -381,7 +381,7 @@ def test_best_model_is_loaded_at_the_end(workspace):
     # The final evaluation is of the best model, and so is its file; the last step's stays.
     finals = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
     assert finals["eval_loss"] == pytest.approx(max(losses))
-    steps = [f"step-{step}.{kind}" for step in (2, 4, 6) for kind in ("jsonl", "metrics.json")]
+    steps = [f"step-{step}.{kind}" for step in (2, 4, 6) for kind in ("jsonl", "metrics.json", "report")]
     assert sorted(path.name for path in (run / "eval").iterdir()) == steps
     assert read_lines(run / "eval" / "step-6.jsonl") != read_lines(run / "eval" / f"step-{best}.jsonl")
 
@@ -417,7 +417,7 @@ def test_evaluation_generates_with_the_given_options(workspace):
     for row in rows:
         assert len(row["predictions"]) == 2
         assert row["predictions"][0]["score"] >= row["predictions"][1]["score"]
-    steps = [f"step-{step}.{kind}" for step in (2, 4) for kind in ("jsonl", "metrics.json")]
+    steps = [f"step-{step}.{kind}" for step in (2, 4) for kind in ("jsonl", "metrics.json", "report")]
     assert sorted(path.name for path in (run / "eval").iterdir()) == steps
     results = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
     assert {"eval_loss", "eval_bleu-4 (char, corpus)", "eval_samples_per_second"} <= set(results)
