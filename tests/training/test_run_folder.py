@@ -4,8 +4,8 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
+import signal
+import time
 import types
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from glm.training.run_folder import (
 )
 
 pytestmark = pytest.mark.fault
-ROOT = Path(__file__).resolve().parents[2]
 FREE = 10 * 2**20
 
 
@@ -67,35 +66,34 @@ def test_a_run_that_leaves_nothing_leaves_no_lock(tmp_path):
     assert tree(tmp_path) == ["kept"] and tree(tmp_path / "kept") == []
 
 
-HOLD = """
-import sys; sys.path.insert(0, {root!r})
-from pathlib import Path
-from glm.training.run_folder import locked
-with locked(Path({folder!r})):
-    import os
-    if os.fork() == 0:  # as a loader's worker: it outlives the run
-        import time
-        os.close(0), os.close(1), os.close(2)
-        time.sleep(20)
-        os._exit(0)
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+def hold(folder: Path) -> int:
+    """Holds a folder in another process, which has a child that outlives it, as a loader's worker may."""
+    told, tell = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            with locked(folder):
+                if os.fork() == 0:
+                    time.sleep(5)
+                else:
+                    os.write(tell, b"held")
+                    time.sleep(60)
+        finally:
+            os._exit(0)
+    assert os.read(told, 4) == b"held"
+    return process
 
 
 def test_a_second_run_is_an_error_and_a_killed_one_is_taken_over(tmp_path, caplog):
-    code = HOLD.format(root=str(ROOT), folder=str(tmp_path))
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout.readline() == "held\n"
+    other = hold(tmp_path)
     with pytest.raises(InputError) as caught, locked(tmp_path):
         pass
-    said = str(caught.value)
-    assert f"another run is writing it, process {other.pid} on {os.uname().nodename}, started 20" in said
-    other.kill()
-    other.wait()
+    assert f"another run is writing it, process {other} on {os.uname().nodename}, started 20" in str(caught.value)
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
     with locked(tmp_path) as is_unfinished:
         assert is_unfinished
-    assert f"did not come to its end, process {other.pid} on" in caplog.text
+    assert f"did not come to its end, process {other} on" in caplog.text
 
 
 def test_a_lock_of_nobody(tmp_path):
