@@ -19,8 +19,8 @@ def on_main(function: Callable[[], Result]) -> Result:
     if distributed.get_rank() == 0:
         try:
             outcome[0] = function()
-        except InputError as error:
-            outcome[1] = error
+        except Exception as error:  # the others must not wait for a result that never comes
+            outcome[1] = error if isinstance(error, InputError) else InputError(f"the main process failed: {error}")
     distributed.broadcast_object_list(outcome, src=0)
     result, error = outcome
     if error is not None:
