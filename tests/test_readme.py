@@ -161,7 +161,7 @@ def test_flags_exist(path):
     options |= set(re.findall(r'"--(\w+)"', commands))
     named = set(
         re.findall(
-            r"--(\w+)\b(?!-)", re.sub(r"<!--|-->|^\|[- |:]+\|$", "", path.read_text(encoding="utf-8"), flags=re.M)
+            r"--(\w+)\b(?!-)", re.sub(r"<!--| -->|^\|[- |:]+\|$", "", path.read_text(encoding="utf-8"), flags=re.M)
         )
     )
     assert named - options == set() and len(named) > 50
