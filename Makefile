@@ -1,4 +1,4 @@
-# make demo | test | check | real | bench-decode | bench-train | bench-data | bench-serve | setup.
+# make demo | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-serve | bench-save.
 # Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +8,7 @@ DEMO := runs/demo
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test check real bench-decode bench-train bench-data bench-serve clean
+.PHONY: setup demo test test-faults check real bench-decode bench-train bench-data bench-serve bench-save clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +26,11 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Every fault one after the other, then every guard taken away: an hour of two cores.
+test-faults: setup
+	$(BIN)/python -m pytest -m "fault or sweep" -rP -q tests/training
+	$(BIN)/python tests/mutations.py
 
 check: setup
 	$(BIN)/ruff check .
@@ -60,6 +65,10 @@ bench-train: setup $(BENCH_VENV)/.ready
 # Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup
 	$(BIN)/python benchmarks/data.py $(ARGS)
+
+# Times a checkpoint's writing: make bench-save ARGS="--model configs/model/base.json --repeats 5"
+bench-save: setup
+	$(BIN)/python benchmarks/save.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(DEMO)

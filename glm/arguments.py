@@ -142,6 +142,9 @@ class GLMTrainingArguments(TrainingArguments):
     update_freq: Optional[int] = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
     )
+    resume_with_changes: bool = option(
+        False, "Go on from a checkpoint although data or settings have changed since; its manifest notes what has."
+    )
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
     recompute_layers: Optional[int] = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
@@ -345,7 +348,7 @@ class FinetuneArguments:
 
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
-        once = {"overwrite_output_dir", "resume_from_checkpoint"}  # of this run only
+        once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
         left_out = once | self._without_effect()
         return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
 

@@ -11,6 +11,7 @@ from glm.arguments import parse_finetune_arguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.errors import InputError, UsageError
 from glm.training.setup import build_trainer
+from glm.training.trainer import build_sampler
 from run_tools import Workspace, logged, make_workspace, read_lines, write_records
 
 
@@ -235,7 +236,7 @@ def test_ranks_share_the_mean_of_a_step(workspace, varied):
     for rank in range(2):
         trainer = trainer_of(workspace, per_device_train_batch_size=2, **varied, **NO_DROPOUT)
         trainer.args = _of_rank(trainer.args, rank)
-        trainer.sampler = trainer._build_sampler()
+        trainer.sampler = build_sampler(trainer.args, trainer.train_examples)
         batch = trainer.data_collator([trainer.train_dataset[index] for index in next(iter(trainer.sampler))])
         losses.append(float(trainer.training_step(trainer.model, {k: paddle.to_tensor(v) for k, v in batch.items()})))
         weights = {name: weight.numpy() for name, weight in trainer.model.named_parameters()}
