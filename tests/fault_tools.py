@@ -68,9 +68,9 @@ def sha256(path: Path) -> str:
 
 
 def figures(folder: Path) -> list[dict]:
-    """What `metrics.jsonl` says of losses, rates and scores: all but times and speeds."""
+    """What `metrics.jsonl` says of losses, rates and scores: all but times, speeds and memory."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    timed = ("second", "runtime", "flos")
+    timed = ("second", "runtime", "flos", "memory")
     return [{name: value for name, value in row.items() if not any(part in name for part in timed)} for row in rows]
 
 

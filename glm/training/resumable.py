@@ -24,7 +24,6 @@ from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
 from glm.training import checkpoints
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, read_tensors, write_tensors
-from glm.training.progress import rewind_metrics
 from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
 from glm.training.sampler import EpochBatchSampler
@@ -123,14 +122,12 @@ class ResumableTrainer(Trainer):
                 self._save_checkpoint(self.model)
 
     def _read_state(self, checkpoint: Path) -> TrainerState:
-        """Reads what a checkpoint says of the run, and goes back to it in the log and in the data."""
+        """Reads what a checkpoint says of the run, and goes to its place in the data."""
         self._resumed = json.loads((checkpoint / RUN_STATE_NAME).read_text(encoding="utf-8"))
         self._evaluation_due = self._resumed["evaluation_due"]
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         self._saved_step = state.global_step
         self.sampler.start = state.global_step % self.sampler.steps_per_epoch * self.sampler.rounds_per_step
-        if self.is_world_process_zero():
-            rewind_metrics(Path(self.args.output_dir), state.global_step)
         return state
 
     def _end_at_once(self, checkpoint: str, state: TrainerState) -> TrainOutput:
