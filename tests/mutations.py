@@ -74,6 +74,7 @@ MUTATIONS = [
     Mutation("the second signal ends the process", "glm/training/signals.py", "        if self.number:\n            os._exit(128 + number)", "        if self.number:\n            return", "tests/training/test_signals.py"),
     Mutation("a dead worker is an error", "glm/training/resumable.py", "except SystemError as error:", "except KeyError as error:", FAULTS, "dead_worker"),
     Mutation("a stopped worker is seen", "glm/training/watchdog.py", "                if count >= STRIKES:", "                if False:", FAULTS, "stopped_worker"),
+    Mutation("workers end with the run", "glm/training/resumable.py", "        loader.worker_init_fn = end_with_run\n", "", FAULTS, "workers_end_with"),
     Mutation("memory that runs out is explained", "glm/training/resumable.py", "except MemoryError as error:", "except KeyError as error:", FAULTS, "out_of_memory"),
     Mutation("a full disk does not end a run for its log", "glm/training/progress.py", "            except OSError as error:", "            except KeyError as error:", FAULTS, "cannot_be_written_does"),
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import Tensor
+from paddle.io import DataLoader
 from paddlenlp.trainer import IntervalStrategy, Trainer, TrainerCallback, TrainerState
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
@@ -28,7 +29,7 @@ from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
 from glm.training.sampler import EpochBatchSampler
 from glm.training.signals import StopSignals
-from glm.training.watchdog import watching
+from glm.training.watchdog import end_with_run, watching
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 RUN_STATE_NAME = "run_state.json"
@@ -273,6 +274,11 @@ class ResumableTrainer(Trainer):
         load_named_state(self.model, self.optimizer, tensors, self.lr_scheduler.state_dict())
         if self.do_grad_scaling:
             self.scaler.load_state_dict(self._resumed["scaler"])
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = super().get_train_dataloader()
+        loader.worker_init_fn = end_with_run
+        return loader
 
     def _load_rng_state(self, checkpoint) -> None:
         """There is none, see `glm.training.randomness`."""

@@ -261,6 +261,17 @@ def test_a_dead_worker(server, folder):
     assert newest_whole(folder).step == 2
 
 
+@pytest.mark.parametrize("fault", ["kill_at_step", "quick_watch"])
+def test_workers_end_with_the_run(server, folder, fault):
+    values = (3,) if fault == "kill_at_step" else (0.3, 3, signal.SIGSTOP)
+    options = {**OPTIONS, "dataloader_num_workers": 2, "max_steps": 30}
+    assert server.run(folder.name, fault, *values, **options) in (-signal.SIGKILL, 1)
+    deadline = time.monotonic() + 30
+    while server.processes():
+        assert time.monotonic() < deadline, "workers outlive the run"
+        time.sleep(0.1)
+
+
 def test_a_stopped_worker(server, folder):
     options = {**OPTIONS, "dataloader_num_workers": 1, "max_steps": 30}
     assert server.run(folder.name, "quick_watch", 0.3, 3, signal.SIGSTOP, **options) == 1
