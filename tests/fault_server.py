@@ -17,12 +17,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import faults  # noqa: E402  (the path has to be set first)
 import finetune_generation  # noqa: E402
-import glm.report.page  # noqa: E402, F401  (which a run imports when it begins)
+import glm.training.pages  # noqa: E402
+import glm.training.trainer  # noqa: E402
 from glm.entry import run  # noqa: E402
 
 
 def serve() -> None:
     """Answers jobs until standard input ends."""
+    # Drawing pages takes longer than all else in these runs, and has tests of its own.
+    glm.training.pages.TrainingPage._write = lambda *arguments: None
+    glm.training.trainer.write_evaluation_report = lambda *arguments: None
     for line in sys.stdin:
         fault, values, argv, log = json.loads(line)
         process = os.fork()

@@ -1,11 +1,14 @@
 """Whole runs under faults, and what they leave: a server that forks them, hashes of what they computed."""
 
+import contextlib
 import hashlib
 import json
 import select
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 from run_tools import Workspace, arguments
 
@@ -45,6 +48,15 @@ class FaultServer:
     def errors(self) -> list[str]:
         """The lines of the last run that begin with `error:`, and those of tracebacks."""
         return [line for line in self.said().splitlines() if line.startswith(("error:", "Traceback"))]
+
+    def processes(self) -> list[int]:
+        """Those of the last run that are still there: they have its log open."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if str(self.log) in [file.path for file in process.open_files()]:
+                    found.append(process.pid)
+        return found
 
     def close(self) -> None:
         """Ends the server."""

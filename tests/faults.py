@@ -56,13 +56,14 @@ def signal_in_evaluation(number: int, record: int = 0) -> None:
 
 
 def signal_in_save(number: int) -> None:
-    """A signal in the middle of a checkpoint's writing, at every one."""
+    """A signal in the middle of a checkpoint's writing, and another one right after it."""
     from glm.training import resumable
 
     write = resumable.write_tensors
 
     def signalling(path: Path, tensors) -> None:
-        os.kill(os.getpid(), number)
+        for _ in range(2):
+            os.kill(os.getpid(), number)
         write(path, tensors)
 
     resumable.write_tensors = signalling
@@ -252,8 +253,8 @@ def limit_file_size(size: int) -> None:
 
 
 def limit_file_size_in_training(size: int) -> None:
-    """No file may become larger once the disk has been looked at."""
-    _at_step(0, lambda: limit_file_size(size))
+    """No file may become larger from the third step on, when the disk has been looked at."""
+    _at_step(2, lambda: limit_file_size(size))
 
 
 def limit_memory(library: str) -> None:

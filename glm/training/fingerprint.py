@@ -10,7 +10,7 @@ from typing import Any
 
 from paddlenlp.utils.log import logger
 
-from glm.arguments import FinetuneArguments
+from glm.arguments import FinetuneArguments, GLMTrainingArguments
 from glm.configuration import GLMConfig
 from glm.data.examples import ExampleEncoder
 from glm.errors import InputError
@@ -93,17 +93,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def manifest_facts(now: dict[str, Any], checkpoint: Checkpoint | None, *, allow_changes: bool) -> dict[str, Any]:
+def manifest_facts(
+    now: dict[str, Any], checkpoint: Checkpoint | None, training: GLMTrainingArguments
+) -> dict[str, Any]:
     """What the manifests of a run's checkpoints say of it, with the changes since it began.
 
     Args:
+        now: the fingerprint.
         checkpoint: what the run goes on from.
-        allow_changes: go on although something changed (`--resume_with_changes`).
 
     Raises:
-        InputError: something changed, and is not allowed to.
+        InputError: something changed, without `--resume_with_changes`.
     """
-    facts = {"fingerprint": now, "versions": versions(), "changes": []}
+    layout = {"data_parallel": training.dataset_world_size, "tensor_parallel": max(training.tensor_parallel_degree, 1)}
+    facts = {"fingerprint": now, "versions": versions(), "layout": layout, "changes": []}
     if checkpoint is None:
         return facts
     before = checkpoint.facts
@@ -114,7 +117,7 @@ def manifest_facts(now: dict[str, Any], checkpoint: Checkpoint | None, *, allow_
         if then.get(name) != now.get(name)
     ]
     text = "; ".join(f"{c['field']}: {_shown(c['before'])} then, {_shown(c['now'])} now" for c in changes)
-    if changes and not allow_changes:
+    if changes and not training.resume_with_changes:
         raise InputError(
             f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, or add "
             "--resume_with_changes"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import Tensor
+from paddle.io import DataLoader
 from paddlenlp.trainer import IntervalStrategy, Trainer, TrainerCallback, TrainerState
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
@@ -24,12 +25,11 @@ from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
 from glm.training import checkpoints
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, read_tensors, write_tensors
-from glm.training.progress import rewind_metrics
 from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
 from glm.training.sampler import EpochBatchSampler
 from glm.training.signals import StopSignals
-from glm.training.watchdog import watching
+from glm.training.watchdog import end_with_run, watching
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 RUN_STATE_NAME = "run_state.json"
@@ -123,14 +123,12 @@ class ResumableTrainer(Trainer):
                 self._save_checkpoint(self.model)
 
     def _read_state(self, checkpoint: Path) -> TrainerState:
-        """Reads what a checkpoint says of the run, and goes back to it in the log and in the data."""
+        """Reads what a checkpoint says of the run, and goes to its place in the data."""
         self._resumed = json.loads((checkpoint / RUN_STATE_NAME).read_text(encoding="utf-8"))
         self._evaluation_due = self._resumed["evaluation_due"]
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         self._saved_step = state.global_step
         self.sampler.start = state.global_step % self.sampler.steps_per_epoch * self.sampler.rounds_per_step
-        if self.is_world_process_zero():
-            rewind_metrics(Path(self.args.output_dir), state.global_step)
         return state
 
     def _end_at_once(self, checkpoint: str, state: TrainerState) -> TrainOutput:
@@ -276,6 +274,11 @@ class ResumableTrainer(Trainer):
         load_named_state(self.model, self.optimizer, tensors, self.lr_scheduler.state_dict())
         if self.do_grad_scaling:
             self.scaler.load_state_dict(self._resumed["scaler"])
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = super().get_train_dataloader()
+        loader.worker_init_fn = end_with_run
+        return loader
 
     def _load_rng_state(self, checkpoint) -> None:
         """There is none, see `glm.training.randomness`."""

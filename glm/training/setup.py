@@ -22,6 +22,7 @@ from glm.training.capacity import warn_of_memory
 from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
 from glm.training.parameters import freeze, set_layerwise_rates
+from glm.training.progress import rewind_metrics
 from glm.training.ranks import on_main
 from glm.training.run_data import RunData, read_run_data
 from glm.training.run_folder import (
@@ -76,7 +77,7 @@ def build_trainer(
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)
-        facts = manifest_facts(now, checkpoint, allow_changes=training.resume_with_changes)
+        facts = manifest_facts(now, checkpoint, training)
 
     set_seed(seed=training.seed)
     model = load_model(arguments.model.model_name_or_path, config)
@@ -206,6 +207,7 @@ def begin_run(trainer: GLMTrainer, data: RunData, checkpoint: Checkpoint | None)
         set_later_aside(output_dir, checkpoint)
     (output_dir / DONE_NAME).unlink(missing_ok=True)
     if args.do_train:
+        rewind_metrics(output_dir, checkpoint.step if checkpoint else 0)
         check_disk(output_dir, limit=args.save_total_limit, **trainer.expected_sizes())
     data.write(output_dir)
 

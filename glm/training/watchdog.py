@@ -1,5 +1,6 @@
-"""Ends a run whose loader workers or neighbour rank are stopped or gone: waiting for them would never end."""
+"""Processes of a run end together: workers with the run, the run when workers or a rank are stopped or gone."""
 
+import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -25,6 +26,22 @@ class Watched:
 
     name: str
     process: int
+
+
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+
+
+def end_with_run(worker: int) -> None:
+    """Has a loader's worker end when the run does, however that ends; called in the worker.
+
+    Paddle's workers mean to look for their parent every few seconds, but wait for work without end.
+    """
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass  # not Linux
+    if multiprocessing.parent_process() is not None and os.getppid() != multiprocessing.parent_process().pid:
+        os._exit(1)  # it was quicker
 
 
 @contextmanager

