@@ -26,6 +26,8 @@ class GLMConfig(PretrainedConfig):
             sum (THUDM/GLM, mpu/transformer.py).
         layernorm_epsilon: epsilon of every LayerNorm.
         bad_words_id: ids that are never generated (50009 in glm-10b-chinese, whose row equals that of eop).
+        tensor_parallel_degree, tensor_parallel_rank (of PaddleNLP's class): over how many processes the model is
+            split, and which of them this is; not saved.
 
     Raises:
         InputError: `hidden_size` is no multiple of `num_attention_heads`.
@@ -55,6 +57,7 @@ class GLMConfig(PretrainedConfig):
     ):
         num_layers = kwargs.pop("num_hidden_layers", num_layers)
         super().__init__(**kwargs)
+        self.register_unsavable_keys("tensor_parallel_degree")  # a checkpoint is whole, whoever wrote it
         if hidden_size % num_attention_heads:
             raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
         self.num_layers = num_layers

@@ -19,6 +19,7 @@ LEVELS = {
         "glm.errors",
         "glm.blank_infilling",
         "glm.parallel",
+        "glm.parallel.plan",
         "glm.presets",
         "glm.predictions_file",
         "glm.run_config",
@@ -58,7 +59,7 @@ LEVELS = {
         "glm.training",
     },
     1: {"glm.configuration", "glm.pieces", "glm.tokenization"},
-    2: {"glm.attention", "glm.cache", "glm.cpu", "glm.loss", "glm.modeling"},
+    2: {"glm.attention", "glm.cache", "glm.cpu", "glm.loss", "glm.modeling", "glm.parallel.gloo", "glm.parallel.layers"},
     3: {
         "glm.data.check",
         "glm.data.examples",

@@ -18,6 +18,7 @@ from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.torch_files import write_torch
 from glm.checkpoint.whole import WholeModel, open_model
 from glm.errors import InputError, UsageError
+from glm.parallel.plan import check_degree
 
 # What comes along, where it is there: vocabularies, and the settings of a run of this toolkit.
 COMPANIONS = ("cog-pretrain.model", "vocab.txt", "vocab.json", "merges.txt", "finetune_config.json")
@@ -92,11 +93,7 @@ def _check_degree(form: str, degree: int, config: Mapping[str, Any]) -> None:
         raise UsageError(
             f"tensor_parallel_degree {degree}: the format {form} is one whole model; export to {' or '.join(RANKED)}"
         )
-    if config["num_attention_heads"] % degree or config["vocab_size"] % degree:
-        raise InputError(
-            f"tensor_parallel_degree {degree}: does not divide {config['num_attention_heads']} attention heads, or "
-            f"{config['vocab_size']} words"
-        )
+    check_degree(degree, config)
 
 
 def _check_space(folder: Path, model: WholeModel) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor, shown
 from glm.errors import InputError
-from glm.parallel import merge_weight, part_of_weight, part_shape, planned
+from glm.parallel.plan import merge_weight, part_of_weight, part_shape, planned
 
 PREFIX = "glm."
 WORDS = "glm.word_embeddings.weight"

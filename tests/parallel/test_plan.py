@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glm.errors import InputError
-from glm.parallel import PLAN, merge_weight, split_weight
+from glm.parallel.plan import PLAN, merge_weight, split_weight
 from reference.forward import gelu, softmax
 
 LAYER = "glm.transformer.layers.0."
