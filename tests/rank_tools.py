@@ -69,21 +69,24 @@ def _end(process: multiprocessing.Process) -> None:
 
 def _collect(pipes: list) -> list[Any]:
     results: dict[int, Any] = {}
+    errors: dict[int, str] = {}
     waiting = {pipe: rank for rank, pipe in enumerate(pipes)}
     end = time.monotonic() + TIMEOUT
     while waiting:
-        ready = wait(list(waiting), timeout=max(end - time.monotonic(), 0))
-        if not ready:
-            raise RuntimeError(f"ranks {sorted(waiting.values())} did not come to an end in {TIMEOUT} s")
-        for pipe in ready:
+        for pipe in wait(list(waiting), timeout=max(end - time.monotonic(), 0)):
             rank = waiting.pop(pipe)
             try:
                 done, result = pipe.recv()
             except EOFError:
                 done, result = False, "its process is gone"
-            if not done:
-                raise RuntimeError(f"rank {rank}: {result}")
-            results[rank] = result
+            (results if done else errors)[rank] = result
+        if errors:
+            end = min(end, time.monotonic() + 3)  # one rank's failure is often that of another one
+        if time.monotonic() >= end:
+            break
+    if waiting or errors:
+        errors |= dict.fromkeys(waiting.values(), "did not come to an end")
+        raise RuntimeError("\n".join(f"rank {rank}: {errors[rank]}" for rank in sorted(errors)))
     return [results[rank] for rank in range(len(pipes))]
 
 

@@ -59,7 +59,15 @@ LEVELS = {
         "glm.training",
     },
     1: {"glm.configuration", "glm.pieces", "glm.tokenization"},
-    2: {"glm.attention", "glm.cache", "glm.cpu", "glm.loss", "glm.modeling", "glm.parallel.gloo", "glm.parallel.layers"},
+    2: {
+        "glm.attention",
+        "glm.cache",
+        "glm.cpu",
+        "glm.loss",
+        "glm.modeling",
+        "glm.parallel.gloo",
+        "glm.parallel.layers",
+    },
     3: {
         "glm.data.check",
         "glm.data.examples",

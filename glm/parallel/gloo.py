@@ -10,25 +10,59 @@ of its own, and the names that are replaced here are not public.
 | ProcessGroupGloo.reduce_scatter_tensor               | all_reduce, of which a rank keeps its part                |
 | the operators c_identity, c_concat                   | a copy; all_gather with a backward pass of its own        |
 | tensor_parallel.broadcast_input_data (asserts a GPU) | a broadcast of each tensor                                |
+| collective._new_process_group_impl                   | the same, with a store of the group's own                 |
+
+The last is no missing kernel but a race: all groups leave the addresses of their ranks under the same keys of one
+store, and a rank that looks before the others have written finds those of the group before ("Connection refused", or
+nobody ever comes). With four processes every second start failed.
 """
 
+import os
+import socket
 from typing import Any
 
 import paddle
 from paddle import Tensor, _C_ops
 from paddle import distributed as dist
 from paddle.autograd import PyLayer
-from paddle.base.core import ProcessGroupGloo
+from paddle.base.core import ProcessGroupGloo, TCPStore
+from paddle.distributed import collective
 from paddle.distributed.fleet.meta_parallel import tensor_parallel
 
 
+STORE_TIMEOUT = 900  # seconds a rank waits for the others when a group is made; Paddle's own default
+_new_group = collective._new_process_group_impl
+_stores: list[TCPStore] = []  # the first rank of a group serves its store as long as the process lives
+
+
 def install() -> None:
-    """Puts the stand-ins into this process, which is to run on the CPU. A second call changes nothing."""
+    """Puts the stand-ins into this process, which is to run on the CPU; before groups are made (`fleet.init`).
+
+    A second call changes nothing.
+    """
+    collective._new_process_group_impl = _new_group_with_store
     ProcessGroupGloo.all_reduce_on_calc_stream = _all_reduce
     ProcessGroupGloo.reduce_scatter_tensor = _reduce_scatter
     _C_ops.c_identity = _copy
     _C_ops.c_concat = _concat
     tensor_parallel.broadcast_input_data = _broadcast_inputs
+
+
+def _new_group_with_store(
+    backend: str, store: TCPStore, rank: int, world_size: int, group_name: str, **options: Any
+) -> ProcessGroupGloo:
+    host = os.environ["PADDLE_CURRENT_ENDPOINT"].rpartition(":")[0]
+    if rank == 0:
+        with socket.socket() as visitor:
+            visitor.bind((host, 0))
+            port = visitor.getsockname()[1]
+        own = TCPStore(host, port, True, 1, STORE_TIMEOUT)
+        store.set(group_name, f"{host}:{port}")
+    else:
+        host, _, port = store.get(group_name).decode().rpartition(":")  # waits until it is there
+        own = TCPStore(host, int(port), False, 1, STORE_TIMEOUT)
+    _stores.append(own)
+    return _new_group(backend, own, rank, world_size, group_name, **options)
 
 
 def _all_reduce(process_group: ProcessGroupGloo, tensor: Tensor, operation: Any) -> None:
