@@ -1,4 +1,4 @@
-# make demo | test | check | real | bench-decode | setup. Each makes the environment itself if it is missing.
+# make demo | test | check | real | bench-decode | bench-data | setup. Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -7,7 +7,7 @@ DEMO := runs/demo
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test check real bench-decode clean
+.PHONY: setup demo test check real bench-decode bench-data clean
 
 setup: $(VENV)/.ready
 
@@ -46,6 +46,10 @@ $(BENCH_VENV)/.ready: benchmarks/requirements.txt
 # Times decoding against PaddleNLP, transformers and CTranslate2: make bench-decode ARGS="--shapes base --repeats 5"
 bench-decode: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/decode.py $(ARGS)
+
+# Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
+bench-data: setup
+	$(BIN)/python benchmarks/data.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(DEMO)

@@ -14,6 +14,7 @@ from glm.entry import INCOMPLETE, run
 from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
 from glm.prediction import predict, score_predictions, write_predictions, write_scores
+from glm.training.pages import describe_model
 from glm.training.setup import (
     build_trainer,
     check_output_folder,
@@ -44,11 +45,14 @@ def main(argv: list[str]) -> int:
         trainer.save_model()
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()
+    metrics: dict[str, float] = {}
     if training.do_eval:
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
         names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
         print_scores(metrics, names, title="evaluation on the dev records")
+    if training.do_train and trainer.is_world_process_zero():
+        describe_model(output_dir, trainer.provenance, metrics, data.reports)
     if training.do_predict:
         predictions = predict(trainer.writer, data.test_records)
         write_predictions(output_dir / "predictions.jsonl", predictions)

@@ -3,12 +3,14 @@
 python predict.py --model_name_or_path runs/demo --test_file data/dev.json --output_file o.jsonl --metrics_file m.json
 cat records.jsonl | python predict.py --model_name_or_path runs/demo > out.jsonl
 python predict.py --model_name_or_path runs/demo --fill "扬州位于[MASK]，著名景点是[MASK]。"
+python predict.py --model_name_or_path runs/demo --serve
 """
 
 import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,7 +18,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glm.arguments import PredictArguments, parse_predict_arguments
+from glm.arguments import (
+    FILES_OPTIONS,
+    SERVING_OPTIONS,
+    ModelArguments,
+    PredictArguments,
+    parse_predict_arguments,
+)
+from glm.data.options import DataArguments
 from glm.device import hush, prepare
 from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
@@ -25,7 +34,14 @@ from glm.filling import fill
 from glm.prediction import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
 from glm.prediction_input import PredictionInput
 from glm.predictions_file import PredictionsFile, PrintedRows
+from glm.report.curves import find_log, read_log
+from glm.report.files import REPORT_PAGE
+from glm.report.provenance import Provenance, command_of
+from glm.report.rows import ReportRows
+from glm.run_config import trained_with
 
+# Options that do not change a text, or that `command_options` gives in any case.
+NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}
 WINDOW = 1024  # records that are read and decoded together; they are written in order when all of them are done
 
 
@@ -39,6 +55,10 @@ def main(argv: list[str]) -> int:
         print(f"from {model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
     hush()
     prepare(arguments.device)
+    if arguments.serve:
+        from glm.serving.server import serve  # the web framework takes a second to import
+
+        return serve(model, data, generation, arguments, command_options(model, data, arguments))
     check_files(arguments)
     source = PredictionInput(
         arguments.input_file,
@@ -54,11 +74,14 @@ def main(argv: list[str]) -> int:
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
     writer = build_writer(model, data, generation, arguments)
+    if arguments.report is not None:
+        writer = writer.with_all_beams()
 
     output.begin()
-    tally = Tally()
+    tally, shown = Tally(), ReportRows()
+    takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():
-        tally.add(row)
+        take(row, takers)
     already, start = tally.rows, time.perf_counter()
     generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
     numbered = enumerate(source)
@@ -67,15 +90,31 @@ def main(argv: list[str]) -> int:
             for number, row in generate(
                 {number: item for number, item in window.items() if not output.is_done(number)}
             ):
-                output.add(number, row)
-                tally.add(row)
+                output.add(number, first_texts(row, generation.num_return_sequences))
+                take(row, takers)
                 bar.update()
             output.close_window(max(window) + 1)
     output.finish()
     if not tally.rows:
         raise InputError("standard input: no record in it; one JSON object per line is expected")
-    report(arguments, tally, records_per_second=(tally.rows - already) / (time.perf_counter() - start))
+    records_per_second = (tally.rows - already) / (time.perf_counter() - start)
+    if arguments.report is not None:
+        provenance = Provenance(command_of("predict.py", argv), settings, arguments.device)
+        write_page(arguments, model.model_name_or_path, shown, tally, provenance)
+    conclude(arguments, tally, records_per_second=records_per_second)
     return INCOMPLETE if tally.failed else 0
+
+
+def command_options(model: ModelArguments, data: DataArguments, arguments: PredictArguments) -> list[str]:
+    """The options that this program needs to generate the same texts, but for those of decoding."""
+    own = trained_with(model.model_name_or_path)
+    options = [f"--model_name_or_path={model.model_name_or_path}"]
+    for group in (model, data, arguments):
+        for item in dataclasses.fields(group):
+            value = getattr(group, item.name)
+            if item.name not in NOT_REPEATED and value != own.get(item.name, item.default):
+                options.append(f"--{item.name}={value}")
+    return options
 
 
 def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> PredictionsFile | PrintedRows:
@@ -87,9 +126,21 @@ def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> Predic
     )
 
 
+def take(row: dict[str, Any], takers: Sequence[Callable[[dict[str, Any]], None]]) -> None:
+    """Gives a row to all who count it."""
+    for taker in takers:
+        taker(row)
+
+
+def first_texts(row: dict[str, Any], count: int) -> dict[str, Any]:
+    """A row with so many texts as its file has: for a report all beams are kept."""
+    return row | {"predictions": row["predictions"][:count]} if "predictions" in row else row
+
+
 def settings_of_rows(*groups: Any) -> dict[str, Any]:
     """The options that decide what is generated: a run is resumed with equal ones only."""
-    unimportant = {"output_file", "metrics_file", "overwrite_output", "resume", "show", "device"}
+    unimportant = {"output_file", "metrics_file", "report", "overwrite_output", "resume", "show", "device"}
+    unimportant |= {"serve", *SERVING_OPTIONS}
     unimportant |= {"per_device_eval_batch_size"}  # texts do not depend on it
     settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
     scored = {"with metrics_file": settings["metrics_file"] is not None}  # records without question are errors then
@@ -110,9 +161,19 @@ def check_files(arguments: PredictArguments) -> None:
     metrics = paths.get("metrics_file")
     if metrics is not None and metrics.exists() and not (arguments.overwrite_output or arguments.resume):
         raise InputError(f"metrics_file {metrics}: exists; choose another name, or add --overwrite_output")
+    if arguments.report is not None:
+        check_report_folder(Path(arguments.report), replaces=arguments.overwrite_output or arguments.resume)
 
 
-def report(arguments: PredictArguments, tally: Tally, *, records_per_second: float) -> None:
+def check_report_folder(folder: Path, *, replaces: bool) -> None:
+    """Raises InputError where no report can be written, or an earlier one would be written over."""
+    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+        raise InputError(f"report {folder}: is a file or lies in one; give a folder")
+    if (folder / REPORT_PAGE).exists() and not replaces:
+        raise InputError(f"report {folder}: holds {REPORT_PAGE}; choose another folder, or add --overwrite_output")
+
+
+def conclude(arguments: PredictArguments, tally: Tally, *, records_per_second: float) -> None:
     """Samples and scores, and what failed."""
     if arguments.output_file is not None and not arguments.fills:
         show_samples(arguments.output_file, arguments.show)
@@ -130,6 +191,23 @@ def report(arguments: PredictArguments, tally: Tally, *, records_per_second: flo
             f"{tally.failed} of {tally.rows} records failed, their rows say why; the first: {tally.first_error}",
             file=sys.stderr,
         )
+
+
+def write_page(
+    arguments: PredictArguments, model: str, shown: ReportRows, tally: Tally, provenance: Provenance
+) -> None:
+    """Writes the report, and says where it is."""
+    from glm.report.page import write_report  # here, because it loads matplotlib
+
+    page = write_report(
+        Path(arguments.report),
+        shown,
+        tally.scores() if tally.scored else None,
+        provenance,
+        title=f"Predictions of {model} for {arguments.test_file or 'standard input'}",
+        log=read_log(find_log(Path(model))),
+    )
+    print(f"report: {page}", file=sys.stderr)
 
 
 def show_samples(output_file: str, count: int) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import ipaddress
 import json
 import math
 from argparse import Namespace
@@ -16,7 +17,7 @@ from paddlenlp.utils.log import logger
 from glm.data.options import DataArguments
 from glm.device import choose_device
 from glm.errors import UsageError
-from glm.generation.config import DRAWING_OPTIONS, GenerationConfig, option
+from glm.generation.config import GenerationConfig, option, own_options
 from glm.run_config import read_config, trained_with
 
 # Shapes of the learning rate behind its warmup; the first ones fall.
@@ -35,6 +36,11 @@ WITHOUT_EFFECT = {
     "lr_end": 1e-7,  # lr_decay_ratio says where every schedule ends
     "num_cycles": 0.5,
 }
+
+# Options of `predict.py` that a server does not have, and those that only a server has.
+FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
+FILES_OPTIONS += ("token_scores", "show")
+SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
 
 
 @dataclass
@@ -231,7 +237,10 @@ class PredictArguments:
     fill_file: Optional[str] = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: Optional[str] = option(None, "One JSON line per record; standard output if not given.")
     metrics_file: Optional[str] = option(None, "Scores as JSON (needs questions in the data).")
-    overwrite_output: bool = option(False, "Replace output_file and metrics_file if they exist.")
+    report: Optional[str] = option(
+        None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
+    )
+    overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
     prefix: str = option("", "What every text starts with: given to the model, not generated.")
     allowed_outputs_file: Optional[str] = option(
@@ -246,9 +255,16 @@ class PredictArguments:
     )
     show: int = option(5, "Samples printed as a table, where output_file is given.")
     device: str = option("gpu", "gpu or cpu.")
+    serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
+    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
+    port: int = option(8000, "Port to serve at; 0 is a free one.")
+    api_key: Optional[str] = option(None, "What requests have to bring as 'Authorization: Bearer KEY'.")
+    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
+    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
 
     def __post_init__(self):
         self.device = choose_device(self.device)
+        self._check_serving()
         if self.per_device_eval_batch_size < 1:
             raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
         if self.show < 0:
@@ -262,12 +278,26 @@ class PredictArguments:
             raise UsageError(
                 f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
             )
+        if self.fills and self.report is not None:
+            raise UsageError(f"report {self.report}: there is none of filled blanks; leave it out")
         if self.resume:
             for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
                 if given is None:
                     raise UsageError(f"resume True: there is nothing to continue without {name}")
             if self.overwrite_output:
                 raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
+
+    def _check_serving(self):
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port {self.port}: use 0 to 65535")
+        if self.max_waiting < 1:
+            raise UsageError(f"max_waiting {self.max_waiting}: use 1 or more")
+        if not 0 < self.request_timeout < math.inf:
+            raise UsageError(f"request_timeout {self.request_timeout}: use a number above 0")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
+            raise UsageError("api_key: use printable ASCII characters, at least one")
+        if self.api_key is None and not is_own_address(self.host):
+            raise UsageError(f"host {self.host}: can be reached from other machines; protect it with --api_key")
 
     @property
     def fills(self) -> bool:
@@ -280,6 +310,14 @@ class PredictArguments:
         return self.test_file or self.fill_file
 
 
+def is_own_address(host: str) -> bool:
+    """Whether a host can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True)
 class FinetuneArguments:
     """All arguments of `finetune_generation.py`.
@@ -287,6 +325,7 @@ class FinetuneArguments:
     Args:
         given: those that were set, by name.
         values: the values of all options as they were read, by name.
+        argv: the command line.
     """
 
     model: ModelArguments
@@ -298,11 +337,20 @@ class FinetuneArguments:
     training: GLMTrainingArguments
     given: dict[str, Any]
     values: dict[str, Any]
+    argv: list[str]
 
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint"}  # of this run only
-        return {name: value for name, value in self.values.items() if value is not None and name not in once}
+        left_out = once | self._without_effect()
+        return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+
+    def _without_effect(self) -> set[str]:
+        """Defaults that would be refused, were they set beside the other options."""
+        names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        if not self.adapter.lora:
+            names |= {item.name for item in dataclasses.fields(self.adapter) if item.name != "lora"}
+        return names
 
 
 class _Parser(PdArgumentParser):
@@ -383,7 +431,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     )
     parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
     values, given = parser.read(_with_config(argv, parser))
-    arguments = FinetuneArguments(*parser.build(values), given, vars(values))
+    arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
     _check_finetune(arguments)
     return arguments
 
@@ -437,17 +485,17 @@ def parse_predict_arguments(
     parser = _Parser(groups, "Generates text with a fine-tuned GLM, and scores it.")
     argv = _with_config(argv, parser)
     values, given = parser.read(argv)
-    own = set(given)
-    if "select_topk" in given:  # another way of choosing: the checkpoint's options of its own do not apply
-        own |= set(DRAWING_OPTIONS)
+    own = own_options(given)
     if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
         own |= {"template", "target_prefix"}
-    if "num_beams" in given:
-        own |= {"early_stopping", "num_return_sequences"}
     settings = trained_with(values.model_name_or_path)
     inherited = {name: value for name, value in settings.items() if name not in own}
     values, _ = parser.read(_as_arguments(inherited) + argv)
     groups = parser.build(values)
+    for name in FILES_OPTIONS if groups[-1].serve else SERVING_OPTIONS:
+        if name in given:
+            how = "with --serve" if groups[-1].serve else "without --serve"
+            raise UsageError(f"{name} {given[name]}: has no effect {how}; leave it out")
     if groups[-1].fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
         for name in sorted(framing | {"show"}):

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import paddle
-from paddle import Tensor
+import paddle.nn.functional as F
+from paddle import Tensor, nn
 
+MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
 KeysValues = tuple[Tensor, Tensor]  # [B, N, length, D] each
 
 
@@ -21,6 +23,34 @@ class LayerCache:
     def __init__(self, prompt: KeysValues):
         self.prompt = prompt
         self.slots: KeysValues | None = None
+
+    @classmethod
+    def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "LayerCache":
+        """From queries, keys and values [n, 3H] of prompts that stand one behind the other."""
+        _, keys, values = projected.reshape([len(projected), 3, num_heads, -1]).unbind(1)  # [n, N, D] each
+        return cls(tuple(_side_by_side(part.split(list(lengths))) for part in (keys, values)))
+
+    @staticmethod
+    def sight(cache: "KVCache", num_heads: int) -> Tensor:
+        """What `attend` needs to know of who sees what: [B, N, R, L + C], to be added to scores.
+
+        Expanded over heads once per step: broadcasting in each layer costs far more on a CPU.
+        """
+        hidden = paddle.to_tensor(np.where(cache.seen(), np.float32(0), np.float32(MASKED)))
+        return hidden.unsqueeze(1).expand([-1, num_heads, -1, -1])
+
+    def attend(self, attention: nn.Layer, projected: Tensor, sight: Tensor, start: int) -> Tensor:
+        """Stores the keys and values of new tokens in the slots from `start` on, and attends to what each row sees.
+
+        Args:
+            attention: the layer's, `GLMAttention`.
+            projected: [B, R, 3H], queries, keys and values.
+
+        Returns:
+            [B * R, H]
+        """
+        query, keys, values = attention.split(projected)
+        return attention.attend(query, self.extend(keys, values, start), sight).flatten(0, 1)
 
     def extend(self, keys: Tensor, values: Tensor, start: int) -> list[KeysValues]:
         """Writes the keys and values of new tokens ([B, N, R, D] each) to the slots from `start` on.
@@ -55,6 +85,28 @@ class LayerCache:
             for place, prompt in zip(places, theirs, strict=True):
                 mine[place, :, : prompt.shape[1]] = prompt
 
+    def append(self, other: "LayerCache", width: int) -> None:
+        """Puts the prompts of `other` after those of the batch, and makes all of them `width` places wide."""
+
+        def wide(part: Tensor) -> Tensor:
+            return F.pad(part, [0, 0, 0, 0, 0, width - part.shape[2], 0, 0], pad_from_left_axis=True)
+
+        self.prompt = tuple(
+            paddle.concat([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+        )
+        if self.slots is not None:
+            n = other.prompt[0].shape[0]
+            self.slots = tuple(
+                paddle.concat([part, paddle.zeros([n, *part.shape[1:]], dtype=part.dtype)]) for part in self.slots
+            )
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """[length, N, D] each -> [B, N, longest, D], zero behind the end."""
+    longest = max(len(part) for part in parts)
+    padded = [F.pad(part, [0, longest - len(part), 0, 0, 0, 0], pad_from_left_axis=True) for part in parts]
+    return paddle.stack(padded).transpose([0, 2, 1, 3])
+
 
 class KVCache:
     """Key/value cache of a batch.
@@ -75,20 +127,20 @@ class KVCache:
         self.start = 0  # slots filled by earlier steps
         self.ancestors = np.zeros((len(self.lengths), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
 
-    def open_step(self) -> np.ndarray:
-        """Makes room for one new token per live row and says what they see.
-
-        Returns:
-            [B, R, L + C] bool, True = may attend.
-        """
+    def open_step(self) -> None:
+        """Makes room for one new token per live row."""
         B, R, _ = self.ancestors.shape
         if self.ancestors.shape[2] + R > self.capacity:
             self._collect(R)
         self.start = self.ancestors.shape[2]
         own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R))
         self.ancestors = np.concatenate([self.ancestors, own], axis=2)
+
+    def seen(self) -> np.ndarray:
+        """[B, R, L + C] bool, True = may attend."""
+        B, R, filled = self.ancestors.shape
         prompt = np.arange(self.width) < self.lengths[:, None, None]  # [B, 1, L]
-        unused = np.zeros((B, R, self.capacity - self.start - R), dtype=bool)
+        unused = np.zeros((B, R, self.capacity - filled), dtype=bool)
         return np.concatenate([np.broadcast_to(prompt, (B, R, self.width)), self.ancestors, unused], axis=2)
 
     def _collect(self, rows: int) -> None:
@@ -100,10 +152,6 @@ class KVCache:
         self.capacity = most + max(self.ROOM, most // 2, rows)
         for layer in self.layers:
             layer.keep_slots(used, self.capacity)
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> list[KeysValues]:
-        """Stores a layer's new keys and values ([B, N, R, D] each) and returns the parts to attend to."""
-        return self.layers[layer].extend(keys, values, self.start)
 
     def reorder(self, beam_idx: np.ndarray) -> None:
         """Lets row k of the next step continue row `beam_idx[:, k]` of the last one.
@@ -136,6 +184,15 @@ class KVCache:
             mine.replace(places, theirs)
         if self.lengths.max() <= self.MOST_NEEDED * self.width:
             self._select(np.arange(len(self.lengths)))
+
+    def append(self, other: "KVCache") -> None:
+        """Takes in the examples of another cache, which come from prefill, after its own."""
+        self.lengths = np.concatenate([self.lengths, other.lengths])
+        self.width = max(self.width, other.width)
+        nothing = np.zeros((len(other.lengths), *self.ancestors.shape[1:]), dtype=bool)
+        self.ancestors = np.concatenate([self.ancestors, nothing])
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.append(theirs, self.width)
 
     def _select(self, examples: np.ndarray) -> None:
         self.width = int(self.lengths.max())

@@ -14,6 +14,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
+from glm.cache import LayerCache
+from glm.configuration import GLMConfig
 from glm.device import cpu_threads
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration, GLMStack
@@ -78,6 +80,7 @@ def compile_products(model: GLMForConditionalGeneration, dtype: str) -> None:
             "decode_dtype bfloat16: this processor has no fast bfloat16 products (AVX512_BF16 or AMX); use float32"
         )
     stack = model.glm.transformer
+    stack.layer_cache = fastest_cache(model.config)
     enter, leave = _Program(_Enter(stack), 1, dtype), []
     for index, block in enumerate(stack.layers):
         leave.append(_Program(_Leave(stack, index), 2, dtype))
@@ -91,6 +94,13 @@ def compile_products(model: GLMForConditionalGeneration, dtype: str) -> None:
     stack.enter = lambda states: enter(states)[0]
     stack.leave = lambda index, states, context: leave[index](states, context)
     model.logits = lambda states: project(states.flatten(0, -2))[0].reshape([*states.shape[:-1], -1])
+
+
+def fastest_cache(config: GLMConfig) -> type:
+    """What keeps keys and values on a CPU: that of compiled attention, if heads have the size it is compiled for."""
+    from glm.host_attention import HEAD_SIZE, HostLayerCache
+
+    return HostLayerCache if config.hidden_size == config.num_attention_heads * HEAD_SIZE else LayerCache
 
 
 class _Program:

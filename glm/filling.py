@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from glm.blank_infilling import Prompt
+from glm.data.records import SURROGATE
 from glm.errors import InputError
 from glm.generation.search import Hypothesis
 from glm.prediction import Text, Writer, text_row
@@ -47,10 +49,12 @@ class BlankText:
         """Whether every blank is filled."""
         return len(self.filled) == len(self.parts) // 2
 
-    @property
-    def spans(self) -> list[tuple[int, ...]]:
-        """The tokens in the filled blanks."""
-        return [hypotheses[0].tokens if hypotheses else () for hypotheses in self.filled]
+    def prompt(self, writer: Writer) -> Prompt:
+        """What the next blank is filled from: the text, and the best hypotheses of the blanks before it."""
+        spans = [hypotheses[0].tokens if hypotheses else () for hypotheses in self.filled]
+        return writer.encoder.geometry.prompt(
+            self.source_ids, filled=[[*writer.prefix_ids, *span] for span in spans], opening=writer.prefix_ids
+        )
 
 
 def lay_out(writer: Writer, text: str) -> BlankText:
@@ -59,8 +63,10 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     Source: THUDM/GLM, generate_samples.py.
 
     Raises:
-        InputError: the text does not fit into `src_length`.
+        InputError: the text does not fit into `src_length`, or holds half of a surrogate pair.
     """
+    if SURROGATE.search(text):
+        raise InputError("text: holds half of a surrogate pair; write it as UTF-8, or escape whole characters")
     parts = BLANK.split(text if BLANK.search(text) else f"{text}[gMASK]")
     tokenizer = writer.encoder.tokenizer
     ids = [tokenizer.cls_token_id]
@@ -73,6 +79,23 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     return BlankText(parts, ids)
 
 
+def lay_out_all(
+    writer: Writer, texts: Mapping[int, str | BadText]
+) -> tuple[dict[int, BlankText], dict[int, dict[str, Any]]]:
+    """Texts by number, and the JSON objects of those that cannot be used."""
+    usable: dict[int, BlankText] = {}
+    bad_rows: dict[int, dict[str, Any]] = {}
+    for number, text in texts.items():
+        if isinstance(text, BadText):
+            bad_rows[number] = {"id": number + 1, "text": None, "error": text.error}
+            continue
+        try:
+            usable[number] = lay_out(writer, text)
+        except InputError as error:
+            bad_rows[number] = {"id": number + 1, "text": text, "error": str(error)}
+    return usable, bad_rows
+
+
 def fill(
     writer: Writer, texts: Mapping[int, str | BadText], *, token_scores: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -80,23 +103,11 @@ def fill(
 
     All texts have their first blank filled, then those with more blanks their second, and so on.
     """
-    unfinished: dict[int, BlankText] = {}
-    for number, text in texts.items():
-        if isinstance(text, BadText):
-            yield number, {"id": number + 1, "text": None, "error": text.error}
-            continue
-        try:
-            unfinished[number] = lay_out(writer, text)
-        except InputError as error:
-            yield number, {"id": number + 1, "text": text, "error": str(error)}
-    geometry, blank = writer.encoder.geometry, 0
+    unfinished, bad_rows = lay_out_all(writer, texts)
+    yield from bad_rows.items()
+    blank = 0
     while unfinished:
-        prompts = [
-            geometry.prompt(
-                text.source_ids, filled=[[*writer.prefix_ids, *span] for span in text.spans], opening=writer.prefix_ids
-            )
-            for text in unfinished.values()
-        ]
+        prompts = [text.prompt(writer) for text in unfinished.values()]
         for number, hypotheses in writer.write(prompts, [(number, blank) for number in unfinished]):
             unfinished[number[0]].filled.append(hypotheses)
         for number in [number for number, text in unfinished.items() if text.is_full]:

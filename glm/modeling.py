@@ -17,7 +17,7 @@ from paddlenlp.transformers import PretrainedModel, register_base_model
 
 from glm.attention import Layout, TwoPartAttention, flashmask_attention, has_flashmask
 from glm.blank_infilling import IGNORE_INDEX, Prompt, prefix_mask
-from glm.cache import KeysValues, KVCache, LayerCache
+from glm.cache import MASKED, KeysValues, KVCache, LayerCache
 from glm.configuration import GLMConfig
 from glm.cpu import Dropout, LayerNorm
 from glm.errors import InputError
@@ -32,7 +32,6 @@ from glm.parallel.layers import (
     tensor_parallel_group,
 )
 
-MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
 RESIDUAL_WEIGHTS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")  # of linears that end in a residual sum
 WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
@@ -165,6 +164,7 @@ class GLMStack(nn.Layer):
     def __init__(self, config: GLMConfig):
         super().__init__()
         self.num_heads = config.num_attention_heads // config.tensor_parallel_degree  # of this rank
+        self.layer_cache = LayerCache  # how decoding keeps keys and values, and attends to them
         self.enable_recompute = False
         self.recompute_layers = config.num_layers
         self.embedding_dropout = Dropout(config.embedding_dropout_prob)
@@ -181,13 +181,6 @@ class GLMStack(nn.Layer):
         if self.block_position_embeddings is not None:
             states = states + self.block_position_embeddings(position_ids[:, 1])
         return self.embedding_dropout(states)
-
-    def bias(self, mask: Tensor) -> Tensor:
-        """[B, R, keys], nonzero = may attend -> [B, N, R, keys], to be added to scores.
-
-        Expanded over heads once per pass: broadcasting in each layer costs far more on a CPU.
-        """
-        return ((1.0 - mask.astype("float32")) * MASKED).unsqueeze(1).expand([-1, self.num_heads, -1, -1])
 
     def enter(self, states: Tensor) -> Tensor:
         """[n, H] -> [n, 3H], what the first block's attention starts from."""
@@ -228,59 +221,35 @@ class GLMStack(nn.Layer):
         Returns:
             [B, H], the states after each prompt's last token, and the cache.
         """
-        ends = np.cumsum([len(prompt) for prompt in prompts])
-        spans = [(end - len(prompt), end, len(prompt.source_ids)) for prompt, end in zip(prompts, ends, strict=True)]
-        openings = [paddle.to_tensor(_hidden_from_opening(prompt)) for prompt in prompts]
+        lengths = [len(prompt) for prompt in prompts]
+        ends = np.cumsum(lengths)
+        layout = Layout(np.arange(ends[-1]), [(len(prompt.source_ids), len(prompt.opening_ids)) for prompt in prompts])
         states = self.embed(words, position_ids)[0]  # [n, H]
         projected = self.enter(states)  # [n, 3H]
         caches = []
         for index, layer in enumerate(self.layers):
-            contexts, prompt_keys_values = [], []
-            for (start, end, S), hidden in zip(spans, openings, strict=True):
-                query, keys, values = layer.attention.split(projected[start:end].unsqueeze(0))  # [1, N, S + P, D]
-                source = [(keys[:, :, :S], values[:, :, :S])]
-                contexts.append(layer.attention.attend(query[:, :, :S], source, None)[0])
-                bias = hidden.expand([1, self.num_heads, -1, -1])  # [P, S + P] -> [1, N, P, S + P]
-                contexts.append(layer.attention.attend(query[:, :, S:], [(keys, values)], bias)[0])
-                prompt_keys_values.append((keys, values))
-            states, projected = self.leave(index, states, paddle.concat(contexts))  # [n, H], [n, 3H]
-            caches.append(LayerCache(_side_by_side(prompt_keys_values)))
+            caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
+            states, projected = self.leave(index, states, layer.attention(projected, layout))  # [n, H], [n, 3H]
         last = projected.gather(paddle.to_tensor(ends - 1))  # [n, H] -> [B, H]
-        return last, KVCache(caches, np.diff(ends, prepend=0))
+        return last, KVCache(caches, np.array(lengths))
 
     def step(self, words: Tensor, position_ids: Tensor, cache: KVCache) -> Tensor:
         """Reads one token per live row: words [B, R, H], position_ids [B, 2, R] -> [B, R, H]."""
         B, R, H = words.shape
-        bias = self.bias(paddle.to_tensor(cache.open_step()))  # [B, N, R, keys]
+        cache.open_step()
+        sight = self.layer_cache.sight(cache, self.num_heads)
         states = self.embed(words, position_ids).reshape([B * R, H])
         projected = self.enter(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):
-            query, keys, values = layer.attention.split(projected.reshape([B, R, -1]))
-            context = layer.attention.attend(query, cache.extend(index, keys, values), bias)
-            states, projected = self.leave(index, states, context.reshape([B * R, -1]))
+            projected = projected.reshape([B, R, -1])
+            context = cache.layers[index].attend(layer.attention, projected, sight, cache.start)
+            states, projected = self.leave(index, states, context)
         return projected.reshape([B, R, H])
-
-
-def _hidden_from_opening(prompt: Prompt) -> np.ndarray:
-    """What is added to the scores of the opening, which sees the source and its own past: [P, S + P]."""
-    return _hidden(len(prompt.source_ids), len(prompt.opening_ids))
 
 
 def _hidden(S: int, T: int) -> np.ndarray:
     """What is added to the scores of T tokens behind S, which see those S and their own past: [T, S + T]."""
     return np.where(prefix_mask([S], S + T)[0, S:], 0.0, MASKED).astype(np.float32)
-
-
-def _side_by_side(parts: list[KeysValues]) -> KeysValues:
-    """Keys and values of examples ([1, N, length, D] each) as one batch [B, N, longest, D], zero behind the end."""
-    longest = max(keys.shape[2] for keys, _ in parts)
-    batch = []
-    for tensors in zip(*parts, strict=True):
-        padded = [
-            F.pad(part, [0, 0, 0, longest - part.shape[2]]) if part.shape[2] < longest else part for part in tensors
-        ]
-        batch.append(paddle.concat(padded) if len(padded) > 1 else padded[0])
-    return tuple(batch)
 
 
 class GLMPretrainedModel(PretrainedModel):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from glm.evaluation.metrics import Scorer, Scores, score
 from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
-from glm.generation.search import Hypothesis, generate
+from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
 from glm.modeling import GLMForConditionalGeneration
 from glm.tokenization import GLMTokenizer
 
@@ -80,14 +80,14 @@ class Prediction:
         """The best text; empty if there is none."""
         return self.texts[0].text if self.texts else ""
 
-    def as_row(self, *, token_scores: bool = False) -> dict[str, Any]:
-        """The JSON object of one line of a predictions file."""
+    def as_row(self, *, token_scores: bool = False, most_texts: int | None = None) -> dict[str, Any]:
+        """The JSON object of one line of a predictions file, with so many texts at most."""
         row: dict[str, Any] = {"id": self.record.id}
         if isinstance(self.record, Record):
             row["source"] = self.record.source
             if self.record.answer is not None:
                 row["answer"] = self.record.answer
-        row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts]
+        row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts[:most_texts]]
         if isinstance(self.record, Record) and self.record.target is not None:
             row["reference"] = self.record.target
         return row if self.error is None else row | {"error": self.error}
@@ -117,6 +117,10 @@ class Writer:
     prefix_ids: Sequence[int] = ()
     allowed_outputs: Sequence[Sequence[int]] = ()
 
+    def with_all_beams(self) -> "Writer":
+        """Writes the same, and returns all hypotheses of a record."""
+        return replace(self, config=replace(self.config, num_return_sequences=self.config.num_beams))
+
     @cached_property
     def never(self) -> list[int]:
         """Ids that are no text: unknown and control pieces, command tokens but `eop`, padding, the model's own."""
@@ -125,24 +129,25 @@ class Writer:
         no_text |= {*range(len(pieces), self.model.config.vocab_size), *self.model.config.bad_words_id}
         return sorted(no_text - {self.encoder.tokenizer.eop_token_id})
 
+    def decoder(self, config: GenerationConfig) -> Decoder:
+        """A decoder with these options in place of the writer's own."""
+        self.model.eval()
+        return build_decoder(
+            self.model,
+            config,
+            eop_token_id=self.encoder.tokenizer.eop_token_id,
+            banned_token_ids=self.never,
+            allowed_outputs=self.allowed_outputs,
+        )
+
     def write(self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]) -> Iterator[tuple[Any, list[Hypothesis]]]:
         """Generates for each prompt: (its number, hypotheses), in the order of finishing.
 
         Args:
             numbers: of the prompts' records; they choose the random streams.
         """
-        self.model.eval()
-        found = generate(
-            self.model,
-            prompts,
-            self.config,
-            eop_token_id=self.encoder.tokenizer.eop_token_id,
-            batch_size=self.batch_size,
-            banned_token_ids=self.never,
-            allowed_outputs=self.allowed_outputs,
-            record_ids=numbers,
-        )
-        for place, hypotheses in found:
+        decoder = self.decoder(self.config)
+        for place, hypotheses in decode(decoder, prompts, batch_size=self.batch_size, record_ids=numbers):
             yield numbers[place], hypotheses
 
     def text(self, hypothesis: Hypothesis) -> Text:
@@ -155,14 +160,11 @@ class Writer:
             list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
         )
 
-    def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
-        """Generates text for records by number, in the order of finishing; what is unusable comes first.
-
-        Records of like length are decoded together; what is generated for one depends on no other.
-        """
+    def lay_out(self, records: Mapping[int, Record | BadRecord]) -> tuple[dict[int, Prompt], dict[int, str]]:
+        """The prompts of records by number, and why there is none for the others."""
         usable = {number: record for number, record in records.items() if isinstance(record, Record)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
-        prompts = {}
+        prompts, errors = {}, {}
         for number, record in records.items():
             try:
                 if isinstance(record, BadRecord):
@@ -170,7 +172,17 @@ class Writer:
                 source_ids = self.encoder.lay_out_source(encoded[number])
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
-                yield number, Prediction(record, [], str(error))
+                errors[number] = str(error)
+        return prompts, errors
+
+    def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
+        """Generates text for records by number, in the order of finishing; what is unusable comes first.
+
+        Records of like length are decoded together; what is generated for one depends on no other.
+        """
+        prompts, errors = self.lay_out(records)
+        for number, error in errors.items():
+            yield number, Prediction(records[number], [], error)
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
             yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
 
@@ -285,13 +297,18 @@ def score_predictions(predictions: Sequence[Prediction]) -> Scores:
 
 
 class Tally:
-    """Counts and scores rows of a predictions file, in any order; none is kept."""
+    """Counts and scores rows of a predictions file, in any order; none is kept.
+
+    Attributes:
+        rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
+        first_error: of the first row that failed.
+    """
 
     def __init__(self):
         self.rows = 0
         self.failed = 0
         self.first_error: str | None = None
-        self._scored = 0
+        self.scored = 0
         self._scorer = Scorer()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -303,7 +320,7 @@ class Tally:
         elif "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
             self._scorer.add([Pair(best, (row["reference"],), row.get("source"), row.get("answer"))])
-            self._scored += 1
+            self.scored += 1
 
     def scores(self) -> Scores:
         """Scores of all rows, see `glm.evaluation.metrics.score`, and how many failed.
@@ -313,17 +330,17 @@ class Tally:
         """
         if self.failed == self.rows:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
-        if not self._scored:
+        if not self.scored:
             raise InputError("no record has a question, so there is nothing to score")
         return self._scorer.result().with_figures({"failed records": self.failed})
 
 
-def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Writes one JSON line per record."""
+def write_predictions(path: Path, predictions: Sequence[Prediction], *, most_texts: int | None = None) -> None:
+    """Writes one JSON line per record, see `Prediction.as_row`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for prediction in predictions:
-            file.write(json.dumps(prediction.as_row(), ensure_ascii=False) + "\n")
+            file.write(json.dumps(prediction.as_row(most_texts=most_texts), ensure_ascii=False) + "\n")
 
 
 def write_scores(path: Path, scores: Scores) -> None:

@@ -113,7 +113,7 @@ def write_glm(folder: Path, weights: Arrays, *, dtype: str = "float16", **config
     return folder
 
 
-def write_safetensors(path: Path, weights: Arrays, *, dtype: str, framework: str = "pd") -> None:
+def write_safetensors(path: Path, weights: Arrays, *, dtype: str, framework: str = "np") -> None:
     """By the library, which takes bfloat16 as a pointer only."""
     tensors = {
         name: TensorSpec(dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)

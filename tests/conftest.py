@@ -147,6 +147,11 @@ class TableCache:
             for name in ("prompts", "rows", "last_blocks", "done"):
                 getattr(self, name)[place] = getattr(other, name)[index]
 
+    def append(self, other: "TableCache") -> None:
+        for name in ("prompts", "rows", "last_blocks", "done"):
+            getattr(self, name).extend(getattr(other, name))
+        self.longest = max(self.longest, other.longest)
+
 
 class TableModel:
     """What decoding asks of a model, answered from a function; it checks the positions it is given.

@@ -7,10 +7,12 @@ from paddle import nn
 
 from glm import compiled
 from glm.blank_infilling import BlankInfilling
+from glm.cache import LayerCache
 from glm.compiled import compile_products, prepare_decoding
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
+from glm.host_attention import HEAD_SIZE, HostLayerCache
 
 V = 48
 GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
@@ -19,6 +21,9 @@ has_bfloat16 = pytest.mark.skipif(
     not paddle.base.core.supports_bfloat16_fast_performance(),
     reason="this processor has no fast bfloat16 products (AVX512_BF16 or AMX)",
 )
+
+
+HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the second with compiled attention too
 
 
 @pytest.fixture
@@ -58,8 +63,10 @@ def logits_of(model, start: list, beams: int, steps: int, *, seed: int = 1) -> l
 
 
 @pytest.mark.parametrize(("lengths", "beams"), [((5,), 1), ((12, 5), 5), ((9,) * 3, 6), ((30, 12, 41), 5)])
-def test_prefill_and_steps_equal_the_eager_model(models, lengths, beams):
-    eager, other = models()
+@pytest.mark.parametrize("heads", HEADS, ids=["products", "attention"])
+def test_prefill_and_steps_equal_the_eager_model(models, lengths, beams, heads):
+    eager, other = models(**heads)
+    assert other.glm.transformer.layer_cache is (HostLayerCache if heads else LayerCache)
     for ours, theirs in zip(
         logits_of(other, prompts(*lengths), beams, 4), logits_of(eager, prompts(*lengths), beams, 4), strict=True
     ):
@@ -215,9 +222,10 @@ def test_a_gpu_computes_in_the_type_asked_for(monkeypatch, tiny_model):
 # -- decoding
 
 
+@pytest.mark.parametrize("heads", HEADS, ids=["products", "attention"])
 @pytest.mark.parametrize("num_beams", [1, 4])
-def test_decoding_equals_eager_decoding(models, in_order, num_beams):
-    eager, other = models()
+def test_decoding_equals_eager_decoding(models, in_order, num_beams, heads):
+    eager, other = models(**heads)
     config = GenerationConfig(tgt_length=12, num_beams=num_beams, num_return_sequences=num_beams)
     start = prompts(*range(5, 25))
     ours, theirs = (

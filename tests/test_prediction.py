@@ -280,7 +280,7 @@ def checkpoints(tmp_path):
     for step in (5, 10, 9):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        for name in CHECKPOINT_FILES:
+        for name in ("model.safetensors", *CHECKPOINT_FILES):
             (folder / name).write_text("")
     (tmp_path / "checkpoint-final").mkdir()
     return types.SimpleNamespace(folder=str(tmp_path), newest=str(tmp_path / "checkpoint-10"))
@@ -312,7 +312,7 @@ def test_newest_whole_checkpoint(checkpoints, tmp_path):
     """A kill while saving leaves a folder without the files that are written last."""
     (tmp_path / "checkpoint-15").mkdir()
     assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
-    for name in CHECKPOINT_FILES:
+    for name in ("model.safetensors", *CHECKPOINT_FILES):
         assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
         (tmp_path / "checkpoint-15" / name).write_text("")
     assert find_checkpoint("true", checkpoints.folder) == str(tmp_path / "checkpoint-15")

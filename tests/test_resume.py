@@ -53,13 +53,13 @@ class Killed(BaseException):
 @pytest.fixture
 def decoded(monkeypatch) -> list:
     """The numbers of the records that are decoded."""
-    numbers, generate = [], glm.prediction.generate
+    numbers, decode = [], glm.prediction.decode
 
     def counting(*args, record_ids, **options):
         numbers.extend(record_ids)
-        return generate(*args, record_ids=record_ids, **options)
+        return decode(*args, record_ids=record_ids, **options)
 
-    monkeypatch.setattr(glm.prediction, "generate", counting)
+    monkeypatch.setattr(glm.prediction, "decode", counting)
     return numbers
 
 

@@ -21,26 +21,39 @@ def new_folder(target: Path) -> Iterator[Path]:
         target: must not exist yet, or be an empty folder.
 
     Raises:
-        InputError: `target` holds something, or another process is writing it.
+        InputError: `target` holds something, another process is writing it, or it cannot be written.
     """
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         raise InputError(f"{target}: exists; choose a new folder, nothing is written over")
     aside = target.absolute().parent / f".{target.name}.partial"
-    aside.mkdir(parents=True, exist_ok=True)
+    with _writing(target, aside):
+        aside.mkdir(parents=True, exist_ok=True)
     lock = os.open(aside, os.O_RDONLY)
     try:
         _lock(lock, aside, target)
         try:
-            _clear(aside)
-            yield aside
-            _sync(aside)
-            aside.rename(target.absolute())
+            with _writing(target, aside):
+                _clear(aside)
+                yield aside
+                _sync(aside)
+                aside.rename(target.absolute())
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
     finally:
         os.close(lock)
     _sync_one(target.absolute().parent)
+
+
+@contextlib.contextmanager
+def _writing(target: Path, aside: Path) -> Iterator[None]:
+    """Turns the errors of a full or read-only disk into an InputError that names the target."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename and not Path(error.filename).is_relative_to(aside):
+            raise  # of a file that was to be read
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def _lock(descriptor: int, aside: Path, target: Path) -> None:

@@ -6,12 +6,12 @@ From Python: `import_checkpoint`, `export_checkpoint`, `reshard_checkpoint`; on 
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from glm.checkpoint.atomic import new_folder
-from glm.checkpoint.formats import CONFIG_NAME, MODULE, OWN_GMASK_ROW, RANK_FILE, TRACKERS
+from glm.checkpoint.formats import CONFIG_NAME, MODULE, OWN_GMASK_ROW, RANK_FILE, TRACKERS, WORLD_SIZE
 from glm.checkpoint.names import PREFIX, Weights, head_by_head, split_weights, turned
 from glm.checkpoint.paddle_files import write_paddle
 from glm.checkpoint.safetensors_files import write_safetensors
@@ -19,9 +19,14 @@ from glm.checkpoint.torch_files import write_torch
 from glm.checkpoint.whole import WholeModel, open_model
 from glm.errors import InputError, UsageError
 from glm.parallel.plan import check_degree
+from glm.run_config import RUN_CONFIG_NAME
 
-# What comes along, where it is there: vocabularies, and the settings of a run of this toolkit.
-COMPANIONS = ("cog-pretrain.model", "vocab.txt", "vocab.json", "merges.txt", "finetune_config.json")
+# What comes along, where it is there: files of tokenizers, and the settings of a run of this toolkit.
+COMPANIONS = (
+    *("cog-pretrain.model", "vocab.txt", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    RUN_CONFIG_NAME,
+)
 ITERATION = "0"  # the folder of an exported Megatron checkpoint
 
 
@@ -30,16 +35,16 @@ def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | N
 
     Args:
         source: its folder.
-        target: a folder that does not exist yet.
+        target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
 
     Returns:
         The model as it was found.
 
     Raises:
-        InputError: the source cannot be read or does not fit; the target exists.
+        InputError: the source cannot be read or does not fit; the target exists or cannot be written.
     """
-    return _convert(source, target, preset, lambda model: ("glm", 1))
+    return export_checkpoint(source, target, to="glm", preset=preset)
 
 
 def export_checkpoint(
@@ -55,7 +60,9 @@ def export_checkpoint(
         UsageError: the format has no ranks.
         InputError: as `import_checkpoint`; or `degree` does not divide the model.
     """
-    return _convert(source, target, preset, lambda model: (to, degree))
+    model = open_model(source, preset)
+    _write(model, Path(target), to, degree)
+    return model
 
 
 def reshard_checkpoint(
@@ -67,31 +74,28 @@ def reshard_checkpoint(
         UsageError: the format has no ranks.
         InputError: as `import_checkpoint`; or `degree` does not divide the model.
     """
-    return _convert(source, target, preset, lambda model: (model.source.format, degree))
-
-
-def _convert(
-    source: str | Path, target: str | Path, preset: str | None, wanted: Callable[[WholeModel], tuple[str, int]]
-) -> WholeModel:
-    target = Path(target)
     model = open_model(source, preset)
-    form, degree = wanted(model)
-    _check_degree(form, degree, model.config)
-    with new_folder(target) as folder:
-        _check_space(folder, model)
-        WRITERS[form](folder, model, degree)
-        for name in COMPANIONS:
-            if (model.source.path / name).is_file():
-                shutil.copyfile(model.source.path / name, folder / name)
+    _write(model, Path(target), model.source.format, degree)
     return model
 
 
-def _check_degree(form: str, degree: int, config: Mapping[str, Any]) -> None:
+def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
+    _check_degree(to, degree, model.config)
+    with new_folder(target) as folder:
+        _check_space(folder, model)
+        WRITERS[to](folder, model, degree)
+        for name in COMPANIONS:
+            if (model.source.path / name).is_file():
+                shutil.copyfile(model.source.path / name, folder / name)
+
+
+def _check_degree(to: str, degree: int, config: Mapping[str, Any]) -> None:
     if degree < 1:
         raise UsageError(f"tensor_parallel_degree {degree}: must be at least 1")
-    if degree > 1 and form not in RANKED:
+    if degree > 1 and to not in RANKED:
         raise UsageError(
-            f"tensor_parallel_degree {degree}: the format {form} is one whole model; export to {' or '.join(RANKED)}"
+            f"tensor_parallel_degree {degree}: the format {to} is one whole model; those with ranks are "
+            f"{', '.join(RANKED)}"
         )
     check_degree(degree, config)
 
@@ -109,7 +113,7 @@ def _check_space(folder: Path, model: WholeModel) -> None:
 def _write_glm(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model)
     for name, weights in _paddle_ranks("model{}.safetensors", model, degree):
-        write_safetensors(folder / name, weights, framework="pd")
+        write_safetensors(folder / name, weights, framework="np")
 
 
 def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
@@ -132,7 +136,7 @@ def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
     """With a config.json, which Megatron does without: the number of heads is nowhere else."""
     _write_config(folder, model)
     (folder / ITERATION).mkdir()
-    extras = {"iteration": int(ITERATION), "mp_world_size": degree}
+    extras = {"iteration": int(ITERATION), WORLD_SIZE: degree}
     if model.config.get("bad_words_id"):
         extras[OWN_GMASK_ROW] = True
     for rank in range(degree):
@@ -152,7 +156,7 @@ WRITERS = {
 RANKED = ("megatron", "paddlenlp", "glm")
 
 
-def _paddle_ranks(name: str, model: WholeModel, degree: int):
+def _paddle_ranks(name: str, model: WholeModel, degree: int) -> Iterator[tuple[str, Weights]]:
     """File names and contents as PaddleNLP has them: whole, or the parts of ranks."""
     if degree == 1:
         yield name.format(""), model.weights

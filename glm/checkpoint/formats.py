@@ -40,6 +40,7 @@ TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 MODULE = "module"  # where a rank file of Megatron has its weights
+WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
 OWN_GMASK_ROW = "own_gmask_row"  # and there, that gMASK's row is a row of its own already: this toolkit wrote the file
 JSON_LIMIT = 1 << 26
 
@@ -90,7 +91,7 @@ class Source:
             if type(heads) is not int or heads < 1 or heads % len(ranks):
                 raise InputError(f"{heads or 'an unknown number of'} attention heads cannot be of {len(ranks)} ranks")
             ranks = [block_by_block(weights, heads=heads // len(ranks)) for weights in ranks]
-        return merge_weights(ranks)
+        return merge_weights(ranks, origin=self.path)
 
 
 def open_checkpoint(folder: Path) -> Source:
@@ -244,5 +245,9 @@ def _open_megatron(folder: Path) -> Source:
             tensors = tensors_in(tree[MODULE], path)
         check_no_overlap(tensors)
         ranks.append(tensors)
+    if type(extras.get(WORLD_SIZE)) is int and extras[WORLD_SIZE] != len(ranks):
+        raise InputError(
+            f"{iteration}: the files are of {extras[WORLD_SIZE]} ranks, but there are {len(ranks)} of them"
+        )
     config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
     return Source(folder, "megatron", files, ranks, config, extras)

@@ -23,6 +23,7 @@ WORDS = "glm.word_embeddings.weight"
 POSITIONS = "glm.transformer.position_embeddings.weight"
 BLOCK_POSITIONS = "glm.transformer.block_position_embeddings.weight"
 LAYER = "glm.transformer.layers.{}."
+LAYER_OF_NAME = re.compile(r"\.layers\.(\d{1,6})\.")
 FUSED = "attention.query_key_value"
 LISTED = 1000  # names in a message; a GLM has fewer than 600
 
@@ -64,14 +65,14 @@ def position_rows(config: Mapping[str, Any]) -> int:
 
 
 def canonical_names(tensors: Mapping[str, LazyTensor]) -> Weights:
-    """The tensors under the toolkit's names, with the prefix.
+    """The tensors under the toolkit's names, with the prefix; a name that no GLM has stays as it is.
 
     Raises:
         InputError: a name occurs with and without it.
     """
     found: Weights = {}
     for name, tensor in tensors.items():
-        full = PREFIX + name.removeprefix(PREFIX)
+        full = PREFIX + name if name.startswith(("word_embeddings.", "transformer.")) else name
         if full in found:
             raise InputError(f"{shown(name)}: occurs twice, with and without {PREFIX}")
         found[full] = tensor
@@ -103,27 +104,29 @@ def infer_sizes(tensors: Mapping[str, LazyTensor]) -> dict[str, Any]:
     """The configuration that whole weights, Paddle's way round, show. The number of heads is not to be seen in them.
 
     Raises:
-        InputError: the embeddings are missing, or no tables.
+        InputError: the embeddings are missing (the text lists all that is missing or unknown), or are no tables.
     """
+    block = BLOCK_POSITIONS in tensors
+    sizes = {"num_layers": _count_layers(tensors), "block_position_encoding": block}
+    if WORDS not in tensors or POSITIONS not in tensors:
+        unseen = dict.fromkeys(("vocab_size", "hidden_size", "max_sequence_length"), 0)
+        _refuse("not the weights of a GLM", _name_problems(tensors, expected_shapes(sizes | unseen)))
     for name in (WORDS, POSITIONS):
-        if name not in tensors:
-            raise InputError(f"{name}: missing;" + _names_that_are_there(tensors))
         if len(tensors[name].shape) != 2:
             raise InputError(f"{name}: the shape {list(tensors[name].shape)} is no table's")
-    block = BLOCK_POSITIONS in tensors
-    layers = {match[1] for name in tensors if (match := re.match(r"glm\.transformer\.layers\.(\d+)\.", name))}
-    return {
-        "num_layers": len(layers),
-        "vocab_size": tensors[WORDS].shape[0],
-        "hidden_size": tensors[WORDS].shape[1],
-        "max_sequence_length": tensors[POSITIONS].shape[0] - (1 if block else 0),
-        "block_position_encoding": block,
+    vocab_size, hidden_size = tensors[WORDS].shape
+    max_sequence_length = tensors[POSITIONS].shape[0] - (1 if block else 0)
+    return sizes | {
+        "vocab_size": vocab_size,
+        "hidden_size": hidden_size,
+        "max_sequence_length": max_sequence_length,
     }
 
 
-def _names_that_are_there(tensors: Mapping[str, LazyTensor]) -> str:
-    names = sorted(map(shown, tensors))
-    return f" there are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else " there are no weights"
+def _count_layers(tensors: Mapping[str, LazyTensor]) -> int:
+    """At least one, and no more than there are tensors, whatever number a name claims."""
+    numbers = [int(match[1]) for name in tensors if (match := LAYER_OF_NAME.search(name))]
+    return max(min(max(numbers, default=0) + 1, len(tensors)), 1)
 
 
 def checked_weights(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]) -> Weights:
@@ -133,27 +136,37 @@ def checked_weights(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]
         InputError: weights are unknown, missing, or of a wrong shape or dtype; the text lists them all.
     """
     expected = expected_shapes(config)
-    unknown = [name for name in tensors if name not in expected]
-    missing = [name for name in expected if name not in tensors]
     wrong = [
         f"{name}: {list(tensors[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
-    numbers = [
+    integers = [
         f"{name}: {tensors[name].dtype}"
         for name in expected
         if name in tensors and tensors[name].dtype not in WEIGHT_DTYPES
     ]
     lines = [
+        *_name_problems(tensors, expected),
+        *_listed("wrong shape", wrong, str),
+        *_listed("no floating-point numbers", integers, str),
+    ]
+    _refuse("the weights do not fit the configuration", lines)
+    return {name: tensors[name] for name in expected}
+
+
+def _refuse(summary: str, problems: list[str]) -> None:
+    if problems:
+        raise InputError("\n".join([summary, *problems]))
+
+
+def _name_problems(tensors: Mapping[str, LazyTensor], expected: Mapping[str, Any]) -> list[str]:
+    unknown = [name for name in tensors if name not in expected]
+    missing = [name for name in expected if name not in tensors]
+    return [
         *_listed("unknown", unknown, lambda name: shown(name) + _nearest(name, missing or expected)),
         *_listed("missing", missing, str),
-        *_listed("wrong shape", wrong, str),
-        *_listed("no floating-point numbers", numbers, str),
     ]
-    if lines:
-        raise InputError("the weights do not fit the configuration\n" + "\n".join(lines))
-    return {name: tensors[name] for name in expected}
 
 
 def _listed(label: str, names: list[str], line: Callable[[str], str]) -> list[str]:
@@ -162,11 +175,12 @@ def _listed(label: str, names: list[str], line: Callable[[str], str]) -> list[st
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name nearest to a wrong one; the layer's number is compared only if it helps."""
+    """The known name nearest to a wrong one, of the same layer if there is one: few are compared."""
     known = list(known)
-    layer = re.search(r"\.layers\.(\d{1,6})\.", name)
+    layer = LAYER_OF_NAME.search(name)
     same_layer = [other for other in known if layer and f".layers.{int(layer[1])}." in other]
-    close = difflib.get_close_matches(name[:200], same_layer or known[:LISTED], n=1, cutoff=0.4)
+    others = [other for other in known if ".layers." not in other or ".layers.0." in other]
+    close = difflib.get_close_matches(name[:200], same_layer or others, n=1, cutoff=0.4)
     return f" (nearest: {close[0]})" if close else ""
 
 
@@ -189,8 +203,11 @@ def _split(name: str, tensor: LazyTensor, rank: int, degree: int) -> LazyTensor:
     return LazyTensor(shape, tensor.dtype, lambda: part_of_weight(name, tensor.load(), degree=degree, rank=rank))
 
 
-def merge_weights(ranks: list[Weights]) -> Weights:
+def merge_weights(ranks: list[Weights], *, origin: object) -> Weights:
     """Whole weights of what the ranks hold, Paddle's way round.
+
+    Args:
+        origin: where they come from, for the message when the numbers turn out not to fit.
 
     Raises:
         InputError: the ranks hold other names, shapes or dtypes.
@@ -200,10 +217,10 @@ def merge_weights(ranks: list[Weights]) -> Weights:
         other = sorted(set(weights) ^ set(first))
         if other:
             raise InputError(f"rank {rank} holds other weights than rank 0: {', '.join(map(shown, other[:LISTED]))}")
-    return {name: _merge(name, [weights[name] for weights in ranks]) for name in first}
+    return {name: _merge(name, [weights[name] for weights in ranks], origin) for name in first}
 
 
-def _merge(name: str, parts: list[LazyTensor]) -> LazyTensor:
+def _merge(name: str, parts: list[LazyTensor], origin: object) -> LazyTensor:
     if len(parts) == 1:
         return parts[0]
     shape, dtype = parts[0].shape, parts[0].dtype
@@ -214,17 +231,19 @@ def _merge(name: str, parts: list[LazyTensor]) -> LazyTensor:
             )
     how = planned(name)
     if how is None or len(shape) <= how[0]:
-        return LazyTensor(shape, dtype, lambda: _same_on_all(name, parts))
+        return LazyTensor(shape, dtype, lambda: _same_on_all(name, parts, origin))
     whole = tuple(size * len(parts) if axis == how[0] else size for axis, size in enumerate(shape))
     return LazyTensor(whole, dtype, lambda: merge_weight(name, [part.load() for part in parts]))
 
 
-def _same_on_all(name: str, parts: list[LazyTensor]) -> np.ndarray:
+def _same_on_all(name: str, parts: list[LazyTensor], origin: object) -> np.ndarray:
     """The numbers of a weight that every rank holds whole."""
     first = parts[0].load()
     for rank, part in enumerate(parts[1:], start=1):
         if first.tobytes() != part.load().tobytes():
-            raise InputError(f"{name}: rank {rank} holds other numbers than rank 0; are the files of one step?")
+            raise InputError(
+                f"{origin}: {name} has other numbers on rank {rank} than on rank 0; are the files of one step?"
+            )
     return first
 
 

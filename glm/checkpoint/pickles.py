@@ -200,7 +200,7 @@ def read_pickle(window: Window, persistent: Callable[[Any], Storage] | None = No
 
     Raises:
         InputError: it calls, or would make, anything that is not allowed; the text names it.
-        Exception: any of `tensors.SPOILT` if it is no pickle.
+        Exception: any of `tensors.CORRUPT` if it is no pickle.
     """
     machine = _Machine(window, persistent)
     for number, (opcode, argument, _) in enumerate(pickletools.genops(window)):

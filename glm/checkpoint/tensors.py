@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from glm.errors import InputError
@@ -34,8 +35,8 @@ CHUNK = 1 << 24  # bytes written at once
 MOST_AXES = 8
 LARGEST = 1 << 48  # items along an axis
 
-# What reading a spoilt file can raise in NumPy, struct, zipfile and our own readers.
-SPOILT = (
+# What reading a corrupt file can raise in NumPy, struct, zipfile, safetensors and our own readers.
+CORRUPT = (
     ValueError,
     TypeError,
     LookupError,
@@ -47,6 +48,7 @@ SPOILT = (
     AssertionError,
     struct.error,
     zipfile.BadZipFile,
+    SafetensorError,
 )
 
 
@@ -156,16 +158,27 @@ def shown(name: str) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turns what a spoilt file raises into an InputError that names it."""
+    """Turns what a corrupt file raises into an InputError that names it."""
     try:
         yield
     except InputError:
         raise
     except (RecursionError, MemoryError) as error:
         raise InputError(f"{path}: not a readable {kind} (nested too deeply or too large)") from error
-    except SPOILT as error:
-        reason = str(error)[:300] or type(error).__name__
+    except CORRUPT as error:
+        reason = _stand_in(path) or str(error)[:300] or type(error).__name__
         raise InputError(f"{path}: not a readable {kind} ({reason})") from error
+
+
+def _stand_in(path: Path) -> str | None:
+    """What a failed download has left in the place of a file, if that is to be seen."""
+    with path.open("rb") as file:
+        opening = file.read(100).lstrip().lower()
+    if opening.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; fetch the file itself with git lfs pull"
+    if opening.startswith((b"<!doctype html", b"<html")):
+        return "a web page; download the file itself"
+    return None
 
 
 def chunks(tensor: LazyTensor) -> Iterator[memoryview]:

@@ -89,9 +89,15 @@ def _members(file: BinaryIO, path: Path) -> dict[str, Place]:
     """Where the members of an archive are; they are stored, and do not overlap."""
     size = file.seek(0, 2)
     places = {}
-    for info in zipfile.ZipFile(_SmallReads(file)).infolist():
+    try:
+        archive = zipfile.ZipFile(_SmallReads(file))
+    except zipfile.BadZipFile as error:
+        raise ValueError("the directory at the end of the archive is missing or damaged: cut short?") from error
+    for info in archive.infolist():
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
             raise ValueError("a member is compressed or encrypted, which torch.save never does")
+        if not 0 <= info.header_offset < size:
+            raise ValueError("a member is not in the file")
         file.seek(info.header_offset)
         magic, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
         start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length

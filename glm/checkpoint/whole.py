@@ -1,36 +1,19 @@
-"""A checkpoint as the toolkit sees it, whatever its layout: a configuration, and whole weights that fit it.
-
-Sizes are seen in the weights, and checked against config.json and a preset.
-"""
+"""A checkpoint as the toolkit sees it, whatever its layout: a configuration, and whole weights that fit it."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glm.checkpoint.formats import Source, open_checkpoint, read_json
+from glm.checkpoint.configuration import checked_config, declared_config, guess_preset, read_preset
+from glm.checkpoint.formats import CONFIG_NAME, Source, open_checkpoint
 from glm.checkpoint.names import WORDS, Weights, checked_weights, infer_sizes
 from glm.checkpoint.tensors import LazyTensor
 from glm.command_tokens import COMMAND_TOKENS
 from glm.errors import InputError
-from glm.presets import HUB_ORGANISATION, preset_file, published_presets
-
-SIZES = ("num_layers", "vocab_size", "hidden_size", "max_sequence_length", "block_position_encoding")
-AGREED = (*SIZES, "num_attention_heads", "layernorm_epsilon")  # on these the sources of a configuration must agree
-# What of a config.json means something to GLM, see `glm.configuration`; the rest is its framework's.
-FIELDS = (
-    *AGREED,
-    "embedding_dropout_prob",
-    "attention_dropout_prob",
-    "output_dropout_prob",
-    "attention_scale",
-    "initializer_range",
-    "use_scaled_init_for_output_weights",
-    "bad_words_id",
-)
+from glm.presets import published_presets
 
 
 @dataclass(frozen=True)
@@ -53,7 +36,7 @@ class WholeModel:
         count = sum(math.prod(tensor.shape) for tensor in self.weights.values())
         dtypes = " and ".join(sorted({tensor.dtype for tensor in self.weights.values()}))
         kind = self.preset or "no published size"
-        return f"format {self.source.format}{ranks}, {count / 1e6:.1f} M parameters in {dtypes}, {kind}"
+        return f"format {self.source.format}{ranks}, {count:,} parameters in {dtypes}, {kind}"
 
 
 def open_model(folder: str | Path, preset: str | None = None) -> WholeModel:
@@ -70,90 +53,37 @@ def open_model(folder: str | Path, preset: str | None = None) -> WholeModel:
 
 def whole_model(source: Source, preset: str | None = None) -> WholeModel:
     """As `open_model`, of what is opened already."""
-    own = declared_config(source.config)
-    name, given = read_preset(preset) if preset else (None, {})
+    name, settings = read_preset(preset) if preset else (None, {})
     try:
-        weights = source.whole(own.get("num_attention_heads") or given.get("num_attention_heads"))
+        declared = declared_config(source.config)
+        weights = source.whole(declared.get("num_attention_heads") or settings.get("num_attention_heads"))
         sizes = infer_sizes(weights)
-        _check_agreement({"the weights": sizes, "config.json": own, f"the preset {name}": given})
-        guess = name or guess_preset(sizes)
-        rest = given or published_presets().get(guess, {})
-        config = {**rest, **own, **sizes}
-        _check_heads(config)
+        model_name = name or guess_preset(sizes)
+        settings = settings or published_presets().get(model_name, {})
+        config = checked_config(sizes, declared, name, settings)
         weights = checked_weights(weights, config)
+        if not source.has_separate_gmask:
+            for row in settings.get("bad_words_id", []):
+                weights[WORDS] = _with_gmask_row(weights[WORDS], row)
     except InputError as error:
-        raise InputError(f"{source.path}: {error}") from error
-    if not source.has_separate_gmask:
-        for row in config.get("bad_words_id", []):
-            weights[WORDS] = _with_gmask_row(weights[WORDS], row)
-    return WholeModel(source, config, weights, guess)
+        raise InputError(f"{source.path}: {_of_another_model(source)}{error}") from error
+    return WholeModel(source, config, weights, model_name)
 
 
-def declared_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says of a GLM."""
-    known = {"num_layers": config.get("num_hidden_layers"), **config}
-    found = {name: known[name] for name in FIELDS if known.get(name) is not None}
-    if isinstance(found.get("bad_words_id"), int):
-        found["bad_words_id"] = [found["bad_words_id"]]
-    return found
-
-
-def read_preset(name: str) -> tuple[str, dict[str, Any]]:
-    """A preset by published name, name in `configs/model`, or path: what to call it, and its settings.
-
-    Raises:
-        InputError: there is no such preset.
-    """
-    published = published_presets()
-    for known in (name, HUB_ORGANISATION + name.removesuffix(".json")):
-        if known in published:
-            return known, published[known]
-    path = preset_file(name if name.endswith(".json") else f"{name}.json")
-    return str(path), declared_config(read_json(path))
-
-
-def guess_preset(sizes: Mapping[str, Any]) -> str | None:
-    """The published model that has these sizes."""
-    fitting = (
-        name for name, preset in published_presets().items() if all(preset[size] == sizes[size] for size in SIZES)
-    )
-    return next(fitting, None)
-
-
-def _check_agreement(sources: dict[str, Mapping[str, Any]]) -> None:
-    """Raises InputError where two sources of the configuration say different things.
-
-    A vocabulary may be larger than the preset's: rows that pad it to a multiple of the number of ranks stay.
-    """
-    differences = []
-    for field in AGREED:
-        said = {origin: values[field] for origin, values in sources.items() if field in values}
-        if field == "vocab_size" and isinstance(said.get("the weights"), int):
-            said = {
-                origin: value
-                for origin, value in said.items()
-                if not (origin.startswith("the preset") and isinstance(value, int) and value <= said["the weights"])
-            }
-        if any(value != next(iter(said.values())) for value in said.values()):
-            differences.append(f"  {field}: " + ", ".join(f"{value} in {origin}" for origin, value in said.items()))
-    if differences:
-        raise InputError("the configuration is contradictory\n" + "\n".join(differences))
-
-
-def _check_heads(config: Mapping[str, Any]) -> None:
-    heads = config.get("num_attention_heads")
-    if heads is None:
-        raise InputError(
-            "the number of attention heads is not to be seen in the weights, no config.json says it, and no published "
-            "model has these sizes; name one that fits with --preset"
-        )
-    if type(heads) is not int or heads < 1 or config["hidden_size"] % heads:
-        raise InputError(f"num_attention_heads {heads}: does not divide hidden_size {config['hidden_size']}")
+def _of_another_model(source: Source) -> str:
+    model_type = source.config.get("model_type")
+    return "" if model_type in (None, "glm") else f"{CONFIG_NAME} says model_type {model_type!r:.50}, not glm; "
 
 
 def _with_gmask_row(words: LazyTensor, row: int) -> LazyTensor:
-    """The word embedding with gMASK's row, which in THUDM's files of glm-10b-chinese is eop's, on its own."""
+    """The word embedding with gMASK's row, which in THUDM's files of glm-10b-chinese is eop's, on its own.
+
+    Raises:
+        InputError: there is no row of eop before it.
+    """
     eop = row - COMMAND_TOKENS["[gMASK]"] + COMMAND_TOKENS["<|endofpiece|>"]
+    if eop < 0:
+        raise InputError(f"bad_words_id {row}: cannot be gMASK, whose row is that of eop in Megatron's files")
 
     def load() -> np.ndarray:
         numbers = np.array(words.load())

@@ -6,12 +6,14 @@ from itertools import combinations
 from rich.console import Console
 from rich.table import Table
 
-from glm.commands.options import Parser, add_layout_options, build_layout
+from glm.commands.options import add_layout_options, build_layout
+from glm.commands.parser import Parser
 from glm.data.check import QUANTILES, FileCheck, check_file
 from glm.data.examples import ExampleEncoder
 from glm.data.options import DataArguments
 from glm.data.records import RecordFile
 from glm.data.report import SHOWN, FileReport
+from glm.errors import UsageError
 
 
 def main(argv: list[str]) -> int:
@@ -24,6 +26,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--shown", type=int, default=SHOWN, help=f"Problems of a kind that are listed [{SHOWN}].")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="Of the report [text].")
     values = parser.parse_args(argv)
+    if values.shown < 0:
+        raise UsageError(f"--shown {values.shown}: 0 or more is expected")
     data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
     checks = [
         _checked(name, data, encoder, need_target=not values.without_targets, shown=values.shown)
@@ -66,7 +70,8 @@ def print_report(report: FileReport, console: Console) -> None:
     for warning in report.warnings:
         console.print(f"  warning: {warning}")
     if report.unknown_rows:
-        pieces = " ".join(f"{piece} ({count})" for piece, count in report.unknown_pieces.items())
+        shown = {piece if piece.isprintable() else ascii(piece): n for piece, n in report.unknown_pieces.items()}
+        pieces = " ".join(f"{piece} ({count})" for piece, count in shown.items())
         console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for: {pieces}")
     if report.recommended:
         lengths = " ".join(f"--{name} {value}" for name, value in report.recommended.items())

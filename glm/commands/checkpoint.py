@@ -7,6 +7,7 @@ from pathlib import Path
 from glm.checkpoint.convert import RANKED, WRITERS, export_checkpoint, import_checkpoint, reshard_checkpoint
 from glm.checkpoint.inspection import inspect_checkpoint, report
 from glm.checkpoint.whole import WholeModel
+from glm.commands.parser import Parser
 
 TOKENIZER_NAME = "cog-pretrain.model"
 DEGREE = "--tensor_parallel_degree"
@@ -22,20 +23,20 @@ def main(argv: list[str]) -> int | None:
     return options.action(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m glm checkpoint", description="Checkpoints of GLM: look, convert.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m glm checkpoint", description="Checkpoints of GLM: look, convert.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
     _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
     export = _action(actions, "export", _export, "write a checkpoint in another format", target=True)
-    export.add_argument("--to", required=True, choices=[form for form in WRITERS if form != "glm"], metavar="FORMAT")
-    export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks (only {', '.join(RANKED[:2])})")
+    export.add_argument("--to", required=True, choices=WRITERS, metavar="FORMAT", help=", ".join(WRITERS))
+    export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks ({', '.join(RANKED)}); default 1")
     reshard = _action(actions, "reshard", _reshard, "write a checkpoint for another number of ranks", target=True)
     reshard.add_argument(DEGREE, type=int, required=True, metavar="N", help="ranks")
     return parser
 
 
-def _action(actions, name: str, function, text: str, *, target: bool = False) -> argparse.ArgumentParser:
+def _action(actions, name: str, function, text: str, *, target: bool = False) -> Parser:
     parser = actions.add_parser(name, help=text, description=text)
     parser.add_argument("source", type=Path, metavar="SRC", help="folder of the checkpoint")
     if target:

@@ -1,10 +1,10 @@
 """`python -m glm compare A B`: how two files of predictions for the same records differ, and whether by chance."""
 
-import argparse
 import json
 import sys
 from typing import Any
 
+from glm.commands.parser import Parser
 from glm.errors import InputError, UsageError
 
 SORTED_BY = "rouge-l (char)"  # the figure by which single records are compared
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> None:
         _print_tables(result)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m glm compare",
         description="Differences of two files of predictions for the same records: B - A of every figure with its "
         "95 % interval (paired bootstrap, 1,000 resamples), p-value (paired permutation test, 10,000 permutations), "

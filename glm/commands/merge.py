@@ -1,9 +1,9 @@
 """`python -m glm merge`: a LoRA adapter and its model become one model folder."""
 
-import argparse
 import shutil
 from pathlib import Path
 
+from glm.commands.parser import Parser
 from glm.errors import InputError
 
 
@@ -13,7 +13,7 @@ def main(argv: list[str]) -> None:
     Raises:
         InputError: the folder has no adapter, or the output folder holds something.
     """
-    parser = argparse.ArgumentParser(prog="python -m glm merge", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m glm merge", description=__doc__)
     parser.add_argument("--adapter", required=True, metavar="FOLDER", help="what a run with --lora has left")
     parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="where the model goes; new or empty")
     arguments = parser.parse_args(argv)

@@ -3,26 +3,16 @@
 import dataclasses
 import sys
 import typing
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
+from glm.commands.parser import Parser
 from glm.data.examples import ExampleEncoder
 from glm.data.options import DataArguments
-from glm.errors import UsageError
 from glm.generation.config import GenerationConfig
 from glm.pieces import Pieces, find_model_file
 from glm.run_config import trained_with
 
 LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
-
-
-class Parser(ArgumentParser):
-    """An ArgumentParser that raises instead of exiting, and knows no abbreviations."""
-
-    def __init__(self, **options: object):
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> typing.NoReturn:
-        raise UsageError(f"{message}; --help lists the options")
 
 
 def add_layout_options(parser: Parser) -> None:

@@ -1,11 +1,11 @@
 """`python -m glm score FILE`: scores a file of predictions and references; no model is loaded."""
 
-import argparse
 import json
 import math
 import sys
 from typing import Any
 
+from glm.commands.parser import Parser
 from glm.errors import UsageError
 
 OURS, ALL = "ours", "all"
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
     return int(_falls_short(result, limits))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m glm score",
         description="Scores predictions against references: ROUGE, BLEU, distinct-n, exact match, … overall and by "
         "length of the source. Takes files of predict.py, LLaMA-Factory and ms-swift, and lines of "
@@ -55,12 +55,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _limit(text: str) -> tuple[str, float]:
     """The figure and the value of a `--fail_under`."""
-    from glm.evaluation.metrics import FIGURES, nearest_names
+    from glm.evaluation.metrics import FIGURES, name_advice
 
     name, _, value = text.rpartition("=")
     name = name.strip()
     if name not in FIGURES:
-        raise UsageError(f"--fail_under {text}: no figure of this name; did you mean {nearest_names(name, FIGURES)}?")
+        raise UsageError(f"--fail_under {text}: no figure of this name; {name_advice(name, FIGURES)}")
     try:
         limit = float(value)
     except ValueError:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from glm.blank_infilling import IGNORE_INDEX
-from glm.commands.options import Parser, add_layout_options, build_layout
+from glm.commands.options import add_layout_options, build_layout
+from glm.commands.parser import Parser
 from glm.data.columns import ColumnOptions
 from glm.data.examples import ExampleEncoder
 from glm.data.formats import read_rows
@@ -140,6 +141,10 @@ def draw(layout: Layout, encoder: ExampleEncoder, path: Path) -> None:
         labels = [encoder.tokenizer.token_of(number) for number in layout.ids] if font else list(map(str, range(L)))
         axes.set_xticks(range(L), labels, rotation=90, fontfamily=font, fontsize=7)
         axes.set_yticks(range(L), labels, fontfamily=font, fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", bbox_inches="tight")
-    pyplot.close(figure)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", bbox_inches="tight")
+    except OSError as error:
+        raise InputError(f"image {path}: cannot be written ({error.strerror})") from error
+    finally:
+        pyplot.close(figure)

@@ -22,6 +22,7 @@ from glm.data.problems import Kind, RecordError
 from glm.errors import InputError
 
 GZIP_START = b"\x1f\x8b"
+ZIP_START = b"PK\x03\x04"
 UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
 UTF8_START = b"\xef\xbb\xbf"
 UNDECODED = re.compile("[\udc80-\udcff]")  # what Python's `surrogateescape` makes of bytes that are not UTF-8
@@ -63,8 +64,6 @@ def read_rows(path: str | Path) -> Iterator[Row]:
                     yield from _document_rows(file, name)
                 else:
                     yield from json_lines(file, name=name)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: damaged gzip file ({error}); the rows before the damage were not used") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -74,17 +73,22 @@ def open_text_file(path: Path) -> Iterator[BinaryIO]:
     """The bytes of a text file, unpacked if it is compressed.
 
     Raises:
-        InputError: it is UTF-16.
+        InputError: it is UTF-16, or a workbook; or its compressed bytes are damaged, wherever that is found.
     """
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == GZIP_START
-        raw.seek(0)
-        with gzip.open(raw) if packed else raw as file:
-            start = file.read(2)
-            file.seek(0)
-            if start in UTF16_STARTS:
-                raise InputError(f"{path}: UTF-16 text; convert the file to UTF-8, e.g. iconv -f UTF-16 -t UTF-8")
-            yield file
+    try:
+        with open(path, "rb") as raw:
+            packed = raw.read(2) == GZIP_START
+            raw.seek(0)
+            with gzip.open(raw) if packed else raw as file:
+                start = file.read(4)
+                file.seek(0)
+                if start.startswith(UTF16_STARTS):
+                    raise InputError(f"{path}: UTF-16 text; convert the file to UTF-8, e.g. iconv -f UTF-16 -t UTF-8")
+                if start == ZIP_START:
+                    raise InputError(f"{path}: a ZIP archive, as Excel's files are; save the table as CSV in UTF-8")
+                yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: damaged gzip file ({error}); the rows before the damage were not used") from error
 
 
 def guess_row_count(path: Path) -> int | None:
@@ -258,6 +262,8 @@ def _table_rows(file: BinaryIO, name: str, *, is_tsv: bool) -> Iterator[Row]:
 
 
 def _checked_header(cells: list[str], name: str) -> list[str]:
+    if found := _undecoded(cells):
+        raise InputError(f"{name}, line 1: {_not_utf8(found, 'the header')}")
     twice = sorted({cell for cell in cells if cells.count(cell) > 1})
     if twice:
         raise InputError(f"{name}, line 1: the header has the column {', '.join(twice)} twice; rename one of them")
@@ -269,10 +275,15 @@ def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, str]:
         message = f"{len(cells)} cells where the header has {len(header)} ({', '.join(header)})"
         raise RecordError(Kind.SYNTAX, origin, message)
     for column, cell in zip(header, cells, strict=True):
-        if UNDECODED.search(cell):
-            line = cell.encode("utf-8", "surrogateescape")
-            raise RecordError(Kind.ENCODING, origin, _not_utf8(line, f"column {column}"))
+        if found := _undecoded([cell]):
+            raise RecordError(Kind.ENCODING, origin, _not_utf8(found, f"column {column}"))
     return dict(zip(header, cells, strict=True))
+
+
+def _undecoded(cells: list[str]) -> bytes:
+    """The bytes of cells that are not all UTF-8; empty if they are."""
+    text = "\t".join(cells)
+    return text.encode("utf-8", "surrogateescape") if UNDECODED.search(text) else b""
 
 
 # -- columnar files

@@ -198,10 +198,12 @@ FIGURES = tuple(_signature_tails())
 """Names of all figures, in the order of tables."""
 
 
-def nearest_names(name: str, known: Sequence[str]) -> str:
-    """The known names that someone may have meant: `a or b`."""
-    beginning = [other for other in known if name and other.startswith(name)]
-    return " or ".join(beginning or difflib.get_close_matches(name, known, n=1) or known)
+def name_advice(name: str, known: Sequence[str]) -> str:
+    """What someone may have meant who wrote a name that is not known: `did you mean a or b?`, or all names."""
+    meant = [other for other in known if name and other.startswith(name)] or difflib.get_close_matches(
+        name, known, n=1
+    )
+    return f"did you mean {' or '.join(meant)}?" if meant else f"known are {', '.join(known)}"
 
 
 # Figures that depend on the predictions alone, or count.

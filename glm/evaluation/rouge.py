@@ -85,8 +85,6 @@ def rouge_chinese(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
     """F of the `rouge_chinese` package 1.0.3: ROUGE-1 and ROUGE-2 of distinct n-grams, ROUGE-L of the longest common
     subsequence of the whole texts. 0 if a text is empty, where the package raises."""
     predicted, expected = _tokens_of_rouge_chinese(prediction), _tokens_of_rouge_chinese(reference)
-    if not any(predicted) or not any(expected):
-        return 0.0, 0.0, 0.0
     unigrams, bigrams = (_f_of_sets(ngrams(predicted, n), ngrams(expected, n)) for n in (1, 2))
     return unigrams, bigrams, _f(lcs_length(predicted, expected), len(predicted), len(expected))
 

@@ -1,11 +1,12 @@
 """Files of predictions and references: ours and those of other tools, told apart by their fields."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from glm.data.formats import read_rows
+from glm.data.records import SURROGATE
 from glm.errors import InputError
 from glm.evaluation.statistics import Pair
 
@@ -27,7 +28,7 @@ class Format:
 
 @dataclass(frozen=True)
 class _Row:
-    """A JSON object and where it stands."""
+    """The fields of a row and where it stands."""
 
     fields: dict[str, Any]
     origin: str  # "file, line n"
@@ -37,25 +38,31 @@ class _Row:
         name, value = self._field(names)
         if not isinstance(value, str):
             raise InputError(f"{self.origin}, field {name}: {type(value).__name__} where text is expected")
-        return value
+        return self.whole(name, value)
 
-    def texts(self, *names: str) -> tuple[str, ...]:
-        """Text, or a list of at least one text."""
-        name, value = self._field(names)
+    def references(self, *names: str) -> tuple[str, ...]:
+        """Text, or a list of at least one text, in the first of these fields that there is."""
+        name, value = self._field(names, advice="nothing to score against")
         texts = (value,) if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
             raise InputError(f"{self.origin}, field {name}: text, or a list of texts, is expected")
-        return tuple(texts)
+        return tuple(self.whole(name, text) for text in texts)
 
     def optional(self, *names: str) -> str | None:
         """The text in the first of these fields that there is, None if there is none."""
         return self.text(*names) if any(self.fields.get(name) is not None for name in names) else None
 
-    def _field(self, names: tuple[str, ...]) -> tuple[str, Any]:
+    def whole(self, name: str, text: str) -> str:
+        """A text of a field, once it is seen that it can be written as UTF-8."""
+        if SURROGATE.search(text):
+            raise InputError(f"{self.origin}, field {name}: holds half of a surrogate pair; escape whole characters")
+        return text
+
+    def _field(self, names: tuple[str, ...], *, advice: str = "") -> tuple[str, Any]:
         for name in names:
             if self.fields.get(name) is not None:
                 return name, self.fields[name]
-        raise InputError(f"{self.origin}: no field {' or '.join(names)}: nothing to score against")
+        raise InputError(f"{self.origin}: no field {' or '.join(names)}" + (f": {advice}" if advice else ""))
 
 
 def _own(row: _Row) -> Pair:
@@ -64,17 +71,17 @@ def _own(row: _Row) -> Pair:
         isinstance(text, dict) and isinstance(text.get("text"), str) for text in texts
     ):
         raise InputError(f"{row.origin}, field predictions: a list of objects with a text is expected")
-    best = texts[0]["text"] if texts else ""
-    return Pair(best, row.texts("reference"), row.optional("source"), row.optional("answer"))
+    best = row.whole("predictions", texts[0]["text"]) if texts else ""
+    return Pair(best, row.references("reference"), row.optional("source"), row.optional("answer"))
 
 
 def _plain(row: _Row) -> Pair:
-    references = row.texts("references", "reference")
+    references = row.references("references", "reference")
     return Pair(row.text("prediction"), references, row.optional("source"), row.optional("answer"))
 
 
 def _llama_factory(row: _Row) -> Pair:
-    return Pair(row.text("predict"), row.texts("label"), row.optional("prompt"))
+    return Pair(row.text("predict"), row.references("label"), row.optional("prompt"))
 
 
 def _ms_swift(row: _Row) -> Pair:
@@ -86,7 +93,7 @@ def _ms_swift(row: _Row) -> Pair:
         else []
     )
     source = said[-1] if said and isinstance(said[-1], str) else row.optional("query")
-    return Pair(row.text("response"), row.texts("labels", "label"), source)
+    return Pair(row.text("response"), row.references("labels", "label"), source)
 
 
 FORMATS = {
@@ -122,21 +129,24 @@ class ScoredFile:
 
 
 def read_scored_file(path: str | Path) -> ScoredFile:
-    """Reads a file of one JSON object per line, UTF-8, in a format of `FORMATS`; empty lines are skipped.
+    """Reads a file of predictions: rows of any data file (`glm.data.formats`), with the fields of one of `FORMATS`.
 
     Raises:
         InputError: the file cannot be read, has no row, or a row is unusable; file, line and field are named.
     """
     file = ScoredFile(Path(path))
     seen: dict[str | int, str] = {}
-    for number, row in _rows(file.path):
+    for found in read_rows(path):
+        if found.error is not None:
+            raise found.error
+        row = _Row(found.values, found.origin)
         if not file.format:
             file.format, file.has_ids = _format_of(row), "id" in row.fields
-        identity = _identity(row, number, file)
+        identity = _identity(row, found.number, file)
         if identity in seen:
             raise InputError(f"{row.origin}, field id: {identity} is the id of {seen[identity]} too")
         seen[identity] = row.origin
-        if "error" in row.fields:
+        if row.fields.get("error"):
             file.failed.append(identity)
         else:
             file.pairs[identity] = _pair(row, file.format)
@@ -145,31 +155,6 @@ def read_scored_file(path: str | Path) -> ScoredFile:
     if not file.pairs:
         raise InputError(f"{path}: all {file.rows} records failed, so there is nothing to score")
     return file
-
-
-def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    for number, line in enumerate(lines, start=1):
-        origin = f"{path}, line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{origin}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
-        if text:
-            yield number, _Row(_object(text, origin), origin)
-
-
-def _object(text: str, origin: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{origin}: not JSON ({error}); one JSON object per line is expected") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{origin}: {type(row).__name__} where a JSON object is expected")
-    return row
 
 
 def _format_of(row: _Row) -> str:

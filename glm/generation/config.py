@@ -1,12 +1,25 @@
 """The options of decoding: one object goes from the command line to the decoder unchanged."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from glm.errors import InputError
 
 # Options that only drawn candidates have (select_topk False), and the values that leave them off.
 DRAWING_OPTIONS = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
+
+
+def own_options(given: Collection[str]) -> set[str]:
+    """The options that do not keep a checkpoint's or a server's value where these are given: themselves, and those
+    that were meant for another way of decoding."""
+    own = set(given)
+    if "select_topk" in given:
+        own |= set(DRAWING_OPTIONS)
+    if "num_beams" in given:
+        own |= {"early_stopping", "num_return_sequences"}
+    return own
 
 
 def option(default, text: str, **metadata):
@@ -84,6 +97,23 @@ class GenerationConfig:
             self._require(
                 "early_stopping", self.early_stopping == "false", "it has no effect with num_beams 1: raise num_beams"
             )
+
+    @property
+    def batch_options(self) -> tuple:
+        """What examples that are decoded together have in common; the other options are each example's own."""
+        names = ("num_beams", "select_topk", "temperature", "top_k", "top_p")  # how candidates are chosen
+        names += ("min_tgt_length", "no_repeat_ngram_size", "repetition_penalty")  # the rules
+        return tuple(getattr(self, name) for name in names)
+
+    def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":
+        """These options but for those given, and those that giving them sets back, see `own_options`.
+
+        Raises:
+            InputError: as the class.
+        """
+        own, defaults = own_options(given), GenerationConfig()
+        kept = {item.name: getattr(defaults if item.name in own else self, item.name) for item in fields(self)}
+        return GenerationConfig(**{**kept, **given})
 
     def _require(self, name: str, holds: bool, advice: str):
         if not holds:

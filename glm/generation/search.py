@@ -8,7 +8,7 @@ Examples that are done give their places in the batch to those that wait.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class Cache(Protocol):
 
     def replace(self, places: np.ndarray, other: "Cache") -> None:
         """The examples of `other`, fresh from prefill and with no longer prompts, take these places."""
+
+    def append(self, other: "Cache") -> None:
+        """The examples of `other`, fresh from prefill, come after those of the batch."""
 
 
 class Decodable(Protocol):
@@ -73,6 +76,7 @@ class ExampleSearch:
         number: its place among all prompts.
         max_length: most tokens generated, `eop` among them.
         stream: what its candidates are drawn from, if they are.
+        ends: whether a text ends with its last token, as it does with `eop`; that token counts as one of the text.
     """
 
     def __init__(
@@ -83,15 +87,22 @@ class ExampleSearch:
         number: int,
         max_length: int,
         stream: np.random.Generator | None = None,
+        ends: Callable[[Sequence[int]], bool] | None = None,
     ):
         self.prompt = prompt
         self.config = config
         self.number = number
         self.max_length = max_length
         self.stream = stream
+        self.ends = ends
         self.length = 0  # tokens of its live beams
         self.hypotheses: list[Hypothesis] = []
         self.done = False
+
+    @property
+    def found(self) -> list[Hypothesis]:
+        """The hypotheses that are asked for, best first."""
+        return self.hypotheses[: self.config.num_return_sequences]
 
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
         """Keeps a text if it is among the best K; `total` is its sum of log-probabilities."""
@@ -129,6 +140,11 @@ class Batch:
         self.token_scores = np.zeros((len(searches), 1, 0), dtype=np.float32)
         self.sums = np.zeros((len(searches), 1), dtype=np.float32)
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, examples that are done included: the cache is at least as wide."""
+        return max(len(search.prompt) for search in self.searches)
+
     def text(self, example: int, row: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of a beam and their scores."""
         written = self.tokens[example, row] != NO_TOKEN
@@ -162,6 +178,15 @@ class Batch:
         longest = max(search.length for search in self.searches)
         self.tokens, self.token_scores = self.tokens[:, :, -longest:], self.token_scores[:, :, -longest:]
 
+    def append(self, other: "Batch") -> None:
+        """Takes in the examples of `other`, which have one token, after its own."""
+        self.searches = self.searches + other.searches
+        missing = ((0, 0), (0, 0), (self.tokens.shape[2] - 1, 0))
+        self.tokens = np.concatenate([self.tokens, np.pad(other.tokens, missing, constant_values=NO_TOKEN)])
+        self.token_scores = np.concatenate([self.token_scores, np.pad(other.token_scores, missing)])
+        self.sums = np.concatenate([self.sums, other.sums])
+        self.cache.append(other.cache)
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -172,12 +197,43 @@ class Decoder:
         config: the options.
         processors: the rules, in their order.
         eop_token_id: ends a span.
+        longest_allowed: tokens of the longest allowed output, if only such are generated.
     """
 
     model: Decodable
     config: GenerationConfig
     processors: Sequence[LogitsProcessor]
     eop_token_id: int
+    longest_allowed: int = 0
+
+    def search(
+        self,
+        prompt: Prompt,
+        *,
+        number: int,
+        record_id: RecordId,
+        config: GenerationConfig | None = None,
+        ends: Callable[[Sequence[int]], bool] | None = None,
+    ) -> ExampleSearch:
+        """An example before its first step.
+
+        Args:
+            number: see `ExampleSearch`, as `ends`.
+            record_id: chooses its random stream.
+            config: its own options, where they differ in what a batch need not share (`batch_options`).
+
+        Raises:
+            InputError: `tgt_length` leaves no room for what has to be generated.
+        """
+        config = config or self.config
+        fewest, max_length = max(config.min_tgt_length, self.longest_allowed), config.tgt_length - prompt.given
+        if max_length <= fewest:
+            raise InputError(
+                f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
+                f"output) and eop after the {prompt.given} that are given"
+            )
+        stream = None if config.select_topk else random_stream(config, record_id)
+        return ExampleSearch(prompt, config, number=number, max_length=max_length, stream=stream, ends=ends)
 
     def open(self, searches: list[ExampleSearch]) -> Batch:
         """Reads the prompts of examples and chooses their first tokens."""
@@ -212,12 +268,14 @@ class Decoder:
                     break
                 row, token = divmod(int(pick), V)
                 token_score = total - batch.sums[example, row]  # of what was drawn from, where candidates are drawn
-                if token != self.eop_token_id:
+                is_eop = token == self.eop_token_id
+                if not (is_eop or (search.ends and search.ends([*batch.text(example, row)[0].tolist(), token]))):
                     beam_idx[example, live], tokens[example, live] = row, token
                     token_scores[example, live], sums[example, live] = token_score, total
                     live += 1
                 elif rank < K:
                     text, text_scores = batch.text(example, row)
+                    text = text if is_eop else np.append(text, token)
                     search.add(text, np.append(text_scores, token_score), total)
             search.length += 1
             search.check_done(sums[example, 0])
@@ -252,6 +310,62 @@ class Decoder:
         return draw_candidates(scores, batch.sums, 2 * K if K > 1 else 1, config=self.config, streams=streams)
 
 
+class Decoding:
+    """A batch that examples join and leave while it is decoded.
+
+    Attributes:
+        unfinished: how many examples are not done.
+    """
+
+    def __init__(self, decoder: Decoder):
+        self.decoder = decoder
+        self.batch: Batch | None = None
+
+    @property
+    def unfinished(self) -> int:
+        return int(self._is_unfinished().sum())
+
+    def join(self, searches: list[ExampleSearch]) -> list[ExampleSearch]:
+        """Reads the prompts of new examples and gives them their first tokens; returns those that are done now."""
+        opened = self.decoder.open(searches)
+        unfinished = self._is_unfinished()
+        places = np.flatnonzero(~unfinished)[: len(searches)]
+        if not unfinished.any():
+            self.batch = opened
+        elif len(places) == len(searches) and opened.longest_prompt <= self.batch.longest_prompt:
+            self.batch.replace(places, opened)
+        else:
+            if len(places):
+                self.batch.keep(np.flatnonzero(unfinished))
+            self.batch.append(opened)
+        return [search for search in searches if search.done]
+
+    def step(self) -> list[ExampleSearch]:
+        """Gives every example one token more; returns those that are done now."""
+        unfinished = self._is_unfinished()
+        if unfinished.mean() <= MOST_UNFINISHED:
+            self.batch.keep(np.flatnonzero(unfinished))
+        return self.decoder.step(self.batch)
+
+    def _is_unfinished(self) -> np.ndarray:
+        return np.array([not search.done for search in self.batch.searches] if self.batch else [], dtype=bool)
+
+
+def build_decoder(
+    model: Decodable,
+    config: GenerationConfig,
+    *,
+    eop_token_id: int,
+    banned_token_ids: Sequence[int] = (),
+    allowed_outputs: Sequence[Sequence[int]] = (),
+) -> Decoder:
+    """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
+    processors = build_logits_processors(
+        config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
+    )
+    return Decoder(model, config, processors, eop_token_id, max(map(len, allowed_outputs), default=0))
+
+
 def generate(
     model: Decodable,
     prompts: Sequence[Prompt],
@@ -280,51 +394,34 @@ def generate(
         (place among the prompts, at most `num_return_sequences` hypotheses, best first), in the order of finishing.
 
     Raises:
-        ValueError: `tgt_length` leaves no room for `min_tgt_length` tokens, or an allowed output, and `eop` after what
-            is given.
-        InputError: an allowed output is empty or holds `eop`; the model's output is not a number.
+        InputError: `tgt_length` leaves no room for `min_tgt_length` tokens, or an allowed output, and `eop` after what
+            is given; an allowed output is empty or holds `eop`; the model's output is not a number.
     """
-    processors = build_logits_processors(
-        config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
+    decoder = build_decoder(
+        model,
+        config,
+        eop_token_id=eop_token_id,
+        banned_token_ids=banned_token_ids,
+        allowed_outputs=allowed_outputs,
     )
-    decoder = Decoder(model, config, processors, eop_token_id)
-    longest = max(map(len, allowed_outputs), default=0)
+    return decode(decoder, prompts, batch_size=batch_size, record_ids=record_ids)
+
+
+def decode(
+    decoder: Decoder, prompts: Sequence[Prompt], *, batch_size: int, record_ids: Sequence[RecordId] | None = None
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """`generate` with a decoder at hand."""
     record_ids = range(len(prompts)) if record_ids is None else record_ids
-    waiting = deque(_searches(prompts, config, record_ids, fewest=max(config.min_tgt_length, longest)))
-    batch = None
-
-    def open_next(places: int) -> tuple[Batch, list[ExampleSearch]]:
-        opened = decoder.open([waiting.popleft() for _ in range(min(places, len(waiting)))])
-        return opened, [search for search in opened.searches if search.done]
-
-    while waiting or batch:
-        if batch is None:
-            batch, done = open_next(batch_size)
+    longest_first = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+    waiting = deque(
+        decoder.search(prompts[number], number=number, record_id=record_ids[number]) for number in longest_first
+    )
+    decoding = Decoding(decoder)
+    while waiting or decoding.unfinished:
+        if waiting and decoding.unfinished <= MOST_UNFINISHED * batch_size:
+            places = min(batch_size - decoding.unfinished, len(waiting))
+            done = decoding.join([waiting.popleft() for _ in range(places)])
         else:
-            done = decoder.step(batch)
-        unfinished = np.array([not search.done for search in batch.searches])
-        if not unfinished.any():
-            batch = None
-        elif unfinished.mean() <= MOST_UNFINISHED and waiting:
-            opened, done_at_once = open_next(int((~unfinished).sum()))
-            batch.replace(np.flatnonzero(~unfinished)[: len(opened.searches)], opened)
-            done += done_at_once
-        elif unfinished.mean() <= MOST_UNFINISHED:
-            batch.keep(np.flatnonzero(unfinished))
+            done = decoding.step()
         for search in done:
-            yield search.number, search.hypotheses[: config.num_return_sequences]
-
-
-def _searches(
-    prompts: Sequence[Prompt], config: GenerationConfig, record_ids: Sequence[RecordId], *, fewest: int
-) -> Iterator[ExampleSearch]:
-    """The searches of all prompts, the longest prompt first."""
-    for number in sorted(range(len(prompts)), key=lambda number: -len(prompts[number])):
-        max_length = config.tgt_length - prompts[number].given
-        if max_length <= fewest:
-            raise ValueError(
-                f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
-                f"output) and eop after the {prompts[number].given} that are given"
-            )
-        stream = None if config.select_topk else random_stream(config, record_ids[number])
-        yield ExampleSearch(prompts[number], config, number=number, max_length=max_length, stream=stream)
+            yield search.number, search.found

@@ -41,7 +41,7 @@ def check_degree(degree: int, config: Mapping[str, Any]) -> None:
         most = math.gcd(*(config[name] for name in DIVIDED))
         fitting = [str(number) for number in range(1, most + 1) if most % number == 0]
         raise InputError(
-            f"tensor_parallel_degree {degree}: does not divide {', '.join(misfits)}; use {', '.join(fitting)}"
+            f"tensor_parallel_degree {degree}: does not divide {' and '.join(misfits)}; possible are {', '.join(fitting)}"
         )
 
 

@@ -8,7 +8,7 @@ from paddle import Tensor, nn
 from paddlenlp.trainer import TrainerCallback
 
 from glm.errors import InputError
-from glm.training.parameters import trained
+from glm.training.parameters import gradient, trained
 
 # fp16's loss scale halves at each overflow: from 32768, after so many in a row, it has no part in them any more.
 MOST_OVERFLOWS = 20
@@ -39,7 +39,7 @@ class Guard(TrainerCallback):
         if not self.has_moved:
             self._check_gradients_exist(model, step)
         if scaler is None and not bool(paddle.isfinite(_gradient_sums(model)).all()):
-            names = [name for name, weight in trained(model) if not math.isfinite(float(_gradient(weight).sum()))]
+            names = [name for name, weight in trained(model) if not math.isfinite(float(gradient(weight).sum()))]
             raise self._stop(step, f"the gradient of {_some(names)} is not finite")
         if not self.has_moved and optimizer.get_lr() > 0:
             self.before = [_most_driven_entry(weight) for _, weight in trained(model)]
@@ -56,10 +56,10 @@ class Guard(TrainerCallback):
 
     def _check_gradients_exist(self, model: nn.Layer, step: int) -> None:
         """Paddle would go on without gradients, and log losses."""
-        without = [name for name, weight in trained(model) if _gradient(weight) is None]
+        without = [name for name, weight in trained(model) if gradient(weight) is None]
         if without:
             raise self._stop(step, f"no gradient reaches {_some(without)}")
-        if not any(bool(_gradient(weight).any()) for _, weight in trained(model)):
+        if not any(bool(gradient(weight).any()) for _, weight in trained(model)):
             raise self._stop(step, "all gradients are zero")
 
     def _stop(self, step: int, reason: str) -> InputError:
@@ -68,19 +68,14 @@ class Guard(TrainerCallback):
         )
 
 
-def _gradient(weight: Tensor) -> Tensor | None:
-    """A weight's gradient; with --amp_master_grad it is kept in float32 beside the usual one."""
-    return getattr(weight, "main_grad", None) if weight.grad is None else weight.grad
-
-
 def _gradient_sums(model: nn.Layer) -> Tensor:
     """The sum of each gradient's entries, not finite if one of them is not: a single pass, the cheapest there is."""
-    return paddle.stack([_gradient(weight).sum().astype("float32") for _, weight in trained(model)])
+    return paddle.stack([gradient(weight).sum().astype("float32") for _, weight in trained(model)])
 
 
 def _most_driven_entry(weight: Tensor) -> tuple[Tensor, int, float]:
     """The weight, the place in it (flattened) where its gradient is largest, and the value there."""
-    place = int(_gradient(weight).abs().argmax())
+    place = int(gradient(weight).abs().argmax())
     return weight, place, float(weight.flatten()[place])
 
 

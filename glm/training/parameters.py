@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import paddle
 from paddle import Tensor, nn
 
 from glm.errors import UsageError
@@ -14,6 +15,17 @@ LAYER_RANGE = re.compile(r"layers\.(\d+)(?:-(\d+))?")
 def trained(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
     """Names and weights that are not frozen."""
     return ((name, weight) for name, weight in model.named_parameters() if not weight.stop_gradient)
+
+
+def gradient(weight: Tensor) -> Tensor | None:
+    """A weight's gradient; with --amp_master_grad it is kept in float32 beside the usual one."""
+    return getattr(weight, "main_grad", None) if weight.grad is None else weight.grad
+
+
+def gradient_norm(model: nn.Layer) -> float:
+    """The 2-norm of all gradients together, as `--max_grad_norm` measures it."""
+    squares = [gradient(weight).astype("float32").square().sum() for _, weight in trained(model)]
+    return float(paddle.stack(squares).sum().sqrt())
 
 
 def layer_of(name: str) -> int | None:

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from paddlenlp.trainer import TrainerCallback, TrainingArguments
 from tqdm import tqdm
 
-METRICS_NAME = "metrics.jsonl"
+from glm.report.files import METRICS_NAME
+from glm.training.parameters import gradient_norm
 
 
 class MetricsLog(TrainerCallback):
@@ -18,6 +20,28 @@ class MetricsLog(TrainerCallback):
         if state.is_world_process_zero and logs:
             with (Path(args.output_dir) / METRICS_NAME).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}, ensure_ascii=False) + "\n")
+
+
+class GradientNorm(TrainerCallback):
+    """Measures the gradients of the steps that are logged, before they are clipped.
+
+    Attributes:
+        value: of the last such step; None if none was measured, as where a rank has only a part of the gradients.
+    """
+
+    def __init__(self):
+        self.value: float | None = None
+
+    def on_optimizer_begin(self, args, state, control, scaler=None, model=None, **kwargs):
+        if args.sharding or args.tensor_parallel_degree > 1 or (state.global_step + 1) % args.logging_steps:
+            return
+        scale = 1.0 if scaler is None else float(scaler._scale)
+        self.value = gradient_norm(model) / scale
+
+
+def process_memory_gib() -> float:
+    """The memory that this process holds, in GiB."""
+    return psutil.Process().memory_info().rss / 2**30
 
 
 def shows_bar(args: TrainingArguments) -> bool:

@@ -12,11 +12,13 @@ from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
-from glm.evaluation.metrics import FIGURES, nearest_names
+from glm.evaluation.metrics import FIGURES, name_advice
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import build_encoder, check_positions
+from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
+from glm.report.model_card import is_users_own
+from glm.report.provenance import command_of
 from glm.training.parameters import freeze, set_layerwise_rates
-from glm.training.progress import METRICS_NAME
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
 from glm.training.trainer import GLMTrainer
 
@@ -25,6 +27,7 @@ CHECKPOINTS = "checkpoint-[0-9]*"
 CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
 RESULT_FILES = (
     METRICS_NAME,
+    TRAINING_PAGE,
     REPORT_NAME,
     "predictions.jsonl",
     "metrics.json",
@@ -78,6 +81,7 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
         train_examples=run_data.train_examples,
         dev_records=run_data.dev_records,
         run_config=arguments.run_config(),
+        command=command_of("finetune_generation.py", arguments.argv),
         lora=lora,
     )
     return trainer, run_data
@@ -113,7 +117,7 @@ def check_metric(name: str | None) -> None:
         return
     known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     if name.removeprefix("eval_") not in known:
-        raise UsageError(f"metric_for_best_model {name}: unknown; did you mean {nearest_names(name, known)}?")
+        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
 
 
 def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
@@ -173,7 +177,11 @@ def clear_earlier_run(output_dir: str) -> None:
             shutil.rmtree(checkpoint)
     for predictions in (folder / "eval").glob("step-*.json*"):
         predictions.unlink()
+    for report in (folder / "eval").glob("step-*.report"):
+        shutil.rmtree(report)
     for refused in folder.glob(REFUSED_NAME.format(split="*")):
         refused.unlink()
+    if not is_users_own(folder / CARD_NAME):
+        (folder / CARD_NAME).unlink(missing_ok=True)
     for name in RESULT_FILES:
         (folder / name).unlink(missing_ok=True)

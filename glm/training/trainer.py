@@ -28,9 +28,11 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
 from glm.training.guards import Guard
-from glm.training.progress import MetricsLog, ProgressBar, shows_bar
+from glm.training.pages import TrainingPage, write_evaluation_report
+from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 
@@ -62,6 +64,7 @@ class GLMTrainer(Trainer):
         train_examples: what is learnt; None if the run does not train.
         dev_records: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
+        command: the command line of the run, for its pages.
         lora: settings of the adapter that is in the model, if one is trained.
     """
 
@@ -75,6 +78,7 @@ class GLMTrainer(Trainer):
         train_examples: ExampleStore | None = None,
         dev_records: Sequence[Record] = (),
         run_config: dict[str, Any] | None = None,
+        command: str = "",
         lora: LoRAConfig | None = None,
     ):
         super().__init__(
@@ -96,6 +100,8 @@ class GLMTrainer(Trainer):
         self.sampler = self._build_sampler() if train_examples is not None else None
         self.dev_records = dev_records
         self.run_config = run_config or {}
+        self.provenance = Provenance(command, self.run_config, args.device)
+        self.add_callback(TrainingPage(self.provenance))
         self.lora = lora
         self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
         self._weights_step: int | None = None  # of the best model, once it is loaded
@@ -105,6 +111,8 @@ class GLMTrainer(Trainer):
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
         self.add_callback(self.guard)
+        self.gradient_norm = GradientNorm()
+        self.add_callback(self.gradient_norm)
         self._show_progress()
 
     def _build_sampler(self) -> EpochBatchSampler:
@@ -195,7 +203,8 @@ class GLMTrainer(Trainer):
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], **kwargs) -> None:
-        """Logs, with speeds of the batches as they were: PaddleNLP assumes that all have the same size."""
+        """Logs, and with each loss the gradients' norm, the memory, and speeds of the batches as they were: PaddleNLP
+        assumes that all have the same size."""
         for prefix, since in (("interval", self._seen_at_log), ("train", np.zeros(2))):
             if f"{prefix}_runtime" in logs:
                 seconds = max(logs[f"{prefix}_runtime"], 1e-9)
@@ -203,6 +212,9 @@ class GLMTrainer(Trainer):
                     logs[f"{prefix}_{unit}_per_second"] = round(float(number) / seconds, 3)
         if "interval_runtime" in logs:
             self._seen_at_log = self._seen.copy()
+            logs["memory_gib"] = round(process_memory_gib(), 3)
+            if self.gradient_norm.value is not None:
+                logs["gradient_norm"] = round(self.gradient_norm.value, 6)
         super().log(logs, **kwargs)
 
     # -- order of data, resuming
@@ -287,7 +299,7 @@ class GLMTrainer(Trainer):
         """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
-        source length to `step-<n>.metrics.json` beside it.
+        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`.
 
         Returns:
             `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
@@ -297,7 +309,7 @@ class GLMTrainer(Trainer):
         with self.autocast_smart_context_manager():
             loss = self._dev_loss()
             predictions = predict(
-                self.writer,
+                self.writer.with_all_beams(),
                 self.dev_records,
                 description="evaluating",
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
@@ -307,12 +319,15 @@ class GLMTrainer(Trainer):
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"
-            write_predictions(folder / f"step-{step}.jsonl", predictions)
+            most = self.generation.num_return_sequences
+            write_predictions(folder / f"step-{step}.jsonl", predictions, most_texts=most)
             write_scores(folder / f"step-{step}.metrics.json", scores)
         metrics = {"loss": loss, **scores.figures}
         metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self.log(dict(metrics))
+        self.log(metrics | {"step": step})
+        if self.is_world_process_zero():
+            write_evaluation_report(Path(self.args.output_dir), step, predictions, scores, self.provenance)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics

@@ -1,5 +1,6 @@
 """A folder is there as a whole or not at all: killed at every file operation, disk full at every size, two at once."""
 
+import errno
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from checkpoint_tools import snapshot, tiny_weights, write_glm
 from glm.checkpoint.atomic import new_folder
-from glm.checkpoint.convert import export_checkpoint, import_checkpoint
+from glm.checkpoint.convert import export_checkpoint
 from glm.errors import InputError
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile", "os.listdir", "os.scandir")
@@ -66,21 +67,72 @@ def test_killed_at_every_operation(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "target", "whole"]
 
 
-def test_disk_full_at_every_size(tmp_path):
+FORMATS = pytest.mark.parametrize(("form", "degree"), [("glm", 1), ("paddlenlp", 2), ("huggingface-bin", 1)])
+
+
+def sizes_below(folder: Path) -> list[int]:
+    """Sizes at which no file of a folder is complete, and one at which all but the largest are."""
+    size = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return [0, 1, 8, 100, 4000, *range(5000, size, 3001), size - 1]
+
+
+@FORMATS
+def test_disk_full_at_every_size(tmp_path, form, degree):
     source = write_glm(tmp_path / "m", tiny_weights())
     before = snapshot(source)
-    size = (source / "model.safetensors").stat().st_size
+    export_checkpoint(source, tmp_path / "whole", to=form, degree=degree)
+    target = tmp_path / "target"
 
-    for limit in [0, 1, 8, 100, 4000, *range(5000, size, 3001), size - 1]:
+    for limit in sizes_below(tmp_path / "whole"):
 
         def work(limit=limit):
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            import_checkpoint(source, tmp_path / "x")
+            with pytest.raises(InputError, match=rf"^{target}: cannot be written \(File too large\)$"):
+                export_checkpoint(source, target, to=form, degree=degree)
 
-        assert in_child(work) != 0
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["m"], limit
+        assert in_child(work) == 0, limit
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "whole"], limit
     assert snapshot(source) == before
+
+
+@FORMATS
+def test_killed_within_a_write(tmp_path, form, degree):
+    """The system kills the process at a byte of a file; the same command then does all of it."""
+    source = write_glm(tmp_path / "m", tiny_weights())
+    export_checkpoint(source, tmp_path / "whole", to=form, degree=degree)
+    target = tmp_path / "target"
+
+    for limit in sizes_below(tmp_path / "whole"):
+
+        def work(limit=limit):
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            export_checkpoint(source, target, to=form, degree=degree)
+
+        assert in_child(work) & 0x7F == signal.SIGXFSZ, limit
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".target.partial", "m", "whole"], limit
+    export_checkpoint(source, target, to=form, degree=degree)
+    assert snapshot(target) == snapshot(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "target", "whole"]
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+    """As on a read-only disk; root may write everywhere else."""
+
+    def refused(path, **options):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    message = rf"^{tmp_path / 'x'}: cannot be written \(Read-only file system\)$"
+    with pytest.raises(InputError, match=message), new_folder(tmp_path / "x"):
+        raise AssertionError
+
+
+def test_a_source_that_cannot_be_read_is_not_the_targets_fault(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone"), new_folder(tmp_path / "x"):
+        (tmp_path / "gone").read_bytes()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_nothing(tmp_path):

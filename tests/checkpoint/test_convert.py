@@ -111,7 +111,7 @@ def test_ranks_of_two_different_models(tmp_path):
     other = write_megatron(tmp_path / "other", tiny_weights(seed=1), degree=2)
     write_config(source)
     shutil.copy(other / "1000" / "mp_rank_01_model_states.pt", source / "1000")
-    with pytest.raises(InputError, match="rank 1 holds other numbers than rank 0"):
+    with pytest.raises(InputError, match=f"{source}: glm.* has other numbers on rank 1 than on rank 0"):
         import_checkpoint(source, tmp_path / "glm")
     assert not (tmp_path / "glm").exists() and not list(tmp_path.glob(".*"))
 
@@ -223,6 +223,44 @@ def test_a_tracker_that_leaves_its_folder(tmp_path, iteration):
         open_checkpoint(source)
 
 
+def test_a_missing_last_rank(tmp_path):
+    source = write_glm(tmp_path / "m", tiny_weights())
+    export_checkpoint(source, tmp_path / "ranks", to="megatron", degree=4)
+    (tmp_path / "ranks" / "0" / "mp_rank_03_model_states.pt").unlink()
+    with pytest.raises(InputError, match="ranks/0: the files are of 4 ranks, but there are 3 of them$"):
+        open_checkpoint(tmp_path / "ranks")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model_state.pdparams"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 670\n", "a pointer of Git LFS; fetch"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page; download"),
+    ],
+)
+def test_what_a_failed_download_leaves(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{tmp_path / name}: not a readable \w+ file \({reason}"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("safetensors", "the file ends within its header|not fully covered"),
+        ("bin", "archive is missing or damaged: cut"),
+    ],
+)
+def test_a_truncated_download(tmp_path, kind, reason):
+    (file,) = sharded(tmp_path / "source", kind).glob(f"*1-of-00002.{kind}")
+    content = file.read_bytes()
+    for length in (100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        with pytest.raises(InputError, match=f"{file}: not a readable .*({reason})"):
+            open_checkpoint(tmp_path / "source")
+
+
 def test_tensors_that_share_bytes(tmp_path):
     array = np.zeros(100, "<f2")
     tree = {
@@ -282,7 +320,10 @@ def test_ranks_that_a_format_cannot_have(tmp_path, form, degree):
 
 def test_ranks_that_do_not_divide(tmp_path):
     source = write_glm(tmp_path / "m", tiny_weights())
-    with pytest.raises(InputError, match="tensor_parallel_degree 5: does not divide 12 attention heads, or 48 words"):
+    with pytest.raises(
+        InputError,
+        match="degree 5: does not divide num_attention_heads 12 and vocab_size 48; possible are 1, 2, 3, 4, 6, 12$",
+    ):
         export_checkpoint(source, tmp_path / "x", to="megatron", degree=5)
     assert not (tmp_path / "x").exists()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from glm.checkpoint.pickles import LONGEST, NumpyArray, Window, read_pickle, tensors_in
-from glm.checkpoint.tensors import SPOILT, reading
+from glm.checkpoint.tensors import CORRUPT, reading
 from glm.errors import InputError
 
 
@@ -270,7 +270,7 @@ def test_arrays_that_lie_about_their_size(file, state, far):
         with file.open("rb") as stream:
             content = Window(stream, file, 9).read(10_000)
     array.state = (state[0], state[1], Type, state[3], content)
-    with pytest.raises(SPOILT):
+    with pytest.raises(CORRUPT):
         array.lazy()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from paddlenlp.transformers.conversion_utils import naive_merged_qkv_to_tensor_p
 
 from checkpoint_tools import TINY, torch_layout, write_config, write_glm
 from checkpoint_tools import tiny_weights as weights_of
+from glm.checkpoint.configuration import FIELDS, guess_preset
 from glm.checkpoint.formats import Source, open_checkpoint
 from glm.checkpoint.names import block_by_block, head_by_head, is_torch_layout, split_weights, turned
 from glm.checkpoint.tensors import LazyTensor
-from glm.checkpoint.whole import FIELDS, open_model, whole_model
+from glm.checkpoint.whole import open_model, whole_model
 from glm.configuration import GLMConfig
 from glm.errors import InputError
 from glm.presets import published_presets
@@ -164,11 +166,84 @@ def test_a_name_with_and_without_prefix(tmp_path):
 
 
 def test_no_embeddings(tmp_path):
+    """All names are listed all the same, each with the nearest."""
     weights = weights_of()
-    weights["glm.words.weight"] = weights.pop("glm.word_embeddings.weight")
+    weights["model.word_embeddings.weight"] = weights.pop("glm.word_embeddings.weight")
+    weights["glm.transformer.layers.1.mlp.gate.bias"] = weights.pop("glm.transformer.layers.1.mlp.dense_h_to_4h.bias")
     folder = write_glm(tmp_path / "m", weights)
-    with pytest.raises(InputError, match=r"glm.word_embeddings.weight: missing; there are glm.transformer.block_pos"):
+    with pytest.raises(InputError) as caught:
         open_model(folder)
+    assert str(caught.value).splitlines() == [
+        f"{folder}: not the weights of a GLM",
+        "  unknown glm.transformer.layers.1.mlp.gate.bias (nearest: glm.transformer.layers.1.mlp.dense_h_to_4h.bias)",
+        "  unknown model.word_embeddings.weight (nearest: glm.word_embeddings.weight)",
+        "  missing glm.word_embeddings.weight",
+        "  missing glm.transformer.layers.1.mlp.dense_h_to_4h.bias",
+    ]
+
+
+def test_a_layer_that_is_missing(tmp_path):
+    """The others are not renumbered: its weights are missing, nothing else is unknown."""
+    weights = {name: array for name, array in weights_of(num_layers=3).items() if ".layers.1." not in name}
+    folder = write_glm(tmp_path / "m", weights, num_layers=3)
+    with pytest.raises(InputError) as caught:
+        open_model(folder)
+    _, *lines = str(caught.value).splitlines()
+    assert len(lines) == 12 and all(line.startswith("  missing glm.transformer.layers.1.") for line in lines)
+
+
+def test_a_name_that_claims_a_million_layers(tmp_path):
+    weights = weights_of()
+    weights["glm.transformer.layers.999999.mlp.dense_h_to_4h.bias"] = np.zeros(96, "<f2")
+    folder = write_glm(tmp_path / "m", weights)
+    with pytest.raises(InputError, match="num_layers: 30 in the weights, 2 in config.json"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "chatglm"])
+def test_a_folder_of_another_model(tmp_path, model_type):
+    folder = write_glm(tmp_path / "m", {"wte.weight": np.zeros((5, 4), "<f2"), "lm_head.weight": np.zeros(3, "<f2")})
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, "n_layer": 2}))
+    with pytest.raises(InputError) as caught:
+        open_model(folder)
+    first, second, third, *missing = str(caught.value).splitlines()
+    assert first == f"{folder}: config.json says model_type '{model_type}', not glm; not the weights of a GLM"
+    assert second.startswith("  unknown lm_head.weight") and third.startswith("  unknown wte.weight")
+    assert missing[0] == "  missing glm.word_embeddings.weight" and len(missing) == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"layernorm_epsilon": "small"}, "layernorm_epsilon 'small': a number is expected"),
+        ({"num_attention_heads": True}, "num_attention_heads True: a whole number is expected"),
+        ({"hidden_size": 24.0}, "hidden_size 24.0: a whole number is expected"),
+        ({"block_position_encoding": 1}, "block_position_encoding 1: true or false is expected"),
+        ({"bad_words_id": "40"}, "bad_words_id '40': a list of token ids is expected"),
+        ({"bad_words_id": [[40]]}, r"bad_words_id \[\[40\]\]: a list of token ids is expected"),
+        ({"bad_words_id": [48]}, "bad_words_id 48: is not in the vocabulary of 48"),
+        ({"bad_words_id": -1}, "bad_words_id -1: is not in the vocabulary of 48"),
+    ],
+)
+def test_values_of_another_type(tmp_path, changes, reason):
+    folder = write_glm(tmp_path / "m", weights_of(), **changes)
+    with pytest.raises(InputError, match=f"{folder}: .*{reason}"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "preset"),
+    [
+        (50048, "THUDM/glm-10b-chinese"),
+        (50176, "THUDM/glm-10b-chinese"),  # padded for two, four or eight ranks
+        (50304, "THUDM/glm-10b"),
+        (51200, None),  # both, padded for sixteen
+        (50049, None),
+    ],
+)
+def test_a_published_model_with_a_padded_vocabulary(rows, preset):
+    sizes = {"num_layers": 48, "hidden_size": 4096, "max_sequence_length": 1024, "block_position_encoding": True}
+    assert guess_preset({**sizes, "vocab_size": rows}) == preset
 
 
 # -- the row of gMASK
@@ -176,20 +251,43 @@ def test_no_embeddings(tmp_path):
 
 def gmask_source(form: str, extras: dict | None = None) -> Source:
     tensors = {name: lazy(array) for name, array in torch_layout(weights_of()).items()}
-    return Source(Path("x"), form, [], [tensors], {**TINY, "bad_words_id": [40]}, extras or {})
+    return Source(Path("x"), form, [], [tensors], dict(TINY), extras or {})
 
 
-def test_gmask_gets_its_own_row_from_thudms_files():
+@pytest.fixture
+def gmask_preset(tmp_path) -> str:
+    """One with a banned token, as glm-10b-chinese has."""
+    path = tmp_path / "gmask.json"
+    path.write_text(json.dumps({**TINY, "bad_words_id": [40]}))
+    return str(path)
+
+
+def test_gmask_gets_its_own_row_from_thudms_files(gmask_preset):
     words = weights_of()["glm.word_embeddings.weight"]
-    found = whole_model(gmask_source("megatron")).weights["glm.word_embeddings.weight"].load()
+    model = whole_model(gmask_source("megatron"), gmask_preset)
+    found = model.weights["glm.word_embeddings.weight"].load()
     assert (found[40] == words[38]).all() and (np.delete(found, 40, 0) == np.delete(words, 40, 0)).all()
+    assert model.config["bad_words_id"] == [40]
+
+
+def test_other_banned_tokens_keep_their_rows():
+    """What a config.json bans is not for that a gMASK that shares eop's row."""
+    source = replace(gmask_source("megatron"), config={**TINY, "bad_words_id": [7, 40]})
+    found = whole_model(source).weights["glm.word_embeddings.weight"].load()
+    assert (found == weights_of()["glm.word_embeddings.weight"]).all()
+
+
+def test_gmask_without_eop_before_it(tmp_path):
+    (tmp_path / "low.json").write_text(json.dumps({**TINY, "bad_words_id": [1]}))
+    with pytest.raises(InputError, match="bad_words_id 1: cannot be gMASK"):
+        whole_model(gmask_source("megatron"), str(tmp_path / "low.json"))
 
 
 @pytest.mark.parametrize(
     ("form", "extras"), [("huggingface-bin", {}), ("huggingface", {}), ("megatron", {"own_gmask_row": True})]
 )
-def test_where_gmask_has_a_row_it_stays(form, extras):
-    found = whole_model(gmask_source(form, extras)).weights["glm.word_embeddings.weight"].load()
+def test_where_gmask_has_a_row_it_stays(form, extras, gmask_preset):
+    found = whole_model(gmask_source(form, extras), gmask_preset).weights["glm.word_embeddings.weight"].load()
     assert (found == weights_of()["glm.word_embeddings.weight"]).all()
 
 

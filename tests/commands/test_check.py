@@ -137,6 +137,7 @@ def test_what_a_checkpoint_was_trained_with(write, tmp_path, sentencepiece_file,
         (["a.json", "--tokenizer", "t"], "the following arguments are required: --tokenizer_name_or_path"),
         (["a.json", "--tokenizer_name_or_path", "t", "--src_length", "x"], "invalid int value: 'x'"),
         (["a.json", "--tokenizer_name_or_path", "t", "--src_length", "5"], "src_length 5: use 8 or more"),
+        (["a.json", "--tokenizer_name_or_path", "t", "--shown", "-1"], "--shown -1: 0 or more"),
     ],
 )
 def test_wrong_usage(argv, message):

@@ -87,6 +87,11 @@ def test_picture(show, tmp_path):
     show(4, "--image", str(target), "--overwrite_output")
 
 
+def test_a_picture_that_cannot_be_written(show, path):
+    with pytest.raises(InputError, match="image .*a.json/a.png: cannot be written"):
+        show(1, "--image", str(path / "a.png"))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -201,6 +201,8 @@ def test_items_of_a_list_that_are_no_objects(write):
         ("a.json", as_json_lines(ROWS).encode("utf-16"), "UTF-16 text; convert the file to UTF-8"),
         ("a.jsonl.gz", gzip.compress(as_json_lines(ROWS).encode() * 50)[:-20], "damaged gzip file"),
         ("a.parquet", b"PAR1 not", "cannot be read as parquet"),
+        ("a.xlsx", b"PK\x03\x04 workbook", "a ZIP archive, as Excel's files are; save the table as CSV"),
+        ("a.csv", "正文,标题\n甲,乙".encode("gb18030"), r"line 1: not UTF-8 \(the header\).*may be GB18030"),
     ],
 )
 def test_damaged_files(write, name, content, message):
@@ -208,6 +210,13 @@ def test_damaged_files(write, name, content, message):
     with pytest.raises(InputError, match=message) as caught:
         list(read_rows(path))
     assert str(caught.value).startswith(str(path))
+
+
+def test_damage_behind_the_rows_that_columns_are_recognised_by(write):
+    text = "".join(f'{{"a": "{number}"}}\n' for number in range(100_000)).encode()
+    path = write("a.json", gzip.compress(text)[:-1000])
+    with pytest.raises(InputError, match="damaged gzip file"):
+        guess_row_count(path)
 
 
 def test_rows_before_a_damage_are_not_the_whole_file(write):

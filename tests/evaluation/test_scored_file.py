@@ -81,13 +81,14 @@ def test_failed_records_are_counted(write):
         ([], "no prediction in it"),
         ([PLAIN, b"{"], r"line 2: not JSON \(.*\); one JSON object per line"),
         ([PLAIN, b"\xff"], r"line 2: not UTF-8 \(byte 1\)"),
-        ([[1]], "line 1: list where a JSON object is expected"),
+        ([PLAIN, [1]], "line 2: list where a JSON object is expected"),
         ([PLAIN, LLAMA_FACTORY], r"line 2: no field prediction, which the rows before it have \(plain\)"),
         ([OWN, OWN], r"line 2, field id: 7 is the id of .*p\.jsonl, line 1 too"),
         ([OWN | {"id": True}], "line 1, field id: bool where text or a whole number"),
         ([OWN | {"id": None}], "line 1, field id: NoneType where"),
         ([PLAIN | {"id": 1}, PLAIN], "line 2, field id: some rows have one and some have none"),
         ([PLAIN, PLAIN | {"id": 1}], "line 2, field id: some rows have one and some have none"),
+        ([PLAIN | {"prediction": None}], r"line 1: no field prediction$"),
         ([{"prediction": "谁"}], "line 1: no field references or reference: nothing to score against"),
         ([MS_SWIFT | {"labels": None}], "line 1: no field labels or label"),
         ([PLAIN | {"reference": 3}], "line 1, field reference: text, or a list of texts"),
@@ -102,6 +103,33 @@ def test_failed_records_are_counted(write):
 def test_what_is_wrong_is_named(write, rows, message):
     with pytest.raises(InputError, match=message):
         read_scored_file(write(*rows))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        PLAIN | {"prediction": "\ud83d"},
+        PLAIN | {"reference": ["谁", "\ud83d"]},
+        PLAIN | {"source": "\ud83d"},
+        OWN | {"predictions": [{"text": "\ud83d"}]},
+    ],
+)
+def test_half_a_character_cannot_be_printed(write, row):
+    with pytest.raises(InputError, match="line 1, field .*: holds half of a surrogate pair"):
+        read_scored_file(write(json.dumps(row).encode()))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.csv", "id,prediction,reference,error\na,谁,谁？,\nb,,,too long\n"),
+        ("p.json", json.dumps([PLAIN | {"id": "a"}, {"id": "b", "error": "too long"}], indent=1)),
+    ],
+)
+def test_other_formats_of_files(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    file = read_scored_file(tmp_path / name)
+    assert (file.pairs, file.failed) == ({"a": Pair("谁", ("谁？",))}, ["b"])
 
 
 def test_all_accepted_formats_are_listed(write):

@@ -110,11 +110,11 @@ def test_merged_by_command(workspace, lora, base, capsys):
     merge.main(["--adapter", str(lora), "--output_dir", str(merged)])
     assert capsys.readouterr().out == f"{merged}: the model of {lora}, the adapter merged in\n"
     assert set(load_file(merged / "model.safetensors")) == set(load_file(base / "model.safetensors"))
-    assert not (merged / "lora_config.json").exists() and not merged.with_name("merged.partial").exists()
+    assert not (merged / "lora_config.json").exists() and not merged.with_name(".merged.partial").exists()
     assert predict(workspace, merged, "merged.jsonl") == predict(workspace, lora, "again.jsonl")
     settings = json.loads((merged / "finetune_config.json").read_text(encoding="utf-8"))
     assert (settings["src_length"], settings["tgt_length"]) == (60, 30)
-    with pytest.raises(InputError, match="is not an empty folder"):
+    with pytest.raises(InputError, match="exists; choose a new folder"):
         merge.main(["--adapter", str(lora), "--output_dir", str(merged)])
 
 

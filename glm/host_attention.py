@@ -1,0 +1,233 @@
+"""Keys and values of one layer on a CPU, and the attention of a decoding step to them, compiled by Numba.
+
+Paddle's operators copy keys, scores and results on the way, and score every slot for every row. Here each head is one
+pass over the prompt, whose keys meet all rows while they are in the processor's cache, and over the slots that a row
+sees.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import numba
+import numpy as np
+import paddle
+from numba import njit, prange
+from paddle import Tensor, nn
+
+from glm.cache import KVCache
+from glm.cpu import view
+from glm.environment import cpu_threads
+
+HEAD_SIZE = 64  # of all published GLMs; loops of known length compile to code that is a third faster
+LOG2E = np.float32(np.log2(np.e))
+# 2^x on [-0.5, 0.5], a least-squares fit: relative error 2.3e-7. Numba would call exp for one number at a time.
+P0, P1, P2 = np.float32(1.0000001), np.float32(0.69314694), np.float32(0.24022122)
+P3, P4, P5 = np.float32(0.055507425), np.float32(0.00967546), np.float32(0.0013266971)
+SMALLEST_EXPONENT = np.float32(-126)
+
+_reassociating = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
+
+
+def _share_threads() -> None:
+    """Lets Numba use the threads of Paddle's products: two teams that wait actively on the same cores are in each
+    other's way, a step took twice as long."""
+    library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
+    if library.exists():
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        numba.config.THREADING_LAYER = "omp"
+
+
+_share_threads()
+
+
+class HostLayerCache:
+    """A `glm.cache.LayerCache` in arrays: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps.
+
+    Args:
+        prompt: keys and values, float32, heads of HEAD_SIZE.
+    """
+
+    def __init__(self, prompt: tuple[np.ndarray, np.ndarray]):
+        self.prompt = prompt
+        self.slots: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "HostLayerCache":
+        """See `LayerCache.of_prompts`."""
+        table = view(projected.contiguous()).reshape(len(projected), 3, num_heads, HEAD_SIZE)
+        prompt = np.zeros((2, len(lengths), num_heads, max(lengths), HEAD_SIZE), dtype=np.float32)
+        for place, (end, length) in enumerate(zip(np.cumsum(lengths), lengths, strict=True)):
+            prompt[:, place, :, :length] = table[end - length : end, 1:].transpose(1, 2, 0, 3)
+        return cls(tuple(prompt))
+
+    @staticmethod
+    def sight(cache: KVCache, num_heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `attend` needs to know of who sees what: the prompts' lengths [B], and `paths_of` the slots."""
+        return cache.lengths, *paths_of(cache.ancestors)
+
+    def attend(self, attention: nn.Layer, projected: Tensor, sight: tuple[np.ndarray, ...], start: int) -> Tensor:
+        """See `LayerCache.attend`."""
+        B, R, _ = projected.shape
+        N = self.prompt[0].shape[1]
+        table = view(projected.contiguous()).reshape(B, R, 3, N, HEAD_SIZE)
+        query, *new = table.transpose(2, 0, 1, 3, 4)  # [B, R, N, D] each
+        for slots, numbers in zip(self.slots, new, strict=True):
+            slots[:, :, start : start + R] = numbers.transpose(0, 2, 1, 3)
+        context = paddle.empty([B * R, N * HEAD_SIZE])
+        out = view(context).reshape(B, R, N, HEAD_SIZE)
+        numba.set_num_threads(min(cpu_threads(), numba.config.NUMBA_NUM_THREADS))
+        _attend(query * np.float32(HEAD_SIZE**-0.5), *self.prompt, *self.slots, *sight, out)
+        return context
+
+    def keep_slots(self, used: np.ndarray, capacity: int) -> None:
+        """See `LayerCache.keep_slots`."""
+        B, N, _, D = self.prompt[0].shape
+        roomy = np.zeros((2, B, N, capacity, D), dtype=np.float32)
+        if used.shape[1]:
+            for new, old in zip(roomy, self.slots, strict=True):
+                new[:, :, : used.shape[1]] = np.take_along_axis(old, used[:, None, :, None], axis=2)
+        self.slots = tuple(roomy)
+
+    def keep(self, examples: Tensor, width: int) -> None:
+        """See `LayerCache.keep`."""
+        places = examples.numpy()
+        self.prompt = tuple(part[places, :, :width] for part in self.prompt)
+        if self.slots is not None:
+            self.slots = tuple(part[places] for part in self.slots)
+
+    def replace(self, places: Sequence[int], other: "HostLayerCache") -> None:
+        """See `LayerCache.replace`."""
+        for mine, theirs in zip(self.prompt, other.prompt, strict=True):
+            mine[places, :, : theirs.shape[2]] = theirs
+
+    def append(self, other: "HostLayerCache", width: int) -> None:
+        """See `LayerCache.append`."""
+
+        def wide(part: np.ndarray) -> np.ndarray:
+            return np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[2]), (0, 0)])
+
+        self.prompt = tuple(
+            np.concatenate([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+        )
+        if self.slots is not None:
+            n = len(other.prompt[0])
+            self.slots = tuple(
+                np.concatenate([part, np.zeros((n, *part.shape[1:]), part.dtype)]) for part in self.slots
+            )
+
+
+def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slots that rows see.
+
+    Args:
+        ancestors: [B, R, slots] bool.
+
+    Returns:
+        [B, R, most] int64, the slots of each row from the left, and [B, R], how many.
+    """
+    counts = ancestors.sum(axis=2)
+    paths = np.zeros((*counts.shape, counts.max()), dtype=np.int64)
+    paths[np.arange(paths.shape[2]) < counts[:, :, None]] = np.nonzero(ancestors)[2]
+    return paths, counts
+
+
+@njit(parallel=True, **_reassociating)
+def _attend(query, keys, values, slot_keys, slot_values, lengths, paths, counts, context):
+    """query, context: [B, R, N, D]; keys, values: [B, N, L, D]; slot_keys, slot_values: [B, N, C, D]."""
+    B, R, N, _ = query.shape
+    for task in prange(B * N):
+        b, n = task % B, task // B  # so that threads share examples of unlike length
+        length = lengths[b]
+        rows = np.empty((R, HEAD_SIZE), np.float32)
+        rows[:] = query[b, :, n]
+        scores = np.empty((R, length + paths.shape[2]), np.float32)
+        _score_prompt(rows, keys[b, n], length, scores)
+        mixed = np.zeros((R, HEAD_SIZE), np.float32)
+        totals = np.empty(R, np.float32)
+        for r in range(R):
+            path = paths[b, r, : counts[b, r]]
+            _score_path(rows[r], slot_keys[b, n], path, scores[r, length:])
+            totals[r] = _exponentiate(scores[r, : length + len(path)])
+            _mix_prompt(scores[r], values[b, n], length, mixed[r])
+            _mix_path(scores[r, length:], slot_values[b, n], path, mixed[r])
+        for r in range(R):
+            for d in range(HEAD_SIZE):
+                context[b, r, n, d] = mixed[r, d] / totals[r]
+
+
+@njit(**_reassociating)
+def _score_prompt(rows, keys, length, scores):
+    R = len(rows)
+    whole = length // 2 * 2
+    for j in range(0, whole, 2):
+        for r in range(R):
+            first, second = np.float32(0), np.float32(0)
+            for d in range(HEAD_SIZE):
+                first += rows[r, d] * keys[j, d]
+                second += rows[r, d] * keys[j + 1, d]
+            scores[r, j], scores[r, j + 1] = first, second
+    for j in range(whole, length):
+        for r in range(R):
+            score = np.float32(0)
+            for d in range(HEAD_SIZE):
+                score += rows[r, d] * keys[j, d]
+            scores[r, j] = score
+
+
+@njit(**_reassociating)
+def _score_path(row, keys, path, scores):
+    for i in range(len(path)):
+        score = np.float32(0)
+        for d in range(HEAD_SIZE):
+            score += row[d] * keys[path[i], d]
+        scores[i] = score
+
+
+@njit(**_reassociating)
+def _exponentiate(scores):
+    """exp(score - the largest) in place; returns the sum."""
+    largest = scores[0]
+    for j in range(len(scores)):
+        largest = max(largest, scores[j])
+    total = np.float32(0)
+    for j in range(len(scores)):
+        x = max((scores[j] - largest) * LOG2E, SMALLEST_EXPONENT)
+        whole = np.rint(x)
+        x -= whole
+        power = P0 + x * (P1 + x * (P2 + x * (P3 + x * (P4 + x * P5))))
+        scores[j] = power * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+        total += scores[j]
+    return total
+
+
+@njit(**_reassociating)
+def _mix_prompt(shares, values, length, mixed):
+    """Eight keys at a time: what is mixed stays in registers."""
+    whole = length // 8 * 8
+    for j in range(0, whole, 8):
+        s0, s1, s2, s3 = shares[j], shares[j + 1], shares[j + 2], shares[j + 3]
+        s4, s5, s6, s7 = shares[j + 4], shares[j + 5], shares[j + 6], shares[j + 7]
+        v = values[j : j + 8]
+        for d in range(HEAD_SIZE):
+            first = s0 * v[0, d] + s1 * v[1, d] + s2 * v[2, d] + s3 * v[3, d]
+            last = s4 * v[4, d] + s5 * v[5, d] + s6 * v[6, d] + s7 * v[7, d]
+            mixed[d] += first + last
+    for j in range(whole, length):
+        share = shares[j]
+        for d in range(HEAD_SIZE):
+            mixed[d] += share * values[j, d]
+
+
+@njit(**_reassociating)
+def _mix_path(shares, values, path, mixed):
+    whole = len(path) // 4 * 4
+    for i in range(0, whole, 4):
+        s0, s1, s2, s3 = shares[i], shares[i + 1], shares[i + 2], shares[i + 3]
+        v0, v1, v2, v3 = values[path[i]], values[path[i + 1]], values[path[i + 2]], values[path[i + 3]]
+        for d in range(HEAD_SIZE):
+            mixed[d] += s0 * v0[d] + s1 * v1[d] + s2 * v2[d] + s3 * v3[d]
+    for i in range(whole, len(path)):
+        share, v = shares[i], values[path[i]]
+        for d in range(HEAD_SIZE):
+            mixed[d] += share * v[d]

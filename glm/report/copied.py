@@ -1,0 +1,77 @@
+"""Finds what a generated text copied from its source, for marking it."""
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import NamedTuple
+
+# Latin words and numbers whole, anything else character by character.
+_TOKEN = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+|.", re.DOTALL)
+
+
+class Span(NamedTuple):
+    """A part of a text, and whether it is marked."""
+
+    text: str
+    marked: bool
+
+
+def copied_spans(text: str, source: str) -> list[Span]:
+    """A text cut into what stands in its source and what does not.
+
+    Marked are runs that the source holds as they are, in Unicode's NFKC form and without regard to case and white
+    space: of two Chinese characters or more, or one Latin word or number. From left to right the longest run counts;
+    it begins and ends with a word.
+    """
+    tokens, there = _TOKEN.findall(text), _joined_source(source)
+    spans: list[Span] = []
+    start = 0
+    while start < len(tokens):
+        end = _end_of_run(tokens, start, there)
+        marked = _is_copy(tokens[start:end])
+        end = end if marked else start + 1
+        _append(spans, Span("".join(tokens[start:end]), marked))
+        start = end
+    return spans
+
+
+def found_span(text: str, part: str) -> list[Span]:
+    """A text with the first occurrence of a part marked, if it holds it."""
+    before, found, after = text.partition(part) if part else (text, "", "")
+    return [span for span in (Span(before, False), Span(found, True), Span(after, False)) if span.text]
+
+
+def _end_of_run(tokens: list[str], start: int, there: str) -> int:
+    """Behind the last word of the longest run from `start` that the source holds; `start` if there is none."""
+    last = end = start
+    while end < len(tokens) and _is_word(tokens[start]) and _joined(tokens[start : end + 1]) in there:
+        end += 1
+        last = end if _is_word(tokens[end - 1]) else last
+    return last
+
+
+@lru_cache(maxsize=1)  # all beams of a record have the same source
+def _joined_source(source: str) -> str:
+    return _joined(_TOKEN.findall(source))
+
+
+def _joined(tokens: list[str]) -> str:
+    """Tokens in their compared form, each between two zeros: a run of them is a substring."""
+    words = [unicodedata.normalize("NFKC", token).casefold() for token in tokens if not token.isspace()]
+    return "\0" + "".join(f"{word}\0" for word in words)
+
+
+def _is_word(token: str) -> bool:
+    return any(map(str.isalnum, token))
+
+
+def _is_copy(run: list[str]) -> bool:
+    return sum(map(_is_word, run)) > 1 or any(len(token) > 1 for token in run)
+
+
+def _append(spans: list[Span], span: Span) -> None:
+    """Adds a span; neighbours that are both not marked become one."""
+    if spans and not spans[-1].marked and not span.marked:
+        spans[-1] = Span(spans[-1].text + span.text, False)
+    else:
+        spans.append(span)

@@ -1,0 +1,105 @@
+"""The curves of a training run, read from what it logged."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from glm.report.files import METRICS_NAME
+
+MOST_POINTS = 1000  # of a curve that is drawn
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A logged figure by optimizer step."""
+
+    label: str
+    points: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class CurvePlot:
+    """Curves that share a plot.
+
+    Args:
+        name: of its file.
+        unit: what the vertical axis shows.
+    """
+
+    name: str
+    title: str
+    unit: str
+    curves: tuple[Curve, ...]
+
+
+# Plot: title, unit, and by label the key in metrics.jsonl.
+CURVE_PLOTS = {
+    "loss": ("Loss", "nats per token", {"training, with label smoothing": "loss", "dev records": "eval_loss"}),
+    "scores": (
+        "Scores of the dev records",
+        "percent",
+        {name: f"eval_{name}" for name in ("bleu-4 (char, corpus)", "rouge-l (char)")},
+    ),
+    "learning-rate": ("Learning rate", "", {"learning rate": "learning_rate"}),
+    "gradient-norm": ("Gradient norm, before clipping", "", {"gradient norm": "gradient_norm"}),
+    "speed": ("Speed", "tokens per second", {"tokens per second": "interval_tokens_per_second"}),
+    "memory": ("Memory", "GiB", {"of the process": "memory_gib", "of the GPU, largest": "max_memory_allocated"}),
+}
+
+
+def find_log(model: Path) -> Path:
+    """Where the log of the run that made a model would be: in its folder, or beside its `checkpoint-N`."""
+    return (model.parent if model.name.startswith("checkpoint-") else model) / METRICS_NAME
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            lines.append(entry)
+    return lines
+
+
+def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
+    """The plots for which something finite was logged."""
+    log = list(log)
+    plots = []
+    for name, (title, unit, keys) in CURVE_PLOTS.items():
+        curves = tuple(Curve(label, points) for label, key in keys.items() if (points := _points(log, key)))
+        if curves:
+            plots.append(CurvePlot(name, title, unit, curves))
+    return plots
+
+
+def _points(log: list[Mapping[str, Any]], key: str) -> tuple[tuple[int, float], ...]:
+    """By step; of a step that a resumed run did again, the last one."""
+    found = {entry["step"]: entry[key] for entry in log if _is_finite(entry.get(key))}
+    return tuple(_thinned(sorted(found.items())))
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most `MOST_POINTS` points: of each stretch the lowest and the highest, so that no peak is lost."""
+    if len(points) <= MOST_POINTS:
+        return points
+    stretches = MOST_POINTS // 2
+    bounds = [len(points) * number // stretches for number in range(stretches + 1)]
+    kept = set()
+    for start, end in pairwise(bounds):
+        values = range(start, end)
+        kept |= {min(values, key=lambda place: points[place][1]), max(values, key=lambda place: points[place][1])}
+    return [points[place] for place in sorted(kept)]

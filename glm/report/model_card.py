@@ -1,0 +1,89 @@
+"""The model card: what a folder with a model says of itself, with the front matter of the Hugging Face hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import StrictUndefined, Template
+
+from glm.report.files import CARD_NAME, write_file
+from glm.report.provenance import Provenance, now
+
+MARKER = "<!-- Written by the training run. Delete this line, and no run writes over your changes. -->"
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+# Figures that stand in the front matter, and the hub's name of the metric.
+_HUB_METRICS = {"bleu-4 (char, corpus)": "bleu", "rouge-l (char)": "rouge", "exact match": "exact_match"}
+
+
+def is_users_own(path: Path) -> bool:
+    """Whether a file is there that no training run wrote, or that was taken over by its user."""
+    return path.is_file() and MARKER not in path.read_text(encoding="utf-8", errors="replace")
+
+
+def write_model_card(
+    folder: Path,
+    provenance: Provenance,
+    *,
+    figures: Mapping[str, float],
+    signatures: Mapping[str, str],
+    data: Mapping[str, str],
+) -> bool:
+    """Writes `README.md` beside a model, but not over one that the user wrote or took over.
+
+    Args:
+        figures: of the final evaluation, by name; empty if there was none.
+        signatures: of these figures.
+        data: by split, what was read.
+
+    Returns:
+        Whether it was written.
+    """
+    if is_users_own(folder / CARD_NAME):
+        return False
+    start = str(provenance.settings["model_name_or_path"])
+    published = start if "/" in start and not start.endswith(".json") and not Path(start).exists() else None
+    template = Template(
+        TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    card = template.render(
+        front_matter=_front_matter(folder.name, provenance.settings, figures, base_model=published).to_yaml(),
+        marker=MARKER,
+        name=folder.name,
+        start=start,
+        from_random_weights=start.endswith(".json"),
+        figures=figures,
+        signatures=signatures,
+        data=data,
+        provenance=provenance,
+        written=now(),
+    )
+    write_file(folder / CARD_NAME, card.encode("utf-8", "replace"))
+    return True
+
+
+def _front_matter(
+    name: str, settings: Mapping[str, Any], figures: Mapping[str, float], *, base_model: str | None
+) -> ModelCardData:
+    task = str(settings["task_name"])
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=task,
+            dataset_name=str(settings.get("dev_file", task)),
+            metric_type=metric,
+            metric_name=figure,
+            metric_value=round(figures[figure], 2),
+        )
+        for figure, metric in _HUB_METRICS.items()
+        if figure in figures
+    ]
+    return ModelCardData(
+        language="zh",
+        library_name="paddlenlp",
+        pipeline_tag="text-generation",
+        tags=["glm", "paddlepaddle", task],
+        base_model=base_model,
+        model_name=name,
+        eval_results=results or None,
+    )

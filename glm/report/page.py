@@ -1,0 +1,201 @@
+"""Writes the pages: one file each, that opens from disk and loads nothing from elsewhere."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from glm.evaluation.metrics import Scores
+from glm.report.copied import Span, copied_spans, found_span
+from glm.report.curves import curve_plots
+from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
+from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length
+from glm.report.provenance import Provenance, now
+from glm.report.rows import RANKED_BY, SHOWN, ReportRows, Sample
+
+HEADLINES = ("bleu-4 (char, corpus)", "rouge-l (char)", "exact match", "distinct-2 (char)")
+# What a page shows of a text at most, in characters: 1,000 rows of any texts stay far below 2 MB.
+MOST_OF_SOURCE, MOST_OF_FIELD, MOST_OF_BEAMS, LEAST_OF_BEAM = 3000, 600, 4000, 80
+REFRESH_SECONDS = 20
+
+
+def write_report(
+    folder: Path,
+    rows: ReportRows,
+    scores: Scores | None,
+    provenance: Provenance,
+    *,
+    title: str,
+    log: Iterable[Mapping[str, Any]] = (),
+) -> Path:
+    """Writes `report.html` and its plots as `plots/*.png` into a folder.
+
+    Args:
+        scores: None where nothing could be scored.
+        title: what was predicted.
+        log: what the training run that made the model logged, see `glm.report.curves.read_log`.
+
+    Returns:
+        The page's path.
+    """
+    buckets = scores.by_source_length if scores else {}
+    score_plots, length_plots = list(draw_scores_by_length(buckets)), list(draw_lengths(rows.lengths))
+    curves = list(map(draw_curves, curve_plots(log)))
+    write_plots(folder, score_plots + length_plots + curves)
+    page = _render(
+        "report.html.jinja",
+        title=title,
+        rows=rows,
+        scores=scores,
+        headlines=[name for name in HEADLINES if scores and name in scores.figures],
+        bucket_figures=list(dict.fromkeys(chain.from_iterable(buckets.values()))),
+        score_plots=score_plots,
+        length_plots=length_plots,
+        curve_plots=curves,
+        sample_groups=_sample_groups(rows),
+        ranked_by=RANKED_BY,
+        provenance=provenance,
+    )
+    write_file(folder / REPORT_PAGE, page.encode("utf-8", "replace"))
+    return folder / REPORT_PAGE
+
+
+def write_training_page(
+    output_dir: Path,
+    provenance: Provenance,
+    *,
+    step: int,
+    max_steps: int,
+    running: bool,
+    seconds_left: float | None,
+    report_address: Callable[[int], str | None],
+    log: Iterable[Mapping[str, Any]],
+) -> None:
+    """Writes `training.html` and `plots/*.png`: how far a run is, its curves and its evaluations.
+
+    Args:
+        running: the page asks for a newer one every `REFRESH_SECONDS`.
+        seconds_left: until the last step; None if nobody knows.
+        report_address: of the evaluation at a step, as the page finds it.
+    """
+    log = list(log)
+    curves = list(map(draw_curves, curve_plots(log)))
+    write_plots(output_dir, curves)
+    page = _render(
+        "training.html.jinja",
+        title=f"Training: {output_dir.name}",
+        refresh=REFRESH_SECONDS if running else None,
+        step=step,
+        max_steps=max_steps,
+        time_left=None if seconds_left is None else timedelta(seconds=round(seconds_left)),
+        last={key: value for entry in log if "loss" in entry for key, value in entry.items()},
+        evaluations=_evaluations(log, report_address),
+        headlines=HEADLINES,
+        curve_plots=curves,
+        provenance=provenance,
+    )
+    write_file(output_dir / TRAINING_PAGE, page.encode("utf-8", "replace"))
+
+
+def write_plots(folder: Path, plots: list[Plot]) -> None:
+    """Writes plots as PNG files, and removes those of an earlier page that there are none of now."""
+    for plot in plots:
+        write_file(folder / PLOTS_FOLDER / f"{plot.name}.png", plot.png)
+    for name in PLOT_NAMES - {plot.name for plot in plots}:
+        (folder / PLOTS_FOLDER / f"{name}.png").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of a run: its step, its figures by name, and its report as the page finds it."""
+
+    step: int
+    figures: Mapping[str, float]
+    address: str | None
+
+
+def _evaluations(log: Iterable[Mapping[str, Any]], report_address: Callable[[int], str | None]) -> list[Evaluation]:
+    """The last evaluation of each step that was evaluated."""
+    found = {}
+    for entry in log:
+        figures = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        if "loss" in figures:
+            found[entry["step"]] = Evaluation(entry["step"], figures, report_address(entry["step"]))
+    return [found[step] for step in sorted(found)]
+
+
+@dataclass(frozen=True)
+class SampleGroup:
+    """Samples under a heading."""
+
+    heading: str
+    chinese: str
+    samples: list[Sample]
+
+
+def _sample_groups(rows: ReportRows) -> list[SampleGroup]:
+    """The samples of a page; few enough are one group, best first."""
+    if rows.answered <= SHOWN:
+        by_score = sorted(rows.random, key=lambda sample: sample.score or 0.0, reverse=True)
+        groups = [SampleGroup("All records", "全部样本", by_score)]
+    else:
+        kinds = {
+            "Best": ("最好的样本", rows.best),
+            "Worst": ("最差的样本", rows.worst),
+            "Random": ("随机样本", rows.random),
+            "With most repeats": ("重复最多的样本", rows.repeating),
+            "Empty": ("空的生成结果", rows.empty),
+        }
+        groups = [SampleGroup(heading, chinese, list(kept)) for heading, (chinese, kept) in kinds.items()]
+    return [group for group in groups if group.samples]
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clipped": _clipped, "figure": lambda value: f"{value:.2f}"}
+    environment.globals |= {
+        "copied": copied_spans,
+        "source_spans": _source_spans,
+        "beams": _beams,
+        "written": now(),
+        "refresh": None,
+        "most_of_source": MOST_OF_SOURCE,
+        "most_of_field": MOST_OF_FIELD,
+    }
+    return environment.get_template(template).render(**values)
+
+
+def _clipped(text: Any, most: int) -> str:
+    """A text that a page has room for."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+def _source_spans(row: Mapping[str, Any]) -> list[Span]:
+    """The source, with the answer marked; of a long one, what surrounds the answer."""
+    source, answer = row.get("source", ""), row.get("answer", "")
+    start = 0
+    if len(source) > MOST_OF_SOURCE and answer in source:
+        start = max(0, source.index(answer) + len(answer) // 2 - MOST_OF_SOURCE // 2)
+    shown = source[start : start + MOST_OF_SOURCE]
+    before = f"({start:,} characters before) … " if start else ""
+    left = len(source) - start - len(shown)
+    after = f" … ({left:,} more characters)" if left else ""
+    spans = [Span(before, False), *found_span(shown, answer), Span(after, False)]
+    return [span for span in spans if span.text]
+
+
+def _beams(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All hypotheses of a row, each with the room that their number leaves it."""
+    most = max(LEAST_OF_BEAM, MOST_OF_BEAMS // max(len(row["predictions"]), 1))
+    return [{"score": text["score"], "text": _clipped(text["text"], most)} for text in row["predictions"]]

@@ -1,0 +1,129 @@
+"""Plots of a report, drawn by matplotlib. All text in them is Latin: no font for Chinese can be counted on."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from glm.report.curves import CURVE_PLOTS, CurvePlot
+
+SIZE = (5.6, 3.0)  # inches
+DPI = 120
+BINS = 30
+PLOT_NAMES = {*CURVE_PLOTS, "source-length", "generated-length", "scores-by-length"}  # all there can be
+COLOURS = ("#1f6feb", "#d9730d", "#2a9d5c")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot.
+
+    Args:
+        name: of its PNG file, without suffix.
+        title: what it shows, in words.
+    """
+
+    name: str
+    title: str
+    png: bytes
+    svg: bytes
+
+    @property
+    def address(self) -> str:
+        """The SVG as an address that a page can hold."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+
+
+@lru_cache(maxsize=len(CURVE_PLOTS))  # an evaluation's report and the page of the training show the same
+def draw_curves(plot: CurvePlot) -> Plot:
+    """Curves by optimizer step."""
+    figure, axes = _axes(plot.title, "optimizer step", plot.unit)
+    for curve, colour in zip(plot.curves, COLOURS, strict=False):
+        steps, values = zip(*curve.points, strict=True)
+        mark = "." if len(steps) < 30 else ""
+        axes.plot(steps, values, marker=mark, label=curve.label, color=colour, linewidth=1.2)
+    if len(plot.curves) > 1:
+        axes.legend(frameon=False, fontsize="small")
+    if plot.name in ("speed", "memory"):
+        axes.set_ylim(bottom=0)
+    return _drawn(plot.name, plot.title, figure)
+
+
+def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
+    """Histograms of the source's length, and of generated and reference texts' side by side."""
+    groups = {"source-length": ("Length of the source", ["source"])}
+    groups["generated-length"] = ("Length of the generated text", ["reference", "generated"])
+    for name, (title, kinds) in groups.items():
+        found = {kind: lengths[kind] for kind in kinds if lengths[kind]}
+        if not found:
+            continue
+        figure, axes = _axes(title, "characters, without white space", "records")
+        axes.hist(
+            [list(counts) for counts in found.values()],
+            bins=_edges(found),
+            weights=[list(counts.values()) for counts in found.values()],
+            label=list(found),
+            color=COLOURS[1::-1] if len(found) > 1 else COLOURS[0],
+        )
+        axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
+        if len(found) > 1:
+            axes.legend(frameon=False, fontsize="small")
+        yield _drawn(name, title, figure)
+
+
+def draw_scores_by_length(buckets: Mapping[str, Mapping[str, float]]) -> Iterator[Plot]:
+    """Bars of the two headline figures for each bucket of source length."""
+    if not buckets:
+        return
+    title = "Scores by length of the source"
+    figure, axes = _axes(title, "characters of the source (records)", "percent")
+    names = ("bleu-4 (char, corpus)", "rouge-l (char)")
+    for place, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
+        positions = [number + 0.4 * place - 0.2 for number in range(len(buckets))]
+        axes.bar(positions, [found[name] for found in buckets.values()], 0.38, label=name, color=colour)
+    axes.set_xticks(range(len(buckets)), [f"{name}\n({found['records']:.0f})" for name, found in buckets.items()])
+    axes.set_ylim(0, 100)
+    axes.legend(frameon=False, fontsize="small")
+    yield _drawn("scores-by-length", title, figure)
+
+
+def _edges(found: Mapping[str, Counter[int]]) -> list[int]:
+    """Edges of bins of equal whole widths, between whole numbers."""
+    values = [value for counts in found.values() for value in counts]
+    low, high = min(values), max(values)
+    width = -(-(high - low + 1) // BINS)
+    count = -(-(high - low + 1) // width)
+    return [low + width * number for number in range(count + 1)]
+
+
+def _axes(title: str, horizontal: str, vertical: str) -> tuple[Figure, Axes]:
+    figure = Figure(SIZE, dpi=DPI)
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.14, right=0.97, top=0.89, bottom=0.2)
+    axes.set_title(title, y=1.02, fontsize="medium")
+    axes.set_xlabel(horizontal, fontsize="small")
+    axes.set_ylabel(vertical, fontsize="small")
+    axes.tick_params(labelsize="small")
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _drawn(name: str, title: str, figure: Figure) -> Plot:
+    png, svg = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png)
+    # Text stays text, and the same figure gives the same bytes.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    return Plot(name, title, png.getvalue(), svg.getvalue())

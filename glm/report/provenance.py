@@ -1,0 +1,74 @@
+"""What produced a result: the command, the settings, the versions."""
+
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("paddlepaddle-gpu", "paddlepaddle", "paddlenlp", "sentencepiece", "numpy", "sacrebleu", "rouge", "jieba")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What produced a result.
+
+    Args:
+        command: repeats the run, from the folder it was started in.
+        settings: all options of the run, and what else decides about its result.
+        device: `cpu`, `gpu` or `gpu:N`.
+    """
+
+    command: str
+    settings: Mapping[str, Any]
+    device: str
+
+    def versions(self) -> dict[str, str]:
+        """Versions of all that has a part in the result, and the machine."""
+        found = {name: _version(name) for name in PACKAGES}
+        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, device {self.device}"
+        return {
+            "this toolkit": _commit() or "not a git checkout",
+            "Python": platform.python_version(),
+            **{name: number for name, number in found.items() if number},
+            "machine": machine,
+        }
+
+
+def command_of(script: str, argv: Sequence[str]) -> str:
+    """The command line as a shell takes it."""
+    processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    launcher = ["-m", "paddle.distributed.launch"] if processes > 1 else []
+    return shlex.join(["python", *launcher, script, *argv])
+
+
+def now() -> str:
+    """The present time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, with a `+` if files were changed since; None where git does not know it."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return f"commit {done.stdout.strip()}" if done.returncode == 0 and (ROOT / ".git").exists() else None

@@ -1,0 +1,1 @@
+"""A model behind HTTP: a page to try it, and an API."""

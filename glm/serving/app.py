@@ -1,0 +1,218 @@
+"""The routes, and what surrounds each request: key, limits, errors, and dropping the work of a client that left."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from glm.errors import InputError
+from glm.serving.batcher import DecodingError, QueueFullError
+from glm.serving.errors import ApiError, JSONResponse
+from glm.serving.schemas import CompletionRequest, GenerateRequest
+from glm.serving.service import Service
+
+MOST_BYTES = 4 << 20  # of a request's body
+BODY_SECONDS = 30.0  # until a body has to be there
+OPEN_PATHS = {"/", "/health"}  # no key is needed
+PAGE = Path(__file__).with_name("page.html")
+# The page loads nothing from anywhere and talks to this server only.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+}
+
+
+def build_app(service: Service, *, api_key: str | None = None, request_timeout: float = 120.0) -> FastAPI:
+    """The application.
+
+    Args:
+        api_key: what requests have to bring, if anything.
+        request_timeout: seconds until a request is given up.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.batcher.start()
+        yield
+        await asyncio.to_thread(service.batcher.close)
+
+    app = FastAPI(
+        title="GLM",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        default_response_class=JSONResponse,
+        telemetry={"tracing": False, "metrics": False},
+    )
+    app.add_middleware(Guard, api_key=api_key)
+    add_error_handlers(app)
+
+    @app.get("/")
+    def page() -> HTMLResponse:
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=PAGE_HEADERS)
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        alive = service.batcher.is_alive
+        status = {"status": "ok" if alive else "failed", **service.batcher.load}
+        return JSONResponse(status, 200 if alive else 503)
+
+    @app.get("/settings")
+    def settings() -> JSONResponse:
+        return JSONResponse(service.settings())
+
+    @app.get("/v1/models")
+    def models() -> JSONResponse:
+        return JSONResponse(service.models())
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, request: Request) -> JSONResponse:
+        if body.model not in (None, service.name):
+            message = f"model {body.model}: is not served; the model here is {service.name}"
+            raise ApiError(404, message, code="model_not_found", param="model")
+        return JSONResponse(await answered(request, service.complete(body), request_timeout))
+
+    @app.post("/generate")
+    async def generate(body: GenerateRequest, request: Request) -> JSONResponse:
+        return JSONResponse(await answered(request, service.generate(body), request_timeout))
+
+    return app
+
+
+async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """The result of work that is cancelled when the client leaves, or when the time is over.
+
+    Raises:
+        ApiError: it was cancelled; or the queue is full, or the model failed.
+    """
+    task = asyncio.create_task(work)
+    left = asyncio.create_task(departure(request))
+    try:
+        await asyncio.wait({task, left}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if left.done():
+            raise ApiError(499, "the client closed the connection", code="client_left")
+        message = f"not done within {seconds:g} s; ask for fewer or shorter texts, or later"
+        raise ApiError(504, message, code="timeout")
+    except QueueFullError as error:
+        raise ApiError(503, "too many texts are waiting; try again later", code="queue_full") from error
+    except DecodingError as error:
+        raise ApiError(500, f"decoding failed: {error}", code="decoding_failed") from error
+    finally:
+        task.cancel()
+        left.cancel()
+
+
+async def departure(request: Request) -> None:
+    """Returns when the client of a request, whose body was read, has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Turns every error into the one form of `ApiError`."""
+
+    @app.exception_handler(ApiError)
+    def refused(_: Request, error: ApiError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(InputError)
+    def unusable(_: Request, error: InputError) -> JSONResponse:
+        subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
+        known = subject in CompletionRequest.model_fields or subject in GenerateRequest.model_fields
+        return ApiError(422, str(error), code="invalid_value", param=subject if known else None).response()
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return validation_error(error).response()
+
+    @app.exception_handler(HTTPException)
+    def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "body_too_large"}
+        return ApiError(error.status_code, error.detail, code=code.get(error.status_code, "bad_request")).response()
+
+    @app.exception_handler(Exception)
+    def failed(_: Request, error: Exception) -> JSONResponse:
+        return ApiError(500, "the server failed; its log says why", code="server_failed").response()
+
+
+def validation_error(error: RequestValidationError) -> ApiError:
+    """What pydantic found, by field."""
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        return ApiError(400, f"the body is no JSON ({found[0]['ctx']['error']})", code="invalid_json")
+    messages: dict[str, list[str]] = {}  # by field; its other parts are pydantic's names of types
+    for item in found:
+        place = item["loc"][1:2] + tuple(part for part in item["loc"][2:] if isinstance(part, int))
+        messages.setdefault(".".join(map(str, place)) or "body", []).append(item["msg"].removeprefix("Value error, "))
+    message = "; ".join(f"{name}: {' or '.join(found)}" for name, found in list(messages.items())[:3])
+    return ApiError(422, message, code=found[0]["type"], param=next(iter(messages)))
+
+
+class Guard:
+    """Turns away requests without key, of other types than JSON, and bodies that are too large or too slow."""
+
+    def __init__(self, app: ASGIApp, *, api_key: str | None):
+        self.app = app
+        self.api_key = api_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif error := self._refusal(scope):
+            await error.response()(scope, receive, send)
+        else:
+            await self.app(scope, limited(receive), send)
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        headers = dict(scope["headers"])
+        expected = f"Bearer {self.api_key}".encode()
+        given = headers.get(b"authorization", b"")
+        if self.api_key is not None and scope["path"] not in OPEN_PATHS and not hmac.compare_digest(given, expected):
+            return ApiError(401, "send the key as 'Authorization: Bearer KEY'", code="invalid_api_key")
+        if scope["method"] != "POST":
+            return None
+        # Other sites' pages may send other types here without asking; JSON they may not.
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+            return ApiError(415, "send JSON, with 'Content-Type: application/json'", code="unsupported_media_type")
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > MOST_BYTES:
+            return ApiError(413, f"the body has {int(length)} bytes; at most {MOST_BYTES}", code="body_too_large")
+        return None
+
+
+def limited(receive: Receive) -> Receive:
+    """Messages of a request whose body has to be small enough and come soon enough.
+
+    Raises:
+        HTTPException: it is not, or does not.
+    """
+    deadline = time.monotonic() + BODY_SECONDS
+    size, is_whole = 0, False
+
+    async def receive_limited() -> Message:
+        nonlocal size, is_whole
+        if is_whole:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} s") from None
+        size += len(message.get("body", b""))
+        is_whole = not message.get("more_body", False)
+        if size > MOST_BYTES:
+            raise HTTPException(413, f"the body has more than {MOST_BYTES} bytes")
+        return message
+
+    return receive_limited

@@ -1,0 +1,215 @@
+"""Requests become batches: a thread decodes what has come, and takes in what comes meanwhile."""
+
+import asyncio
+import itertools
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from glm.blank_infilling import Prompt
+from glm.device import prepare
+from glm.errors import InputError
+from glm.generation.config import GenerationConfig
+from glm.generation.sampling import RecordId
+from glm.generation.search import Decoding, ExampleSearch, Hypothesis
+from glm.prediction import Writer
+
+
+class QueueFullError(Exception):
+    """More texts wait than may."""
+
+
+class DecodingError(Exception):
+    """The model failed, for no fault of the request's."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A text to generate.
+
+    Args:
+        record_id: chooses its random stream, if candidates are drawn.
+        ends: whether a text ends with its last token, as it does with `eop`.
+    """
+
+    prompt: Prompt
+    config: GenerationConfig
+    record_id: RecordId
+    ends: Callable[[Sequence[int]], bool] | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Searches that share a batch, and who waits for them."""
+
+    decoding: Decoding
+    futures: dict[ExampleSearch, Future] = field(default_factory=dict)
+
+
+class Batcher:
+    """Decodes texts as they are asked for, each as if it were alone.
+
+    Texts whose options allow it (`GenerationConfig.batch_options`) share a batch, which a text joins as soon as a
+    place is free and leaves when it is done. Batches of different options take turns, a token each. Nobody but its
+    thread runs the model.
+
+    Args:
+        writer: its `batch_size` is the number of places, of all batches together.
+        device: where the model runs.
+        most_waiting: texts that may wait for a place.
+    """
+
+    def __init__(self, writer: Writer, *, device: str, most_waiting: int):
+        self.writer = writer
+        self.device = device
+        self.most_waiting = most_waiting
+        self._waiting: deque[tuple[Task, Future]] = deque()
+        self._groups: dict[tuple, _Group] = {}
+        self._unfinished: set[Future] = set()
+        self._closed = False
+        self._changed = threading.Condition()  # guards _waiting, _closed and what is added to _unfinished
+        self._numbers = itertools.count()
+        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread after its present step; what is unfinished is cancelled."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def load(self) -> dict[str, int]:
+        """How many texts are decoded, and how many wait."""
+        waiting = sum(not future.cancelled() for _, future in self._waiting.copy())
+        return {"decoding": len(self._unfinished) - waiting, "waiting": waiting}
+
+    async def write(self, tasks: Sequence[Task]) -> list[list[Hypothesis]]:
+        """Generates texts: hypotheses of each, best first. Cancelling drops their work.
+
+        Raises:
+            QueueFullError: they would not all find room among those that may wait.
+            InputError: they never would; `tgt_length` leaves no room for what has to be generated.
+            DecodingError: the model failed.
+        """
+        futures = self._submit(tasks)
+        try:
+            return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _submit(self, tasks: Sequence[Task]) -> list[Future]:
+        room = self.writer.batch_size + self.most_waiting
+        if len(tasks) > room:
+            raise InputError(f"{len(tasks)} texts at once: at most {room}; send them in several requests")
+        futures = [Future() for _ in tasks]
+        with self._changed:
+            if len(self._unfinished) + len(tasks) > room:
+                raise QueueFullError
+            self._unfinished.update(futures)
+            self._waiting = deque(waiting for waiting in self._waiting if not waiting[1].cancelled())
+            self._waiting.extend(zip(tasks, futures, strict=True))
+            self._changed.notify()
+        for future in futures:
+            future.add_done_callback(self._unfinished.discard)
+        return futures
+
+    # -- the thread
+
+    def _run(self) -> None:
+        prepare(self.device)  # numbers of threads are each thread's own
+        while self._wait_for_work():
+            for key, arrived in self._take().items():
+                self._join(key, arrived)
+            for key in list(self._groups):
+                self._step(key)
+        for future in self._unfinished.copy():
+            future.cancel()
+
+    def _wait_for_work(self) -> bool:
+        """Sleeps until there is some; False if there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._groups or self._closed)
+            return not self._closed
+
+    def _take(self) -> dict[tuple, list[tuple[Task, Future]]]:
+        """Those that find a place now, first come first served, by the options of their batch."""
+        places = self.writer.batch_size - sum(len(group.futures) for group in self._groups.values())
+        taken: dict[tuple, list[tuple[Task, Future]]] = {}
+        with self._changed:
+            while self._waiting and places > 0:
+                task, future = self._waiting.popleft()
+                if not future.cancelled():
+                    taken.setdefault(task.config.batch_options, []).append((task, future))
+                    places -= 1
+        return taken
+
+    def _join(self, key: tuple, arrived: list[tuple[Task, Future]]) -> None:
+        """Lets texts join the batch of their options."""
+        if key not in self._groups:
+            self._groups[key] = _Group(Decoding(self.writer.decoder(arrived[0][0].config)))
+        group = self._groups[key]
+        searches = []
+        for task, future in arrived:
+            try:
+                search = group.decoding.decoder.search(
+                    task.prompt,
+                    number=next(self._numbers),
+                    record_id=task.record_id,
+                    config=task.config,
+                    ends=task.ends,
+                )
+            except InputError as error:
+                _fail(future, error)
+            else:
+                group.futures[search] = future
+                searches.append(search)
+        if searches:
+            self._advance(key, lambda: group.decoding.join(searches))
+
+    def _step(self, key: tuple) -> None:
+        """Moves a batch on by a token; texts that nobody waits for any more leave it, and it ends with its last."""
+        group = self._groups[key]
+        for search in [search for search, future in group.futures.items() if future.cancelled()]:
+            search.done = True
+            del group.futures[search]
+        if group.futures:
+            self._advance(key, group.decoding.step)
+        if not group.futures:
+            del self._groups[key]
+
+    def _advance(self, key: tuple, move: Callable[[], list[ExampleSearch]]) -> None:
+        """Hands over what is done after a move; an error is that of all texts of the batch."""
+        futures = self._groups[key].futures
+        try:
+            for search in move():
+                _finish(futures.pop(search), search.found)
+        except Exception as error:  # whatever it is, the texts of other batches go on
+            traceback.print_exc(file=sys.stderr)
+            for future in futures.values():
+                _fail(future, DecodingError(str(error)))
+            futures.clear()
+
+
+def _finish(future: Future, hypotheses: list[Hypothesis]) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(hypotheses)
+
+
+def _fail(future: Future, error: Exception) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

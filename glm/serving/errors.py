@@ -1,0 +1,43 @@
+"""Errors as answers: `{"error": {"message", "type", "param", "code"}}`."""
+
+from typing import Any
+
+from fastapi.responses import Response
+
+from glm.predictions_file import json_line
+
+# The type of an error by its status, in the words of OpenAI's API.
+TYPES = {401: "authentication_error", 408: "timeout_error", 503: "overloaded_error", 504: "timeout_error"}
+
+
+class ApiError(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: of HTTP.
+        message: what is wrong, and what to do.
+        code: tells a program which error it is.
+        param: the field that is wrong.
+    """
+
+    def __init__(self, status: int, message: str, *, code: str, param: str | None = None):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+    def response(self) -> "JSONResponse":
+        """The answer."""
+        kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        headers = {"Retry-After": "1"} if self.status == 503 else None
+        return JSONResponse({"error": error}, self.status, headers)
+
+
+class JSONResponse(Response):
+    """JSON that holds any text, half a surrogate pair too."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json_line(content)

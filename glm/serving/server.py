@@ -1,0 +1,123 @@
+"""Runs the page and the API: address, start, and an end that lets requests finish."""
+
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from glm.arguments import ModelArguments, PredictArguments
+from glm.data.options import DataArguments
+from glm.errors import InputError
+from glm.generation.config import GenerationConfig
+from glm.prediction import build_writer
+from glm.serving.app import build_app
+from glm.serving.batcher import Batcher
+from glm.serving.service import Service
+
+REQUEST_SECONDS = 60.0  # until a request has to be there, head and body
+GRACE_SECONDS = 30  # for what is unfinished when the server is told to end
+
+
+def serve(
+    model: ModelArguments,
+    data: DataArguments,
+    generation: GenerationConfig,
+    arguments: PredictArguments,
+    command: Sequence[str],
+) -> int:
+    """Serves until a signal (Ctrl-C, SIGTERM) ends it.
+
+    Args:
+        command: see `Service`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: the address cannot be used, or as `build_writer`.
+    """
+    listener = bind(arguments.host, arguments.port)
+    writer = build_writer(model, data, generation, arguments)
+    batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
+    service = Service(model.model_name_or_path, writer, batcher, data.columns, command)
+    app = build_app(service, api_key=arguments.api_key, request_timeout=arguments.request_timeout)
+    run_app(app, listener, name=service.name)
+    return 0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address; nobody can connect before it listens.
+
+    Raises:
+        InputError: the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise InputError(f"host {host}, port {port}: cannot be used ({error.strerror}); choose another") from error
+    return listener
+
+
+def run_app(app: FastAPI, listener: socket.socket, *, name: str) -> None:
+    """Runs an application until a signal ends it; requests that came before have `GRACE_SECONDS` to finish."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn hands signals on when it has ended
+    try:
+        Server(app, name).run(sockets=[listener])
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Server(uvicorn.Server):
+    """Says where it is, once it is there."""
+
+    def __init__(self, app: FastAPI, name: str):
+        settings: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "on", "ws": "none"}
+        super().__init__(uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=GRACE_SECONDS, **settings))
+        self.name = name
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = sockets[0].getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
+        print(f"serving {self.name} at http://{host}:{port} (Ctrl-C stops)", file=sys.stderr, flush=True)
+
+
+class Protocol(H11Protocol):
+    """Closes connections whose requests do not come to their end, however slowly they go on."""
+
+    deadline = None
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self._stop_watching()
+
+    def _watch(self) -> None:
+        """Starts the clock with a request's first byte, or the connection, and stops it with the last."""
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._stop_watching()
+        elif self.deadline is None:
+            self.deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.close)
+
+    def _stop_watching(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None

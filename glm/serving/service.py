@@ -1,0 +1,179 @@
+"""What the API answers, HTTP apart: requests become tasks of the batcher, hypotheses become answers."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from glm.blank_infilling import Prompt
+from glm.data.columns import ColumnOptions
+from glm.data.formats import Row
+from glm.data.records import columns_of, record_or_bad
+from glm.errors import InputError
+from glm.filling import as_row, lay_out, lay_out_all
+from glm.generation.config import GenerationConfig
+from glm.generation.search import Hypothesis
+from glm.prediction import Prediction, Writer, text_row
+from glm.run_config import trained_with
+from glm.serving.batcher import Batcher, Task
+from glm.serving.schemas import CompletionRequest, GenerateRequest
+
+Json = dict[str, Any]
+
+
+class Service:
+    """Answers requests with one model.
+
+    Args:
+        name: of the model.
+        columns: which fields of a record are what, where the user says so.
+        command: arguments of `predict.py` for the same texts, but for the options of decoding.
+    """
+
+    def __init__(
+        self, name: str, writer: Writer, batcher: Batcher, columns: ColumnOptions, command: Sequence[str] = ()
+    ):
+        self.name = name
+        self.command = command
+        self.writer = writer
+        self.batcher = batcher
+        self.columns = columns
+        self.started = int(time.time())
+
+    # -- records and blanks
+
+    async def generate(self, request: GenerateRequest) -> Json:
+        """Rows as `predict.py` writes them; a record or text that cannot be used has an error in its row.
+
+        Raises:
+            InputError: the options cannot be used, or the fields of the records are not recognised.
+            QueueFullError, DecodingError: see `Batcher.write`.
+        """
+        config = request.config(self.writer.config)
+        self._check_length("tgt_length", config.tgt_length)
+        if request.texts is not None:
+            return {"rows": await self._fill(request.texts, config, token_scores=request.token_scores)}
+        return {"rows": await self._answer(request.records, config, token_scores=request.token_scores)}
+
+    async def _answer(self, values: list[Json], config: GenerationConfig, *, token_scores: bool) -> list[Json]:
+        template = self.writer.encoder.template
+        rows = [Row(number, f"record {number}", row) for number, row in enumerate(values, start=1)]
+        columns = columns_of(rows, template, self.columns, name="records", need_target=False)
+        records = {row.number - 1: record_or_bad(row, columns, need_target=False) for row in rows}
+        prompts, errors = await asyncio.to_thread(self.writer.lay_out, records)
+        found = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
+        texts = {n: list(map(self.writer.text, hypotheses)) for n, hypotheses in zip(prompts, found, strict=True)}
+        predictions = [Prediction(record, texts.get(n, []), errors.get(n)) for n, record in records.items()]
+        return [prediction.as_row(token_scores=token_scores) for prediction in predictions]
+
+    async def _fill(self, texts: list[str], config: GenerationConfig, *, token_scores: bool) -> list[Json]:
+        """Fills all first blanks, then all second ones, and so on: each blank sees those before it."""
+        unfinished, rows = await asyncio.to_thread(lay_out_all, self.writer, dict(enumerate(texts)))
+        blank = 0
+        while unfinished:
+            tasks = [Task(text.prompt(self.writer), config, (number, blank)) for number, text in unfinished.items()]
+            found = await self.batcher.write(tasks)
+            for (number, text), hypotheses in zip(list(unfinished.items()), found, strict=True):
+                text.filled.append(hypotheses)
+                if text.is_full:
+                    rows[number] = as_row(self.writer, number, text, token_scores=token_scores)
+                    del unfinished[number]
+            blank += 1
+        return [rows[number] for number in range(len(texts))]
+
+    # -- completions
+
+    async def complete(self, request: CompletionRequest) -> Json:
+        """Texts that fill the blanks of prompts.
+
+        Raises:
+            InputError: a prompt does not fit or has more than one blank, or the options cannot be used.
+            QueueFullError, DecodingError: see `Batcher.write`.
+        """
+        given = len(self.writer.prefix_ids)  # tokens of a text that are not generated
+        tgt_length = self.writer.config.tgt_length if request.max_tokens is None else given + request.max_tokens
+        self._check_length("max_tokens", tgt_length, given)
+        config = request.config(self.writer.config, tgt_length=tgt_length)
+        prompts = await asyncio.to_thread(self._prompts, request.prompts)
+        draws = range(request.n or 1) if request.draws else range(1)
+        stops = self._stops(request)
+        tokenizer = self.writer.encoder.tokenizer
+        ends = (lambda ids: first_of(stops, tokenizer.decode_ids(ids)) is not None) if stops else None
+        tasks = [Task(prompt, config, (place, draw), ends) for place, prompt in enumerate(prompts) for draw in draws]
+        found = [hypothesis for hypotheses in await self.batcher.write(tasks) for hypothesis in hypotheses]
+        choices = [
+            {"index": index, **self._choice(hypothesis, stops, token_scores=request.token_scores)}
+            for index, hypothesis in enumerate(found)
+        ]
+        read = sum(map(len, prompts))
+        written = sum(len(hypothesis.token_scores) for hypothesis in found)
+        return {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": self.name,
+            "choices": choices,
+            "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+        }
+
+    def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
+        try:
+            blanks = [lay_out(self.writer, text) for text in texts]
+        except InputError as error:
+            raise InputError(f"prompt: {error}") from error
+        for text in blanks:
+            if len(text.parts) > 3:
+                raise InputError("prompt: holds more than one blank; POST /generate fills several")
+        return [text.prompt(self.writer) for text in blanks]
+
+    def _stops(self, request: CompletionRequest) -> set[str]:
+        """The texts at which generation ends, also as the tokenizer writes them (`？` is `?` there)."""
+        tokenizer = self.writer.encoder.tokenizer
+        written = {tokenizer.decode_ids(tokenizer.encode_text(stop)) for stop in request.stops}
+        return written - {""} | set(request.stops)
+
+    def _choice(self, hypothesis: Hypothesis, stops: Collection[str], *, token_scores: bool) -> Json:
+        row = text_row(self.writer.text(hypothesis), token_scores=token_scores)
+        prefix = self.writer.encoder.tokenizer.decode_ids(self.writer.prefix_ids)
+        end = first_of(stops, row["text"].removeprefix(prefix))
+        if end is not None:
+            row["text"] = row["text"][: end + len(prefix)]
+        has_eop = len(hypothesis.token_scores) > len(hypothesis.tokens)
+        reason = "length" if end is None and not has_eop else "stop"
+        return {**row, "logprobs": None, "finish_reason": reason}
+
+    def _check_length(self, name: str, tgt_length: int, given: int = 0) -> None:
+        room = self.writer.model.config.max_sequence_length - self.writer.encoder.src_length - given
+        if tgt_length - given > room:
+            raise InputError(f"{name} {tgt_length - given}: the model has room for {room} beside a source")
+
+    # -- about the model
+
+    def settings(self) -> Json:
+        """What the page needs to know: the fields of a record, the options, and the command that decodes like this."""
+        template = self.writer.encoder.template
+        fields = {"source": self.columns.of("source") or (template.source_name,), "extras": template.extra_names}
+        if template.needs_answer:
+            fields["answer"] = self.columns.of("answer") or ("answer",)
+        defaults = asdict(GenerationConfig())
+        trained = {name: value for name, value in trained_with(self.name).items() if name in defaults}
+        return {
+            "model": self.name,
+            "fields": fields,
+            "options": asdict(self.writer.config),
+            "checkpoint": defaults | trained,
+            "defaults": defaults,
+            "command": self.command,
+        }
+
+    def models(self) -> Json:
+        """The one model, as OpenAI's API lists models."""
+        model = {"id": self.name, "object": "model", "created": self.started, "owned_by": "glm"}
+        return {"object": "list", "data": [model]}
+
+
+def first_of(stops: Collection[str], text: str) -> int | None:
+    """Where the first of these begins in a text."""
+    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)

@@ -1,0 +1,122 @@
+"""What a training run shows of itself in a browser: `training.html` while it runs, and a report of each evaluation."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paddlenlp.trainer import TrainerCallback
+from paddlenlp.utils.log import logger
+
+from glm.data.report import FileReport
+from glm.evaluation.metrics import FIGURES, Scores, signatures
+from glm.prediction import Prediction
+from glm.report.curves import read_log
+from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE
+from glm.report.model_card import write_model_card
+from glm.report.provenance import Provenance
+from glm.report.rows import ReportRows
+
+LARGEST_SHARE = 0.02  # of a run's time that is spent on drawing its page
+
+
+def report_folder(output_dir: Path, step: int) -> Path:
+    """Where the report of an evaluation is."""
+    return output_dir / "eval" / f"step-{step}.report"
+
+
+def write_evaluation_report(
+    output_dir: Path, step: int, predictions: Sequence[Prediction], scores: Scores, provenance: Provenance
+) -> None:
+    """Writes the report of an evaluation."""
+    from glm.report.page import write_report  # here, because it loads matplotlib
+
+    rows = ReportRows()
+    for prediction in predictions:
+        rows.add(prediction.as_row())
+    write_report(
+        report_folder(output_dir, step),
+        rows,
+        scores,
+        provenance,
+        title=f"{output_dir.name}: the dev records at step {step:,}",
+        log=read_log(output_dir / METRICS_NAME),
+    )
+
+
+def describe_model(
+    output_dir: Path, provenance: Provenance, metrics: Mapping[str, float], reports: Mapping[str, FileReport]
+) -> None:
+    """Writes the model card of the final model.
+
+    Args:
+        metrics: of the final evaluation, their names beginning with `eval_`; empty if there was none.
+        reports: what the check of each split of the data found.
+    """
+    figures = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+    written = write_model_card(
+        output_dir,
+        provenance,
+        figures={name: figures[name] for name in ("loss", *FIGURES) if name in figures},
+        signatures=signatures(FIGURES),
+        data={split: report.summary() for split, report in reports.items()},
+    )
+    if not written:
+        logger.warning(f"{output_dir / CARD_NAME}: is your own, so the model card is not written")
+
+
+class TrainingPage(TrainerCallback):
+    """Keeps `training.html` in the output folder up to date, as far as `LARGEST_SHARE` allows."""
+
+    def __init__(self, provenance: Provenance):
+        self.provenance = provenance
+        self.running: bool | None = None  # None before training
+        self.next_time = 0.0
+        self.begun = (0.0, 0)  # time and step
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.running, self.begun = True, (time.monotonic(), state.global_step)
+        self._write(args, state)
+
+    def on_log(self, args, state, control, **kwargs):
+        if time.monotonic() >= self.next_time:
+            self._write(args, state)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._write(args, state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.running = False
+        self._write(args, state)
+
+    def _write(self, args, state) -> None:
+        if self.running is None or not state.is_world_process_zero:
+            return
+        from glm.report.page import write_training_page  # here, because it loads matplotlib
+
+        start, folder = time.monotonic(), Path(args.output_dir)
+        write_training_page(
+            folder,
+            self.provenance,
+            step=state.global_step,
+            max_steps=state.max_steps,
+            running=self.running,
+            seconds_left=self._seconds_left(state),
+            report_address=lambda step: _address(folder, step),
+            log=read_log(folder / METRICS_NAME),
+        )
+        end = time.monotonic()
+        self.next_time = end + (end - start) / LARGEST_SHARE
+
+    def _seconds_left(self, state) -> float | None:
+        """At the mean speed of this process so far."""
+        time_then, step_then = self.begun
+        if not self.running or state.global_step == step_then:
+            return None
+        seconds_per_step = (time.monotonic() - time_then) / (state.global_step - step_then)
+        return seconds_per_step * (state.max_steps - state.global_step)
+
+
+def _address(output_dir: Path, step: int) -> str | None:
+    """The report of an evaluation as `training.html` finds it."""
+    page = report_folder(output_dir, step) / REPORT_PAGE
+    return page.relative_to(output_dir).as_posix() if page.exists() else None

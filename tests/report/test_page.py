@@ -1,0 +1,240 @@
+"""The pages as a browser reads them: parsed, not searched for strings."""
+
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from glm.evaluation.metrics import Scorer
+from glm.evaluation.statistics import Pair
+from glm.report.page import MOST_OF_FIELD, MOST_OF_SOURCE, REFRESH_SECONDS, write_report, write_training_page
+from glm.report.provenance import Provenance
+from glm.report.rows import SHOWN, ReportRows
+
+EVIL = "<script>alert('1')</script>&amp;\"'{{ 7 * 7 }}</textarea>\u2028\x00"
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+LOG = [
+    {"step": 10, "loss": 2.0, "learning_rate": 1e-3, "interval_tokens_per_second": 9000.0},
+    {"step": 20, "loss": 1.0, "learning_rate": 5e-4},
+    {"step": 20, "eval_loss": 1.5, "eval_bleu-4 (char, corpus)": 12.0, "eval_rouge-l (char)": 34.0}
+    | {"eval_exact match": 5.0, "eval_distinct-2 (char)": 50.0},
+]
+
+
+class Page(HTMLParser):
+    """A page's text, its elements with their attributes, and the text of each `class`."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[tuple[str, str]] = []
+        self.text = ""
+        self.by_class: dict[str, list[str]] = {}
+        self.raw = path.read_text(encoding="utf-8")
+        self.feed(self.raw)
+        self.close()
+        assert self.open == [], "an element is not closed"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            name = dict(attributes).get("class") or ""
+            self.open.append((tag, name))
+            self.by_class.setdefault(name or tag, []).append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if {"style"} & {tag for tag, _ in self.open}:
+            return
+        self.text += data
+        for tag, name in self.open:
+            self.by_class[name or tag][-1] += data
+
+    def attributes(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def row_of(number: int, text: str, reference: str | None = "谁写了这本书？", *, source: str = "", **more) -> dict:
+    predictions = [{"text": text, "score": -0.25}, {"text": "另一个", "score": -1.5}]
+    row = {
+        "id": number,
+        "source": source or f"这本书由某人写成，第{number}本。",
+        "answer": "某人",
+        "predictions": predictions,
+    }
+    return row | ({} if reference is None else {"reference": reference}) | more
+
+
+def report(folder: Path, rows: list[dict], *, log=(), settings=None, title: str = "题目") -> Page:
+    found, scorer = ReportRows(), Scorer()
+    for row in rows:
+        found.add(row)
+    answered = [row for row in rows if "error" not in row and "reference" in row]
+    scorer.add(
+        Pair(row["predictions"][0]["text"], (row["reference"],), row["source"], row["answer"]) for row in answered
+    )
+    scores = scorer.result() if answered else None
+    provenance = Provenance(f"python predict.py '{EVIL}'", settings or {"prefix": EVIL, "unset": None}, "cpu")
+    path = write_report(folder, found, scores, provenance, title=title, log=log)
+    return Page(path)
+
+
+def test_scores_with_signatures_overall_and_by_length(tmp_path):
+    page = report(tmp_path, [row_of(1, "谁写了这本书？"), row_of(2, "天"), row_of(3, "谁？", source="长" * 100)])
+    cells = page.by_class["name"]
+    assert cells.count("bleu-4 (char, corpus)") == 2 and cells.count("rouge-l (jieba)") == 2
+    assert "nrefs:1|norm:nfkc|case:lower|tok:bert-basic|f:1|refs:best|avg:records|empty:0|rouge:1.0.1" in page.text
+    assert {"1-64", "65-128"} <= set(page.by_class["number"])
+    plots = {attributes["alt"] for attributes in page.attributes("img")}
+    assert plots == {"Scores by length of the source", "Length of the source", "Length of the generated text"}
+    names = {"scores-by-length.png", "source-length.png", "generated-length.png"}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == {"plots", "report.html"}
+
+
+def test_samples_with_beams_and_marks(tmp_path):
+    page = report(tmp_path, [row_of(7, "这本书是谁写成的？")])
+    assert page.by_class["answer"] == ["The answer", "某人"][:0] + page.by_class["answer"]
+    assert "某人" in page.by_class["answer"] and {"这本书", "写成"} <= set(page.by_class["copied"])
+    assert page.by_class["best"] == ["这本书是谁写成的？"] and "另一个" in page.text
+    assert "-0.250" in page.text and "-1.500" in page.text
+
+
+def test_groups_of_many_and_of_few(tmp_path):
+    few = report(tmp_path / "few", [row_of(number, "谁？") for number in range(SHOWN)])
+    assert len(few.by_class["sample"]) == SHOWN and "All records" in few.text
+    many = report(tmp_path / "many", [row_of(number, "谁？谁？谁？" if number % 2 else "") for number in range(50)])
+    assert len(many.by_class["sample"]) == 5 * SHOWN
+    assert all(heading in many.text for heading in ("Best", "Worst", "Random", "With most repeats", "Empty"))
+
+
+def test_curves_of_the_training(tmp_path):
+    page = report(tmp_path, [row_of(1, "谁？")], log=LOG)
+    assert {"Loss", "Learning rate", "Speed", "Scores of the dev records"} <= {
+        attributes["alt"] for attributes in page.attributes("img")
+    }
+
+
+def test_nothing_answered(tmp_path):
+    page = report(tmp_path, [row_of(1, "", error=f"in.json, line 1: {EVIL}")])
+    assert "nothing was scored" in page.text and "in.json, line 1: <script>" in page.text
+    assert page.attributes("img") == [] and "sample" not in page.by_class
+
+
+def test_no_references(tmp_path):
+    page = report(tmp_path, [row_of(1, "谁？", None)])
+    assert "have no references" in page.text and len(page.by_class["sample"]) == 1
+
+
+def test_any_text_is_only_text(tmp_path):
+    rows = [row_of(number, EVIL * (number % 3), EVIL, source=EVIL + "某人" + EVIL) for number in range(40)]
+    rows = [row | {"id": EVIL, "answer": EVIL} for row in rows]
+    page = report(tmp_path, rows, title=EVIL)
+    assert page.attributes("script") == [] and page.attributes("textarea") == []
+    assert "{{ 7 * 7 }}" in page.text and "49" not in page.by_class["best"][0]
+    assert all(attributes.keys() <= {"src", "alt"} for attributes in page.attributes("img"))
+
+
+def test_half_a_surrogate_pair(tmp_path):
+    """An id or a file's name may hold one; UTF-8 has none."""
+    assert "?" in report(tmp_path, [row_of(1, "谁？") | {"id": "\ud800"}]).text
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path):
+    page = report(tmp_path, [row_of(1, "谁？")], log=LOG)
+    for _, attributes in page.elements:
+        for name in ("src", "href", "action", "data"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/svg+xml;base64,"))
+    assert not re.search(r"@import|url\(", page.raw)
+    policy = next(
+        entry["content"] for entry in page.attributes("meta") if "content" in entry and "http-equiv" in entry
+    )
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@pytest.mark.parametrize("character", ["长", "<", "a b "])
+def test_a_thousand_long_rows_stay_small(tmp_path, character):
+    """Sources of 20,000 characters, 20 beams of 2,000 and long curves: far more than a model reads and writes."""
+    found = ReportRows()
+    for number in range(1000):
+        row = row_of(number, character * 20, character * 20)
+        if number < 4 * SHOWN:  # what is shown costs, what is counted does not
+            row["source"] = f"{number} {character * 20_000}"
+            row["predictions"] += [{"text": row["source"][number % 7 : 2000], "score": -1.0}] * 18
+        found.add(row)
+    log = [{"step": step, "loss": 1 / (step + 1), "learning_rate": step % 7} for step in range(20_000)]
+    path = write_report(tmp_path, found, None, Provenance("x", {}, "cpu"), title="t", log=log)
+    assert path.stat().st_size < 2_000_000
+
+
+def test_a_long_source_is_shown_around_its_answer(tmp_path):
+    source = "前" * 10_000 + "某人" + "后" * 10_000
+    page = report(tmp_path, [row_of(1, "谁？" * 10_000, "问" * 5000, source=source)])
+    (shown,) = page.by_class["source"]
+    assert "前某人后" in shown and len(shown) < MOST_OF_SOURCE + 100
+    before, after = (int(number.replace(",", "")) for number in re.findall(r"\(([\d,]+) (?:more )?characters", shown))
+    assert before + shown.count("前") == 10_000 and after + shown.count("后") == 10_000
+    assert f"({5000 - MOST_OF_FIELD:,} more characters)" in page.text
+
+
+def test_settings_command_and_versions(tmp_path):
+    page = report(tmp_path, [row_of(1, "谁？")], settings={"num_beams": 5, "template": None})
+    assert page.by_class["pre"][0].startswith("python predict.py '<script>")
+    assert "num_beams" in page.by_class["th"] and "template" not in page.by_class["th"]
+    assert {"Python", "paddlenlp", "machine"} <= set(page.by_class["th"])
+
+
+def test_a_report_written_anew_leaves_no_old_plot(tmp_path):
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "mine.png").write_bytes(b"mine")
+    report(tmp_path, [row_of(1, "谁？")], log=LOG)
+    assert (tmp_path / "plots" / "loss.png").exists()
+    report(tmp_path, [row_of(1, "谁？")])
+    assert not (tmp_path / "plots" / "loss.png").exists() and (tmp_path / "plots" / "mine.png").exists()
+
+
+def training_page(folder: Path, *, running: bool = True, log=LOG, seconds_left: float | None = 3725.4) -> Page:
+    write_training_page(
+        folder,
+        Provenance("python finetune_generation.py c.json", {"seed": 42}, "cpu"),
+        step=20,
+        max_steps=1000,
+        running=running,
+        seconds_left=seconds_left,
+        report_address=lambda step: f"eval/step-{step}.report/report.html",
+        log=log,
+    )
+    return Page(folder / "training.html")
+
+
+def test_training_page(tmp_path):
+    page = training_page(tmp_path)
+    assert {"http-equiv": "refresh", "content": str(REFRESH_SECONDS)} in page.attributes("meta")
+    assert page.attributes("progress") == [{"max": "1000", "value": "20"}]
+    assert "20 / 1,000" in page.text and "1:02:05" in page.text and "1.0000loss" in page.text.replace("\n", "")
+    assert [entry["href"] for entry in page.attributes("a")] == ["eval/step-20.report/report.html"]
+    assert {"1.5000", "12.00", "34.00"} <= set(page.by_class["number"])
+    assert (tmp_path / "plots" / "loss.png").exists()
+
+
+def test_training_page_of_an_ended_run(tmp_path):
+    page = training_page(tmp_path, running=False, seconds_left=None)
+    assert "refresh" not in {entry.get("http-equiv") for entry in page.attributes("meta")} and "Ended at" in page.text
+
+
+def test_training_page_before_the_first_line(tmp_path):
+    page = training_page(tmp_path, log=[], seconds_left=None)
+    assert "Nothing is logged yet" in page.text and page.attributes("img") == []
+
+
+def test_a_reader_never_finds_half_a_page(tmp_path, monkeypatch):
+    training_page(tmp_path)
+    before = (tmp_path / "training.html").read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        training_page(tmp_path, running=False)
+    assert (tmp_path / "training.html").read_bytes() == before

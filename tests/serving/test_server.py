@@ -1,0 +1,258 @@
+"""A server on a real socket: start, end, load, clients that are slow or leave. The full load is opt-in: GLM_LOAD=1."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from glm.arguments import parse_predict_arguments
+from glm.errors import InputError, UsageError
+from glm.serving import app as app_module
+from glm.serving import server as server_module
+from glm.serving.app import build_app
+from glm.serving.server import Server, bind
+from serving.load import EXPECTED_STATUS, RECORD, essence, head, requests_of, storm
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL = os.environ.get("GLM_LOAD") == "1"
+
+
+# -- a server in a thread
+
+
+@pytest.fixture
+def threaded(make_service):
+    """A factory: a running server of a tiny model, `threaded(option=…)`, with `port` and `service`."""
+    running = []
+
+    def start(**options) -> Server:
+        service = make_service(**options)
+        listener = bind("127.0.0.1", 0)
+        server = Server(build_app(service), "tiny")
+        server.service, server.port = service, listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        return server
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def connection(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def closed_after(link: socket.socket) -> float:
+    """Seconds until the server closes a connection."""
+    start = time.monotonic()
+    while link.recv(65536):
+        pass
+    return time.monotonic() - start
+
+
+def test_a_slow_body_is_given_up(threaded, monkeypatch):
+    monkeypatch.setattr(app_module, "BODY_SECONDS", 0.3)
+    server = threaded()
+    with connection(server.port) as link:
+        link.sendall(head("/generate", 100) + b"{")
+        reply = b""
+        while part := link.recv(65536):  # head and body may come one by one
+            reply += part
+    status, _, body = reply.partition(b"\r\n")
+    assert status == b"HTTP/1.1 408 Request Timeout"
+    error = json.loads(body.partition(b"\r\n\r\n")[2])["error"]
+    assert (error["type"], error["code"]) == ("timeout_error", "timeout")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET /hea", head("/generate", 100), head("/generate", 9_000_000) + b"{"],
+    ids=["half a head", "no body", "refused, and goes on"],
+)
+def test_requests_that_never_end_are_closed(threaded, monkeypatch, sent):
+    """A byte now and then does not keep the connection; a whole request before it does not either."""
+    monkeypatch.setattr(server_module, "REQUEST_SECONDS", 0.5)
+    server = threaded()
+    with connection(server.port) as link:
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert link.recv(65536).startswith(b"HTTP/1.1 200")
+        stop = threading.Event()
+
+        def drip():
+            link.sendall(sent[:-1])
+            while not stop.wait(0.1):
+                try:
+                    link.sendall(sent[-1:] if len(sent) < 20 else b" ")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        seconds = closed_after(link)
+        stop.set()
+        thread.join()
+    assert 0.3 < seconds < 3
+
+
+def test_connections_without_request_are_closed(threaded, monkeypatch):
+    monkeypatch.setattr(server_module, "REQUEST_SECONDS", 0.5)
+    server = threaded()
+    with connection(server.port) as link:
+        assert 0.3 < closed_after(link) < 3
+
+
+def test_work_of_a_client_that_left_is_dropped(threaded, monkeypatch):
+    server = threaded()
+    step = server.service.writer.model.step
+    monkeypatch.setattr(server.service.writer.model, "step", lambda *given: time.sleep(0.03) or step(*given))
+    body = json.dumps({"records": [RECORD] * 3, "tgt_length": 40, "min_tgt_length": 26}).encode()
+    load = server.service.batcher
+    with connection(server.port) as link:
+        link.sendall(head("/generate", len(body)) + body)
+        while load.load["decoding"] < 3:
+            time.sleep(0.01)
+    deadline = time.monotonic() + 0.5  # 26 steps take 0.8 s and more
+    while load.load["decoding"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_addresses_that_cannot_be_used():
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(InputError, match=f"host 127.0.0.1, port {taken.getsockname()[1]}: cannot be used"):
+            bind("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(InputError, match="host no.such.host.invalid, port 0: cannot be used"):
+        bind("no.such.host.invalid", 0)
+
+
+# -- the program
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model, tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    tiny_model(seed=3, vocab_size=352).save_pretrained(str(folder), safe_serialization=True)
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def program(checkpoint):
+    """`predict.py --serve` in a process of its own: (process, port)."""
+    command = [sys.executable, "predict.py", "--model_name_or_path", str(checkpoint), "--serve", "--port", "0"]
+    command += ["--src_length", "60", "--tgt_length", "24", "--num_beams", "3", "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if found := re.search(r"at http://127\.0\.0\.1:(\d+) ", line):
+            break
+    else:
+        pytest.fail(f"the server ended with {process.wait()}")
+    threading.Thread(target=process.stderr.read, daemon=True).start()  # so that the pipe never fills up
+    yield process, int(found.group(1))
+    process.kill()
+    process.wait()
+
+
+def resident(process) -> float:
+    """Memory of a process in MB."""
+    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line]
+    return int(line.split()[1]) / 1024
+
+
+def test_many_clients_and_bad_requests(program):
+    """Every good request gets its answer, the one it gets alone; memory does not grow with the requests."""
+    process, port = program
+    clients, rounds, storms = (100, 6, 5) if FULL else (20, 1, 3)
+    answers = {}
+    for which in range(12):
+        path, body = requests_of(which)
+        answers[which] = essence(httpx.post(f"http://127.0.0.1:{port}{path}", json=body).raise_for_status().json())
+    assert len({str(answer) for answer in answers.values()}) == 12
+    memory = []
+    for seed in range(storms):
+        tally = asyncio.run(storm(port, clients=clients, rounds=rounds, expected=answers.get, seed=seed))
+        assert tally.wrong == [] and tally.good == clients * rounds
+        assert tally.refused and set(tally.refused) <= EXPECTED_STATUS
+        memory.append(resident(process))
+        print(f"{tally.good} good answers, refused {dict(tally.refused)}, {memory[-1]:.0f} MB")
+    assert memory[-1] - memory[0] < 40, memory  # the first storm has opened what there is to open
+    deadline = time.monotonic() + 30
+    while httpx.get(f"http://127.0.0.1:{port}/health").json() != {"status": "ok", "decoding": 0, "waiting": 0}:
+        assert time.monotonic() < deadline
+
+
+def test_the_end_lets_a_request_finish(program):
+    """SIGTERM during a request: it is answered, nobody else is, and the exit code is 0. Ends the program."""
+    process, port = program
+    answers = []
+    body = {"records": [RECORD] * 40, "tgt_length": 40, "min_tgt_length": 26, "num_beams": 8}
+    thread = threading.Thread(
+        target=lambda: answers.append(httpx.post(f"http://127.0.0.1:{port}/generate", json=body, timeout=60))
+    )
+    thread.start()
+    while not httpx.get(f"http://127.0.0.1:{port}/health").json()["decoding"]:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    thread.join()
+    assert answers[0].status_code == 200 and len(answers[0].json()["rows"]) == 40
+    assert process.wait(30) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/health")
+
+
+# -- options
+
+
+def arguments(*argv: str):
+    return parse_predict_arguments(["--model_name_or_path", "m", "--device", "cpu", *argv])[3]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
+def test_own_addresses_need_no_key(host):
+    assert arguments("--serve", "--host", host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org", "127.0.0.1.example.org", ""])
+def test_other_addresses_need_a_key(host):
+    with pytest.raises(UsageError, match=f"host {re.escape(host)}: can be reached from other machines; protect it"):
+        arguments("--serve", f"--host={host}")
+    assert arguments("--serve", f"--host={host}", "--api_key", "k").api_key == "k"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--port", "9"], "port 9: has no effect without --serve"),
+        (["--api_key", "k"], "api_key k: has no effect without --serve"),
+        (["--serve", "--test_file", "f"], "test_file f: has no effect with --serve"),
+        (["--serve", "--fill", "f"], "fill f: has no effect with --serve"),
+        (["--serve", "--show", "3"], "show 3: has no effect with --serve"),
+        (["--serve", "--token_scores"], "token_scores True: has no effect with --serve"),
+        (["--serve", "--port", "70000"], "port 70000: use 0 to 65535"),
+        (["--serve", "--max_waiting", "0"], "max_waiting 0: use 1 or more"),
+        (["--serve", "--request_timeout", "0"], "request_timeout 0.0: use a number above 0"),
+        (["--serve", "--api_key", "钥匙"], "api_key: use printable ASCII"),
+        (["--serve", "--api_key", ""], "api_key: use printable ASCII"),
+    ],
+)
+def test_wrong_usage(argv, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        arguments(*argv)

@@ -1,0 +1,71 @@
+"""Compiled attention of a step against plain NumPy in float64, and the caches it reads against the paths by hand."""
+
+import numpy as np
+import paddle
+import pytest
+
+from glm.host_attention import HEAD_SIZE, HostLayerCache, _attend, _exponentiate, paths_of
+
+
+def plain_attention(query, keys, values):
+    """One row over what it sees: query [D], keys and values [n, D]."""
+    scores = keys @ query
+    shares = np.exp(scores - scores.max())
+    return shares / shares.sum() @ values
+
+
+# lengths around what loops take at once (2, 4 and 8 keys), alone and together
+@pytest.mark.parametrize(
+    ("lengths", "R", "slots"), [((1,), 1, 1), ((2, 9), 3, 4), ((8, 7, 15), 5, 23), ((300, 17), 2, 70)]
+)
+@pytest.mark.parametrize("size", [0.01, 1.0, 8.0])
+def test_a_step_equals_plain_attention(lengths, R, slots, size):
+    generator = np.random.default_rng(len(lengths))
+    B, N, L, C, D = len(lengths), 3, max(lengths) + 2, slots + 5, HEAD_SIZE
+    draw = lambda *shape: (generator.normal(size=shape) * size).astype(np.float32)  # noqa: E731
+    query, context = draw(B, R, N, D), np.full((B, R, N, D), np.nan, np.float32)
+    keys, values, slot_keys, slot_values = draw(B, N, L, D), draw(B, N, L, D), draw(B, N, C, D), draw(B, N, C, D)
+    ancestors = generator.random((B, R, slots)) < 0.6
+    ancestors[:, :, -1] = True
+    _attend(query, keys, values, slot_keys, slot_values, np.array(lengths), *paths_of(ancestors), context)
+    for b, length in enumerate(lengths):
+        for r in range(R):
+            for n in range(N):
+                seen = ancestors[b, r].nonzero()[0]
+                all_keys, all_values = (
+                    np.concatenate([prompt[b, n, :length], slot[b, n, seen]]).astype(np.float64)
+                    for prompt, slot in ((keys, slot_keys), (values, slot_values))
+                )
+                want = plain_attention(query[b, r, n].astype(np.float64), all_keys, all_values)
+                # float32 scores of this size are off by some units of their last place, and weights by as much
+                error = 2e-6 * max(1.0, size**2) * size
+                np.testing.assert_allclose(context[b, r, n], want, rtol=0, atol=10 * error)
+
+
+def test_powers():
+    """exp to a few units of the last place down to 2^-126, below which a share is as good as nothing."""
+    scores = np.concatenate([np.linspace(-87, 0, 5000), [-200.0, -1e9]]).astype(np.float32) + np.float32(3)
+    found = scores.copy()
+    total = _exponentiate(found)
+    want = np.exp(scores.astype(np.float64) - scores.max())
+    np.testing.assert_allclose(found[:5000], want[:5000], rtol=8e-6)
+    assert (found[5000:] < 2e-38).all()
+    assert total == pytest.approx(want.sum(), rel=1e-5)
+
+
+def test_paths_by_hand():
+    ancestors = np.array([[[1, 0, 1, 1], [0, 1, 0, 0]], [[1, 1, 0, 0], [0, 0, 0, 1]]], dtype=bool)
+    paths, counts = paths_of(ancestors)
+    assert counts.tolist() == [[3, 1], [2, 1]]
+    assert [paths[b, r, : counts[b, r]].tolist() for b in range(2) for r in range(2)] == [[0, 2, 3], [1], [0, 1], [3]]
+
+
+def test_prompts_of_unlike_length():
+    """Keys and values of each prompt from the left, zero behind its end."""
+    projected = paddle.arange(3 * 3 * 2 * HEAD_SIZE, dtype="float32").reshape([3, -1])  # 3 tokens, 2 heads
+    keys, values = HostLayerCache.of_prompts(projected, [1, 2], 2).prompt
+    table = projected.numpy().reshape(3, 3, 2, HEAD_SIZE)
+    for part, place in ((keys, 1), (values, 2)):
+        assert part.shape == (2, 2, 2, HEAD_SIZE)
+        assert (part[0, :, 0] == table[0, place]).all() and (part[0, :, 1] == 0).all()
+        assert (part[1, :, 0] == table[1, place]).all() and (part[1, :, 1] == table[2, place]).all()
