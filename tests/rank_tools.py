@@ -1,7 +1,7 @@
 """Running a function in several processes that a model can be split over, as the launcher would start them.
 
-A fresh process takes seconds to import PaddleNLP. So one process imports it, once for all tests, and does nothing else;
-ranks are forks of that one (multiprocessing's fork server).
+A fresh process takes seconds to import PaddleNLP. So one process imports it, once for all tests, and does nothing
+else; ranks are forks of that one (multiprocessing's fork server).
 """
 
 import contextlib

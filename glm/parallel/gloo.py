@@ -29,7 +29,6 @@ from paddle.base.core import ProcessGroupGloo, TCPStore
 from paddle.distributed import collective
 from paddle.distributed.fleet.meta_parallel import tensor_parallel
 
-
 STORE_TIMEOUT = 900  # seconds a rank waits for the others when a group is made; Paddle's own default
 _new_group = collective._new_process_group_impl
 _stores: list[TCPStore] = []  # the first rank of a group serves its store as long as the process lives

@@ -26,8 +26,8 @@ PLAN = {
 }
 
 
-# What a number of ranks has to divide, for every rank to get whole heads, and rows and columns of every weight.
-DIVIDED = ("num_attention_heads", "hidden_size", "vocab_size")
+# What a number of ranks has to divide. The heads divide the hidden size, so that what divides them divides it too.
+DIVIDED = ("num_attention_heads", "vocab_size")
 
 
 def check_degree(degree: int, config: Mapping[str, Any]) -> None:
@@ -41,7 +41,8 @@ def check_degree(degree: int, config: Mapping[str, Any]) -> None:
         most = math.gcd(*(config[name] for name in DIVIDED))
         fitting = [str(number) for number in range(1, most + 1) if most % number == 0]
         raise InputError(
-            f"tensor_parallel_degree {degree}: does not divide {' and '.join(misfits)}; possible are {', '.join(fitting)}"
+            f"tensor_parallel_degree {degree}: does not divide {' and '.join(misfits)}; possible are "
+            + ", ".join(fitting)
         )
 
 
