@@ -36,9 +36,9 @@ def main(argv: list[str]) -> int:
     trainer, data = build_trainer(arguments)
     output_dir = Path(training.output_dir)
 
-    if training.do_train and training.overwrite_output_dir and checkpoint is None:
-        clear_earlier_run(training.output_dir)
     if trainer.is_world_process_zero():
+        if training.do_train and training.overwrite_output_dir and checkpoint is None:
+            clear_earlier_run(training.output_dir)
         data.write(output_dir)
     if training.do_train:
         result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -55,12 +55,14 @@ def main(argv: list[str]) -> int:
         describe_model(output_dir, trainer.provenance, metrics, data.reports)
     if training.do_predict:
         predictions = predict(trainer.writer, data.test_records)
-        write_predictions(output_dir / "predictions.jsonl", predictions)
+        if trainer.is_world_process_zero():
+            write_predictions(output_dir / "predictions.jsonl", predictions)
         answered = [prediction for prediction in predictions if prediction.error is None]
         if all(prediction.record.target is not None for prediction in answered):
             counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
             scores = score_predictions(answered).with_figures(counts)
-            write_scores(output_dir / "metrics.json", scores)
+            if trainer.is_world_process_zero():
+                write_scores(output_dir / "metrics.json", scores)
             print_scores(scores.figures, scores.signatures, title="prediction of the test records")
         if len(answered) < len(predictions):
             return INCOMPLETE

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, PdArgumentParser, TrainingArguments
 from paddlenlp.utils.log import logger
 
@@ -18,6 +19,7 @@ from glm.data.options import DataArguments
 from glm.device import choose_device
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, own_options
+from glm.parallel import gloo
 from glm.run_config import read_config, trained_with
 
 # Shapes of the learning rate behind its warmup; the first ones fall.
@@ -151,6 +153,7 @@ class GLMTrainingArguments(TrainingArguments):
         parallel = ("tensor_parallel_degree", "pipeline_parallel_degree", "sharding_parallel_degree")
         asked = {name: getattr(self, name) for name in parallel}
         self._check_numbers()
+        self._check_parallel()
         self.device = choose_device(self.device)
         for precision in ("fp16", "bf16"):
             if getattr(self, precision) and self.device == "cpu":
@@ -162,11 +165,23 @@ class GLMTrainingArguments(TrainingArguments):
                 raise UsageError(
                     f"{name} {degree}: needs {degree} processes; start with python -m paddle.distributed.launch"
                 )
-        if self.pipeline_parallel_degree > 1:
-            raise UsageError(f"pipeline_parallel_degree {self.pipeline_parallel_degree}: not supported for GLM")
+        self.tensor_parallel_degree = max(self.tensor_parallel_degree, 1)
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
         self._check_decay()
+
+    def _check_parallel(self):
+        """Before the base class makes groups of processes, and asserts."""
+        for name in ("pipeline_parallel_degree", "sep_parallel_degree", "context_parallel_degree"):
+            if getattr(self, name) > 1:
+                raise UsageError(f"{name} {getattr(self, name)}: not supported for GLM")
+        if self.sequence_parallel:
+            raise UsageError("sequence_parallel True: not supported for GLM; leave it out")
+        processes, degree = distributed.get_world_size(), max(self.tensor_parallel_degree, 1)
+        if processes > 1 and processes % degree:
+            raise UsageError(f"tensor_parallel_degree {degree}: does not divide the {processes} processes")
+        if degree > 1 and "stage3" in str(self.sharding):
+            raise UsageError(f"sharding {self.sharding}: not beside tensor_parallel_degree; use stage1 or stage2")
 
     def _take_update_freq(self):
         if self.gradient_accumulation_steps not in (1, self.update_freq):
@@ -201,7 +216,9 @@ class GLMTrainingArguments(TrainingArguments):
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
         shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
-        super().__post_init__()
+        if self.device == "cpu":
+            gloo.install()
+        super().__post_init__()  # makes the groups of processes
         self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
 
@@ -463,6 +480,9 @@ def _check_adapter(arguments: FinetuneArguments) -> None:
         for item in dataclasses.fields(AdapterArguments):
             if item.name != "lora" and item.name in arguments.given:
                 raise UsageError(f"{item.name} {arguments.given[item.name]}: has no effect without --lora")
+    elif arguments.training.tensor_parallel_degree > 1:
+        degree = arguments.training.tensor_parallel_degree
+        raise UsageError(f"lora True: not beside tensor_parallel_degree {degree}; leave one of them out")
     elif not arguments.training.do_train:
         raise UsageError("lora True: has no effect without --do_train; an adapter's folder is used as it is")
     elif arguments.model.model_name_or_path.endswith(".json"):

@@ -7,10 +7,12 @@ import paddle
 from paddle.distributed import fleet
 from paddlenlp.trainer import set_seed
 
+import finetune_generation
 from glm.blank_infilling import BlankInfilling
 from glm.configuration import GLMConfig
 from glm.modeling import GLMForConditionalGeneration
 from glm.parallel import gloo
+from glm.parallel.layers import randomness_of_rank
 from glm.parallel.plan import merge_weight, part_of_weight
 
 Arrays = dict[str, np.ndarray]
@@ -88,14 +90,12 @@ def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, pro
 def check_dropout(degree: int, settings: dict, batch: Arrays) -> dict:
     """What dropout draws where activations are the same on all ranks, and where they are split."""
     start(degree)
-    seen: dict[str, list[np.ndarray]] = {"replicated": [], "split": []}
+    seen: dict[str, list[np.ndarray]] = {}
     model = new_model(settings, degree)
     model.train()
     block = model.glm.transformer.layers[0]
     ones = paddle.ones([50, settings["hidden_size"]])
     seen["replicated"] = [model.glm.transformer.embedding_dropout(ones).numpy(), block.mlp.dropout(ones).numpy()]
-    from glm.parallel.layers import randomness_of_rank
-
     with randomness_of_rank(model.group):
         seen["split"] = [block.attention.attention_dropout(ones).numpy()]
     tensors = {name: paddle.to_tensor(table) for name, table in batch.items()}
@@ -120,9 +120,7 @@ def set_states(seed: int) -> None:
         paddle.seed(seed + 1 + paddle.distributed.get_rank())
 
 
-def hello(degree):
-    import time
-
-    t = time.time()
-    start(degree)
-    return time.time() - t, paddle.distributed.get_rank()
+def finetune(*runs: list[str]) -> None:
+    """Runs `finetune_generation.py` several times, one behind the other, as one of the ranks of a job."""
+    for argv in runs:
+        assert finetune_generation.main(argv) == 0

@@ -93,6 +93,7 @@ LEVELS = {
         "glm.checkpoint.loading",
         "glm.compiled",
         "glm.device",
+        "glm.parallel.gathering",
     },
     4: {
         "glm.arguments",

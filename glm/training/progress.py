@@ -9,6 +9,7 @@ import psutil
 from paddlenlp.trainer import TrainerCallback, TrainingArguments
 from tqdm import tqdm
 
+from glm.parallel.layers import tensor_parallel_group
 from glm.report.files import METRICS_NAME
 from glm.training.parameters import gradient_norm
 
@@ -26,17 +27,17 @@ class GradientNorm(TrainerCallback):
     """Measures the gradients of the steps that are logged, before they are clipped.
 
     Attributes:
-        value: of the last such step; None if none was measured, as where a rank has only a part of the gradients.
+        value: of the last such step; None if none was measured, as where gradients are sharded.
     """
 
     def __init__(self):
         self.value: float | None = None
 
     def on_optimizer_begin(self, args, state, control, scaler=None, model=None, **kwargs):
-        if args.sharding or args.tensor_parallel_degree > 1 or (state.global_step + 1) % args.logging_steps:
+        if args.sharding or (state.global_step + 1) % args.logging_steps:
             return
         scale = 1.0 if scaler is None else float(scaler._scale)
-        self.value = gradient_norm(model) / scale
+        self.value = gradient_norm(model, tensor_parallel_group(model.config)) / scale
 
 
 def process_memory_gib() -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle import Tensor
 from paddle.io import Dataset
 from paddlenlp.peft import LoRAConfig
 from paddlenlp.trainer import PrinterCallback, ProgressCallback, Trainer, TrainerState
@@ -15,7 +16,7 @@ from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
@@ -27,6 +28,7 @@ from glm.data.store import ExampleStore
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
+from glm.parallel.gathering import gather_whole, take_part
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
 from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
@@ -268,9 +270,11 @@ class GLMTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if self.lora is None:
-            self.model.save_pretrained(
-                str(folder), safe_serialization=True, max_shard_size="1024GB", is_main_process=self.args.should_save
-            )
+            weights = self._gather(dict(self.model.named_parameters()))
+            if self.args.should_save:
+                numbers = {name: weight.numpy() for name, weight in weights.items()}
+                save_file(numbers, folder / WEIGHTS_NAME, metadata={"format": "np"})
+                self.model.config.save_pretrained(str(folder))
         elif self.args.should_save:
             save_lora(self.model, self.lora, folder)
             self.model.config.save_pretrained(str(folder))
@@ -289,9 +293,17 @@ class GLMTrainer(Trainer):
         if not weights.is_file():
             raise InputError(f"checkpoint {resume_from_checkpoint}: there is no {WEIGHTS_NAME} in it")
         try:
-            self.model.set_state_dict(load_file(weights))
+            self.model.set_state_dict(self._take_share(load_file(weights)))
         except SafetensorError as error:
             raise InputError(f"{weights}: cannot be read ({error})") from error
+
+    def _gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors, for the main process; all have to call this."""
+        return gather_whole(tensors, degree=self.args.tensor_parallel_degree, rank=self.args.tensor_parallel_rank)
+
+    def _take_share(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """This process's part of whole tensors."""
+        return take_part(tensors, degree=self.args.tensor_parallel_degree, rank=self.args.tensor_parallel_rank)
 
     # -- evaluation
 
