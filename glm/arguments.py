@@ -272,6 +272,7 @@ class PredictArguments:
     )
     show: int = option(5, "Samples printed as a table, where output_file is given.")
     device: str = option("gpu", "gpu or cpu.")
+    tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
     serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
     host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
     port: int = option(8000, "Port to serve at; 0 is a free one.")
@@ -282,6 +283,7 @@ class PredictArguments:
     def __post_init__(self):
         self.device = choose_device(self.device)
         self._check_serving()
+        self._check_parallel()
         if self.per_device_eval_batch_size < 1:
             raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
         if self.show < 0:
@@ -303,6 +305,22 @@ class PredictArguments:
                     raise UsageError(f"resume True: there is nothing to continue without {name}")
             if self.overwrite_output:
                 raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
+
+    def _check_parallel(self):
+        degree, processes = self.tensor_parallel_degree, distributed.get_world_size()
+        if degree != processes:
+            raise UsageError(
+                f"tensor_parallel_degree {degree}: there are {processes} processes; start as many with python -m "
+                "paddle.distributed.launch (--nproc_per_node N, or --gpus)"
+            )
+        if degree == 1:
+            return
+        if self.serve:
+            raise UsageError(f"serve True: not beside tensor_parallel_degree {degree}; leave one of them out")
+        if self.decode_dtype != "float32" and self.device == "cpu":
+            raise UsageError(f"decode_dtype {self.decode_dtype}: not beside tensor_parallel_degree {degree} on a CPU")
+        if self.input_file is None and self.fill is None:
+            raise UsageError(f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file")
 
     def _check_serving(self):
         if not 0 <= self.port <= 65535:

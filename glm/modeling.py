@@ -93,7 +93,7 @@ class GLMAttention(nn.Layer):
     def forward(self, projected: Tensor, layout: Layout) -> Tensor:
         """Each example of a batch by itself: [n, 3H] -> [n, H]."""
         dropout = self.attention_dropout.p if self.training else 0.0
-        with randomness_of_rank(self.group):
+        with randomness_of_rank(self.group if dropout else None):
             if projected.place.is_cpu_place():
                 return TwoPartAttention.apply(projected, layout, self.num_heads, dropout)
             if has_flashmask(projected, self.head_size):

@@ -8,10 +8,12 @@ from paddle.distributed import fleet
 from paddlenlp.trainer import set_seed
 
 import finetune_generation
+import predict
 from glm.blank_infilling import BlankInfilling
 from glm.configuration import GLMConfig
 from glm.modeling import GLMForConditionalGeneration
-from glm.parallel import gloo
+from glm.parallel.gathering import gather_whole, take_part
+from glm.parallel.launch import join
 from glm.parallel.layers import randomness_of_rank
 from glm.parallel.plan import merge_weight, part_of_weight
 
@@ -21,11 +23,7 @@ Arrays = dict[str, np.ndarray]
 def start(degree: int, seed: int = 11) -> None:
     """Makes the processes one job of which all ranks hold parts of one model."""
     paddle.set_device("cpu")
-    if degree > 1:
-        gloo.install()
-        strategy = fleet.DistributedStrategy()
-        strategy.hybrid_configs = {"mp_degree": degree}
-        fleet.init(is_collective=True, strategy=strategy)
+    join(degree, "cpu")
     set_seed(seed)
 
 
@@ -124,3 +122,22 @@ def finetune(*runs: list[str]) -> None:
     """Runs `finetune_generation.py` several times, one behind the other, as one of the ranks of a job."""
     for argv in runs:
         assert finetune_generation.main(argv) == 0
+
+
+def predict_texts(*runs: list[str]) -> None:
+    """Runs `predict.py` several times, one behind the other, as one of the ranks of a job."""
+    for argv in runs:
+        assert predict.main(argv) == 0
+
+
+def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:
+    """Tensors that were split come together again; a third of them only one process has, as if they were sharded."""
+    start(degree)
+    rank = rank_of(degree)
+    parts = take_part(whole, degree=degree, rank=rank)
+    held = {name: paddle.to_tensor(part) for name, part in parts.items()}
+    for place, name in enumerate(sorted(held)):
+        if place % 3 == 0 and parts[name].shape == whole[name].shape and rank != degree - 1:
+            del held[name]
+    gathered = gather_whole(held, degree=degree, rank=rank)
+    return parts, {name: tensor.numpy() for name, tensor in gathered.items()}

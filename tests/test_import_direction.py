@@ -77,6 +77,7 @@ LEVELS = {
         "glm.loss",
         "glm.modeling",
         "glm.parallel.gloo",
+        "glm.parallel.launch",
         "glm.parallel.layers",
     },
     3: {

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 import rank_jobs
 from rank_tools import run_ranks
-from run_tools import Workspace, arguments, logged, make_workspace
+from run_tools import Workspace, arguments, logged, make_workspace, read_lines
 
 OPTIONS = {
     "attention_dropout_prob": 0.0,
@@ -19,7 +19,6 @@ OPTIONS = {
     "max_grad_norm": 0.5,
     "learning_rate": 1e-3,
 }
-PLAIN = {"recompute": None, "gradient_accumulation_steps": None}
 FULL = {"recompute": True, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
 
 
@@ -73,3 +72,46 @@ def test_data_parallel_and_sharded(workspace, alone, options):
     command = run(workspace, name, 4, tensor_parallel_degree=2, per_device_train_batch_size=2, **options)
     run_ranks(rank_jobs.finetune, 4, command)
     assert_same(workspace.folder / name, alone)
+
+
+STRATEGIES = {
+    "greedy": {"num_beams": 1},
+    "beams": {"num_beams": 3, "num_return_sequences": 2, "token_scores": True},
+    "sampling": {"num_beams": 1, "select_topk": "false", "top_k": 20, "temperature": 1.3},
+    "drawn-beams": {"num_beams": 2, "select_topk": "false", "top_p": 0.9},
+}
+
+
+def test_predictions_of_several_processes_are_those_of_one(workspace, alone):
+    """Texts and scores, all strategies; the first process writes them, and the others nothing."""
+
+    def command(name: str, where: str, **options) -> list[str]:
+        settings = {"model_name_or_path": alone, "test_file": workspace.folder / "dev.json", "device": "cpu"}
+        return list(arguments(settings | {"output_file": workspace.folder / f"{where}-{name}.jsonl", **options}))
+
+    for name, options in STRATEGIES.items():
+        assert workspace.predict(**{"model_name_or_path": alone, "test_file": workspace.folder / "dev.json"},
+                                 output_file=workspace.folder / f"one-{name}.jsonl", **options) == 0  # fmt: skip
+    run_ranks(
+        rank_jobs.predict_texts,
+        2,
+        *(command(name, "two", tensor_parallel_degree=2, **options) for name, options in STRATEGIES.items()),
+    )
+    for name in STRATEGIES:
+        one, two = (read_lines(workspace.folder / f"{where}-{name}.jsonl") for where in ("one", "two"))
+        assert len(one) == len(two) == 4
+        for ours, theirs in zip(two, one, strict=True):
+            assert [text["text"] for text in ours["predictions"]] == [text["text"] for text in theirs["predictions"]]
+            scores = [[text["score"] for text in row["predictions"]] for row in (ours, theirs)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_what_two_processes_saved_one_process_goes_on_with(workspace, alone):
+    """The final model is whole, whoever wrote it, and is split again when it is loaded."""
+    run_ranks(
+        rank_jobs.finetune,
+        2,
+        run(workspace, "again", 2, tensor_parallel_degree=2, model_name_or_path=alone, max_steps=3),
+    )
+    again = workspace.finetune("again-alone", **{**OPTIONS, "max_steps": 3}, model_name_or_path=alone)
+    np.testing.assert_allclose(logged(workspace.folder / "again", "loss"), logged(again, "loss"), rtol=1e-5)
