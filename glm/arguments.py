@@ -216,7 +216,7 @@ class GLMTrainingArguments(TrainingArguments):
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
         shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
-        if self.device == "cpu":
+        if self.device == "cpu" and distributed.get_world_size() > 1:
             gloo.install()
         super().__post_init__()  # makes the groups of processes
         self.lr_scheduler_type = shape

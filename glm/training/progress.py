@@ -37,7 +37,8 @@ class GradientNorm(TrainerCallback):
         if args.sharding or (state.global_step + 1) % args.logging_steps:
             return
         scale = 1.0 if scaler is None else float(scaler._scale)
-        self.value = gradient_norm(model, tensor_parallel_group(model.config)) / scale
+        group = tensor_parallel_group(model.config) if args.tensor_parallel_degree > 1 else None
+        self.value = gradient_norm(model, group) / scale
 
 
 def process_memory_gib() -> float:
