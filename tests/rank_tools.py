@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from paddle.distributed import parallel
 
-TIMEOUT = 120  # seconds for all ranks of a job
+TIMEOUT = 240  # seconds for all ranks of a job
 
 _processes = multiprocessing.get_context("forkserver")
 

@@ -67,17 +67,15 @@ def _is_split(name: str, shape: Sequence[int]) -> bool:
 
 
 def _bring_to_first(tensor: Tensor | None, source: int, shape: Sequence[int], dtype: str) -> Tensor | None:
-    """A tensor of the process `source`, in the first process; None elsewhere."""
+    """A tensor of the process `source`, in the first process; None elsewhere.
+
+    All of them get it for a moment: gloo's send and receive lose each other among more than two processes.
+    """
     rank = dist.get_rank()
-    if source == rank == 0:
-        return tensor.detach().cpu()
-    if rank == source:
-        dist.send(tensor.detach().contiguous(), dst=0)
-    if rank != 0:
-        return None
-    received = paddle.empty(shape, dtype)
-    dist.recv(received, src=source)
-    return received.cpu()
+    passed = tensor.detach().clone() if rank == source else paddle.empty(shape, dtype)
+    if source:
+        dist.broadcast(passed, src=source)
+    return passed.cpu() if rank == 0 else None
 
 
 def _merged(name: str, parts: list[Tensor]) -> Tensor:

@@ -266,6 +266,12 @@ class GLMTrainer(Trainer):
         if self.args.local_rank == -1:  # PaddleNLP keeps to save_total_limit in distributed runs only
             self._rotate_checkpoints(output_dir=self.args.output_dir)
 
+    def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool = False) -> None:
+        """Writes the model, whole. PaddleNLP asks only some processes, but each may hold a part."""
+        self._save(output_dir)
+        if self.args.world_size > 1:
+            paddle.distributed.barrier()
+
     def _save(self, output_dir: str | None = None, state_dict=None, merge_tensor_parallel: bool = False):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
