@@ -1,4 +1,5 @@
-# make demo | test | check | real | bench-decode | bench-data | setup. Each makes the environment itself if it is missing.
+# make demo | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-serve | bench-save.
+# Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -7,7 +8,7 @@ DEMO := runs/demo
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test check real bench-decode bench-data clean
+.PHONY: setup demo test test-faults check real bench-decode bench-train bench-data bench-serve bench-save clean
 
 setup: $(VENV)/.ready
 
@@ -20,10 +21,16 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt
 demo: setup
 	$(BIN)/python finetune_generation.py configs/demo.json
 	$(BIN)/python predict.py --model_name_or_path $(DEMO) --test_file data/dev.json --device cpu \
-		--overwrite_output --output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json
+		--overwrite_output --output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json \
+		--report $(DEMO)/report
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Every fault one after the other, then every guard taken away: an hour of two cores.
+test-faults: setup
+	$(BIN)/python -m pytest -m "fault or sweep" -rP -q tests/training
+	$(BIN)/python tests/mutations.py
 
 check: setup
 	$(BIN)/ruff check .
@@ -47,9 +54,21 @@ $(BENCH_VENV)/.ready: benchmarks/requirements.txt
 bench-decode: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/decode.py $(ARGS)
 
+# Times many clients of `predict.py --serve` against one: make bench-serve ARGS="--models runs/demo --clients 16"
+bench-serve: setup
+	$(BIN)/python benchmarks/serve.py $(ARGS)
+
+# Times training against PaddleNLP and torch: make bench-train ARGS="--data train.json --tokenizer FILE"
+bench-train: setup $(BENCH_VENV)/.ready
+	$(BIN)/python benchmarks/train.py $(ARGS)
+
 # Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup
 	$(BIN)/python benchmarks/data.py $(ARGS)
+
+# Times a checkpoint's writing: make bench-save ARGS="--model configs/model/base.json --repeats 5"
+bench-save: setup
+	$(BIN)/python benchmarks/save.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(DEMO)

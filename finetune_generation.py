@@ -11,37 +11,43 @@ from pathlib import Path
 from glm.arguments import parse_finetune_arguments
 from glm.device import prepare
 from glm.entry import INCOMPLETE, run
+from glm.errors import Stopped
 from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
 from glm.prediction import predict, score_predictions, write_predictions, write_scores
+from glm.training.checkpoints import Checkpoint
 from glm.training.pages import describe_model
-from glm.training.setup import (
-    build_trainer,
-    check_output_folder,
-    check_start_is_kept,
-    clear_earlier_run,
-    find_checkpoint,
-)
+from glm.training.ranks import on_main
+from glm.training.run_data import RunData
+from glm.training.run_folder import write_done
+from glm.training.setup import begin_run, build_trainer, opened_run
+from glm.training.signals import StopSignals
+from glm.training.trainer import GLMTrainer
 
 
 def main(argv: list[str]) -> int:
-    """Parse, build, train, evaluate, predict."""
+    """Parse, open the run's folder, build, run, say that it is done."""
     arguments = parse_finetune_arguments(argv)
-    training = arguments.training
-    prepare(training.device)
-    checkpoint = find_checkpoint(training.resume_from_checkpoint, training.output_dir)
-    check_output_folder(training.output_dir, overwrite=training.overwrite_output_dir, resumes=checkpoint is not None)
-    if training.overwrite_output_dir:
-        check_start_is_kept(arguments.model, training.output_dir)
-    trainer, data = build_trainer(arguments)
-    output_dir = Path(training.output_dir)
+    prepare(arguments.training.device)
+    signals = StopSignals()
+    with signals.heard(), opened_run(arguments) as checkpoint:
+        trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
+        on_main(lambda: begin_run(trainer, data, checkpoint))
+        try:
+            code = train_evaluate_predict(trainer, data, checkpoint)
+        except Stopped:
+            trainer.keep_progress()
+            raise
+        facts = {"exit_code": code, "global_step": trainer.state.global_step}
+        on_main(lambda: write_done(Path(arguments.training.output_dir), facts))
+        return code
 
-    if trainer.is_world_process_zero():
-        if training.do_train and training.overwrite_output_dir and checkpoint is None:
-            clear_earlier_run(training.output_dir)
-        data.write(output_dir)
+
+def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Checkpoint | None) -> int:
+    """What the arguments ask for; returns the exit code."""
+    training, output_dir = trainer.args, Path(trainer.args.output_dir)
     if training.do_train:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
+        result = trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
         trainer.save_model()
         trainer.save_metrics("train", result.metrics)
         trainer.save_state()

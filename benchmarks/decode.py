@@ -4,38 +4,28 @@ python benchmarks/decode.py --shapes tiny base large --output tables.md      (se
 """
 
 import argparse
-import json
-import os
-import platform
-import shlex
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from floor import Floor
+from running import (
+    Figures,
+    Job,
+    Program,
+    Runner,
+    add_options,
+    markdown,
+    ms,
+    print_tables,
+    seconds,
+)
 from work import SHAPES, Work
 
-HERE = Path(__file__).resolve().parent
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(64 * 2**20)}
 FLATTERED = "extrapolated from prefill and 3 steps, which flatters PaddleNLP"
 GROWTH_TOKENS, GROWTH_POSITIONS = 40, 2048  # table B
 RECORD_TOKENS, RECORD_BATCH = 30, 16  # table C
-
-Figures = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Program:
-    """A file of `peers/`, its name in the tables, and whether it runs in the environment of the peers."""
-
-    file: str
-    label: str
-    foreign: bool = False
-
 
 PROGRAMS = {
     "ours": Program("ours.py", "this toolkit"),
@@ -44,68 +34,6 @@ PROGRAMS = {
     "ctranslate2": Program("ctranslate.py", "CTranslate2 GPT-2", foreign=True),
 }
 CONVERT = Program("convert.py", "conversion", foreign=True)
-MACHINE = Program("machine.py", "machine")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A program and its work."""
-
-    program: Program
-    work: Work
-
-
-class Runner:
-    """Runs programs one after another, each measurement in a process of its own under the same settings."""
-
-    def __init__(self, arguments: argparse.Namespace):
-        self.repeats = arguments.repeats
-        self.peer_python = arguments.peer_python
-        self.versions = {"python": platform.python_version()}
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(arguments.threads))
-        self.environment = os.environ | MALLOC | threads | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
-
-    def run(self, job: Job) -> Figures | None:
-        """The figures of one process; None if it failed, which standard error tells."""
-        python = self.peer_python if job.program.foreign else sys.executable
-        command = [python, str(HERE / "peers" / job.program.file), json.dumps(asdict(job.work))]
-        done = subprocess.run(command, env=self.environment, cwd=HERE.parent, capture_output=True, text=True)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        if done.returncode or not lines:
-            error = "\n".join(done.stderr.splitlines()[-3:])
-            print(f"{job.program.label} failed (exit code {done.returncode}) on {job.work}:\n{error}", file=sys.stderr)
-            return None
-        figures = json.loads(lines[-1])
-        self.versions |= figures.get("versions", {})
-        if "seconds" in figures:
-            print(f"  {job.program.label}, {job.work.shape}: {figures['seconds']:.2f} s", file=sys.stderr, flush=True)
-        return figures
-
-    def interleave(self, jobs: Sequence[Job]) -> list[Figures | None]:
-        """Runs all jobs in turn, and that as often as asked for: of each the run of median time.
-
-        Returns:
-            For each job its figures, with the least and most seconds and the largest memory of all its runs.
-        """
-        runs: list[list[Figures]] = [[] for _ in jobs]
-        failed: set[int] = set()
-        for _ in range(self.repeats):
-            for index, job in enumerate(jobs):
-                figures = None if index in failed else self.run(job)
-                if figures is None:
-                    failed.add(index)
-                else:
-                    runs[index].append(figures)
-        return [None if index in failed else middle_run(found) for index, found in enumerate(runs)]
-
-
-def middle_run(runs: list[Figures]) -> Figures:
-    """The run of median time."""
-    runs = sorted(runs, key=lambda figures: figures["seconds"])
-    spread = {"least": runs[0]["seconds"], "most": runs[-1]["seconds"]}
-    return runs[len(runs) // 2] | spread | {"memory": max(figures["memory"] for figures in runs)}
-
-
 # -- the tables
 
 
@@ -250,44 +178,6 @@ def agreement(ours: list[list[int]], others: list[list[int]]) -> tuple[float, fl
 TABLES = {"A": peers_table, "B": growth_table, "C": records_table, "D": dtype_table}
 
 
-# -- cells, and what the tables were made with
-
-
-def seconds(figures: Figures | None) -> list[str]:
-    """Seconds of the median run, and of the fastest and slowest."""
-    if figures is None:
-        return ["failed"]
-    return [f"{figures['seconds']:.2f}", f"{figures['least']:.2f} to {figures['most']:.2f}"]
-
-
-def ms(duration: float) -> str:
-    """Seconds as milliseconds."""
-    return f"{duration * 1e3:.1f}"
-
-
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; short rows are filled up."""
-    lines = [headings, ["---"] * len(headings), *([*row, *[""] * (len(headings) - len(row))] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def command_line() -> str:
-    """The command as typed; of files elsewhere only the name."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["python", "benchmarks/decode.py", *words])
-
-
-def machine_line(machine: Figures, threads: int) -> str:
-    """Processor, cores, memory, and what was measured of them."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    processor = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{processor}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB; {threads} threads: "
-        f"{machine['bandwidth'] / 1e9:.1f} GB/s, {machine['rate'] / 1e9:.0f} float32 GFLOP/s"
-    )
-
-
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -296,8 +186,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--growth_shape", choices=list(SHAPES), default="base", help="of B, and of records")
     parser.add_argument("--peers", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS), help="of A and C")
     parser.add_argument("--tokens", type=int, default=160, help="generated for each source; 8 or more")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--decode_dtype", choices=["float32", "bfloat16"], default="float32", help="ours, but in D")
     parser.add_argument(
         "--paddlenlp",
@@ -305,12 +193,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default="auto",
         help="PaddleNLP in A: all steps, or prefill and 3 of them; auto takes all at tiny only",
     )
-    parser.add_argument("--peer_python", default=".venv-bench/bin/python")
     parser.add_argument("--data", help="JSON lines with context, answer, question")
     parser.add_argument("--tokenizer", help="SentencePiece model, needed with --data")
     parser.add_argument("--checkpoint", help="trained weights for --data in place of random ones")
     parser.add_argument("--records", type=int, default=64, help="first records of --data")
-    parser.add_argument("--output", help="file for the tables")
+    add_options(parser)
     arguments = parser.parse_args(argv)
     arguments.tables = arguments.tables or (["A", "B", "C", "D"] if arguments.data else ["A", "B", "D"])
     if ("C" in arguments.tables and not arguments.data) or bool(arguments.data) != bool(arguments.tokenizer):
@@ -320,33 +207,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str]) -> int:
-    """Table after table, the machine's own rates measured before each; what is done is written at once."""
-    arguments = parse(argv)
-    runner = Runner(arguments)
-    load = os.getloadavg()[0]
-    sections = [f"`{command_line()}`"]
-    machine = {"bandwidth": 0.0, "rate": 0.0}
-    for name in arguments.tables:
-        found = runner.run(Job(MACHINE, Work("tiny", tokens=1, threads=arguments.threads)))
-        if found is None:
-            return 1
-        machine = {figure: max(value, found[figure]) for figure, value in machine.items()}
-        sections.append(TABLES[name](runner, arguments, machine))
-        print(f"\n{sections[-1]}", flush=True)
-        write(arguments.output, sections)
-    versions = ", ".join(f"{name} {number}" for name, number in sorted(runner.versions.items()))
-    sections.append(f"{machine_line(machine, arguments.threads)}; load before the first run {load:.1f}. {versions}.")
-    print(f"\n{sections[0]}\n\n{sections[-1]}", flush=True)
-    write(arguments.output, sections)
-    return 0
-
-
-def write(output: str | None, sections: list[str]) -> None:
-    """Writes what there is so far."""
-    if output is not None:
-        Path(output).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    options = parse(sys.argv[1:])
+    sys.exit(print_tables(options, TABLES))

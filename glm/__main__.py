@@ -13,6 +13,7 @@ VERBS: dict[str, str] = {
     "score": "score predictions against references, by our protocol and as other tools do",
     "compare": "compare two files of predictions, with intervals and p-values",
     "merge": "make one model folder of a LoRA adapter and its model",
+    "memory": "compute whether training and generation fit into a card",
     "checkpoint": "look at checkpoints of any format, import, export and reshard them",
 }
 

@@ -41,7 +41,7 @@ WITHOUT_EFFECT = {
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
-FILES_OPTIONS += ("token_scores", "show")
+FILES_OPTIONS += ("token_scores", "show", "report")
 SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
 
 
@@ -144,8 +144,13 @@ class GLMTrainingArguments(TrainingArguments):
     update_freq: Optional[int] = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
     )
+    resume_with_changes: bool = option(
+        False, "Go on from a checkpoint although data or settings have changed since; its manifest notes what has."
+    )
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
+    recompute_layers: Optional[int] = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
+    release_grads: Optional[bool] = option(True, "Free gradients after each step; they need not be set to zero then.")
 
     def __post_init__(self):
         if self.update_freq is not None:
@@ -193,7 +198,7 @@ class GLMTrainingArguments(TrainingArguments):
 
     def _check_numbers(self):
         counts = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        for name in (*counts, "max_tokens", "pad_to_multiple_of"):
+        for name in (*counts, "max_tokens", "pad_to_multiple_of", "recompute_layers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
         for name in ("seed", "weight_decay", "warmup_steps", "max_grad_norm", "dataloader_num_workers"):
@@ -208,6 +213,8 @@ class GLMTrainingArguments(TrainingArguments):
         for name, off in WITHOUT_EFFECT.items():
             if getattr(self, name) != off:
                 raise UsageError(f"{name} {getattr(self, name)}: has no effect in this program; leave it out")
+        if self.recompute_layers is not None and not self.recompute:
+            raise UsageError(f"recompute_layers {self.recompute_layers}: has no effect without --recompute")
         if self.fp16 and self.bf16:
             raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
 
@@ -376,7 +383,7 @@ class FinetuneArguments:
 
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
-        once = {"overwrite_output_dir", "resume_from_checkpoint"}  # of this run only
+        once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
         left_out = once | self._without_effect()
         return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
 

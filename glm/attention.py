@@ -7,6 +7,7 @@ two examples is computed. On a CPU forward and backward are written by hand; on 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import paddle
@@ -14,7 +15,14 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu import by_rows, draw_kept, rescale, tensor_of, view
+from glm.blank_infilling import prefix_mask
+from glm.cache import MASKED
+from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, view
+
+SCORES = 1 << 19  # of one job at a time: a table of them stays in the cache of a processor's core
+
+Block = tuple[slice, slice, bool]  # queries, the keys they see, and whether what is behind a query is hidden from it
+Job = tuple[int, slice, list[Block]]  # a number, heads, and blocks of one example
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,44 @@ class Layout:
             yield start, start + a, start + a + b
             start += a + b
 
-    def parts(self) -> Iterator[tuple[slice, slice, bool]]:
-        """Rows of each part, the rows its queries see, and whether what is behind a query is hidden from it."""
+    def blocks(self) -> Iterator[list[Block]]:
+        """Of each example, its queries in blocks of at most SCORES scores, or of one query.
+
+        The keys of a block of Part B end with its own last query: what none of its queries sees is left out.
+        """
         for start, middle, end in self.spans():
-            if middle > start:
-                yield slice(start, middle), slice(start, middle), False
-            if end > middle:
-                yield slice(middle, end), slice(start, end), True
+            blocks = []
+            for first, behind, own_past in ((start, middle, False), (middle, end, True)):
+                size = max(1, SCORES // (end - start))
+                for row in range(first, behind, size):
+                    rows = slice(row, min(row + size, behind))
+                    blocks.append((rows, slice(start, rows.stop if own_past else behind), own_past))
+            yield blocks
+
+    def jobs(self, num_heads: int) -> list[Job]:
+        """What threads share: a head of an example, or several of a short one."""
+        jobs = []
+        for blocks, (a, b) in zip(self.blocks(), self.examples, strict=True):
+            size = max(1, SCORES // (a + b) ** 2)
+            heads = [slice(head, head + size) for head in range(0, num_heads, size)]
+            jobs += [(len(jobs) + place, part, blocks) for place, part in enumerate(heads)]
+        return jobs
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest example."""
+        return max(a + b for a, b in self.examples)
+
+    @cached_property
+    def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The examples as rows of equal width: [B * width], the token at each place (at padding the first); [n], the
+        place of each token; and [B, 1, width, width], what is added to scores."""
+        places = np.zeros((len(self.examples), self.width), np.int64)
+        inside = np.arange(self.width) < np.array([[a + b] for a, b in self.examples])
+        places[inside] = np.arange(len(self.places))
+        sees = prefix_mask([a for a, _ in self.examples], self.width)
+        hidden = np.where(sees, np.float32(0), np.float32(MASKED))[:, None]
+        return tuple(map(paddle.to_tensor, (places.reshape(-1), inside.reshape(-1).nonzero()[0], hidden)))
 
     @cached_property
     def flashmask(self) -> Tensor:
@@ -89,11 +128,9 @@ def flashmask_attention(projected: Tensor, layout: Layout, num_heads: int, dropo
 
 
 class TwoPartAttention(PyLayer):
-    """On a CPU: the queries of a part and all their keys in one product, the softmax by NumPy.
+    """On a CPU: a few heads of an example at a time, each such job on one thread, in memory that stays in its cache.
 
-    Probabilities are computed anew in the backward pass: memory that is used again and again stays in the processor's
-    cache, and costs less than keeping them. The triangle of Part B's own future is part of its product: leaving it out
-    would take copies.
+    Probabilities are computed anew in the backward pass, which costs less than to write them and read them again.
     """
 
     @staticmethod
@@ -101,17 +138,30 @@ class TwoPartAttention(PyLayer):
         """[n, 3H], all queries, all keys, all values -> [n, H]."""
         n, width = projected.shape
         context = paddle.empty([n, width // 3], projected.dtype)
-        table, out = _heads(projected, num_heads, 3), _heads(context, num_heads, 1)[:, 0]  # [n, 3, N, D], [n, N, D]
-        ctx.parts = []
-        for rows, keys, own_past in layout.parts():
-            query, key, value = _operands(table, rows, keys)
-            weights = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys], scores until they are softened
-            kept = draw_kept(weights.size, dropout).reshape(weights.shape) if dropout else None
-            totals, shifts = np.empty((2, *weights.shape[:2], 1), table.dtype)  # [N, rows, 1] each
-            _by_query(_soften, _hide_future(view(weights), own_past), totals, shifts, kept)
-            product = _by_row(paddle.matmul(weights, value))  # [rows, N, D]
-            np.multiply(product, rescale(dropout) / totals.transpose(1, 0, 2), out=out[rows])
-            ctx.parts.append((rows, keys, own_past, shifts, kept))
+        table, out = _heads(projected, num_heads, 3), _heads(context, num_heads, 1)[0]  # [3, N, n, D], [N, n, D]
+        seed = draw_seed() if dropout else 0
+
+        def attend(job: Job) -> list:
+            number, heads, blocks = job
+            random = random_stream(seed, number) if dropout else None
+            saved = []
+            for rows, keys, own_past in blocks:
+                query, key, value = _operands(table, heads, rows, keys)
+                weights = _scores(query, key, own_past)  # [heads, r, keys]
+                shifts = weights.max(-1, keepdims=True)  # [heads, r, 1]
+                weights -= shifts
+                np.exp(weights, out=weights)
+                totals = weights.sum(-1, keepdims=True)
+                kept = draw_kept(random, weights.shape, dropout) if dropout else None
+                if dropout:
+                    weights *= kept
+                np.matmul(weights, value, out=out[heads, rows])
+                out[heads, rows] *= rescale(dropout) / totals
+                saved.append((shifts + np.log(totals), kept))
+            return saved
+
+        ctx.jobs = layout.jobs(num_heads)
+        ctx.saved = _share(attend, ctx.jobs)
         ctx.save_for_backward(projected, context)
         ctx.num_heads, ctx.dropout = num_heads, dropout
         return context
@@ -121,88 +171,68 @@ class TwoPartAttention(PyLayer):
         """[n, H] -> [n, 3H]"""
         projected, context = ctx.saved_tensor()
         d_projected = paddle.zeros_like(projected)
-        table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [n, 3, N, D]
-        out, slope = (_heads(part, ctx.num_heads, 1)[:, 0] for part in (context, grad))  # [n, N, D]
-        while ctx.parts:
-            rows, keys, own_past, shifts, kept = ctx.parts.pop()
-            query, key, value = _operands(table, rows, keys)
-            d_product = _by_head(slope[rows] * slope.dtype.type(rescale(ctx.dropout)))  # [N, rows, D]
-            means = np.einsum("rnd,rnd->nr", slope[rows], out[rows])[..., None]  # [N, rows, 1]
-            weights = paddle.matmul(query, key, transpose_y=True)  # [N, rows, keys]
-            d_scores = paddle.matmul(d_product, value, transpose_y=True)  # [N, rows, keys]
-            tables = view(d_scores), _hide_future(view(weights), own_past), shifts, means, kept
-            _by_query(_soften_backward, *tables)
-            d_table[keys, 2] += _by_row(paddle.matmul(weights, d_product, transpose_x=True))
-            d_table[keys, 1] += _by_row(paddle.matmul(d_scores, query, transpose_x=True))
-            d_table[rows, 0] = _by_row(paddle.matmul(d_scores, key).scale_(table.shape[-1] ** -0.5))
+        table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [3, N, n, D]
+        out, d_out = (_heads(part, ctx.num_heads, 1)[0] for part in (context, grad.contiguous()))  # [N, n, D]
+        scale, saved = table.dtype.type(rescale(ctx.dropout)), ctx.saved
+        ctx.saved = None
+
+        def differentiate(job: Job) -> None:
+            number, heads, blocks = job
+            for (rows, keys, own_past), (shifts, kept) in zip(blocks, saved[number], strict=True):
+                query, key, value = _operands(table, heads, rows, keys)
+                weights = _scores(query, key, own_past)  # [heads, r, keys]
+                weights -= shifts
+                np.exp(weights, out=weights)
+                slope = d_out[heads, rows] * scale  # [heads, r, D]
+                d_scores = _product("d_scores", slope, value.swapaxes(1, 2))  # [heads, r, keys]
+                if kept is not None:
+                    d_scores *= kept
+                d_scores -= np.einsum("nrd,nrd->nr", d_out[heads, rows], out[heads, rows])[..., None]
+                d_scores *= weights
+                if kept is not None:
+                    weights *= kept
+                d_query, d_key, d_value = d_table[0, heads, rows], d_table[1, heads, keys], d_table[2, heads, keys]
+                d_value += _product("sums", weights.swapaxes(1, 2), slope)
+                d_key += _product("sums", d_scores.swapaxes(1, 2), query)
+                np.matmul(d_scores, key, out=d_query)
+                d_query *= _scale(table)
+
+        _share(differentiate, ctx.jobs)
         return d_projected
 
 
 def _heads(tensor: Tensor, num_heads: int, parts: int) -> np.ndarray:
-    """[n, parts * H] as an array [n, parts, N, D] on the same memory."""
+    """[n, parts * H] as an array [parts, N, n, D] on the same memory."""
     n, width = tensor.shape
-    return view(tensor).reshape(n, parts, num_heads, width // (parts * num_heads))
+    return view(tensor).reshape(n, parts, num_heads, width // (parts * num_heads)).transpose(1, 2, 0, 3)
 
 
-def _by_head(rows: np.ndarray) -> Tensor:
-    """[r, N, D] -> a copy [N, r, D]."""
-    return tensor_of(np.ascontiguousarray(rows.transpose(1, 0, 2)))
+def _scale(table: np.ndarray) -> np.floating:
+    """What queries are multiplied by, in the type of the table [..., D]."""
+    return table.dtype.type(table.shape[-1] ** -0.5)
 
 
-def _by_row(heads: Tensor) -> np.ndarray:
-    """[N, r, D] -> [r, N, D] on the same memory."""
-    return view(heads).transpose(1, 0, 2)
+def _operands(table: np.ndarray, heads: slice, rows: slice, keys: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries (scaled, a copy), keys and values of a table [3, N, n, D]: [heads, length, D] each."""
+    return table[0, heads, rows] * _scale(table), table[1, heads, keys], table[2, heads, keys]
 
 
-def _operands(table: np.ndarray, rows: slice, keys: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (scaled), keys and values, [N, length, D] each, of a table [n, 3, N, D]."""
-    query, key, value = (_by_head(table[part, place]) for place, part in enumerate((rows, keys, keys)))
-    return query.scale_(table.shape[-1] ** -0.5), key, value
+def _product(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a b [heads, rows, columns], in the thread's memory of this name."""
+    return np.matmul(a, b, out=scratch(name, (*a.shape[:2], b.shape[2]), a.dtype))
 
 
-def _hide_future(scores: np.ndarray, own_past: bool) -> np.ndarray:
-    """Takes from scores [N, r, keys] what is behind a query, if the last r keys are the queries' own."""
-    r, keys = scores.shape[1:]
+def _scores(query: np.ndarray, key: np.ndarray, own_past: bool) -> np.ndarray:
+    """Queries [heads, r, D] and keys [heads, keys, D] -> [heads, r, keys]; what is behind a query is hidden if the
+    last r keys are the queries' own."""
+    scores = _product("scores", query, key.swapaxes(1, 2))
+    r = query.shape[1]
     if own_past:
-        scores[:, :, keys - r :] += np.triu(np.full((r, r), -np.inf, scores.dtype), 1)
+        scores[:, :, -r:] += np.triu(np.full((r, r), -np.inf, scores.dtype), 1)
     return scores
 
 
-def _by_query(function: Callable, *tables: np.ndarray | None) -> None:
-    """Calls a function with blocks of rows of the tables [N, r, ...] that there are."""
-    by_rows(function, *(part.reshape(-1, part.shape[-1]) for part in tables if part is not None))
-
-
-def _soften(score: np.ndarray, total: np.ndarray, shift: np.ndarray, kept: np.ndarray | None = None) -> None:
-    """Replaces scores [r, keys] by what is kept of exp(score - the largest of its row).
-
-    Args:
-        total: [r, 1] becomes the sum of the row before dropout.
-        shift: [r, 1] becomes what makes exp(score - shift) probabilities.
-    """
-    np.max(score, axis=-1, keepdims=True, out=shift)
-    score -= shift
-    np.exp(score, out=score)
-    np.sum(score, axis=-1, keepdims=True, out=total)
-    shift += np.log(total)
-    if kept is not None:
-        score *= kept
-
-
-def _soften_backward(
-    slope: np.ndarray, score: np.ndarray, shift: np.ndarray, mean: np.ndarray, kept: np.ndarray | None = None
-) -> None:
-    """Replaces the gradient with respect to what weighs the values by that with respect to the scores [r, keys].
-
-    Args:
-        score: becomes what is kept of the probabilities.
-        mean: [r, 1], of each row the mean of the gradient as weighted by attention.
-    """
-    score -= shift
-    np.exp(score, out=score)
-    if kept is not None:
-        slope *= kept
-    slope -= mean
-    slope *= score
-    if kept is not None:
-        score *= kept
+def _share(function: Callable[[Job], Any], jobs: list[Job]) -> list:
+    """Results of all jobs, in their order."""
+    sizes = ((rows.stop - rows.start) * (keys.stop - keys.start) for *_, blocks in jobs for rows, keys, _ in blocks)
+    return on_threads(function, jobs, worth=sum(sizes) >= WORTH)

@@ -8,9 +8,12 @@ Layers fall back on Paddle's operators outside training and on other devices; pa
 """
 
 import ctypes
+import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -18,11 +21,22 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 from paddle.utils.dlpack import from_dlpack
+from threadpoolctl import threadpool_limits
 
 from glm.environment import cpu_threads
 
 BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
-STREAM = 1 << 20  # numbers whose dropout comes from one random stream, whatever the number of threads
+STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
+WORTH = BLOCK // 8  # numbers below which other threads cost more than they bring
+
+threadpool_limits(1, user_api="blas")  # NumPy's products are small ones, on several threads of ours at a time
+
+
+@cache
+def openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that Paddle brings, opened to other libraries; None where it brings none."""
+    library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
+    return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL) if library.exists() else None
 
 
 def view(tensor: Tensor) -> np.ndarray:
@@ -61,31 +75,48 @@ def by_rows(function: Callable, *arrays: np.ndarray) -> list:
     def call(start: int):
         return function(*(array[start : start + size] for array in arrays))
 
-    return _on_threads(call, range(0, rows, size), worth=arrays[0].size >= BLOCK // 8)
+    return on_threads(call, range(0, rows, size), worth=arrays[0].size >= WORTH)
 
 
-def _on_threads(function: Callable, items: Sequence, *, worth: bool) -> list:
+def on_threads(function: Callable, items: Sequence, *, worth: bool) -> list:
     """The function of each item, in their order; on the calling thread alone if the work is `worth` no others."""
     return list(_pool().map(function, items) if worth and len(items) > 1 else map(function, items))
 
 
-def draw_kept(size: int, probability: float) -> np.ndarray:
-    """Which numbers dropout leaves: [size] bool, False with a probability (to 1 / 65536).
+class _Scratch(threading.local):
+    """Memory of a thread by name."""
 
-    Seeded by Paddle's generator: its state restored, as recompute does, the same are drawn again.
-    """
-    seed = int(paddle.randint(0, 2**31 - 1, [1], dtype="int64"))
-    threshold = round(probability * 65536)
-    kept = np.empty(size, dtype=bool)
+    def __init__(self):
+        self.memory: dict[str, np.ndarray] = {}
 
-    def draw(stream: int) -> None:
-        part = kept[stream * STREAM : (stream + 1) * STREAM]
-        raw = np.random.SFC64(np.random.SeedSequence((seed, stream))).random_raw(-(-part.size // 4))
-        np.greater_equal(raw.view(np.uint16)[: part.size], threshold, out=part)
 
-    streams = range(-(-size // STREAM))
-    _on_threads(draw, streams, worth=True)
-    return kept
+_scratch = _Scratch()
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A table in memory that the calling thread gets again with the next call of the name: it is in its cache."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = _scratch.memory.get(name)
+    if memory is None or memory.size < size:
+        memory = _scratch.memory[name] = np.empty(size, np.uint8)
+    return memory[:size].view(dtype).reshape(shape)
+
+
+def draw_seed() -> int:
+    """A seed from Paddle's generator: its state restored, as recompute does, the same is drawn again."""
+    return int(paddle.randint(0, 2**31 - 1, [1], dtype="int64"))
+
+
+def random_stream(seed: int, number: int) -> np.random.BitGenerator:
+    """One of the independent streams of a seed."""
+    return np.random.SFC64(np.random.SeedSequence((seed, number)))
+
+
+def draw_kept(random: np.random.BitGenerator, shape: tuple[int, ...], probability: float) -> np.ndarray:
+    """Which numbers dropout leaves: bool, False with a probability (to 1 / 65536)."""
+    size = math.prod(shape)
+    words = random.random_raw(-(-size // 4)).view(np.uint16)[:size]
+    return (words >= round(probability * 65536)).reshape(shape)
 
 
 def rescale(probability: float) -> float:
@@ -96,6 +127,21 @@ def rescale(probability: float) -> float:
 def column_sums(table: Tensor) -> Tensor:
     """[n, H] -> [H]. A product with ones: Paddle's sum over rows takes 30 times as long."""
     return paddle.matmul(paddle.ones([1, table.shape[0]], dtype=table.dtype), table)[0]
+
+
+def squared_norms(tensors: Sequence[Tensor]) -> list[float]:
+    """Of each tensor the sum of its numbers' squares, which is not finite if one of them is not."""
+    if all(tensor.place.is_cpu_place() for tensor in tensors):
+        return [float(sum(by_rows(lambda block: np.dot(block, block), view(part).reshape(-1)))) for part in tensors]
+    return paddle.stack([part.astype("float32").square().sum() for part in tensors]).tolist()
+
+
+def scale_in_place(tensor: Tensor, factor: float) -> None:
+    """Multiplies all numbers by a factor."""
+    if tensor.place.is_cpu_place():
+        by_rows(lambda block: np.multiply(block, factor, out=block), view(tensor).reshape(-1))
+    else:
+        tensor.scale_(factor)
 
 
 class _Linear(PyLayer):
@@ -182,7 +228,14 @@ class LayerNorm(nn.LayerNorm):
 class _Dropout(PyLayer):
     @staticmethod
     def forward(ctx, states, probability):
-        ctx.kept = draw_kept(states.size, probability)
+        seed, size = draw_seed(), states.size
+        starts = range(0, size, STREAM)
+
+        def draw(start: int) -> np.ndarray:
+            shape = (min(STREAM, size - start),)
+            return draw_kept(random_stream(seed, start), shape, probability)
+
+        ctx.kept = np.concatenate(on_threads(draw, starts, worth=size >= WORTH))
         ctx.scale = rescale(probability)
         return _thin(states, ctx.kept, ctx.scale)
 

@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from glm.errors import InputError, UsageError
+from glm.errors import InputError, Stopped, UsageError
 
 INCOMPLETE = 3  # the exit code of a run that came to its end, but not with every record
 
@@ -17,7 +17,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
 
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 done but for records that failed, 130 interrupted, 141
-        standard output closed.
+        standard output closed, 143 terminated.
     """
     argv = sys.argv[1:]
     debug = "--debug" in argv
@@ -31,11 +31,19 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except BrokenPipeError:  # whoever read standard output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except MemoryError:
+        if debug:
+            traceback.print_exc()
+        print("error: out of memory; use smaller batches, fewer beams or shorter texts", file=sys.stderr)
+        return 1
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend: the scripts print its text without a traceback."""
+"""What ends a run that has no fault of its own: the scripts print its text without a traceback."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,15 @@ class InputError(ValueError):
 
 class UsageError(InputError):
     """The command line or its configuration file is wrong."""
+
+
+class Stopped(BaseException):
+    """A signal asks the run to end; like KeyboardInterrupt it passes by whoever handles errors.
+
+    Args:
+        number: of the signal; the exit code is 128 more.
+    """
+
+    def __init__(self, number: int, text: str = "stopped"):
+        super().__init__(text)
+        self.number = number

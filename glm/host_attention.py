@@ -5,9 +5,7 @@ pass over the prompt, whose keys meet all rows while they are in the processor's
 sees.
 """
 
-import ctypes
 from collections.abc import Sequence
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -16,7 +14,7 @@ from numba import njit, prange
 from paddle import Tensor, nn
 
 from glm.cache import KVCache
-from glm.cpu import view
+from glm.cpu import openmp, view
 from glm.environment import cpu_threads
 
 HEAD_SIZE = 64  # of all published GLMs; loops of known length compile to code that is a third faster
@@ -32,9 +30,7 @@ _reassociating = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_mod
 def _share_threads() -> None:
     """Lets Numba use the threads of Paddle's products: two teams that wait actively on the same cores are in each
     other's way, a step took twice as long."""
-    library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
-    if library.exists():
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    if openmp() is not None:
         numba.config.THREADING_LAYER = "omp"
 
 

@@ -10,6 +10,7 @@ from paddlenlp.trainer import set_seed
 import finetune_generation
 import predict
 from glm.blank_infilling import BlankInfilling
+from glm.checkpoint.tensors import LazyTensor
 from glm.configuration import GLMConfig
 from glm.modeling import GLMForConditionalGeneration
 from glm.parallel.gathering import gather_whole, take_part
@@ -134,7 +135,8 @@ def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:
     """Tensors that were split come together again; a third of them only one process has, as if they were sharded."""
     start(degree)
     rank = rank_of(degree)
-    parts = take_part(whole, degree=degree, rank=rank)
+    lazy = {name: LazyTensor(array.shape, "float32", lambda array=array: array) for name, array in whole.items()}
+    parts = {name: part.load() for name, part in take_part(lazy, degree=degree, rank=rank).items()}
     held = {name: paddle.to_tensor(part) for name, part in parts.items()}
     for place, name in enumerate(sorted(held)):
         if place % 3 == 0 and parts[name].shape == whole[name].shape and rank != degree - 1:

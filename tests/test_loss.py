@@ -6,7 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.loss import smoothed_cross_entropy
+import glm.loss
+from glm.loss import costs_and_slopes, smoothed_cross_entropy
 from reference.forward import loss as reference_loss
 
 SMOOTHING = [0.0, 0.1, 0.5, 1.0]
@@ -90,3 +91,47 @@ def test_half_precision_logits_are_summed_in_float32(dtype, monkeypatch):
     loss = loss_of_logits(logits, paddle.to_tensor([0, 3999]), label_smoothing=0.1)
     assert loss.dtype == paddle.float32 and loss.shape == []
     assert float(loss) == pytest.approx(math.log(4000), abs=1e-4)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [1, 2, 6, 7, 512])
+def test_chunks_do_not_change_loss_and_gradients(chunk, label_smoothing, monkeypatch):
+    """In float64 against the formula: d loss / d logits = p - (1 - e) [label] - e / V, divided by n."""
+    monkeypatch.setattr(glm.loss, "CHUNK", chunk)
+    random = np.random.default_rng(2)
+    states, head, labels = random.normal(size=(7, 4)), random.normal(size=(9, 4)), random.integers(9, size=7)
+    tensors = [paddle.to_tensor(table, stop_gradient=False) for table in (states, head)]
+    loss = smoothed_cross_entropy(*tensors, paddle.to_tensor(labels), label_smoothing=label_smoothing)
+    loss.backward()
+    logits = states @ head.T
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    target = (1 - label_smoothing) * np.eye(9)[labels] + label_smoothing / 9
+    slopes = (probabilities - target) / 7
+    assert float(loss) == pytest.approx(-(target * np.log(probabilities)).sum() / 7, abs=1e-12)
+    np.testing.assert_allclose(tensors[0].grad.numpy(), slopes @ head, atol=1e-12)
+    np.testing.assert_allclose(tensors[1].grad.numpy(), slopes.T @ states, atol=1e-12)
+
+
+def test_no_more_logits_than_a_chunk_exist(monkeypatch):
+    monkeypatch.setattr(glm.loss, "CHUNK", 3)
+    shapes, product = [], paddle.matmul
+
+    def recorded(*args, **options):
+        result = product(*args, **options)
+        shapes.append(result.shape)
+        return result
+
+    monkeypatch.setattr(paddle, "matmul", recorded)
+    states, head = paddle.randn([11, 4]), paddle.randn([20, 4])
+    states.stop_gradient = False
+    smoothed_cross_entropy(states, head, paddle.arange(11)).backward()
+    assert [shape for shape in shapes if shape[-1] == 20] == [[3, 20]] * 3 + [[2, 20]]
+
+
+def test_the_form_for_other_devices_is_the_same():
+    logits, labels = random_case()
+    for label_smoothing in SMOOTHING:
+        want = costs_and_slopes(paddle.to_tensor(logits), paddle.to_tensor(labels), label_smoothing, True)
+        got = glm.loss._by_paddle(paddle.to_tensor(logits), paddle.to_tensor(labels), label_smoothing)
+        for ours, paddles in zip(want, got, strict=True):
+            np.testing.assert_allclose(ours.numpy(), paddles.numpy(), atol=1e-6)

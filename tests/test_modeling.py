@@ -29,6 +29,12 @@ SWITCHES = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True, params=[0, 128], ids=["by part", "side by side"])
+def short(request, monkeypatch):
+    """Examples in either form of attention on a CPU."""
+    monkeypatch.setattr("glm.modeling.SHORT", request.param)
+
+
 @pytest.fixture(scope="module")
 def batch():
     """ids [3, 17], positions [3, 2, 17], segments, labels and a dense mask; padding behind each example."""
@@ -325,6 +331,8 @@ def test_recompute_gives_the_same_loss_and_gradients(tiny_model, batch, monkeypa
     assert not calls
     recomputed_loss, recomputed = run(True)
     assert len(calls) == 3
+    model.glm.transformer.recompute_layers = 2
+    assert run(True)[0] == plain_loss and len(calls) == 5
     assert recomputed_loss == plain_loss
     for name, gradient in plain.items():
         assert np.abs(gradient).max() > 0, name
@@ -334,7 +342,7 @@ def test_recompute_gives_the_same_loss_and_gradients(tiny_model, batch, monkeypa
     assert other != plain_loss  # dropout was at work
     model.eval()
     model(*tensors(batch))
-    assert len(calls) == 6  # no recompute outside training
+    assert len(calls) == 7  # no recompute outside training
 
 
 # -- initialisation

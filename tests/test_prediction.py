@@ -29,14 +29,7 @@ from glm.prediction import (
     write_predictions,
     write_scores,
 )
-from glm.training.setup import (
-    CHECKPOINT_FILES,
-    check_metric,
-    check_output_folder,
-    check_start_is_kept,
-    clear_earlier_run,
-    find_checkpoint,
-)
+from glm.training.setup import check_metric, check_start_is_kept
 
 
 def prediction_of(*texts, question="谁？", identity=7) -> Prediction:
@@ -228,94 +221,6 @@ def test_encoder_follows_the_arguments(tokenizer):
         build_encoder(tokenizer, DataArguments(), GenerationConfig(tgt_length=33, min_tgt_length=30))
     with pytest.raises(InputError, match="task_name summaries: unknown; known tasks: dureader_qg"):
         build_encoder(tokenizer, DataArguments(task_name="summaries"), GenerationConfig())
-
-
-def test_output_folder_that_is_free(tmp_path):
-    check_output_folder(str(tmp_path / "new"), overwrite=False, resumes=False)
-    check_output_folder(str(tmp_path), overwrite=False, resumes=False)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", ".hidden", "checkpoint-5"])
-def test_output_folder_that_is_not_empty(tmp_path, name):
-    (tmp_path / name).write_text("kept")
-    with pytest.raises(InputError) as caught:
-        check_output_folder(str(tmp_path), overwrite=False, resumes=False)
-    assert str(caught.value) == (
-        f"output_dir {tmp_path}: is not empty; choose another, or add --overwrite_output_dir or "
-        "--resume_from_checkpoint true"
-    )
-    check_output_folder(str(tmp_path), overwrite=True, resumes=False)
-    check_output_folder(str(tmp_path), overwrite=False, resumes=True)
-    assert (tmp_path / name).read_text() == "kept"
-
-
-def test_output_folder_that_is_a_file(tmp_path):
-    path = tmp_path / "out"
-    path.write_text("")
-    for overwrite in (False, True):
-        with pytest.raises(InputError, match=f"output_dir {path}: is a file"):
-            check_output_folder(str(path), overwrite=overwrite, resumes=overwrite)
-
-
-def test_clearing_takes_only_what_a_run_left(tmp_path):
-    for name in ("checkpoint-5", "checkpoint-10", "eval", "my-checkpoint-1", "checkpoint-final"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("")
-    for name in ("step-5.jsonl", "step-5.metrics.json"):
-        (tmp_path / "eval" / name).write_text("")
-    for name in ("metrics.jsonl", "eval_results.json", "predictions.jsonl", "notes.txt", "model.safetensors"):
-        (tmp_path / name).write_text("")
-    clear_earlier_run(str(tmp_path))
-    left = {"eval", "my-checkpoint-1", "checkpoint-final", "notes.txt", "model.safetensors"}
-    assert {path.name for path in tmp_path.iterdir()} == left
-    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["file"]
-    clear_earlier_run(str(tmp_path))
-    clear_earlier_run(str(tmp_path / "nowhere"))
-
-
-@pytest.fixture
-def checkpoints(tmp_path):
-    """A run's folder with checkpoints 5, 10 and 9, whole ones."""
-    for step in (5, 10, 9):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        for name in ("model.safetensors", *CHECKPOINT_FILES):
-            (folder / name).write_text("")
-    (tmp_path / "checkpoint-final").mkdir()
-    return types.SimpleNamespace(folder=str(tmp_path), newest=str(tmp_path / "checkpoint-10"))
-
-
-@pytest.mark.parametrize("wish", ["true", "True", "TRUE"])
-def test_newest_checkpoint(checkpoints, wish):
-    assert find_checkpoint(wish, checkpoints.folder) == checkpoints.newest
-
-
-def test_checkpoint_by_its_folder(checkpoints, tmp_path):
-    wish = str(tmp_path / "checkpoint-5")
-    assert find_checkpoint(wish, "elsewhere") == wish
-    assert find_checkpoint(None, checkpoints.folder) is None
-
-
-def test_no_checkpoint(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError) as caught:
-            find_checkpoint("true", str(folder))
-        assert str(caught.value) == f"resume_from_checkpoint true: no checkpoint in {folder}"
-    with pytest.raises(InputError) as caught:
-        find_checkpoint(str(tmp_path), "elsewhere")
-    missing = "model.safetensors, trainer_state.json, optimizer.pdopt, scheduler.pdparams missing"
-    assert str(caught.value) == f"resume_from_checkpoint {tmp_path}: not a whole checkpoint ({missing})"
-
-
-def test_newest_whole_checkpoint(checkpoints, tmp_path):
-    """A kill while saving leaves a folder without the files that are written last."""
-    (tmp_path / "checkpoint-15").mkdir()
-    assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
-    for name in ("model.safetensors", *CHECKPOINT_FILES):
-        assert find_checkpoint("true", checkpoints.folder) == checkpoints.newest
-        (tmp_path / "checkpoint-15" / name).write_text("")
-    assert find_checkpoint("true", checkpoints.folder) == str(tmp_path / "checkpoint-15")
 
 
 def test_a_model_in_the_folder_to_be_overwritten_is_kept(tmp_path):

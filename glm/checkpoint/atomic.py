@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: written aside, brought to the disk, renamed."""
+"""Folders and files that appear whole or not at all: written aside, brought to the disk, renamed."""
 
 import contextlib
 import fcntl
@@ -43,6 +43,25 @@ def new_folder(target: Path) -> Iterator[Path]:
     finally:
         os.close(lock)
     _sync_one(target.absolute().parent)
+
+
+@contextlib.contextmanager
+def put_files(folder: Path) -> Iterator[Path]:
+    """A folder to write into, whose files then take their places in `folder`, one rename each.
+
+    None does if the block ends with an error. What a killed process left aside is cleared by the next.
+    """
+    aside = folder / ".files.partial"
+    aside.mkdir(parents=True, exist_ok=True)
+    try:
+        _clear(aside)
+        yield aside
+        _sync(aside)
+        for path in sorted(aside.iterdir()):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync_one(folder)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from glm.checkpoint.atomic import new_folder
 from glm.checkpoint.formats import CONFIG_NAME, MODULE, OWN_GMASK_ROW, RANK_FILE, TRACKERS, WORLD_SIZE
-from glm.checkpoint.names import PREFIX, Weights, head_by_head, split_weights, turned
+from glm.checkpoint.names import PREFIX, Weights, head_by_head, split_weights, transposed_linears
 from glm.checkpoint.paddle_files import write_paddle
 from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.torch_files import write_torch
@@ -171,7 +171,7 @@ def _paddle_ranks(name: str, model: WholeModel, degree: int) -> Iterator[tuple[s
 
 def _torch_weights(weights: Weights) -> Weights:
     """PyTorch's way round, and without the prefix, as the published files are."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in turned(weights).items()}
+    return {name.removeprefix(PREFIX): tensor for name, tensor in transposed_linears(weights).items()}
 
 
 def _write_config(folder: Path, model: WholeModel) -> None:

@@ -26,16 +26,17 @@ from glm.checkpoint.names import (
     canonical_names,
     is_torch_layout,
     merge_weights,
-    turned,
+    transposed_linears,
 )
 from glm.checkpoint.paddle_files import read_paddle
-from glm.checkpoint.pickles import tensors_in
+from glm.checkpoint.pickled_values import tensors_in
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import check_no_overlap, reading, shown
 from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError
 
 CONFIG_NAME = "config.json"
+ADAPTER_CONFIG_NAME = "lora_config.json"
 TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
@@ -86,7 +87,7 @@ class Source:
         """
         ranks = [canonical_names(weights) for weights in self.ranks]
         if self.torch_layout:
-            ranks = [turned(weights) for weights in ranks]
+            ranks = [transposed_linears(weights) for weights in ranks]
         elif len(ranks) > 1:
             if type(heads) is not int or heads < 1 or heads % len(ranks):
                 raise InputError(f"{heads or 'an unknown number of'} attention heads cannot be of {len(ranks)} ranks")
@@ -109,6 +110,8 @@ def open_checkpoint(folder: Path) -> Source:
             return _opened(folder, ranks, ending, read)
     if _iteration_folder(folder) is not None:
         return _open_megatron(folder)
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        raise InputError(f"{folder}: a LoRA adapter without its model; merge them with python -m glm merge")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
         f"one of them with .index.json, or Megatron's {' or '.join(TRACKERS)})"

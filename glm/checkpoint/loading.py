@@ -14,6 +14,7 @@ from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.checkpoint.adapters import add_lora, load_lora, merge_lora, read_lora_config
+from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights, split_weights
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
@@ -22,8 +23,6 @@ from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration
 from glm.presets import preset_file
 from glm.tokenization import PUBLISHED, GLMTokenizer
-
-VOCABULARY_MULTIPLE = 128
 
 
 def load_tokenizer(name_or_path: str) -> GLMTokenizer:
@@ -41,9 +40,8 @@ def load_tokenizer(name_or_path: str) -> GLMTokenizer:
     if path.is_dir():
         if not (path / model_file).is_file():
             raise InputError(f"tokenizer {path}: the folder has no {model_file}; set tokenizer_name_or_path")
-        return GLMTokenizer(
-            str(path / model_file)
-        )  # the file says all; what stands beside it may be another library's
+        # The file says all; what stands beside it may be another library's.
+        return GLMTokenizer(str(path / model_file))
     if _is_path(name_or_path):
         raise InputError(f"tokenizer_name_or_path {name_or_path}: no such file or folder")
     try:

@@ -92,7 +92,7 @@ def is_torch_layout(tensors: Mapping[str, LazyTensor]) -> bool:
     return True
 
 
-def turned(tensors: Mapping[str, LazyTensor]) -> Weights:
+def transposed_linears(tensors: Mapping[str, LazyTensor]) -> Weights:
     """Weights with those of linear layers transposed: PyTorch's layout from Paddle's, or back."""
     return {
         name: tensor.transposed() if name.endswith(LINEAR) and len(tensor.shape) == 2 else tensor
@@ -193,10 +193,15 @@ def split_weights(weights: Mapping[str, LazyTensor], *, rank: int, degree: int) 
     Raises:
         InputError: `degree` does not divide a weight.
     """
-    return {name: _split(name, tensor, rank, degree) for name, tensor in weights.items()}
+    return {name: split_tensor(name, tensor, rank=rank, degree=degree) for name, tensor in weights.items()}
 
 
-def _split(name: str, tensor: LazyTensor, rank: int, degree: int) -> LazyTensor:
+def split_tensor(name: str, tensor: LazyTensor, *, rank: int, degree: int) -> LazyTensor:
+    """What one rank holds of a tensor that is split as the weight `name` is.
+
+    Raises:
+        InputError: `degree` does not divide it.
+    """
     if degree == 1:
         return tensor
     shape = part_shape(name, tensor.shape, degree=degree)

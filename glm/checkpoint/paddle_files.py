@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from glm.checkpoint.pickles import Window, read_pickle, tensors_in
+from glm.checkpoint.pickled_values import tensors_in
+from glm.checkpoint.pickles import Window, plain, read_pickle
 from glm.checkpoint.tensors import ITEMS, LazyTensor, chunks, reading, with_progress
-from glm.checkpoint.torch_files import plain
 
 NAME_TABLE = "StructuredToParameterName@@"
 

@@ -4,36 +4,20 @@ The opcodes are decoded by `pickletools` and carried out here, on plain Python v
 do: it reads every byte of a checkpoint into memory, and gives a table of any length to whoever names a large index.
 """
 
-import math
 import os
+import pickle
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from glm.checkpoint.tensors import ITEMS, LazyTensor, Place, check_sizes, shown, tensor_of_file
+from glm.checkpoint.pickled_values import ALLOWED, Global, NumpyArray, NumpyType, Storage, UnreadBytes, checked_key
+from glm.checkpoint.tensors import Place, shown
 from glm.errors import InputError
 
-LONGEST = 8192  # bytes of a text or a number; what is longer can only be the numbers of a tensor and is not read
-MOST_READ = 1 << 26  # bytes of texts and numbers
+LONGEST = 8192  # bytes of a string or a number; what is longer can only be the numbers of a tensor and is not read
+MOST_READ = 1 << 26  # bytes of strings and numbers
 MOST_OPCODES = 1_000_000  # glm-10b with its optimizer has about 100,000
-
-NUMPY_DTYPES = {ITEMS[name].str[1:]: name for name in ITEMS if name != "bfloat16"}
-STORAGE_DTYPES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
 
 
 class Window:
@@ -48,7 +32,7 @@ class Window:
     def tell(self) -> int:
         return self.file.tell()
 
-    def read(self, length: int) -> "bytes | UnreadBytes":
+    def read(self, length: int) -> bytes | UnreadBytes:
         start = self.file.tell()
         if length < 0 or start + length > self.end:
             raise EOFError("the file ends within a value")
@@ -63,125 +47,9 @@ class Window:
     def _counted(self, content: bytes) -> bytes:
         self.left -= len(content)
         if self.left < 0:
-            raise ValueError(f"more than {MOST_READ} bytes of texts and numbers")
+            raise ValueError(f"more than {MOST_READ} bytes of strings and numbers")
         return content
 
-
-@dataclass(frozen=True)
-class UnreadBytes:
-    """Bytes that were passed over."""
-
-    place: Place
-
-    def __len__(self) -> int:
-        return self.place.end - self.place.start
-
-
-@dataclass
-class Storage:
-    """Numbers in a row, of which torch's tensors are parts; legacy files say only later where they are."""
-
-    dtype: str
-    count: int
-    place: Place | None = None
-
-
-@dataclass(frozen=True)
-class TorchTensor:
-    """A part of a storage."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def lazy(self) -> LazyTensor:
-        if self.storage.place is None:
-            raise ValueError("a storage is missing")
-        return tensor_of_file(
-            self.storage.place, shape=self.shape, dtype=self.storage.dtype, offset=self.offset, strides=self.strides
-        )
-
-
-@dataclass
-class NumpyArray:
-    """An array; what it consists of comes after it was made."""
-
-    state: tuple = field(default=())
-
-    def lazy(self) -> LazyTensor:
-        _, shape, dtype, fortran, content = self.state
-        dtype = NUMPY_DTYPES[dtype.name]
-        check_sizes(shape)
-        if isinstance(content, UnreadBytes):
-            strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape))) if fortran else None
-            tensor = tensor_of_file(content.place, shape=shape, dtype=dtype, strides=strides)
-        else:
-            numbers = np.frombuffer(content, ITEMS[dtype]).reshape(shape, order="F" if fortran else "C")
-            tensor = LazyTensor(shape, dtype, lambda: numbers)
-        if tensor.nbytes != len(content):
-            raise ValueError(f"an array of {tensor.nbytes} bytes is given {len(content)}")
-        return tensor
-
-
-@dataclass
-class NumpyType:
-    """A dtype by its short name; of the rest of it only little-endian order is allowed."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Global:
-    """Something that a pickle names: its builder, or for a storage type and `ndarray`, which only stand for
-    themselves, none."""
-
-    name: str
-    build: Callable[..., Any] | None = None
-
-
-def _ordered_dict(items: list | tuple = ()) -> dict:
-    return {_key(name): value for name, value in items}
-
-
-def _scalar(dtype: NumpyType, content: bytes) -> int | float:
-    return np.frombuffer(content, ITEMS[NUMPY_DTYPES[dtype.name]], count=1)[0].item()
-
-
-def _torch_tensor(storage, offset, shape, strides, requires_grad, hooks, metadata=None) -> TorchTensor:
-    if not isinstance(storage, Storage):
-        raise ValueError("a tensor without storage")
-    return TorchTensor(storage, offset, _tuple(shape), _tuple(strides))
-
-
-def _encoded(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"bytes in the encoding {shown(encoding)}")
-    return text.encode("latin-1")
-
-
-def _tuple(items: tuple | list = ()) -> tuple:
-    if not isinstance(items, tuple | list):
-        raise ValueError("a tuple is expected")
-    return tuple(items)
-
-
-ALLOWED = {
-    "collections.OrderedDict": _ordered_dict,
-    "torch.Size": _tuple,
-    "torch._utils._rebuild_tensor_v2": _torch_tensor,
-    "torch._utils._rebuild_parameter": lambda tensor, requires_grad, hooks: tensor,
-    "numpy.ndarray": None,
-    "numpy.dtype": lambda name, align=False, copy=True: NumpyType(name),
-    "_codecs.encode": _encoded,  # how protocol 2 writes bytes
-    **{f"torch.{name}": None for name in STORAGE_DTYPES},
-    **{f"{module}.set": _tuple for module in ("builtins", "__builtin__")},
-    **{
-        f"numpy.{core}.multiarray.{name}": builder
-        for core in ("core", "_core")
-        for name, builder in (("_reconstruct", lambda kind, shape, code: NumpyArray()), ("scalar", _scalar))
-    },
-}
 
 PLAIN = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 # Opcodes whose argument is the value itself.
@@ -237,7 +105,7 @@ class _Machine:
     def refuse(self, wanted: str) -> None:
         raise InputError(
             f"{self.path}: refused, the file wants to call {shown(wanted.replace(' ', '.'))}; only tensors, numbers, "
-            "texts, dicts and lists are read"
+            "strings, dicts and lists are read"
         )
 
     def since_mark(self) -> list:
@@ -291,7 +159,7 @@ class _Machine:
 
     def do_DICT(self, argument):
         items = self.since_mark()
-        self.stack.append({_key(name): value for name, value in zip(items[::2], items[1::2], strict=True)})
+        self.stack.append({checked_key(name): value for name, value in zip(items[::2], items[1::2], strict=True)})
 
     def do_APPEND(self, argument):
         value = self.stack.pop()
@@ -303,11 +171,11 @@ class _Machine:
 
     def do_SETITEM(self, argument):
         value, name = self.stack.pop(), self.stack.pop()
-        self._top(dict)[_key(name)] = value
+        self._top(dict)[checked_key(name)] = value
 
     def do_SETITEMS(self, argument):
         items = self.since_mark()
-        self._top(dict).update({_key(name): value for name, value in zip(items[::2], items[1::2], strict=True)})
+        self._top(dict).update({checked_key(name): value for name, value in zip(items[::2], items[1::2], strict=True)})
 
     def _top(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
@@ -354,22 +222,6 @@ class _Machine:
         self.stack.append(self.persistent(self.stack.pop()))
 
 
-def _key(name: Any) -> Any:
-    """A key of a dict: plain values only, for the hash of nested tuples can take forever."""
-    if not isinstance(name, str | int | float | None):
-        raise ValueError(f"a {type(name).__name__} as a key")
-    return name
-
-
-def tensors_in(tree: Any, path: Path) -> dict[str, LazyTensor]:
-    """The tensors of a state dict.
-
-    Raises:
-        InputError: it is no dict of names to tensors.
-    """
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: holds a {type(tree).__name__}, not a dict of tensors")
-    for name, value in tree.items():
-        if not isinstance(name, str) or not isinstance(value, TorchTensor | NumpyArray):
-            raise InputError(f"{path}: {shown(str(name))} is a {type(value).__name__}, not a tensor")
-    return {name: value.lazy() for name, value in tree.items()}
+def plain(value: Any) -> bytes:
+    """The opcodes that make a string, a number or a tuple of these."""
+    return pickle.dumps(value, protocol=2)[2:-1]  # without the protocol before and STOP behind

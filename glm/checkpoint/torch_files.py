@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from glm.checkpoint.pickles import STORAGE_DTYPES, Global, Storage, Window, read_pickle
+from glm.checkpoint.pickled_values import STORAGE_DTYPES, Global, Storage
+from glm.checkpoint.pickles import Window, plain, read_pickle
 from glm.checkpoint.tensors import ITEMS, LazyTensor, Place, chunks, reading, row_by_row, with_progress
 from glm.errors import InputError
 
@@ -141,7 +142,7 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
 
 
 def write_torch(path: Path, tree: dict) -> None:
-    """Writes nested dicts of texts, numbers and `LazyTensor` as `torch.save` does, for `torch.load`."""
+    """Writes nested dicts of strings, numbers and `LazyTensor` as `torch.save` does, for `torch.load`."""
     tensors: dict[str, LazyTensor] = {}
     content = b"\x80\x02" + _opcodes(tree, tensors) + pickle.STOP
     root = path.stem
@@ -156,11 +157,6 @@ def write_torch(path: Path, tree: dict) -> None:
                 for chunk in chunks(tensor):
                     target.write(chunk)
         archive.writestr(zipfile.ZipInfo(f"{root}/version"), "3\n")
-
-
-def plain(value: Any) -> bytes:
-    """The opcodes that make a text, a number or a tuple of these."""
-    return pickle.dumps(value, protocol=2)[2:-1]  # without the protocol before and STOP behind
 
 
 def _opcodes(value: Any, tensors: dict[str, LazyTensor]) -> bytes:

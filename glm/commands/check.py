@@ -70,7 +70,7 @@ def print_report(report: FileReport, console: Console) -> None:
     for warning in report.warnings:
         console.print(f"  warning: {warning}")
     if report.unknown_rows:
-        shown = {piece if piece.isprintable() else ascii(piece): n for piece, n in report.unknown_pieces.items()}
+        shown = {piece if piece.isprintable() else repr(piece): n for piece, n in report.unknown_pieces.items()}
         pieces = " ".join(f"{piece} ({count})" for piece, count in shown.items())
         console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for: {pieces}")
     if report.recommended:

@@ -126,7 +126,8 @@ def _one_by_name(role: str, choices: Sequence[tuple], needed: bool, present: Seq
     if not needed:
         return None
     if not found:
-        raise _error(name, f"no column is recognised as the {role}; name it with --{role}_column", present)
+        other = ", or take a template without {answer} (--task_name, --template)" if role == "answer" else ""
+        raise _error(name, f"no column is recognised as the {role}; name it with --{role}_column{other}", present)
     listed = " or ".join(f"--{role}_column {','.join(columns)}" for columns in found)
     raise InputError(f"{name}: more than one column can be the {role}; say which: {listed}")
 

@@ -6,13 +6,15 @@ weight is, but for single numbers.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import paddle
 from paddle import Tensor
 from paddle import distributed as dist
 
-from glm.parallel.plan import merge_weight, part_of_weight, planned
+from glm.checkpoint.names import split_tensor
+from glm.checkpoint.tensors import LazyTensor
+from glm.parallel.plan import merge_weight, planned
 
 
 def gather_whole(tensors: Mapping[str, Tensor], *, degree: int, rank: int) -> dict[str, Tensor]:
@@ -29,28 +31,44 @@ def gather_whole(tensors: Mapping[str, Tensor], *, degree: int, rank: int) -> di
     """
     if dist.get_world_size() == 1:
         return dict(tensors)
-    held: list[dict[str, tuple[int, Sequence[int], str]]] = []
-    facts = {name: (rank, tensor.shape, str(tensor.dtype).removeprefix("paddle.")) for name, tensor in tensors.items()}
-    dist.all_gather_object(held, facts)
+    held: list[dict[str, _Held]] = []
+    dist.all_gather_object(held, {name: _Held.of(tensor, rank) for name, tensor in tensors.items()})
     whole = {}
-    for name in dict.fromkeys(name for facts in held for name in facts):
-        parts = []
-        for part in range(degree if _is_split(name, next(facts[name][1] for facts in held if name in facts)) else 1):
-            source, (_, shape, dtype) = next(
-                (process, facts[name])
-                for process, facts in enumerate(held)
-                if name in facts and (degree == 1 or facts[name][0] == part)
-            )
-            parts.append(_bring_to_first(tensors.get(name), source, shape, dtype))
+    for name in dict.fromkeys(name for of_process in held for name in of_process):
+        holders = {process: of_process[name] for process, of_process in enumerate(held) if name in of_process}
+        parts = [
+            _bring_to_first(tensors.get(name), source, holders[source]) for source in _sources(name, holders, degree)
+        ]
         if dist.get_rank() == 0:
             whole[name] = parts[0] if len(parts) == 1 else _merged(name, parts)
     return whole
 
 
-def take_part(tensors: Mapping[str, np.ndarray], *, degree: int, rank: int) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class _Held:
+    """What a process says of a tensor that it has: of its part, if the tensor is split."""
+
+    rank: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, tensor: Tensor, rank: int) -> "_Held":
+        return cls(rank, tuple(tensor.shape), str(tensor.dtype).removeprefix("paddle."))
+
+
+def _sources(name: str, holders: Mapping[int, _Held], degree: int) -> list[int]:
+    """The processes that send the parts of a tensor, in the parts' order."""
+    first = next(iter(holders))
+    if not _is_split(name, holders[first].shape):
+        return [first]
+    return [next(process for process, held in holders.items() if held.rank == part) for part in range(degree)]
+
+
+def take_part(tensors: Mapping[str, LazyTensor], *, degree: int, rank: int) -> dict[str, LazyTensor]:
     """What one of `degree` ranks holds of whole tensors."""
     return {
-        name: part_of_weight(_weight_of(name), whole, degree=degree, rank=rank)
+        name: split_tensor(_weight_of(name), whole, degree=degree, rank=rank)
         if _is_split(name, whole.shape)
         else whole
         for name, whole in tensors.items()
@@ -66,13 +84,13 @@ def _is_split(name: str, shape: Sequence[int]) -> bool:
     return planned(_weight_of(name)) is not None and math.prod(shape) > 1
 
 
-def _bring_to_first(tensor: Tensor | None, source: int, shape: Sequence[int], dtype: str) -> Tensor | None:
+def _bring_to_first(tensor: Tensor | None, source: int, held: _Held) -> Tensor | None:
     """A tensor of the process `source`, in the first process; None elsewhere.
 
     All of them get it for a moment: gloo's send and receive lose each other among more than two processes.
     """
     rank = dist.get_rank()
-    passed = tensor.detach().clone() if rank == source else paddle.empty(shape, dtype)
+    passed = tensor.detach().clone() if rank == source else paddle.empty(held.shape, held.dtype)
     if source:
         dist.broadcast(passed, src=source)
     return passed.cpu() if rank == 0 else None

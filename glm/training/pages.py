@@ -11,7 +11,7 @@ from glm.data.report import FileReport
 from glm.evaluation.metrics import FIGURES, Scores, signatures
 from glm.prediction import Prediction
 from glm.report.curves import read_log
-from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE
+from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
 from glm.report.model_card import write_model_card
 from glm.report.provenance import Provenance
 from glm.report.rows import ReportRows
@@ -94,16 +94,19 @@ class TrainingPage(TrainerCallback):
         from glm.report.page import write_training_page  # here, because it loads matplotlib
 
         start, folder = time.monotonic(), Path(args.output_dir)
-        write_training_page(
-            folder,
-            self.provenance,
-            step=state.global_step,
-            max_steps=state.max_steps,
-            running=self.running,
-            seconds_left=self._seconds_left(state),
-            report_address=lambda step: _address(folder, step),
-            log=read_log(folder / METRICS_NAME),
-        )
+        try:
+            write_training_page(
+                folder,
+                self.provenance,
+                step=state.global_step,
+                max_steps=state.max_steps,
+                running=self.running,
+                seconds_left=self._seconds_left(state),
+                report_address=lambda step: _address(folder, step),
+                log=read_log(folder / METRICS_NAME),
+            )
+        except OSError as error:  # a full disk does not end a run for its page
+            logger.warning(f"{folder / TRAINING_PAGE}: cannot be written ({error.strerror or error})")
         end = time.monotonic()
         self.next_time = end + (end - start) / LARGEST_SHARE
 

@@ -56,13 +56,17 @@ def freeze(model: nn.Layer, parts: str, *, num_layers: int) -> None:
     Raises:
         UsageError: a part is none of these or not in the model, or nothing is left to train.
     """
-    for part in parts.split("|"):
-        layers = _layers(part, parts, num_layers)
-        for name, weight in model.named_parameters():
-            if layer_of(name) in layers if layers else f"{part}." in name:
-                weight.stop_gradient = True
+    for name, weight in model.named_parameters():
+        if is_frozen(name, parts, num_layers=num_layers):
+            weight.stop_gradient = True
     if not any(True for _ in trained(model)):
         raise UsageError(f"freeze {parts}: leaves nothing to train")
+
+
+def is_frozen(name: str, parts: str, *, num_layers: int) -> bool:
+    """Whether `freeze` takes a weight of this name out of training."""
+    of_parts = [(f"{part}.", _layers(part, parts, num_layers)) for part in parts.split("|")]
+    return any(layer_of(name) in layers if layers else part in name for part, layers in of_parts)
 
 
 def _layers(part: str, parts: str, num_layers: int) -> range | None:

@@ -1,12 +1,14 @@
 """What a training run shows of itself while it runs, and what it leaves in `metrics.jsonl`."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 from paddlenlp.trainer import TrainerCallback, TrainingArguments
+from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
 from glm.parallel.layers import tensor_parallel_group
@@ -15,12 +17,35 @@ from glm.training.parameters import gradient_norm
 
 
 class MetricsLog(TrainerCallback):
-    """Appends all that the Trainer logs to `metrics.jsonl` in the output folder."""
+    """Appends all that the Trainer logs to `metrics.jsonl` in the output folder; a full disk does not end the run."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
-            with (Path(args.output_dir) / METRICS_NAME).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}, ensure_ascii=False) + "\n")
+            path = Path(args.output_dir) / METRICS_NAME
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": state.global_step, **logs}, ensure_ascii=False) + "\n")
+            except OSError as error:
+                logger.warning(f"{path}: step {state.global_step} could not be logged ({error.strerror or error})")
+
+
+def rewind_metrics(output_dir: Path, step: int) -> None:
+    """Takes out of `metrics.jsonl` what was logged after a step that the run goes on from: it will come again."""
+    path = output_dir / METRICS_NAME
+    if not path.exists():
+        return
+    kept = [line for line in path.read_bytes().splitlines(keepends=True) if _is_of_step(line, step)]
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_bytes(b"".join(kept))
+    os.replace(aside, path)
+
+
+def _is_of_step(line: bytes, last: int) -> bool:
+    """Whether a line is whole and of this step or an earlier one."""
+    try:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= last
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 class GradientNorm(TrainerCallback):

@@ -37,12 +37,16 @@ class RunData:
 
     Args:
         train_examples: None if the run does not train.
+        train_digest: SHA-256 of the file they are from.
+        train_columns: its columns, as they are taken.
         dev_records: empty if it does not evaluate.
         test_records: empty if it does not predict; refused rows are among them, for their lines of the predictions.
         reports: what the check of each split found.
     """
 
     train_examples: ExampleStore | None = None
+    train_digest: str = ""
+    train_columns: str = ""
     dev_records: list[Record] = field(default_factory=list)
     test_records: list[Record | BadRecord] = field(default_factory=list)
     reports: dict[str, FileReport] = field(default_factory=dict)
@@ -67,8 +71,10 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
     """
     training, files, data = arguments.training, arguments.files, RunData()
     if training.do_train:
-        store = _read_examples(_Split("train", files.train_file, arguments, encoder), files.data_cache_dir)
-        data.train_examples, data.reports["train"] = store, store.report
+        split = _Split("train", files.train_file, arguments, encoder)
+        store = _read_examples(split, files.data_cache_dir)
+        data.train_examples, data.train_digest, data.train_columns = store, split.content, split.check.columns
+        data.reports["train"] = store.report
     if training.do_eval:
         split = _Split("dev", files.dev_file, arguments, encoder)
         data.dev_records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]

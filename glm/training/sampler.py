@@ -22,6 +22,9 @@ class EpochBatchSampler(DistributedBatchSampler):
 
     The Trainer calls `set_epoch` at the start of each epoch.
 
+    Attributes:
+        start: the batch of a rank (from 0) that the next epoch drawn begins with; the one after it begins with 0.
+
     Args:
         widths: tokens that a row with this example alone takes, padding included.
         batch_size: examples of a rank's batch; None if `max_tokens` decides.
@@ -48,6 +51,7 @@ class EpochBatchSampler(DistributedBatchSampler):
         self.max_tokens = max_tokens
         self.by_length = by_length or max_tokens is not None
         self.seed = seed
+        self.start = 0
         self.ends = self._ends()
         # The Trainer accumulates over the whole epoch where that has fewer rounds.
         self.rounds_per_step = min(accumulation, len(self.ends))
@@ -58,7 +62,8 @@ class EpochBatchSampler(DistributedBatchSampler):
         return self.steps_per_epoch * self.rounds_per_step
 
     def __iter__(self) -> Iterator[Batch]:
-        for batches in self.rounds(self.epoch):
+        start, self.start = self.start, 0
+        for batches in self.rounds(self.epoch)[start:]:
             yield batches[self.local_rank]
 
     def step_examples(self, step: int) -> Batch:

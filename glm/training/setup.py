@@ -1,45 +1,50 @@
 """From arguments to a trainer: everything that can fail, fails here, before the first step."""
 
-import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from paddlenlp.peft import LoRAConfig
 from paddlenlp.trainer import set_seed
+from paddlenlp.utils.log import logger
 
 from glm.arguments import FinetuneArguments, ModelArguments
-from glm.checkpoint.adapters import ADAPTER_WEIGHTS_NAME, add_lora, lora_config
+from glm.checkpoint.adapters import add_lora, lora_config
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import FIGURES, name_advice
-from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
+from glm.modeling import GLMForConditionalGeneration
 from glm.prediction import build_encoder, check_positions
-from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
-from glm.report.model_card import is_users_own
 from glm.report.provenance import command_of
+from glm.training.capacity import warn_of_memory
+from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
+from glm.training.fingerprint import fingerprint, manifest_facts
 from glm.training.parameters import freeze, set_layerwise_rates
-from glm.training.run_data import REFUSED_NAME, REPORT_NAME, RunData, read_run_data
+from glm.training.progress import rewind_metrics
+from glm.training.ranks import on_main
+from glm.training.run_data import RunData, read_run_data
+from glm.training.run_folder import (
+    DONE_NAME,
+    check_disk,
+    check_is_free,
+    clear_earlier_run,
+    locked,
+    set_later_aside,
+)
+from glm.training.signals import StopSignals
 from glm.training.trainer import GLMTrainer
 
-CHECKPOINTS = "checkpoint-[0-9]*"
-# The Trainer writes the scheduler's state last: without it a kill cut the saving short.
-CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pdopt", "scheduler.pdparams")
-RESULT_FILES = (
-    METRICS_NAME,
-    TRAINING_PAGE,
-    REPORT_NAME,
-    "predictions.jsonl",
-    "metrics.json",
-    "all_results.json",
-    "train_results.json",
-    "eval_results.json",
-    "trainer_state.json",
-)
 
-
-def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
+def build_trainer(
+    arguments: FinetuneArguments, *, checkpoint: Checkpoint | None = None, signals: StopSignals | None = None
+) -> tuple[GLMTrainer, RunData]:
     """Reads and checks the data, then loads the model.
+
+    Args:
+        checkpoint: what the run goes on from.
+        signals: those that stop it.
 
     Returns:
         The trainer, and the data it was given.
@@ -63,12 +68,22 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
     encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
         run_data = read_run_data(arguments, encoder)
+    if run_data.train_examples is not None:
+        if training.max_tokens is not None:
+            check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
+        warn_of_memory(config, arguments, run_data.train_examples)
     if training.max_tokens is not None and run_data.train_examples is not None:
         check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
+    facts = None
+    if training.do_train:
+        now = fingerprint(arguments, config, encoder, run_data)
+        facts = manifest_facts(now, checkpoint, training)
 
     set_seed(seed=training.seed)
     model = load_model(arguments.model.model_name_or_path, config)
     lora = _add_adapter(model, arguments) if arguments.adapter.lora else None
+    if training.recompute_layers is not None:
+        set_recomputed_layers(model, training.recompute_layers)
     if training.freeze is not None:
         freeze(model, training.freeze, num_layers=config.num_layers)
     if training.layerwise_lr_decay is not None:
@@ -83,6 +98,8 @@ def build_trainer(arguments: FinetuneArguments) -> tuple[GLMTrainer, RunData]:
         run_config=arguments.run_config(),
         command=command_of("finetune_generation.py", arguments.argv),
         lora=lora,
+        signals=signals,
+        facts=facts,
     )
     return trainer, run_data
 
@@ -98,6 +115,13 @@ def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArgument
     )
     add_lora(model, config)
     return config
+
+
+def set_recomputed_layers(model: GLMForConditionalGeneration, layers: int) -> None:
+    """Raises UsageError if the model has fewer layers (`--recompute_layers`)."""
+    if layers > model.config.num_layers:
+        raise UsageError(f"recompute_layers {layers}: the model has {model.config.num_layers}")
+    model.glm.transformer.recompute_layers = layers
 
 
 def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:
@@ -120,45 +144,72 @@ def check_metric(name: str | None) -> None:
         raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
 
 
-def find_checkpoint(wish: str | None, output_dir: str) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` means: a folder, or `true` for the newest in `output_dir`.
+@contextmanager
+def opened_run(arguments: FinetuneArguments) -> Iterator[Checkpoint | None]:
+    """Holds the folder of a run while its block lasts.
+
+    Yields:
+        The checkpoint that the run goes on from; None if it starts.
 
     Raises:
-        InputError: there is no such checkpoint.
+        InputError: another run holds the folder, or it has something that this run neither overwrites nor continues.
     """
-    if wish is None:
+    output_dir = Path(arguments.training.output_dir)
+    with ExitStack() as stack:
+        # Only the main process writes there.
+        yield on_main(lambda: _starting_point(arguments, stack.enter_context(locked(output_dir))))
+
+
+def _starting_point(arguments: FinetuneArguments, is_unfinished: bool) -> Checkpoint | None:
+    training = arguments.training
+    output_dir, overwrites = Path(training.output_dir), training.overwrite_output_dir
+    goes_on = is_unfinished and training.do_train and not overwrites
+    checkpoint = find_checkpoint(training.resume_from_checkpoint, output_dir, goes_on=goes_on)
+    check_is_free(output_dir, is_ours=overwrites or is_unfinished or checkpoint is not None)
+    if overwrites:
+        check_start_is_kept(arguments.model, training.output_dir)
+    if checkpoint is not None:
+        logger.info(f"goes on from {checkpoint.folder}")
+    return checkpoint
+
+
+def find_checkpoint(wish: str | None, output_dir: Path, *, goes_on: bool = False) -> Checkpoint | None:
+    """The checkpoint that a run goes on from.
+
+    Args:
+        wish: `--resume_from_checkpoint`: a folder, or `true` for the newest that is whole in `output_dir`.
+        goes_on: whether a run in `output_dir` is unfinished, and this one takes it up without being told.
+
+    Raises:
+        InputError: the wish cannot be fulfilled.
+    """
+    if wish is not None and wish.lower() != "true":
+        return verify(Path(wish))
+    if wish is None and not goes_on:
         return None
-    if wish.lower() == "true":
-        whole = [folder for folder in Path(output_dir).glob(CHECKPOINTS) if not _missing_files(folder)]
-        if not whole:
-            raise InputError(f"resume_from_checkpoint {wish}: no checkpoint in {output_dir}")
-        return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
-    missing = _missing_files(Path(wish))
-    if missing:
-        raise InputError(f"resume_from_checkpoint {wish}: not a whole checkpoint ({', '.join(missing)} missing)")
-    return wish
+    newest = newest_whole(output_dir)
+    if newest is None and not goes_on:
+        raise InputError(f"resume_from_checkpoint {wish}: no checkpoint in {output_dir} that is whole")
+    return newest
 
 
-def _missing_files(checkpoint: Path) -> list[str]:
-    weights = ADAPTER_WEIGHTS_NAME if (checkpoint / ADAPTER_WEIGHTS_NAME).exists() else WEIGHTS_NAME
-    return [name for name in (weights, *CHECKPOINT_FILES) if not (checkpoint / name).is_file()]
-
-
-def check_output_folder(output_dir: str, *, overwrite: bool, resumes: bool) -> None:
-    """Refuses to write over what an earlier run left.
+def begin_run(trainer: GLMTrainer, data: RunData, checkpoint: Checkpoint | None) -> None:
+    """Readies the folder of a run whose data and model are sound: from here on things are written.
 
     Raises:
-        InputError: the folder holds something, and the run neither overwrites nor resumes it.
+        InputError: the disk will not do.
     """
-    folder = Path(output_dir)
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"output_dir {output_dir}: is a file or lies in one")
-    if not overwrite and not resumes and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"output_dir {output_dir}: is not empty; choose another, or add --overwrite_output_dir or "
-            "--resume_from_checkpoint true"
-        )
+    output_dir, args = Path(trainer.args.output_dir), trainer.args
+    sweep(output_dir)
+    if args.overwrite_output_dir and checkpoint is None and args.do_train:
+        clear_earlier_run(output_dir)
+    elif args.do_train:
+        set_later_aside(output_dir, checkpoint)
+    (output_dir / DONE_NAME).unlink(missing_ok=True)
+    if args.do_train:
+        rewind_metrics(output_dir, checkpoint.step if checkpoint else 0)
+        check_disk(output_dir, limit=args.save_total_limit, **trainer.expected_sizes())
+    data.write(output_dir)
 
 
 def check_start_is_kept(model: ModelArguments, output_dir: str) -> None:
@@ -167,21 +218,3 @@ def check_start_is_kept(model: ModelArguments, output_dir: str) -> None:
         path = getattr(model, name)
         if path and Path(path).exists() and Path(path).resolve().is_relative_to(Path(output_dir).resolve()):
             raise InputError(f"{name} {path}: lies in the output_dir to be overwritten; choose another output_dir")
-
-
-def clear_earlier_run(output_dir: str) -> None:
-    """Removes an earlier run's checkpoints and results (`--overwrite_output_dir`), lest they mix with the new ones."""
-    folder = Path(output_dir)
-    for checkpoint in folder.glob(CHECKPOINTS):
-        if checkpoint.is_dir() and not checkpoint.is_symlink():
-            shutil.rmtree(checkpoint)
-    for predictions in (folder / "eval").glob("step-*.json*"):
-        predictions.unlink()
-    for report in (folder / "eval").glob("step-*.report"):
-        shutil.rmtree(report)
-    for refused in folder.glob(REFUSED_NAME.format(split="*")):
-        refused.unlink()
-    if not is_users_own(folder / CARD_NAME):
-        (folder / CARD_NAME).unlink(missing_ok=True)
-    for name in RESULT_FILES:
-        (folder / name).unlink(missing_ok=True)

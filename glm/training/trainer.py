@@ -1,4 +1,4 @@
-"""PaddleNLP's Trainer for GLM: its loss, its order of data, evaluation by generation, checkpoints in safetensors."""
+"""PaddleNLP's Trainer for GLM: its loss, its order of data, evaluation by generation."""
 
 import json
 import time
@@ -11,21 +11,18 @@ import paddle
 from paddle import Tensor
 from paddle.io import Dataset
 from paddlenlp.peft import LoRAConfig
-from paddlenlp.trainer import PrinterCallback, ProgressCallback, Trainer, TrainerState
-from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
-from paddlenlp.trainer.trainer_utils import TrainOutput
-from paddlenlp.utils.log import logger
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from paddlenlp.trainer import PrinterCallback, ProgressCallback
 
 from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
-from glm.checkpoint.adapters import load_lora, save_lora
+from glm.checkpoint.adapters import load_lora, lora_weights, save_lora
+from glm.checkpoint.safetensors_files import read_safetensors
+from glm.checkpoint.tensors import LazyTensor
+from glm.clip import GlobalNormClip
 from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
-from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
 from glm.parallel.gathering import gather_whole, take_part
@@ -33,10 +30,13 @@ from glm.prediction import Writer, predict, score_predictions, write_predictions
 from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
 from glm.training.guards import Guard
+from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
 from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
+from glm.training.resumable import ResumableTrainer
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
+from glm.training.signals import StopSignals
 
 MOST_NAMED = 16  # records of a step that a message names
 
@@ -55,7 +55,21 @@ class Examples(Dataset):
         return self.examples[index]
 
 
-class GLMTrainer(Trainer):
+def build_sampler(args: GLMTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
+    """The order in which a process of a run sees its examples."""
+    return EpochBatchSampler(
+        [padded_width(length, args.pad_to_multiple_of) for length in examples.lengths.tolist()],
+        batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
+        max_tokens=args.max_tokens,
+        by_length=args.group_by_length,
+        accumulation=args.gradient_accumulation_steps,
+        seed=args.seed,
+        num_replicas=args.dataset_world_size,
+        rank=args.dataset_rank,
+    )
+
+
+class GLMTrainer(ResumableTrainer):
     """Trains a GLM and evaluates it by generating.
 
     Args:
@@ -68,6 +82,8 @@ class GLMTrainer(Trainer):
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
         command: the command line of the run, for its pages.
         lora: settings of the adapter that is in the model, if one is trained.
+        signals: those that stop the run.
+        facts: what the manifest of a checkpoint says of the run.
     """
 
     def __init__(
@@ -82,7 +98,10 @@ class GLMTrainer(Trainer):
         run_config: dict[str, Any] | None = None,
         command: str = "",
         lora: LoRAConfig | None = None,
+        signals: StopSignals | None = None,
+        facts: dict[str, Any] | None = None,
     ):
+        self.train_examples = train_examples
         super().__init__(
             model=model,
             args=args,
@@ -95,17 +114,17 @@ class GLMTrainer(Trainer):
             train_dataset=Examples(train_examples) if train_examples is not None else None,
             tokenizer=encoder.tokenizer,
             callbacks=[MetricsLog],
+            sampler=build_sampler(args, train_examples) if train_examples is not None else None,
+            signals=signals,
+            facts=facts,
         )
         self.encoder = encoder
         self.generation = generation
-        self.train_examples = train_examples
-        self.sampler = self._build_sampler() if train_examples is not None else None
         self.dev_records = dev_records
         self.run_config = run_config or {}
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.lora = lora
-        self._restore_from: str | None = None  # a checkpoint whose random state the next step starts with
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
@@ -116,19 +135,6 @@ class GLMTrainer(Trainer):
         self.gradient_norm = GradientNorm()
         self.add_callback(self.gradient_norm)
         self._show_progress()
-
-    def _build_sampler(self) -> EpochBatchSampler:
-        args = self.args
-        return EpochBatchSampler(
-            [padded_width(length, args.pad_to_multiple_of) for length in self.train_examples.lengths.tolist()],
-            batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
-            max_tokens=args.max_tokens,
-            by_length=args.group_by_length,
-            accumulation=args.gradient_accumulation_steps,
-            seed=args.seed,
-            num_replicas=args.dataset_world_size,
-            rank=args.dataset_rank,
-        )
 
     def _show_progress(self) -> None:
         for callback in (ProgressCallback, PrinterCallback):  # one of them is PaddleNLP's choice
@@ -169,13 +175,9 @@ class GLMTrainer(Trainer):
         loss = model(**inputs, label_smoothing=self.args.label_smoothing, num_items=num_items)
         return (loss, loss) if return_outputs else loss
 
-    def training_step(self, model, inputs, step_control=0):
+    def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
         """The gradient of a batch's share in the mean over all labelled tokens of the optimizer step, so that batches
         accumulated or spread over ranks give what one large batch would; PaddleNLP takes the mean of their means."""
-        if self._restore_from:
-            # PaddleNLP restores the random state only if it skipped batches, not at an epoch's first step.
-            self._load_rng_state(self._restore_from)
-            self._restore_from = None
         if step_control == 0:
             examples = self.sampler.step_examples(self.state.global_step)
             self._num_items = int(self.train_examples.target_lengths[examples].sum())
@@ -188,9 +190,30 @@ class GLMTrainer(Trainer):
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
         return loss.detach()
 
+    def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
+        rows, width = inputs["input_ids"].shape
+        ways = {
+            "--recompute": self.args.recompute,
+            "--gradient_accumulation_steps N with a per_device_train_batch_size N times smaller": rows == 1,
+            "--max_tokens": self.args.max_tokens is not None,
+            "a smaller --src_length": False,
+            "--lora": self.lora is not None,
+        }
+        lengths = inputs["segments"].sum(axis=[1, 2]).tolist()
+        return (
+            f"out of memory with a batch of {rows} rows of {width} tokens ({lengths} without padding); "
+            f"cheapest first: {', '.join(way for way, is_used in ways.items() if not is_used)}"
+        )
+
     def _check_loss_valid(self, loss):
         if not self.args.fp16:  # its scaler skips such steps
             self.guard.check_loss(loss.item(), self.state.global_step)
+
+    def create_optimizer(self, lr_scheduler=None):
+        optimizer = super().create_optimizer(lr_scheduler)
+        if self.args.max_grad_norm > 0:
+            optimizer._grad_clip = GlobalNormClip(self.args.max_grad_norm)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int):
         if self.lr_scheduler is None:
@@ -219,97 +242,45 @@ class GLMTrainer(Trainer):
                 logs["gradient_norm"] = round(self.gradient_norm.value, 6)
         super().log(logs, **kwargs)
 
-    # -- order of data, resuming
+    # -- order of data, checkpoints
 
     def _get_train_sampler(self) -> EpochBatchSampler:
         return self.sampler
 
-    def train(self, resume_from_checkpoint: str | None = None, ignore_keys_for_eval=None):
-        """Trains, from the start or on from a checkpoint folder.
+    def weights(self) -> dict[str, Tensor]:
+        return lora_weights(self.model) if self.lora is not None else self.model.state_dict()
 
-        Raises:
-            InputError: the checkpoint folder has no weights.
-        """
-        if resume_from_checkpoint is not None:
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            if state.global_step >= self._total_steps():  # PaddleNLP would take one step more
-                logger.info(f"{resume_from_checkpoint} is the end of the run: nothing is left to train")
-                self._load_from_checkpoint(resume_from_checkpoint)
-                self.state = state
-                self._load_best_if_wanted()
-                return TrainOutput(state.global_step, 0.0, {})
-        self._restore_from = resume_from_checkpoint
-        # PaddleNLP looks for the best model's weights in pickled form only, so this is done here.
-        load_best, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
-        try:
-            output = super().train(resume_from_checkpoint, ignore_keys_for_eval)
-        finally:
-            self.args.load_best_model_at_end = load_best
-        self._load_best_if_wanted()
-        return output
-
-    def _load_best_if_wanted(self) -> None:
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
-            self._weights_step = int(self.state.best_model_checkpoint.rpartition("-")[2])
-            self._last_evaluation = None
-
-    def _total_steps(self) -> int:
-        if self.args.max_steps > 0:
-            return self.args.max_steps
-        return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
-
-    # -- checkpoints
-
-    def _save_checkpoint(self, model, metrics=None):
-        super()._save_checkpoint(model, metrics)
-        if self.args.local_rank == -1:  # PaddleNLP keeps to save_total_limit in distributed runs only
-            self._rotate_checkpoints(output_dir=self.args.output_dir)
-
-    def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool = False) -> None:
-        """Writes the model, whole. PaddleNLP asks only some processes, but each may hold a part."""
-        self._save(output_dir)
-        if self.args.world_size > 1:
-            paddle.distributed.barrier()
-
-    def _save(self, output_dir: str | None = None, state_dict=None, merge_tensor_parallel: bool = False):
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+    def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
         if self.lora is None:
-            weights = self._gather(dict(self.model.named_parameters()))
-            if self.args.should_save:
-                numbers = {name: weight.numpy() for name, weight in weights.items()}
-                save_file(numbers, folder / WEIGHTS_NAME, metadata={"format": "np"})
-                self.model.config.save_pretrained(str(folder))
-        elif self.args.should_save:
+            write_tensors(folder / WEIGHTS_NAME, weights)
+        else:
+            check_finite(weights)
             save_lora(self.model, self.lora, folder)
-            self.model.config.save_pretrained(str(folder))
-        if self.args.should_save:
-            self.tokenizer.save_pretrained(str(folder))
-            text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
-            (folder / RUN_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        self.model.config.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+        text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
+        (folder / RUN_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None):
         if resume_from_checkpoint is None:
             return
         if self.lora is not None:
             load_lora(self.model, Path(resume_from_checkpoint))
-            return
-        weights = Path(resume_from_checkpoint) / WEIGHTS_NAME
-        if not weights.is_file():
-            raise InputError(f"checkpoint {resume_from_checkpoint}: there is no {WEIGHTS_NAME} in it")
-        try:
-            self.model.set_state_dict(self._take_share(load_file(weights)))
-        except SafetensorError as error:
-            raise InputError(f"{weights}: cannot be read ({error})") from error
+        else:
+            saved = self._take_share(read_safetensors(Path(resume_from_checkpoint) / WEIGHTS_NAME))
+            for name, weight in self.weights().items():
+                weight.set_value(saved[name].load())
 
-    def _gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors, for the main process; all have to call this."""
-        return gather_whole(tensors, degree=self.args.tensor_parallel_degree, rank=self.args.tensor_parallel_rank)
+    def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
+        degree, rank = self.args.tensor_parallel_degree, self.args.tensor_parallel_rank
+        return lazy_tensors(gather_whole(tensors, degree=degree, rank=rank))
 
-    def _take_share(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """This process's part of whole tensors."""
+    def _take_share(self, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
         return take_part(tensors, degree=self.args.tensor_parallel_degree, rank=self.args.tensor_parallel_rank)
+
+    def on_best_loaded(self, step: int) -> None:
+        super().on_best_loaded(step)
+        self._weights_step, self._last_evaluation = step, None
 
     # -- evaluation
 
@@ -324,7 +295,7 @@ class GLMTrainer(Trainer):
         """
         start = time.perf_counter()
         self.model.eval()
-        with self.autocast_smart_context_manager():
+        with self.interruptible(), self.autocast_smart_context_manager():
             loss = self._dev_loss()
             predictions = predict(
                 self.writer.with_all_beams(),

@@ -1,4 +1,4 @@
-"""Python with PyTorch, for tests that write real files or read ours (opt-in)."""
+"""What opt-in tests need: a Python with PyTorch to write real files or read ours, and time."""
 
 import os
 import subprocess
@@ -6,6 +6,13 @@ import sys
 from collections.abc import Callable
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def long_tests() -> None:
+    """Skips a test that takes minutes."""
+    if not os.environ.get("GLM_LONG_TESTS"):
+        pytest.skip("set GLM_LONG_TESTS=1 for tests that take minutes")
 
 
 @pytest.fixture(scope="session")

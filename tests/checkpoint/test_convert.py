@@ -1,5 +1,6 @@
 """Conversions: every format into every other, bit for bit; what does not fit is refused before anything is written."""
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -82,6 +83,33 @@ def test_import_keeps_the_dtype(tmp_path, dtype):
         export_checkpoint(tmp_path / "start", tmp_path / form, to=form)
         import_checkpoint(tmp_path / form, tmp_path / f"from {form}")
         assert_same(tmp_path / f"from {form}", weights, dtype)
+
+
+def test_a_model_of_base_size_into_every_format_and_back(long_tests, tmp_path):
+    """12 layers of 768, 50048 words: every pair of formats, those with ranks in two."""
+    sizes = {"num_layers": 12, "vocab_size": 50048, "hidden_size": 768, "max_sequence_length": 1024}
+    start = write_glm(tmp_path / "start", tiny_weights(**sizes), **sizes)
+    for first in WRITERS:
+        export_checkpoint(start, tmp_path / first, to=first, degree=2 if first in RANKED else 1)
+    for first in WRITERS:
+        for second in WRITERS:
+            target = tmp_path / f"{first}-{second}"
+            export_checkpoint(tmp_path / first, target, to=second, degree=2 if second in RANKED else 1)
+            assert digests(target) == digests(tmp_path / second), (first, second)
+            shutil.rmtree(target)
+        import_checkpoint(tmp_path / first, tmp_path / "back")
+        assert digests(tmp_path / "back")["model.safetensors"] == digests(start)["model.safetensors"], first
+        shutil.rmtree(tmp_path / "back")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 # -- files that others wrote
@@ -282,7 +310,15 @@ def test_safetensors_are_preferred_to_pickles(tmp_path):
 def test_folders_that_are_no_checkpoint(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
-    for name, reason in (("file", "is a file"), ("gone", "no such folder"), ("empty", "the folder has no weights")):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "lora_config.json").write_text("{}")
+    reasons = {
+        "file": "is a file",
+        "gone": "no such folder",
+        "empty": "the folder has no weights",
+        "adapter": "a LoRA adapter without its model; merge them with python -m glm merge",
+    }
+    for name, reason in reasons.items():
         with pytest.raises(InputError, match=f"{tmp_path / name}: {reason}"):
             open_checkpoint(tmp_path / name)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm.checkpoint.pickles import LONGEST, NumpyArray, Window, read_pickle, tensors_in
+from glm.checkpoint.pickled_values import NumpyArray, tensors_in
+from glm.checkpoint.pickles import LONGEST, Window, read_pickle
 from glm.checkpoint.tensors import CORRUPT, reading
 from glm.errors import InputError
 

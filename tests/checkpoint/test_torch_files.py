@@ -11,7 +11,7 @@ import pytest
 
 from checkpoint_tools import Tensor, write_torch
 from glm.checkpoint import torch_files
-from glm.checkpoint.pickles import tensors_in
+from glm.checkpoint.pickled_values import tensors_in
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError

@@ -13,7 +13,7 @@ from checkpoint_tools import TINY, torch_layout, write_config, write_glm
 from checkpoint_tools import tiny_weights as weights_of
 from glm.checkpoint.configuration import FIELDS, guess_preset
 from glm.checkpoint.formats import Source, open_checkpoint
-from glm.checkpoint.names import block_by_block, head_by_head, is_torch_layout, split_weights, turned
+from glm.checkpoint.names import block_by_block, head_by_head, is_torch_layout, split_weights, transposed_linears
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.whole import open_model, whole_model
 from glm.configuration import GLMConfig
@@ -309,7 +309,7 @@ def test_which_way_round_linear_weights_are(degree):
     """At three and at four ranks one of the weights is a square."""
     whole = {name: lazy(array) for name, array in weights_of().items()}
     part = split_weights(whole, rank=0, degree=degree)
-    assert not is_torch_layout(part) and is_torch_layout(turned(part))
+    assert not is_torch_layout(part) and is_torch_layout(transposed_linears(part))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 12])

@@ -82,6 +82,11 @@ def test_shown(write, check):
     assert check(name, *LENGTHS)[1].count("not JSON") == 5
 
 
+def test_text_without_pieces_is_printable(write, check):
+    text = check(write({**GOOD, "context": "松江\x00龘"}), *LENGTHS)[1]
+    assert "1 rows hold text that the tokenizer has no piece for: '\\x00龘'" in text and "\x00" not in text
+
+
 def test_the_minimum_of_another_task(write, check, tokenizer):
     tokens = len(tokenizer.encode_text(GOOD["question"]))
     text = check(write(GOOD), "--min_tgt_length", "55")[1]

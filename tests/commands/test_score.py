@@ -97,6 +97,8 @@ def test_fail_under_an_absent_figure(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
+        ("zzz=30", r"no figure of this name; known are bleu-1 \(char, corpus\), bleu-2"),
+        ("bleu-4=30", r"did you mean bleu-4 \(char, corpus\) or bleu-4 \(jieba, corpus\)\?"),
         ("bleu-4 (char)=30", r"no figure of this name; did you mean bleu-4 \(char, corpus\)"),
         ("bleu-4 (char, corpus)", r"no figure of this name"),
         ("exact match=many", "many is no number; write NAME=VALUE"),

@@ -54,6 +54,10 @@ def test_named_columns():
 
 
 UNKNOWN = "a.json: no column is recognised as the {0}; name it with --{0}_column (columns: {1})"
+NO_ANSWER = (
+    "a.json: no column is recognised as the answer; name it with --answer_column, or take a template without {answer} "
+    "(--task_name, --template) (columns: source, target)"
+)
 SEVERAL = "a.json: its columns can be read in more than one way; say which: {0}; or {1}"
 NO_COLUMN = "{0}: no such column in a.json (columns: source, target)"
 
@@ -63,7 +67,7 @@ NO_COLUMN = "{0}: no such column in a.json (columns: source, target)"
     [
         ("en de", PAIR, {}, UNKNOWN.format("source", "en, de")),
         ("src de", PAIR, {}, UNKNOWN.format("target", "src, de")),
-        ("source target", QG, {}, UNKNOWN.format("answer", "source, target")),
+        ("source target", QG, {}, NO_ANSWER),
         ("", PAIR, {}, UNKNOWN.format("source", "none")),
         (
             "src tgt query response",

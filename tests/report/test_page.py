@@ -98,7 +98,6 @@ def test_scores_with_signatures_overall_and_by_length(tmp_path):
 
 def test_samples_with_beams_and_marks(tmp_path):
     page = report(tmp_path, [row_of(7, "这本书是谁写成的？")])
-    assert page.by_class["answer"] == ["The answer", "某人"][:0] + page.by_class["answer"]
     assert "某人" in page.by_class["answer"] and {"这本书", "写成"} <= set(page.by_class["copied"])
     assert page.by_class["best"] == ["这本书是谁写成的？"] and "另一个" in page.text
     assert "-0.250" in page.text and "-1.500" in page.text
@@ -158,14 +157,12 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
 
 @pytest.mark.parametrize("character", ["长", "<", "a b "])
 def test_a_thousand_long_rows_stay_small(tmp_path, character):
-    """Sources of 20,000 characters, 20 beams of 2,000 and long curves: far more than a model reads and writes."""
+    """Sources of 5,000 characters, 20 beams of 1,000 and long curves: far more than a model reads and writes."""
     found = ReportRows()
+    beams = [{"text": character * 1000, "score": -1.0}] * 19
     for number in range(1000):
-        row = row_of(number, character * 20, character * 20)
-        if number < 4 * SHOWN:  # what is shown costs, what is counted does not
-            row["source"] = f"{number} {character * 20_000}"
-            row["predictions"] += [{"text": row["source"][number % 7 : 2000], "score": -1.0}] * 18
-        found.add(row)
+        row = row_of(number, character * 20, character * 20, source=f"{number} {character * 5000}")
+        found.add(row | {"predictions": [row["predictions"][0], *beams]})
     log = [{"step": step, "loss": 1 / (step + 1), "learning_rate": step % 7} for step in range(20_000)]
     path = write_report(tmp_path, found, None, Provenance("x", {}, "cpu"), title="t", log=log)
     assert path.stat().st_size < 2_000_000
@@ -233,8 +230,14 @@ def test_training_page_before_the_first_line(tmp_path):
 
 def test_a_reader_never_finds_half_a_page(tmp_path, monkeypatch):
     training_page(tmp_path)
-    before = (tmp_path / "training.html").read_bytes()
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    before, replace = (tmp_path / "training.html").read_bytes(), os.replace
+
+    def killed(new, path):
+        if path.suffix == ".html":
+            raise OSError("killed")
+        replace(new, path)
+
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(OSError, match="killed"):
         training_page(tmp_path, running=False)
     assert (tmp_path / "training.html").read_bytes() == before

@@ -90,7 +90,7 @@ def test_mixed_options_come_out_as_alone(make_writer):
         {"num_beams": 2, "min_tgt_length": 6},
         {"num_beams": 2, "repetition_penalty": 1.4},
     ]
-    tasks = [task(writer, text, record_id=n, **way) for n, text in enumerate(TEXTS) for way in ways]
+    tasks = [task(writer, text, record_id=n, **way) for n, text in enumerate(TEXTS[:4]) for way in ways]
     order = np.random.default_rng(0).permutation(len(tasks))
 
     async def ask(batcher, place):
@@ -168,7 +168,8 @@ def test_work_of_who_left_is_dropped(slow):
         await until(lambda: batcher.load["decoding"] == 3)
         for work in works[:2]:
             work.cancel()
-        await until(lambda: batcher.load["decoding"] == 1, seconds=0.4)  # the third takes 0.6 s and more
+        await until(lambda: batcher.load["decoding"] == 1)
+        assert not works[2].done()  # which has as many tokens to go
         return (await works[2])[0]
 
     with running(slow) as batcher:

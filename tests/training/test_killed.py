@@ -30,7 +30,7 @@ def test_sigkill_and_resume(tmp_path, sentencepiece_file):
     killed = {**options, "output_dir": tmp_path / "killed"}
     process = start(killed)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "killed" / "checkpoint-40" / "scheduler.pdparams").is_file():
+    while not (tmp_path / "killed" / "checkpoint-40" / "manifest.json").is_file():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -38,12 +38,8 @@ def test_sigkill_and_resume(tmp_path, sentencepiece_file):
     before = len(logged(tmp_path / "killed", "loss"))
     assert 40 <= before < 300, "the run was over before it could be killed"
 
-    assert start({**killed, "resume_from_checkpoint": "true"}).wait(timeout=120) == 0
-    losses = logged(tmp_path / "killed", "loss")
-    resumed_at = 300 - (len(losses) - before)
-    assert resumed_at >= 40 and resumed_at % 20 == 0
-    assert losses[:before] == logged(whole, "loss")[:before]
-    assert losses[before:] == logged(whole, "loss")[resumed_at:]
+    assert start(killed).wait(timeout=120) == 0
+    assert logged(tmp_path / "killed", "loss") == logged(whole, "loss")
     ours, theirs = load_file(tmp_path / "killed" / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all((ours[name] == theirs[name]).all() for name in theirs)
 

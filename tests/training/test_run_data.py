@@ -80,7 +80,7 @@ def test_dev_and_test_rows(workspace, partly_bad):
     assert [number for number, row in enumerate(rows) if "error" in row] == [2, 7] and len(rows) == 22
     figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert (figures["records"], figures["failed records"]) == (20, 2)
-    assert len(read_lines(next((folder / "eval").iterdir()))) == 20
+    assert len(read_lines(next((folder / "eval").glob("*.jsonl")))) == 20
 
 
 def test_exit_code_of_predictions_with_errors(workspace, partly_bad):

@@ -9,8 +9,9 @@ from safetensors.numpy import load_file
 
 from glm.arguments import parse_finetune_arguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.errors import InputError
+from glm.errors import InputError, UsageError
 from glm.training.setup import build_trainer
+from glm.training.trainer import build_sampler
 from run_tools import Workspace, logged, make_workspace, read_lines, write_records
 
 
@@ -235,7 +236,7 @@ def test_ranks_share_the_mean_of_a_step(workspace, varied):
     for rank in range(2):
         trainer = trainer_of(workspace, per_device_train_batch_size=2, **varied, **NO_DROPOUT)
         trainer.args = _of_rank(trainer.args, rank)
-        trainer.sampler = trainer._build_sampler()
+        trainer.sampler = build_sampler(trainer.args, trainer.train_examples)
         batch = trainer.data_collator([trainer.train_dataset[index] for index in next(iter(trainer.sampler))])
         losses.append(float(trainer.training_step(trainer.model, {k: paddle.to_tensor(v) for k, v in batch.items()})))
         weights = {name: weight.numpy() for name, weight in trainer.model.named_parameters()}
@@ -275,6 +276,15 @@ def test_recompute_gives_the_same_run(workspace, plain):
     np.testing.assert_allclose(logged(run, "loss"), logged(plain, "loss"), rtol=1e-5)
     assert trainer_of(workspace, recompute=True).model.glm.transformer.enable_recompute is True
     assert trainer_of(workspace).model.glm.transformer.enable_recompute is False
+
+
+def test_recompute_layers(workspace):
+    assert trainer_of(workspace, recompute=True).model.glm.transformer.recompute_layers == 2
+    assert trainer_of(workspace, recompute=True, recompute_layers=1).model.glm.transformer.recompute_layers == 1
+    with pytest.raises(UsageError, match="recompute_layers 3: the model has 2"):
+        trainer_of(workspace, recompute=True, recompute_layers=3)
+    with pytest.raises(UsageError, match="recompute_layers 1: has no effect without --recompute"):
+        trainer_of(workspace, recompute_layers=1)
 
 
 def test_no_block_position_reaches_the_batch(workspace):

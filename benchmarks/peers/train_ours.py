@@ -1,0 +1,56 @@
+"""This toolkit's training step: its model and loss, its clipping, Paddle's AdamW, gradients freed after the step."""
+
+import paddle
+from settings import settle
+from train_work import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, TrainWork, run
+from work import VOCABULARY
+
+from glm.clip import GlobalNormClip
+from glm.configuration import GLMConfig
+from glm.modeling import GLMForConditionalGeneration
+
+
+def random_model(work: TrainWork) -> GLMForConditionalGeneration:
+    """Random weights of the shape."""
+    size = work.size
+    model = GLMForConditionalGeneration(
+        GLMConfig(
+            num_layers=size.layers,
+            hidden_size=size.hidden,
+            num_attention_heads=size.heads,
+            vocab_size=VOCABULARY,
+            max_sequence_length=1024,
+            attention_dropout_prob=work.dropout,
+            embedding_dropout_prob=work.dropout,
+            output_dropout_prob=work.dropout,
+        )
+    )
+    model.glm.transformer.enable_recompute = work.recompute
+    model.train()
+    return model
+
+
+def build(work: TrainWork) -> Step:
+    """The model and its optimizer."""
+    settle(work)
+    model = random_model(work)
+    optimizer = paddle.optimizer.AdamW(
+        LEARNING_RATE,
+        parameters=model.parameters(),
+        weight_decay=WEIGHT_DECAY,
+        grad_clip=GlobalNormClip(MAX_GRAD_NORM),
+    )
+    inputs = {name: paddle.to_tensor(table) for name, table in work.tables().items()}
+
+    def step(label_smoothing: float) -> float:
+        loss = model(**inputs, label_smoothing=label_smoothing)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad(set_to_zero=False)
+        return float(loss)
+
+    return step
+
+
+if __name__ == "__main__":
+    run(build, ["paddlepaddle", "numpy"])

@@ -1,0 +1,65 @@
+"""Whether a training run fits into the memory that there is, said before its model is loaded."""
+
+from collections.abc import Callable
+
+import paddle
+import psutil
+from paddlenlp.utils.log import logger
+
+from glm.arguments import FinetuneArguments
+from glm.configuration import GLMConfig
+from glm.data.store import ExampleStore
+from glm.memory import GIB, LIBRARIES, Training, training_memory
+from glm.training.parameters import is_frozen
+
+
+def warn_of_memory(config: GLMConfig, arguments: FinetuneArguments, examples: ExampleStore) -> None:
+    """Warns of a run that may need more memory than there is.
+
+    It is computed for a batch whose examples all have the longest source and the longest target.
+    """
+    parts = training_memory(config.to_dict(), planned_training(arguments, examples), _trains(config, arguments))
+    needed, available = sum(parts.values()), available_memory(arguments.training.device)
+    if needed > available:
+        logger.warning(
+            f"memory: this run may need {needed / GIB:.1f} GiB, and there are {available / GIB:.1f}; --recompute, a "
+            "smaller batch or shorter lengths need less (`python -m glm memory` shows what for)"
+        )
+
+
+def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Training:
+    """What the memory of a run depends on."""
+    options = arguments.training
+    target = int(examples.target_lengths.max())
+    source = int((examples.lengths - examples.target_lengths).max())
+    rows = options.per_device_train_batch_size
+    if options.max_tokens is not None:
+        rows = max(1, options.max_tokens // (source + target))
+    stages = [option.value for option in options.sharding if option.value.startswith("stage")]
+    return Training(
+        examples=rows,
+        source_tokens=source,
+        target_tokens=target,
+        device="cpu" if options.device == "cpu" else "gpu",
+        half=options.fp16 or options.bf16,
+        opt_level=options.fp16_opt_level,
+        recompute=options.recompute,
+        tensor_parallel_degree=max(1, options.tensor_parallel_degree),
+        sharding=stages[0] if stages else "",
+        sharding_parallel_degree=max(1, options.sharding_parallel_degree),
+    )
+
+
+def _trains(config: GLMConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
+    """Which weights a run trains, by name."""
+    freeze = arguments.training.freeze
+    if arguments.adapter.lora:
+        return lambda name: False  # the adapter's own weights are few
+    return lambda name: freeze is None or not is_frozen(name, freeze, num_layers=config.num_layers)
+
+
+def available_memory(device: str) -> int:
+    """Bytes that a run may use, those of the libraries that are loaded by now included."""
+    if device == "cpu":
+        return psutil.virtual_memory().available + LIBRARIES["cpu"]
+    return paddle.device.cuda.get_device_properties().total_memory

@@ -1,0 +1,133 @@
+"""What the weights of a run depend on: noted in its checkpoints, compared when it goes on."""
+
+import hashlib
+import inspect
+import json
+import platform
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from typing import Any
+
+from paddlenlp.utils.log import logger
+
+from glm.arguments import FinetuneArguments, GLMTrainingArguments
+from glm.configuration import GLMConfig
+from glm.data.examples import ExampleEncoder
+from glm.errors import InputError
+from glm.training.checkpoints import Checkpoint
+from glm.training.run_data import RunData
+
+# PaddleNLP's options that decide what is learnt; of the program's own all do, see `fingerprint`.
+LEARNING_OPTIONS = (
+    "seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_steps",
+    "num_train_epochs",
+    "learning_rate",
+    "warmup_steps",
+    "warmup_ratio",
+    "power",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "optim",
+    "recompute",
+    "fp16",
+    "bf16",
+    "fp16_opt_level",
+    "amp_master_grad",
+    "amp_custom_black_list",
+    "amp_custom_white_list",
+    "scale_loss",
+)
+WITHOUT_MEANING = {"update_freq", "resume_with_changes"}  # another name of one above; about this very comparison
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy")
+DIGITS = 12  # of a digest in messages
+
+
+def fingerprint(
+    arguments: FinetuneArguments, config: GLMConfig, encoder: ExampleEncoder, data: RunData
+) -> dict[str, Any]:
+    """The fields that must not change while a run is interrupted, by name, as JSON gives them back."""
+    training = arguments.training
+    own = [item.name for item in fields(type(training)) if item.name in type(training).__annotations__]
+    options = {name: getattr(training, name) for name in (*LEARNING_OPTIONS, *own) if name not in WITHOUT_MEANING}
+    shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
+    adapter = {"lora": arguments.adapter.lora}
+    if arguments.adapter.lora:
+        adapter |= asdict(arguments.adapter) | {"model_name_or_path": arguments.model.model_name_or_path}
+    found = {
+        "training data (SHA-256)": data.train_digest,
+        "training examples": len(data.train_examples),
+        "columns": data.train_columns,
+        "tokenizer (SHA-256)": hashlib.sha256(encoder.tokenizer.sp_model.serialized_model_proto()).hexdigest(),
+        "template": [encoder.template.source, encoder.template.target_prefix],
+        "src_length": encoder.src_length,
+        "tgt_length": encoder.tgt_length,
+        "allow_cut_targets": encoder.allow_cut_targets,
+        "data-parallel processes": training.dataset_world_size,
+        **shape,
+        **adapter,
+        **options,
+    }
+    return json.loads(json.dumps(found, default=lambda option: option.value))
+
+
+def _own_settings(config: GLMConfig) -> list[str]:
+    """The settings of GLM's own configuration, without those of PaddleNLP's base class."""
+    parameters = inspect.signature(GLMConfig).parameters.values()
+    return [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and hasattr(config, item.name)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except ImportError:  # not installed: one of the two builds of Paddle
+            continue
+    return found
+
+
+def manifest_facts(
+    now: dict[str, Any], checkpoint: Checkpoint | None, training: GLMTrainingArguments
+) -> dict[str, Any]:
+    """What the manifests of a run's checkpoints say of it, with the changes since it began.
+
+    Args:
+        now: the fingerprint.
+        checkpoint: what the run goes on from.
+
+    Raises:
+        InputError: something changed, without `--resume_with_changes`.
+    """
+    layout = {"data_parallel": training.dataset_world_size, "tensor_parallel": max(training.tensor_parallel_degree, 1)}
+    facts = {"fingerprint": now, "versions": versions(), "layout": layout, "changes": []}
+    if checkpoint is None:
+        return facts
+    before = checkpoint.facts
+    then = before["fingerprint"]
+    changes = [
+        {"step": checkpoint.step, "field": name, "before": then.get(name), "now": now.get(name)}
+        for name in {**then, **now}
+        if then.get(name) != now.get(name)
+    ]
+    text = "; ".join(f"{c['field']}: {_shown(c['before'])} then, {_shown(c['now'])} now" for c in changes)
+    if changes and not training.resume_with_changes:
+        raise InputError(
+            f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, or add "
+            "--resume_with_changes"
+        )
+    if changes:
+        logger.warning(f"goes on from step {checkpoint.step} with changes: {text}")
+    if before["versions"] != facts["versions"]:
+        logger.warning(f"other versions than at the last start ({before['versions']}): last digits may differ")
+    return {**facts, "changes": before["changes"] + changes}
+
+
+def _shown(value: Any) -> str:
+    return f"{value[:DIGITS]}…" if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,0 +1,347 @@
+"""PaddleNLP's Trainer made to survive: after any end, the same command goes on as if there had been none.
+
+A checkpoint has what the next step depends on: weights, the optimizer's tensors, and some numbers. The order of data
+and the random state are functions of seed and step, so they are not saved. Nothing in it is a pickle.
+"""
+
+import json
+import math
+from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.io import DataLoader
+from paddlenlp.trainer import IntervalStrategy, Trainer, TrainerCallback, TrainerState
+from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
+from paddlenlp.trainer.trainer_utils import TrainOutput
+from paddlenlp.utils.log import logger
+
+from glm.checkpoint.atomic import put_files
+from glm.checkpoint.safetensors_files import read_safetensors
+from glm.checkpoint.tensors import LazyTensor
+from glm.errors import InputError, Stopped
+from glm.training import checkpoints
+from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
+from glm.training.randomness import seed_step
+from glm.training.ranks import anywhere, on_main
+from glm.training.sampler import EpochBatchSampler
+from glm.training.signals import StopSignals
+from glm.training.watchdog import end_with_run, watching
+
+OPTIMIZER_NAME = "optimizer.safetensors"
+RUN_STATE_NAME = "run_state.json"
+
+
+class ResumableTrainer(Trainer):
+    """Saves, resumes and stops; what is learnt and evaluated is the subclass's.
+
+    Args:
+        sampler: the order of data; None if the run does not train.
+        signals: those that stop the run.
+        facts: what a checkpoint's manifest says of the run.
+    """
+
+    def __init__(
+        self,
+        *args,
+        sampler: EpochBatchSampler | None,
+        signals: StopSignals | None = None,
+        facts: dict[str, Any] | None = None,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.sampler = sampler
+        self.signals = signals or StopSignals()
+        self.facts = facts or {}
+        self._saved_step: int | None = None  # that of the newest checkpoint of this process
+        self._resumed: dict[str, Any] | None = None  # the run's state in the checkpoint, until the first step has it
+        self._loss_since_log = paddle.zeros([])
+        self._carried_loss: float | None = None  # what the log lacks of steps before the checkpoint
+        self._evaluation_due = False  # the run was stopped before its evaluation of the present step
+        self.is_stopping = 0  # the signal that all ranks know of
+        self.add_callback(_Flow(self))
+
+    # -- what a subclass has to say
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors that are trained or belong to those, by name, as this process has them."""
+
+    @abstractmethod
+    def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
+        """Writes a model that can be loaded; whole tensors, in the main process."""
+
+    @abstractmethod
+    def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
+        """The loss of a batch [], its gradient added to that of the step."""
+
+    @abstractmethod
+    def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
+        """What to say of a batch that did not fit into memory."""
+
+    def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
+        """Whole tensors by name, called by all processes and written by the main one. One process has them already."""
+        return lazy_tensors(tensors)
+
+    def _take_share(self, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+        """This process's part of whole tensors. One process takes all."""
+        return tensors
+
+    # -- the run
+
+    def train(self, resume_from_checkpoint: str | None = None, ignore_keys_for_eval=None) -> TrainOutput:
+        """Trains, from the start or on from a checkpoint folder that was found whole.
+
+        Raises:
+            InputError: the checkpoint does not fit the run, or the run cannot go on.
+            Stopped: a signal came; a checkpoint of the step that was finished is there.
+        """
+        with self.signals.deferred(), watching():
+            if resume_from_checkpoint is not None:
+                state = self._read_state(Path(resume_from_checkpoint))
+                if state.global_step >= self._total_steps():  # PaddleNLP would take one step more
+                    return self._end_at_once(resume_from_checkpoint, state)
+            # PaddleNLP looks for the best model's weights in pickled form only, and would fetch what it skips.
+            load_best, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
+            self.args.ignore_data_skip = True
+            try:
+                output = super().train(resume_from_checkpoint, ignore_keys_for_eval)
+            except SystemError as error:  # what Paddle raises at the death of a worker
+                raise InputError(f"a worker of the data loader died: {_last_line(error)}") from error
+            finally:
+                self.args.load_best_model_at_end = load_best
+            self._load_best_if_wanted()
+            return output
+
+    def keep_progress(self) -> None:
+        """Saves a checkpoint of the last step, unless there is one or other weights have been loaded since."""
+        if self.state.global_step and self.state.global_step != self._saved_step and not self.is_in_train:
+            with self.signals.deferred():
+                self._save_checkpoint(self.model)
+
+    def _read_state(self, checkpoint: Path) -> TrainerState:
+        """Reads what a checkpoint says of the run, and goes to its place in the data."""
+        self._resumed = json.loads((checkpoint / RUN_STATE_NAME).read_text(encoding="utf-8"))
+        self._evaluation_due = self._resumed["evaluation_due"]
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._saved_step = state.global_step
+        self.sampler.start = state.global_step % self.sampler.steps_per_epoch * self.sampler.rounds_per_step
+        return state
+
+    def _end_at_once(self, checkpoint: str, state: TrainerState) -> TrainOutput:
+        logger.info(f"{checkpoint} is the end of the run: nothing is left to train")
+        self._load_from_checkpoint(checkpoint)
+        self.state = state
+        self.evaluate_if_due()
+        self._load_best_if_wanted()
+        return TrainOutput(state.global_step, 0.0, {})
+
+    def _total_steps(self) -> int:
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
+
+    def training_step(self, model, inputs, step_control=0) -> Tensor:
+        try:
+            loss = self.loss_and_gradient(model, inputs, step_control)
+        except MemoryError as error:  # Paddle's and NumPy's
+            raise InputError(f"step {self.state.global_step + 1}: {self.out_of_memory(inputs)}") from error
+        carried, self._carried_loss = self._carried_loss, None
+        return loss if carried is None else loss + carried
+
+    def begin_step(self) -> None:
+        """Gives the step its random state, and the first one after a checkpoint what the log lacks."""
+        args = self.args
+        seed_step(
+            args.seed,
+            self.state.global_step,
+            data_rank=args.dataset_rank,
+            tensor_rank=max(args.tensor_parallel_rank, 0),
+        )
+        if self._resumed is not None:
+            self._carried_loss = self._resumed["loss_since_log"]
+            self._globalstep_last_logged = self._resumed["logged_step"]
+            self._total_loss_scalar = self._resumed["logged_loss"]
+            self._resumed = None
+
+    def _maybe_log_save_evaluate(self, tr_loss, model, *args, **kwargs):
+        self._loss_since_log = tr_loss
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, model, *args, **kwargs)
+        except Stopped as stopped:  # while evaluating
+            self.is_stopping, self._evaluation_due = stopped.number, True
+            self._save_checkpoint(model)
+        if self.is_stopping and self._saved_step == self.state.global_step:
+            folder = checkpoints.folder_of(Path(self.args.output_dir), self._saved_step)
+            raise Stopped(self.is_stopping, f"stopped: {folder} is saved, and the same command goes on from there")
+
+    def interruptible(self) -> AbstractContextManager:
+        """A block that a signal ends at once. Of several ranks all have to end it together, so there it does not."""
+        return nullcontext() if self.args.world_size > 1 else self.signals.at_once()
+
+    def evaluate_if_due(self) -> None:
+        """Evaluates a step that the run was stopped at before it could be evaluated."""
+        if self._evaluation_due:
+            self._evaluation_due = False
+            self._note_best(self.evaluate())
+
+    # -- saving
+
+    def _save_checkpoint(self, model, metrics=None):
+        output_dir, step = Path(self.args.output_dir), self.state.global_step
+        self._note_best(metrics)
+        weights = self._gather(self.weights())
+        optimizer = self._gather(named_state(self.model, self.optimizer))
+
+        def write(folder: Path) -> None:
+            self.write_model(folder, weights)
+            write_tensors(folder / OPTIMIZER_NAME, optimizer)
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+            (folder / RUN_STATE_NAME).write_text(json.dumps(self._run_state(), indent=2) + "\n", encoding="utf-8")
+
+        def save() -> None:
+            try:
+                checkpoints.write_checkpoint(output_dir, step, write, self.facts)
+            except InputError as error:
+                raise InputError(f"{error}; earlier checkpoints are untouched, the same command goes on") from error
+            checkpoints.rotate(output_dir, limit=self.args.save_total_limit, best=self._best_name())
+
+        on_main(save)
+        self._saved_step = step
+
+    def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool = False) -> None:
+        """Writes the model, whole, into a folder: aside first, then each file by a rename."""
+        weights = self._gather(self.weights())
+
+        def save() -> None:
+            with put_files(Path(output_dir or self.args.output_dir)) as aside:
+                self.write_model(aside, weights)
+
+        on_main(save)
+
+    def _run_state(self) -> dict[str, Any]:
+        """What the next step depends on besides tensors; floats keep all their digits in JSON."""
+        return {
+            "scheduler_step": self.lr_scheduler.last_epoch,
+            "scaler": _plain(self.scaler.state_dict()) if self.do_grad_scaling else None,
+            "loss_since_log": float(self._loss_since_log),
+            "logged_step": self._globalstep_last_logged,
+            "logged_loss": self._total_loss_scalar,
+            "evaluation_due": self._evaluation_due,
+        }
+
+    def expected_sizes(self) -> dict[str, int]:
+        """Bytes of a checkpoint and of the model in it, and how many checkpoints the run will write."""
+        model = sum(weight.size * weight.element_size() for weight in self.weights().values())
+        trained = sum(weight.size for weight in self.model.parameters() if not weight.stop_gradient)
+        of_optimizer = trained * 4 * (3 if self.args.fp16_opt_level == "O2" else 2)  # two moments; with O2 the weights
+        steps, strategy = self._total_steps(), self.args.save_strategy
+        if strategy == IntervalStrategy.NO:
+            saves = 0
+        elif strategy == IntervalStrategy.EPOCH:
+            saves = -(-steps // self.sampler.steps_per_epoch)
+        else:
+            saves = steps // self.args.save_steps
+        return {"checkpoint_bytes": model + of_optimizer, "model_bytes": model, "saves": saves}
+
+    def _note_best(self, metrics: dict[str, float] | None) -> None:
+        """Remembers the present step if its figure is the best so far; one that is no number never is."""
+        wanted = self.args.metric_for_best_model
+        if metrics is None or wanted is None:
+            return
+        value = metrics[f"eval_{wanted.removeprefix('eval_')}"]
+        best, sign = self.state.best_metric, 1 if self.args.greater_is_better else -1
+        if math.isfinite(value) and (best is None or sign * value > sign * best):
+            self.state.best_metric = value
+            folder = checkpoints.folder_of(Path(self.args.output_dir), self.state.global_step)
+            self.state.best_model_checkpoint = str(folder)
+
+    def _best_name(self) -> str | None:
+        best = self.state.best_model_checkpoint
+        return Path(best).name if best else None
+
+    # -- loading
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        tensors = self._take_share(read_safetensors(Path(checkpoint) / OPTIMIZER_NAME))
+        # The rate follows from the step: after a change of settings the old one must not live on.
+        self.lr_scheduler.step(self._resumed["scheduler_step"])
+        load_named_state(self.model, self.optimizer, tensors, self.lr_scheduler.state_dict())
+        if self.do_grad_scaling:
+            self.scaler.load_state_dict(self._resumed["scaler"])
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = super().get_train_dataloader()
+        loader.worker_init_fn = end_with_run
+        return loader
+
+    def _load_rng_state(self, checkpoint) -> None:
+        """There is none, see `glm.training.randomness`."""
+
+    def _load_best_if_wanted(self) -> None:
+        name = self._best_name()
+        if self.args.load_best_model_at_end and name is not None:
+            folder = Path(self.args.output_dir) / name
+            if not folder.is_dir():  # the run went on from another folder's checkpoint
+                folder = Path(self.state.best_model_checkpoint)
+            on_main(lambda: checkpoints.verify(folder))
+            self._load_from_checkpoint(str(folder))
+            self.on_best_loaded(checkpoints.step_of(folder))
+
+    def on_best_loaded(self, step: int) -> None:
+        """Called when the best weights, those of this step, have taken the place of the last ones."""
+        self._saved_step = self.state.global_step  # those can only be saved as what they are
+
+
+class _Flow(TrainerCallback):
+    """When what is done: stops after a step, and does what is due at an epoch's last step once, at the epoch's end."""
+
+    def __init__(self, trainer: ResumableTrainer):
+        self.trainer = trainer
+        self.due = (False, False, False)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.evaluate_if_due()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer.begin_step()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        steps = self.trainer.sampler.steps_per_epoch
+        state.epoch = state.global_step / steps  # after a checkpoint PaddleNLP counts the epoch's batches from 0
+        self.trainer.is_stopping = anywhere(self.trainer.signals.number)
+        if state.global_step % steps:
+            self._stop_if_wanted(control)
+        else:
+            self.due = (control.should_log, control.should_evaluate, control.should_save)
+            control.should_log = control.should_evaluate = control.should_save = False
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        log, evaluate, save = self.due
+        self.due = (False, False, False)
+        control.should_log |= log
+        control.should_evaluate |= evaluate
+        control.should_save |= save
+        self._stop_if_wanted(control)
+
+    def _stop_if_wanted(self, control) -> None:
+        if self.trainer.is_stopping:
+            control.should_save = True
+            if control.should_evaluate:
+                self.trainer._evaluation_due, control.should_evaluate = True, False
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of numbers and arrays as JSON knows it."""
+    return {name: np.asarray(value).tolist() for name, value in state.items()}
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,219 @@
+"""The folder of a run: who writes it, whether a run in it is unfinished, and whether the disk will do."""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from paddlenlp.utils.log import logger
+
+from glm.errors import InputError
+from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
+from glm.report.model_card import is_users_own
+from glm.training.checkpoints import Checkpoint, checkpoint_folders, delete_all, set_aside, step_of
+from glm.training.run_data import REFUSED_NAME, REPORT_NAME
+
+LOCK_NAME = "run.lock"
+DONE_NAME = "done.json"
+RESULT_FILES = (
+    METRICS_NAME,
+    REPORT_NAME,
+    DONE_NAME,
+    TRAINING_PAGE,
+    "predictions.jsonl",
+    "metrics.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "trainer_state.json",
+)
+
+
+@contextmanager
+def locked(output_dir: Path) -> Iterator[bool]:
+    """Holds a run's folder, which is made if need be; the hold ends with the process, however that ends.
+
+    Yields:
+        Whether a run in it has not come to its end.
+
+    Raises:
+        InputError: another run holds it; the text names its host, process and start.
+    """
+    made = _make(output_dir)
+    path = output_dir / LOCK_NAME
+    is_unfinished = path.exists() and not (output_dir / DONE_NAME).exists()
+    with open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        holder = _describe(file.read())
+        _lock(file, output_dir, holder)
+        if is_unfinished:
+            logger.info(f"{output_dir} holds a run that did not come to its end, {holder}; this one takes it over")
+        mine = {"host": socket.gethostname(), "process": os.getpid(), "started": _now()}
+        file.truncate(0)
+        file.write(json.dumps(mine) + "\n")
+        file.flush()
+        try:
+            yield is_unfinished
+        finally:
+            if [entry.name for entry in output_dir.iterdir()] == [LOCK_NAME]:  # the run has left nothing
+                path.unlink()
+                if made:
+                    output_dir.rmdir()
+
+
+def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
+    # A lock of POSIX is a process's own: loader workers that outlive it do not hold it on.
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise InputError(
+            f"output_dir {output_dir}: another run is writing it, {holder}; wait for its end or choose another"
+        ) from error
+
+
+def write_done(output_dir: Path, facts: dict[str, Any]) -> None:
+    """Says that a run came to its end: the last file that it writes."""
+    write_whole(output_dir / DONE_NAME, json.dumps({**facts, "finished": _now()}, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or as it was."""
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def check_is_free(output_dir: Path, *, is_ours: bool) -> None:
+    """Refuses to write over what an earlier run left.
+
+    Args:
+        is_ours: whether the run overwrites or continues what is in the folder.
+
+    Raises:
+        InputError: the folder holds something that is neither.
+    """
+    if is_ours or all(path.name == LOCK_NAME for path in output_dir.iterdir()):
+        return
+    what = "holds a run that came to its end" if (output_dir / DONE_NAME).exists() else "is not empty"
+    raise InputError(
+        f"output_dir {output_dir}: {what}; choose another, or add --overwrite_output_dir or "
+        "--resume_from_checkpoint true"
+    )
+
+
+def clear_earlier_run(output_dir: Path) -> None:
+    """Removes an earlier run's checkpoints and results (`--overwrite_output_dir`), lest they mix with the new ones."""
+    delete_all(output_dir)
+    for predictions in (output_dir / "eval").glob("step-*.json*"):
+        predictions.unlink()
+    for report in (output_dir / "eval").glob("step-*.report"):
+        shutil.rmtree(report)
+    if not is_users_own(output_dir / CARD_NAME):
+        (output_dir / CARD_NAME).unlink(missing_ok=True)
+    for refused in output_dir.glob(REFUSED_NAME.format(split="*")):
+        refused.unlink()
+    for name in RESULT_FILES:
+        (output_dir / name).unlink(missing_ok=True)
+
+
+def set_later_aside(output_dir: Path, start: Checkpoint | None) -> None:
+    """Renames checkpoints of steps that the run will come to again: what went on from another one is no part of it."""
+    is_here = start is not None and start.folder.resolve().parent == output_dir.resolve()
+    for folder in checkpoint_folders(output_dir):
+        if not is_here or step_of(folder) > start.step:
+            kept = set_aside(folder, "earlier")
+            logger.warning(f"{folder}: this run does not go on from it; it is kept as {kept.name}")
+
+
+def check_disk(output_dir: Path, *, checkpoint_bytes: int, model_bytes: int, saves: int, limit: int | None) -> None:
+    """Looks before the first step whether the run's files can be written.
+
+    Args:
+        checkpoint_bytes: size of a checkpoint.
+        model_bytes: size of the final model, which is also the largest file but for the optimizer's.
+        saves: how many checkpoints the run will write.
+        limit: how many are kept (`--save_total_limit`); None is all.
+
+    Raises:
+        InputError: nothing can be written there, files of that size are not allowed, or there is no room for one
+            checkpoint and the one that replaces it.
+    """
+    _probe(output_dir)
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(checkpoint_bytes - model_bytes, model_bytes)
+    if most != resource.RLIM_INFINITY and largest > most:
+        raise InputError(
+            f"output_dir {output_dir}: the limit of a file's size is {_size(most)} (ulimit -f), and the run needs "
+            f"{_size(largest)}; raise it"
+        )
+    existing = len(checkpoint_folders(output_dir))
+    kept = saves + existing if not limit else min(saves + existing, limit)
+    wanted = (max(kept - existing, 0) + (1 if limit else 0)) * checkpoint_bytes + model_bytes
+    needed = (min(saves, 2) * checkpoint_bytes) + model_bytes
+    free = shutil.disk_usage(output_dir).free
+    if free < needed:
+        raise InputError(
+            f"output_dir {output_dir}: {_size(free)} are free, and a checkpoint ({_size(checkpoint_bytes)}), its "
+            f"successor and the model ({_size(model_bytes)}) need {_size(needed)}; make room or choose another folder"
+        )
+    if free < wanted:
+        logger.warning(
+            f"output_dir {output_dir}: {_size(free)} are free, and all checkpoints of the run need {_size(wanted)}; "
+            "set save_total_limit, or save_steps higher"
+        )
+
+
+def _probe(folder: Path) -> None:
+    """Writes, syncs, renames and deletes a small file."""
+    probe = folder / ".probe"
+    try:
+        write_whole(probe, "x" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"output_dir {folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _make(folder: Path) -> bool:
+    """Makes a folder; whether it was not there."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"output_dir {folder}: is a file or lies in one")
+    was_there = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output_dir {folder}: cannot be made ({error.strerror or error})") from error
+    return not was_there
+
+
+def _describe(holder: str) -> str:
+    try:
+        entry = json.loads(holder)
+        return f"process {entry['process']} on {entry['host']}, started {entry['started']}"
+    except (ValueError, LookupError, TypeError):
+        return "of an unknown process"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**30:.2f} GiB" if number >= 2**28 else f"{number / 2**20:.2f} MiB"

@@ -1,0 +1,118 @@
+"""Takes each guard of a run away, one at a time, and sees a test fail; says which guards no test misses.
+
+python tests/mutations.py [FIRST [LAST]]: of the list below, from 1. The tree is copied; nothing in it is changed.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("glm", "tests", "configs", "data", "finetune_generation.py", "predict.py", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A guard, the line that is it, what takes its place, and the tests that have to fail (`-k`)."""
+
+    guard: str
+    file: str
+    line: str
+    instead: str
+    tests: str
+    only: str = ""
+
+
+CHECKPOINTS = "tests/training/test_checkpoints.py"
+FOLDER = "tests/training/test_run_folder.py"
+FAULTS = "tests/training/test_faults.py"
+RESUME = "tests/training/test_exact_resume.py"
+STATE = "tests/training/test_optimizer_state.py"
+GUARDS = "tests/training/test_guards.py"
+
+MUTATIONS = [
+    Mutation("files are synced", "glm/checkpoint/atomic.py", "            _sync_one(Path(root, name))", "            pass", "tests/checkpoint/test_atomic.py"),
+    Mutation("a save is one rename", "glm/training/checkpoints.py", "with new_folder(target) as aside:", "target.mkdir()\n        aside = target\n        if True:", CHECKPOINTS, "killed"),
+    Mutation("hashes are compared", "glm/training/checkpoints.py", 'if _digest(folder / name, bar) != entry["sha256"]:', "if False:", CHECKPOINTS, "flipped or another_step"),
+    Mutation("sizes are compared", "glm/training/checkpoints.py", 'if path.stat().st_size != entry["bytes"]:', "if False:", FAULTS, "spoilt_checkpoint_that_is_named"),
+    Mutation("the manifest is guarded", "glm/training/checkpoints.py", "if manifest is None or _manifest_bytes(manifest) != data:", "if manifest is None:", CHECKPOINTS, "flipped or another_manifest"),
+    Mutation("a missing file is found", "glm/training/checkpoints.py", 'raise InputError(f"{folder}: {name} is missing")', "continue", CHECKPOINTS, "newest_whole"),
+    Mutation("a checkpoint has its step's name", "glm/training/checkpoints.py", 'if step_of(folder) not in (None, manifest["step"]):', "if False:", CHECKPOINTS, "another_manifest"),
+    Mutation("steps are ordered as numbers", "glm/training/checkpoints.py", "return sorted(found, key=step_of)", "return sorted(found)", CHECKPOINTS, "numbers"),
+    Mutation("rotation renames first", "glm/training/checkpoints.py", "_remove(folder.rename(dead))", "_remove(folder)", CHECKPOINTS, "killed"),
+    Mutation("rotation keeps the best", "glm/training/checkpoints.py", "*(folder.name for folder in folders if folder.name == best)", "", CHECKPOINTS, "rotation_keeps"),
+    Mutation("deleting follows no link", "glm/training/checkpoints.py", "        folder.unlink()\n    elif", "        shutil.rmtree(folder.resolve())\n        folder.unlink()\n    elif", CHECKPOINTS, "no_link"),
+    Mutation("what a killed run left is swept", "glm/training/checkpoints.py", "        _remove(folder)\n\n\ndef _delete", "        pass\n\n\ndef _delete", CHECKPOINTS, "killed"),
+    Mutation("one run holds a folder", "glm/training/run_folder.py", "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", FOLDER, "second_run"),
+    Mutation("the lock is a process's own", "glm/training/run_folder.py", "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", FOLDER, "second_run"),
+    Mutation("the disk is looked at", "glm/training/run_folder.py", "    if free < needed:", "    if False:", FOLDER, "too_small"),
+    Mutation("the folder is written to first", "glm/training/run_folder.py", "    _probe(output_dir)", "    pass", FOLDER, "cannot_be_written"),
+    Mutation("the limit of files is looked at", "glm/training/run_folder.py", "if most != resource.RLIM_INFINITY and largest > most:", "if False:", FOLDER, "limit_of_files"),
+    Mutation("done is said last", "finetune_generation.py", "        on_main(lambda: write_done(Path(arguments.training.output_dir), facts))", "        pass", FAULTS, "says_so_last"),
+    Mutation("changes are an error", "glm/training/fingerprint.py", "    if changes and not training.resume_with_changes:", "    if False:", FAULTS, "changed_settings"),
+    Mutation("data are compared", "glm/training/fingerprint.py", '        "training data (SHA-256)": data.train_digest,\n', "", FAULTS, "changed_data"),
+    Mutation("changes are noted", "glm/training/fingerprint.py", 'return {**facts, "changes": before["changes"] + changes}', "return facts", FAULTS, "noted"),
+    Mutation("the rate follows from the step", "glm/training/resumable.py", '        self.lr_scheduler.step(self._resumed["scheduler_step"])\n', "", RESUME, "killed_and_started_again"),
+    Mutation("the random state follows from the step", "glm/training/resumable.py", "            self.state.global_step,\n            data_rank", "            0,\n            data_rank", STATE.replace("optimizer_state", "exact_resume"), "started_again"),
+    Mutation("batches that were seen are left out", "glm/training/resumable.py", "        self.sampler.start = state", "        self.unused = state", RESUME, "started_again"),
+    Mutation("the log goes on", "glm/training/resumable.py", '            self._carried_loss = self._resumed["loss_since_log"]\n', "", RESUME, "started_again"),
+    Mutation("what was lost leaves the log", "glm/training/setup.py", "        rewind_metrics(output_dir, checkpoint.step if checkpoint else 0)", "        pass", RESUME, "started_again"),
+    Mutation("the optimizer's state is loaded", "glm/training/optimizer_state.py", "    optimizer.set_state_dict(state)", "    pass", RESUME, "started_again"),
+    Mutation("weights are finite", "glm/training/optimizer_state.py", "        if not _is_finite(numbers, tensor.dtype):", "        if False:", STATE, "not_finite"),
+    Mutation("losses are finite", "glm/training/guards.py", "        if not math.isfinite(loss):", "        if False:", GUARDS),
+    Mutation("gradients are finite", "glm/training/guards.py", "if scaler is None and not bool(paddle.isfinite(_gradient_sums(model)).all()):", "if False:", GUARDS),
+    Mutation("gradients exist", "glm/training/guards.py", "        if without:", "        if False:", GUARDS),
+    Mutation("weights move", "glm/training/guards.py", "            if all(float(", "            if False and all(float(", GUARDS),
+    Mutation("a signal is heard after the step", "glm/training/resumable.py", "        self.trainer.is_stopping = anywhere(self.trainer.signals.number)", "        pass", FAULTS, "signal_ends"),
+    Mutation("a signal ends an evaluation", "glm/training/resumable.py", "return nullcontext() if self.args.world_size > 1 else self.signals.at_once()", "return nullcontext()", FAULTS, "while_evaluating"),
+    Mutation("an evaluation that was stopped is made up for", "glm/training/resumable.py", "        self.trainer.evaluate_if_due()", "        pass", FAULTS, "while_evaluating"),
+    Mutation("the second signal ends the process", "glm/training/signals.py", "        if self.number:\n            os._exit(128 + number)", "        if self.number:\n            return", "tests/training/test_signals.py"),
+    Mutation("a dead worker is an error", "glm/training/resumable.py", "except SystemError as error:", "except KeyError as error:", FAULTS, "dead_worker"),
+    Mutation("a stopped worker is seen", "glm/training/watchdog.py", "                if count >= STRIKES:", "                if False:", FAULTS, "stopped_worker"),
+    Mutation("workers end with the run", "glm/training/resumable.py", "        loader.worker_init_fn = end_with_run\n", "", FAULTS, "workers_end_with"),
+    Mutation("memory that runs out is explained", "glm/training/resumable.py", "except MemoryError as error:", "except KeyError as error:", FAULTS, "out_of_memory"),
+    Mutation("a full disk does not end a run for its log", "glm/training/progress.py", "            except OSError as error:", "            except KeyError as error:", FAULTS, "cannot_be_written_does"),
+]  # fmt: skip
+
+
+def is_missed(mutation: Mutation, folder: Path) -> bool:
+    """Whether the tests of a guard fail without it."""
+    path = folder / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.line) != 1:
+        raise SystemExit(f"{mutation.guard}: {mutation.file} has {text.count(mutation.line)} times: {mutation.line}")
+    path.write_text(text.replace(mutation.line, mutation.instead), encoding="utf-8")
+    try:
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutation.tests]
+        command += ["-k", mutation.only] if mutation.only else []
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{mutation.guard}: the tests did not run\n{done.stdout[-2000:]}")
+        return done.returncode == 1
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def main(argv: list[str]) -> int:
+    first, last = (int(argv[0]) if argv else 1), (int(argv[1]) if len(argv) > 1 else len(MUTATIONS))
+    chosen, unmissed = MUTATIONS[first - 1 : last], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in COPIED:
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / part)
+        for mutation in tqdm(chosen, desc="guards", disable=None):
+            if not is_missed(mutation, folder):
+                unmissed.append(mutation.guard)
+                print(f"no test misses: {mutation.guard}", flush=True)
+    print(f"{len(chosen) - len(unmissed)} of {len(chosen)} guards are missed by a test when they are gone")
+    return 1 if unmissed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

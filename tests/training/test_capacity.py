@@ -1,0 +1,108 @@
+"""The warning of a run that will not fit: what it is computed for, and when it is said."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from paddlenlp.utils.log import logger
+
+from glm.arguments import parse_finetune_arguments
+from glm.memory import LIBRARIES, Training, training_memory
+from glm.training import capacity
+from glm.training.capacity import available_memory, planned_training, warn_of_memory
+from run_tools import arguments, make_workspace
+
+LENGTHS = SimpleNamespace(lengths=np.array([30, 50, 41]), target_lengths=np.array([20, 9, 11]))  # sources 10, 41, 30
+
+
+@pytest.fixture
+def parsed(tmp_path, sentencepiece_file):
+    """A function: the arguments of a run with these options."""
+    options = make_workspace(tmp_path, sentencepiece_file).options | {"output_dir": tmp_path / "run"}
+
+    def parse(**more):
+        settings = {name: value for name, value in {**options, **more}.items() if value is not None}
+        return parse_finetune_arguments(list(arguments(settings)))
+
+    return parse
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(logger, "warning", said.append)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, Training(4, 41, 20, device="cpu")),
+        ({"recompute": True}, Training(4, 41, 20, device="cpu", recompute=True)),
+        ({"max_tokens": 130, "per_device_train_batch_size": None}, Training(2, 41, 20, device="cpu")),
+        ({"max_tokens": 56, "per_device_train_batch_size": None}, Training(1, 41, 20, device="cpu")),
+    ],
+)
+def test_a_batch_of_the_longest_is_planned(parsed, options, expected):
+    assert planned_training(parsed(**options), LENGTHS) == expected
+
+
+def test_options_of_a_gpu():
+    """Of a run on several cards, which cannot be parsed on this machine."""
+    options = {
+        "per_device_train_batch_size": 4,
+        "max_tokens": None,
+        "sharding": [SimpleNamespace(value="stage2"), SimpleNamespace(value="offload")],
+        "sharding_parallel_degree": 4,
+        "tensor_parallel_degree": 2,
+        "device": "gpu:1",
+        "fp16": False,
+        "bf16": True,
+        "fp16_opt_level": "O2",
+        "recompute": False,
+    }
+    found = planned_training(SimpleNamespace(training=SimpleNamespace(**options)), LENGTHS)
+    sharded = {"sharding": "stage2", "sharding_parallel_degree": 4}
+    assert found == Training(4, 41, 20, half=True, opt_level="O2", tensor_parallel_degree=2, **sharded)
+
+
+def needed(config, run, trains=lambda name: True) -> int:
+    return sum(training_memory(config.to_dict(), run, trains).values())
+
+
+@pytest.mark.parametrize(
+    ("options", "trains"),
+    [
+        ({}, lambda name: True),
+        ({"freeze": "embeddings|layers.0"}, lambda name: "embeddings" not in name and ".layers.0." not in name),
+        ({"lora": True, "model_name_or_path": "trained"}, lambda name: False),
+    ],
+)
+def test_what_does_not_fit_is_said(parsed, tiny_config, monkeypatch, warnings, options, trains):
+    config = tiny_config()
+    need = needed(config, Training(4, 41, 20, device="cpu"), trains)
+    monkeypatch.setattr(capacity, "available_memory", lambda device: need)
+    warn_of_memory(config, parsed(**options), LENGTHS)
+    assert warnings == []
+    monkeypatch.setattr(capacity, "available_memory", lambda device: need - 1)
+    warn_of_memory(config, parsed(**options), LENGTHS)
+    assert len(warnings) == 1 and warnings[0].startswith("memory: this run may need 0.6 GiB, and there are 0.6; ")
+
+
+def test_memory_of_this_machine(monkeypatch):
+    monkeypatch.setattr(capacity.psutil, "virtual_memory", lambda: SimpleNamespace(available=5))
+    assert available_memory("cpu") == 5 + LIBRARIES["cpu"]
+
+
+def test_it_is_said_before_the_model_is_loaded(tmp_path, sentencepiece_file, monkeypatch, warnings):
+    class Loaded(Exception):
+        pass
+
+    def load(*arguments):
+        raise Loaded
+
+    monkeypatch.setattr("glm.training.setup.load_model", load)
+    monkeypatch.setattr(capacity, "available_memory", lambda device: 0)
+    with pytest.raises(Loaded):
+        make_workspace(tmp_path, sentencepiece_file).finetune("run", max_steps=1)
+    assert [text for text in warnings if text.startswith("memory: ")]

@@ -1,0 +1,318 @@
+"""What can befall a training run, and how it ends: exit code, message, what is left, and how soon."""
+
+import errno
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from fault_tools import checkpoint_names, outcome, sha256, tree
+from glm.training.checkpoints import newest_whole, verify
+
+pytestmark = pytest.mark.fault
+
+OPTIONS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def whole(server) -> dict:
+    """What a run leaves that nothing befalls."""
+    assert server.run("whole", **OPTIONS) == 0, server.said()
+    return outcome(server.workspace.folder / "whole", last=6)
+
+
+@pytest.fixture
+def folder(server, request) -> Path:
+    """An output folder with the name of the test."""
+    return server.workspace.folder / request.node.name.replace("/", "-")
+
+
+# -- the end of a run
+
+
+def test_a_run_that_is_done_says_so_last(server, whole):
+    folder = server.workspace.folder / "whole"
+    done = json.loads((folder / "done.json").read_text())
+    assert (done["exit_code"], done["global_step"]) == (0, 6) and done["finished"].startswith("20")
+    others = [path for path in folder.rglob("*") if path.name not in ("done.json", "run.lock") and path.is_file()]
+    assert all(path.stat().st_mtime_ns <= (folder / "done.json").stat().st_mtime_ns for path in others)
+    assert server.run("whole", **OPTIONS) == 1
+    assert "holds a run that came to its end" in server.errors()[0]
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle(server, whole):
+    names = set(tree(server.workspace.folder / "whole" / "checkpoint-6"))
+    assert {"model.safetensors", "optimizer.safetensors", "manifest.json", "run_state.json"} <= names
+    allowed = {".safetensors", ".json", ".model"}
+    assert {Path(name).suffix for name in names} <= allowed
+    for name in names:
+        if name.endswith(".json"):
+            json.loads((server.workspace.folder / "whole" / "checkpoint-6" / name).read_text(encoding="utf-8"))
+
+
+def test_the_manifest_says_where_it_is_from(server, whole):
+    facts = verify(server.workspace.folder / "whole" / "checkpoint-6").facts
+    assert facts["fingerprint"]["training examples"] == 20 and facts["fingerprint"]["learning_rate"] == 5e-3
+    assert facts["versions"]["paddlepaddle"] == "3.3.1" and facts["changes"] == []
+
+
+# -- signals
+
+
+# Within an epoch, and at its last step.
+@pytest.mark.parametrize(("step", "number", "code"), [(2, signal.SIGTERM, 143), (4, signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_after_its_step(server, whole, folder, step, number, code):
+    assert server.run(folder.name, "signal_at_step", step, number, **OPTIONS) == code
+    assert f"stopped: {folder}/checkpoint-{step + 1} is saved, and the same command goes on from" in server.said()
+    assert newest_whole(folder).step == step + 1 and "done.json" not in tree(folder)
+    assert server.run(folder.name, **OPTIONS) == 0
+    assert outcome(folder, last=6) == whole
+
+
+def test_a_signal_while_evaluating(server, folder):
+    options = {**OPTIONS, "do_eval": True, "eval_steps": 2, "dev_file": server.workspace.folder / "dev.json"}
+    assert server.run("evaluated", **options) == 0
+    assert server.run(folder.name, "signal_in_evaluation", signal.SIGTERM, **options) == 143
+    assert checkpoint_names(folder) == ["checkpoint-2"] and not (folder / "eval").exists()
+    assert server.run(folder.name, **options) == 0
+    assert outcome(folder, last=6) == outcome(server.workspace.folder / "evaluated", last=6)
+    assert (folder / "eval" / "step-2.jsonl").exists()
+
+
+def test_a_signal_in_the_last_evaluation(server, folder):
+    options = {**OPTIONS, "save_steps": 4, "do_eval": True, "dev_file": server.workspace.folder / "dev.json"}
+    assert server.run(folder.name, "signal_in_evaluation", signal.SIGTERM, **options) == 143
+    assert checkpoint_names(folder) == ["checkpoint-4", "checkpoint-6"]
+    assert server.run(folder.name, **options) == 0
+    assert "nothing is left to train" in server.said() and (folder / "eval" / "step-6.jsonl").exists()
+
+
+def test_the_second_signal_ends_at_once_and_tears_nothing(server, whole, folder):
+    assert server.run(folder.name, "signal_in_save", signal.SIGTERM, **OPTIONS) == 143
+    assert checkpoint_names(folder) == [".checkpoint-2.partial"]
+    assert server.run(folder.name, **OPTIONS) == 0
+    assert outcome(folder, last=6) == whole and checkpoint_names(folder)[0] == "checkpoint-2"
+
+
+@pytest.mark.sweep
+def test_fifty_signals_at_any_time(server, whole):
+    draw, codes = random.Random(0), []
+    for number in range(50):
+        name = f"signalled {number}"
+        chosen = draw.choice([signal.SIGTERM, signal.SIGINT])
+        start = time.monotonic()
+        code = server.run(name, "signal_after", draw.uniform(0.0, 0.25), chosen, **OPTIONS)
+        assert time.monotonic() - start < 30
+        codes.append(code)
+        assert code in (128 + chosen, 0), server.said()
+        if code:
+            folder = server.workspace.folder / name
+            stopped = int(server.said().rpartition("checkpoint-")[2].split()[0])
+            assert newest_whole(folder).step == stopped
+            assert server.run(name, **OPTIONS) == 0
+            assert outcome(folder, last=6) == whole
+    print(f"{sum(map(bool, codes))} of 50 came while the run was on, all left a checkpoint of their step")
+
+
+# -- the disk
+
+
+def test_a_folder_with_a_limit_of_files(server, folder):
+    assert server.run(folder.name, "limit_file_size", 50_000, **OPTIONS) == 1
+    assert "the limit of a file's size is 0.05 MiB (ulimit -f)" in server.errors()[0]
+    assert not (folder / "metrics.jsonl").exists(), "a step was made"
+
+
+def check_limit(server, name: str, size: int, sound: str) -> None:
+    """A run that may write no file beyond a size after its first checkpoint."""
+    folder = server.workspace.folder / name
+    assert server.run(name, "signal_at_step", 1, signal.SIGTERM, **OPTIONS) == 143
+    code = server.run(name, "limit_file_size_in_training", size, **OPTIONS)
+    assert code == 1 and len(server.errors()) == 1, server.said()
+    assert "cannot be written (File too large); earlier checkpoints are untouched" in server.errors()[0]
+    assert checkpoint_names(folder) == ["checkpoint-2"] and newest_whole(folder).step == 2
+    assert sha256(folder / "checkpoint-2" / "model.safetensors") == sound
+
+
+def test_a_disk_that_fills_up(server, whole, folder):
+    sound = sha256(server.workspace.folder / "whole" / "checkpoint-2" / "model.safetensors")
+    check_limit(server, folder.name, 100_000, sound)
+    assert server.run(folder.name, **OPTIONS) == 0
+    assert outcome(folder, last=6) == whole
+
+
+@pytest.mark.sweep
+def test_fifty_sizes(server, whole):
+    checkpoint = server.workspace.folder / "whole" / "checkpoint-2"
+    largest = max(path.stat().st_size for path in checkpoint.iterdir())
+    for number in range(50):
+        sound = sha256(checkpoint / "model.safetensors")
+        check_limit(server, f"limited {number}", round((largest - 1) * number / 49), sound)
+
+
+@pytest.mark.parametrize("number", [2, 40])
+def test_a_broken_disk(server, folder, number):
+    options = {**OPTIONS, "max_steps": 2}
+    assert server.run(folder.name, "fail_at_call", number, str(folder), errno.EIO, **options) == 1
+    assert "checkpoint-2: cannot be written (Input/output error)" in server.errors()[0]
+    assert newest_whole(folder) is None
+
+
+# -- spoilt and changed
+
+
+def test_a_spoilt_checkpoint_is_left_out(server, whole, folder):
+    assert server.run(folder.name, "kill_at_step", 5, **OPTIONS) == -9
+    path = folder / "checkpoint-4" / "optimizer.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert server.run(folder.name, **OPTIONS) == 0
+    assert "checkpoint-4: optimizer.safetensors is not what was saved (SHA-256 differs); it is left" in server.said()
+    assert outcome(folder, last=6) == whole and "checkpoint-4.damaged" in checkpoint_names(folder)
+
+
+def test_a_spoilt_checkpoint_that_is_named_is_an_error(server, whole, folder):
+    checkpoint = server.workspace.folder / "whole" / "checkpoint-4.copy"
+    checkpoint.mkdir()
+    for path in (server.workspace.folder / "whole" / "checkpoint-4").iterdir():
+        (checkpoint / path.name).write_bytes(path.read_bytes()[: None if path.name != "model.safetensors" else -1])
+    assert server.run(folder.name, **OPTIONS, resume_from_checkpoint=checkpoint) == 1
+    assert f"{checkpoint}: model.safetensors has" in server.errors()[0] and not folder.exists()
+
+
+CHANGES = {
+    "learning_rate": ({"learning_rate": 1e-3}, "learning_rate: 0.005 then, 0.001 now"),
+    "seed": ({"seed": 7}, "seed: 42 then, 7 now"),
+    "max_steps": ({"max_steps": 9}, "max_steps: 6 then, 9 now"),
+    "batch size": ({"per_device_train_batch_size": 2}, "per_device_train_batch_size: 4 then, 2 now"),
+    "accumulation": ({"update_freq": 2}, "gradient_accumulation_steps: 1 then, 2 now"),
+    "length": ({"src_length": 61}, "src_length: 60 then, 61 now"),
+    "template": ({"template": "{source}问：[gMASK]{answer}"}, "template: ["),
+    "dropout": ({"output_dropout_prob": 0.3}, "model's output_dropout_prob: 0.1 then, 0.3 now"),
+    "smoothing": ({"label_smoothing": 0.0}, "label_smoothing: 0.1 then, 0.0 now"),
+    "freezing": ({"freeze": "layers.0"}, "freeze: None then, layers.0 now"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_settings_are_an_error(server, whole, folder, change):
+    options, message = CHANGES[change]
+    start = server.workspace.folder / "whole" / "checkpoint-2"
+    assert server.run(folder.name, **{**OPTIONS, **options}, resume_from_checkpoint=start) == 1
+    assert f"{start}: the run is another one now (" in server.errors()[0] and message in server.errors()[0]
+    assert "--resume_with_changes" in server.errors()[0] and not folder.exists()
+
+
+@pytest.mark.parametrize("change", ["a byte", "the order", "a record less"])
+def test_changed_data_are_an_error(server, whole, folder, change, tmp_path):
+    text = (server.workspace.folder / "train.json").read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    changed = {
+        "a byte": text.replace("2万", "7万", 1),
+        "the order": "".join(lines[::-1]),
+        "a record less": "".join(lines[1:]),
+    }
+    (tmp_path / "train.json").write_text(changed[change], encoding="utf-8")
+    start = server.workspace.folder / "whole" / "checkpoint-2"
+    options = {**OPTIONS, "train_file": tmp_path / "train.json", "resume_from_checkpoint": start}
+    assert server.run(folder.name, **options) == 1
+    assert "training data (SHA-256): " in server.errors()[0]
+    assert ("training examples: 20 then, 19 now" in server.errors()[0]) == (change == "a record less")
+
+
+def test_a_change_that_is_allowed_is_noted(server, whole, folder):
+    start = server.workspace.folder / "whole" / "checkpoint-2"
+    options = {**OPTIONS, "learning_rate": 1e-3, "max_steps": 4, "resume_with_changes": True}
+    assert server.run(folder.name, **options, resume_from_checkpoint=start) == 0
+    noted = verify(folder / "checkpoint-4").facts["changes"]
+    assert {"step": 2, "field": "learning_rate", "before": 0.005, "now": 0.001} in noted and len(noted) == 2
+    rates = [json.loads(line).get("learning_rate") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rates[0] < 1e-3, "the old rate lived on for a step"
+
+
+# -- memory, numbers, workers, time
+
+
+@pytest.mark.parametrize("library", ["paddle", "numpy"])
+def test_out_of_memory(server, folder, library):
+    assert server.run(folder.name, "limit_memory", library, **OPTIONS) == 1
+    (error,) = server.errors()
+    assert error.startswith("error: step 3: out of memory with a batch of 4 rows of ")
+    assert "without padding); cheapest first: --recompute, --gradient_accumulation_steps" in error
+    assert newest_whole(folder).step == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_reaches_no_checkpoint(server, folder, value):
+    assert server.run(folder.name, "spoil_weight", 3, value, **OPTIONS) == 1
+    assert "is not finite; nothing of this step is saved" in server.errors()[0]
+    assert checkpoint_names(folder) == ["checkpoint-2"]
+
+
+def test_a_dead_worker(server, folder):
+    start = time.monotonic()
+    assert server.run(folder.name, "signal_worker", 3, signal.SIGKILL, **OPTIONS, dataloader_num_workers=2) == 1
+    assert time.monotonic() - start < 60
+    assert "a worker of the data loader died: " in server.errors()[0] and "killed by signal" in server.errors()[0]
+    assert newest_whole(folder).step == 2
+
+
+@pytest.mark.parametrize("fault", ["kill_at_step", "quick_watch"])
+def test_workers_end_with_the_run(server, folder, fault):
+    values = (3,) if fault == "kill_at_step" else (0.3, 3, signal.SIGSTOP)
+    options = {**OPTIONS, "dataloader_num_workers": 2, "max_steps": 30}
+    assert server.run(folder.name, fault, *values, **options) in (-signal.SIGKILL, 1)
+    deadline = time.monotonic() + 30
+    while server.processes():
+        assert time.monotonic() < deadline, "workers outlive the run"
+        time.sleep(0.1)
+
+
+def test_a_stopped_worker(server, folder):
+    options = {**OPTIONS, "dataloader_num_workers": 1, "max_steps": 30}
+    assert server.run(folder.name, "quick_watch", 0.3, 3, signal.SIGSTOP, **options) == 1
+    assert "error: loader worker " in server.errors()[0] and "has been stopped for 1 s" in server.errors()[0]
+    assert newest_whole(folder).step < 30 and not list(folder.glob("*.damaged"))  # some batches were fetched before
+
+
+def test_a_clock_that_goes_back(server, whole, folder):
+    assert server.run(folder.name, "clock_goes_back", 86_400.0, **OPTIONS) == 0
+    assert outcome(folder, last=6)["model"] == whole["model"]
+    assert checkpoint_names(folder) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+
+
+def test_a_log_that_cannot_be_written_does_not_end_a_run(server, whole, folder):
+    folder.mkdir()
+    (folder / "run.lock").write_text("")
+    (folder / "metrics.jsonl").symlink_to("/dev/full")
+    assert server.run(folder.name, **OPTIONS) == 0, server.said()
+    assert "step 6 could not be logged (No space left on device)" in server.said()
+    assert sha256(folder / "model.safetensors") == whole["model"]
+
+
+# -- kills within a save of a whole run
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("part", range(8))
+def test_killed_at_every_call_of_a_runs_saves(server, part):
+    """At every write, rename, sync and unlink of three saves and two rotations: the same command goes on."""
+    options = {**OPTIONS, "max_steps": 3, "save_steps": 1, "save_total_limit": 1}
+    reference = server.workspace.folder / "counted"
+    calls_file = server.workspace.folder / "calls.txt"
+    if not calls_file.exists():
+        assert server.run("counted", "count_calls", str(reference), str(calls_file), **options) == 0
+    calls = int(calls_file.read_text())
+    expected = outcome(reference, last=3)
+    for number in range(1 + part, calls + 1, 8):
+        name = f"killed at call {number}"
+        folder = server.workspace.folder / name
+        kill = ("kill_at_call", "kill_after_call")[number // 8 % 2]
+        assert server.run(name, kill, number, str(folder), **options) == -9, f"{number} of {calls}"
+        assert server.run(name, **options) == 0, server.said()
+        assert outcome(folder, last=3) == expected and checkpoint_names(folder) == ["checkpoint-3"]
+    print(f"{calls} calls")
