@@ -41,12 +41,13 @@ def openmp() -> ctypes.CDLL | None:
 
 def view(tensor: Tensor) -> np.ndarray:
     """A tensor of the CPU as an array on the same memory, which can be written (np.from_dlpack's cannot)."""
-    dtype = np.dtype(str(tensor.dtype).removeprefix("paddle."))
-    if not tensor.size:
-        return np.empty(tensor.shape, dtype)
-    memory = (ctypes.c_char * (tensor.size * dtype.itemsize)).from_address(tensor.data_ptr())
+    dtype, shape = np.dtype(str(tensor.dtype).removeprefix("paddle.")), tensor.shape
+    size = math.prod(shape)  # a tensor's own `size` takes longer than all the rest here
+    if not size:
+        return np.empty(shape, dtype)
+    memory = (ctypes.c_char * (size * dtype.itemsize)).from_address(tensor.data_ptr())
     memory.owner = tensor  # lives as long as the array
-    return np.frombuffer(memory, dtype=dtype).reshape(tensor.shape)
+    return np.frombuffer(memory, dtype=dtype).reshape(shape)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
