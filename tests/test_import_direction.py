@@ -82,6 +82,7 @@ LEVELS = {
         "glm.parallel.gloo",
         "glm.parallel.launch",
         "glm.parallel.layers",
+        "glm.tensors",
     },
     3: {
         "glm.data.check",
