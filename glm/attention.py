@@ -18,6 +18,7 @@ from paddle.autograd import PyLayer
 from glm.blank_infilling import prefix_mask
 from glm.cache import MASKED
 from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, view
+from glm.tensors import as_tensor
 
 SCORES = 1 << 19  # of one job at a time: a table of them stays in the cache of a processor's core
 
@@ -95,7 +96,7 @@ class Layout:
         places[inside] = np.arange(len(self.places))
         sees = prefix_mask([a for a, _ in self.examples], self.width)
         hidden = np.where(sees, np.float32(0), np.float32(MASKED))[:, None]
-        return tuple(map(paddle.to_tensor, (places.reshape(-1), inside.reshape(-1).nonzero()[0], hidden)))
+        return tuple(map(as_tensor, (places.reshape(-1), inside.reshape(-1).nonzero()[0], hidden)))
 
     @cached_property
     def flashmask(self) -> Tensor:
@@ -105,7 +106,7 @@ class Layout:
             bounds[start:end, 0] = end
             bounds[start:middle, 1] = start
             bounds[middle:end, 1] = np.arange(middle, end)
-        return paddle.to_tensor(bounds[None, None])
+        return as_tensor(bounds[None, None])
 
 
 def has_flashmask(projected: Tensor, head_size: int) -> bool:

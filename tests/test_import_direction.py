@@ -84,6 +84,7 @@ LEVELS = {
         "glm.parallel.gloo",
         "glm.parallel.launch",
         "glm.parallel.layers",
+        "glm.tensors",
     },
     3: {
         "glm.data.check",
