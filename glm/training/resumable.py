@@ -272,7 +272,13 @@ class ResumableTrainer(Trainer):
         tensors = self._take_share(read_safetensors(Path(checkpoint) / OPTIMIZER_NAME))
         # The rate follows from the step: after a change of settings the old one must not live on.
         self.lr_scheduler.step(self._resumed["scheduler_step"])
-        load_named_state(self.model, self.optimizer, tensors, self.lr_scheduler.state_dict())
+        load_named_state(
+            self.model,
+            self.optimizer,
+            tensors,
+            self.lr_scheduler.state_dict(),
+            sharding_rank=self.args.sharding_parallel_rank,
+        )
         if self.do_grad_scaling:
             self.scaler.load_state_dict(self._resumed["scaler"])
 
