@@ -6,6 +6,7 @@ and the random state are functions of seed and step, so they are not saved. Noth
 
 import json
 import math
+import re
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -110,8 +111,9 @@ class ResumableTrainer(Trainer):
             self.args.ignore_data_skip = True
             try:
                 output = super().train(resume_from_checkpoint, ignore_keys_for_eval)
-            except SystemError as error:  # what Paddle raises at the death of a worker
-                raise InputError(f"a worker of the data loader died: {_last_line(error)}") from error
+            except (SystemError, OSError) as error:
+                _check_workers_live(error)
+                raise
             finally:
                 self.args.load_best_model_at_end = load_best
             self._load_best_if_wanted()
@@ -148,7 +150,9 @@ class ResumableTrainer(Trainer):
     def training_step(self, model, inputs, step_control=0) -> Tensor:
         try:
             loss = self.loss_and_gradient(model, inputs, step_control)
-        except MemoryError as error:  # Paddle's and NumPy's
+        except (MemoryError, OSError) as error:  # Paddle's and NumPy's
+            if "MemoryError" not in f"{type(error).__name__}: {error}":
+                raise
             raise InputError(f"step {self.state.global_step + 1}: {self.out_of_memory(inputs)}") from error
         carried, self._carried_loss = self._carried_loss, None
         return loss if carried is None else loss + carried
@@ -348,6 +352,12 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() for name, value in state.items()}
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _check_workers_live(error: Exception) -> None:
+    """Raises InputError if an error is what Paddle raises, wherever the program is, at the death of a worker.
+
+    It is a SystemError; where Python's part of a backward is what it interrupts, Paddle makes an OSError of that.
+    """
+    if told := re.search(r"DataLoader process .*", str(error)):
+        raise InputError(f"a worker of the data loader died: {told[0]}") from error
+    if isinstance(error, SystemError):  # it was not looked at in time, and then there were no batches
+        raise InputError(f"the data loader failed, as when a worker died: {error}") from error

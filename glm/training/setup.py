@@ -72,8 +72,6 @@ def build_trainer(
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
         warn_of_memory(config, arguments, run_data.train_examples)
-    if training.max_tokens is not None and run_data.train_examples is not None:
-        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)
