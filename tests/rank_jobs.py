@@ -119,16 +119,16 @@ def set_states(seed: int) -> None:
         paddle.seed(seed + 1 + paddle.distributed.get_rank())
 
 
-def finetune(*runs: list[str]) -> None:
-    """Runs `finetune_generation.py` several times, one behind the other, as one of the ranks of a job."""
-    for argv in runs:
-        assert finetune_generation.main(argv) == 0
+def run_scripts(*commands: tuple[str, list[str]]) -> None:
+    """Runs the two scripts, one command after the other, as one of the ranks of a job.
 
-
-def predict_texts(*runs: list[str]) -> None:
-    """Runs `predict.py` several times, one behind the other, as one of the ranks of a job."""
-    for argv in runs:
-        assert predict.main(argv) == 0
+    Args:
+        commands: script and arguments; `{rank}` in these is the number of the process.
+    """
+    scripts = {"finetune": finetune_generation.main, "predict": predict.main}
+    for script, argv in commands:
+        rank = paddle.distributed.get_rank()
+        assert scripts[script]([argument.replace("{rank}", str(rank)) for argument in argv]) == 0
 
 
 def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:
