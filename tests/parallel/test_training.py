@@ -95,9 +95,9 @@ def assert_same(folder: Path, alone: Path, *, steps: int = 20) -> None:
 
 def assert_written_once(folder: Path) -> None:
     """The first process wrote, and no other."""
-    names = [path.name for path in folder.iterdir()]
-    assert any("-of-0" in name for name in names)
-    assert not [name for name in names if any(f"-of-{rank}" in name for rank in (1, 2, 3))]
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    assert any("-of-0" in name for name in files)
+    assert not [name for name in files if any(f"-of-{rank}" in name for rank in (1, 2, 3))]
 
 
 @pytest.mark.parametrize("name", ["plain", "recomputed"])
@@ -144,6 +144,12 @@ def test_one_process_goes_on_with_what_two_saved(workspace, pair, alone):
         "one from two", **OPTIONS, resume_from_checkpoint=pair / "plain-of-0" / "checkpoint-10"
     )
     assert_same(folder, alone, steps=10)
+
+
+def test_a_number_of_processes_that_does_not_divide_the_model(workspace):
+    with pytest.raises(RuntimeError, match="InputError: tensor_parallel_degree 3: .* possible are 1, 2, 4\n"):
+        run_ranks(rank_jobs.run_scripts, 3, finetuning(workspace, "three", tensor_parallel_degree=3))
+    assert not list(workspace.folder.glob("three*/*"))
 
 
 # -- four processes
