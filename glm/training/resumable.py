@@ -22,10 +22,11 @@ from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
 
 from glm.checkpoint.atomic import put_files
+from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
 from glm.training import checkpoints
-from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, read_tensors, write_tensors
+from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
 from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
 from glm.training.run_folder import write_whole
@@ -88,7 +89,7 @@ class ResumableTrainer(Trainer):
         """Whole tensors by name, called by all processes and written by the main one. One process has them already."""
         return lazy_tensors(tensors)
 
-    def _take_share(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _take_share(self, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
         """This process's part of whole tensors. One process takes all."""
         return tensors
 
@@ -287,7 +288,7 @@ class ResumableTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        tensors = self._take_share(read_tensors(Path(checkpoint) / OPTIMIZER_NAME))
+        tensors = self._take_share(read_safetensors(Path(checkpoint) / OPTIMIZER_NAME))
         # The rate follows from the step: after a change of settings the old one must not live on.
         self.lr_scheduler.step(self._resumed["scheduler_step"])
         load_named_state(self.model, self.optimizer, tensors, self.lr_scheduler.state_dict())
