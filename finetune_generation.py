@@ -61,12 +61,14 @@ def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Check
         describe_model(output_dir, trainer.provenance, metrics, data.reports)
     if training.do_predict:
         predictions = predict(trainer.writer, data.test_records)
-        write_predictions(output_dir / "predictions.jsonl", predictions)
+        if trainer.is_world_process_zero():
+            write_predictions(output_dir / "predictions.jsonl", predictions)
         answered = [prediction for prediction in predictions if prediction.error is None]
         if all(prediction.record.target is not None for prediction in answered):
             counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
             scores = score_predictions(answered).with_figures(counts)
-            write_scores(output_dir / "metrics.json", scores)
+            if trainer.is_world_process_zero():
+                write_scores(output_dir / "metrics.json", scores)
             print_scores(scores.figures, scores.signatures, title="prediction of the test records")
         if len(answered) < len(predictions):
             return INCOMPLETE

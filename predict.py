@@ -31,6 +31,7 @@ from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
 from glm.evaluation.table import print_samples, print_scores
 from glm.filling import fill
+from glm.parallel.launch import join, wait_for_all
 from glm.prediction import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
 from glm.prediction_input import PredictionInput
 from glm.predictions_file import PredictionsFile, PrintedRows
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> int:
         print(f"from {model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
     hush()
     prepare(arguments.device)
+    rank = join(arguments.tensor_parallel_degree, arguments.device)
     if arguments.serve:
         from glm.serving.server import serve  # the web framework takes a second to import
 
@@ -73,9 +75,13 @@ def main(argv: list[str]) -> int:
     if found := source.check(build_prediction_encoder(model, data, generation, arguments)):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
-    writer = build_writer(model, data, generation, arguments)
+    writer = build_writer(model, data, generation, arguments, rank=rank)
     if arguments.report is not None:
         writer = writer.with_all_beams()
+    generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
+    wait_for_all()  # who has looked at the output by now does not see what the first process does to it
+    if rank:
+        return follow(generate, source, output)
 
     output.begin()
     tally, shown = Tally(), ReportRows()
@@ -83,7 +89,6 @@ def main(argv: list[str]) -> int:
     for row in output.rows_done():
         take(row, takers)
     already, start = tally.rows, time.perf_counter()
-    generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
     numbered = enumerate(source)
     with tqdm(total=source.count, initial=already, desc="generating", unit="record", disable=None) as bar:
         while window := dict(islice(numbered, WINDOW)):
@@ -103,6 +108,15 @@ def main(argv: list[str]) -> int:
         write_page(arguments, model.model_name_or_path, shown, tally, provenance)
     conclude(arguments, tally, records_per_second=records_per_second)
     return INCOMPLETE if tally.failed else 0
+
+
+def follow(generate: Callable, source: PredictionInput, output: PredictionsFile | PrintedRows) -> int:
+    """What all processes but the first do: their part of every text. The first one writes and counts."""
+    numbered = enumerate(source)
+    while window := dict(islice(numbered, WINDOW)):
+        for _ in generate({number: item for number, item in window.items() if not output.is_done(number)}):
+            pass
+    return 0
 
 
 def command_options(model: ModelArguments, data: DataArguments, arguments: PredictArguments) -> list[str]:
@@ -141,7 +155,7 @@ def settings_of_rows(*groups: Any) -> dict[str, Any]:
     """The options that decide what is generated: a run is resumed with equal ones only."""
     unimportant = {"output_file", "metrics_file", "report", "overwrite_output", "resume", "show", "device"}
     unimportant |= {"serve", *SERVING_OPTIONS}
-    unimportant |= {"per_device_eval_batch_size"}  # texts do not depend on it
+    unimportant |= {"per_device_eval_batch_size", "tensor_parallel_degree"}  # texts do not depend on them
     settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
     scored = {"with metrics_file": settings["metrics_file"] is not None}  # records without question are errors then
     return scored | {name: value for name, value in settings.items() if name not in unimportant}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, PdArgumentParser, TrainingArguments
 from paddlenlp.utils.log import logger
 
@@ -18,6 +19,7 @@ from glm.data.options import DataArguments
 from glm.device import choose_device
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, own_options
+from glm.parallel import gloo
 from glm.run_config import read_config, trained_with
 
 # Shapes of the learning rate behind its warmup; the first ones fall.
@@ -156,6 +158,7 @@ class GLMTrainingArguments(TrainingArguments):
         parallel = ("tensor_parallel_degree", "pipeline_parallel_degree", "sharding_parallel_degree")
         asked = {name: getattr(self, name) for name in parallel}
         self._check_numbers()
+        self._check_parallel()
         self.device = choose_device(self.device)
         for precision in ("fp16", "bf16"):
             if getattr(self, precision) and self.device == "cpu":
@@ -167,11 +170,23 @@ class GLMTrainingArguments(TrainingArguments):
                 raise UsageError(
                     f"{name} {degree}: needs {degree} processes; start with python -m paddle.distributed.launch"
                 )
-        if self.pipeline_parallel_degree > 1:
-            raise UsageError(f"pipeline_parallel_degree {self.pipeline_parallel_degree}: not supported for GLM")
+        self.tensor_parallel_degree = max(self.tensor_parallel_degree, 1)
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
         self._check_decay()
+
+    def _check_parallel(self):
+        """Before the base class makes groups of processes, and asserts."""
+        for name in ("pipeline_parallel_degree", "sep_parallel_degree", "context_parallel_degree"):
+            if getattr(self, name) > 1:
+                raise UsageError(f"{name} {getattr(self, name)}: not supported for GLM")
+        if self.sequence_parallel:
+            raise UsageError("sequence_parallel True: not supported for GLM; leave it out")
+        processes, degree = distributed.get_world_size(), max(self.tensor_parallel_degree, 1)
+        if processes > 1 and processes % degree:
+            raise UsageError(f"tensor_parallel_degree {degree}: does not divide the {processes} processes")
+        if degree > 1 and "stage3" in str(self.sharding):
+            raise UsageError(f"sharding {self.sharding}: not beside tensor_parallel_degree; use stage1 or stage2")
 
     def _take_update_freq(self):
         if self.gradient_accumulation_steps not in (1, self.update_freq):
@@ -208,7 +223,9 @@ class GLMTrainingArguments(TrainingArguments):
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
         shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
-        super().__post_init__()
+        if self.device == "cpu" and distributed.get_world_size() > 1:
+            gloo.install()
+        super().__post_init__()  # makes the groups of processes
         self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
 
@@ -262,6 +279,7 @@ class PredictArguments:
     )
     show: int = option(5, "Samples printed as a table, where output_file is given.")
     device: str = option("gpu", "gpu or cpu.")
+    tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
     serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
     host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
     port: int = option(8000, "Port to serve at; 0 is a free one.")
@@ -272,6 +290,7 @@ class PredictArguments:
     def __post_init__(self):
         self.device = choose_device(self.device)
         self._check_serving()
+        self._check_parallel()
         if self.per_device_eval_batch_size < 1:
             raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
         if self.show < 0:
@@ -293,6 +312,22 @@ class PredictArguments:
                     raise UsageError(f"resume True: there is nothing to continue without {name}")
             if self.overwrite_output:
                 raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
+
+    def _check_parallel(self):
+        degree, processes = self.tensor_parallel_degree, distributed.get_world_size()
+        if degree != processes:
+            raise UsageError(
+                f"tensor_parallel_degree {degree}: there are {processes} processes; start as many with python -m "
+                "paddle.distributed.launch (--nproc_per_node N, or --gpus)"
+            )
+        if degree == 1:
+            return
+        if self.serve:
+            raise UsageError(f"serve True: not beside tensor_parallel_degree {degree}; leave one of them out")
+        if self.decode_dtype != "float32" and self.device == "cpu":
+            raise UsageError(f"decode_dtype {self.decode_dtype}: not beside tensor_parallel_degree {degree} on a CPU")
+        if self.input_file is None and self.fill is None:
+            raise UsageError(f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file")
 
     def _check_serving(self):
         if not 0 <= self.port <= 65535:
@@ -470,6 +505,9 @@ def _check_adapter(arguments: FinetuneArguments) -> None:
         for item in dataclasses.fields(AdapterArguments):
             if item.name != "lora" and item.name in arguments.given:
                 raise UsageError(f"{item.name} {arguments.given[item.name]}: has no effect without --lora")
+    elif arguments.training.tensor_parallel_degree > 1:
+        degree = arguments.training.tensor_parallel_degree
+        raise UsageError(f"lora True: not beside tensor_parallel_degree {degree}; leave one of them out")
     elif not arguments.training.do_train:
         raise UsageError("lora True: has no effect without --do_train; an adapter's folder is used as it is")
     elif arguments.model.model_name_or_path.endswith(".json"):

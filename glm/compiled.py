@@ -57,6 +57,8 @@ def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str
     model.eval()
     if device != "cpu":
         model.to(dtype=dtype)  # scores, softmax and log-probabilities are float32 all the same
+    elif model.config.tensor_parallel_degree > 1:
+        return  # the programs hold no collectives
     elif dtype == "bfloat16" or model.config.hidden_size >= WORTH_COMPILING:
         compile_products(model, dtype)
 

@@ -4,6 +4,7 @@ too, but for `use_scaled_init_for_output_weights`, which is on as in THUDM/GLM."
 from paddlenlp.transformers import PretrainedConfig
 
 from glm.errors import InputError
+from glm.parallel.plan import check_degree
 from glm.presets import published_presets
 
 
@@ -26,9 +27,12 @@ class GLMConfig(PretrainedConfig):
             sum (THUDM/GLM, mpu/transformer.py).
         layernorm_epsilon: epsilon of every LayerNorm.
         bad_words_id: ids that are never generated (50009 in glm-10b-chinese, whose row equals that of eop).
+        tensor_parallel_degree, tensor_parallel_rank (of PaddleNLP's class): over how many processes the model is
+            split, and which of them this is; not saved.
 
     Raises:
-        InputError: `hidden_size` is no multiple of `num_attention_heads`.
+        InputError: `hidden_size` is no multiple of `num_attention_heads`, or the model cannot be split over so many
+            ranks.
     """
 
     model_type = "glm"
@@ -55,8 +59,11 @@ class GLMConfig(PretrainedConfig):
     ):
         num_layers = kwargs.pop("num_hidden_layers", num_layers)
         super().__init__(**kwargs)
+        self.register_unsavable_keys("tensor_parallel_degree")  # a checkpoint is whole, whoever wrote it
         if hidden_size % num_attention_heads:
             raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
+        sizes = {"num_attention_heads": num_attention_heads, "vocab_size": vocab_size}
+        check_degree(self.tensor_parallel_degree, sizes)
         self.num_layers = num_layers
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size

@@ -6,8 +6,11 @@ so that no pass needs them twice; what it leaves for the backward pass is of the
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
+from paddle import distributed as dist
 from paddle.autograd import PyLayer
+from paddle.distributed.communication.group import Group
 
 from glm.cpu import by_rows, view
 
@@ -15,7 +18,13 @@ CHUNK = 512  # tokens whose logits exist at once
 
 
 def smoothed_cross_entropy(
-    states: Tensor, head: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, num_items: int | None = None
+    states: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    num_items: int | None = None,
+    group: Group | None = None,
 ) -> Tensor:
     """Sum over tokens, divided by `num_items`, of (1 - e) * (-log p[label]) + e * mean over the vocabulary of -log p.
 
@@ -27,25 +36,27 @@ def smoothed_cross_entropy(
         labels: [n] int64, all within the vocabulary.
         label_smoothing: e, from 0 to 1.
         num_items: None for n, which makes it a mean.
+        group: the tensor-parallel ranks that the vocabulary is split over, with head [V / ranks, H] on each; no rank
+            has logits of more. The gradient with respect to the states is then this rank's share of a sum.
 
     Returns:
         [], float32 (float64 if states are)
     """
     items = max(len(labels), 1) if num_items is None else num_items
     wanted = [paddle.is_grad_enabled() and not part.stop_gradient for part in (states, head)]
-    return _HeadLoss.apply(states, head, labels, label_smoothing, items, *wanted)
+    return _HeadLoss.apply(states, head, labels, label_smoothing, items, group, *wanted)
 
 
 class _HeadLoss(PyLayer):
     @staticmethod
-    def forward(ctx, states, head, labels, label_smoothing, items, wants_states, wants_head):
+    def forward(ctx, states, head, labels, label_smoothing, items, group, wants_states, wants_head):
         dtype = "float64" if states.dtype == paddle.float64 else "float32"
         ctx.d_head = paddle.zeros(head.shape, dtype) if wants_head and len(labels) > CHUNK else None
         total, d_states = paddle.zeros([], dtype), [states[:0]]
         for start in range(0, len(labels), CHUNK):
             part, chosen = states[start : start + CHUNK], labels[start : start + CHUNK]
             logits = paddle.matmul(part, head, transpose_y=True).astype(dtype)  # [chunk, V]
-            costs, slopes = costs_and_slopes(logits, chosen, label_smoothing, wants_states or wants_head)
+            costs, slopes = costs_and_slopes(logits, chosen, label_smoothing, wants_states or wants_head, group)
             total += costs.sum()
             if wants_states:
                 d_states.append(paddle.matmul(slopes.astype(head.dtype), head).astype(states.dtype))
@@ -68,17 +79,19 @@ class _HeadLoss(PyLayer):
         )
 
 
-def costs_and_slopes(logits: Tensor, labels: Tensor, label_smoothing: float, wants_slopes: bool) -> tuple:
+def costs_and_slopes(
+    logits: Tensor, labels: Tensor, label_smoothing: float, wants_slopes: bool, group: Group | None = None
+) -> tuple[Tensor, Tensor]:
     """The loss of each token, and its gradient with respect to the token's logits.
 
     Args:
-        logits: [n, V]; on a CPU they are overwritten.
+        logits: [n, V], or with a group [n, V / ranks]; on a CPU they are overwritten.
 
     Returns:
-        [n], and [n, V] (without meaning if they are not wanted).
+        [n], and of the logits' shape (without meaning if they are not wanted).
     """
-    if not logits.place.is_cpu_place():
-        return _by_paddle(logits, labels, label_smoothing)
+    if group is not None or not logits.place.is_cpu_place():
+        return _by_paddle(logits, labels, label_smoothing, group)
     costs = paddle.empty(labels.shape, logits.dtype)
 
     def replace(x, label, cost):
@@ -98,13 +111,26 @@ def costs_and_slopes(logits: Tensor, labels: Tensor, label_smoothing: float, wan
     return costs, logits
 
 
-def _by_paddle(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """As `costs_and_slopes`, in Paddle's operators: for a GPU."""
-    V = logits.shape[-1]
-    logits = logits - logits.max(axis=-1, keepdim=True)
+def _by_paddle(logits: Tensor, labels: Tensor, label_smoothing: float, group: Group | None) -> tuple[Tensor, Tensor]:
+    """As `costs_and_slopes`, in Paddle's operators: for a GPU, and for a vocabulary that is split over ranks."""
+    columns = logits.shape[-1]
+    V, first = (columns, 0) if group is None else (columns * group.nranks, columns * group.rank)
+    own = F.one_hot(_within(labels - first, columns), columns + 1)[:, :columns].astype(logits.dtype)
+    logits = logits - _over_ranks(logits.max(axis=-1, keepdim=True), dist.ReduceOp.MAX, group)
     powers = logits.exp()
-    total = powers.sum(axis=-1, keepdim=True)
-    chosen = logits.take_along_axis(labels.unsqueeze(-1), axis=-1).squeeze(-1)
-    costs = total.squeeze(-1).log() - (1.0 - label_smoothing) * chosen - label_smoothing * logits.mean(axis=-1)
-    target = paddle.nn.functional.one_hot(labels, V).astype(logits.dtype) * (1.0 - label_smoothing)
-    return costs, powers / total - target - label_smoothing / V
+    sums = paddle.stack([powers.sum(axis=-1), (logits * own).sum(axis=-1), logits.sum(axis=-1)])
+    total, chosen, everything = _over_ranks(sums, dist.ReduceOp.SUM, group)  # [n] each
+    costs = total.log() - (1.0 - label_smoothing) * chosen - label_smoothing * everything / V
+    return costs, powers / total.unsqueeze(-1) - (1.0 - label_smoothing) * own - label_smoothing / V
+
+
+def _within(places: Tensor, columns: int) -> Tensor:
+    """Places that are on this rank; `columns`, one behind its last, for all others."""
+    return paddle.where((places >= 0) & (places < columns), places, paddle.full_like(places, columns))
+
+
+def _over_ranks(table: Tensor, operation: int, group: Group | None) -> Tensor:
+    """The sum or maximum of what the ranks have."""
+    if group is not None:
+        dist.all_reduce(table, op=operation, group=group)
+    return table

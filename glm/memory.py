@@ -13,7 +13,7 @@ from typing import Any
 from glm.checkpoint.names import WORDS, expected_shapes
 from glm.environment import WORTH_COMPILING
 from glm.errors import InputError
-from glm.parallel import part_shape
+from glm.parallel.plan import part_shape
 
 GIB = 1 << 30
 FLOAT, HALF = 4, 2  # bytes of a number

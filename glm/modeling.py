@@ -19,25 +19,41 @@ from glm.attention import Layout, TwoPartAttention, flashmask_attention, has_fla
 from glm.blank_infilling import IGNORE_INDEX, Prompt, prefix_mask
 from glm.cache import MASKED, KeysValues, KVCache, LayerCache
 from glm.configuration import GLMConfig
-from glm.cpu import Dropout, LayerNorm, Linear
+from glm.cpu import Dropout, LayerNorm
 from glm.errors import InputError
 from glm.loss import smoothed_cross_entropy
+from glm.parallel.layers import (
+    draw,
+    enter,
+    randomness_of_rank,
+    side_by_side,
+    split_embedding,
+    split_linear,
+    tensor_parallel_group,
+)
 
+RESIDUAL_WEIGHTS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")  # of linears that end in a residual sum
 SHORT = 128  # tokens of the longest example up to which one masked product beats a product for each part on a CPU
 WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
 
 
 class GLMAttention(nn.Layer):
-    """Multi-head attention with one fused linear for queries, keys and values, laid out [all Q | all K | all V]."""
+    """Multi-head attention with one fused linear for queries, keys and values, laid out [all Q | all K | all V].
+
+    A tensor-parallel rank has heads of its own: between the two linears N and H are those of the rank.
+    """
 
     def __init__(self, config: GLMConfig):
         super().__init__()
-        self.num_heads = config.num_attention_heads
+        self.num_heads = config.num_attention_heads // config.tensor_parallel_degree  # of this rank
         self.head_size = config.hidden_size // config.num_attention_heads
         self.scale = config.attention_scale
-        self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.group = tensor_parallel_group(config)
+        self.query_key_value = split_linear(
+            config, "attention.query_key_value", config.hidden_size, 3 * config.hidden_size
+        )
+        self.dense = split_linear(config, "attention.dense", config.hidden_size, config.hidden_size)
         self.attention_dropout = Dropout(config.attention_dropout_prob)
         self.output_dropout = Dropout(config.output_dropout_prob)
 
@@ -78,13 +94,14 @@ class GLMAttention(nn.Layer):
     def forward(self, projected: Tensor, layout: Layout) -> Tensor:
         """Each example of a batch by itself: [n, 3H] -> [n, H]."""
         dropout = self.attention_dropout.p if self.training else 0.0
-        if projected.place.is_cpu_place() and layout.width <= SHORT:
-            return self.attend_side_by_side(projected, layout)
-        if projected.place.is_cpu_place():
-            return TwoPartAttention.apply(projected, layout, self.num_heads, dropout)
-        if has_flashmask(projected, self.head_size):
-            return flashmask_attention(projected, layout, self.num_heads, dropout)
-        return self.attend_by_part(projected, layout)
+        with randomness_of_rank(self.group if dropout else None):
+            if projected.place.is_cpu_place() and layout.width <= SHORT:
+                return self.attend_side_by_side(projected, layout)
+            if projected.place.is_cpu_place():
+                return TwoPartAttention.apply(projected, layout, self.num_heads, dropout)
+            if has_flashmask(projected, self.head_size):
+                return flashmask_attention(projected, layout, self.num_heads, dropout)
+            return self.attend_by_part(projected, layout)
 
     def attend_side_by_side(self, projected: Tensor, layout: Layout) -> Tensor:
         """As `forward`, all examples in one product over padded rows, which hides what may not be seen."""
@@ -113,8 +130,9 @@ class GLMMLP(nn.Layer):
 
     def __init__(self, config: GLMConfig):
         super().__init__()
-        self.dense_h_to_4h = Linear(config.hidden_size, 4 * config.hidden_size)
-        self.dense_4h_to_h = Linear(4 * config.hidden_size, config.hidden_size)
+        H = config.hidden_size
+        self.dense_h_to_4h = split_linear(config, "mlp.dense_h_to_4h", H, 4 * H)
+        self.dense_4h_to_h = split_linear(config, "mlp.dense_4h_to_h", 4 * H, H)
         self.dropout = Dropout(config.output_dropout_prob)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -156,7 +174,7 @@ class GLMStack(nn.Layer):
 
     def __init__(self, config: GLMConfig):
         super().__init__()
-        self.num_heads = config.num_attention_heads
+        self.num_heads = config.num_attention_heads // config.tensor_parallel_degree  # of this rank
         self.layer_cache = LayerCache  # how decoding keeps keys and values, and attends to them
         self.enable_recompute = False
         self.recompute_layers = config.num_layers
@@ -234,7 +252,7 @@ class GLMStack(nn.Layer):
         states = self.embed(words, position_ids).reshape([B * R, H])
         projected = self.enter(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):
-            projected = projected.reshape([B, R, 3 * H])
+            projected = projected.reshape([B, R, -1])
             context = cache.layers[index].attend(layer.attention, projected, sight, cache.start)
             states, projected = self.leave(index, states, context)
         return projected.reshape([B, R, H])
@@ -259,15 +277,15 @@ class GLMPretrainedModel(PretrainedModel):
 
     def _init_weights(self, layer: nn.Layer) -> None:
         """N(0, initializer_range), scaled down in the two linears that end in a residual sum; biases 0."""
-        std = self.config.initializer_range
-        if isinstance(layer, nn.Linear | nn.Embedding):
-            layer.weight.set_value(paddle.normal(0.0, std, layer.weight.shape))
-        if isinstance(layer, GLMBlock) and self.config.use_scaled_init_for_output_weights:
-            # Called for a block after its linears, so this value stays.
-            for linear in (layer.attention.dense, layer.mlp.dense_4h_to_h):
-                linear.weight.set_value(
-                    paddle.normal(0.0, std / math.sqrt(2.0 * self.config.num_layers), linear.weight.shape)
-                )
+        if not isinstance(layer, GLMModel):  # PaddleNLP comes here with every part of a model; this one has them all
+            return
+        std = residual_std = self.config.initializer_range
+        if self.config.use_scaled_init_for_output_weights:
+            residual_std = std / math.sqrt(2.0 * self.config.num_layers)
+        numbers = np.random.default_rng(layer.seed)
+        for name, weight in layer.named_parameters():
+            if weight.ndim == 2:
+                draw(weight, name, self.config, numbers, residual_std if name.endswith(RESIDUAL_WEIGHTS) else std)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -308,10 +326,12 @@ class GLMModel(GLMPretrainedModel):
 
     def __init__(self, config: GLMConfig):
         super().__init__(config)
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Of the random weights; taken before fleet's layers draw what ordinary ones do not.
+        self.seed = int(paddle.randint(0, 2**31 - 1, [1], dtype="int64"))
+        self.word_embeddings = split_embedding(config)
         self.transformer = GLMStack(config)
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Layer:
         return self.word_embeddings
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
@@ -336,10 +356,12 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
     def __init__(self, config: GLMConfig):
         super().__init__(config)
         self.glm = GLMModel(config)
+        self.group = tensor_parallel_group(config)
 
     def logits(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., V]"""
-        return paddle.matmul(states, self.glm.word_embeddings.weight, transpose_y=True)
+        parts = paddle.matmul(enter(states, self.group), self.glm.word_embeddings.weight, transpose_y=True)
+        return side_by_side(parts, self.group)
 
     def forward(
         self,
@@ -380,11 +402,12 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         labels = labels.flatten().gather(places)  # [n]
         labelled = (labels != IGNORE_INDEX).nonzero().flatten()
         return smoothed_cross_entropy(
-            states.gather(labelled),
+            enter(states.gather(labelled), self.group),
             self.glm.word_embeddings.weight,
             labels.gather(labelled),
             label_smoothing=label_smoothing,
             num_items=num_items,
+            group=self.group,
         )
 
     @paddle.no_grad()

@@ -196,16 +196,25 @@ def build_prediction_encoder(
 
 
 def build_writer(
-    model: ModelArguments, data: DataArguments, generation: GenerationConfig, arguments: PredictArguments
+    model: ModelArguments,
+    data: DataArguments,
+    generation: GenerationConfig,
+    arguments: PredictArguments,
+    *,
+    rank: int = 0,
 ) -> Writer:
     """The writer that the arguments ask for.
+
+    Args:
+        rank: of this process, among those that the model is split over.
 
     Raises:
         InputError: something cannot be loaded, or does not fit together.
     """
     encoder = build_prediction_encoder(model, data, generation, arguments)
     tokenizer = encoder.tokenizer
-    config = load_config(model.model_name_or_path, tokenizer)
+    ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
+    config = load_config(model.model_name_or_path, tokenizer, settings=ranks)
     check_positions(config, data, generation)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
     most = generation.tgt_length - 1 - len(encoder.opening_ids) - len(prefix_ids)

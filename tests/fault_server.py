@@ -59,3 +59,4 @@ def _run(fault: str, values: list, argv: list[str], log: str) -> None:
 
 if __name__ == "__main__":
     serve()
+    os._exit(0)  # Paddle takes its time to unload

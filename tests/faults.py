@@ -257,23 +257,51 @@ def limit_file_size_in_training(size: int) -> None:
     _at_step(2, lambda: limit_file_size(size))
 
 
-def limit_memory(library: str) -> None:
+def full_log(path: str) -> None:
+    """The disk of a log is full from the first step on."""
+    _at_step(0, lambda: os.symlink("/dev/full", path))
+
+
+def limit_memory(library: str, place: str) -> None:
     """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 4 GiB."""
     import numpy as np
     import paddle
 
+    def want() -> None:
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 26)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        {"paddle": paddle, "numpy": np}[library].ones([1 << 30], dtype="float32")
+
+    {"forward": _in_forward, "backward": _in_backward}[place](2, want)
+
+
+def _in_forward(step: int, act: Callable[[], None]) -> None:
     from glm.training.trainer import GLMTrainer
 
     compute = GLMTrainer.compute_loss
 
-    def wanting(self, *arguments, **options):
-        if self.state.global_step == 2:
-            most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 26)
-            resource.setrlimit(resource.RLIMIT_AS, (most, most))
-            {"paddle": paddle, "numpy": np}[library].ones([1 << 30], dtype="float32")
+    def acting(self, *arguments, **options):
+        if self.state.global_step == step:
+            act()
         return compute(self, *arguments, **options)
 
-    GLMTrainer.compute_loss = wanting
+    GLMTrainer.compute_loss = acting
+
+
+def _in_backward(step: int, act: Callable[[], None]) -> None:
+    """Where Paddle calls Python, and makes errors of another type of Python's."""
+    import glm.cpu
+
+    column_sums = glm.cpu.column_sums
+
+    def patch() -> None:
+        glm.cpu.column_sums = acting
+
+    def acting(*arguments):
+        act()
+        return column_sums(*arguments)
+
+    _at_step(step, patch)
 
 
 def clock_goes_back(seconds: float) -> None:
@@ -306,14 +334,15 @@ def spoil_weight(step: int, value: float) -> None:
     Guard.on_optimizer_end = spoiling
 
 
-def signal_worker(step: int, number: int) -> None:
+def signal_worker(step: int, number: int, place: str = "before") -> None:
     """A signal to the first worker of the data loader; what it would do next never comes."""
     import multiprocessing
 
     def send() -> None:
         os.kill(min(child.pid for child in multiprocessing.active_children()), number)
+        time.sleep(0.1)  # Paddle hears of it here
 
-    _at_step(step, send)
+    {"before": _at_step, "backward": _in_backward}[place](step, send)
 
 
 def quick_watch(interval: float, step: int, number: int) -> None:

@@ -18,6 +18,7 @@ from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.torch_files import write_torch
 from glm.checkpoint.whole import WholeModel, open_model
 from glm.errors import InputError, UsageError
+from glm.parallel.plan import check_degree
 from glm.run_config import RUN_CONFIG_NAME
 
 # What comes along, where it is there: files of tokenizers, and the settings of a run of this toolkit.
@@ -96,13 +97,7 @@ def _check_degree(to: str, degree: int, config: Mapping[str, Any]) -> None:
             f"tensor_parallel_degree {degree}: the format {to} is one whole model; those with ranks are "
             f"{', '.join(RANKED)}"
         )
-    heads, words = config["num_attention_heads"], config["vocab_size"]
-    possible = [number for number in range(1, heads + 1) if heads % number == 0 and words % number == 0]
-    if degree not in possible:
-        raise InputError(
-            f"tensor_parallel_degree {degree}: does not divide num_attention_heads {heads} and vocab_size {words}; "
-            f"possible are {', '.join(map(str, possible))}"
-        )
+    check_degree(degree, config)
 
 
 def _check_space(folder: Path, model: WholeModel) -> None:

@@ -16,7 +16,7 @@ from paddlenlp.transformers.model_utils import no_init_weights
 from glm.checkpoint.adapters import add_lora, load_lora, merge_lora, read_lora_config
 from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
-from glm.checkpoint.names import checked_weights
+from glm.checkpoint.names import checked_weights, split_weights
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
 from glm.configuration import GLMConfig
 from glm.errors import InputError
@@ -121,8 +121,12 @@ def _opened(name_or_path: str, config: GLMConfig) -> Source:
 
 
 def _filled(found: WholeModel, config: GLMConfig) -> GLMForConditionalGeneration:
-    """A model with the weights of a checkpoint, which pass through memory one by one."""
-    weights = checked_weights(found.weights, config.to_dict())
+    """A model with this rank's part of a checkpoint; weights pass through memory one by one."""
+    weights = split_weights(
+        checked_weights(found.weights, config.to_dict()),
+        rank=config.tensor_parallel_rank,
+        degree=config.tensor_parallel_degree,
+    )
     with no_init_weights():
         model = GLMForConditionalGeneration(config)
     for name, parameter in model.named_parameters():

@@ -16,7 +16,7 @@ import numpy as np
 
 from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor, shown
 from glm.errors import InputError
-from glm.parallel import merge_weight, part_of_weight, part_shape, planned
+from glm.parallel.plan import merge_weight, part_of_weight, part_shape, planned
 
 PREFIX = "glm."
 WORDS = "glm.word_embeddings.weight"
@@ -193,10 +193,15 @@ def split_weights(weights: Mapping[str, LazyTensor], *, rank: int, degree: int) 
     Raises:
         InputError: `degree` does not divide a weight.
     """
-    return {name: _split(name, tensor, rank, degree) for name, tensor in weights.items()}
+    return {name: split_tensor(name, tensor, rank=rank, degree=degree) for name, tensor in weights.items()}
 
 
-def _split(name: str, tensor: LazyTensor, rank: int, degree: int) -> LazyTensor:
+def split_tensor(name: str, tensor: LazyTensor, *, rank: int, degree: int) -> LazyTensor:
+    """What one rank holds of a tensor that is split as the weight `name` is.
+
+    Raises:
+        InputError: `degree` does not divide it.
+    """
     if degree == 1:
         return tensor
     shape = part_shape(name, tensor.shape, degree=degree)

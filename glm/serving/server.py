@@ -21,6 +21,9 @@ from glm.serving.batcher import Batcher
 from glm.serving.service import Service
 
 REQUEST_SECONDS = 60.0  # until a request has to be there, head and body
+# Until an idle connection is closed. Clients close theirs sooner (httpx after 5 s): who closes first decides whether a
+# request can be sent into a connection that is just ending.
+KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30  # for what is unfinished when the server is told to end
 
 
@@ -83,7 +86,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, name: str):
         settings: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "on", "ws": "none"}
-        super().__init__(uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=GRACE_SECONDS, **settings))
+        settings |= {"timeout_keep_alive": KEEP_ALIVE_SECONDS, "timeout_graceful_shutdown": GRACE_SECONDS}
+        super().__init__(uvicorn.Config(app, http=Protocol, **settings))
         self.name = name
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -111,10 +115,12 @@ class Protocol(H11Protocol):
         self._stop_watching()
 
     def _watch(self) -> None:
-        """Starts the clock with a request's first byte, or the connection, and stops it with the last."""
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+        """Starts the clock with a request's first byte, or the wait for it, and stops it with the last."""
+        state = self.conn.their_state
+        is_between = state is h11.IDLE and not self.conn.trailing_data[0]  # a refused request came to its end
+        if is_between or state not in (h11.IDLE, h11.SEND_BODY):
             self._stop_watching()
-        elif self.deadline is None:
+        if state in (h11.IDLE, h11.SEND_BODY) and self.deadline is None:
             self.deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.close)
 
     def _stop_watching(self) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from glm.checkpoint.safetensors_files import read_safetensors, write_safetensors
+from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError
 
@@ -34,7 +34,7 @@ def named_state(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[
 
 
 def load_named_state(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, tensors: Mapping[str, np.ndarray], scheduler: dict
+    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, tensors: Mapping[str, LazyTensor], scheduler: dict
 ) -> None:
     """Gives an optimizer that has made no step the state that `named_state` gave.
 
@@ -46,14 +46,14 @@ def load_named_state(
     """
     weights = dict(model.named_parameters())
     state: dict = {"LR_Scheduler": scheduler}
-    for name, numbers in tensors.items():
+    for name, tensor in tensors.items():
         weight, _, what = name.rpartition("/")
         if weight not in weights:
             raise InputError(f"the checkpoint's optimizer has {name}, and the model no {weight or name}")
         if what == MASTER:
-            state.setdefault("master_weights", {})[weights[weight].name] = paddle.to_tensor(numbers)
+            state.setdefault("master_weights", {})[weights[weight].name] = paddle.to_tensor(tensor.load())
         else:
-            state[f"{weights[weight].name}_{what}"] = paddle.to_tensor(numbers)
+            state[f"{weights[weight].name}_{what}"] = paddle.to_tensor(tensor.load())
     optimizer.set_state_dict(state)
 
 
@@ -78,11 +78,6 @@ def check_finite(tensors: Mapping[str, LazyTensor]) -> None:
     """Raises InputError if a number is not finite."""
     for name, tensor in tensors.items():
         _checked(name, tensor).load()
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file that `write_tensors` wrote. Raises InputError if it cannot be read."""
-    return {name: np.array(tensor.load()) for name, tensor in read_safetensors(path).items()}
 
 
 def _checked(name: str, tensor: LazyTensor) -> LazyTensor:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor, distributed, nn
+from paddle.distributed.communication.group import Group
 
 from glm.errors import UsageError
 
@@ -22,10 +23,21 @@ def gradient(weight: Tensor) -> Tensor | None:
     return getattr(weight, "main_grad", None) if weight.grad is None else weight.grad
 
 
-def gradient_norm(model: nn.Layer) -> float:
-    """The 2-norm of all gradients together, as `--max_grad_norm` measures it."""
-    squares = [gradient(weight).astype("float32").square().sum() for _, weight in trained(model)]
-    return float(paddle.stack(squares).sum().sqrt())
+def gradient_norm(model: nn.Layer, group: Group | None = None) -> float:
+    """The 2-norm of all gradients together, as `--max_grad_norm` measures it.
+
+    Args:
+        group: the processes that the model is split over.
+    """
+    squares = {"split": [paddle.zeros([])], "whole": [paddle.zeros([])]}
+    for _, weight in trained(model):
+        squares["split" if weight.is_distributed else "whole"].append(
+            gradient(weight).astype("float32").square().sum()
+        )
+    split, whole = (paddle.stack(part).sum() for part in squares.values())
+    if group is not None:
+        distributed.all_reduce(split, group=group)
+    return float((split + whole).sqrt())
 
 
 def layer_of(name: str) -> int | None:

@@ -11,6 +11,7 @@ from paddlenlp.trainer import TrainerCallback, TrainingArguments
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
+from glm.parallel.layers import tensor_parallel_group
 from glm.report.files import METRICS_NAME
 from glm.training.parameters import gradient_norm
 
@@ -51,17 +52,18 @@ class GradientNorm(TrainerCallback):
     """Measures the gradients of the steps that are logged, before they are clipped.
 
     Attributes:
-        value: of the last such step; None if none was measured, as where a rank has only a part of the gradients.
+        value: of the last such step; None if none was measured, as where gradients are sharded.
     """
 
     def __init__(self):
         self.value: float | None = None
 
     def on_optimizer_begin(self, args, state, control, scaler=None, model=None, **kwargs):
-        if args.sharding or args.tensor_parallel_degree > 1 or (state.global_step + 1) % args.logging_steps:
+        if args.sharding or (state.global_step + 1) % args.logging_steps:
             return
         scale = 1.0 if scaler is None else float(scaler._scale)
-        self.value = gradient_norm(model) / scale
+        group = tensor_parallel_group(model.config) if args.tensor_parallel_degree > 1 else None
+        self.value = gradient_norm(model, group) / scale
 
 
 def process_memory_gib() -> float:

@@ -6,6 +6,7 @@ and the random state are functions of seed and step, so they are not saved. Noth
 
 import json
 import math
+import re
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,10 +22,11 @@ from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
 
 from glm.checkpoint.atomic import put_files
+from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
 from glm.training import checkpoints
-from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, read_tensors, write_tensors
+from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
 from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
 from glm.training.sampler import EpochBatchSampler
@@ -86,7 +88,7 @@ class ResumableTrainer(Trainer):
         """Whole tensors by name, called by all processes and written by the main one. One process has them already."""
         return lazy_tensors(tensors)
 
-    def _take_share(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _take_share(self, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
         """This process's part of whole tensors. One process takes all."""
         return tensors
 
@@ -109,8 +111,9 @@ class ResumableTrainer(Trainer):
             self.args.ignore_data_skip = True
             try:
                 output = super().train(resume_from_checkpoint, ignore_keys_for_eval)
-            except SystemError as error:  # what Paddle raises at the death of a worker
-                raise InputError(f"a worker of the data loader died: {_last_line(error)}") from error
+            except (SystemError, OSError) as error:
+                _check_workers_live(error)
+                raise
             finally:
                 self.args.load_best_model_at_end = load_best
             self._load_best_if_wanted()
@@ -147,7 +150,9 @@ class ResumableTrainer(Trainer):
     def training_step(self, model, inputs, step_control=0) -> Tensor:
         try:
             loss = self.loss_and_gradient(model, inputs, step_control)
-        except MemoryError as error:  # Paddle's and NumPy's
+        except (MemoryError, OSError) as error:  # Paddle's and NumPy's
+            if "MemoryError" not in f"{type(error).__name__}: {error}":
+                raise
             raise InputError(f"step {self.state.global_step + 1}: {self.out_of_memory(inputs)}") from error
         carried, self._carried_loss = self._carried_loss, None
         return loss if carried is None else loss + carried
@@ -268,7 +273,7 @@ class ResumableTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        tensors = self._take_share(read_tensors(Path(checkpoint) / OPTIMIZER_NAME))
+        tensors = self._take_share(read_safetensors(Path(checkpoint) / OPTIMIZER_NAME))
         # The rate follows from the step: after a change of settings the old one must not live on.
         self.lr_scheduler.step(self._resumed["scheduler_step"])
         load_named_state(self.model, self.optimizer, tensors, self.lr_scheduler.state_dict())
@@ -341,6 +346,12 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() for name, value in state.items()}
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _check_workers_live(error: Exception) -> None:
+    """Raises InputError if an error is what Paddle raises, wherever the program is, at the death of a worker.
+
+    It is a SystemError; where Python's part of a backward is what it interrupts, Paddle makes an OSError of that.
+    """
+    if told := re.search(r"DataLoader process .*", str(error)):
+        raise InputError(f"a worker of the data loader died: {told[0]}") from error
+    if isinstance(error, SystemError):  # it was not looked at in time, and then there were no batches
+        raise InputError(f"the data loader failed, as when a worker died: {error}") from error

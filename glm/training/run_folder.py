@@ -49,13 +49,14 @@ def locked(output_dir: Path) -> Iterator[bool]:
     """
     made = _make(output_dir)
     path = output_dir / LOCK_NAME
-    is_unfinished = path.exists() and not (output_dir / DONE_NAME).exists()
+    is_new, others = not path.exists(), _others(output_dir)
+    is_unfinished = not is_new and not (output_dir / DONE_NAME).exists()
     with open(path, "a+", encoding="utf-8") as file:
         file.seek(0)
         holder = _describe(file.read())
         _lock(file, output_dir, holder)
         if is_unfinished:
-            logger.info(f"{output_dir} holds a run that did not come to its end, {holder}; this one takes it over")
+            logger.warning(f"{output_dir} holds a run that did not come to its end, {holder}; this one takes it over")
         mine = {"host": socket.gethostname(), "process": os.getpid(), "started": _now()}
         file.truncate(0)
         file.write(json.dumps(mine) + "\n")
@@ -63,10 +64,15 @@ def locked(output_dir: Path) -> Iterator[bool]:
         try:
             yield is_unfinished
         finally:
-            if [entry.name for entry in output_dir.iterdir()] == [LOCK_NAME]:  # the run has left nothing
+            if _others(output_dir) == others and (is_new or not others):  # the run has left nothing
                 path.unlink()
                 if made:
                     output_dir.rmdir()
+
+
+def _others(output_dir: Path) -> set[str]:
+    """Names of what is in a run's folder besides the lock."""
+    return {path.name for path in output_dir.iterdir()} - {LOCK_NAME}
 
 
 def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
@@ -109,7 +115,7 @@ def check_is_free(output_dir: Path, *, is_ours: bool) -> None:
     Raises:
         InputError: the folder holds something that is neither.
     """
-    if is_ours or all(path.name == LOCK_NAME for path in output_dir.iterdir()):
+    if is_ours or not _others(output_dir):
         return
     what = "holds a run that came to its end" if (output_dir / DONE_NAME).exists() else "is not empty"
     raise InputError(

@@ -53,27 +53,25 @@ def build_trainer(
         InputError: anything the user gave cannot be used.
     """
     data, training = arguments.data, arguments.training
-    if training.tensor_parallel_degree > 1:
-        raise InputError(
-            f"tensor_parallel_degree {training.tensor_parallel_degree}: splitting the model is not finished in this "
-            "version; leave it out"
-        )
     tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
     config = load_config(
         arguments.model.model_name_or_path,
         tokenizer,
-        settings={**arguments.dropout.given, "tensor_parallel_degree": training.tensor_parallel_degree},
+        settings={
+            **arguments.dropout.given,
+            "tensor_parallel_degree": training.tensor_parallel_degree,
+            "tensor_parallel_rank": training.tensor_parallel_rank,
+        },
     )
     check_positions(config, data, arguments.generation)
     check_metric(training.metric_for_best_model)
     encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
-    run_data = read_run_data(arguments, encoder)
+    with training.main_process_first(desc="reading the data"):  # the others find it in the cache
+        run_data = read_run_data(arguments, encoder)
     if run_data.train_examples is not None:
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
         warn_of_memory(config, arguments, run_data.train_examples)
-    if training.max_tokens is not None and run_data.train_examples is not None:
-        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)

@@ -16,6 +16,7 @@ from paddlenlp.trainer import PrinterCallback, ProgressCallback
 from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
 from glm.checkpoint.adapters import load_lora, lora_weights, save_lora
+from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.clip import GlobalNormClip
 from glm.data.collator import Collator, padded_width
@@ -24,11 +25,12 @@ from glm.data.records import Record
 from glm.data.store import ExampleStore
 from glm.generation.config import GenerationConfig
 from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
+from glm.parallel.gathering import gather_whole, take_part
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
 from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
 from glm.training.guards import Guard
-from glm.training.optimizer_state import check_finite, read_tensors, write_tensors
+from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
 from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
 from glm.training.resumable import ResumableTrainer
@@ -265,7 +267,16 @@ class GLMTrainer(ResumableTrainer):
         if self.lora is not None:
             load_lora(self.model, Path(resume_from_checkpoint))
         else:
-            self.model.set_state_dict(self._take_share(read_tensors(Path(resume_from_checkpoint) / WEIGHTS_NAME)))
+            saved = self._take_share(read_safetensors(Path(resume_from_checkpoint) / WEIGHTS_NAME))
+            for name, weight in self.weights().items():
+                weight.set_value(saved[name].load())
+
+    def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
+        degree, rank = self.args.tensor_parallel_degree, self.args.tensor_parallel_rank
+        return lazy_tensors(gather_whole(tensors, degree=degree, rank=rank))
+
+    def _take_share(self, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+        return take_part(tensors, degree=self.args.tensor_parallel_degree, rank=self.args.tensor_parallel_rank)
 
     def on_best_loaded(self, step: int) -> None:
         super().on_best_loaded(step)

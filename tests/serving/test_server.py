@@ -91,6 +91,28 @@ def test_connections_without_request_are_closed(threaded, monkeypatch):
         assert closed_after(link) < 15
 
 
+def test_each_request_has_its_own_time(threaded, monkeypatch):
+    """Also one that follows a refused request in the same connection."""
+    monkeypatch.setattr(server_module, "REQUEST_SECONDS", 1.2)
+    server = threaded()
+    with connection(server.port) as link:
+        link.sendall(head("/generate", 5_000_000))
+        time.sleep(0.8)
+        link.sendall(b" " * 5_000_000)
+        assert link.recv(65536).startswith(b"HTTP/1.1 413")
+        time.sleep(0.1)
+        link.sendall(b"GET /health HTTP/1.1\r\n")
+        time.sleep(0.8)
+        link.sendall(b"Host: a\r\nConnection: close\r\n\r\n")
+        reply = b"".join(iter(lambda: link.recv(65536), b""))
+    assert b"HTTP/1.1 200 OK" in reply
+
+
+def test_idle_connections_outlive_those_of_clients(threaded):
+    """A client that ends its idle connections sooner never sends into one that the server is just ending."""
+    assert threaded().config.timeout_keep_alive > 2 * httpx.Limits().keepalive_expiry
+
+
 def test_work_of_a_client_that_left_is_dropped(threaded, monkeypatch):
     server, steps = threaded(), []
     step = server.service.writer.model.step

@@ -237,9 +237,9 @@ def test_a_change_that_is_allowed_is_noted(server, whole, folder):
 # -- memory, numbers, workers, time
 
 
-@pytest.mark.parametrize("library", ["paddle", "numpy"])
-def test_out_of_memory(server, folder, library):
-    assert server.run(folder.name, "limit_memory", library, **OPTIONS) == 1
+@pytest.mark.parametrize(("library", "place"), [("paddle", "forward"), ("numpy", "forward"), ("numpy", "backward")])
+def test_out_of_memory(server, folder, library, place):
+    assert server.run(folder.name, "limit_memory", library, place, **OPTIONS) == 1
     (error,) = server.errors()
     assert error.startswith("error: step 3: out of memory with a batch of 4 rows of ")
     assert "without padding); cheapest first: --recompute, --gradient_accumulation_steps" in error
@@ -253,11 +253,14 @@ def test_a_weight_that_is_not_finite_reaches_no_checkpoint(server, folder, value
     assert checkpoint_names(folder) == ["checkpoint-2"]
 
 
-def test_a_dead_worker(server, folder):
-    start = time.monotonic()
-    assert server.run(folder.name, "signal_worker", 3, signal.SIGKILL, **OPTIONS, dataloader_num_workers=2) == 1
+@pytest.mark.parametrize("place", ["before", "backward"])
+def test_a_dead_worker(server, folder, place):
+    start, options = time.monotonic(), {**OPTIONS, "dataloader_num_workers": 2}
+    assert server.run(folder.name, "signal_worker", 3, signal.SIGKILL, place, **options) == 1
     assert time.monotonic() - start < 60
-    assert "a worker of the data loader died: " in server.errors()[0] and "killed by signal" in server.errors()[0]
+    (error,) = server.errors()
+    assert error.startswith("error: a worker of the data loader died: DataLoader process (pid ")
+    assert "killed by signal: Killed" in error
     assert newest_whole(folder).step == 2
 
 
@@ -286,10 +289,7 @@ def test_a_clock_that_goes_back(server, whole, folder):
 
 
 def test_a_log_that_cannot_be_written_does_not_end_a_run(server, whole, folder):
-    folder.mkdir()
-    (folder / "run.lock").write_text("")
-    (folder / "metrics.jsonl").symlink_to("/dev/full")
-    assert server.run(folder.name, **OPTIONS) == 0, server.said()
+    assert server.run(folder.name, "full_log", str(folder / "metrics.jsonl"), **OPTIONS) == 0, server.said()
     assert "step 6 could not be logged (No space left on device)" in server.said()
     assert sha256(folder / "model.safetensors") == whole["model"]
 

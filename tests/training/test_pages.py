@@ -165,7 +165,7 @@ class Logging:
 
 @pytest.mark.parametrize(("step", "changed", "measured"), [
     (2, {}, True), (5, {}, True), (1, {}, False),
-    (2, {"sharding": ["stage1"]}, False), (2, {"tensor_parallel_degree": 2}, False),
+    (2, {"sharding": ["stage1"]}, False),
 ])  # fmt: skip
 def test_which_steps_are_measured(step, changed, measured):
     callback, arguments = GradientNorm(), type("Changed", (Logging,), changed)

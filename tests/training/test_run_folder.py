@@ -66,6 +66,19 @@ def test_a_run_that_leaves_nothing_leaves_no_lock(tmp_path):
     assert tree(tmp_path) == ["kept"] and tree(tmp_path / "kept") == []
 
 
+def test_a_run_that_is_refused_leaves_no_lock(tmp_path):
+    """With one the folder would look like that of a run to be taken up."""
+    (tmp_path / "mine").write_text("kept")
+    for _ in range(2):
+        with pytest.raises(InputError, match="is not empty"), locked(tmp_path) as is_unfinished:
+            check_is_free(tmp_path, is_ours=is_unfinished)
+    assert tree(tmp_path) == ["mine"]
+    (tmp_path / LOCK_NAME).write_text("")  # of a run that was killed
+    with pytest.raises(InputError), locked(tmp_path):
+        raise InputError("bad data")
+    assert tree(tmp_path) == ["mine", LOCK_NAME]
+
+
 def hold(folder: Path) -> int:
     """Holds a folder in another process, which has a child that outlives it, as a loader's worker may."""
     told, tell = os.pipe()

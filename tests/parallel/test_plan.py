@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from glm.configuration import GLMConfig
 from glm.errors import InputError
-from glm.parallel import PLAN, merge_weight, split_weight
+from glm.parallel.plan import PLAN, merge_weight, split_weight
 from reference.forward import gelu, softmax
 
 LAYER = "glm.transformer.layers.0."
@@ -75,3 +76,17 @@ def test_outputs_of_the_ranks_sum_to_the_whole(degree):
 def test_a_degree_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match=r"degree 3: does not divide .*word_embeddings.weight \[40, 8\]"):
         split_weight("glm.word_embeddings.weight", np.zeros((40, 8)), degree=3)
+
+
+def test_degrees_that_fit_are_named():
+    with pytest.raises(
+        InputError,
+        match="tensor_parallel_degree 3: does not divide num_attention_heads 16 and vocab_size 50048; "
+        "possible are 1, 2, 4, 8, 16$",
+    ):
+        GLMConfig(num_attention_heads=16, hidden_size=1024, vocab_size=50048, tensor_parallel_degree=3)
+    with pytest.raises(InputError, match="degree 8: does not divide vocab_size 12; possible are 1, 2, 4$"):
+        GLMConfig(num_attention_heads=16, hidden_size=32, vocab_size=12, tensor_parallel_degree=8)
+    with pytest.raises(InputError, match="tensor_parallel_degree 0: .*possible are 1, 2$"):
+        GLMConfig(num_attention_heads=2, hidden_size=32, vocab_size=12, tensor_parallel_degree=0)
+    assert GLMConfig(num_attention_heads=16, vocab_size=50048, tensor_parallel_degree=16)

@@ -6,7 +6,9 @@ a rank takes its heads of each of the three. Source: THUDM/GLM, change_mp.py (th
 [out, in]).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,26 @@ PLAN = {
     "mlp.dense_h_to_4h.bias": (0, 1),
     "mlp.dense_4h_to_h.weight": (0, 1),
 }
+
+
+# What a number of ranks has to divide. The heads divide the hidden size, so that what divides them divides it too.
+DIVIDED = ("num_attention_heads", "vocab_size")
+
+
+def check_degree(degree: int, config: Mapping[str, Any]) -> None:
+    """Raises InputError if a model cannot be split over so many ranks; the text names the numbers that can be.
+
+    Args:
+        config: has the sizes `DIVIDED`.
+    """
+    misfits = [f"{name} {config[name]}" for name in DIVIDED if degree < 1 or config[name] % degree]
+    if misfits:
+        most = math.gcd(*(config[name] for name in DIVIDED))
+        fitting = [str(number) for number in range(1, most + 1) if most % number == 0]
+        raise InputError(
+            f"tensor_parallel_degree {degree}: does not divide {' and '.join(misfits)}; possible are "
+            + ", ".join(fitting)
+        )
 
 
 def planned(name: str) -> tuple[int, int] | None:

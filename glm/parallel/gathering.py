@@ -1,0 +1,102 @@
+"""Whole tensors from the parts that processes hold, and a process's part of whole tensors: checkpoints know no ranks.
+
+Tensors are weights by their names, or what an optimizer keeps of a weight, named `WEIGHT/KIND`: it is split as the
+weight is, but for single numbers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import paddle
+from paddle import Tensor
+from paddle import distributed as dist
+
+from glm.checkpoint.names import split_tensor
+from glm.checkpoint.tensors import LazyTensor
+from glm.parallel.plan import merge_weight, planned
+
+
+def gather_whole(tensors: Mapping[str, Tensor], *, degree: int, rank: int) -> dict[str, Tensor]:
+    """Whole tensors for the first process of a run; all have to call this.
+
+    Of processes that hold the same part the first one sends it. A process may lack tensors that others have, as it
+    does of an optimizer's state that is sharded.
+
+    Args:
+        degree, rank: over how many processes a weight is split, and whose part this one has.
+
+    Returns:
+        By name, in the memory of the CPU; nothing in other processes.
+    """
+    if dist.get_world_size() == 1:
+        return dict(tensors)
+    held: list[dict[str, _Held]] = []
+    dist.all_gather_object(held, {name: _Held.of(tensor, rank) for name, tensor in tensors.items()})
+    whole = {}
+    for name in dict.fromkeys(name for of_process in held for name in of_process):
+        holders = {process: of_process[name] for process, of_process in enumerate(held) if name in of_process}
+        parts = [
+            _bring_to_first(tensors.get(name), source, holders[source]) for source in _sources(name, holders, degree)
+        ]
+        if dist.get_rank() == 0:
+            whole[name] = parts[0] if len(parts) == 1 else _merged(name, parts)
+    return whole
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a process says of a tensor that it has: of its part, if the tensor is split."""
+
+    rank: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, tensor: Tensor, rank: int) -> "_Held":
+        return cls(rank, tuple(tensor.shape), str(tensor.dtype).removeprefix("paddle."))
+
+
+def _sources(name: str, holders: Mapping[int, _Held], degree: int) -> list[int]:
+    """The processes that send the parts of a tensor, in the parts' order."""
+    first = next(iter(holders))
+    if not _is_split(name, holders[first].shape):
+        return [first]
+    return [next(process for process, held in holders.items() if held.rank == part) for part in range(degree)]
+
+
+def take_part(tensors: Mapping[str, LazyTensor], *, degree: int, rank: int) -> dict[str, LazyTensor]:
+    """What one of `degree` ranks holds of whole tensors."""
+    return {
+        name: split_tensor(_weight_of(name), whole, degree=degree, rank=rank)
+        if _is_split(name, whole.shape)
+        else whole
+        for name, whole in tensors.items()
+    }
+
+
+def _weight_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _is_split(name: str, shape: Sequence[int]) -> bool:
+    """Whether ranks hold parts of a tensor: not of the single numbers that an optimizer keeps of a weight."""
+    return planned(_weight_of(name)) is not None and math.prod(shape) > 1
+
+
+def _bring_to_first(tensor: Tensor | None, source: int, held: _Held) -> Tensor | None:
+    """A tensor of the process `source`, in the first process; None elsewhere.
+
+    All of them get it for a moment: gloo's send and receive lose each other among more than two processes.
+    """
+    rank = dist.get_rank()
+    passed = tensor.detach().clone() if rank == source else paddle.empty(held.shape, held.dtype)
+    if source:
+        dist.broadcast(passed, src=source)
+    return passed.cpu() if rank == 0 else None
+
+
+def _merged(name: str, parts: list[Tensor]) -> Tensor:
+    whole = merge_weight(_weight_of(name), [part.numpy() for part in parts])  # bfloat16 as uint16
+    merged = paddle.to_tensor(whole, place=paddle.CPUPlace())
+    return merged.view("bfloat16") if parts[0].dtype == paddle.bfloat16 else merged

@@ -1,0 +1,119 @@
+"""Stand-ins for what fleet's tensor parallelism needs and Paddle has no CPU version of, made of gloo's collectives.
+
+Active in CPU processes only (`install`); with a GPU nothing here is ever called. Everything else, fleet's layers and
+optimizers and PaddleNLP's Trainer, runs as it does over NCCL. Written for Paddle 3.3.1: a newer one may bring kernels
+of its own, and the names that are replaced here are not public.
+
+| replaced                                             | by                                                        |
+|------------------------------------------------------|-----------------------------------------------------------|
+| ProcessGroupGloo.all_reduce_on_calc_stream           | its all_reduce                                            |
+| ProcessGroupGloo.reduce_scatter_tensor               | all_reduce, of which a rank keeps its part                |
+| the operators c_identity, c_concat                   | a copy; all_gather with a backward pass of its own        |
+| tensor_parallel.broadcast_input_data (asserts a GPU) | a broadcast of each tensor                                |
+| collective._new_process_group_impl                   | the same, with a store of the group's own                 |
+
+The last is no missing kernel but a race: all groups leave the addresses of their ranks under the same keys of one
+store, and a rank that looks before the others have written finds those of the group before ("Connection refused", or
+nobody ever comes). With four processes every second start failed.
+"""
+
+import os
+import socket
+from typing import Any
+
+import paddle
+from paddle import Tensor, _C_ops
+from paddle import distributed as dist
+from paddle.autograd import PyLayer
+from paddle.base.core import ProcessGroupGloo, TCPStore
+from paddle.distributed import collective
+from paddle.distributed.fleet.meta_parallel import tensor_parallel
+
+STORE_TIMEOUT = 900  # seconds a rank waits for the others when a group is made; Paddle's own default
+_new_group = collective._new_process_group_impl
+_stores: list[TCPStore] = []  # the first rank of a group serves its store as long as the process lives
+
+
+def install() -> None:
+    """Puts the stand-ins into this process, which is to run on the CPU; before groups are made (`fleet.init`).
+
+    A second call changes nothing.
+    """
+    collective._new_process_group_impl = _new_group_with_store
+    ProcessGroupGloo.all_reduce_on_calc_stream = _all_reduce
+    ProcessGroupGloo.reduce_scatter_tensor = _reduce_scatter
+    _C_ops.c_identity = _copy
+    _C_ops.c_concat = _concat
+    tensor_parallel.broadcast_input_data = _broadcast_inputs
+
+
+def _new_group_with_store(
+    backend: str, store: TCPStore, rank: int, world_size: int, group_name: str, **options: Any
+) -> ProcessGroupGloo:
+    host = os.environ["PADDLE_CURRENT_ENDPOINT"].rpartition(":")[0]
+    if rank == 0:
+        with socket.socket() as visitor:
+            visitor.bind((host, 0))
+            port = visitor.getsockname()[1]
+        own = TCPStore(host, port, True, 1, STORE_TIMEOUT)
+        store.set(group_name, f"{host}:{port}")
+    else:
+        host, _, port = store.get(group_name).decode().rpartition(":")  # waits until it is there
+        own = TCPStore(host, int(port), False, 1, STORE_TIMEOUT)
+    _stores.append(own)
+    return _new_group(backend, own, rank, world_size, group_name, **options)
+
+
+def _all_reduce(process_group: ProcessGroupGloo, tensor: Tensor, operation: Any) -> None:
+    process_group.all_reduce(tensor, operation, False).wait()
+
+
+class _Done:
+    """The task of a collective that has ended."""
+
+    def wait(self) -> bool:
+        return True
+
+
+def _reduce_scatter(
+    process_group: ProcessGroupGloo, output: Tensor, whole: Tensor, operation: Any, sync_op: bool
+) -> _Done:
+    """[ranks * n, ...] summed over the ranks; `output` [n, ...] becomes this rank's part."""
+    total = whole.clone()
+    _all_reduce(process_group, total, operation)
+    n = output.shape[0]
+    paddle.assign(total[process_group.rank() * n : (process_group.rank() + 1) * n], output)
+    return _Done()
+
+
+def _copy(tensor: Tensor, ring_id: int, use_calc_stream: bool, use_model_parallel: bool) -> Tensor:
+    return paddle.assign(tensor)
+
+
+class _Concat(PyLayer):
+    """The ranks' tensors [..., n] side by side. Without a backward pass the gradient would be lost without a word."""
+
+    @staticmethod
+    def forward(ctx, part: Tensor, rank: int, group: dist.communication.group.Group) -> Tensor:
+        ctx.place = slice(rank * part.shape[-1], (rank + 1) * part.shape[-1])
+        parts: list[Tensor] = []
+        dist.all_gather(parts, part.contiguous(), group=group)
+        return paddle.concat(parts, axis=-1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        """[..., ranks * n], equal on all ranks -> [..., n]"""
+        return grad[..., ctx.place].contiguous()
+
+
+def _concat(part: Tensor, rank: int, ranks: int, ring_id: int, use_calc_stream: bool, use_model_parallel: bool):
+    return _Concat.apply(part, rank, dist.get_group(ring_id))
+
+
+def _broadcast_inputs(hcg: Any, *inputs: Any, **named_inputs: Any) -> tuple[tuple, dict]:
+    """Gives all ranks of the tensor-parallel group the tensors of the first; other arguments are the same already."""
+    group, first = hcg.get_model_parallel_group(), hcg.get_model_parallel_group_src_rank()
+    for value in (*inputs, *named_inputs.values()):
+        if isinstance(value, Tensor):
+            dist.broadcast(value, src=first, group=group)
+    return inputs, named_inputs

@@ -1,0 +1,145 @@
+"""What ranks of a split model do in tests; see `rank_tools`. Weights come and go as NumPy arrays."""
+
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle.distributed import fleet
+from paddlenlp.trainer import set_seed
+
+import finetune_generation
+import predict
+from glm.blank_infilling import BlankInfilling
+from glm.checkpoint.tensors import LazyTensor
+from glm.configuration import GLMConfig
+from glm.modeling import GLMForConditionalGeneration
+from glm.parallel.gathering import gather_whole, take_part
+from glm.parallel.launch import join
+from glm.parallel.layers import randomness_of_rank
+from glm.parallel.plan import merge_weight, part_of_weight
+
+Arrays = dict[str, np.ndarray]
+
+
+def start(degree: int, seed: int = 11) -> None:
+    """Makes the processes one job of which all ranks hold parts of one model."""
+    paddle.set_device("cpu")
+    join(degree, "cpu")
+    set_seed(seed)
+
+
+def rank_of(degree: int) -> int:
+    return fleet.get_hybrid_communicate_group().get_model_parallel_rank() if degree > 1 else 0
+
+
+def new_model(settings: dict[str, Any], degree: int, weights: Arrays | None = None) -> GLMForConditionalGeneration:
+    """A model with random weights, or its part of these."""
+    rank = rank_of(degree)
+    model = GLMForConditionalGeneration(
+        GLMConfig(**settings, tensor_parallel_degree=degree, tensor_parallel_rank=rank)
+    )
+    if weights is not None:
+        for name, weight in model.named_parameters():
+            weight.set_value(part_of_weight(name, weights[name], degree=degree, rank=rank))
+    return model
+
+
+def merged(ranks: list[Arrays]) -> Arrays:
+    """Whole weights, or gradients, of what each rank has."""
+    return {name: merge_weight(name, [part[name] for part in ranks]) for name in ranks[0]}
+
+
+def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, prompts: list[list[int]]) -> dict:
+    """All that a model computes, in one process or as one of several ranks."""
+    start(degree)
+    found: dict[str, Any] = {}
+    random = new_model(settings, degree)
+    found["random weights"] = {name: weight.numpy() for name, weight in random.named_parameters()}
+    found["distributed"] = sorted(name for name, weight in random.named_parameters() if weight.is_distributed)
+
+    model = new_model(settings, degree, weights)
+    tensors = {name: paddle.to_tensor(table) for name, table in batch.items()}
+    for recompute in (False, True):
+        for smoothing in (0.0, 0.1):
+            model.train()
+            model.glm.transformer.enable_recompute = recompute
+            loss = model(**tensors, label_smoothing=smoothing)
+            loss.backward()
+            gradients = {name: weight.grad.numpy() for name, weight in model.named_parameters()}
+            found[f"recompute {recompute}, smoothing {smoothing}"] = (float(loss), gradients)
+            model.clear_gradients()
+
+    logits = model(**{name: table for name, table in tensors.items() if name != "labels"})
+    found["logits"] = logits.numpy()
+    logits.square().mean().backward()
+    found["gradients of logits"] = {name: weight.grad.numpy() for name, weight in model.named_parameters()}
+    model.clear_gradients()
+
+    model.eval()
+    geometry = BlankInfilling(mask_token_ids=(1,), sop_token_id=2, eop_token_id=3)
+    prompts = [geometry.prompt(source, opening=[5]) for source in prompts]
+    first, cache = model.prefill(prompts)
+    cache.reorder(np.zeros([len(prompts), 2], dtype=np.int64))
+    tokens = np.array([[7, 8]] * len(prompts))
+    positions = np.stack([prompt.step_position_ids(0) for prompt in prompts]).repeat(2, axis=2)
+    found["decoding"] = (first, model.step(tokens, positions, cache))
+    return found
+
+
+def check_dropout(degree: int, settings: dict, batch: Arrays) -> dict:
+    """What dropout draws where activations are the same on all ranks, and where they are split."""
+    start(degree)
+    seen: dict[str, list[np.ndarray]] = {}
+    model = new_model(settings, degree)
+    model.train()
+    block = model.glm.transformer.layers[0]
+    ones = paddle.ones([50, settings["hidden_size"]])
+    seen["replicated"] = [model.glm.transformer.embedding_dropout(ones).numpy(), block.mlp.dropout(ones).numpy()]
+    with randomness_of_rank(model.group):
+        seen["split"] = [block.attention.attention_dropout(ones).numpy()]
+    tensors = {name: paddle.to_tensor(table) for name, table in batch.items()}
+    for recompute in (False, True):
+        set_states(seed=5)
+        model.glm.transformer.enable_recompute = recompute
+        loss = model(**tensors, label_smoothing=0.1)
+        loss.backward()
+        seen[f"recompute {recompute}"] = [np.array(float(loss))] + [
+            weight.grad.numpy() for weight in model.parameters()
+        ]
+        model.clear_gradients()
+    seen["after"] = [paddle.randint(0, 1 << 30, [4]).numpy()]
+    return seen
+
+
+def set_states(seed: int) -> None:
+    """Sets the generator of what all ranks draw, and that of what each draws for itself, to a beginning."""
+    paddle.seed(seed)
+    tracker = fleet.meta_parallel.get_rng_state_tracker()
+    with tracker.rng_state("local_seed"):
+        paddle.seed(seed + 1 + paddle.distributed.get_rank())
+
+
+def finetune(*runs: list[str]) -> None:
+    """Runs `finetune_generation.py` several times, one behind the other, as one of the ranks of a job."""
+    for argv in runs:
+        assert finetune_generation.main(argv) == 0
+
+
+def predict_texts(*runs: list[str]) -> None:
+    """Runs `predict.py` several times, one behind the other, as one of the ranks of a job."""
+    for argv in runs:
+        assert predict.main(argv) == 0
+
+
+def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:
+    """Tensors that were split come together again; a third of them only one process has, as if they were sharded."""
+    start(degree)
+    rank = rank_of(degree)
+    lazy = {name: LazyTensor(array.shape, "float32", lambda array=array: array) for name, array in whole.items()}
+    parts = {name: part.load() for name, part in take_part(lazy, degree=degree, rank=rank).items()}
+    held = {name: paddle.to_tensor(part) for name, part in parts.items()}
+    for place, name in enumerate(sorted(held)):
+        if place % 3 == 0 and parts[name].shape == whole[name].shape and rank != degree - 1:
+            del held[name]
+    gathered = gather_whole(held, degree=degree, rank=rank)
+    return parts, {name: tensor.numpy() for name, tensor in gathered.items()}
