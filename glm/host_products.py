@@ -14,9 +14,7 @@ from glm.cpu import Linear, by_rows, view
 from glm.loops import OPTIONS, use_own_threads
 from glm.modeling import GLMForConditionalGeneration
 
-FEW = (
-    40  # rows up to which this is faster than Paddle's products; from there on arithmetic takes the time, not reading
-)
+FEW = 40  # rows up to which this is faster than Paddle's products: from there on arithmetic takes the time
 OUTPUTS = 32  # that a thread computes at a time
 
 

@@ -17,7 +17,6 @@ from glm.parallel.plan import part_shape
 GIB = 1 << 30
 FLOAT, HALF = 4, 2  # bytes of a number
 CHUNK = 512  # tokens whose logits exist at once, see glm.loss
-SHORT = 128  # tokens of an example up to which Paddle's operators attend on a CPU, see glm.modeling
 LIBRARIES = {
     "cpu": int(0.6 * GIB),
     "gpu": GIB,
@@ -153,8 +152,6 @@ def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
         return 0
     if run.device == "gpu":
         return by_part * (FLOAT + has_mask * (FLOAT + 1))
-    if S + T <= SHORT:
-        return heads * (S + T) ** 2 * (FLOAT + has_mask * (FLOAT + 1))
     return by_part * has_mask
 
 
