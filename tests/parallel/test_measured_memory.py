@@ -16,9 +16,7 @@ MODEL = {
 @pytest.mark.parametrize("recompute", [False, True])
 def test_training_over_two_ranks_against_measured(recompute):
     work = {"examples": 8, "S": 160, "T": 96, "recompute": recompute}
-    parts = training_memory(
-        MODEL, Training(8, 160, 96, device="cpu", recompute=recompute, tensor_parallel_degree=2)
-    )
+    parts = training_memory(MODEL, Training(8, 160, 96, device="cpu", recompute=recompute, tensor_parallel_degree=2))
     computed = sum(size for part, size in parts.items() if part != "libraries")
     for measured in run_ranks(rank_jobs.measure_training, 2, 2, MODEL, work):
         assert computed == pytest.approx(measured, rel=0.15)
