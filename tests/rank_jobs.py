@@ -24,7 +24,7 @@ from glm.parallel.launch import join
 from glm.parallel.layers import randomness_of_rank
 from glm.parallel.plan import merge_weight, part_of_weight
 from glm.training import watchdog
-from measured_memory import resident
+from measured_memory import resident, train
 
 Arrays = dict[str, np.ndarray]
 
@@ -165,6 +165,17 @@ def measure_loading(degree: int, folder: Path) -> tuple[int, int, int]:
     part = sum(weight.size for weight in model.parameters())
     whole = sum(int(np.prod(shape)) for shape in shapes_of(config).values())
     return peak, 4 * part, 4 * whole
+
+
+def measure_training(degree: int, settings: dict, work: dict) -> int:
+    """Bytes that steps of training took at most."""
+    start(degree)
+    prepare("cpu")
+    small = {"num_layers": 1, "num_attention_heads": 4, "hidden_size": 32, "vocab_size": 128}
+    train(new_model(small, degree), **work | {"examples": 1, "S": 16, "T": 16})  # loads what is loaded late
+    before = resident("VmRSS")
+    train(new_model(settings, degree), **work)
+    return resident("VmHWM") - before
 
 
 def shapes_of(config: GLMConfig) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ of its own, and the names that are replaced here are not public.
 |------------------------------------------------------|-----------------------------------------------------------|
 | ProcessGroupGloo.all_reduce_on_calc_stream           | its all_reduce                                            |
 | ProcessGroupGloo.reduce_scatter_tensor               | all_reduce, of which a rank keeps its part                |
-| the operators c_identity, c_concat                   | a copy; all_gather with a backward pass of its own        |
+| the operators c_identity, c_concat                   | nothing; all_gather with a backward pass of its own       |
 | tensor_parallel.broadcast_input_data (asserts a GPU) | a broadcast of each tensor                                |
 | sharding.group_sharded_parallel (asserts a GPU)      | the same two classes, told that they are on one           |
 | collective._new_process_group_impl                   | the same, with a store of the group's own                 |
@@ -51,7 +51,7 @@ def install() -> None:
     collective._new_process_group_impl = _new_group_with_store
     ProcessGroupGloo.all_reduce_on_calc_stream = _all_reduce
     ProcessGroupGloo.reduce_scatter_tensor = _reduce_scatter
-    _C_ops.c_identity = _copy
+    _C_ops.c_identity = _same
     _C_ops.c_concat = _concat
     tensor_parallel.broadcast_input_data = _broadcast_inputs
     sharding.group_sharded_parallel = _shard_gradients
@@ -96,8 +96,8 @@ def _reduce_scatter(
     return _Done()
 
 
-def _copy(tensor: Tensor, ring_id: int, use_calc_stream: bool, use_model_parallel: bool) -> Tensor:
-    return paddle.assign(tensor)
+def _same(tensor: Tensor, ring_id: int, use_calc_stream: bool, use_model_parallel: bool) -> Tensor:
+    return tensor
 
 
 class _Concat(PyLayer):
