@@ -268,14 +268,14 @@ def full_log(path: str) -> None:
 
 
 def limit_memory(library: str, place: str) -> None:
-    """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 4 GiB."""
+    """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 1 TiB."""
     import numpy as np
     import paddle
 
     def want() -> None:
         most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 26)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        {"paddle": paddle, "numpy": np}[library].ones([1 << 30], dtype="float32")
+        {"paddle": paddle, "numpy": np}[library].ones([1 << 19, 1 << 19], dtype="float32")
 
     {"forward": _in_forward, "backward": _in_backward}[place](2, want)
 
