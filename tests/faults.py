@@ -275,7 +275,7 @@ def limit_memory(library: str, place: str) -> None:
     def want() -> None:
         most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 26)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        {"paddle": paddle, "numpy": np}[library].ones([1 << 38], dtype="float32")
+        {"paddle": paddle, "numpy": np}[library].ones([1 << 19, 1 << 19], dtype="float32")
 
     {"forward": _in_forward, "backward": _in_backward}[place](2, want)
 

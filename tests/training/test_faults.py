@@ -298,8 +298,18 @@ def test_a_log_that_cannot_be_written_does_not_end_a_run(server, whole, folder):
 
 # -- kills and failures wherever a run writes
 
+
+def test_killed_while_results_are_written(server, whole, folder):
+    """After the last checkpoint: half a file of results is in nobody's way, and the summary is logged once."""
+    assert server.run(folder.name, "kill_after_call", 2, str(folder), "all_results.json", **OPTIONS) == -9
+    assert server.run(folder.name, **OPTIONS) == 0, server.said()
+    assert outcome(folder, last=6) == whole
+    results = json.loads((folder / "all_results.json").read_text())
+    assert results["train_loss"] == json.loads((folder / "train_results.json").read_text())["train_loss"] > 1
+
+
 WRITES = {**OPTIONS, "max_steps": 3, "save_steps": 1, "save_total_limit": 1}  # three saves, two rotations
-PARTS = 4
+PARTS = 8
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +330,8 @@ def test_killed_at_every_call_of_a_run(server, written, part):
         folder = server.workspace.folder / name
         kill = ("kill_at_call", "kill_after_call")[number // PARTS % 2]
         assert server.run(name, kill, number, str(folder), "", **WRITES) == -9, f"{number} of {calls}"
-        assert server.run(name, **WRITES) == 0, server.said()
+        if not (folder / "done.json").exists():  # it was killed after its last write
+            assert server.run(name, **WRITES) == 0, server.said()
         assert outcome(folder, last=3) == expected, f"{number} of {calls}"
         assert checkpoint_names(folder) == ["checkpoint-3"], f"{number} of {calls}"
     print(f"{calls} calls")
