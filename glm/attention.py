@@ -15,8 +15,6 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.blank_infilling import prefix_mask
-from glm.cache import MASKED
 from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, view
 from glm.tensors import as_tensor
 
@@ -81,22 +79,6 @@ class Layout:
             heads = [slice(head, head + size) for head in range(0, num_heads, size)]
             jobs += [(len(jobs) + place, part, blocks) for place, part in enumerate(heads)]
         return jobs
-
-    @property
-    def width(self) -> int:
-        """Tokens of the longest example."""
-        return max(a + b for a, b in self.examples)
-
-    @cached_property
-    def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The examples as rows of equal width: [B * width], the token at each place (at padding the first); [n], the
-        place of each token; and [B, 1, width, width], what is added to scores."""
-        places = np.zeros((len(self.examples), self.width), np.int64)
-        inside = np.arange(self.width) < np.array([[a + b] for a, b in self.examples])
-        places[inside] = np.arange(len(self.places))
-        sees = prefix_mask([a for a, _ in self.examples], self.width)
-        hidden = np.where(sees, np.float32(0), np.float32(MASKED))[:, None]
-        return tuple(map(as_tensor, (places.reshape(-1), inside.reshape(-1).nonzero()[0], hidden)))
 
     @cached_property
     def flashmask(self) -> Tensor:

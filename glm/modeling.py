@@ -34,7 +34,6 @@ from glm.parallel.layers import (
 from glm.tensors import as_tensor
 
 RESIDUAL_WEIGHTS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")  # of linears that end in a residual sum
-SHORT = 128  # tokens of the longest example up to which one masked product beats a product for each part on a CPU
 WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
 
@@ -96,21 +95,11 @@ class GLMAttention(nn.Layer):
         """Each example of a batch by itself: [n, 3H] -> [n, H]."""
         dropout = self.attention_dropout.p if self.training else 0.0
         with randomness_of_rank(self.group if dropout else None):
-            if projected.place.is_cpu_place() and layout.width <= SHORT:
-                return self.attend_side_by_side(projected, layout)
             if projected.place.is_cpu_place():
                 return TwoPartAttention.apply(projected, layout, self.num_heads, dropout)
             if has_flashmask(projected, self.head_size):
                 return flashmask_attention(projected, layout, self.num_heads, dropout)
             return self.attend_by_part(projected, layout)
-
-    def attend_side_by_side(self, projected: Tensor, layout: Layout) -> Tensor:
-        """As `forward`, all examples in one product over padded rows, which hides what may not be seen."""
-        tokens, places, hidden = layout.side_by_side
-        rows = projected.gather(tokens).reshape([len(layout.examples), layout.width, -1])  # [B, width, 3H]
-        query, keys, values = self.split(rows)
-        bias = hidden.expand([-1, self.num_heads, -1, -1])
-        return self.attend(query, [(keys, values)], bias).flatten(0, 1).gather(places)
 
     def attend_by_part(self, projected: Tensor, layout: Layout) -> Tensor:
         """As `forward`, in Paddle's operators on any device."""
