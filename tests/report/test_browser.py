@@ -2,7 +2,7 @@
 
 import pytest
 
-from browser_tools import assert_no_wider_than, opened, wait_for
+from browser_tools import assert_no_wider_than, opened
 from glm.report import page as page_module
 from glm.report.rows import SHOWN
 from report.pages import EVIL, LOG, report, row_of, training_page
@@ -82,9 +82,9 @@ def test_a_running_page_shows_what_is_new(browser, tmp_path, monkeypatch):
         assert_no_wider_than(page, 320)
         assert_drawn(page)
         training_page(tmp_path, step=40)
-        wait_for(page, "document.querySelector('.tiles').innerText.includes('40 / 1,000')")
+        page.locator(".tiles", has_text="40 / 1,000").wait_for()
         training_page(tmp_path, step=1000, running=False)
-        wait_for(page, "document.querySelector('header').innerText.includes('Ended at')")
+        page.locator("header", has_text="Ended at").wait_for()
         file.write_text("gone", encoding="utf-8")
         page.wait_for_timeout(1500)
         assert "1,000 / 1,000" in page.inner_text(".tiles")
@@ -96,4 +96,4 @@ def test_an_evaluation_leads_to_its_report(browser, tmp_path):
     with opened(browser, tmp_path.as_uri()) as page:
         page.goto((tmp_path / "training.html").as_uri())
         page.click("text=report")
-        wait_for(page, "document.title === 'step 20'")
+        page.locator("h1", has_text="step 20").wait_for()
