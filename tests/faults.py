@@ -352,7 +352,7 @@ def signal_worker(step: int, number: int, place: str = "before") -> None:
 
 def quick_watch(interval: float, step: int, number: int) -> None:
     """`signal_worker`, with a watchdog that looks more often."""
-    import glm.training.watchdog as watchdog
+    import glm.watchdog as watchdog
 
     watchdog.INTERVAL = interval
     signal_worker(step, number)

@@ -126,7 +126,7 @@ LEVELS = {
         "glm.training.setup",
         "glm.training.signals",
         "glm.training.trainer",
-        "glm.training.watchdog",
+        "glm.watchdog",
     },
     5: {
         "glm.entry",

@@ -32,7 +32,7 @@ from glm.training.ranks import anywhere, on_main
 from glm.training.run_folder import write_whole
 from glm.training.sampler import EpochBatchSampler
 from glm.training.signals import StopSignals
-from glm.training.watchdog import end_with_run
+from glm.watchdog import end_with_run
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 RUN_STATE_NAME = "run_state.json"
