@@ -23,7 +23,7 @@ from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
 from glm.training.signals import StopSignals
 from glm.training.trainer import GLMTrainer
-from glm.training.watchdog import watching
+from glm.watchdog import watching
 
 
 def main(argv: list[str]) -> int:

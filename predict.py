@@ -41,7 +41,7 @@ from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
 from glm.run_config import trained_with
-from glm.training.watchdog import watching
+from glm.watchdog import watching
 
 # Options that do not change a text, or that `command_options` gives in any case.
 NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}

@@ -29,9 +29,10 @@ from glm.training import checkpoints
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
 from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
+from glm.training.run_folder import write_whole
 from glm.training.sampler import EpochBatchSampler
 from glm.training.signals import StopSignals
-from glm.training.watchdog import end_with_run
+from glm.watchdog import end_with_run
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 RUN_STATE_NAME = "run_state.json"
@@ -139,8 +140,11 @@ class ResumableTrainer(Trainer):
         self._load_from_checkpoint(checkpoint)
         self.state = state
         self.evaluate_if_due()
+        loss = (self._resumed["logged_loss"] + self._resumed["loss_since_log"]) / state.global_step
+        metrics = {"train_loss": loss}
+        self.log(metrics)
         self._load_best_if_wanted()
-        return TrainOutput(state.global_step, 0.0, {})
+        return TrainOutput(state.global_step, loss, metrics)
 
     def _total_steps(self) -> int:
         if self.args.max_steps > 0:
@@ -226,6 +230,17 @@ class ResumableTrainer(Trainer):
                 self.write_model(aside, weights)
 
         on_main(save)
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """Writes `<split>_results.json`, adds to `all_results.json`; PaddleNLP may leave, and cannot read, half."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        write_whole(folder / f"{split}_results.json", json.dumps(metrics, indent=4, sort_keys=True))
+        if combined:
+            path = folder / "all_results.json"
+            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            write_whole(path, json.dumps({**before, **metrics}, indent=4, sort_keys=True))
 
     def _run_state(self) -> dict[str, Any]:
         """What the next step depends on besides tensors; floats keep all their digits in JSON."""

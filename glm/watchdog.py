@@ -20,8 +20,6 @@ from glm.errors import InputError
 
 INTERVAL = 5.0  # seconds between looks
 STRIKES = 3  # looks in a row: whoever stops a whole run by Ctrl-Z stops this process too, and lets all go on at once
-
-
 LINGER = 2.0  # seconds a rank stays when another one is gone, so that the others see which one went first
 GOES_ON = "The same command goes on from the last checkpoint"
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
