@@ -16,9 +16,9 @@ from paddle.static import InputSpec
 
 from glm.cache import LayerCache
 from glm.configuration import GLMConfig
-from glm.cpu import openmp
+from glm.cpu import wait_actively
 from glm.device import cpu_threads
-from glm.environment import WANTED_BLOCKTIME, WORTH_COMPILING
+from glm.environment import WORTH_COMPILING
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration, GLMStack
 
@@ -79,8 +79,7 @@ def compile_products(model: GLMForConditionalGeneration, dtype: str) -> None:
         raise InputError(
             "decode_dtype bfloat16: this processor has no fast bfloat16 products (AVX512_BF16 or AMX); use float32"
         )
-    if WANTED_BLOCKTIME is None and openmp() is not None:
-        openmp().kmp_set_blocktime(200)  # ms, the default: the next product of a step comes at once
+    wait_actively()
     stack = model.glm.transformer
     stack.layer_cache = fastest_cache(model.config)
     enter, leave = _Program(_Enter(stack), 1, dtype), []
