@@ -16,6 +16,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, view
+from glm.tensors import as_tensor
 
 SCORES = 1 << 19  # of one job at a time: a table of them stays in the cache of a processor's core
 
@@ -87,7 +88,7 @@ class Layout:
             bounds[start:end, 0] = end
             bounds[start:middle, 1] = start
             bounds[middle:end, 1] = np.arange(middle, end)
-        return paddle.to_tensor(bounds[None, None])
+        return as_tensor(bounds[None, None])
 
 
 def has_flashmask(projected: Tensor, head_size: int) -> bool:

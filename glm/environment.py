@@ -15,10 +15,6 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 for beginning in ("No ccache found", "Setuptools is replacing distutils", "pkg_resources is deprecated"):
     warnings.filterwarnings("ignore", message=beginning)
 
-# Hidden size from which products of decoding are compiled on a CPU (glm.compiled). At 256 compiling won 2 % of a run
-# and took a second; at 1024 the products of a step took 93 ms, not 132. The turn between them was not looked for.
-WORTH_COMPILING = 512
-
 
 def cpu_threads() -> int:
     """Threads of a product: OMP_NUM_THREADS, or this process's share of the cores it may use."""

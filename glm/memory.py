@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from glm.checkpoint.names import WORDS, expected_shapes
-from glm.environment import WORTH_COMPILING
 from glm.errors import InputError
 from glm.parallel.plan import part_shape
 
@@ -195,12 +194,12 @@ def _decoding_weights(sizes: Mapping[str, int], config: Mapping[str, Any], run: 
     half = run.dtype != "float32"
     if run.device != "cpu":
         return whole * (HALF if half else FLOAT)
-    if not half and config["hidden_size"] < WORTH_COMPILING:
+    if not half:
         return whole * FLOAT
     # Compiled (glm.compiled): as they came, and arranged for two numbers of rows; the head is a copy of the embedding.
     products = sum(size for name, size in sizes.items() if ".layers." in name) + sizes[WORDS]
     lookups = sum(size for name, size in sizes.items() if "embeddings" in name)
-    return products * (FLOAT + 2 * (HALF if half else FLOAT)) + lookups * FLOAT
+    return products * (FLOAT + 2 * HALF) + lookups * FLOAT
 
 
 def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:

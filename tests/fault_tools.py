@@ -86,6 +86,13 @@ def figures(folder: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if not any(part in name for part in timed)} for row in rows]
 
 
+def last_logged(folder: Path) -> int:
+    """The last step that `metrics.jsonl` tells of; 0 if there is none."""
+    path = folder / "metrics.jsonl"
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return max((json.loads(row)["step"] for row in rows), default=0)
+
+
 def outcome(folder: Path, *, last: int) -> dict:
     """All that has to be the same bit for bit: log, final model, and the last checkpoint's tensors and numbers."""
     checkpoint = folder / f"checkpoint-{last}"

@@ -26,6 +26,11 @@ def kill_at_step(step: int) -> None:
     _at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def kill_after(seconds: float) -> None:
+    """SIGKILL some time after the start."""
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
 def signal_at_step(step: int, number: int, again_after: float = 0.0) -> None:
     """A signal at the begin of a step, and once more some seconds later."""
 
@@ -85,39 +90,39 @@ def _at_step(step: int, act: Callable[[], None]) -> None:
 # -- every write, rename, sync and unlink
 
 
-def kill_at_call(number: int, folder: str) -> None:
-    """SIGKILL right before a call (counted from 1) that changes what lies in a folder."""
+def kill_at_call(number: int, folder: str, among: str = "checkpoint-") -> None:
+    """SIGKILL right before a call (counted from 1) that changes what lies in a folder and has this in its name."""
 
     def act(count: int) -> None:
         if count == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    _watch_calls(folder, act)
+    _watch_calls(folder, among, act)
 
 
-def kill_after_call(number: int, folder: str) -> None:
+def kill_after_call(number: int, folder: str, among: str = "checkpoint-") -> None:
     """SIGKILL half way through a write, or right after another call."""
 
     def act(count: int) -> None:
         if count == number:
             _Half.wanted = True
 
-    _watch_calls(folder, act)
+    _watch_calls(folder, among, act)
 
 
-def count_calls(folder: str, into: str) -> None:
+def count_calls(folder: str, into: str, among: str = "checkpoint-") -> None:
     """Writes the number of such calls of a whole run into a file."""
-    _watch_calls(folder, lambda count: _write_count(into, count))
+    _watch_calls(folder, among, lambda count: _write_count(into, count))
 
 
-def fail_at_call(number: int, folder: str, error: int) -> None:
+def fail_at_call(number: int, folder: str, error: int, among: str = "checkpoint-") -> None:
     """An OSError at a call and all that follow, as of a disk that is full (28), broken (5) or read-only (30)."""
 
     def act(count: int) -> None:
         if count >= number:
             raise OSError(error, os.strerror(error))
 
-    _watch_calls(folder, act)
+    _watch_calls(folder, among, act)
 
 
 class _Half:
@@ -133,13 +138,13 @@ def _write_count(into: str, count: int) -> None:
 _open_plain, _write_plain = os.open, os.write
 
 
-def _watch_calls(folder: str, act: Callable[[int], None]) -> None:
-    """Counts calls whose path lies in a folder's checkpoints: what writes files, and what os and shutil do to them."""
+def _watch_calls(folder: str, among: str, act: Callable[[int], None]) -> None:
+    """Counts calls whose path lies in a folder: what writes files, and what os and shutil do to them."""
     count = 0
 
     def seen(*paths) -> bool:
         texts = [str(path) for path in paths]
-        return any(text == folder or "checkpoint-" in text and text.startswith(folder) for text in texts)
+        return any(text == folder or among in text and text.startswith(folder) for text in texts)
 
     def note() -> None:
         nonlocal count
@@ -263,14 +268,14 @@ def full_log(path: str) -> None:
 
 
 def limit_memory(library: str, place: str) -> None:
-    """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 4 GiB."""
+    """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 1 TiB."""
     import numpy as np
     import paddle
 
     def want() -> None:
         most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 26)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        {"paddle": paddle, "numpy": np}[library].ones([1 << 30], dtype="float32")
+        {"paddle": paddle, "numpy": np}[library].ones([1 << 19, 1 << 19], dtype="float32")
 
     {"forward": _in_forward, "backward": _in_backward}[place](2, want)
 
@@ -347,7 +352,7 @@ def signal_worker(step: int, number: int, place: str = "before") -> None:
 
 def quick_watch(interval: float, step: int, number: int) -> None:
     """`signal_worker`, with a watchdog that looks more often."""
-    import glm.training.watchdog as watchdog
+    import glm.watchdog as watchdog
 
     watchdog.INTERVAL = interval
     signal_worker(step, number)

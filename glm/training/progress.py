@@ -30,7 +30,7 @@ class MetricsLog(TrainerCallback):
 
 
 def rewind_metrics(output_dir: Path, step: int) -> None:
-    """Takes out of `metrics.jsonl` what was logged after a step that the run goes on from: it will come again."""
+    """Takes out of `metrics.jsonl` what a run that goes on from a step logs again: later steps, and the summary."""
     path = output_dir / METRICS_NAME
     if not path.exists():
         return
@@ -41,9 +41,10 @@ def rewind_metrics(output_dir: Path, step: int) -> None:
 
 
 def _is_of_step(line: bytes, last: int) -> bool:
-    """Whether a line is whole and of this step or an earlier one."""
+    """Whether a line is whole, of this step or an earlier one, and not the summary at a run's end."""
     try:
-        return line.endswith(b"\n") and json.loads(line)["step"] <= last
+        row = json.loads(line)
+        return line.endswith(b"\n") and row["step"] <= last and "train_loss" not in row
     except (ValueError, LookupError, TypeError):
         return False
 

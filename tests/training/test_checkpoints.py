@@ -272,6 +272,7 @@ def test_killed_at_every_write_rename_sync_and_unlink(tmp_path, kill, stride):
         rotate(output_dir, limit=2, best=None)
         assert tree(output_dir) == ["checkpoint-2", "checkpoint-3"] and is_right(output_dir, 3)
         shutil.rmtree(output_dir)
+    print(f"{calls} calls")
 
 
 @pytest.mark.parametrize("stride", STRIDES)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import signal
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fault_tools import checkpoint_names, outcome, sha256, tree
+from fault_tools import checkpoint_names, last_logged, outcome, sha256, tree
 from glm.training.checkpoints import newest_whole, verify
 
 pytestmark = pytest.mark.fault
@@ -99,22 +100,23 @@ def test_the_second_signal_ends_at_once_and_tears_nothing(server, whole, folder)
 
 @pytest.mark.sweep
 def test_fifty_signals_at_any_time(server, whole):
-    draw, codes = random.Random(0), []
-    for number in range(50):
+    draw, came = random.Random(0), 0
+    for number in range(100):
         name = f"signalled {number}"
         chosen = draw.choice([signal.SIGTERM, signal.SIGINT])
         start = time.monotonic()
         code = server.run(name, "signal_after", draw.uniform(0.0, 0.25), chosen, **OPTIONS)
         assert time.monotonic() - start < 30
-        codes.append(code)
-        assert code in (128 + chosen, 0), server.said()
+        assert code in (128 + chosen, 0), server.said()  # 0: it came too late
         if code:
+            came += 1
             folder = server.workspace.folder / name
-            stopped = int(server.said().rpartition("checkpoint-")[2].split()[0])
-            assert newest_whole(folder).step == stopped
+            assert newest_whole(folder).step == last_logged(folder)
             assert server.run(name, **OPTIONS) == 0
             assert outcome(folder, last=6) == whole
-    print(f"{sum(map(bool, codes))} of 50 came while the run was on, all left a checkpoint of their step")
+        if came == 50:
+            return
+    pytest.fail("most signals came too late")
 
 
 # -- the disk
@@ -294,25 +296,74 @@ def test_a_log_that_cannot_be_written_does_not_end_a_run(server, whole, folder):
     assert sha256(folder / "model.safetensors") == whole["model"]
 
 
-# -- kills within a save of a whole run
+# -- kills and failures wherever a run writes
+
+
+def test_killed_while_results_are_written(server, whole, folder):
+    """After the last checkpoint: half a file of results is in nobody's way, and the summary is logged once."""
+    assert server.run(folder.name, "kill_after_call", 2, str(folder), "all_results.json", **OPTIONS) == -9
+    assert server.run(folder.name, **OPTIONS) == 0, server.said()
+    assert outcome(folder, last=6) == whole
+    results = json.loads((folder / "all_results.json").read_text())
+    assert results["train_loss"] == json.loads((folder / "train_results.json").read_text())["train_loss"] > 1
+
+
+WRITES = {**OPTIONS, "max_steps": 3, "save_steps": 1, "save_total_limit": 1}  # three saves, two rotations
+PARTS = 8
+
+
+@pytest.fixture(scope="module")
+def written(server) -> tuple[int, dict]:
+    """How many calls of a run write, rename, sync or delete something in its folder, and what it leaves."""
+    folder, counted = server.workspace.folder / "counted", server.workspace.folder / "calls.txt"
+    assert server.run("counted", "count_calls", str(folder), str(counted), "", **WRITES) == 0
+    return int(counted.read_text()), outcome(folder, last=3)
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("part", range(8))
-def test_killed_at_every_call_of_a_runs_saves(server, part):
-    """At every write, rename, sync and unlink of three saves and two rotations: the same command goes on."""
-    options = {**OPTIONS, "max_steps": 3, "save_steps": 1, "save_total_limit": 1}
-    reference = server.workspace.folder / "counted"
-    calls_file = server.workspace.folder / "calls.txt"
-    if not calls_file.exists():
-        assert server.run("counted", "count_calls", str(reference), str(calls_file), **options) == 0
-    calls = int(calls_file.read_text())
-    expected = outcome(reference, last=3)
-    for number in range(1 + part, calls + 1, 8):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_at_every_call_of_a_run(server, written, part):
+    """Right before it, or half way through a write and right after any other: the same command goes on."""
+    calls, expected = written
+    for number in range(1 + part, calls + 1, PARTS):
         name = f"killed at call {number}"
         folder = server.workspace.folder / name
-        kill = ("kill_at_call", "kill_after_call")[number // 8 % 2]
-        assert server.run(name, kill, number, str(folder), **options) == -9, f"{number} of {calls}"
-        assert server.run(name, **options) == 0, server.said()
-        assert outcome(folder, last=3) == expected and checkpoint_names(folder) == ["checkpoint-3"]
+        kill = ("kill_at_call", "kill_after_call")[number // PARTS % 2]
+        assert server.run(name, kill, number, str(folder), "", **WRITES) == -9, f"{number} of {calls}"
+        if not (folder / "done.json").exists():  # it was killed after its last write
+            assert server.run(name, **WRITES) == 0, server.said()
+        assert outcome(folder, last=3) == expected, f"{number} of {calls}"
+        assert checkpoint_names(folder) == ["checkpoint-3"], f"{number} of {calls}"
     print(f"{calls} calls")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_disk_that_breaks_at_every_call_of_a_run(server, written, part):
+    """From some call on nothing can be written: one line of an error, and the same command goes on later."""
+    calls, expected = written
+    for number in range(1 + part, calls + 1, PARTS):
+        name = f"broken at call {number}"
+        folder = server.workspace.folder / name
+        error = (errno.ENOSPC, errno.EIO, errno.EROFS)[number // PARTS % 3]
+        assert server.run(name, "fail_at_call", number, str(folder), error, "", **WRITES) == 1, f"{number} of {calls}"
+        assert len(server.errors()) == 1 and os.strerror(error) in server.errors()[0], server.said()
+        assert server.run(name, **WRITES) == 0, server.said()
+        assert outcome(folder, last=3) == expected, f"{number} of {calls}"
+        assert checkpoint_names(folder) == ["checkpoint-3"], f"{number} of {calls}"
+
+
+@pytest.mark.sweep
+def test_two_hundred_kills_at_any_time(server, whole):
+    """Runs that are killed over and over until one comes to its end."""
+    draw, kills, ends = random.Random(0), 0, 0
+    while kills < 200:
+        folder = server.workspace.folder / f"killed at any time {ends}"
+        while server.run(folder.name, "kill_after", draw.uniform(0.0, 0.6), **OPTIONS) != 0:
+            kills += 1
+            found = newest_whole(folder)
+            lost = last_logged(folder) - (found.step if found else 0)
+            assert lost <= OPTIONS["save_steps"] and not list(folder.glob("*.damaged"))
+        ends += 1
+        assert outcome(folder, last=6) == whole
+    print(f"{kills} kills, {ends} runs came to their end")
