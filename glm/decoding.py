@@ -3,8 +3,7 @@
 from glm.cache import LayerCache
 from glm.compiled import compile_products
 from glm.configuration import GLMConfig
-from glm.cpu import openmp
-from glm.environment import WANTED_BLOCKTIME
+from glm.cpu import wait_actively
 from glm.host_attention import HEAD_SIZE, HostLayerCache
 from glm.host_products import arrange_weights
 from glm.modeling import GLMForConditionalGeneration
@@ -22,8 +21,7 @@ def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str
     if device != "cpu":
         model.to(dtype=dtype)  # scores, softmax and log-probabilities are float32 all the same
         return
-    if WANTED_BLOCKTIME is None and openmp() is not None:
-        openmp().kmp_set_blocktime(200)  # ms, the default: the next product of a step comes at once
+    wait_actively()  # the next product of a step comes at once
     model.glm.transformer.layer_cache = fastest_cache(model.config)
     if dtype == "float32":
         arrange_weights(model)

@@ -7,7 +7,7 @@ import warnings
 WANTED_THREADS = os.environ.get("OMP_NUM_THREADS")
 
 # After a product MKL's threads wait for the next one, for 200 ms and at full speed, on the cores that the host's own
-# threads need in training (glm/cpu.py). Decoding sets it back (glm/decoding.py).
+# threads need in training (glm/cpu.py). Decoding and small models set it back (`glm.cpu.wait_actively`).
 WANTED_BLOCKTIME = os.environ.get("KMP_BLOCKTIME")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 

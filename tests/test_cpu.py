@@ -95,3 +95,20 @@ def test_a_view_is_the_tensors_own_memory():
     assert float(tensor[1, 2]) == 17.0
     assert view(paddle.empty([0, 3])).shape == (0, 3) and view(paddle.to_tensor(2.0)).shape == ()
     assert view(paddle.to_tensor([1, 2])).dtype == np.int64
+
+
+def test_threads_of_products_wait_actively(monkeypatch):
+    openmp = glm.cpu.openmp()
+    if openmp is None:
+        pytest.skip("this build of Paddle brings no OpenMP runtime")
+    before = openmp.kmp_get_blocktime()
+    try:
+        openmp.kmp_set_blocktime(0)
+        monkeypatch.setattr(glm.cpu, "WANTED_BLOCKTIME", "17")  # the user's word stands
+        glm.cpu.wait_actively()
+        assert openmp.kmp_get_blocktime() == 0
+        monkeypatch.setattr(glm.cpu, "WANTED_BLOCKTIME", None)
+        glm.cpu.wait_actively()
+        assert openmp.kmp_get_blocktime() == 200
+    finally:
+        openmp.kmp_set_blocktime(before)
