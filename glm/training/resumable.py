@@ -232,7 +232,7 @@ class ResumableTrainer(Trainer):
         on_main(save)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        """Writes `<split>_results.json`, and adds to `all_results.json`; PaddleNLP may leave, and cannot read, half."""
+        """Writes `<split>_results.json`, and adds to `all_results.json`; PaddleNLP can leave, not read, half."""
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
