@@ -1,4 +1,5 @@
-# make demo | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-serve | bench-save.
+# make demo | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-serve | bench-save |
+# bench-parallel.
 # Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +9,7 @@ DEMO := runs/demo
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test test-faults check real bench-decode bench-train bench-data bench-serve bench-save clean
+.PHONY: setup demo test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
 
 setup: $(VENV)/.ready
 
@@ -69,6 +70,10 @@ bench-data: setup
 # Times a checkpoint's writing: make bench-save ARGS="--model configs/model/base.json --repeats 5"
 bench-save: setup
 	$(BIN)/python benchmarks/save.py $(ARGS)
+
+# Counts what tensor parallelism exchanges and saves, over CPU processes: make bench-parallel ARGS="--shapes tiny"
+bench-parallel: setup
+	$(BIN)/python benchmarks/parallel.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(DEMO)

@@ -23,6 +23,7 @@ from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
 from glm.training.signals import StopSignals
 from glm.training.trainer import GLMTrainer
+from glm.watchdog import watching
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
     arguments = parse_finetune_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
-    with signals.heard(), opened_run(arguments) as checkpoint:
+    with signals.heard(), watching(), opened_run(arguments) as checkpoint:
         trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
         on_main(lambda: begin_run(trainer, data, checkpoint))
         try:
@@ -56,7 +57,8 @@ def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Check
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
         names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
-        print_scores(metrics, names, title="evaluation on the dev records")
+        if trainer.is_world_process_zero():
+            print_scores(metrics, names, title="evaluation on the dev records")
     if training.do_train and trainer.is_world_process_zero():
         describe_model(output_dir, trainer.provenance, metrics, data.reports)
     if training.do_predict:
@@ -69,7 +71,7 @@ def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Check
             scores = score_predictions(answered).with_figures(counts)
             if trainer.is_world_process_zero():
                 write_scores(output_dir / "metrics.json", scores)
-            print_scores(scores.figures, scores.signatures, title="prediction of the test records")
+                print_scores(scores.figures, scores.signatures, title="prediction of the test records")
         if len(answered) < len(predictions):
             return INCOMPLETE
     return 0

@@ -31,6 +31,7 @@ from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
 from glm.evaluation.table import print_samples, print_scores
 from glm.filling import fill
+from glm.generation.config import GenerationConfig
 from glm.parallel.launch import join, wait_for_all
 from glm.prediction import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
 from glm.prediction_input import PredictionInput
@@ -40,6 +41,7 @@ from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
 from glm.run_config import trained_with
+from glm.watchdog import watching
 
 # Options that do not change a text, or that `command_options` gives in any case.
 NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}
@@ -47,7 +49,7 @@ WINDOW = 1024  # records that are read and decoded together; they are written in
 
 
 def main(argv: list[str]) -> int:
-    """Parse, load, generate, write, score."""
+    """Parse, join the other processes, serve or generate."""
     model, data, generation, arguments, inherited = parse_predict_arguments(argv)
     taken = [f"--{name} {value}" for name, value in inherited.items()]
     if model.tokenizer_name_or_path is None:
@@ -61,6 +63,20 @@ def main(argv: list[str]) -> int:
         from glm.serving.server import serve  # the web framework takes a second to import
 
         return serve(model, data, generation, arguments, command_options(model, data, arguments))
+    with watching("With --resume the same command goes on"):
+        return generate_rows(model, data, generation, arguments, argv, rank=rank)
+
+
+def generate_rows(
+    model: ModelArguments,
+    data: DataArguments,
+    generation: GenerationConfig,
+    arguments: PredictArguments,
+    argv: list[str],
+    *,
+    rank: int,
+) -> int:
+    """Reads, generates, writes and scores; returns the exit code."""
     check_files(arguments)
     source = PredictionInput(
         arguments.input_file,

@@ -150,7 +150,9 @@ class GLMTrainingArguments(TrainingArguments):
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
     recompute_layers: Optional[int] = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
-    release_grads: Optional[bool] = option(True, "Free gradients after each step; they need not be set to zero then.")
+    release_grads: Optional[bool] = option(
+        None, "Free gradients after each step; they need not be set to zero then [true; false with sharding stage2]."
+    )
 
     def __post_init__(self):
         if self.update_freq is not None:
@@ -185,8 +187,23 @@ class GLMTrainingArguments(TrainingArguments):
         processes, degree = distributed.get_world_size(), max(self.tensor_parallel_degree, 1)
         if processes > 1 and processes % degree:
             raise UsageError(f"tensor_parallel_degree {degree}: does not divide the {processes} processes")
-        if degree > 1 and "stage3" in str(self.sharding):
-            raise UsageError(f"sharding {self.sharding}: not beside tensor_parallel_degree; use stage1 or stage2")
+        self._check_sharding()
+
+    def _check_sharding(self):
+        kinds = str(self.sharding).split()
+        for kind in ("stage3", "offload"):
+            if kind in kinds:
+                raise UsageError(f"sharding {self.sharding}: {kind} is not supported for GLM; use stage1 or stage2")
+        if "split_param" in str(self.sharding_parallel_config):
+            raise UsageError(
+                f"sharding_parallel_config {self.sharding_parallel_config}: split_param is not supported for GLM; "
+                "leave it out"
+            )
+        keeps_gradients = "stage2" in kinds  # in storages of its own
+        if self.release_grads and keeps_gradients:
+            raise UsageError(f"release_grads True: has no effect with sharding {self.sharding}; leave it out")
+        if self.release_grads is None:
+            self.release_grads = not keeps_gradients
 
     def _take_update_freq(self):
         if self.gradient_accumulation_steps not in (1, self.update_freq):

@@ -15,9 +15,8 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.blank_infilling import prefix_mask
-from glm.cache import MASKED
 from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, view
+from glm.tensors import as_tensor
 
 SCORES = 1 << 19  # of one job at a time: a table of them stays in the cache of a processor's core
 
@@ -81,22 +80,6 @@ class Layout:
             jobs += [(len(jobs) + place, part, blocks) for place, part in enumerate(heads)]
         return jobs
 
-    @property
-    def width(self) -> int:
-        """Tokens of the longest example."""
-        return max(a + b for a, b in self.examples)
-
-    @cached_property
-    def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The examples as rows of equal width: [B * width], the token at each place (at padding the first); [n], the
-        place of each token; and [B, 1, width, width], what is added to scores."""
-        places = np.zeros((len(self.examples), self.width), np.int64)
-        inside = np.arange(self.width) < np.array([[a + b] for a, b in self.examples])
-        places[inside] = np.arange(len(self.places))
-        sees = prefix_mask([a for a, _ in self.examples], self.width)
-        hidden = np.where(sees, np.float32(0), np.float32(MASKED))[:, None]
-        return tuple(map(paddle.to_tensor, (places.reshape(-1), inside.reshape(-1).nonzero()[0], hidden)))
-
     @cached_property
     def flashmask(self) -> Tensor:
         """[1, 1, n, 2] int32: the token of a column is seen by the rows from the second number up to the first."""
@@ -105,7 +88,7 @@ class Layout:
             bounds[start:end, 0] = end
             bounds[start:middle, 1] = start
             bounds[middle:end, 1] = np.arange(middle, end)
-        return paddle.to_tensor(bounds[None, None])
+        return as_tensor(bounds[None, None])
 
 
 def has_flashmask(projected: Tensor, head_size: int) -> bool:

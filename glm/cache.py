@@ -13,6 +13,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from glm.tensors import as_tensor
+
 MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
 KeysValues = tuple[Tensor, Tensor]  # [B, N, length, D] each
 
@@ -36,7 +38,7 @@ class LayerCache:
 
         Expanded over heads once per step: broadcasting in each layer costs far more on a CPU.
         """
-        hidden = paddle.to_tensor(np.where(cache.seen(), np.float32(0), np.float32(MASKED)))
+        hidden = as_tensor(np.where(cache.seen(), np.float32(0), np.float32(MASKED)))
         return hidden.unsqueeze(1).expand([-1, num_heads, -1, -1])
 
     def attend(self, attention: nn.Layer, projected: Tensor, sight: Tensor, start: int) -> Tensor:
@@ -68,7 +70,7 @@ class LayerCache:
         roomy = [paddle.zeros([B, N, capacity, D], dtype=part.dtype) for part in self.prompt]
         if used.shape[1]:
             rows = np.arange(B * N).reshape([B, N, 1]) * self.slots[0].shape[2] + used[:, None]  # [B, N, n]
-            rows = paddle.to_tensor(rows.flatten())
+            rows = as_tensor(rows.flatten())
             for new, old in zip(roomy, self.slots, strict=True):
                 new[:, :, : used.shape[1]] = old.reshape([-1, D]).gather(rows).reshape([B, N, -1, D])
         self.slots = tuple(roomy)
@@ -196,6 +198,6 @@ class KVCache:
 
     def _select(self, examples: np.ndarray) -> None:
         self.width = int(self.lengths.max())
-        examples = paddle.to_tensor(examples)
+        examples = as_tensor(examples)
         for layer in self.layers:
             layer.keep(examples, self.width)

@@ -1,8 +1,7 @@
-"""The matrix products of decoding on a CPU, compiled by Paddle Inference with oneDNN.
+"""The matrix products of decoding in bfloat16 on a CPU, compiled by Paddle Inference with oneDNN.
 
-Eager Paddle hands each product to MKL, which rearranges the whole weight matrix before it multiplies a few rows with
-it, and it has no bfloat16 products at all. oneDNN arranges the weights once. What a block does before and after
-attention works on each token by itself, so each becomes a program; attention and its cache stay as they are.
+Eager Paddle has no bfloat16 products on a CPU. What a block does before and after attention works on each token by
+itself, so each becomes a program; attention and its cache stay as they are.
 """
 
 import tempfile
@@ -14,11 +13,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from glm.cache import LayerCache
-from glm.configuration import GLMConfig
-from glm.cpu import openmp
 from glm.device import cpu_threads
-from glm.environment import WANTED_BLOCKTIME, WORTH_COMPILING
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration, GLMStack
 
@@ -48,61 +43,33 @@ class _Leave(nn.Layer):
         return states, self.next(states) if self.is_last else self.next.enter(states)
 
 
-def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str) -> None:
-    """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, or on a GPU `float16`.
-
-    Raises:
-        InputError: the processor has no bfloat16 products.
-    """
-    model.eval()
-    if device != "cpu":
-        model.to(dtype=dtype)  # scores, softmax and log-probabilities are float32 all the same
-    elif model.config.tensor_parallel_degree > 1:
-        return  # the programs hold no collectives
-    elif dtype == "bfloat16" or model.config.hidden_size >= WORTH_COMPILING:
-        compile_products(model, dtype)
-
-
-def compile_products(model: GLMForConditionalGeneration, dtype: str) -> None:
+def compile_products(model: GLMForConditionalGeneration) -> None:
     """Replaces the products of a model in evaluation mode; it can only decode from then on.
 
-    The weights move into the programs, one block after the other. oneDNN keeps them as they came and arranged for the
-    numbers of rows it meets: three times their size in float32.
-
-    Args:
-        dtype: `float32`, or `bfloat16` for weights and products of half the size (sums and attention stay float32).
+    The weights move into the programs, one block after the other. oneDNN keeps them as they came, in float32, and in
+    bfloat16 arranged for the numbers of rows it meets. Sums and attention stay float32.
 
     Raises:
         InputError: the processor has no bfloat16 products.
     """
-    if dtype == "bfloat16" and not paddle.base.core.supports_bfloat16_fast_performance():
+    if not paddle.base.core.supports_bfloat16_fast_performance():
         raise InputError(
             "decode_dtype bfloat16: this processor has no fast bfloat16 products (AVX512_BF16 or AMX); use float32"
         )
-    if WANTED_BLOCKTIME is None and openmp() is not None:
-        openmp().kmp_set_blocktime(200)  # ms, the default: the next product of a step comes at once
     stack = model.glm.transformer
-    stack.layer_cache = fastest_cache(model.config)
-    enter, leave = _Program(_Enter(stack), 1, dtype), []
+    enter, leave = _Program(_Enter(stack), 1), []
     for index, block in enumerate(stack.layers):
-        leave.append(_Program(_Leave(stack, index), 2, dtype))
+        leave.append(_Program(_Leave(stack, index), 2))
         for parameter in block.parameters():
             parameter._clear_data()
     head = nn.Linear(model.config.hidden_size, model.config.vocab_size)  # bias 0: oneDNN arranges only such weights
     head.weight.set_value(model.glm.word_embeddings.weight.T)
     head.bias.set_value(paddle.zeros_like(head.bias))
-    project = _Program(head, 1, dtype)
+    project = _Program(head, 1)
 
     stack.enter = lambda states: enter(states)[0]
     stack.leave = lambda index, states, context: leave[index](states, context)
     model.logits = lambda states: project(states.flatten(0, -2))[0].reshape([*states.shape[:-1], -1])
-
-
-def fastest_cache(config: GLMConfig) -> type:
-    """What keeps keys and values on a CPU: that of compiled attention, if heads have the size it is compiled for."""
-    from glm.host_attention import HEAD_SIZE, HostLayerCache
-
-    return HostLayerCache if config.hidden_size == config.num_attention_heads * HEAD_SIZE else LayerCache
 
 
 class _Program:
@@ -114,7 +81,7 @@ class _Program:
 
     SIZES = (10, 16, 32, 80, 256)  # 80: 16 examples of 5 beams
 
-    def __init__(self, part: nn.Layer, inputs: int, dtype: str):
+    def __init__(self, part: nn.Layer, inputs: int):
         part.eval()
         hidden_size = part.parameters()[0].shape[0]
         specs = [InputSpec([None, hidden_size], "float32", f"input_{index}") for index in range(inputs)]
@@ -126,8 +93,7 @@ class _Program:
             config.disable_glog_info()
             config.set_cpu_math_library_num_threads(cpu_threads())
             config.enable_mkldnn()
-            if dtype == "bfloat16":
-                config.enable_mkldnn_bfloat16()
+            config.enable_mkldnn_bfloat16()
             self.predictor = paddle.inference.create_predictor(config)
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:

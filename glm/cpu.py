@@ -4,7 +4,8 @@ Paddle's own operators run these on one thread, and some take many times what th
 a bias 30 ms for [1536, 3072] where a product with ones takes 0.4. Here NumPy works on the tensors' own memory, a block
 of rows that fits into the processor's cache at a time, on as many threads as products have.
 
-Layers fall back on Paddle's operators outside training and on other devices; parameters and their names are Paddle's.
+Layers fall back on Paddle's operators outside training, on other devices and with few numbers, where steps in Python
+cost more than they save; parameters and their names are Paddle's.
 """
 
 import ctypes
@@ -23,11 +24,12 @@ from paddle.autograd import PyLayer
 from paddle.utils.dlpack import from_dlpack
 from threadpoolctl import threadpool_limits
 
-from glm.environment import cpu_threads
+from glm.environment import WANTED_BLOCKTIME, cpu_threads
 
 BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
 STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
-WORTH = BLOCK // 8  # numbers below which other threads cost more than they bring
+SMALL = 128  # hidden size up to which a training step has next to nothing for other threads of the host's own
+WORTH = BLOCK // 2  # numbers below which other threads, and layers written by hand, cost more than they bring
 
 threadpool_limits(1, user_api="blas")  # NumPy's products are small ones, on several threads of ours at a time
 
@@ -39,14 +41,27 @@ def openmp() -> ctypes.CDLL | None:
     return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL) if library.exists() else None
 
 
+@cache
+def _numpy_type(dtype: paddle.dtype) -> np.dtype:
+    return np.dtype(str(dtype).removeprefix("paddle."))
+
+
+def wait_actively() -> None:
+    """Lets the threads of products look out for the next one for 200 ms, their default that `glm.environment` takes
+    away: for work that has no other use for the cores. A demo's step took 68 ms, not 85."""
+    if WANTED_BLOCKTIME is None and openmp() is not None:
+        openmp().kmp_set_blocktime(200)
+
+
 def view(tensor: Tensor) -> np.ndarray:
     """A tensor of the CPU as an array on the same memory, which can be written (np.from_dlpack's cannot)."""
-    dtype = np.dtype(str(tensor.dtype).removeprefix("paddle."))
-    if not tensor.size:
-        return np.empty(tensor.shape, dtype)
-    memory = (ctypes.c_char * (tensor.size * dtype.itemsize)).from_address(tensor.data_ptr())
+    shape, dtype = tensor.shape, _numpy_type(tensor.dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return np.empty(shape, dtype)
+    memory = (ctypes.c_char * size).from_address(tensor.data_ptr())
     memory.owner = tensor  # lives as long as the array
-    return np.frombuffer(memory, dtype=dtype).reshape(tensor.shape)
+    return np.ndarray(shape, dtype, memory)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
@@ -124,6 +139,11 @@ def rescale(probability: float) -> float:
     return 1.0 / (1.0 - probability) if probability < 1.0 else 0.0
 
 
+def worth_by_hand(states: Tensor) -> bool:
+    """Whether a layer written by hand trains faster than Paddle's operators."""
+    return states.place.is_cpu_place() and states.size >= WORTH
+
+
 def column_sums(table: Tensor) -> Tensor:
     """[n, H] -> [H]. A product with ones: Paddle's sum over rows takes 30 times as long."""
     return paddle.matmul(paddle.ones([1, table.shape[0]], dtype=table.dtype), table)[0]
@@ -172,7 +192,7 @@ class Linear(nn.Linear):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., O]"""
-        if self.training and states.place.is_cpu_place():
+        if self.training and worth_by_hand(states):
             return _Linear.apply(states, self.weight, self.bias)
         return super().forward(states)
 
@@ -216,7 +236,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., H]"""
-        if self.training and states.place.is_cpu_place():
+        if self.training and worth_by_hand(states):
             return _LayerNorm.apply(states, self.weight, self.bias, self._epsilon)
         if states.dtype in (paddle.float16, paddle.bfloat16):
             weight, bias = self.weight.astype("float32"), self.bias.astype("float32")

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import paddle
-import psutil
 from paddlenlp.utils.log import logger
 
 from glm.environment import WANTED_THREADS, cpu_threads
@@ -87,8 +86,8 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
-        _use_huge_pages(libc, psutil.virtual_memory().available // 2)
-    except (OSError, AttributeError):
+        _use_huge_pages(libc, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2)
+    except (OSError, AttributeError, ValueError):
         pass  # another C library: slower, but right
 
 

@@ -7,17 +7,13 @@ import warnings
 WANTED_THREADS = os.environ.get("OMP_NUM_THREADS")
 
 # After a product MKL's threads wait for the next one, for 200 ms and at full speed, on the cores that the host's own
-# threads need in training (glm/cpu.py). Decoding sets it back (glm/compiled.py).
+# threads need in training (glm/cpu.py). Decoding and small models set it back (`glm.cpu.wait_actively`).
 WANTED_BLOCKTIME = os.environ.get("KMP_BLOCKTIME")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 # What Paddle and jieba say of build tools at import is of no use to someone who trains a model.
 for beginning in ("No ccache found", "Setuptools is replacing distutils", "pkg_resources is deprecated"):
     warnings.filterwarnings("ignore", message=beginning)
-
-# Hidden size from which products of decoding are compiled on a CPU (glm.compiled). At 256 compiling won 2 % of a run
-# and took a second; at 1024 the products of a step took 93 ms, not 132. The turn between them was not looked for.
-WORTH_COMPILING = 512
 
 
 def cpu_threads() -> int:

@@ -7,15 +7,14 @@ sees.
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import paddle
 from numba import njit, prange
 from paddle import Tensor, nn
 
 from glm.cache import KVCache
-from glm.cpu import openmp, view
-from glm.environment import cpu_threads
+from glm.cpu import view
+from glm.loops import OPTIONS, use_own_threads
 
 HEAD_SIZE = 64  # of all published GLMs; loops of known length compile to code that is a third faster
 LOG2E = np.float32(np.log2(np.e))
@@ -23,18 +22,6 @@ LOG2E = np.float32(np.log2(np.e))
 P0, P1, P2 = np.float32(1.0000001), np.float32(0.69314694), np.float32(0.24022122)
 P3, P4, P5 = np.float32(0.055507425), np.float32(0.00967546), np.float32(0.0013266971)
 SMALLEST_EXPONENT = np.float32(-126)
-
-_reassociating = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
-
-
-def _share_threads() -> None:
-    """Lets Numba use the threads of Paddle's products: two teams that wait actively on the same cores are in each
-    other's way, a step took twice as long."""
-    if openmp() is not None:
-        numba.config.THREADING_LAYER = "omp"
-
-
-_share_threads()
 
 
 class HostLayerCache:
@@ -72,7 +59,7 @@ class HostLayerCache:
             slots[:, :, start : start + R] = numbers.transpose(0, 2, 1, 3)
         context = paddle.empty([B * R, N * HEAD_SIZE])
         out = view(context).reshape(B, R, N, HEAD_SIZE)
-        numba.set_num_threads(min(cpu_threads(), numba.config.NUMBA_NUM_THREADS))
+        use_own_threads()
         _attend(query * np.float32(HEAD_SIZE**-0.5), *self.prompt, *self.slots, *sight, out)
         return context
 
@@ -128,7 +115,7 @@ def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return paths, counts
 
 
-@njit(parallel=True, **_reassociating)
+@njit(parallel=True, **OPTIONS)
 def _attend(query, keys, values, slot_keys, slot_values, lengths, paths, counts, context):
     """query, context: [B, R, N, D]; keys, values: [B, N, L, D]; slot_keys, slot_values: [B, N, C, D]."""
     B, R, N, _ = query.shape
@@ -152,7 +139,7 @@ def _attend(query, keys, values, slot_keys, slot_values, lengths, paths, counts,
                 context[b, r, n, d] = mixed[r, d] / totals[r]
 
 
-@njit(**_reassociating)
+@njit(**OPTIONS)
 def _score_prompt(rows, keys, length, scores):
     R = len(rows)
     whole = length // 2 * 2
@@ -171,7 +158,7 @@ def _score_prompt(rows, keys, length, scores):
             scores[r, j] = score
 
 
-@njit(**_reassociating)
+@njit(**OPTIONS)
 def _score_path(row, keys, path, scores):
     for i in range(len(path)):
         score = np.float32(0)
@@ -180,7 +167,7 @@ def _score_path(row, keys, path, scores):
         scores[i] = score
 
 
-@njit(**_reassociating)
+@njit(**OPTIONS)
 def _exponentiate(scores):
     """exp(score - the largest) in place; returns the sum."""
     largest = scores[0]
@@ -197,7 +184,7 @@ def _exponentiate(scores):
     return total
 
 
-@njit(**_reassociating)
+@njit(**OPTIONS)
 def _mix_prompt(shares, values, length, mixed):
     """Eight keys at a time: what is mixed stays in registers."""
     whole = length // 8 * 8
@@ -215,7 +202,7 @@ def _mix_prompt(shares, values, length, mixed):
             mixed[d] += share * values[j, d]
 
 
-@njit(**_reassociating)
+@njit(**OPTIONS)
 def _mix_path(shares, values, path, mixed):
     whole = len(path) // 4 * 4
     for i in range(0, whole, 4):

@@ -6,7 +6,6 @@ so that no pass needs them twice; what it leaves for the backward pass is of the
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 from paddle import distributed as dist
 from paddle.autograd import PyLayer
@@ -85,7 +84,7 @@ def costs_and_slopes(
     """The loss of each token, and its gradient with respect to the token's logits.
 
     Args:
-        logits: [n, V], or with a group [n, V / ranks]; on a CPU they are overwritten.
+        logits: [n, V], or with a group [n, V / ranks]; they are overwritten.
 
     Returns:
         [n], and of the logits' shape (without meaning if they are not wanted).
@@ -115,18 +114,18 @@ def _by_paddle(logits: Tensor, labels: Tensor, label_smoothing: float, group: Gr
     """As `costs_and_slopes`, in Paddle's operators: for a GPU, and for a vocabulary that is split over ranks."""
     columns = logits.shape[-1]
     V, first = (columns, 0) if group is None else (columns * group.nranks, columns * group.rank)
-    own = F.one_hot(_within(labels - first, columns), columns + 1)[:, :columns].astype(logits.dtype)
-    logits = logits - _over_ranks(logits.max(axis=-1, keepdim=True), dist.ReduceOp.MAX, group)
-    powers = logits.exp()
-    sums = paddle.stack([powers.sum(axis=-1), (logits * own).sum(axis=-1), logits.sum(axis=-1)])
-    total, chosen, everything = _over_ranks(sums, dist.ReduceOp.SUM, group)  # [n] each
+    places = (labels - first).unsqueeze(-1)  # [n, 1]
+    is_own = ((places >= 0) & (places < columns)).astype(logits.dtype)
+    places = places.clip(0, columns - 1)
+    logits.subtract_(_over_ranks(logits.max(axis=-1, keepdim=True), dist.ReduceOp.MAX, group))
+    chosen, everything = logits.take_along_axis(places, axis=-1) * is_own, logits.sum(axis=-1, keepdim=True)
+    logits.exp_()
+    sums = paddle.stack([logits.sum(axis=-1, keepdim=True), chosen, everything])
+    total, chosen, everything = _over_ranks(sums, dist.ReduceOp.SUM, group)  # [n, 1] each
     costs = total.log() - (1.0 - label_smoothing) * chosen - label_smoothing * everything / V
-    return costs, powers / total.unsqueeze(-1) - (1.0 - label_smoothing) * own - label_smoothing / V
-
-
-def _within(places: Tensor, columns: int) -> Tensor:
-    """Places that are on this rank; `columns`, one behind its last, for all others."""
-    return paddle.where((places >= 0) & (places < columns), places, paddle.full_like(places, columns))
+    logits.divide_(total).subtract_(paddle.to_tensor(label_smoothing / V, logits.dtype))
+    logits.put_along_axis_(places, (label_smoothing - 1.0) * is_own, axis=-1, reduce="add")
+    return costs.squeeze(-1), logits
 
 
 def _over_ranks(table: Tensor, operation: int, group: Group | None) -> Tensor:

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from glm.checkpoint.names import WORDS, expected_shapes
-from glm.environment import WORTH_COMPILING
 from glm.errors import InputError
 from glm.parallel.plan import part_shape
 
 GIB = 1 << 30
 FLOAT, HALF = 4, 2  # bytes of a number
 CHUNK = 512  # tokens whose logits exist at once, see glm.loss
-SHORT = 128  # tokens of an example up to which Paddle's operators attend on a CPU, see glm.modeling
 LIBRARIES = {
     "cpu": int(0.6 * GIB),
     "gpu": GIB,
@@ -154,8 +152,6 @@ def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
         return 0
     if run.device == "gpu":
         return by_part * (FLOAT + has_mask * (FLOAT + 1))
-    if S + T <= SHORT:
-        return heads * (S + T) ** 2 * (FLOAT + has_mask * (FLOAT + 1))
     return by_part * has_mask
 
 
@@ -198,12 +194,12 @@ def _decoding_weights(sizes: Mapping[str, int], config: Mapping[str, Any], run: 
     half = run.dtype != "float32"
     if run.device != "cpu":
         return whole * (HALF if half else FLOAT)
-    if not half and config["hidden_size"] < WORTH_COMPILING:
+    if not half:
         return whole * FLOAT
     # Compiled (glm.compiled): as they came, and arranged for two numbers of rows; the head is a copy of the embedding.
     products = sum(size for name, size in sizes.items() if ".layers." in name) + sizes[WORDS]
     lookups = sum(size for name, size in sizes.items() if "embeddings" in name)
-    return products * (FLOAT + 2 * (HALF if half else FLOAT)) + lookups * FLOAT
+    return products * (FLOAT + 2 * HALF) + lookups * FLOAT
 
 
 def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:

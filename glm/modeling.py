@@ -31,9 +31,9 @@ from glm.parallel.layers import (
     split_linear,
     tensor_parallel_group,
 )
+from glm.tensors import as_tensor
 
 RESIDUAL_WEIGHTS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")  # of linears that end in a residual sum
-SHORT = 128  # tokens of the longest example up to which one masked product beats a product for each part on a CPU
 WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
 
@@ -95,21 +95,11 @@ class GLMAttention(nn.Layer):
         """Each example of a batch by itself: [n, 3H] -> [n, H]."""
         dropout = self.attention_dropout.p if self.training else 0.0
         with randomness_of_rank(self.group if dropout else None):
-            if projected.place.is_cpu_place() and layout.width <= SHORT:
-                return self.attend_side_by_side(projected, layout)
             if projected.place.is_cpu_place():
                 return TwoPartAttention.apply(projected, layout, self.num_heads, dropout)
             if has_flashmask(projected, self.head_size):
                 return flashmask_attention(projected, layout, self.num_heads, dropout)
             return self.attend_by_part(projected, layout)
-
-    def attend_side_by_side(self, projected: Tensor, layout: Layout) -> Tensor:
-        """As `forward`, all examples in one product over padded rows, which hides what may not be seen."""
-        tokens, places, hidden = layout.side_by_side
-        rows = projected.gather(tokens).reshape([len(layout.examples), layout.width, -1])  # [B, width, 3H]
-        query, keys, values = self.split(rows)
-        bias = hidden.expand([-1, self.num_heads, -1, -1])
-        return self.attend(query, [(keys, values)], bias).flatten(0, 1).gather(places)
 
     def attend_by_part(self, projected: Tensor, layout: Layout) -> Tensor:
         """As `forward`, in Paddle's operators on any device."""
@@ -120,7 +110,7 @@ class GLMAttention(nn.Layer):
             if S:
                 contexts.append(self.attend(query[:, :, :S], [(keys[:, :, :S], values[:, :, :S])], None)[0])
             if T:
-                bias = paddle.to_tensor(_hidden(S, T)).expand([1, self.num_heads, -1, -1])
+                bias = as_tensor(_hidden(S, T)).expand([1, self.num_heads, -1, -1])
                 contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
         return paddle.concat(contexts)
 
@@ -241,7 +231,7 @@ class GLMStack(nn.Layer):
         for index, layer in enumerate(self.layers):
             caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
             states, projected = self.leave(index, states, layer.attention(projected, layout))  # [n, H], [n, 3H]
-        last = projected.gather(paddle.to_tensor(ends - 1))  # [n, H] -> [B, H]
+        last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
         return last, KVCache(caches, np.array(lengths))
 
     def step(self, words: Tensor, position_ids: Tensor, cache: KVCache) -> Tensor:
@@ -344,7 +334,7 @@ class GLMModel(GLMPretrainedModel):
         Returns:
             [n, H]
         """
-        places = paddle.to_tensor(layout.places)  # [n]
+        places = as_tensor(layout.places)  # [n]
         words = self.word_embeddings(input_ids.flatten().gather(places).unsqueeze(0))  # [1, n, H]
         positions = position_ids.transpose([1, 0, 2]).flatten(1).gather(places, axis=1)  # [2, n]
         return self.transformer(words, positions.unsqueeze(0), layout)
@@ -393,7 +383,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         B, L = input_ids.shape
         layout = Layout.of(segments.numpy(), L)
         states = self.glm(input_ids, position_ids, layout)  # [n, H]
-        places = paddle.to_tensor(layout.places)
+        places = as_tensor(layout.places)
         if labels is None:
             logits = self.logits(states)  # [n, V]
             return paddle.scatter(paddle.zeros([B * L, logits.shape[-1]], logits.dtype), places, logits).reshape(
@@ -420,7 +410,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         input_ids = np.concatenate([prompt.input_ids for prompt in prompts])
         position_ids = np.concatenate([prompt.position_ids for prompt in prompts], axis=1)
         states, cache = self.glm.transformer.prefill(
-            self.glm.word_embeddings(paddle.to_tensor(input_ids[None])), paddle.to_tensor(position_ids[None]), prompts
+            self.glm.word_embeddings(as_tensor(input_ids[None])), as_tensor(position_ids[None]), prompts
         )
         return self.logits(states).astype("float32").numpy(), cache
 
@@ -434,6 +424,6 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         Returns:
             [B, R, V] float32 logits of the tokens that follow.
         """
-        words = self.glm.word_embeddings(paddle.to_tensor(tokens))  # [B, R, H]
-        states = self.glm.transformer.step(words, paddle.to_tensor(position_ids), cache)
+        words = self.glm.word_embeddings(as_tensor(tokens))  # [B, R, H]
+        states = self.glm.transformer.step(words, as_tensor(position_ids), cache)
         return self.logits(states).astype("float32").numpy()

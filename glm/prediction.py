@@ -12,12 +12,12 @@ from tqdm import tqdm
 from glm.arguments import ModelArguments, PredictArguments
 from glm.blank_infilling import Prompt
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.compiled import prepare_decoding
 from glm.configuration import GLMConfig
 from glm.data.examples import ExampleEncoder
 from glm.data.options import DataArguments
 from glm.data.records import BadRecord, Record
 from glm.data.templates import NO_TEMPLATE, Template
+from glm.decoding import prepare_decoding
 from glm.errors import InputError
 from glm.evaluation.metrics import Scorer, Scores, score
 from glm.evaluation.statistics import Pair

@@ -1,6 +1,7 @@
 """What many tests share: a tiny tokenizer, tiny models with random weights, and a table that stands in for a model."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from browser_tools import ARGUMENTS
 from glm.blank_infilling import BlankInfilling, Prompt
 from glm.configuration import GLMConfig
 from glm.modeling import GLMForConditionalGeneration
@@ -109,6 +111,18 @@ def tiny_model(tiny_config) -> Callable[..., GLMForConditionalGeneration]:
         return model
 
     return make
+
+
+@pytest.fixture(scope="module")  # of a session, its event loop would be in the way of `asyncio.run`
+def browser():
+    """Debian's chromium, driven by Playwright. Opt-in: who asks for it is skipped where one of them is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

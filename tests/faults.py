@@ -295,16 +295,16 @@ def _in_forward(step: int, act: Callable[[], None]) -> None:
 
 def _in_backward(step: int, act: Callable[[], None]) -> None:
     """Where Paddle calls Python, and makes errors of another type of Python's."""
-    import glm.cpu
+    from glm.attention import TwoPartAttention
 
-    column_sums = glm.cpu.column_sums
-
-    def patch() -> None:
-        glm.cpu.column_sums = acting
+    backward = TwoPartAttention.backward
 
     def acting(*arguments):
         act()
-        return column_sums(*arguments)
+        return backward(*arguments)
+
+    def patch() -> None:
+        TwoPartAttention.backward = staticmethod(acting)
 
     _at_step(step, patch)
 
@@ -352,7 +352,7 @@ def signal_worker(step: int, number: int, place: str = "before") -> None:
 
 def quick_watch(interval: float, step: int, number: int) -> None:
     """`signal_worker`, with a watchdog that looks more often."""
-    import glm.training.watchdog as watchdog
+    import glm.watchdog as watchdog
 
     watchdog.INTERVAL = interval
     signal_worker(step, number)

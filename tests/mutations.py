@@ -73,7 +73,7 @@ MUTATIONS = [
     Mutation("an evaluation that was stopped is made up for", "glm/training/resumable.py", "        self.trainer.evaluate_if_due()", "        pass", FAULTS, "while_evaluating"),
     Mutation("the second signal ends the process", "glm/training/signals.py", "        if self.number:\n            os._exit(128 + number)", "        if self.number:\n            return", "tests/training/test_signals.py"),
     Mutation("a dead worker is an error", "glm/training/resumable.py", "                _check_workers_live(error)\n", "", FAULTS, "dead_worker and before"),
-    Mutation("a stopped worker is seen", "glm/training/watchdog.py", "                if count >= STRIKES:", "                if False:", FAULTS, "stopped_worker"),
+    Mutation("a stopped worker is seen", "glm/watchdog.py", "                if count >= STRIKES:", "                if False:", FAULTS, "stopped_worker"),
     Mutation("workers end with the run", "glm/training/resumable.py", "        loader.worker_init_fn = end_with_run\n", "", FAULTS, "workers_end_with"),
     Mutation("memory that runs out is explained", "glm/training/resumable.py", "            if \"MemoryError\" not in", "            if True or \"MemoryError\" not in", FAULTS, "out_of_memory and forward"),
     Mutation("a dead worker is heard of in a backward", "glm/training/resumable.py", "except (SystemError, OSError) as error:", "except SystemError as error:", FAULTS, "dead_worker and backward"),

@@ -1,22 +1,31 @@
 """What ranks of a split model do in tests; see `rank_tools`. Weights come and go as NumPy arrays."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
+from paddle.base import core
 from paddle.distributed import fleet
 from paddlenlp.trainer import set_seed
 
+import faults
 import finetune_generation
 import predict
+from glm import watchdog
 from glm.blank_infilling import BlankInfilling
+from glm.checkpoint.loading import load_model
+from glm.checkpoint.names import expected_shapes
 from glm.checkpoint.tensors import LazyTensor
 from glm.configuration import GLMConfig
+from glm.device import prepare
 from glm.modeling import GLMForConditionalGeneration
 from glm.parallel.gathering import gather_whole, take_part
 from glm.parallel.launch import join
 from glm.parallel.layers import randomness_of_rank
 from glm.parallel.plan import merge_weight, part_of_weight
+from measured_memory import resident, train
 
 Arrays = dict[str, np.ndarray]
 
@@ -119,16 +128,57 @@ def set_states(seed: int) -> None:
         paddle.seed(seed + 1 + paddle.distributed.get_rank())
 
 
-def finetune(*runs: list[str]) -> None:
-    """Runs `finetune_generation.py` several times, one behind the other, as one of the ranks of a job."""
-    for argv in runs:
-        assert finetune_generation.main(argv) == 0
+def run_scripts(*commands: tuple[str, list[str]]) -> None:
+    """Runs the two scripts, one command after the other, as one of the ranks of a job.
+
+    Args:
+        commands: script and arguments; `{rank}` in these is the number of the process.
+    """
+    scripts = {"finetune": finetune_generation.main, "predict": predict.main}
+    for script, argv in commands:
+        rank = paddle.distributed.get_rank()
+        assert scripts[script]([argument.replace("{rank}", str(rank)) for argument in argv]) == 0
 
 
-def predict_texts(*runs: list[str]) -> None:
-    """Runs `predict.py` several times, one behind the other, as one of the ranks of a job."""
-    for argv in runs:
-        assert predict.main(argv) == 0
+def lose_a_rank(lost: int, number: int, argv: list[str], log: str) -> None:
+    """Runs `finetune_generation.py`; one rank gets a signal at its third step. Logs are those of a launcher."""
+    rank = paddle.distributed.get_rank()
+    os.environ["PADDLE_LOG_DIR"] = log
+    os.dup2(os.open(f"{log}/workerlog.{rank}", os.O_WRONLY | os.O_CREAT), 2)
+    watchdog.INTERVAL = watchdog.LINGER = 0.3
+    if rank == lost:
+        faults.signal_at_step(2, number)
+    finetune_generation.main(argv)
+
+
+def measure_loading(degree: int, folder: Path) -> tuple[int, int, int]:
+    """Bytes that loading a checkpoint took at most; those of this rank's part, and of the whole."""
+    start(degree)
+    prepare("cpu")
+    config = GLMConfig.from_pretrained(
+        str(folder), tensor_parallel_degree=degree, tensor_parallel_rank=rank_of(degree)
+    )
+    new_model({"num_layers": 1, "num_attention_heads": 4, "hidden_size": 32}, degree)  # loads what is loaded late
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    model = load_model(str(folder), config)
+    peak = resident("VmHWM") - before
+    part = sum(weight.size for weight in model.parameters())
+    whole = sum(int(np.prod(shape)) for shape in shapes_of(config).values())
+    return peak, 4 * part, 4 * whole
+
+
+def measure_training(degree: int, settings: dict, work: dict) -> int:
+    """The most bytes that Paddle had at once in steps of training."""
+    start(degree)
+    prepare("cpu")
+    train(new_model(settings, degree), **work)
+    return core.host_memory_stat_peak_value("Allocated", 0)
+
+
+def shapes_of(config: GLMConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of whole weights by name."""
+    return expected_shapes(config.to_dict())
 
 
 def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:

@@ -99,6 +99,7 @@ def _run_rank(rank: int, ports: list[int], pipe: Any, function: Callable, argume
         "PADDLE_TRAINERS_NUM": str(len(own)),
         "PADDLE_LOCAL_SIZE": str(len(own)),
         "PADDLE_RANK_IN_NODE": str(rank),
+        "PADDLE_LOCAL_RANK": str(rank),
         "PADDLE_TRAINER_ENDPOINTS": ",".join(f"127.0.0.1:{port}" for port in own),
         "PADDLE_CURRENT_ENDPOINT": f"127.0.0.1:{own[rank]}",
         "PADDLE_MASTER": f"127.0.0.1:{master}",

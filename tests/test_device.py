@@ -52,3 +52,25 @@ def test_threads():
     assert threads_set() == [str(len(os.sched_getaffinity(0)))]
     assert threads_set(OMP_NUM_THREADS="1") == []
     assert threads_set(PADDLE_LOCAL_SIZE="1000") == ["1"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells where memory is")
+def test_memory_is_in_huge_pages_and_stays():
+    """Of a tensor's mapping: whether it was advised to use huge pages, and its size in bytes, after all was freed."""
+    code = """
+import glm, paddle
+from glm.device import prepare
+prepare("cpu")
+place = paddle.ones([1 << 20]).data_ptr()
+inside = False
+for line in open("/proc/self/smaps"):
+    words = line.split()
+    if "-" in words[0] and len(words) > 4:
+        start, end = (int(number, 16) for number in words[0].split("-"))
+        inside = start <= place < end
+    elif inside and words[0] == "VmFlags:":
+        print("hg" in words, end - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    huge, size = done.stdout.split()[-2:]
+    assert huge == "True" and int(size) > 2**31

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from glm import loss, memory, modeling
+from glm import loss, memory
 from glm.errors import InputError
 from glm.memory import GIB, Decoding, Training, decoding_memory, training_memory
 
@@ -62,19 +62,9 @@ def test_what_is_not_trained_has_no_gradient():
     assert found["optimizer state"] == 2 * found["gradients"]
 
 
-def test_constants_are_those_of_the_model():
+def test_the_chunk_is_that_of_the_loss():
     """Which `glm.memory` cannot import: they need Paddle."""
-    assert (memory.CHUNK, memory.SHORT) == (loss.CHUNK, modeling.SHORT)
-
-
-def test_short_examples_on_a_cpu():
-    """All pairs of 100 tokens of 2 examples and 2 heads; probabilities, those after dropout, and its mask."""
-    wide = SMALL | {"max_sequence_length": 2000}
-    short, one_more = (
-        training_memory(wide | {"num_layers": layers}, Training(2, 60, 40, device="cpu"))["activations"]
-        for layers in (2, 3)
-    )
-    assert one_more - short == 66 * (200 * 8) + 9 * (2 * 2 * 100 * 100)
+    assert memory.CHUNK == loss.CHUNK
 
 
 def of_a_layer(dropout: float = 0.1, **options) -> int:
@@ -163,7 +153,7 @@ def test_decoding_against_measured():
 
 @pytest.mark.parametrize(
     ("layers", "size", "dtype", "peak"),
-    [(12, 768, "float32", 2.52), (24, 1024, "float32", 5.69), (12, 768, "bfloat16", 2.17)],
+    [(12, 768, "float32", 1.48), (24, 1024, "float32", 3.03), (12, 768, "bfloat16", 2.17)],
 )
 def test_compiled_decoding_against_what_was_measured(layers, size, dtype, peak):
     """Peaks in GiB of whole processes, from the tables of benchmarks/README.md."""

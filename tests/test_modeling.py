@@ -29,12 +29,6 @@ SWITCHES = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True, params=[0, 128], ids=["by part", "side by side"])
-def short(request, monkeypatch):
-    """Examples in either form of attention on a CPU."""
-    monkeypatch.setattr("glm.modeling.SHORT", request.param)
-
-
 @pytest.fixture(scope="module")
 def batch():
     """ids [3, 17], positions [3, 2, 17], segments, labels and a dense mask; padding behind each example."""

@@ -156,6 +156,7 @@ def test_flags_exist(path):
     options = {item.name for group in GROUPS for item in dataclasses.fields(group)} | {"help", "debug"}
     commands = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "glm" / "commands").glob("*.py"))
     options |= set(re.findall(r'"--(\w+)"', commands))
+    options |= {"gpus", "nproc_per_node"}  # of paddle.distributed.launch
     named = set(
         re.findall(
             r"--(\w+)\b(?!-)", re.sub(r"<!--| -->|^\|[- |:]+\|$", "", path.read_text(encoding="utf-8"), flags=re.M)

@@ -522,20 +522,6 @@ def test_fill_file(workspace, checkpoint, tmp_path, capsys, monkeypatch):
         assert alone["filled"] == row["filled"]
 
 
-def test_compiled_products_decode_the_same(workspace, checkpoint, tmp_path, monkeypatch):
-    plain = predictions(workspace, checkpoint, tmp_path, num_return_sequences=2)
-    compiled = []
-    compile_products = predict.build_writer.__globals__["prepare_decoding"].__globals__["compile_products"]
-    monkeypatch.setattr("glm.compiled.WORTH_COMPILING", 32)
-    monkeypatch.setattr(
-        "glm.compiled.compile_products",
-        lambda model, dtype: (compiled.append(dtype), compile_products(model, dtype)),
-    )
-    rows = predictions(workspace, checkpoint, tmp_path, num_return_sequences=2)
-    assert compiled == ["float32"] and texts(rows) == texts(plain)
-    assert sum(scores(rows), []) == pytest.approx(sum(scores(plain), []), abs=1e-4)
-
-
 # -- finetune_generation.py
 
 

@@ -9,9 +9,9 @@ from work import EOP, GMASK, SOP, VOCABULARY, Clock, Work, run
 from glm.arguments import DataArguments
 from glm.blank_infilling import BlankInfilling
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.compiled import prepare_decoding
 from glm.configuration import GLMConfig
 from glm.data.records import read_records
+from glm.decoding import prepare_decoding
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.modeling import GLMForConditionalGeneration

@@ -18,6 +18,12 @@ BUCKETS = (64, 128, 256, 512, 1024)
 """The longest source of each bucket, in characters without white space; the last bucket has no end."""
 
 DISTINCT_ORDERS = (1, 2)
+NUMBERS_OF_RECORDS = ("empty predictions", "empty references", "records")
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure as tables show it: numbers of records whole, others with two decimals."""
+    return f"{value:.0f}" if name in NUMBERS_OF_RECORDS else f"{value:.2f}"
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ def _signature_tails() -> dict[str, str]:
     tails["length ratio (char)"] = f"{segmenter_signature('char')}|refs:closest|avg:corpus|empty:length-0"
     tails[f"repeated {REPEATED_ORDER}-grams (char)"] = f"{segmenter_signature('char')}|avg:records|empty:0"
     tails["generated length"] = "norm:nfkc|unit:characters|space:dropped|avg:records|empty:0"
-    tails |= {name: "unit:records" for name in ("empty predictions", "empty references", "records")}
+    tails |= {name: "unit:records" for name in NUMBERS_OF_RECORDS}
     return tails
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from glm.evaluation.metrics import figure_text
+
 
 def print_samples(rows: Iterable[tuple[str, ...]], headings: tuple[str, ...], *, title: str) -> None:
     """Prints rows of text, long cells folded; Chinese counts as two columns a character."""
@@ -26,7 +28,7 @@ def print_scores(
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("signature", overflow="fold")
     for name, value in scores.items():
-        table.add_row(name, f"{value:.2f}", signatures.get(name, ""))
+        table.add_row(name, figure_text(name, value), signatures.get(name, ""))
     _console(to_stderr=to_stderr).print(table)
 
 
@@ -38,7 +40,8 @@ def print_by_length(buckets: Mapping[str, Mapping[str, float]]) -> None:
     for name in buckets:
         table.add_column(name, justify="right", no_wrap=True)
     for figure in dict.fromkeys(chain.from_iterable(buckets.values())):
-        table.add_row(figure, *(f"{found[figure]:.2f}" if figure in found else "" for found in buckets.values()))
+        cells = (figure_text(figure, found[figure]) if figure in found else "" for found in buckets.values())
+        table.add_row(figure, *cells)
     _console().print(table)
 
 
@@ -50,7 +53,7 @@ def print_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("signature", overflow="fold")
     for protocol, found in protocols.items():
-        cells = (f"{found[name]:.2f}" if name in found else "" for name in names)
+        cells = (figure_text(name, found[name]) if name in found else "" for name in names)
         table.add_row(protocol, *cells, found["signature"])
     _console().print(table)
 

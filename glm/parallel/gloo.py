@@ -8,8 +8,9 @@ of its own, and the names that are replaced here are not public.
 |------------------------------------------------------|-----------------------------------------------------------|
 | ProcessGroupGloo.all_reduce_on_calc_stream           | its all_reduce                                            |
 | ProcessGroupGloo.reduce_scatter_tensor               | all_reduce, of which a rank keeps its part                |
-| the operators c_identity, c_concat                   | a copy; all_gather with a backward pass of its own        |
+| the operators c_identity, c_concat                   | nothing; all_gather with a backward pass of its own       |
 | tensor_parallel.broadcast_input_data (asserts a GPU) | a broadcast of each tensor                                |
+| sharding.group_sharded_parallel (asserts a GPU)      | the same two classes, told that they are on one           |
 | collective._new_process_group_impl                   | the same, with a store of the group's own                 |
 
 The last is no missing kernel but a race: all groups leave the addresses of their ranks under the same keys of one
@@ -19,15 +20,23 @@ nobody ever comes). With four processes every second start failed.
 
 import os
 import socket
+from functools import partialmethod
 from typing import Any
+from unittest import mock
 
 import paddle
-from paddle import Tensor, _C_ops
+from paddle import Tensor, _C_ops, nn
 from paddle import distributed as dist
 from paddle.autograd import PyLayer
+from paddle.base import core
 from paddle.base.core import ProcessGroupGloo, TCPStore
-from paddle.distributed import collective
+from paddle.distributed import collective, sharding
+from paddle.distributed.communication.group import Group
 from paddle.distributed.fleet.meta_parallel import tensor_parallel
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_optimizer_stage2 import GroupShardedOptimizerStage2
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage2 import GroupShardedStage2
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_storage import ParamStorage
+from paddle.optimizer import Optimizer
 
 STORE_TIMEOUT = 900  # seconds a rank waits for the others when a group is made; Paddle's own default
 _new_group = collective._new_process_group_impl
@@ -42,9 +51,10 @@ def install() -> None:
     collective._new_process_group_impl = _new_group_with_store
     ProcessGroupGloo.all_reduce_on_calc_stream = _all_reduce
     ProcessGroupGloo.reduce_scatter_tensor = _reduce_scatter
-    _C_ops.c_identity = _copy
+    _C_ops.c_identity = _same
     _C_ops.c_concat = _concat
     tensor_parallel.broadcast_input_data = _broadcast_inputs
+    sharding.group_sharded_parallel = _shard_gradients
 
 
 def _new_group_with_store(
@@ -86,15 +96,15 @@ def _reduce_scatter(
     return _Done()
 
 
-def _copy(tensor: Tensor, ring_id: int, use_calc_stream: bool, use_model_parallel: bool) -> Tensor:
-    return paddle.assign(tensor)
+def _same(tensor: Tensor, ring_id: int, use_calc_stream: bool, use_model_parallel: bool) -> Tensor:
+    return tensor
 
 
 class _Concat(PyLayer):
     """The ranks' tensors [..., n] side by side. Without a backward pass the gradient would be lost without a word."""
 
     @staticmethod
-    def forward(ctx, part: Tensor, rank: int, group: dist.communication.group.Group) -> Tensor:
+    def forward(ctx, part: Tensor, rank: int, group: Group) -> Tensor:
         ctx.place = slice(rank * part.shape[-1], (rank + 1) * part.shape[-1])
         parts: list[Tensor] = []
         dist.all_gather(parts, part.contiguous(), group=group)
@@ -117,3 +127,19 @@ def _broadcast_inputs(hcg: Any, *inputs: Any, **named_inputs: Any) -> tuple[tupl
         if isinstance(value, Tensor):
             dist.broadcast(value, src=first, group=group)
     return inputs, named_inputs
+
+
+def _shard_gradients(
+    model: nn.Layer, optimizer: Optimizer, level: str, *, group: Group, dp_group: Group, **options: Any
+) -> tuple[GroupShardedStage2, GroupShardedOptimizerStage2, None]:
+    """Stage 2 of sharding: gradients and the optimizer's state of a weight are one process's."""
+    common = {"group": group, "dp_group": dp_group, "device": "cpu"}
+    with (
+        mock.patch.object(core, "is_compiled_with_cuda", lambda: True),
+        mock.patch.object(paddle, "get_device", lambda: "cpu:0"),
+        mock.patch.object(
+            ParamStorage, "add_rank_params", partialmethod(ParamStorage.add_rank_params, convert_gpu=False)
+        ),
+    ):
+        sharded = GroupShardedOptimizerStage2(params=optimizer._parameter_list, optim=optimizer, **common)
+        return GroupShardedStage2(model, sharded, **common), sharded, None

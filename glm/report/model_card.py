@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import StrictUndefined, Template
 
+from glm.evaluation.metrics import figure_text
 from glm.report.files import CARD_NAME, write_file
 from glm.report.provenance import Provenance, now
 
@@ -53,6 +54,7 @@ def write_model_card(
         start=start,
         from_random_weights=start.endswith(".json"),
         figures=figures,
+        figure_text=figure_text,
         signatures=signatures,
         data=data,
         provenance=provenance,

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from glm.evaluation.metrics import Scores
+from glm.evaluation.metrics import Scores, figure_text
 from glm.report.copied import Span, copied_spans, found_span
 from glm.report.curves import curve_plots
 from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
@@ -162,9 +162,10 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clipped": _clipped, "figure": lambda value: f"{value:.2f}"}
+    environment.filters |= {"clipped": _clipped, "percent": lambda value: f"{value:.2f}"}
     environment.globals |= {
         "copied": copied_spans,
+        "figure_text": figure_text,
         "source_spans": _source_spans,
         "beams": _beams,
         "written": now(),

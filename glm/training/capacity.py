@@ -1,5 +1,6 @@
 """Whether a training run fits into the memory that there is, said before its model is loaded."""
 
+import os
 from collections.abc import Callable
 
 import paddle
@@ -61,5 +62,6 @@ def _trains(config: GLMConfig, arguments: FinetuneArguments) -> Callable[[str], 
 def available_memory(device: str) -> int:
     """Bytes that a run may use, those of the libraries that are loaded by now included."""
     if device == "cpu":
-        return psutil.virtual_memory().available + LIBRARIES["cpu"]
+        here = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # processes on this machine, set by the launcher
+        return psutil.virtual_memory().available // here + LIBRARIES["cpu"]
     return paddle.device.cuda.get_device_properties().total_memory

@@ -43,7 +43,8 @@ LEARNING_OPTIONS = (
     "amp_custom_white_list",
     "scale_loss",
 )
-WITHOUT_MEANING = {"update_freq", "resume_with_changes"}  # another name of one above; about this very comparison
+# Another name of one above; about this very comparison; about memory.
+WITHOUT_MEANING = {"update_freq", "resume_with_changes", "release_grads"}
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy")
 DIGITS = 12  # of a digest in messages
 

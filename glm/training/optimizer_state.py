@@ -34,22 +34,32 @@ def named_state(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[
 
 
 def load_named_state(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, tensors: Mapping[str, LazyTensor], scheduler: dict
+    model: nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    tensors: Mapping[str, LazyTensor],
+    scheduler: dict,
+    *,
+    sharding_rank: int = 0,
 ) -> None:
     """Gives an optimizer that has made no step the state that `named_state` gave.
 
     Args:
         scheduler: the state of its learning rate.
+        sharding_rank: whose weights' state is taken, if the optimizer is sharded; the state of others would stay in
+            memory.
 
     Raises:
         InputError: a name belongs to no weight.
     """
     weights = dict(model.named_parameters())
+    owners = getattr(optimizer, "_param2rank", {})  # fleet's, of stage 1 and of stage 2
     state: dict = {"LR_Scheduler": scheduler}
     for name, tensor in tensors.items():
         weight, _, what = name.rpartition("/")
         if weight not in weights:
             raise InputError(f"the checkpoint's optimizer has {name}, and the model no {weight or name}")
+        if owners.get(weights[weight].name, sharding_rank) != sharding_rank:
+            continue
         if what == MASTER:
             state.setdefault("master_weights", {})[weights[weight].name] = paddle.to_tensor(tensor.load())
         else:

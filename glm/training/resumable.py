@@ -32,7 +32,7 @@ from glm.training.ranks import anywhere, on_main
 from glm.training.run_folder import write_whole
 from glm.training.sampler import EpochBatchSampler
 from glm.training.signals import StopSignals
-from glm.training.watchdog import end_with_run, watching
+from glm.watchdog import end_with_run
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 RUN_STATE_NAME = "run_state.json"
@@ -102,7 +102,7 @@ class ResumableTrainer(Trainer):
             InputError: the checkpoint does not fit the run, or the run cannot go on.
             Stopped: a signal came; a checkpoint of the step that was finished is there.
         """
-        with self.signals.deferred(), watching():
+        with self.signals.deferred():
             if resume_from_checkpoint is not None:
                 state = self._read_state(Path(resume_from_checkpoint))
                 if state.global_step >= self._total_steps():  # PaddleNLP would take one step more
@@ -232,7 +232,7 @@ class ResumableTrainer(Trainer):
         on_main(save)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        """Writes `<split>_results.json`, and adds to `all_results.json`; PaddleNLP can leave, not read, half."""
+        """Writes `<split>_results.json`, adds to `all_results.json`; PaddleNLP may leave, and cannot read, half."""
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
@@ -255,8 +255,8 @@ class ResumableTrainer(Trainer):
 
     def expected_sizes(self) -> dict[str, int]:
         """Bytes of a checkpoint and of the model in it, and how many checkpoints the run will write."""
-        model = sum(weight.size * weight.element_size() for weight in self.weights().values())
-        trained = sum(weight.size for weight in self.model.parameters() if not weight.stop_gradient)
+        model = sum(self._whole_size(weight) * weight.element_size() for weight in self.weights().values())
+        trained = sum(self._whole_size(weight) for weight in self.model.parameters() if not weight.stop_gradient)
         of_optimizer = trained * 4 * (3 if self.args.fp16_opt_level == "O2" else 2)  # two moments; with O2 the weights
         steps, strategy = self._total_steps(), self.args.save_strategy
         if strategy == IntervalStrategy.NO:
@@ -266,6 +266,10 @@ class ResumableTrainer(Trainer):
         else:
             saves = steps // self.args.save_steps
         return {"checkpoint_bytes": model + of_optimizer, "model_bytes": model, "saves": saves}
+
+    def _whole_size(self, weight: Tensor) -> int:
+        """How many numbers a weight has over all processes that hold a part of it."""
+        return weight.size * (self.args.tensor_parallel_degree if weight.is_distributed else 1)
 
     def _note_best(self, metrics: dict[str, float] | None) -> None:
         """Remembers the present step if its figure is the best so far; one that is no number never is."""
@@ -291,7 +295,13 @@ class ResumableTrainer(Trainer):
         tensors = self._take_share(read_safetensors(Path(checkpoint) / OPTIMIZER_NAME))
         # The rate follows from the step: after a change of settings the old one must not live on.
         self.lr_scheduler.step(self._resumed["scheduler_step"])
-        load_named_state(self.model, self.optimizer, tensors, self.lr_scheduler.state_dict())
+        load_named_state(
+            self.model,
+            self.optimizer,
+            tensors,
+            self.lr_scheduler.state_dict(),
+            sharding_rank=self.args.sharding_parallel_rank,
+        )
         if self.do_grad_scaling:
             self.scaler.load_state_dict(self._resumed["scaler"])
 

@@ -11,6 +11,7 @@ from paddlenlp.utils.log import logger
 from glm.arguments import FinetuneArguments, ModelArguments
 from glm.checkpoint.adapters import add_lora, lora_config
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.cpu import SMALL, wait_actively
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
@@ -79,6 +80,8 @@ def build_trainer(
 
     set_seed(seed=training.seed)
     model = load_model(arguments.model.model_name_or_path, config)
+    if training.device == "cpu" and config.hidden_size <= SMALL:
+        wait_actively()
     lora = _add_adapter(model, arguments) if arguments.adapter.lora else None
     if training.recompute_layers is not None:
         set_recomputed_layers(model, training.recompute_layers)

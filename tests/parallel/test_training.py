@@ -1,6 +1,8 @@
-"""Runs of `finetune_generation.py` over several processes are the run of one: losses, gradient norms, weights."""
+"""The scripts over several processes do what they do in one: losses, gradient norms, weights, texts, checkpoints."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +20,17 @@ OPTIONS = {
     "label_smoothing": 0.1,
     "max_grad_norm": 0.5,
     "learning_rate": 1e-3,
+    "save_strategy": "steps",
+    "save_steps": 10,
 }
-FULL = {"recompute": True, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+RECOMPUTED = {"recompute": True, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+STRATEGIES = {
+    "greedy": {"num_beams": 1},
+    "beams": {"num_beams": 3, "num_return_sequences": 2, "token_scores": True},
+    "sampling": {"num_beams": 1, "select_topk": "false", "top_k": 20, "temperature": 1.3},
+    "drawn-beams": {"num_beams": 2, "select_topk": "false", "top_p": 0.9},
+}
+long = pytest.mark.skipif(not os.environ.get("GLM_LONG_TESTS"), reason="four processes; set GLM_LONG_TESTS=1")
 
 
 @pytest.fixture(scope="module")
@@ -27,91 +38,157 @@ def workspace(tmp_path_factory, sentencepiece_file) -> Workspace:
     return make_workspace(tmp_path_factory.mktemp("parallel"), sentencepiece_file)
 
 
+def evaluated(workspace: Workspace) -> dict:
+    return {"do_eval": True, "dev_file": workspace.folder / "dev.json"}
+
+
 @pytest.fixture(scope="module")
-def alone(workspace):
-    return workspace.finetune("alone", **OPTIONS)
+def alone(workspace) -> Path:
+    return workspace.finetune("alone", **OPTIONS, **evaluated(workspace))
 
 
-def run(workspace: Workspace, name: str, processes: int, **options) -> list[str]:
-    """The command line of a run."""
-    settings = {**workspace.options, **OPTIONS, "output_dir": workspace.folder / name, **options}
-    return list(arguments({key: value for key, value in settings.items() if value is not None}))
+def finetuning(workspace: Workspace, name: str, **options) -> tuple[str, list[str]]:
+    """A run whose processes are told a folder each: only the first one's is to be written to."""
+    settings = {**workspace.options, **OPTIONS, "output_dir": workspace.folder / f"{name}-of-{{rank}}", **options}
+    return "finetune", list(arguments({key: value for key, value in settings.items() if value is not None}))
 
 
-def assert_same(run_folder, alone):
-    """AdamW divides by the gradient's size: where that is rounding alone, as of a key's bias, so is what is learnt."""
-    np.testing.assert_allclose(logged(run_folder, "loss"), logged(alone, "loss"), rtol=1e-5)
-    ours, theirs = load_file(run_folder / "model.safetensors"), load_file(alone / "model.safetensors")
-    assert set(ours) == set(theirs)
-    for name in theirs:
-        if not name.endswith("query_key_value.bias"):
-            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5, err_msg=name)
+def prediction(workspace: Workspace, name: str, **options) -> tuple[str, list[str]]:
+    settings = {"model_name_or_path": workspace.folder / "alone", "test_file": workspace.folder / "dev.json"}
+    settings |= {"device": "cpu", "output_file": workspace.folder / f"{name}-of-{{rank}}.jsonl", **options}
+    return "predict", list(arguments(settings))
 
 
-@pytest.mark.parametrize("degree", [2, 4])
-def test_twenty_steps_of_every_degree_are_the_same(workspace, alone, degree):
-    """Plain, and with recompute and gradient accumulation; label smoothing and clipping in both."""
-    commands = [
-        run(workspace, f"{name}-{degree}", degree, tensor_parallel_degree=degree, **options)
-        for name, options in (("plain", {}), ("full", FULL))
-    ]
-    run_ranks(rank_jobs.finetune, degree, *commands)
-    for name in ("plain", "full"):
-        folder = workspace.folder / f"{name}-{degree}"
-        assert_same(folder, alone)
-        np.testing.assert_allclose(logged(folder, "gradient_norm"), logged(alone, "gradient_norm"), rtol=1e-5)
-        assert "tensor_parallel_degree" not in json.loads((folder / "config.json").read_text())
+@pytest.fixture(scope="module")
+def pair(workspace, alone) -> Path:
+    """Where the output of two processes lies: all that is asked of them, one after the other."""
+    degree = {"tensor_parallel_degree": 2}
+    plain = workspace.folder / "plain-of-0"
+    run_ranks(
+        rank_jobs.run_scripts,
+        2,
+        finetuning(workspace, "plain", **degree, **evaluated(workspace)),
+        finetuning(workspace, "recomputed", **degree, **RECOMPUTED),
+        finetuning(workspace, "two from one", **degree, resume_from_checkpoint=alone / "checkpoint-10"),
+        finetuning(workspace, "two from two", **degree, resume_from_checkpoint=plain / "checkpoint-10"),
+        *(prediction(workspace, name, **degree, **options) for name, options in STRATEGIES.items()),
+    )
+    return workspace.folder
 
 
+def assert_same(folder: Path, alone: Path, *, steps: int = 20) -> None:
+    """Losses, rates and gradient norms of the last steps, weights, and the optimizer's state.
+
+    AdamW divides by the gradient's size: where that is rounding alone, as of a key's bias, so is what is learnt.
+    """
+    for name in ("loss", "learning_rate", "gradient_norm"):
+        ours, theirs = logged(folder, name), logged(alone, name)[-steps:]
+        if name != "gradient_norm" or ours:  # it is not measured where gradients are sharded
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=name)
+    for file in ("model.safetensors", "checkpoint-20/model.safetensors", "checkpoint-20/optimizer.safetensors"):
+        ours, theirs = load_file(folder / file), load_file(alone / file)
+        assert set(ours) == set(theirs)
+        for name, expected in theirs.items():
+            if "query_key_value.bias" not in name:
+                np.testing.assert_allclose(ours[name], expected, atol=1e-5, err_msg=f"{file}: {name}")
+
+
+def assert_written_once(folder: Path) -> None:
+    """The first process wrote, and no other."""
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    assert any("-of-0" in name for name in files)
+    assert not [name for name in files if any(f"-of-{rank}" in name for rank in (1, 2, 3))]
+
+
+@pytest.mark.parametrize("name", ["plain", "recomputed"])
+def test_twenty_steps(pair, alone, name):
+    """Label smoothing and clipping in both; the second with recompute and gradient accumulation."""
+    folder = pair / f"{name}-of-0"
+    assert_same(folder, alone)
+    assert len(logged(folder, "gradient_norm")) == 20
+    assert "tensor_parallel_degree" not in json.loads((folder / "config.json").read_text())
+    assert_written_once(pair)
+
+
+def test_evaluation(pair, alone):
+    ours, theirs = (read_lines(folder / "eval" / "step-20.jsonl") for folder in (pair / "plain-of-0", alone))
+    assert ours == theirs and len(ours) == 4
+    figures = [json.loads((folder / "eval_results.json").read_text()) for folder in (pair / "plain-of-0", alone)]
+    for name, value in figures[1].items():
+        if "second" not in name and "runtime" not in name:
+            assert figures[0][name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_predictions(workspace, pair, strategy):
+    """Texts and scores, drawn ones too."""
+    one = workspace.folder / f"{strategy}-alone.jsonl"
+    options = {"model_name_or_path": workspace.folder / "alone", "test_file": workspace.folder / "dev.json"}
+    assert workspace.predict(**options, output_file=one, **STRATEGIES[strategy]) == 0
+    ours, theirs = read_lines(pair / f"{strategy}-of-0.jsonl"), read_lines(one)
+    assert len(ours) == len(theirs) == 4
+    for row, expected in zip(ours, theirs, strict=True):
+        texts = [[text["text"] for text in found["predictions"]] for found in (row, expected)]
+        scores = [[text["score"] for text in found["predictions"]] for found in (row, expected)]
+        assert texts[0] == texts[1] and scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert_written_once(pair)
+
+
+@pytest.mark.parametrize("name", ["two from one", "two from two"])
+def test_two_processes_go_on(pair, alone, name):
+    assert_same(pair / f"{name}-of-0", alone, steps=10)
+
+
+def test_one_process_goes_on_with_what_two_saved(workspace, pair, alone):
+    folder = workspace.finetune(
+        "one from two", **OPTIONS, resume_from_checkpoint=pair / "plain-of-0" / "checkpoint-10"
+    )
+    assert_same(folder, alone, steps=10)
+
+
+def test_a_number_of_processes_that_does_not_divide_the_model(workspace):
+    with pytest.raises(RuntimeError, match="InputError: tensor_parallel_degree 3: .* possible are 1, 2, 4\n"):
+        run_ranks(rank_jobs.run_scripts, 3, finetuning(workspace, "three", tensor_parallel_degree=3))
+    assert not list(workspace.folder.glob("three*/*"))
+
+
+# -- four processes
+
+
+@long
+def test_four_processes_of_one_model(workspace, pair, alone):
+    degree = {"tensor_parallel_degree": 4}
+    saved = pair / "plain-of-0" / "checkpoint-10"
+    run_ranks(
+        rank_jobs.run_scripts,
+        4,
+        finetuning(workspace, "four", **degree),
+        finetuning(workspace, "four recomputed", **degree, **RECOMPUTED),
+        finetuning(workspace, "four from two", **degree, resume_from_checkpoint=saved),
+    )
+    assert_same(pair / "four-of-0", alone)
+    assert_same(pair / "four recomputed-of-0", alone)
+    assert_same(pair / "four from two-of-0", alone, steps=10)
+    assert_written_once(pair)
+
+
+@long
 @pytest.mark.parametrize(
     "options", [{}, {"sharding": "stage1"}, {"sharding": "stage2"}], ids=["data", "stage1", "stage2"]
 )
-def test_data_parallel_and_sharded(workspace, alone, options):
-    """Two replicas, or two shards of the optimizer's state, of a model that is split over two processes."""
+def test_two_replicas_of_a_split_model(workspace, alone, options):
+    """Data parallel, or each with a part of the optimizer's state; what they save, others go on with, and back."""
     name = f"replicas-{'-'.join(options.values())}"
-    command = run(workspace, name, 4, tensor_parallel_degree=2, per_device_train_batch_size=2, **options)
-    run_ranks(rank_jobs.finetune, 4, command)
-    assert_same(workspace.folder / name, alone)
-
-
-STRATEGIES = {
-    "greedy": {"num_beams": 1},
-    "beams": {"num_beams": 3, "num_return_sequences": 2, "token_scores": True},
-    "sampling": {"num_beams": 1, "select_topk": "false", "top_k": 20, "temperature": 1.3},
-    "drawn-beams": {"num_beams": 2, "select_topk": "false", "top_p": 0.9},
-}
-
-
-def test_predictions_of_several_processes_are_those_of_one(workspace, alone):
-    """Texts and scores, all strategies; the first process writes them, and the others nothing."""
-
-    def command(name: str, where: str, **options) -> list[str]:
-        settings = {"model_name_or_path": alone, "test_file": workspace.folder / "dev.json", "device": "cpu"}
-        return list(arguments(settings | {"output_file": workspace.folder / f"{where}-{name}.jsonl", **options}))
-
-    for name, options in STRATEGIES.items():
-        assert workspace.predict(**{"model_name_or_path": alone, "test_file": workspace.folder / "dev.json"},
-                                 output_file=workspace.folder / f"one-{name}.jsonl", **options) == 0  # fmt: skip
+    options = {**options, "tensor_parallel_degree": 2, "per_device_train_batch_size": 2}
+    goes_on = {"resume_with_changes": True, "resume_from_checkpoint": alone / "checkpoint-10"}
     run_ranks(
-        rank_jobs.predict_texts,
-        2,
-        *(command(name, "two", tensor_parallel_degree=2, **options) for name, options in STRATEGIES.items()),
+        rank_jobs.run_scripts,
+        4,
+        finetuning(workspace, name, **options),
+        finetuning(workspace, f"{name} from one", **options, **goes_on),
     )
-    for name in STRATEGIES:
-        one, two = (read_lines(workspace.folder / f"{where}-{name}.jsonl") for where in ("one", "two"))
-        assert len(one) == len(two) == 4
-        for ours, theirs in zip(two, one, strict=True):
-            assert [text["text"] for text in ours["predictions"]] == [text["text"] for text in theirs["predictions"]]
-            scores = [[text["score"] for text in row["predictions"]] for row in (ours, theirs)]
-            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-
-
-def test_what_two_processes_saved_one_process_goes_on_with(workspace, alone):
-    """The final model is whole, whoever wrote it, and is split again when it is loaded."""
-    run_ranks(
-        rank_jobs.finetune,
-        2,
-        run(workspace, "again", 2, tensor_parallel_degree=2, model_name_or_path=alone, max_steps=3),
-    )
-    again = workspace.finetune("again-alone", **{**OPTIONS, "max_steps": 3}, model_name_or_path=alone)
-    np.testing.assert_allclose(logged(workspace.folder / "again", "loss"), logged(again, "loss"), rtol=1e-5)
+    assert_same(workspace.folder / f"{name}-of-0", alone)
+    assert_same(workspace.folder / f"{name} from one-of-0", alone, steps=10)
+    goes_on["resume_from_checkpoint"] = workspace.folder / f"{name}-of-0" / "checkpoint-10"
+    assert_same(workspace.finetune(f"one from {name}", **OPTIONS, **goes_on), alone, steps=10)
+    assert_written_once(workspace.folder)

@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from glm.evaluation.metrics import Scorer
-from glm.evaluation.statistics import Pair
-from glm.report.page import MOST_OF_FIELD, MOST_OF_SOURCE, REFRESH_SECONDS, write_report, write_training_page
+from glm.report.page import MOST_OF_FIELD, MOST_OF_SOURCE, REFRESH_SECONDS, write_report
 from glm.report.provenance import Provenance
 from glm.report.rows import SHOWN, ReportRows
+from report import pages
+from report.pages import EVIL, LOG, row_of
 
-EVIL = "<script>alert('1')</script>&amp;\"'{{ 7 * 7 }}</textarea>\u2028\x00"
 VOID = {"meta", "img", "br", "hr", "input", "link"}
-LOG = [
-    {"step": 10, "loss": 2.0, "learning_rate": 1e-3, "interval_tokens_per_second": 9000.0},
-    {"step": 20, "loss": 1.0, "learning_rate": 5e-4},
-    {"step": 20, "eval_loss": 1.5, "eval_bleu-4 (char, corpus)": 12.0, "eval_rouge-l (char)": 34.0}
-    | {"eval_exact match": 5.0, "eval_distinct-2 (char)": 50.0},
-]
 
 
 class Page(HTMLParser):
@@ -58,29 +51,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def row_of(number: int, text: str, reference: str | None = "谁写了这本书？", *, source: str = "", **more) -> dict:
-    predictions = [{"text": text, "score": -0.25}, {"text": "另一个", "score": -1.5}]
-    row = {
-        "id": number,
-        "source": source or f"这本书由某人写成，第{number}本。",
-        "answer": "某人",
-        "predictions": predictions,
-    }
-    return row | ({} if reference is None else {"reference": reference}) | more
+def report(*arguments, **options) -> Page:
+    return Page(pages.report(*arguments, **options))
 
 
-def report(folder: Path, rows: list[dict], *, log=(), settings=None, title: str = "题目") -> Page:
-    found, scorer = ReportRows(), Scorer()
-    for row in rows:
-        found.add(row)
-    answered = [row for row in rows if "error" not in row and "reference" in row]
-    scorer.add(
-        Pair(row["predictions"][0]["text"], (row["reference"],), row["source"], row["answer"]) for row in answered
-    )
-    scores = scorer.result() if answered else None
-    provenance = Provenance(f"python predict.py '{EVIL}'", settings or {"prefix": EVIL, "unset": None}, "cpu")
-    path = write_report(folder, found, scores, provenance, title=title, log=log)
-    return Page(path)
+def training_page(*arguments, **options) -> Page:
+    return Page(pages.training_page(*arguments, **options))
 
 
 def test_scores_with_signatures_overall_and_by_length(tmp_path):
@@ -88,7 +64,7 @@ def test_scores_with_signatures_overall_and_by_length(tmp_path):
     cells = page.by_class["name"]
     assert cells.count("bleu-4 (char, corpus)") == 2 and cells.count("rouge-l (jieba)") == 2
     assert "nrefs:1|norm:nfkc|case:lower|tok:bert-basic|f:1|refs:best|avg:records|empty:0|rouge:1.0.1" in page.text
-    assert {"1-64", "65-128"} <= set(page.by_class["number"])
+    assert {"1-64", "65-128", "3", "2", "1"} <= set(page.by_class["number"])  # numbers of records are whole
     plots = {attributes["alt"] for attributes in page.attributes("img")}
     assert plots == {"Scores by length of the source", "Length of the source", "Length of the generated text"}
     names = {"scores-by-length.png", "source-length.png", "generated-length.png"}
@@ -192,20 +168,6 @@ def test_a_report_written_anew_leaves_no_old_plot(tmp_path):
     assert (tmp_path / "plots" / "loss.png").exists()
     report(tmp_path, [row_of(1, "谁？")])
     assert not (tmp_path / "plots" / "loss.png").exists() and (tmp_path / "plots" / "mine.png").exists()
-
-
-def training_page(folder: Path, *, running: bool = True, log=LOG, seconds_left: float | None = 3725.4) -> Page:
-    write_training_page(
-        folder,
-        Provenance("python finetune_generation.py c.json", {"seed": 42}, "cpu"),
-        step=20,
-        max_steps=1000,
-        running=running,
-        seconds_left=seconds_left,
-        report_address=lambda step: f"eval/step-{step}.report/report.html",
-        log=log,
-    )
-    return Page(folder / "training.html")
 
 
 def test_training_page(tmp_path):

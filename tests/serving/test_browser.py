@@ -4,31 +4,19 @@ apt-get install chromium fonts-noto-cjk && .venv/bin/python -m pip install -r re
 """
 
 import re
-import shutil
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+import browser_tools
+from browser_tools import assert_no_wider_than, wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PASSAGE = "青石镇位于河的北岸，距离省会约1公里，人口大约3万。"
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +25,11 @@ def url(program):
 
 
 @contextmanager
-def opened(browser, url: str, *, locale: str = "en-US", size=(1280, 800), **options):
-    """The page; in the end nothing has gone wrong in it, and nothing was asked of anybody else."""
-    viewport = {"width": size[0], "height": size[1]}
-    context = browser.new_context(viewport=viewport, locale=locale, **options)
-    page, problems = context.new_page(), []
-    page.set_default_timeout(10_000)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: request.url.startswith((url, "data:")) or problems.append(request.url))
-    page.goto(url)
-    page.wait_for_selector("#num_beams", state="attached")
-    yield page
-    assert problems == []
-    context.close()
-
-
-def wait_for(page, expression: str) -> None:
-    """Until an expression holds; Playwright's own waiting needs `eval`, which the page forbids."""
-    deadline = time.monotonic() + 20
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, expression
-        page.wait_for_timeout(20)
+def opened(browser, url: str, **options):
+    """The page, once it knows the server's settings."""
+    with browser_tools.opened(browser, url, **options) as page:
+        page.wait_for_selector("#num_beams", state="attached")
+        yield page
 
 
 def generate(page) -> list[tuple[str, float]]:
@@ -217,7 +189,7 @@ def test_every_width(browser, url, width, scheme):
         page.fill("#answer", "3万")
         page.click("summary")
         generate(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert_no_wider_than(page, width)
         source, behind = (page.locator(f"#record .area > {part}").bounding_box() for part in ("textarea", "pre"))
         assert source == behind  # or the mark would not be behind its text
 

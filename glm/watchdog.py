@@ -16,19 +16,25 @@ from dataclasses import dataclass
 import psutil
 from paddle import distributed
 
+from glm.errors import InputError
+
 INTERVAL = 5.0  # seconds between looks
 STRIKES = 3  # looks in a row: whoever stops a whole run by Ctrl-Z stops this process too, and lets all go on at once
+LINGER = 2.0  # seconds a rank stays when another one is gone, so that the others see which one went first
+GOES_ON = "The same command goes on from the last checkpoint"
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A process that the run cannot do without."""
+    """A process that the run cannot do without, and its log if it has one of its own."""
 
     name: str
     process: int
+    log: str = ""
 
-
-PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.process}{f', log {self.log}' if self.log else ''})"
 
 
 def end_with_run(worker: int) -> None:
@@ -45,35 +51,63 @@ def end_with_run(worker: int) -> None:
 
 
 @contextmanager
-def watching() -> Iterator[None]:
-    """Watches in the background: loader workers as they come and go, and of several ranks the next one."""
-    watch = _Watch(_next_rank())
+def watching(advice: str = GOES_ON) -> Iterator[None]:
+    """Watches in the background: loader workers as they come and go, and of several ranks the next one in a ring.
+
+    Args:
+        advice: what to do when the run had to end.
+
+    Raises:
+        InputError: a rank is gone, in place of what its absence raised.
+    """
+    ranks = _ranks()
+    after = (distributed.get_rank() + 1) % max(len(ranks), 1)
+    watch = _Watch(ranks[after] if ranks else None, advice)
     watch.thread.start()
     try:
         yield
+    except Exception as error:
+        lost = None if isinstance(error, InputError) else _lost(ranks)
+        if lost is None:
+            raise
+        raise InputError(f"{lost} is gone; the run ends here. {advice}") from error
     finally:
         watch.ended.set()
         watch.thread.join()
 
 
-def _next_rank() -> Watched | None:
-    """The rank after this one, in a ring, if it is on this machine."""
-    ranks, rank = distributed.get_world_size(), distributed.get_rank()
-    if ranks == 1:
-        return None
+def _ranks() -> list[Watched | None]:
+    """The ranks of the run; None for those on other machines. A run in one process has none."""
+    if distributed.get_world_size() == 1:
+        return []
     faulthandler.register(signal.SIGUSR1)  # has whoever watches this rank see where it stands
-    places: list[tuple[str, int]] = []
-    distributed.all_gather_object(places, (socket.gethostname(), os.getpid()))
-    number = (rank + 1) % ranks
-    host, process = places[number]
-    return Watched(f"rank {number}", process) if host == socket.gethostname() else None
+    host, folder = socket.gethostname(), os.environ.get("PADDLE_LOG_DIR")  # set by the launcher
+    log = os.path.join(folder, f"workerlog.{os.environ['PADDLE_LOCAL_RANK']}") if folder else ""
+    places: list[tuple[str, int, str]] = []
+    distributed.all_gather_object(places, (host, os.getpid(), log))
+    return [
+        Watched(f"rank {number}", process, log) if where == host else None
+        for number, (where, process, log) in enumerate(places)
+    ]
+
+
+def _lost(ranks: list[Watched | None]) -> Watched | None:
+    """The rank that is gone, which may come to light a moment after its connections have broken."""
+    for _ in range(10 if ranks else 0):
+        for rank in ranks:
+            if rank is not None and _state(rank.process) == "gone":
+                time.sleep(LINGER)
+                return rank
+        time.sleep(0.1)
+    return None
 
 
 class _Watch:
     """Looks every few seconds; ends the process when the same one is missing or stopped several times in a row."""
 
-    def __init__(self, rank: Watched | None):
+    def __init__(self, rank: Watched | None, advice: str):
         self.rank = rank
+        self.advice = advice
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._look_on, daemon=True)
 
@@ -93,8 +127,7 @@ class _Watch:
     def _end(self, watched: Watched, state: str) -> None:
         seconds = round(STRIKES * INTERVAL)
         print(
-            f"error: {watched.name} (process {watched.process}) has been {state} for {seconds} s; the run ends here. "
-            "The same command goes on from the last checkpoint",
+            f"error: {watched} has been {state} for {seconds} s; the run ends here. {self.advice}",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""Compiled products give what eager ones give: for any number of rows, in decoding, and within bfloat16's rounding."""
+"""A model ready to decode gives what an eager one gives: for any number of rows, and within bfloat16's rounding."""
 
 import numpy as np
 import paddle
@@ -8,15 +8,16 @@ from paddle import nn
 from glm import compiled
 from glm.blank_infilling import BlankInfilling
 from glm.cache import LayerCache
-from glm.compiled import compile_products, prepare_decoding
+from glm.decoding import prepare_decoding
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.host_attention import HEAD_SIZE, HostLayerCache
+from glm.host_products import FEW, HostLinear
 
 V = 48
 GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
-ROWS = [1, 10, 15, 16, 17, 31, 33, 80, 81, 255, 256, 257, 513, 700]
+ROWS = [1, 2, 5, 10, 16, 17, FEW, FEW + 1, 80, 81, 255, 257, 700]  # around what loops and programs take at once
 has_bfloat16 = pytest.mark.skipif(
     not paddle.base.core.supports_bfloat16_fast_performance(),
     reason="this processor has no fast bfloat16 products (AVX512_BF16 or AMX)",
@@ -28,12 +29,12 @@ HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the se
 
 @pytest.fixture
 def models(tiny_model):
-    """A function: an eager model, and the same one with compiled products."""
+    """A function: an eager model, and the same one ready to decode."""
 
     def make(dtype: str = "float32", **options) -> tuple:
         options = {"seed": 5, "vocab_size": V, "hidden_size": 32, "num_attention_heads": 4, **options}
         eager, other = tiny_model(**options), tiny_model(**options)
-        compile_products(other, dtype)
+        prepare_decoding(other, dtype, "cpu")
         return eager, other
 
     return make
@@ -93,9 +94,10 @@ def test_any_number_of_rows(models):
             np.testing.assert_allclose(ours.numpy(), expected.numpy(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=has_bfloat16)])
 @pytest.mark.parametrize("n", [10, 16, 17, 600])
-def test_results_are_not_overwritten_by_the_next_call(models, n):
-    _, other = models()
+def test_results_are_not_overwritten_by_the_next_call(models, dtype, n):
+    _, other = models(dtype)
     stack = other.glm.transformer
     first = stack.leave(0, paddle.ones([n, 32]), paddle.ones([n, 32]))
     kept = [part.numpy().copy() for part in first]
@@ -114,7 +116,7 @@ def test_few_numbers_of_rows_reach_the_programs(monkeypatch):
             return [tensors[0] + 1.0]
 
     monkeypatch.setattr(paddle.inference, "create_predictor", lambda config: Predictor())
-    program = compiled._Program(nn.Linear(4, 4), 1, "float32")
+    program = compiled._Program(nn.Linear(4, 4), 1)
     for n in range(1, 800):
         states = paddle.arange(4 * n, dtype="float32").reshape([n, 4])
         (output,) = program(states)
@@ -130,8 +132,24 @@ def test_logits_of_any_shape(models):
 
 
 def test_weights_are_held_once(models):
-    """Those of the products are in the programs alone; word embeddings are still looked up."""
+    """A linear layer's is given up for its arrangement; the head shares that of the word embeddings."""
     eager, other = models()
+    layers = dict(other.named_sublayers())
+    for name, layer in eager.named_sublayers():
+        if isinstance(layer, nn.Linear):
+            arranged = layers[name]
+            assert isinstance(arranged, HostLinear)
+            np.testing.assert_array_equal(arranged.numbers, layer.weight.numpy().T)
+    names = {name for name, _ in other.named_parameters()}
+    assert names <= {name for name, _ in eager.named_parameters()}
+    other.glm.word_embeddings.weight.set_value(paddle.zeros_like(other.glm.word_embeddings.weight))
+    assert not other.logits(paddle.ones([2, 32])).any()
+
+
+@has_bfloat16
+def test_weights_of_programs_are_held_once(models):
+    """Those of the products are in the programs alone; word embeddings are still looked up."""
+    eager, other = models("bfloat16")
     held = {name for name, parameter in other.named_parameters() if parameter._is_initialized()}
     gone = {name for name, _ in eager.named_parameters()} - held
     assert gone == {name for name, _ in eager.named_parameters() if ".layers." in name}
@@ -198,22 +216,19 @@ def test_no_bfloat16_products(tiny_model, monkeypatch):
 # -- what decides
 
 
-@pytest.mark.parametrize(
-    ("dtype", "hidden_size", "compiles"),
-    [("float32", 24, False), ("float32", 512, True), ("float32", 511, False), ("bfloat16", 24, True)],
-)
-def test_when_products_are_compiled(monkeypatch, tiny_model, dtype, hidden_size, compiles):
+@pytest.mark.parametrize(("dtype", "compiles"), [("float32", False), ("bfloat16", True)])
+def test_which_products_decode(monkeypatch, tiny_model, dtype, compiles):
     asked = []
-    monkeypatch.setattr(compiled, "compile_products", lambda model, dtype: asked.append(dtype))
+    monkeypatch.setattr("glm.decoding.compile_products", lambda model: asked.append("programs"))
+    monkeypatch.setattr("glm.decoding.arrange_weights", lambda model: asked.append("loops"))
     model = tiny_model()
-    model.config.hidden_size = hidden_size
     model.train()
     prepare_decoding(model, dtype, "cpu")
-    assert asked == ([dtype] if compiles else []) and not model.training
+    assert asked == ["programs" if compiles else "loops"] and not model.training
 
 
 def test_a_gpu_computes_in_the_type_asked_for(monkeypatch, tiny_model):
-    monkeypatch.setattr(compiled, "compile_products", lambda *_: pytest.fail("compiled for a CPU"))
+    monkeypatch.setattr("glm.decoding.compile_products", lambda *_: pytest.fail("compiled for a CPU"))
     model = tiny_model()
     prepare_decoding(model, "bfloat16", "gpu")
     assert {parameter.dtype for parameter in model.parameters()} == {paddle.bfloat16}
