@@ -13,6 +13,7 @@ from paddlenlp.trainer import set_seed
 import faults
 import finetune_generation
 import predict
+from glm import watchdog
 from glm.blank_infilling import BlankInfilling
 from glm.checkpoint.loading import load_model
 from glm.checkpoint.names import expected_shapes
@@ -24,7 +25,6 @@ from glm.parallel.gathering import gather_whole, take_part
 from glm.parallel.launch import join
 from glm.parallel.layers import randomness_of_rank
 from glm.parallel.plan import merge_weight, part_of_weight
-from glm.training import watchdog
 from measured_memory import resident, train
 
 Arrays = dict[str, np.ndarray]

@@ -292,6 +292,16 @@ def test_output_dir_is_needed():
         (["--pipeline_parallel_degree", "2"], "pipeline_parallel_degree 2: not supported for GLM"),
         (["--sequence_parallel"], "sequence_parallel True: not supported for GLM"),
         (["--sharding_parallel_degree", "4"], "sharding_parallel_degree 4: needs 4 processes"),
+        (["--sharding", "stage3"], "sharding stage3: stage3 is not supported for GLM; use stage1 or stage2"),
+        (["--sharding", "stage2 offload"], "sharding stage2 offload: offload is not supported for GLM"),
+        (
+            ["--sharding", "stage2", "--release_grads", "true"],
+            "release_grads True: has no effect with sharding stage2",
+        ),
+        (
+            ["--sharding", "stage1", "--sharding_parallel_config", "split_param"],
+            "sharding_parallel_config split_param: split_param is not supported for GLM; leave it out",
+        ),
         (["--dev_file", "dev.json"], "dev_file dev.json: has no effect without --do_eval"),
         (["--test_file", "test.json"], "test_file test.json: has no effect without --do_predict"),
         (["--do_predict"], "do_predict True: give the records with --test_file"),
@@ -299,6 +309,11 @@ def test_output_dir_is_needed():
 )
 def test_out_of_range_or_without_effect(argv, message):
     assert usage_error(*TRAIN, *argv).startswith(message)
+
+
+def test_gradients_are_freed():
+    assert parse_finetune_arguments(TRAIN).training.release_grads is True
+    assert parse_finetune_arguments([*TRAIN, "--release_grads", "false"]).training.release_grads is False
 
 
 @pytest.mark.parametrize("value", ["0", "0.0", "0.999"])

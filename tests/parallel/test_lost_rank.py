@@ -1,9 +1,14 @@
 """A rank that dies, or stops, takes the others with it, soon and with its name; what was saved stays whole."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 import rank_jobs
@@ -11,6 +16,7 @@ from glm.training.checkpoints import newest_whole
 from rank_tools import run_ranks
 from run_tools import arguments, make_workspace
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.fault
 
 
@@ -34,3 +40,40 @@ def test_a_lost_rank(tmp_path, sentencepiece_file, number, lost, told_by, said):
     told = str(failed.value) + (tmp_path / f"workerlog.{told_by}").read_text()
     assert re.search(said, told), told
     assert 2 <= newest_whole(tmp_path / "run").step < 500  # one that was stopped goes on for a moment before it ends
+
+
+def is_rank(process: psutil.Process) -> bool:
+    return any("finetune_generation" in part for part in process.cmdline())
+
+
+@pytest.mark.skipif(not os.environ.get("GLM_LONG_TESTS"), reason="starts Python twice; set GLM_LONG_TESTS=1")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_under_the_launcher(tmp_path, sentencepiece_file, number):
+    """As users start it: the launcher's own output names the rank and its log, and nothing is left running."""
+    workspace = make_workspace(tmp_path, sentencepiece_file)
+    run = {"output_dir": tmp_path / "run", "tensor_parallel_degree": 2, "max_steps": 100_000, "save_total_limit": 2}
+    argv = arguments({**workspace.options, **run, "save_strategy": "steps", "save_steps": 1})
+    launch = [*("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log"))]
+    launcher = subprocess.Popen(
+        [sys.executable, *launch, "finetune_generation.py", *argv],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    processes: list[psutil.Process] = []
+    try:
+        while newest_whole(tmp_path / "run") is None and launcher.poll() is None:
+            time.sleep(0.5)
+        processes = psutil.Process(launcher.pid).children(recursive=True)
+        ranks = {child.environ()["PADDLE_TRAINER_ID"]: child for child in processes if is_rank(child)}
+        os.kill(ranks["1"].pid, number)
+        said, _ = launcher.communicate(timeout=60)
+    finally:
+        left = [process for process in processes if process.is_running() and process.status() != "zombie"]
+        for process in [launcher, *left]:
+            process.kill()
+    assert launcher.returncode != 0
+    assert re.search(r"rank 1 .* log \S*workerlog.1", said), said
+    assert not left
+    assert newest_whole(tmp_path / "run").step >= 1

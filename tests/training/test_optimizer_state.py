@@ -70,6 +70,21 @@ def test_state_goes_under_the_weights_names_and_back(tmp_path):
         np.testing.assert_array_equal(tensor.numpy(), named_state(other, its_optimizer)[name].numpy(), err_msg=name)
 
 
+def test_a_sharded_optimizer_takes_its_own_weights_state_only():
+    model, optimizer = trained_model()
+    take_step(model, optimizer)
+    state = lazy_tensors(named_state(model, optimizer))
+    other, its_optimizer = trained_model()
+    its_optimizer._param2rank = {weight.name: number % 2 for number, weight in enumerate(other.parameters())}
+    load_named_state(other, its_optimizer, state, {"last_epoch": 1, "last_lr": 0.1}, sharding_rank=1)
+    held = its_optimizer._accumulators_holder
+    own = {name for name, rank in its_optimizer._param2rank.items() if rank == 1}
+    assert len(held) == 4 * len(
+        [weight for weight in other.parameters() if weight.name in own and not weight.stop_gradient]
+    )
+    assert all(name.rpartition("_moment")[0] in own for name in held if "_moment" in name)
+
+
 def test_a_state_of_another_model():
     model, optimizer = trained_model()
     with pytest.raises(InputError, match="optimizer has head.weight/moment1_0, and the model no head.weight"):
