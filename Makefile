@@ -30,7 +30,7 @@ test: setup
 
 # Every fault one after the other, then every guard taken away: an hour of two cores.
 test-faults: setup
-	$(BIN)/python -m pytest -m "fault or sweep" -rP -q tests/training
+	$(BIN)/python -m pytest -m "fault or sweep" -rP -q
 	$(BIN)/python tests/mutations.py
 
 check: setup

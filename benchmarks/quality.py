@@ -10,20 +10,24 @@ what chance does.
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-import paddle
-from paddlenlp import transformers as paddlenlp
-from running import markdown
-from tqdm import trange
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import glm  # noqa: E402, F401, I001  (before Paddle, whose import sets the number of threads)
 
-from glm.arguments import parse_finetune_arguments
-from glm.device import hush, prepare
-from glm.training.setup import build_trainer
-from glm.training.trainer import GLMTrainer
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+from paddlenlp import transformers as paddlenlp  # noqa: E402
+from running import markdown  # noqa: E402
+from tqdm import trange  # noqa: E402
+
+from glm.arguments import parse_finetune_arguments  # noqa: E402
+from glm.device import hush, prepare  # noqa: E402
+from glm.training.setup import build_trainer  # noqa: E402
+from glm.training.trainer import GLMTrainer  # noqa: E402
 
 
 def options(values: argparse.Namespace, seed: int, folder: Path) -> list[str]:

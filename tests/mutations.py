@@ -58,7 +58,7 @@ MUTATIONS = [
     Mutation("data are compared", "glm/training/fingerprint.py", '        "training data (SHA-256)": data.train_digest,\n', "", FAULTS, "changed_data"),
     Mutation("changes are noted", "glm/training/fingerprint.py", 'return {**facts, "changes": before["changes"] + changes}', "return facts", FAULTS, "noted"),
     Mutation("the rate follows from the step", "glm/training/resumable.py", '        self.lr_scheduler.step(self._resumed["scheduler_step"])\n', "", RESUME, "killed_and_started_again"),
-    Mutation("the random state follows from the step", "glm/training/resumable.py", "            self.state.global_step,\n            data_rank", "            0,\n            data_rank", STATE.replace("optimizer_state", "exact_resume"), "started_again"),
+    Mutation("the random state follows from the step", "glm/training/resumable.py", "        seed_step(\n", "        (lambda *seeds, **ranks: None)(\n", RESUME, "started_again"),
     Mutation("batches that were seen are left out", "glm/training/resumable.py", "        self.sampler.start = state", "        self.unused = state", RESUME, "started_again"),
     Mutation("the log goes on", "glm/training/resumable.py", '            self._carried_loss = self._resumed["loss_since_log"]\n', "", RESUME, "started_again"),
     Mutation("what was lost leaves the log", "glm/training/setup.py", "        rewind_metrics(output_dir, checkpoint.step if checkpoint else 0)", "        pass", RESUME, "started_again"),

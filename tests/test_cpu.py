@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paddle.distributed.fleet.utils import recompute
 
 import glm.cpu
 from glm.cpu import Dropout, LayerNorm, Linear, column_sums, scale_in_place, squared_norms, view, worth_by_hand
@@ -112,3 +113,37 @@ def test_threads_of_products_wait_actively(monkeypatch):
         assert openmp.kmp_get_blocktime() == 200
     finally:
         openmp.kmp_set_blocktime(before)
+
+
+@pytest.mark.parametrize("build", [lambda: Linear(8, 8), lambda: LayerNorm(8)], ids=["linear", "layernorm"])
+@pytest.mark.parametrize("frozen", [0, 1, 2], ids=["states", "weight", "bias"])
+def test_what_is_frozen_gets_no_gradient(build, frozen):
+    layer = build()
+    layer.train()
+    found = []
+    for is_frozen in (False, True):
+        parts = [paddle.ones([3, 8]) * paddle.arange(8.0), *layer.parameters()]
+        for place, part in enumerate(parts):
+            part.stop_gradient = is_frozen and place == frozen
+            part.clear_gradient(False)
+        (layer(parts[0]) * paddle.arange(8.0)).sum().backward()
+        found.append([None if part.grad is None else part.grad.numpy() for part in parts])
+    for place, (free, rest) in enumerate(zip(*found, strict=True)):
+        assert free is not None and (rest is None) == (place == frozen)
+        if rest is not None:
+            np.testing.assert_array_equal(rest, free)
+
+
+def test_recomputed_layers_draw_the_same_dropout():
+    layers = nn.Sequential(LayerNorm(8), Linear(8, 8), Dropout(0.5))
+    layers.train()
+    found = []
+    for function in (layers, lambda states: recompute(layers, states)):
+        paddle.seed(3)
+        states = paddle.to_tensor(np.random.default_rng(4).normal(size=(6, 8)), "float32", stop_gradient=False)
+        layers.clear_gradients()
+        function(states).sum().backward()
+        found.append([states.grad.numpy(), *(weight.grad.numpy() for weight in layers.parameters())])
+    for kept, again in zip(*found, strict=True):
+        assert np.abs(kept).max() > 0
+        np.testing.assert_array_equal(again, kept)

@@ -86,6 +86,7 @@ def test_full_disk(command_line, capsys):
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'out.jsonl'\n"
 
 
+@pytest.mark.fault
 def test_closed_standard_output():
     """As in `predict.py ... | head -1` with much to print: no traceback."""
     code = (

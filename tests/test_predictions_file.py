@@ -142,6 +142,7 @@ def test_misuse_is_noticed(path):
         predictions.finish()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("text", ["\ud83d", "😀\udfff", "\u2028\x85\r\n\x00", "\\ud83d", "天"])
 def test_any_text_is_one_line_and_comes_back(path, text):
     begun(path, {"test_file": text}).add(0, {"id": text})
@@ -277,6 +278,7 @@ def test_length_is_nothing_to_check_in_an_unfinished_run(path):
     PredictionsFile(path, SETTINGS, resume=True).check_length(RECORDS)
 
 
+@pytest.mark.fault
 def test_torn_lines(path):
     begin(path, [0, 1, 2, 3, 5], closed=3)
     file, journal = path.read_bytes(), path.with_name("out.jsonl.partial").read_bytes()

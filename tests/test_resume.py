@@ -108,6 +108,7 @@ def whole(workspace, checkpoint, tmp_path_factory):
     return of
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("name", "call", "before"),
     [
@@ -141,6 +142,7 @@ def test_killed_at_any_moment(workspace, options, whole, decoded, monkeypatch, n
     assert {path.name for path in options["output_file"].parent.iterdir()} == {"out.jsonl", "metrics.json"}
 
 
+@pytest.mark.fault
 def test_killed_again_and_again(workspace, options, whole, decoded, monkeypatch):
     """And with records that fail, and other batches: texts are the same."""
     records = read_lines(options["test_file"])
@@ -330,6 +332,7 @@ def rows_done(journal: Path) -> int:
     return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
 
+@pytest.mark.fault
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_the_program_is_killed(workspace, checkpoint, tmp_path):
     """Killed twice, interrupted once, and run to its end."""

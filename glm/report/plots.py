@@ -52,7 +52,7 @@ def draw_curves(plot: CurvePlot) -> Plot:
         mark = "." if len(steps) < 30 else ""
         axes.plot(steps, values, marker=mark, label=curve.label, color=colour, linewidth=1.2)
     if len(plot.curves) > 1:
-        axes.legend(frameon=False, fontsize="small")
+        _add_legend(axes)
     if plot.name in ("speed", "memory"):
         axes.set_ylim(bottom=0)
     return _drawn(plot.name, plot.title, figure)
@@ -76,7 +76,7 @@ def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
         )
         axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
         if len(found) > 1:
-            axes.legend(frameon=False, fontsize="small")
+            _add_legend(axes)
         yield _drawn(name, title, figure)
 
 
@@ -92,7 +92,7 @@ def draw_scores_by_length(buckets: Mapping[str, Mapping[str, float]]) -> Iterato
         axes.bar(positions, [found[name] for found in buckets.values()], 0.38, label=name, color=colour)
     axes.set_xticks(range(len(buckets)), [f"{name}\n({found['records']:.0f})" for name, found in buckets.items()])
     axes.set_ylim(0, 100)
-    axes.legend(frameon=False, fontsize="small")
+    _add_legend(axes)
     yield _drawn("scores-by-length", title, figure)
 
 
@@ -118,6 +118,21 @@ def _axes(title: str, horizontal: str, vertical: str) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _add_legend(axes: Axes) -> None:
+    """A row between title and axes, where it covers nothing that is drawn."""
+    _, labels = axes.get_legend_handles_labels()
+    axes.figure.subplots_adjust(top=0.82)
+    axes.title.set_y(1.1)
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.99),
+        borderaxespad=0,
+        ncols=len(labels),
+        frameon=False,
+        fontsize="small",
+    )
 
 
 def _drawn(name: str, title: str, figure: Figure) -> Plot:

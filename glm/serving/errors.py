@@ -8,6 +8,8 @@ from glm.predictions_file import json_line
 
 # The type of an error by its status, in the words of OpenAI's API.
 TYPES = {401: "authentication_error", 408: "timeout_error", 503: "overloaded_error", 504: "timeout_error"}
+# After 408 a client may not send the rest of its body any more, so nothing else could be read from the connection.
+HEADERS = {408: {"Connection": "close"}, 503: {"Retry-After": "1"}}
 
 
 class ApiError(Exception):
@@ -30,8 +32,7 @@ class ApiError(Exception):
         """The answer."""
         kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        headers = {"Retry-After": "1"} if self.status == 503 else None
-        return JSONResponse({"error": error}, self.status, headers)
+        return JSONResponse({"error": error}, self.status, HEADERS.get(self.status))
 
 
 class JSONResponse(Response):

@@ -76,6 +76,7 @@ def sizes_below(folder: Path) -> list[int]:
     return [0, 1, 8, 100, 4000, *range(5000, size, 3001), size - 1]
 
 
+@pytest.mark.fault
 @FORMATS
 def test_disk_full_at_every_size(tmp_path, form, degree):
     source = write_glm(tmp_path / "m", tiny_weights())

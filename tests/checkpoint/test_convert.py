@@ -213,6 +213,7 @@ def sharded(folder: Path, kind: str) -> Path:
     return folder
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "name", ["../secret.bin", "/etc/passwd", "a/b.bin", "..", "", ".", "a\\b.bin", "x\0.bin", "./x.bin"]
 )
@@ -242,6 +243,7 @@ def test_a_weight_in_two_files(tmp_path):
         open_checkpoint(source)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("iteration", ["../elsewhere", "/tmp", "", "a/b", ".."])
 def test_a_tracker_that_leaves_its_folder(tmp_path, iteration):
     source = write_megatron(tmp_path / "megatron", tiny_weights(), degree=1)

@@ -97,6 +97,7 @@ def corrupted(content: bytes, generator: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("kind", ["safetensors", "pdparams", "bin", "legacy bin", "megatron", "index", "config"])
 def test_corrupt_files(kind, tmp_path):
     file = folder_of(kind, tmp_path)

@@ -126,6 +126,7 @@ def named(module: str, name: str, arguments: tuple, protocol: int) -> bytes:
     return bytes([0x80, protocol]) + b"}X\x01\x00\x00\x00a" + function + b"(" + values + b"tRs."
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize(("module", "name", "arguments"), CALLS, ids=lambda value: str(value)[:20])
 def test_nothing_is_called(tmp_path, monkeypatch, file, module, name, arguments, protocol):
@@ -200,6 +201,7 @@ def laughs(depth: int) -> bytes:
     return b"\x80\x02]" + b"q\x00h\x00h\x00\x86" * depth
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "content",
     [

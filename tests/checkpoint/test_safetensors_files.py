@@ -52,6 +52,7 @@ def entry(start: int, end: int, *shape: int, dtype: str = "F32") -> dict:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("header", "data", "length"),
     [

@@ -88,6 +88,7 @@ CLAIMS = [
 ]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("claims", CLAIMS, ids=str)
 def test_tensors_that_lie_about_themselves(file, claims, legacy):
@@ -97,6 +98,7 @@ def test_tensors_that_lie_about_themselves(file, claims, legacy):
             read(file)
 
 
+@pytest.mark.fault
 def test_compressed_members_are_refused(file):
     write_torch(file, {"a": np.zeros(1 << 20, "<f4")}, dtype="float32", compression=zipfile.ZIP_DEFLATED)
     assert file.stat().st_size < 10_000
@@ -113,6 +115,7 @@ def test_encrypted_members_are_refused(file):
         read(file)
 
 
+@pytest.mark.fault
 def test_overlapping_members_are_refused(file):
     write_torch(file, {"a": numbers(50), "b": numbers(50)}, dtype="float32")
     content = bytearray(file.read_bytes())
@@ -134,6 +137,7 @@ def test_members_beyond_the_end_are_refused(file):
         read(file)
 
 
+@pytest.mark.fault
 def test_a_directory_of_a_million_members_is_refused(file, monkeypatch):
     monkeypatch.setattr(torch_files, "DIRECTORY_LIMIT", 20_000)
     write_torch(file, {"a": numbers(3)}, dtype="float32", extra={f"archive/{number}": "" for number in range(1000)})

@@ -88,6 +88,7 @@ def test_no_question_and_no_id(write, question):
     assert record.target is None and record.id == 1
 
 
+@pytest.mark.fault
 def test_byte_order_mark_crlf_and_blank_lines(write):
     records = read_records(write(b"\xef\xbb\xbf" + f"{line_of()}\r\n\r\n  \n{line_of(answer='白鹿湖')}\r\n".encode()))
     assert [(record.id, record.answer) for record in records] == [(1, "松江"), (4, "白鹿湖")]
@@ -98,6 +99,7 @@ def test_last_line_needs_no_line_end(write):
     assert len(read_records(write(line_of() + "\n" + line_of()))) == 2
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\u3000"])
 def test_only_a_line_feed_ends_a_line(write, separator):
     context = f"第一段。{separator}第二段。"
@@ -119,6 +121,7 @@ def test_lines_may_come_from_a_stream():
 # -- bad input
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -191,6 +194,7 @@ def test_empty_file(write, content):
     assert str(caught.value) == f"{path}: no record in it; one JSON object per line is expected"
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "big5"])
 def test_not_utf8(write, encoding):
     text = line_of(context="臺灣", answer="臺", question="臺？")
@@ -209,11 +213,13 @@ def test_byte_order_mark_only_at_the_start(write):
         read_records(write(f"{line_of()}\n\ufeff{line_of()}"))
 
 
+@pytest.mark.fault
 def test_number_that_python_does_not_read(write):
     with pytest.raises(InputError, match=r"line 1: not JSON \(Exceeds the limit \(4300 digits\)"):
         read_records(write('{"id": ' + "1" * 5000 + "}"))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("half", ["\ud83d", "\udfff"])
 @pytest.mark.parametrize("field", ["context", "answer", "question"])
 def test_half_a_surrogate_pair(write, field, half):
@@ -291,6 +297,7 @@ def test_error_of_a_list_is_the_first_of_the_stream(write, line, identity, messa
     assert str(caught.value) == bad.error
 
 
+@pytest.mark.fault
 def test_stream_is_read_one_line_at_a_time():
     lines = iter([line_of().encode(), b"bad"] * 5)
     records = stream_records(lines, name="f.json")

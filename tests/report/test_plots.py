@@ -25,12 +25,20 @@ def figures(monkeypatch) -> list[Figure]:
     return kept
 
 
+def assert_legend_covers_nothing(axes) -> None:
+    """It stands between the plot and its title."""
+    legend, title = axes.get_legend().get_window_extent(), axes.title.get_window_extent()
+    assert axes.get_window_extent().y1 <= legend.y0 < legend.y1 <= title.y0 < title.y1 <= axes.figure.bbox.y1
+    assert axes.figure.bbox.x0 <= legend.x0 < legend.x1 <= axes.figure.bbox.x1
+
+
 def test_curves(figures):
     plot = draw_curves(CURVES)
     (axes,) = figures[0].axes
     drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
     assert drawn == {"training": [(1, 2.0), (5, 1.0)], "dev": [(5, 1.5)]}
     assert [text.get_text() for text in axes.get_legend().texts] == ["training", "dev"]
+    assert_legend_covers_nothing(axes)
     assert axes.lines[1].get_marker() == "."  # a single point is seen
     assert (plot.name, plot.title) == ("loss", "Loss")
 
@@ -57,6 +65,7 @@ def test_histograms_count_every_text(figures):
     heights = [[bar.get_height() for bar in container] for container in generated.containers]
     assert heights == [[0, 0, 0, 0, 1], [3, 0, 0, 0, 1]]
     assert [text.get_text() for text in generated.get_legend().texts] == ["reference", "generated"]
+    assert_legend_covers_nothing(generated)
 
 
 @pytest.mark.parametrize("values", [[5], [0, 1], [3, 250], [1, 30], [1, 31], [7, 1000]])
@@ -77,6 +86,7 @@ def test_scores_by_length(figures):
     (axes,) = figures[0].axes
     assert [[bar.get_height() for bar in container] for container in axes.containers] == [[12, 12], [30, 31]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1-64\n(4)", "65-128\n(4)"]
+    assert_legend_covers_nothing(axes)
 
 
 def test_names_of_all_plots():

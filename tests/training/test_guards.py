@@ -55,6 +55,7 @@ def test_a_sound_step_passes():
     take_step(guard, model, optimizer, moves=False)  # the weights are looked at once
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("later", [False, True])
 def test_a_gradient_that_is_not_finite(value, later):
@@ -71,6 +72,7 @@ def test_a_gradient_that_is_not_finite(value, later):
     assert (model.weight.numpy() == before).all()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite(loss):
     guard = Guard(lambda step: f"those of {step}")
@@ -98,6 +100,7 @@ def test_gradients_that_are_all_zero():
         take_step(guard, model, optimizer)
 
 
+@pytest.mark.fault
 def test_weights_that_do_not_move():
     guard, model, optimizer = guarded()
     with pytest.raises(InputError, match="step 5: the optimizer moved no weight;"):
@@ -157,6 +160,7 @@ class Spoilt(paddle.autograd.PyLayer):
         return paddle.full(ctx.shape, ctx.value)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("gradient_only", [False, True])
 @pytest.mark.parametrize(("accumulation", "at"), [(1, 2), (2, 4)])
 def test_a_run_stops_and_names_step_and_records(workspace, monkeypatch, gradient_only, accumulation, at):
@@ -184,6 +188,7 @@ def test_a_run_stops_and_names_step_and_records(workspace, monkeypatch, gradient
     assert sorted(lines) == sorted(order)
 
 
+@pytest.mark.fault
 def test_a_run_that_trains_nothing_stops(workspace, monkeypatch):
     """As when a collective without a backward cuts the graph."""
     from glm.training.trainer import GLMTrainer
