@@ -124,10 +124,10 @@ def _add_legend(axes: Axes) -> None:
     """A row between title and axes, where it covers nothing that is drawn."""
     _, labels = axes.get_legend_handles_labels()
     axes.figure.subplots_adjust(top=0.82)
-    axes.title.set_y(1.1)
+    axes.title.set_y(1.13)
     axes.legend(
         loc="lower center",
-        bbox_to_anchor=(0.5, 0.99),
+        bbox_to_anchor=(0.5, 1),
         borderaxespad=0,
         ncols=len(labels),
         frameon=False,
