@@ -42,6 +42,8 @@ class Training:
         tensor_parallel_degree: cards that a layer is split over.
         sharding: `stage1` divides the optimizer state over `sharding_parallel_degree` cards, `stage2` gradients too,
             `stage3` weights too; empty for none.
+        keeps_gradients: those of earlier batches are there while a batch is computed, as in accumulation, or without
+            `--release_grads`.
     """
 
     examples: int
@@ -54,6 +56,7 @@ class Training:
     tensor_parallel_degree: int = 1
     sharding: str = ""
     sharding_parallel_degree: int = 1
+    keeps_gradients: bool = False
 
     @property
     def tokens(self) -> int:
@@ -86,7 +89,7 @@ class Decoding:
 def training_memory(
     config: Mapping[str, Any], run: Training, trains: Callable[[str], bool] = lambda name: True
 ) -> Bytes:
-    """Most bytes of a step of training by AdamW, with the gradients of the step before still there.
+    """Most bytes of a step of training by AdamW.
 
     Args:
         config: fields of `glm.configuration.GLMConfig`.
@@ -111,21 +114,23 @@ def training_memory(
         # Kept for the backward pass; with recompute those of one layer at a time, and the head's.
         casts = sizes[WORDS] + (whole - sizes[WORDS]) // config["num_layers"] if run.recompute else whole
         parts["weights in half precision"] = casts * HALF
-    parts |= _largest_phase(config, run)
+    parts |= _largest_phase(config, run, parts["gradients"])
     return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
 
 
-def _largest_phase(config: Mapping[str, Any], run: Training) -> Bytes:
+def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int) -> Bytes:
     """What a step needs beside the state: at the end of the forward pass, of the backward pass of the last layer, or
-    at the embeddings."""
+    at the embeddings, where it has all `gradients`."""
     states = run.tokens * config["hidden_size"] * run.number  # [n, H]
     layer = _kept_of_layer(config, run)
     kept = config["num_layers"] * (states if run.recompute else layer)
     head = config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT  # its gradient
+    earlier = gradients if run.keeps_gradients else 0
+    at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
     phases = [
-        {"activations": kept + 3 * states, "loss chunk": _loss_chunk(config, run, head)},
-        {"activations": kept + (layer if run.recompute else 0) + 8 * states, "loss chunk": head},
-        {"activations": 2 * states, "loss chunk": 2 * head},
+        {"gradients": earlier, "activations": kept + 3 * states, "loss chunk": _loss_chunk(config, run, head)},
+        {"gradients": earlier, "activations": at_last_layer, "loss chunk": head},
+        {"gradients": gradients, "activations": 2 * states, "loss chunk": 2 * head if earlier else head},
     ]
     return max(phases, key=lambda phase: sum(phase.values()))
 

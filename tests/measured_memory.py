@@ -29,8 +29,8 @@ def resident(name: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def train(model: GLMForConditionalGeneration, examples: int, S: int, T: int, recompute: bool) -> None:
-    """Steps of AdamW with clipping on random tokens, as the Trainer takes them."""
+def train(model: GLMForConditionalGeneration, examples: int, S: int, T: int, recompute: bool, keeps: bool) -> None:
+    """Steps of AdamW with clipping on random tokens, as the Trainer takes them; `keeps` gradients for the next one."""
     model.train()
     model.glm.transformer.enable_recompute = recompute
     clip = paddle.nn.ClipGradByGlobalNorm(1.0)
@@ -48,7 +48,7 @@ def train(model: GLMForConditionalGeneration, examples: int, S: int, T: int, rec
     for _ in range(STEPS):
         model(**{name: paddle.to_tensor(part) for name, part in batch.items()}, label_smoothing=0.1).backward()
         optimizer.step()
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=keeps)
 
 
 def decode(model: GLMForConditionalGeneration, examples: int, S: int, T: int, num_beams: int) -> None:

@@ -29,7 +29,7 @@ HALF_OF_THEM = 64 * 8 + 2 * 16 * 8 + 2 * (6 * 64 + (13 * 8 - 7 * 4)) + 2 * 8
 
 
 def state(**options) -> tuple[int, int, int]:
-    found = training_memory(SMALL, Training(1, 8, 4, **options))
+    found = training_memory(SMALL, Training(1, 8, 4, keeps_gradients=True, **options))
     return tuple(found[part] for part in ("weights", "gradients", "optimizer state"))
 
 
@@ -56,7 +56,8 @@ def test_what_a_rank_holds():
 
 
 def test_what_is_not_trained_has_no_gradient():
-    found = training_memory(SMALL, Training(1, 8, 4), lambda name: "embeddings" not in name)
+    run = Training(1, 8, 4, keeps_gradients=True)
+    found = training_memory(SMALL, run, lambda name: "embeddings" not in name)
     assert found["weights"] == 4 * PARAMETERS
     assert found["gradients"] == 4 * (PARAMETERS - 128 * 8 - 2 * 16 * 8)
     assert found["optimizer state"] == 2 * found["gradients"]
@@ -136,9 +137,10 @@ def computed(parts: dict[str, int], *without: str) -> int:
 
 
 @pytest.mark.parametrize(("source", "target", "recompute"), [(160, 48, False), (160, 96, True), (80, 48, False)])
-def test_training_against_measured(source, target, recompute):
-    found = measured("train", MIDDLE, examples=8, S=source, T=target, recompute=recompute)
-    run = Training(8, source, target, device="cpu", recompute=recompute)
+@pytest.mark.parametrize("keeps", [True, False])
+def test_training_against_measured(source, target, recompute, keeps):
+    found = measured("train", MIDDLE, examples=8, S=source, T=target, recompute=recompute, keeps=keeps)
+    run = Training(8, source, target, device="cpu", recompute=recompute, keeps_gradients=keeps)
     assert computed(training_memory(MIDDLE, run), "libraries") == pytest.approx(found["resident"], rel=0.15)
     # Paddle's own count, which has neither gaps nor the masks, which are NumPy's.
     maskless = training_memory(MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}, run)

@@ -48,6 +48,7 @@ def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Tr
         tensor_parallel_degree=max(1, options.tensor_parallel_degree),
         sharding=stages[0] if stages else "",
         sharding_parallel_degree=max(1, options.sharding_parallel_degree),
+        keeps_gradients=options.gradient_accumulation_steps > 1 or not options.release_grads,
     )
 
 

@@ -13,10 +13,10 @@ MODEL = {
 }
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_training_over_two_ranks_against_measured(recompute):
-    work = {"examples": 8, "S": 160, "T": 96, "recompute": recompute}
-    run = Training(8, 160, 96, device="cpu", recompute=recompute, tensor_parallel_degree=2)
+@pytest.mark.parametrize(("recompute", "keeps"), [(False, True), (True, False)])
+def test_training_over_two_ranks_against_measured(recompute, keeps):
+    work = {"examples": 8, "S": 160, "T": 96, "recompute": recompute, "keeps": keeps}
+    run = Training(8, 160, 96, device="cpu", recompute=recompute, tensor_parallel_degree=2, keeps_gradients=keeps)
     parts = training_memory(MODEL, run)
     computed = sum(size for part, size in parts.items() if part not in ("libraries", "allocator"))
     for allocated in run_ranks(rank_jobs.measure_training, 2, 2, MODEL, work):

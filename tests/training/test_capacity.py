@@ -39,6 +39,8 @@ def warnings(monkeypatch):
     [
         ({}, Training(4, 41, 20, device="cpu")),
         ({"recompute": True}, Training(4, 41, 20, device="cpu", recompute=True)),
+        ({"update_freq": 2}, Training(4, 41, 20, device="cpu", keeps_gradients=True)),
+        ({"release_grads": False}, Training(4, 41, 20, device="cpu", keeps_gradients=True)),
         ({"max_tokens": 130, "per_device_train_batch_size": None}, Training(2, 41, 20, device="cpu")),
         ({"max_tokens": 56, "per_device_train_batch_size": None}, Training(1, 41, 20, device="cpu")),
     ],
@@ -60,10 +62,12 @@ def test_options_of_a_gpu():
         "bf16": True,
         "fp16_opt_level": "O2",
         "recompute": False,
+        "gradient_accumulation_steps": 2,
+        "release_grads": False,
     }
     found = planned_training(SimpleNamespace(training=SimpleNamespace(**options)), LENGTHS)
     sharded = {"sharding": "stage2", "sharding_parallel_degree": 4}
-    assert found == Training(4, 41, 20, half=True, opt_level="O2", tensor_parallel_degree=2, **sharded)
+    assert found == Training(4, 41, 20, half=True, opt_level="O2", tensor_parallel_degree=2, keeps_gradients=True, **sharded)
 
 
 def needed(config, run, trains=lambda name: True) -> int:
