@@ -199,6 +199,8 @@ def check_report_folder(folder: Path, *, replaces: bool) -> None:
     """Raises InputError where no report can be written, or an earlier one would be written over."""
     if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
         raise InputError(f"report {folder}: is a file or lies in one; give a folder")
+    if folder.suffix == ".html":
+        raise InputError(f"report {folder}: give a folder; the page in it is {REPORT_PAGE}")
     if (folder / REPORT_PAGE).exists() and not replaces:
         raise InputError(f"report {folder}: holds {REPORT_PAGE}; choose another folder, or add --overwrite_output")
 

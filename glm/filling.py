@@ -75,7 +75,8 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     if parts[-2:] != ["[gMASK]", ""]:
         ids.append(tokenizer.eos_token_id)
     if len(ids) > writer.encoder.src_length:
-        raise InputError(f"{len(ids)} tokens do not fit into src_length {writer.encoder.src_length}: {text[:40]}…")
+        most = writer.encoder.src_length
+        raise InputError(f"{len(ids)} tokens do not fit into src_length {most}, shorten the text: {text[:40]}…")
     return BlankText(parts, ids)
 
 

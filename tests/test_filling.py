@@ -71,7 +71,7 @@ def test_longest_text(writer, tokenizer):
     assert len(lay_out(model, f"{fits}[MASK]").source_ids) == 60
     with pytest.raises(InputError) as caught:
         lay_out(model, f"{fits}河[MASK]")
-    assert str(caught.value) == f"61 tokens do not fit into src_length 60: {'河' * 40}…"
+    assert str(caught.value) == f"61 tokens do not fit into src_length 60, shorten the text: {'河' * 40}…"
 
 
 # -- what is written into the blanks
@@ -221,9 +221,10 @@ def test_nothing_could_be_written(writer, tokenizer):
 
 def test_bad_texts_are_rows_with_an_error(writer):
     found = list(fill(writer(), {0: BadText("t.txt, line 1: not UTF-8"), 1: "甲[MASK]", 2: "河" * 99}))
+    too_long = f"102 tokens do not fit into src_length 60, shorten the text: {'河' * 40}…"
     assert found[:2] == [
         (0, {"id": 1, "text": None, "error": "t.txt, line 1: not UTF-8"}),
-        (2, {"id": 3, "text": "河" * 99, "error": f"102 tokens do not fit into src_length 60: {'河' * 40}…"}),
+        (2, {"id": 3, "text": "河" * 99, "error": too_long}),
     ]
     assert [number for number, _ in found] == [0, 2, 1]
     assert list(fill(writer(), {})) == []

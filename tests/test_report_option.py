@@ -111,6 +111,12 @@ def test_no_folder_can_be_made(run, tmp_path):
             run(report=tmp_path / place)
 
 
+def test_a_page_is_no_folder(run, tmp_path):
+    with pytest.raises(InputError, match=r"page\.html: give a folder; the page in it is report\.html"):
+        run(report=tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_blanks_have_no_report():
     with pytest.raises(UsageError, match="report r: there is none of filled blanks"):
         parse_predict_arguments(["--fill", "[MASK]", "--report", "r", "--device", "cpu"])

@@ -512,7 +512,7 @@ def test_fill_file(workspace, checkpoint, tmp_path, capsys, monkeypatch):
     assert [row["id"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["text"] for row in rows] == [lines[0], "松江[gMASK]", *lines[3:], None]
     assert [len(row["blanks"]) if "blanks" in row else None for row in rows] == [2, 1, None, 1, 3, None]
-    assert rows[2]["error"] == f"102 tokens do not fit into src_length 60: {'河' * 40}…"
+    assert rows[2]["error"] == f"102 tokens do not fit into src_length 60, shorten the text: {'河' * 40}…"
     assert rows[5]["error"] == f"{path}, line 7: not UTF-8 (byte 1); convert the file to UTF-8"
     summary = capsys.readouterr().err.splitlines()[-1]
     assert summary == f"2 of 6 records failed, their rows say why; the first: {rows[2]['error']}"

@@ -43,7 +43,7 @@ def load_tokenizer(name_or_path: str) -> GLMTokenizer:
         # The file says all; what stands beside it may be another library's.
         return GLMTokenizer(str(path / model_file))
     if _is_path(name_or_path):
-        raise InputError(f"tokenizer_name_or_path {name_or_path}: no such file or folder")
+        raise InputError(f"model_name_or_path or tokenizer_name_or_path {name_or_path}: no such file or folder")
     try:
         tokenizer = GLMTokenizer.from_pretrained(name_or_path)
     except Exception as error:  # whatever stops the download, the advice is the same

@@ -60,7 +60,7 @@ class _Held:
 def _sources(name: str, holders: Mapping[int, _Held], degree: int) -> list[int]:
     """The processes that send the parts of a tensor, in the parts' order."""
     first = next(iter(holders))
-    if not _is_split(name, holders[first].shape):
+    if degree == 1 or not _is_split(name, holders[first].shape):
         return [first]
     return [next(process for process, held in holders.items() if held.rank == part) for part in range(degree)]
 

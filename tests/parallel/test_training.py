@@ -69,6 +69,7 @@ def pair(workspace, alone) -> Path:
         2,
         finetuning(workspace, "plain", **degree, **evaluated(workspace)),
         finetuning(workspace, "recomputed", **degree, **RECOMPUTED),
+        finetuning(workspace, "replicas", per_device_train_batch_size=2),
         finetuning(workspace, "two from one", **degree, resume_from_checkpoint=alone / "checkpoint-10"),
         finetuning(workspace, "two from two", **degree, resume_from_checkpoint=plain / "checkpoint-10"),
         *(prediction(workspace, name, **degree, **options) for name, options in STRATEGIES.items()),
@@ -100,9 +101,9 @@ def assert_written_once(folder: Path) -> None:
     assert not [name for name in files if any(f"-of-{rank}" in name for rank in (1, 2, 3))]
 
 
-@pytest.mark.parametrize("name", ["plain", "recomputed"])
+@pytest.mark.parametrize("name", ["plain", "recomputed", "replicas"])
 def test_twenty_steps(pair, alone, name):
-    """Label smoothing and clipping in both; the second with recompute and gradient accumulation."""
+    """Label smoothing and clipping in all; recompute and gradient accumulation; two whole models in place of one."""
     folder = pair / f"{name}-of-0"
     assert_same(folder, alone)
     assert len(logged(folder, "gradient_norm")) == 20
