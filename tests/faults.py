@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-CALLS_NAME = "calls.txt"  # how many calls a run made, see `count_calls`
+CHECKPOINTS = "checkpoint-"  # what is in the names of a save's files; the folder that has them is synced too
 
 
 def nothing() -> None:
@@ -90,7 +90,7 @@ def _at_step(step: int, act: Callable[[], None]) -> None:
 # -- every write, rename, sync and unlink
 
 
-def kill_at_call(number: int, folder: str, among: str = "checkpoint-") -> None:
+def kill_at_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
     """SIGKILL right before a call (counted from 1) that changes what lies in a folder and has this in its name."""
 
     def act(count: int) -> None:
@@ -100,7 +100,7 @@ def kill_at_call(number: int, folder: str, among: str = "checkpoint-") -> None:
     _watch_calls(folder, among, act)
 
 
-def kill_after_call(number: int, folder: str, among: str = "checkpoint-") -> None:
+def kill_after_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
     """SIGKILL half way through a write, or right after another call."""
 
     def act(count: int) -> None:
@@ -110,12 +110,12 @@ def kill_after_call(number: int, folder: str, among: str = "checkpoint-") -> Non
     _watch_calls(folder, among, act)
 
 
-def count_calls(folder: str, into: str, among: str = "checkpoint-") -> None:
+def count_calls(folder: str, into: str, among: str = CHECKPOINTS) -> None:
     """Writes the number of such calls of a whole run into a file."""
     _watch_calls(folder, among, lambda count: _write_count(into, count))
 
 
-def fail_at_call(number: int, folder: str, error: int, among: str = "checkpoint-") -> None:
+def fail_at_call(number: int, folder: str, error: int, among: str = CHECKPOINTS) -> None:
     """An OSError at a call and all that follow, as of a disk that is full (28), broken (5) or read-only (30)."""
 
     def act(count: int) -> None:
@@ -144,7 +144,9 @@ def _watch_calls(folder: str, among: str, act: Callable[[int], None]) -> None:
 
     def seen(*paths) -> bool:
         texts = [str(path) for path in paths]
-        return any(text == folder or among in text and text.startswith(folder) for text in texts)
+        return any(
+            text.startswith(folder) and (among in text or text == folder and among == CHECKPOINTS) for text in texts
+        )
 
     def note() -> None:
         nonlocal count
