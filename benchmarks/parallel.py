@@ -25,7 +25,7 @@ MIB = 1 << 20
 WORK = ("shape", "tokens", "recompute", "ranks")
 TRAFFIC = (*WORK, "least, layer and direction", "layer forward", "layer backward", "step", "least, step", "seconds")
 TRAFFIC += ("in collectives",)
-MEMORY = (*WORK, "weights", "kept by forward", "most allocated", "resident", "computed", "computed / resident")
+MEMORY = (*WORK, "weights", "kept by forward", "most allocated", "resident", "computed", "computed / allocated")
 LENGTHS = {"tiny": (608, 160), "base": (152, 40), "large": (152, 40)}  # of source and target
 
 
@@ -82,11 +82,11 @@ def memory_row(work: Work, ranks: list[dict]) -> str:
             tensor_parallel_degree=work.ranks,
         ),
     )
-    computed = (sum(parts.values()) - parts["libraries"]) / MIB
+    computed = (sum(parts.values()) - parts["libraries"] - parts["allocator"]) / MIB
     return (
         f"| {work.shape} | {work.source} + {work.target} | {'yes' if work.recompute else 'no'} | {work.ranks} "
         f"| {weights:.1f} | {kept:.1f} | {allocated:.1f} | {resident:.1f} | {computed:.1f} "
-        f"| {100 * (computed / resident - 1):+.0f} % |"
+        f"| {100 * (computed / allocated - 1):+.0f} % |"
     )
 
 

@@ -67,7 +67,9 @@ def test_options_of_a_gpu():
     }
     found = planned_training(SimpleNamespace(training=SimpleNamespace(**options)), LENGTHS)
     sharded = {"sharding": "stage2", "sharding_parallel_degree": 4}
-    assert found == Training(4, 41, 20, half=True, opt_level="O2", tensor_parallel_degree=2, keeps_gradients=True, **sharded)
+    assert found == Training(
+        4, 41, 20, half=True, opt_level="O2", tensor_parallel_degree=2, keeps_gradients=True, **sharded
+    )
 
 
 def needed(config, run, trains=lambda name: True) -> int:
