@@ -96,8 +96,8 @@ def test_saved_and_saved_again(saved, tmp_path, tokenizer):
 
 
 def test_settings_replace_the_models_own(saved, tokenizer):
-    config = load_config(str(saved), tokenizer, settings={"output_dropout_prob": 0.3, "tensor_parallel_degree": 8})
-    assert (config.output_dropout_prob, config.tensor_parallel_degree) == (0.3, 8)
+    config = load_config(str(saved), tokenizer, settings={"output_dropout_prob": 0.3, "tensor_parallel_degree": 3})
+    assert (config.output_dropout_prob, config.tensor_parallel_degree) == (0.3, 3)
     assert (config.attention_dropout_prob, config.hidden_size, config.vocab_size) == (0.0, 24, 384)
     assert load_config(str(saved), tokenizer).output_dropout_prob == 0.0
 
