@@ -60,7 +60,7 @@ class FaultServer:
 
     def close(self) -> None:
         """Ends the server."""
-        self.process.stdin.close()
+        self.process.kill()  # closing its input does not do: processes forked by other tests may have that open too
         self.process.wait(timeout=30)
 
 
