@@ -53,8 +53,8 @@ def arrange_weights(model: GLMForConditionalGeneration) -> None:
         for name, part in layer.named_children():
             if type(part) is Linear:
                 setattr(layer, name, by_outputs(part))
-    head = HostLinear(model.glm.word_embeddings.weight, None)
     if model.group is None:
+        head = HostLinear(model.glm.word_embeddings.weight, None)
         model.logits = lambda states: head(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
 
 
