@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -105,16 +105,13 @@ def generate_rows(
     for row in output.rows_done():
         take(row, takers)
     already, start = tally.rows, time.perf_counter()
-    numbered = enumerate(source)
     with tqdm(total=source.count, initial=already, desc="generating", unit="record", disable=None) as bar:
-        while window := dict(islice(numbered, WINDOW)):
-            for number, row in generate(
-                {number: item for number, item in window.items() if not output.is_done(number)}
-            ):
+        for end, window in windows(source, output):
+            for number, row in generate(window):
                 output.add(number, first_texts(row, generation.num_return_sequences))
                 take(row, takers)
                 bar.update()
-            output.close_window(max(window) + 1)
+            output.close_window(end)
     output.finish()
     if not tally.rows:
         raise InputError("standard input: no record in it; one JSON object per line is expected")
@@ -128,11 +125,17 @@ def generate_rows(
 
 def follow(generate: Callable, source: PredictionInput, output: PredictionsFile | PrintedRows) -> int:
     """What all processes but the first do: their part of every text. The first one writes and counts."""
-    numbered = enumerate(source)
-    while window := dict(islice(numbered, WINDOW)):
-        for _ in generate({number: item for number, item in window.items() if not output.is_done(number)}):
+    for _, window in windows(source, output):
+        for _ in generate(window):
             pass
     return 0
+
+
+def windows(source: PredictionInput, output: PredictionsFile | PrintedRows) -> Iterator[tuple[int, dict[int, Any]]]:
+    """WINDOW records at a time: the number behind them, and those that are not done, by number."""
+    numbered = enumerate(source)
+    while window := dict(islice(numbered, WINDOW)):
+        yield max(window) + 1, {number: item for number, item in window.items() if not output.is_done(number)}
 
 
 def command_options(model: ModelArguments, data: DataArguments, arguments: PredictArguments) -> list[str]:

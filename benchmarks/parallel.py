@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from parallel_work import Work  # noqa: E402  (the path has to be set first)
-from work import SHAPES, VOCABULARY  # noqa: E402
+from work import SHAPES  # noqa: E402
 
 from glm.memory import Training, training_memory  # noqa: E402
 
@@ -65,10 +65,9 @@ def memory_row(work: Work, ranks: list[dict]) -> str:
     weights, kept, allocated, resident = (
         max(figures[name] for figures in ranks) / MIB for name in ("weights", "kept", "allocated", "resident")
     )
-    shape = SHAPES[work.shape]
     config = {
-        **{"num_layers": shape.layers, "hidden_size": shape.hidden, "num_attention_heads": shape.heads},
-        **{"vocab_size": VOCABULARY, "max_sequence_length": 1024, "block_position_encoding": True},
+        **SHAPES[work.shape].settings(),
+        **{"max_sequence_length": 1024, "block_position_encoding": True},
         **{"attention_dropout_prob": 0.1, "output_dropout_prob": 0.1},
     }
     parts = training_memory(

@@ -54,6 +54,13 @@ class TrainWork:
         """The shape itself."""
         return SHAPES[self.shape]
 
+    def settings(self) -> dict[str, float]:
+        """Of the configuration of a GLM, here and in PaddleNLP."""
+        dropout = dict.fromkeys(
+            ("attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob"), self.dropout
+        )
+        return {**self.size.settings(), "max_sequence_length": 1024, **dropout}
+
     def tables(self) -> dict[str, np.ndarray]:
         """The same random examples for every program: Part A with a blank near its end, right behind it Part B.
 

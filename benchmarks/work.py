@@ -30,6 +30,11 @@ class Shape:
     hidden: int
     heads: int
 
+    def settings(self) -> dict[str, int]:
+        """Of the configuration of a GLM, here and in PaddleNLP."""
+        sizes = {"num_layers": self.layers, "hidden_size": self.hidden, "num_attention_heads": self.heads}
+        return sizes | {"vocab_size": VOCABULARY}
+
 
 SHAPES = {"tiny": Shape(4, 256, 4), "base": Shape(12, 768, 12), "large": Shape(24, 1024, 16)}
 

@@ -4,8 +4,6 @@ from glm.cache import LayerCache
 from glm.compiled import compile_products
 from glm.configuration import GLMConfig
 from glm.cpu import wait_actively
-from glm.host_attention import HEAD_SIZE, HostLayerCache
-from glm.host_products import arrange_weights
 from glm.modeling import GLMForConditionalGeneration
 
 
@@ -24,6 +22,8 @@ def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str
     wait_actively()  # the next product of a step comes at once
     model.glm.transformer.layer_cache = fastest_cache(model.config)
     if dtype == "float32":
+        from glm.host_products import arrange_weights  # here, because it loads Numba, which training does without
+
         arrange_weights(model)
     else:
         compile_products(model)
@@ -31,4 +31,6 @@ def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str
 
 def fastest_cache(config: GLMConfig) -> type:
     """What keeps keys and values on a CPU: that of compiled attention, if heads have the size it is compiled for."""
+    from glm.host_attention import HEAD_SIZE, HostLayerCache  # here for the same reason
+
     return HostLayerCache if config.hidden_size == config.num_attention_heads * HEAD_SIZE else LayerCache

@@ -17,10 +17,7 @@ from glm.parallel.plan import part_shape
 GIB = 1 << 30
 FLOAT, HALF = 4, 2  # bytes of a number
 CHUNK = 512  # tokens whose logits exist at once, see glm.loss
-LIBRARIES = {
-    "cpu": int(0.6 * GIB),
-    "gpu": GIB,
-}  # of the process: measured on a CPU; CUDA's context and kernels, assumed
+LIBRARIES = {"cpu": int(0.6 * GIB), "gpu": GIB}  # of the process: measured; CUDA's context and kernels, assumed
 # Resident by computed memory on a CPU, where freed memory stays with the process (glm.device) and not every gap can be
 # used again: 1.25 to 1.6 were measured of training, 1.05 to 1.15 of generation.
 TRAINING_ALLOCATOR, DECODING_ALLOCATOR = 1.4, 1.1

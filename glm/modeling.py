@@ -19,7 +19,7 @@ from glm.attention import Layout, TwoPartAttention, flashmask_attention, has_fla
 from glm.blank_infilling import IGNORE_INDEX, Prompt, prefix_mask
 from glm.cache import MASKED, KeysValues, KVCache, LayerCache
 from glm.configuration import GLMConfig
-from glm.cpu import Dropout, LayerNorm
+from glm.cpu import Dropout, LayerNorm, draw_seed
 from glm.errors import InputError
 from glm.loss import smoothed_cross_entropy
 from glm.parallel.layers import (
@@ -164,7 +164,6 @@ class GLMStack(nn.Layer):
 
     def __init__(self, config: GLMConfig):
         super().__init__()
-        self.num_heads = config.num_attention_heads // config.tensor_parallel_degree  # of this rank
         self.layer_cache = LayerCache  # how decoding keeps keys and values, and attends to them
         self.enable_recompute = False
         self.recompute_layers = config.num_layers
@@ -174,6 +173,7 @@ class GLMStack(nn.Layer):
         if config.block_position_encoding:
             self.block_position_embeddings = nn.Embedding(config.position_rows, config.hidden_size)
         self.layers = nn.LayerList([GLMBlock(config) for _ in range(config.num_layers)])
+        self.num_heads = self.layers[0].attention.num_heads
         self.final_layernorm = LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
 
     def embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
@@ -317,7 +317,7 @@ class GLMModel(GLMPretrainedModel):
     def __init__(self, config: GLMConfig):
         super().__init__(config)
         # Of the random weights; taken before fleet's layers draw what ordinary ones do not.
-        self.seed = int(paddle.randint(0, 2**31 - 1, [1], dtype="int64"))
+        self.seed = draw_seed()
         self.word_embeddings = split_embedding(config)
         self.transformer = GLMStack(config)
 

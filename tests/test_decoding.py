@@ -220,7 +220,7 @@ def test_no_bfloat16_products(tiny_model, monkeypatch):
 def test_which_products_decode(monkeypatch, tiny_model, dtype, compiles):
     asked = []
     monkeypatch.setattr("glm.decoding.compile_products", lambda model: asked.append("programs"))
-    monkeypatch.setattr("glm.decoding.arrange_weights", lambda model: asked.append("loops"))
+    monkeypatch.setattr("glm.host_products.arrange_weights", lambda model: asked.append("loops"))
     model = tiny_model()
     model.train()
     prepare_decoding(model, dtype, "cpu")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from settings import settle
-from work import EOP, GMASK, SOP, VOCABULARY, Clock, Work, run
+from work import EOP, GMASK, SOP, Clock, Work, run
 
 from glm.arguments import DataArguments
 from glm.blank_infilling import BlankInfilling
@@ -21,19 +21,10 @@ from glm.prediction import Writer, build_encoder, predict
 def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:
     """Random weights of the shape, or a checkpoint's."""
     settle(work)
-    size = work.size
     if work.checkpoint is not None:
         model = load_model(work.checkpoint, load_config(work.checkpoint, load_tokenizer(work.tokenizer)))
     else:
-        model = GLMForConditionalGeneration(
-            GLMConfig(
-                num_layers=size.layers,
-                hidden_size=size.hidden,
-                num_attention_heads=size.heads,
-                vocab_size=VOCABULARY,
-                max_sequence_length=work.positions,
-            )
-        )
+        model = GLMForConditionalGeneration(GLMConfig(**work.size.settings(), max_sequence_length=work.positions))
     prepare_decoding(model, work.decode_dtype, "cpu")
     model.prefill, model.step = clock.marking(model.prefill), clock.marking(model.step)
     return model

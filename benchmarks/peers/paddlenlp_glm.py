@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddlenlp.transformers import GLMConfig, GLMForConditionalGeneration
 from settings import settle
-from work import EOP, GMASK, PAD, SOP, VOCABULARY, WORDS, Clock, Decode, Work, run, timed
+from work import EOP, GMASK, PAD, SOP, WORDS, Clock, Decode, Work, run, timed
 
 from glm.arguments import DataArguments
 from glm.checkpoint.loading import load_tokenizer
@@ -22,19 +22,11 @@ Inputs = dict[str, np.ndarray]
 def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:
     """Random weights of the shape, or a checkpoint's."""
     settle(work)
-    size = work.size
     if work.checkpoint is not None:
         model = GLMForConditionalGeneration.from_pretrained(work.checkpoint)
     else:
         model = GLMForConditionalGeneration(
-            GLMConfig(
-                num_layers=size.layers,
-                hidden_size=size.hidden,
-                num_attention_heads=size.heads,
-                vocab_size=VOCABULARY,
-                max_sequence_length=work.positions,
-                output_predict=True,
-            )
+            GLMConfig(**work.size.settings(), max_sequence_length=work.positions, output_predict=True)
         )
     model.eval()
     model.register_forward_pre_hook(clock.mark)

@@ -3,7 +3,6 @@
 import paddle
 from settings import settle
 from train_work import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, TrainWork, run
-from work import VOCABULARY
 
 from glm.clip import GlobalNormClip
 from glm.configuration import GLMConfig
@@ -12,19 +11,7 @@ from glm.modeling import GLMForConditionalGeneration
 
 def random_model(work: TrainWork) -> GLMForConditionalGeneration:
     """Random weights of the shape."""
-    size = work.size
-    model = GLMForConditionalGeneration(
-        GLMConfig(
-            num_layers=size.layers,
-            hidden_size=size.hidden,
-            num_attention_heads=size.heads,
-            vocab_size=VOCABULARY,
-            max_sequence_length=1024,
-            attention_dropout_prob=work.dropout,
-            embedding_dropout_prob=work.dropout,
-            output_dropout_prob=work.dropout,
-        )
-    )
+    model = GLMForConditionalGeneration(GLMConfig(**work.settings()))
     model.glm.transformer.enable_recompute = work.recompute
     model.train()
     return model

@@ -5,26 +5,12 @@ import paddle
 from paddlenlp.transformers import GLMConfig, GLMForConditionalGeneration
 from settings import settle
 from train_work import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, TrainWork, run
-from work import VOCABULARY
 
 
 def build(work: TrainWork) -> Step:
     """The model and its optimizer."""
     settle(work)
-    size = work.size
-    model = GLMForConditionalGeneration(
-        GLMConfig(
-            num_layers=size.layers,
-            hidden_size=size.hidden,
-            num_attention_heads=size.heads,
-            vocab_size=VOCABULARY,
-            max_sequence_length=1024,
-            attention_dropout_prob=work.dropout,
-            embedding_dropout_prob=work.dropout,
-            output_dropout_prob=work.dropout,
-            output_predict=True,
-        )
-    )
+    model = GLMForConditionalGeneration(GLMConfig(**work.settings(), output_predict=True))
     model.glm.transformer.enable_recompute = work.recompute
     model.train()
     optimizer = paddle.optimizer.AdamW(

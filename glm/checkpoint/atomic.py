@@ -64,6 +64,18 @@ def put_files(folder: Path) -> Iterator[Path]:
     _sync_one(folder)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or as it was."""
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        _sync_one(aside)
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 @contextlib.contextmanager
 def _writing(target: Path, aside: Path) -> Iterator[None]:
     """Turns the errors of a full or read-only disk into an InputError that names the target."""

@@ -1,10 +1,11 @@
 """What produced a result: the command, the settings, the versions."""
 
+import contextlib
 import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -31,12 +32,11 @@ class Provenance:
 
     def versions(self) -> dict[str, str]:
         """Versions of all that has a part in the result, and the machine."""
-        found = {name: _version(name) for name in PACKAGES}
         machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, device {self.device}"
         return {
             "this toolkit": _commit() or "not a git checkout",
             "Python": platform.python_version(),
-            **{name: number for name, number in found.items() if number},
+            **installed(PACKAGES),
             "machine": machine,
         }
 
@@ -53,11 +53,13 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those of some packages that there are."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _commit() -> str | None:

@@ -5,7 +5,6 @@ import inspect
 import json
 import platform
 from dataclasses import asdict, fields
-from importlib.metadata import version
 from typing import Any
 
 from paddlenlp.utils.log import logger
@@ -14,6 +13,7 @@ from glm.arguments import FinetuneArguments, GLMTrainingArguments
 from glm.configuration import GLMConfig
 from glm.data.examples import ExampleEncoder
 from glm.errors import InputError
+from glm.report.provenance import installed
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData
 
@@ -85,13 +85,7 @@ def _own_settings(config: GLMConfig) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of what computes."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except ImportError:  # not installed: one of the two builds of Paddle
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(PACKAGES)}  # one of the two builds of Paddle
 
 
 def manifest_facts(

@@ -1,5 +1,6 @@
 """Which weights of a GLM are trained, and how fast: freezing and layer-wise learning rates, by names of weights."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ import paddle
 from paddle import Tensor, distributed, nn
 from paddle.distributed.communication.group import Group
 
+from glm.cpu import squared_norms
 from glm.errors import UsageError
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -29,15 +31,17 @@ def gradient_norm(model: nn.Layer, group: Group | None = None) -> float:
     Args:
         group: the processes that the model is split over.
     """
-    squares = {"split": [paddle.zeros([])], "whole": [paddle.zeros([])]}
-    for _, weight in trained(model):
-        squares["split" if weight.is_distributed else "whole"].append(
-            gradient(weight).astype("float32").square().sum()
-        )
-    split, whole = (paddle.stack(part).sum() for part in squares.values())
+    weights = [weight for _, weight in trained(model)]
+    squares = squared_norms([gradient(weight) for weight in weights])
+    split, whole = (
+        sum(square for weight, square in zip(weights, squares, strict=True) if bool(weight.is_distributed) == is_split)
+        for is_split in (True, False)
+    )
     if group is not None:
-        distributed.all_reduce(split, group=group)
-    return float((split + whole).sqrt())
+        of_ranks = paddle.to_tensor(float(split))
+        distributed.all_reduce(of_ranks, group=group)
+        split = float(of_ranks)
+    return math.sqrt(split + whole)
 
 
 def layer_of(name: str) -> int | None:

@@ -1,7 +1,6 @@
 """What a training run shows of itself while it runs, and what it leaves in `metrics.jsonl`."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from paddlenlp.trainer import TrainerCallback, TrainingArguments
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
+from glm.checkpoint.atomic import write_whole
 from glm.parallel.layers import tensor_parallel_group
 from glm.report.files import METRICS_NAME
 from glm.training.parameters import gradient_norm
@@ -35,9 +35,7 @@ def rewind_metrics(output_dir: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_bytes().splitlines(keepends=True) if _is_of_step(line, step)]
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_bytes(b"".join(kept))
-    os.replace(aside, path)
+    write_whole(path, b"".join(kept).decode())
 
 
 def _is_of_step(line: bytes, last: int) -> bool:

@@ -21,7 +21,7 @@ from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
 
-from glm.checkpoint.atomic import put_files
+from glm.checkpoint.atomic import put_files, write_whole
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
@@ -29,7 +29,6 @@ from glm.training import checkpoints
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
 from glm.training.randomness import seed_step
 from glm.training.ranks import anywhere, on_main
-from glm.training.run_folder import write_whole
 from glm.training.sampler import EpochBatchSampler
 from glm.training.signals import StopSignals
 from glm.watchdog import end_with_run

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from paddlenlp.utils.log import logger
 
+from glm.checkpoint.atomic import write_whole
 from glm.errors import InputError
 from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
 from glm.report.model_card import is_users_own
@@ -90,20 +91,6 @@ def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
 def write_done(output_dir: Path, facts: dict[str, Any]) -> None:
     """Says that a run came to its end: the last file that it writes."""
     write_whole(output_dir / DONE_NAME, json.dumps({**facts, "finished": _now()}, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or as it was."""
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def check_is_free(output_dir: Path, *, is_ours: bool) -> None:

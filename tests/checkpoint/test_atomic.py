@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint_tools import snapshot, tiny_weights, write_glm
-from glm.checkpoint.atomic import new_folder
+from glm.checkpoint.atomic import new_folder, write_whole
 from glm.checkpoint.convert import export_checkpoint
 from glm.errors import InputError
 
@@ -235,3 +235,15 @@ def test_an_empty_folder_may_become_the_target(tmp_path, monkeypatch):
     with new_folder(Path("x")) as folder:
         (folder / "a").write_text("a")
     assert snapshot(tmp_path) == {"x/a": b"a"}
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
+    write_whole(tmp_path / "a", "old")
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "a", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"

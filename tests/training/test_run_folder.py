@@ -22,7 +22,6 @@ from glm.training.run_folder import (
     locked,
     set_later_aside,
     write_done,
-    write_whole,
 )
 
 pytestmark = pytest.mark.fault
@@ -168,21 +167,6 @@ def test_later_checkpoints_are_kept_under_another_name(tmp_path):
     elsewhere = verify(write(tmp_path / "elsewhere", 2))
     set_later_aside(tmp_path, elsewhere)
     assert tree(tmp_path) == ["checkpoint-1.earlier", "checkpoint-2.earlier", "checkpoint-3.earlier", "elsewhere"]
-
-
-# -- files
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
-    write_whole(tmp_path / "a", "old")
-
-    def fail(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError):
-        write_whole(tmp_path / "a", "new")
-    assert tree(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
 # -- the disk
