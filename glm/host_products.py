@@ -13,6 +13,7 @@ from paddle import Tensor, nn
 from glm.cpu import Linear, by_rows, view
 from glm.loops import OPTIONS, use_own_threads
 from glm.modeling import GLMForConditionalGeneration
+from glm.vectors import LANES, dot_products
 
 FEW = 40  # rows up to which this is faster than Paddle's products: from there on arithmetic takes the time
 OUTPUTS = 32  # that a thread computes at a time
@@ -22,7 +23,7 @@ class HostLinear(nn.Layer):
     """x W + b that can only decode.
 
     Args:
-        weight: [outputs, inputs], float32.
+        weight: [outputs, inputs], float32; inputs a multiple of LANES.
         bias: [outputs]; None for none.
     """
 
@@ -45,15 +46,15 @@ class HostLinear(nn.Layer):
 
 
 def arrange_weights(model: GLMForConditionalGeneration) -> None:
-    """Replaces the linear layers of a model, and its head, by such that can only decode.
+    """Replaces the linear layers of a model, and its head, by such that can only decode; those of odd sizes stay.
 
     One weight after the other is arranged and given up; the head shares that of the word embeddings.
     """
     for layer in model.sublayers():
         for name, part in layer.named_children():
-            if type(part) is Linear:
+            if type(part) is Linear and len(part.weight) % LANES == 0:
                 setattr(layer, name, by_outputs(part))
-    if model.group is None:
+    if model.group is None and model.config.hidden_size % LANES == 0:
         head = HostLinear(model.glm.word_embeddings.weight, None)
         model.logits = lambda states: head(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
 
@@ -65,32 +66,19 @@ def by_outputs(layer: Linear) -> HostLinear:
     return HostLinear(weight, layer.bias)
 
 
+_ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)  # 20 sums each, of 32 vectors that a processor holds
+
+
 @njit(parallel=True, **OPTIONS)
 def _multiply(states, weight, bias, output):
-    """states: [n, I]; weight: [O, I]; bias: [O]; output: [n, O]. Two outputs of five rows at a time."""
-    n, inputs = states.shape
-    outputs = len(weight)
+    """states: [n, I]; weight: [O, I]; bias: [O]; output: [n, O]."""
+    n, outputs = len(states), len(weight)
     for block in prange((outputs + OUTPUTS - 1) // OUTPUTS):
-        for o in range(block * OUTPUTS, min(block * OUTPUTS + OUTPUTS, outputs), 2):
-            p = min(o + 1, outputs - 1)  # the same output twice where their number is odd
-            for r in range(0, n, 5):
-                s, t, u, v = min(r + 1, n - 1), min(r + 2, n - 1), min(r + 3, n - 1), min(r + 4, n - 1)
-                ro = so = to = uo = vo = bias[o]
-                rp = sp = tp = up = vp = bias[p]
-                for i in range(inputs):
-                    first, second = weight[o, i], weight[p, i]
-                    ro += states[r, i] * first
-                    so += states[s, i] * first
-                    to += states[t, i] * first
-                    uo += states[u, i] * first
-                    vo += states[v, i] * first
-                    rp += states[r, i] * second
-                    sp += states[s, i] * second
-                    tp += states[t, i] * second
-                    up += states[u, i] * second
-                    vp += states[v, i] * second
-                output[r, o], output[r, p] = ro, rp
-                output[s, o], output[s, p] = so, sp
-                output[t, o], output[t, p] = to, tp
-                output[u, o], output[u, p] = uo, up
-                output[v, o], output[v, p] = vo, vp
+        first, end = block * OUTPUTS, min(block * OUTPUTS + OUTPUTS, outputs)
+        for r in range(0, n, 10):
+            if n - r > 5:
+                for o in range(first, end, 2):
+                    _ten_rows(states, weight, bias, output, r, o)
+            else:
+                for o in range(first, end, 4):
+                    _five_rows(states, weight, bias, output, r, o)

@@ -17,7 +17,7 @@ def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 9, 10, 13, FEW, FEW + 1])
 @pytest.mark.parametrize(
-    ("inputs", "outputs"), [(1, 1), (3, 2), (33, OUTPUTS - 1), (64, OUTPUTS), (100, 3 * OUTPUTS + 5)]
+    ("inputs", "outputs"), [(16, 1), (16, 2), (48, OUTPUTS - 1), (64, OUTPUTS), (112, 3 * OUTPUTS + 5)]
 )
 @pytest.mark.parametrize("biased", [True, False])
 def test_products(n, inputs, outputs, biased):
@@ -38,7 +38,7 @@ def test_a_row_does_not_depend_on_its_company():
 
 
 def test_infinities_and_nan_pass_through():
-    states, weight, bias = drawn(3, 8, 4)
+    states, weight, bias = drawn(3, 16, 4)
     states[1, 2], states[2, 3] = np.inf, np.nan
     found = HostLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
     assert np.isfinite(found[0]).all() and np.isinf(found[1]).all() and np.isnan(found[2]).all()
