@@ -1,32 +1,33 @@
-"""What makes a loaded model ready to decode on a device."""
+"""A loaded model made ready to decode, as fast as its device allows."""
 
 from glm.cache import LayerCache
-from glm.compiled import compile_products
 from glm.configuration import GLMConfig
 from glm.cpu import wait_actively
+from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration
 
 
 def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str) -> None:
     """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, or on a GPU `float16`.
 
-    It can only decode from then on.
+    On a CPU weights are arranged for few rows, in float32 and bfloat16 alike; attention and the sums stay float32.
 
     Raises:
         InputError: the processor has no bfloat16 products.
     """
     model.eval()
     if device != "cpu":
-        model.to(dtype=dtype)  # scores, softmax and log-probabilities are float32 all the same
+        model.to(dtype=dtype)
         return
+    # Here, because it loads Numba, which training does without.
+    from glm.host_products import arrange_weights
+    from glm.tiles import has_tiles
+
+    if dtype == "bfloat16" and not has_tiles():
+        raise InputError("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
     wait_actively()  # the next product of a step comes at once
     model.glm.transformer.layer_cache = fastest_cache(model.config)
-    if dtype == "float32":
-        from glm.host_products import arrange_weights  # here, because it loads Numba, which training does without
-
-        arrange_weights(model)
-    else:
-        compile_products(model)
+    arrange_weights(model, dtype)
 
 
 def fastest_cache(config: GLMConfig) -> type:

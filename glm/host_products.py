@@ -2,20 +2,23 @@
 
 A step multiplies a few rows, one per beam, with every weight of the model: its time is that of reading the weights.
 Libraries for products arrange a weight for the processor's cache first, which pays for many rows only. Here a weight
-stands by outputs, so that it is read from its first number to its last while the few rows stay in the cache.
+stands as it is read, from its first number to its last, while the few rows stay in the cache.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import paddle
 from numba import njit, prange
 from paddle import Tensor, nn
 
+from glm import tiles
 from glm.cpu import Linear, by_rows, view
 from glm.loops import OPTIONS, use_own_threads
 from glm.modeling import GLMForConditionalGeneration
 from glm.vectors import LANES, dot_products
 
-FEW = 40  # rows up to which this is faster than Paddle's products: from there on arithmetic takes the time
+FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time
 OUTPUTS = 32  # that a thread computes at a time
 
 
@@ -45,28 +48,69 @@ class HostLinear(nn.Layer):
         return output
 
 
-def arrange_weights(model: GLMForConditionalGeneration) -> None:
-    """Replaces the linear layers of a model, and its head, by such that can only decode; those of odd sizes stay.
+class TileLinear(nn.Layer):
+    """x W + b in bfloat16, with sums and result in float32, that can only decode.
 
-    One weight after the other is arranged and given up; the head shares that of the word embeddings.
+    Args:
+        weight: [outputs, inputs].
+        bias: [outputs]; None for none.
     """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        self.panels = panels_of(weight.astype("bfloat16").numpy())
+        self.bias = np.zeros(len(weight), np.float32) if bias is None else view(bias)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[n, inputs] -> [n, outputs]"""
+        output = paddle.empty([len(states), len(self.bias)])
+        use_own_threads()
+        _multiply_tiles(view(states.contiguous()), self.panels, self.bias, CONFIGURATION, view(output))
+        return output
+
+
+def arrange_weights(model: GLMForConditionalGeneration, dtype: str) -> None:
+    """Replaces the linear layers of a model, and its head, by such that can only decode.
+
+    One weight after the other is arranged and given up; in float32 the head shares that of the word embeddings, and
+    layers of odd sizes stay as they are.
+
+    Args:
+        dtype: `float32`, or `bfloat16` where the processor `has_tiles`.
+    """
+    arranged, unit = (HostLinear, LANES) if dtype == "float32" else (TileLinear, 1)
     for layer in model.sublayers():
         for name, part in layer.named_children():
-            if type(part) is Linear and len(part.weight) % LANES == 0:
-                setattr(layer, name, by_outputs(part))
-    if model.group is None and model.config.hidden_size % LANES == 0:
-        head = HostLinear(model.glm.word_embeddings.weight, None)
+            if type(part) is Linear and len(part.weight) % unit == 0:
+                setattr(layer, name, by_outputs(part, arranged))
+    if model.group is None and model.config.hidden_size % unit == 0:
+        head = arranged(model.glm.word_embeddings.weight, None)
         model.logits = lambda states: head(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
 
 
-def by_outputs(layer: Linear) -> HostLinear:
-    """A linear layer, whose weight is given up."""
+def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) -> nn.Layer:
+    """A linear layer, whose weight is given up, as one that can only decode."""
     weight = layer.weight.T.contiguous()
     layer.weight._clear_data()
-    return HostLinear(weight, layer.bias)
+    return arranged(weight, layer.bias)
 
 
-_ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)  # 20 sums each, of 32 vectors that a processor holds
+def panels_of(weight: np.ndarray) -> np.ndarray:
+    """A weight as tiles are read: [outputs, inputs] -> [outputs / 32, inputs / 32, 2, 16, 16, 2].
+
+    Of a panel of 32 outputs, 32 inputs at a time; of these, two tiles of 16 pairs of inputs by 16 outputs. 0 where the
+    weight has no more of them.
+    """
+    outputs, inputs = (-(-size // 32) for size in weight.shape)
+    whole = np.zeros((32 * outputs, 32 * inputs), weight.dtype)
+    whole[: weight.shape[0], : weight.shape[1]] = weight
+    # o = (panel, tile, output), i = (step, pair, place)
+    by_pairs = whole.reshape(outputs, 2, tiles.OUTPUTS, inputs, tiles.INPUTS // 2, 2)
+    return np.ascontiguousarray(by_pairs.transpose(0, 3, 1, 4, 2, 5))
+
+
+# 20 sums each, of the 32 vectors that a processor holds.
+_ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -82,3 +126,29 @@ def _multiply(states, weight, bias, output):
             else:
                 for o in range(first, end, 4):
                     _five_rows(states, weight, bias, output, r, o)
+
+
+CONFIGURATION = tiles.configuration()
+_one_block, _two_blocks = tiles.tile_products(1), tiles.tile_products(2)
+
+
+@njit(parallel=True, **OPTIONS)
+def _multiply_tiles(states, panels, bias, configuration, output):
+    """states: [n, I] float32; panels: see `panels_of`; bias: [O]; output: [n, O]."""
+    n, inputs = states.shape
+    rounded = np.zeros(((n + 31) // 32 * 32, panels.shape[1] * 32), np.uint16)
+    for r in prange(n):
+        bits = states[r].view(np.uint32)
+        for i in range(inputs):  # to the nearest, of two the even one
+            rounded[r, i] = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+    for panel in prange(len(panels)):
+        sums = np.empty((32, 32), np.float32)
+        first, end = panel * 32, min(panel * 32 + 32, len(bias))
+        for r in range(0, n, 32):
+            if n - r > 16:
+                _two_blocks(configuration, rounded, panels, sums, r, panel)
+            else:
+                _one_block(configuration, rounded, panels, sums, r, panel)
+            for k in range(min(32, n - r)):
+                for o in range(first, end):
+                    output[r + k, o] = sums[k, o - first] + bias[o]

@@ -198,10 +198,9 @@ def _decoding_weights(sizes: Mapping[str, int], config: Mapping[str, Any], run: 
         return whole * (HALF if half else FLOAT)
     if not half:
         return whole * FLOAT
-    # Compiled (glm.compiled): as they came, and arranged for two numbers of rows; the head is a copy of the embedding.
     products = sum(size for name, size in sizes.items() if ".layers." in name) + sizes[WORDS]
-    lookups = sum(size for name, size in sizes.items() if "embeddings" in name)
-    return products * (FLOAT + 2 * HALF) + lookups * FLOAT
+    lookups = sum(size for name, size in sizes.items() if "embeddings" in name)  # the head is a copy of the words'
+    return products * HALF + lookups * FLOAT
 
 
 def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:

@@ -4,7 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.host_products import FEW, OUTPUTS, HostLinear
+from glm.host_products import FEW, OUTPUTS, HostLinear, TileLinear, panels_of
+from glm.tiles import has_tiles
 
 
 def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -42,3 +43,44 @@ def test_infinities_and_nan_pass_through():
     states[1, 2], states[2, 3] = np.inf, np.nan
     found = HostLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
     assert np.isfinite(found[0]).all() and np.isinf(found[1]).all() and np.isnan(found[2]).all()
+
+
+# -- bfloat16 in tiles
+
+
+def of_bfloat16(numbers: np.ndarray) -> np.ndarray:
+    """Rounded to bfloat16, in float64."""
+    return paddle.to_tensor(numbers).astype("bfloat16").astype("float64").numpy()
+
+
+def test_panels():
+    weight = np.arange(70 * 40, dtype=np.uint16).reshape(70, 40)
+    panels = panels_of(weight)
+    assert panels.shape == (3, 2, 2, 16, 16, 2) and panels.flags.c_contiguous
+    for panel, step, tile, pair, output, place in np.ndindex(panels.shape):
+        o, i = 32 * panel + 16 * tile + output, 32 * step + 2 * pair + place
+        expected = weight[o, i] if o < 70 and i < 40 else 0
+        assert panels[panel, step, tile, pair, output, place] == expected
+
+
+@pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 31, 32, 33, 48, 49, 100])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (31, 17), (32, 32), (33, 31), (96, 64), (100, 133)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_products_in_tiles(n, inputs, outputs, biased):
+    """Only the factors are rounded: the rest is off by what float32 sums are."""
+    states, weight, bias = drawn(n, inputs, outputs)
+    layer = TileLinear(paddle.to_tensor(weight), paddle.to_tensor(bias) if biased else None)
+    exact = of_bfloat16(states) @ of_bfloat16(weight).T + (bias if biased else 0.0)
+    bound = np.finfo(np.float32).eps * (inputs + 1) * (np.abs(states) @ np.abs(weight).T + np.abs(bias) + 1e-30)
+    found = layer(paddle.to_tensor(states))
+    assert found.shape == [n, outputs] and (np.abs(found.numpy() - exact) <= 1.02 * bound).all()
+
+
+@pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
+def test_a_row_of_tiles_does_not_depend_on_its_company():
+    states, weight, bias = drawn(50, 96, 70)
+    layer = TileLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
+    together = layer(paddle.to_tensor(states)).numpy()
+    for row in range(50):
+        np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])

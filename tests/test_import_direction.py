@@ -68,7 +68,9 @@ LEVELS = {
         "glm.report.plots",
         "glm.report.provenance",
         "glm.report.rows",
+        "glm.tiles",
         "glm.training",
+        "glm.vectors",
     },
     1: {"glm.configuration", "glm.pieces", "glm.tokenization"},
     2: {
@@ -98,7 +100,6 @@ LEVELS = {
         "glm.generation.search",
         "glm.checkpoint.adapters",
         "glm.checkpoint.loading",
-        "glm.compiled",
         "glm.decoding",
         "glm.device",
         "glm.parallel.gathering",
