@@ -20,14 +20,14 @@ def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str
         model.to(dtype=dtype)
         return
     # Here, because it loads Numba, which training does without.
-    from glm.host_products import arrange_weights
+    from glm.host_blocks import prepare_blocks
     from glm.tiles import has_tiles
 
     if dtype == "bfloat16" and not has_tiles():
         raise InputError("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
     wait_actively()  # the next product of a step comes at once
     model.glm.transformer.layer_cache = fastest_cache(model.config)
-    arrange_weights(model, dtype)
+    prepare_blocks(model, dtype)
 
 
 def fastest_cache(config: GLMConfig) -> type:

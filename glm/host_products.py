@@ -33,18 +33,17 @@ class HostLinear(nn.Layer):
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         self.weight = weight
-        self.numbers = view(weight)
-        self.bias = np.zeros(len(self.numbers), np.float32) if bias is None else view(bias)
+        self.arrays = view(weight), _bias(weight, bias)  # as `multiply` has them
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        if len(states) > FEW:
+        if states.shape[0] > FEW:
             output = paddle.matmul(states, self.weight, transpose_y=True)
-            by_rows(lambda block: np.add(block, self.bias, out=block), view(output))
+            by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
             return output
-        output = paddle.empty([len(states), len(self.bias)])
+        output = paddle.empty([states.shape[0], len(self.arrays[1])])
         use_own_threads()
-        _multiply(view(states.contiguous()), self.numbers, self.bias, view(output))
+        multiply(view(states.contiguous()), *self.arrays, view(output))
         return output
 
 
@@ -58,15 +57,22 @@ class TileLinear(nn.Layer):
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
-        self.panels = panels_of(weight.astype("bfloat16").numpy())
-        self.bias = np.zeros(len(weight), np.float32) if bias is None else view(bias)
+        self.arrays = (
+            panels_of(weight.astype("bfloat16").numpy()),
+            _bias(weight, bias),
+        )  # as `multiply_tiles` has them
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        output = paddle.empty([len(states), len(self.bias)])
+        output = paddle.empty([states.shape[0], len(self.arrays[1])])
         use_own_threads()
-        _multiply_tiles(view(states.contiguous()), self.panels, self.bias, CONFIGURATION, view(output))
+        multiply_tiles(view(states.contiguous()), *self.arrays, view(output))
         return output
+
+
+def _bias(weight: Tensor, bias: Tensor | None) -> np.ndarray:
+    """[outputs], 0 for none."""
+    return np.zeros(len(weight), np.float32) if bias is None else view(bias)
 
 
 def arrange_weights(model: GLMForConditionalGeneration, dtype: str) -> None:
@@ -96,7 +102,7 @@ def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) ->
 
 
 def panels_of(weight: np.ndarray) -> np.ndarray:
-    """A weight as tiles are read: [outputs, inputs] -> [outputs / 32, inputs / 32, 2, 16, 16, 2].
+    """A weight as tiles are read: [outputs, inputs] -> [outputs / 32, inputs / 32, 1024].
 
     Of a panel of 32 outputs, 32 inputs at a time; of these, two tiles of 16 pairs of inputs by 16 outputs. 0 where the
     weight has no more of them.
@@ -106,7 +112,7 @@ def panels_of(weight: np.ndarray) -> np.ndarray:
     whole[: weight.shape[0], : weight.shape[1]] = weight
     # o = (panel, tile, output), i = (step, pair, place)
     by_pairs = whole.reshape(outputs, 2, tiles.OUTPUTS, inputs, tiles.INPUTS // 2, 2)
-    return np.ascontiguousarray(by_pairs.transpose(0, 3, 1, 4, 2, 5))
+    return by_pairs.transpose(0, 3, 1, 4, 2, 5).reshape(outputs, inputs, -1)  # a copy
 
 
 # 20 sums each, of the 32 vectors that a processor holds.
@@ -114,7 +120,7 @@ _ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)
 
 
 @njit(parallel=True, **OPTIONS)
-def _multiply(states, weight, bias, output):
+def multiply(states, weight, bias, output):
     """states: [n, I]; weight: [O, I]; bias: [O]; output: [n, O]."""
     n, outputs = len(states), len(weight)
     for block in prange((outputs + OUTPUTS - 1) // OUTPUTS):
@@ -122,10 +128,13 @@ def _multiply(states, weight, bias, output):
         for r in range(0, n, 10):
             if n - r > 5:
                 for o in range(first, end, 2):
-                    _ten_rows(states, weight, bias, output, r, o)
+                    _ten_rows(states, weight, output, r, o)
             else:
                 for o in range(first, end, 4):
-                    _five_rows(states, weight, bias, output, r, o)
+                    _five_rows(states, weight, output, r, o)
+        for r in range(n):
+            for o in range(first, end):
+                output[r, o] += bias[o]
 
 
 CONFIGURATION = tiles.configuration()
@@ -133,7 +142,7 @@ _one_block, _two_blocks = tiles.tile_products(1), tiles.tile_products(2)
 
 
 @njit(parallel=True, **OPTIONS)
-def _multiply_tiles(states, panels, bias, configuration, output):
+def multiply_tiles(states, panels, bias, output):
     """states: [n, I] float32; panels: see `panels_of`; bias: [O]; output: [n, O]."""
     n, inputs = states.shape
     rounded = np.zeros(((n + 31) // 32 * 32, panels.shape[1] * 32), np.uint16)
@@ -146,9 +155,9 @@ def _multiply_tiles(states, panels, bias, configuration, output):
         first, end = panel * 32, min(panel * 32 + 32, len(bias))
         for r in range(0, n, 32):
             if n - r > 16:
-                _two_blocks(configuration, rounded, panels, sums, r, panel)
+                _two_blocks(CONFIGURATION, rounded, panels[panel], sums, r)
             else:
-                _one_block(configuration, rounded, panels, sums, r, panel)
+                _one_block(CONFIGURATION, rounded, panels[panel], sums, r)
             for k in range(min(32, n - r)):
                 for o in range(first, end):
                     output[r + k, o] = sums[k, o - first] + bias[o]

@@ -1,8 +1,8 @@
 """Sums of products in the processor's vectors, written for LLVM: what Numba's loops are not compiled to by themselves.
 
 A loop over numbers becomes vectors on its own, but not with many sums at a time, and never with a call that has memory
-brought nearer in advance. A weight is read once per step, from beginning to end; without that call the processor waits
-at each row, because it looks ahead no further than a page.
+brought nearer in advance. What a step reads, it reads once, from beginning to end; without that call the processor
+waits at each page, because it looks ahead no further.
 """
 
 from collections.abc import Callable
@@ -12,84 +12,149 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 LANES = 16  # numbers of a vector; where the processor's are shorter, LLVM takes several
-AHEAD = 6  # rows of the weight between what is multiplied and what is fetched: 24 KiB at the large shape
+AHEAD = 24 << 10  # bytes between what is multiplied and what is fetched
+LINE = 64  # bytes that are fetched at a time
 
-INT32, FLOAT = ir.IntType(32), ir.FloatType()
-VECTOR, BYTES = ir.VectorType(FLOAT, LANES), ir.IntType(8).as_pointer()
-FMA = ir.FunctionType(VECTOR, [VECTOR] * 3)
-SUM = ir.FunctionType(FLOAT, [FLOAT, VECTOR])
-PREFETCH = ir.FunctionType(ir.VoidType(), [BYTES, INT32, INT32, INT32])
-FOR_READING, FOR_SECOND_LEVEL_CACHE, DATA = INT32(0), INT32(2), INT32(1)
+INT8, INT32, INT64, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+VECTOR, ADDRESS = ir.VectorType(FLOAT, LANES), INT8.as_pointer()
 
 
 def dot_products(rows: int, outputs: int) -> Callable:
     """A function for compiled loops: `rows` rows of states from row r on, by `outputs` rows of a weight from o on.
 
-    It takes states [n, I], a weight [O, I], a bias [O], the output [n, O] to write to, r and o: contiguous float32, I
-    a multiple of LANES. Rows behind the last one are the last one once more.
+    It takes states [n, I], a weight [O, I], the output [n, at least O] to write to, r and o: rows of float32, I a
+    multiple of LANES. Rows behind the last one are the last one once more.
     """
 
     @intrinsic
-    def multiply(typing, states, weight, bias, output, r, o):
-        def generate(context, builder, signature, arguments):
-            *arrays, r, o = arguments
-            arrays = [
-                context.make_array(kind)(context, builder, array)
-                for kind, array in zip(signature.args[:4], arrays, strict=True)
-            ]
-            _generate(builder, *arrays, _following(builder, r, rows), _following(builder, o, outputs))
-            return context.get_dummy_value()
+    def multiply(typing, states, weight, output, r, o):
+        return types.void(states, weight, output, types.intp, types.intp), generate
 
-        return types.void(states, weight, bias, output, types.intp, types.intp), generate
+    def generate(context, builder, signature, arguments):
+        states, weight, output = tables(context, builder, signature, arguments[:3])
+        rows_of = _following(builder, arguments[3], rows, states.count)
+        outs = _following(builder, arguments[4], outputs, weight.count)
+        sums = [[_zeros(builder) for _ in outs] for _ in rows_of]
+        with cgutils.for_range_slice(builder, INT64(0), states.width, INT64(LANES)) as (i, _):
+            factors = [weight.vector(out, i) for out in outs]
+            for out in outs:
+                fetch(builder, weight.address(out, i), AHEAD)
+            for row, cells in zip(rows_of, sums, strict=True):
+                state = states.vector(row, i)
+                for factor, cell in zip(factors, cells, strict=True):
+                    _add_product(builder, cell, state, factor)
+        for row, cells in zip(rows_of, sums, strict=True):
+            for out, cell in zip(outs, cells, strict=True):
+                builder.store(_total(builder, builder.load(cell)), output.place(row, out))
+        return context.get_dummy_value()
 
     return multiply
 
 
-def _following(builder: ir.IRBuilder, first: ir.Value, count: int) -> list[ir.Value]:
-    """`count` numbers from the first on."""
-    return [builder.add(first, first.type(k)) for k in range(count)]
+def mixtures(rows: int, width: int) -> Callable:
+    """A function for compiled loops: the sums of `length` values, each times the share that one of `rows` rows has.
+
+    It takes shares [n, at least length], values [length or more, width], length, the sums [n, width] to write to, and
+    the first row r: rows of float32, width a multiple of LANES. Rows behind the last one are the last one once more.
+    """
+
+    @intrinsic
+    def mix(typing, shares, values, length, sums, r):
+        return types.void(shares, values, types.intp, sums, types.intp), generate
+
+    def generate(context, builder, signature, arguments):
+        shares, values, _, sums = tables(context, builder, signature, arguments[:4])
+        rows_of = _following(builder, arguments[4], rows, sums.count)
+        starts = [INT64(start) for start in range(0, width, LANES)]
+        cells = [[_zeros(builder) for _ in starts] for _ in rows_of]
+        with cgutils.for_range(builder, arguments[2]) as loop:
+            factors = [values.vector(loop.index, start) for start in starts]
+            for start in starts:
+                fetch(builder, values.address(loop.index, start), AHEAD)
+            for row, of_row in zip(rows_of, cells, strict=True):
+                share = _spread(builder, builder.load(shares.place(row, loop.index)))
+                for factor, cell in zip(factors, of_row, strict=True):
+                    _add_product(builder, cell, share, factor)
+        for row, of_row in zip(rows_of, cells, strict=True):
+            for start, cell in zip(starts, of_row, strict=True):
+                builder.store(builder.load(cell), sums.vector_place(row, start), align=4)
+        return context.get_dummy_value()
+
+    return mix
 
 
-def _generate(builder, states, weight, bias, output, rows, outs) -> None:
-    def known(name: str, kind: ir.FunctionType) -> ir.Function:
-        return cgutils.get_or_insert_function(builder.module, kind, name)
+class Table:
+    """A two-dimensional array, whose rows are contiguous, as LLVM sees it."""
 
-    fma, total = known(f"llvm.fma.v{LANES}f32", FMA), known(f"llvm.vector.reduce.fadd.v{LANES}f32", SUM)
-    prefetch = known("llvm.prefetch.p0", PREFETCH)
-    n, inputs = cgutils.unpack_tuple(builder, states.shape)
-    size = cgutils.unpack_tuple(builder, weight.shape)[0]
-    rows, outs = ([_at_most(builder, place, end) for place in places] for places, end in ((rows, n), (outs, size)))
+    def __init__(self, builder: ir.IRBuilder, array):
+        self.builder, self.data = builder, builder.bitcast(array.data, ADDRESS)
+        self.count, self.width = cgutils.unpack_tuple(builder, array.shape)
+        self.stride = cgutils.unpack_tuple(builder, array.strides)[0]  # bytes
 
-    def row_starts(table, places: list[ir.Value]) -> list[ir.Value]:
-        return [builder.gep(table.data, [builder.mul(place, inputs)]) for place in places]
+    def address(self, row: ir.Value, column: ir.Value) -> ir.Value:
+        """Of a number of float32."""
+        offset = self.builder.add(self.builder.mul(row, self.stride), self.builder.mul(column, INT64(4)))
+        return self.builder.gep(self.data, [offset])
 
-    def vector(start: ir.Value, i: ir.Value) -> ir.Value:
-        return builder.load(builder.bitcast(builder.gep(start, [i]), VECTOR.as_pointer()), align=4)
+    def place(self, row: ir.Value, column: ir.Value) -> ir.Value:
+        """Where a number of float32 is."""
+        return self.builder.bitcast(self.address(row, column), FLOAT.as_pointer())
 
-    state_rows, weight_rows = row_starts(states, rows), row_starts(weight, outs)
-    ahead = builder.mul(inputs, inputs.type(AHEAD))
-    zero = ir.Constant(VECTOR, [0.0] * LANES)
-    sums = [[cgutils.alloca_once(builder, VECTOR) for _ in outs] for _ in rows]
-    for cell in sum(sums, []):
-        builder.store(zero, cell)
-    with cgutils.for_range_slice(builder, inputs.type(0), inputs, inputs.type(LANES)) as (i, _):
-        numbers = [vector(start, i) for start in weight_rows]
-        for start in weight_rows:  # past the end of the weight this does nothing
-            later = builder.bitcast(builder.gep(start, [builder.add(i, ahead)]), BYTES)
-            builder.call(prefetch, [later, FOR_READING, FOR_SECOND_LEVEL_CACHE, DATA])
-        for start, cells in zip(state_rows, sums, strict=True):
-            state = vector(start, i)
-            for number, cell in zip(numbers, cells, strict=True):
-                builder.store(builder.call(fma, [state, number, builder.load(cell)]), cell)
-    for row, cells in zip(rows, sums, strict=True):
-        for out, cell in zip(outs, cells, strict=True):
-            addend = builder.load(builder.gep(bias.data, [out]))
-            place = builder.add(builder.mul(row, size), out)
-            result = builder.call(total, [addend, builder.load(cell)], fastmath=("reassoc",))
-            builder.store(result, builder.gep(output.data, [place]))
+    def vector_place(self, row: ir.Value, column: ir.Value) -> ir.Value:
+        """Where LANES numbers are."""
+        return self.builder.bitcast(self.address(row, column), VECTOR.as_pointer())
+
+    def vector(self, row: ir.Value, column: ir.Value) -> ir.Value:
+        """LANES numbers."""
+        return self.builder.load(self.vector_place(row, column), align=4)
 
 
-def _at_most(builder: ir.IRBuilder, place: ir.Value, end: ir.Value) -> ir.Value:
-    """The place, or the last one before the end."""
-    last = builder.sub(end, end.type(1))
-    return builder.select(builder.icmp_signed("<", place, last), place, last)
+def tables(context, builder: ir.IRBuilder, signature, values: list[ir.Value]) -> list[Table | None]:
+    """The arrays among the first arguments of a function; None for others."""
+    return [
+        Table(builder, context.make_array(kind)(context, builder, value)) if isinstance(kind, types.Array) else None
+        for kind, value in zip(signature.args, values, strict=False)
+    ]
+
+
+def fetch(builder: ir.IRBuilder, address: ir.Value, ahead: int) -> None:
+    """Has the line that many bytes behind an address brought into the second cache; no matter what is there."""
+    later = builder.gep(address, [INT64(ahead)])
+    for_reading, into_second_cache, of_data = INT32(0), INT32(2), INT32(1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), later, for_reading, into_second_cache, of_data)
+
+
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value, **options) -> ir.Value:
+    """Calls what LLVM knows by a name."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, **options)
+
+
+def _following(builder: ir.IRBuilder, first: ir.Value, count: int, end: ir.Value) -> list[ir.Value]:
+    """`count` numbers from the first on; the last one before the end in place of what is behind it."""
+    last = builder.sub(end, INT64(1))
+    numbers = [builder.add(first, INT64(k)) for k in range(count)]
+    return [builder.select(builder.icmp_signed("<", number, last), number, last) for number in numbers]
+
+
+def _zeros(builder: ir.IRBuilder) -> ir.Value:
+    """The place of a sum, which LLVM keeps in a register."""
+    place = cgutils.alloca_once(builder, VECTOR)
+    builder.store(ir.Constant(VECTOR, [0.0] * LANES), place)
+    return place
+
+
+def _add_product(builder: ir.IRBuilder, place: ir.Value, a: ir.Value, b: ir.Value) -> None:
+    builder.store(call(builder, f"llvm.fma.v{LANES}f32", VECTOR, a, b, builder.load(place)), place)
+
+
+def _total(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
+    name = f"llvm.vector.reduce.fadd.v{LANES}f32"
+    return call(builder, name, FLOAT, FLOAT(0.0), vector, fastmath=("reassoc",))
+
+
+def _spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
+    """A number in all lanes."""
+    undefined = ir.Constant(VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, number, INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))

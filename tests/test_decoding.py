@@ -117,7 +117,7 @@ def test_weights_are_held_once(models):
         if isinstance(layer, nn.Linear):
             arranged = layers[name]
             assert isinstance(arranged, HostLinear)
-            np.testing.assert_array_equal(arranged.numbers, layer.weight.numpy().T)
+            np.testing.assert_array_equal(arranged.arrays[0], layer.weight.numpy().T)
     names = {name for name, _ in other.named_parameters()}
     assert names <= {name for name, _ in eager.named_parameters()}
     other.glm.word_embeddings.weight.set_value(paddle.zeros_like(other.glm.word_embeddings.weight))
@@ -134,8 +134,8 @@ def test_weights_of_bfloat16_are_held_once(models):
             arranged = layers[name]
             assert isinstance(arranged, TileLinear)
             rounded = layer.weight.T.astype("bfloat16").numpy()
-            np.testing.assert_array_equal(arranged.panels, panels_of(rounded))
-            assert arranged.panels.nbytes == 2 * rounded.size or rounded.size % 1024
+            np.testing.assert_array_equal(arranged.arrays[0], panels_of(rounded))
+            assert arranged.arrays[0].nbytes == 2 * rounded.size or rounded.size % 1024
     held = {name for name, parameter in other.named_parameters() if parameter._is_initialized()}
     assert not any(name.endswith("weight") and "layernorm" not in name for name in held if ".layers." in name)
 
@@ -200,7 +200,7 @@ def test_no_bfloat16_products(tiny_model, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_which_products_decode(monkeypatch, tiny_model, dtype):
     asked = []
-    monkeypatch.setattr("glm.host_products.arrange_weights", lambda model, dtype: asked.append(dtype))
+    monkeypatch.setattr("glm.host_blocks.prepare_blocks", lambda model, dtype: asked.append(dtype))
     monkeypatch.setattr("glm.tiles.has_tiles", lambda: True)
     model = tiny_model()
     model.train()
@@ -209,7 +209,7 @@ def test_which_products_decode(monkeypatch, tiny_model, dtype):
 
 
 def test_a_gpu_computes_in_the_type_asked_for(monkeypatch, tiny_model):
-    monkeypatch.setattr("glm.host_products.arrange_weights", lambda *_: pytest.fail("arranged for a CPU"))
+    monkeypatch.setattr("glm.host_blocks.prepare_blocks", lambda *_: pytest.fail("arranged for a CPU"))
     model = tiny_model()
     prepare_decoding(model, "bfloat16", "gpu")
     assert {parameter.dtype for parameter in model.parameters()} == {paddle.bfloat16}

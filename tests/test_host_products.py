@@ -56,7 +56,8 @@ def of_bfloat16(numbers: np.ndarray) -> np.ndarray:
 def test_panels():
     weight = np.arange(70 * 40, dtype=np.uint16).reshape(70, 40)
     panels = panels_of(weight)
-    assert panels.shape == (3, 2, 2, 16, 16, 2) and panels.flags.c_contiguous
+    assert panels.shape == (3, 2, 1024) and panels.flags.c_contiguous
+    panels = panels.reshape(3, 2, 2, 16, 16, 2)
     for panel, step, tile, pair, output, place in np.ndindex(panels.shape):
         o, i = 32 * panel + 16 * tile + output, 32 * step + 2 * pair + place
         expected = weight[o, i] if o < 70 and i < 40 else 0

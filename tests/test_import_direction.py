@@ -68,9 +68,7 @@ LEVELS = {
         "glm.report.plots",
         "glm.report.provenance",
         "glm.report.rows",
-        "glm.tiles",
         "glm.training",
-        "glm.vectors",
     },
     1: {"glm.configuration", "glm.pieces", "glm.tokenization"},
     2: {
@@ -79,6 +77,7 @@ LEVELS = {
         "glm.clip",
         "glm.cpu",
         "glm.host_attention",
+        "glm.host_blocks",
         "glm.host_products",
         "glm.loops",
         "glm.loss",
@@ -87,6 +86,8 @@ LEVELS = {
         "glm.parallel.launch",
         "glm.parallel.layers",
         "glm.tensors",
+        "glm.tiles",
+        "glm.vectors",
     },
     3: {
         "glm.data.check",

@@ -1,0 +1,126 @@
+"""What blocks do between two attentions, for the few rows of a decoding step on a CPU, in one compiled function.
+
+Layer by layer it takes a dozen calls, each of which costs more than its arithmetic: reading the weights drives out of
+the cache what calls are made of.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import paddle
+from numba import njit, prange
+from paddle import Tensor, nn
+
+from glm.cpu import view
+from glm.host_products import FEW, HostLinear, TileLinear, arrange_weights, multiply, multiply_tiles
+from glm.loops import OPTIONS, exponential, use_own_threads
+from glm.modeling import GLMForConditionalGeneration, GLMStack
+
+# GELU's tanh approximation (Hendrycks and Gimpel 2016, section 2) by x / (1 + exp(-2 u)), u = SLOPE (x + CUBE x^3).
+TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
+Norm = tuple[np.ndarray, np.ndarray, np.float32]  # weight, bias, epsilon
+
+
+def prepare_blocks(model: GLMForConditionalGeneration, dtype: str) -> None:
+    """Arranges the weights of a model, which can only decode then, and has its blocks take few rows at once.
+
+    Args:
+        dtype: `float32`, or `bfloat16` where the processor `has_tiles`.
+    """
+    arrange_weights(model, dtype)
+    stack = model.glm.transformer
+    linears = [part for layer in stack.layers for part in (*_linears(layer), layer.attention.query_key_value)]
+    if all(isinstance(part, HostLinear | TileLinear) for part in linears):  # nor split, nor of odd sizes
+        stack.leave = _leave_of(stack, dtype)
+
+
+def _linears(block: nn.Layer) -> tuple[nn.Layer, nn.Layer, nn.Layer]:
+    return block.attention.dense, block.mlp.dense_h_to_4h, block.mlp.dense_4h_to_h
+
+
+def _norm(layer: nn.Layer) -> Norm:
+    return view(layer.weight), view(layer.bias), np.float32(layer._epsilon)
+
+
+def _leave_of(stack: GLMStack, dtype: str) -> Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """`GLMStack.leave` for few rows; more go through the layers one by one."""
+    following = [*(layer.input_layernorm for layer in stack.layers[1:]), stack.final_layernorm]
+    entering = [layer.attention.query_key_value.arrays for layer in stack.layers[1:]]
+    blocks = [
+        (*(part.arrays for part in _linears(layer)), _norm(layer.post_attention_layernorm), _norm(norm))
+        for layer, norm in zip(stack.layers, following, strict=True)
+    ]
+    leave, leave_and_enter = FUNCTIONS[dtype]
+    by_layers = stack.leave
+
+    def leave_few(index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        n, H = states.shape
+        if n > FEW:
+            return by_layers(index, states, context)
+        is_last = index + 1 == len(blocks)
+        left, next_ = paddle.empty([n, H]), paddle.empty([n, H if is_last else 3 * H])
+        arrays = view(states.contiguous()), view(context.contiguous()), *blocks[index]
+        use_own_threads()
+        if is_last:
+            leave(*arrays, view(left), view(next_))
+        else:
+            leave_and_enter(*arrays, entering[index], view(left), view(next_))
+        return left, next_
+
+    return leave_few
+
+
+def _compiled(multiply: Callable) -> tuple[Callable, Callable]:
+    """The functions for a kind of products."""
+
+    @njit(**OPTIONS)
+    def leave(states, context, dense, up, down, own_norm, next_norm, left, normal):
+        """states, context: [n, H]; to write to: left, the result, and normal, that behind the next LayerNorm."""
+        n = len(states)
+        multiply(context, *dense, left)
+        left += states
+        _normalize(left, own_norm, normal)
+        wide = np.empty((n, len(up[1])), np.float32)
+        multiply(normal, *up, wide)
+        _gelu(wide)
+        multiply(wide, *down, normal)
+        left += normal
+        _normalize(left, next_norm, normal)
+
+    @njit(**OPTIONS)
+    def leave_and_enter(states, context, dense, up, down, own_norm, next_norm, entering, left, projected):
+        """As `leave`; projected: [n, 3H], queries, keys and values of the next block."""
+        normal = np.empty_like(states)
+        leave(states, context, dense, up, down, own_norm, next_norm, left, normal)
+        multiply(normal, *entering, projected)
+
+    return leave, leave_and_enter
+
+
+@njit(**OPTIONS)
+def _normalize(states, norm, output):
+    """LayerNorm of [n, H]."""
+    weight, bias, epsilon = norm
+    H = np.float32(states.shape[1])
+    for r in range(len(states)):
+        total = np.float32(0)
+        for h in range(states.shape[1]):
+            total += states[r, h]
+        mean, squares = total / H, np.float32(0)
+        for h in range(states.shape[1]):
+            squares += (states[r, h] - mean) ** 2
+        scale = np.float32(1) / np.sqrt(squares / H + epsilon)
+        for h in range(states.shape[1]):
+            output[r, h] = (states[r, h] - mean) * scale * weight[h] + bias[h]
+
+
+@njit(parallel=True, **OPTIONS)
+def _gelu(states):
+    """In place."""
+    for r in prange(len(states)):
+        for h in range(states.shape[1]):
+            x = states[r, h]
+            states[r, h] = x / (np.float32(1) + exponential(-TWICE_SLOPE * (x + CUBE * x * x * x)))
+
+
+FUNCTIONS = {"float32": _compiled(multiply), "bfloat16": _compiled(multiply_tiles)}
