@@ -14,8 +14,8 @@ from paddle import Tensor, nn
 
 from glm.cache import KVCache
 from glm.cpu import view
-from glm.loops import OPTIONS, exponential, use_own_threads
-from glm.vectors import dot_products, mixtures
+from glm.loops import OPTIONS, exponentiate, use_own_threads
+from glm.vectors import AHEAD, dot_products, mixtures
 
 HEAD_SIZE = 64  # of all published GLMs; loops of known length compile to code that is a third faster
 
@@ -111,7 +111,8 @@ def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return paths, counts
 
 
-_score_prompt, _mix_prompt = dot_products(5, 4), mixtures(5, HEAD_SIZE)  # 20 sums, of 32 vectors a processor holds
+# 20 sums each, of the 32 vectors that a processor holds.
+_score_prompt, _mix_prompt = dot_products(5, 4), mixtures(5, HEAD_SIZE, ahead=AHEAD)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -130,14 +131,14 @@ def _attend(query, keys, values, slot_keys, slot_values, lengths, paths, counts,
         mixed = np.empty((R, HEAD_SIZE), np.float32)
         totals = np.empty(R, np.float32)
         for r in range(R):
-            path = paths[b, r, : counts[b, r]]
-            _score_path(rows[r], slot_keys[b, n], path, scores[r, length:])
-            totals[r] = _exponentiate(scores[r, : length + len(path)])
+            path = paths[b, r][: counts[b, r]]
+            _score_path(rows[r], slot_keys[b, n], path, scores[r][length:])
+            _, totals[r] = exponentiate(scores[r][: length + len(path)])
         for r in range(0, R, 5):
             _mix_prompt(scores, values[b, n], length, mixed, r)
         for r in range(R):
-            path = paths[b, r, : counts[b, r]]
-            _mix_path(scores[r, length:], slot_values[b, n], path, mixed[r])
+            path = paths[b, r][: counts[b, r]]
+            _mix_path(scores[r][length:], slot_values[b, n], path, mixed[r])
         for r in range(R):
             for d in range(HEAD_SIZE):
                 context[b, r, n, d] = mixed[r, d] / totals[r]
@@ -150,19 +151,6 @@ def _score_path(row, keys, path, scores):
         for d in range(HEAD_SIZE):
             score += row[d] * keys[path[i], d]
         scores[i] = score
-
-
-@njit(**OPTIONS)
-def _exponentiate(scores):
-    """exp(score - the largest) in place; returns the sum."""
-    largest = scores[0]
-    for j in range(len(scores)):
-        largest = max(largest, scores[j])
-    total = np.float32(0)
-    for j in range(len(scores)):
-        scores[j] = exponential(scores[j] - largest)
-        total += scores[j]
-    return total
 
 
 @njit(**OPTIONS)

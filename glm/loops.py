@@ -1,5 +1,9 @@
 """What loops compiled by Numba share: the compiler's options, and the threads they run on."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import llvmlite.binding
 import numba
 import numpy as np
@@ -24,10 +28,21 @@ def _prepare() -> None:
     """
     if openmp() is not None:
         numba.config.THREADING_LAYER = "omp"
+    _forget_earlier_versions()
     features = llvmlite.binding.get_host_cpu_features()
     if features.get("avx512f") and numba.config.CPU_FEATURES is None and numba.config.CPU_NAME is None:
         numba.config.CPU_NAME = llvmlite.binding.get_host_cpu_name()
         numba.config.CPU_FEATURES = features.flatten() + ",-prefer-256-bit"
+
+
+def _forget_earlier_versions() -> None:
+    """Has Numba keep what it compiles under a name of these sources: it would look only at that of the function
+    itself, and take code of before an upgrade where what that calls has changed."""
+    folder = Path(__file__).parent
+    sources = [*sorted(folder.glob("host_*.py")), *(folder / f"{name}.py" for name in ("loops", "tiles", "vectors"))]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    if not numba.config.CACHE_DIR and os.access(folder, os.W_OK):
+        numba.config.CACHE_DIR = str(folder / "__pycache__" / f"loops-{digest}")
 
 
 def use_own_threads() -> None:
@@ -46,3 +61,28 @@ def exponential(x):
     x -= whole
     power = P0 + x * (P1 + x * (P2 + x * (P3 + x * (P4 + x * P5))))
     return power * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+
+
+@numba.njit(**OPTIONS)
+def greatest(numbers):
+    """The largest of float32 numbers, by integers of the same order: LLVM makes no vectors of comparing floats."""
+    bits, largest = numbers.view(np.int32), np.int32(-(2**31))
+    for i in range(len(bits)):
+        largest = max(largest, _ordered(bits[i]))
+    return _ordered(largest).view(np.float32)
+
+
+@numba.njit(inline="always", **OPTIONS)
+def _ordered(bits):
+    """Of negative numbers, whose bits rise as they fall, all bits but the sign turned; its own inverse."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(2**31 - 1)))
+
+
+@numba.njit(**OPTIONS)
+def exponentiate(scores):
+    """exp(score - the largest) in place; returns the largest, and the sum."""
+    largest, total = greatest(scores), np.float32(0)
+    for j in range(len(scores)):
+        scores[j] = exponential(scores[j] - largest)
+        total += scores[j]
+    return largest, total

@@ -96,7 +96,7 @@ class GLMAttention(nn.Layer):
         dropout = self.attention_dropout.p if self.training else 0.0
         with randomness_of_rank(self.group if dropout else None):
             if projected.place.is_cpu_place():
-                return TwoPartAttention.apply(projected, layout, self.num_heads, dropout)
+                return host_attention(projected, layout, self.num_heads, dropout)
             if has_flashmask(projected, self.head_size):
                 return flashmask_attention(projected, layout, self.num_heads, dropout)
             return self.attend_by_part(projected, layout)
@@ -113,6 +113,15 @@ class GLMAttention(nn.Layer):
                 bias = as_tensor(_hidden(S, T)).expand([1, self.num_heads, -1, -1])
                 contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
         return paddle.concat(contexts)
+
+
+def host_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+    """[n, 3H] -> [n, H] on a CPU: compiled, if heads have the size it is compiled for."""
+    from glm.host_two_part import HEAD_SIZE, HostTwoPartAttention  # here: it loads Numba
+
+    is_compiled = projected.shape[1] == 3 * num_heads * HEAD_SIZE and projected.dtype == paddle.float32
+    kind = HostTwoPartAttention if is_compiled else TwoPartAttention
+    return kind.apply(projected, layout, num_heads, dropout)
 
 
 class GLMMLP(nn.Layer):

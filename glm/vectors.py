@@ -51,11 +51,16 @@ def dot_products(rows: int, outputs: int) -> Callable:
     return multiply
 
 
-def mixtures(rows: int, width: int) -> Callable:
+def mixtures(rows: int, width: int, *, ahead: int = 0, add: bool = False) -> Callable:
     """A function for compiled loops: the sums of `length` values, each times the share that one of `rows` rows has.
 
-    It takes shares [n, at least length], values [length or more, width], length, the sums [n, width] to write to, and
-    the first row r: rows of float32, width a multiple of LANES. Rows behind the last one are the last one once more.
+    It takes shares [n, at least length], values [length or more, at least width], length, the sums [n, at least width]
+    to write to, and the first row r. Numbers are float32, rows of values and sums contiguous, width a multiple of
+    LANES. Rows behind the last one are the last one once more.
+
+    Args:
+        ahead: bytes behind each value to fetch at once; 0 for what is in the cache anyway.
+        add: to what is in the sums.
     """
 
     @intrinsic
@@ -67,10 +72,13 @@ def mixtures(rows: int, width: int) -> Callable:
         rows_of = _following(builder, arguments[4], rows, sums.count)
         starts = [INT64(start) for start in range(0, width, LANES)]
         cells = [[_zeros(builder) for _ in starts] for _ in rows_of]
+        for row, of_row in zip(rows_of if add else [], cells, strict=False):
+            for start, cell in zip(starts, of_row, strict=True):
+                builder.store(sums.vector(row, start), cell)
         with cgutils.for_range(builder, arguments[2]) as loop:
             factors = [values.vector(loop.index, start) for start in starts]
-            for start in starts:
-                fetch(builder, values.address(loop.index, start), AHEAD)
+            for start in starts if ahead else []:
+                fetch(builder, values.address(loop.index, start), ahead)
             for row, of_row in zip(rows_of, cells, strict=True):
                 share = _spread(builder, builder.load(shares.place(row, loop.index)))
                 for factor, cell in zip(factors, of_row, strict=True):
@@ -84,16 +92,16 @@ def mixtures(rows: int, width: int) -> Callable:
 
 
 class Table:
-    """A two-dimensional array, whose rows are contiguous, as LLVM sees it."""
+    """A two-dimensional array as LLVM sees it."""
 
     def __init__(self, builder: ir.IRBuilder, array):
         self.builder, self.data = builder, builder.bitcast(array.data, ADDRESS)
         self.count, self.width = cgutils.unpack_tuple(builder, array.shape)
-        self.stride = cgutils.unpack_tuple(builder, array.strides)[0]  # bytes
+        self.stride, self.step = cgutils.unpack_tuple(builder, array.strides)  # bytes from row to row, in a row
 
     def address(self, row: ir.Value, column: ir.Value) -> ir.Value:
-        """Of a number of float32."""
-        offset = self.builder.add(self.builder.mul(row, self.stride), self.builder.mul(column, INT64(4)))
+        """Of a number."""
+        offset = self.builder.add(self.builder.mul(row, self.stride), self.builder.mul(column, self.step))
         return self.builder.gep(self.data, [offset])
 
     def place(self, row: ir.Value, column: ir.Value) -> ir.Value:
@@ -105,7 +113,7 @@ class Table:
         return self.builder.bitcast(self.address(row, column), VECTOR.as_pointer())
 
     def vector(self, row: ir.Value, column: ir.Value) -> ir.Value:
-        """LANES numbers."""
+        """LANES numbers of a row, which is contiguous."""
         return self.builder.load(self.vector_place(row, column), align=4)
 
 

@@ -79,6 +79,7 @@ LEVELS = {
         "glm.host_attention",
         "glm.host_blocks",
         "glm.host_products",
+        "glm.host_two_part",
         "glm.loops",
         "glm.loss",
         "glm.modeling",

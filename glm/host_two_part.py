@@ -1,0 +1,218 @@
+"""Attention in two parts on a CPU, of training and of prefill, compiled by Numba.
+
+A head of an example is one thread's. It copies what it reads often into tables that stay in the processor's cache, and
+keeps the scores of a block of queries only; the backward pass computes them anew. Loops over one row are functions of
+their own, given a contiguous row (`table[r][:n]`; Numba takes `table[r, :n]` for one with gaps, and computes number by
+number).
+"""
+
+import numpy as np
+import paddle
+from numba import njit, prange
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from glm.attention import Layout
+from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, view
+from glm.loops import OPTIONS, exponential, exponentiate, use_own_threads
+from glm.vectors import mixtures
+
+HEAD_SIZE = 64  # of all published GLMs
+BLOCK = 60  # queries whose scores are there at once; a multiple of 5
+SCALE = np.float32(HEAD_SIZE**-0.5)
+_mix, _mix_more = mixtures(5, HEAD_SIZE), mixtures(5, HEAD_SIZE, add=True)
+
+
+class HostTwoPartAttention(PyLayer):
+    """As `glm.attention.TwoPartAttention`, of float32 and heads of HEAD_SIZE."""
+
+    @staticmethod
+    def forward(ctx, projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+        """[n, 3H], all queries, all keys, all values -> [n, H]."""
+        spans = np.array(list(layout.spans()), np.int64)
+        kept, starts = _draw(spans, num_heads, dropout)
+        context = paddle.empty([len(projected), num_heads * HEAD_SIZE])
+        logs = np.empty((num_heads, len(projected)), np.float32)
+        scale = np.float32(rescale(dropout))
+        use_own_threads()
+        _forward(view(projected), spans, kept, starts, scale, view(context), logs)
+        ctx.save_for_backward(projected, context)
+        ctx.rest = spans, kept, starts, scale, logs
+        return context
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        """[n, H] -> [n, 3H]"""
+        projected, context = ctx.saved_tensor()
+        spans, kept, starts, scale, logs = ctx.rest
+        ctx.rest = None
+        d_projected = paddle.empty_like(projected)
+        use_own_threads()
+        _backward(
+            *(view(projected), spans, kept, starts, scale, view(context), logs),
+            *(view(grad.contiguous()), view(d_projected)),
+        )
+        return d_projected
+
+
+def _draw(spans: np.ndarray, num_heads: int, dropout: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which scores dropout leaves.
+
+    Returns:
+        [scores] bool, of each example and head the S^2 of Part A and the rows of Part B, which are L long; empty
+        without dropout. [E, N] int64, where those of an example and a head begin.
+    """
+    S, L = spans[:, 1] - spans[:, 0], spans[:, 2] - spans[:, 0]
+    sizes = np.repeat(S * S + (L - S) * L, num_heads)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if not dropout:
+        return np.empty(0, bool), starts[:-1].reshape(-1, num_heads)
+    kept, seed = np.empty(starts[-1], bool), draw_seed()
+
+    def draw(number: int) -> None:
+        kept[starts[number] : starts[number + 1]] = draw_kept(random_stream(seed, number), (sizes[number],), dropout)
+
+    on_threads(draw, range(len(sizes)), worth=len(kept) >= WORTH)
+    return kept, starts[:-1].reshape(-1, num_heads)
+
+
+@njit(inline="always", **OPTIONS)
+def _seen(i, S):
+    """Keys that query i sees: those of Part A, or those up to its own."""
+    return S if i < S else i + 1
+
+
+@njit(inline="always", **OPTIONS)
+def _row_start(i, S, L):
+    """Where the scores of query i stand among those of an example and a head."""
+    return i * S if i < S else S * S + (i - S) * L
+
+
+@njit(**OPTIONS)
+def _turned(table):
+    """[L, D] -> [D, L], and 0 up to a multiple of HEAD_SIZE."""
+    L, D = table.shape
+    turned = np.zeros((D, (L + HEAD_SIZE - 1) // HEAD_SIZE * HEAD_SIZE), np.float32)
+    for i in range(0, L, 16):  # a line of the result at a time
+        for d in range(D):
+            for k in range(i, min(i + 16, L)):
+                turned[d, k] = table[k, d]
+    return turned
+
+
+@njit(**OPTIONS)
+def _multiply(rows, turned, limit, scores):
+    """rows [r, D] by the first `limit` columns of turned [D, L], and some more: [r, at least limit]."""
+    for key in range(0, limit, HEAD_SIZE):
+        for r in range(0, len(rows), 5):
+            _mix(rows, turned[:, key:], HEAD_SIZE, scores[: len(rows), key:], r)
+
+
+@njit(**OPTIONS)
+def _product(a, b):
+    total = np.float32(0)
+    for d in range(HEAD_SIZE):
+        total += a[d] * b[d]
+    return total
+
+
+@njit(**OPTIONS)
+def _differentiate(scores, d_shares, log, slope):
+    """In place: scores become shares, and gradients of shares become those of scores."""
+    for key in range(len(scores)):
+        scores[key] = exponential(scores[key] - log)
+        d_shares[key] = scores[key] * (d_shares[key] - slope)
+
+
+@njit(**OPTIONS)
+def _differentiate_kept(scores, d_shares, log, slope, kept, scale):
+    """As `_differentiate`, with dropout; scores become what dropout leaves of shares."""
+    for key in range(len(scores)):
+        share, factor = exponential(scores[key] - log), kept[key] * scale
+        scores[key] = share * factor
+        d_shares[key] = share * (d_shares[key] * factor - slope)
+
+
+@njit(**OPTIONS)
+def _leave(shares, kept):
+    for key in range(len(shares)):
+        shares[key] *= kept[key]
+
+
+@njit(parallel=True, **OPTIONS)
+def _forward(projected, spans, kept, starts, scale, context, logs):
+    N, H, E = len(logs), context.shape[1], len(spans)
+    for task in prange(E * N):
+        e, h = task % E, task // E
+        start, middle, end = spans[e]
+        L, S, column = end - start, middle - start, h * HEAD_SIZE
+        own = projected[start:end]
+        query = own[:, column : column + HEAD_SIZE] * SCALE
+        keys = _turned(own[:, H + column : H + column + HEAD_SIZE])
+        values = own[:, 2 * H + column : 2 * H + column + HEAD_SIZE].copy()
+        scores = np.empty((BLOCK, keys.shape[1]), np.float32)
+        mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
+        totals = np.empty(BLOCK, np.float32)
+        for first in range(0, L, BLOCK):
+            count = min(BLOCK, L - first)
+            limit = _seen(first + count - 1, S)
+            _multiply(query[first : first + count], keys, limit, scores)
+            for r in range(count):
+                seen = _seen(first + r, S)
+                largest, totals[r] = exponentiate(scores[r][:seen])
+                scores[r, seen:limit] = 0
+                logs[h, start + first + r] = largest + np.log(totals[r])
+                if len(kept):
+                    place = starts[e, h] + _row_start(first + r, S, L)
+                    _leave(scores[r][:seen], kept[place : place + seen])
+            for r in range(0, count, 5):
+                _mix(scores[:count], values, limit, mixed[:count], r)
+            for r in range(count):
+                for d in range(HEAD_SIZE):
+                    context[start + first + r, column + d] = mixed[r, d] * (scale / totals[r])
+
+
+@njit(parallel=True, **OPTIONS)
+def _backward(projected, spans, kept, starts, scale, context, logs, d_context, d_projected):
+    N, H, E = len(logs), context.shape[1], len(spans)
+    for task in prange(E * N):
+        e, h = task % E, task // E
+        start, middle, end = spans[e]
+        L, S, column = end - start, middle - start, h * HEAD_SIZE
+        own, d_own = projected[start:end], d_projected[start:end]
+        query = own[:, column : column + HEAD_SIZE] * SCALE
+        keys = own[:, H + column : H + column + HEAD_SIZE].copy()
+        turned_keys = _turned(keys)
+        turned_values = _turned(own[:, 2 * H + column : 2 * H + column + HEAD_SIZE])
+        d_out = d_context[start:end, column : column + HEAD_SIZE].copy()
+        d_keys, d_values = np.zeros((L, HEAD_SIZE), np.float32), np.zeros((L, HEAD_SIZE), np.float32)
+        shares = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
+        d_scores = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
+        d_query = np.empty((BLOCK, HEAD_SIZE), np.float32)
+        for first in range(0, L, BLOCK):
+            count = min(BLOCK, L - first)
+            limit = _seen(first + count - 1, S)
+            own_query, own_d_out = query[first : first + count], d_out[first : first + count]
+            _multiply(own_query, turned_keys, limit, shares)
+            _multiply(own_d_out, turned_values, limit, d_scores)
+            for r in range(count):
+                seen = _seen(first + r, S)
+                slope = _product(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
+                row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
+                if len(kept):
+                    place = starts[e, h] + _row_start(first + r, S, L)
+                    _differentiate_kept(row, d_row, log, slope, kept[place : place + seen], scale)
+                else:
+                    _differentiate(row, d_row, log, slope)
+                shares[r, seen:limit] = 0
+                d_scores[r, seen:limit] = 0
+            for r in range(0, count, 5):
+                _mix(d_scores[:count], keys, limit, d_query[:count], r)
+            for key in range(0, limit, 5):
+                _mix_more(shares[:count].T, own_d_out, count, d_values[:limit], key)
+                _mix_more(d_scores[:count].T, own_query, count, d_keys[:limit], key)
+            for r in range(count):
+                for d in range(HEAD_SIZE):
+                    d_own[first + r, column + d] = d_query[r, d] * SCALE
+        d_own[:, H + column : H + column + HEAD_SIZE] = d_keys
+        d_own[:, 2 * H + column : 2 * H + column + HEAD_SIZE] = d_values

@@ -1,0 +1,120 @@
+"""Compiled attention in two parts against Paddle's operators, and with the dropout that it drew against plain ones."""
+
+import numpy as np
+import paddle
+import pytest
+
+import glm.cpu
+import glm.host_two_part
+from glm.attention import Layout, TwoPartAttention
+from glm.blank_infilling import attention_mask
+from glm.configuration import GLMConfig
+from glm.host_two_part import BLOCK, HEAD_SIZE, HostTwoPartAttention, _draw
+from glm.modeling import GLMAttention, host_attention
+
+N, H = 2, 2 * HEAD_SIZE
+EXAMPLES = [
+    [(9, 5)],
+    [(7, 0), (0, 6), (3, 2), (0, 1), (1, 0)],
+    [(BLOCK, 1), (BLOCK - 1, BLOCK + 1)],
+    [(130, 70), (64, 64), (1, 129)],
+]
+
+
+def layout(*examples) -> Layout:
+    return Layout.of(np.array([examples]), sum(map(sum, examples)))
+
+
+def drawn(n: int, dtype: str = "float32") -> tuple[paddle.Tensor, paddle.Tensor]:
+    """[n, 3H] with a gradient, and one of [n, H]."""
+    random = np.random.default_rng(n)
+    projected = paddle.to_tensor(random.normal(size=(n, 3 * H)), dtype, stop_gradient=False)
+    return projected, paddle.to_tensor(random.normal(size=(n, H)), dtype)
+
+
+def outcome(function, n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    """What attention makes of random numbers, and the gradient with respect to them."""
+    projected, slope = drawn(n, dtype)
+    context = function(projected)
+    context.backward(slope)
+    return context.numpy(), projected.grad.numpy()
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_against_paddles_operators(examples):
+    parts = layout(*examples)
+    n = len(parts.places)
+    slow = GLMAttention(GLMConfig(hidden_size=H, num_attention_heads=N))
+    slow.eval()
+    want = outcome(lambda projected: slow.attend_by_part(projected, parts), n)
+    got = outcome(lambda projected: HostTwoPartAttention.apply(projected, parts, N, 0.0), n)
+    for ours, paddles in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, paddles, atol=5e-6)
+
+
+def with_masks(projected, parts, masks, dropout):
+    """Attention with the given masks [S + T, S + T] of each example and head, in Paddle's operators."""
+    contexts = []
+    for (start, middle, end), of_heads in zip(parts.spans(), masks, strict=True):
+        S, T = middle - start, end - middle
+        visible = paddle.to_tensor(attention_mask([S], S, T)[0, 0])
+        query, keys, values = projected[start:end].reshape([S + T, 3, N, HEAD_SIZE]).transpose([1, 2, 0, 3]).unbind(0)
+        scores = paddle.matmul(query, keys, transpose_y=True) / HEAD_SIZE**0.5
+        shares = paddle.nn.functional.softmax(paddle.where(visible, scores, paddle.full_like(scores, -1e30)))
+        shares = shares * paddle.to_tensor(np.stack(of_heads)).astype(shares.dtype) / (1 - dropout)
+        contexts.append(paddle.matmul(shares, values).transpose([1, 0, 2]).reshape([S + T, H]))
+    return paddle.concat(contexts)
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+@pytest.mark.parametrize("dropout", [0.1, 0.6])
+@pytest.mark.parametrize("threads", [False, True])
+def test_dropout_is_that_of_the_masks_drawn(examples, dropout, threads, monkeypatch):
+    monkeypatch.setattr(glm.host_two_part, "WORTH", 0 if threads else 1 << 40)
+    monkeypatch.setattr(glm.cpu, "cpu_threads", lambda: 2)
+    parts = layout(*examples)
+    paddle.seed(7)
+    kept, starts = _draw(np.array(list(parts.spans())), N, dropout)
+    assert kept.mean() == pytest.approx(1 - dropout, abs=5 / len(kept) ** 0.5)
+    masks = []
+    for (S, T), of_example in zip(parts.examples, starts, strict=True):
+        masks.append([])
+        for start in of_example:
+            mask = np.zeros((S + T, S + T), bool)
+            mask[:S, :S] = kept[start : start + S * S].reshape(S, S)
+            mask[S:] = kept[start + S * S : start + S * S + T * (S + T)].reshape(T, S + T)
+            masks[-1].append(mask)
+    n = len(parts.places)
+    want = outcome(lambda projected: with_masks(projected, parts, masks, dropout), n, "float64")
+    paddle.seed(7)
+    got = outcome(lambda projected: HostTwoPartAttention.apply(projected, parts, N, dropout), n)
+    for ours, exact in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, exact, atol=5e-6 / (1 - dropout))
+
+
+def test_masks_of_heads_and_examples_differ():
+    kept, starts = _draw(np.array([[0, 40, 40], [40, 80, 80]]), 2, 0.5)
+    tables = [kept[start : start + 1600] for start in starts.flatten()]
+    for first in range(4):
+        for second in range(first):
+            assert 0.4 < (tables[first] == tables[second]).mean() < 0.6
+
+
+def test_nan_reaches_all_that_see_it():
+    parts = layout((70, 5), (3, 4))
+    projected = drawn(82)[0].detach()
+    projected[3] = float("nan")
+    context = HostTwoPartAttention.apply(projected, parts, N, 0.0)
+    assert paddle.isnan(context)[:75].all() and not paddle.isnan(context)[75:].any()
+
+
+@pytest.mark.parametrize(
+    ("heads", "dtype", "kind"),
+    [(N, "float32", HostTwoPartAttention), (2 * N, "float32", TwoPartAttention), (N, "float64", TwoPartAttention)],
+)
+def test_which_attention_runs(heads, dtype, kind, monkeypatch):
+    ran = []
+    for each in (HostTwoPartAttention, TwoPartAttention):
+        monkeypatch.setattr(each, "apply", lambda *_, each=each: ran.append(each))
+    host_attention(drawn(5, dtype)[0], layout((3, 2)), heads, 0.0)
+    assert ran == [kind]
