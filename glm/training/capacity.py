@@ -55,7 +55,7 @@ def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Tr
 def _trains(config: GLMConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
     """Which weights a run trains, by name."""
     freeze = arguments.training.freeze
-    if arguments.adapter.lora:
+    if arguments.adapter.kind is not None:
         return lambda name: False  # the adapter's own weights are few
     return lambda name: freeze is None or not is_frozen(name, freeze, num_layers=config.num_layers)
 

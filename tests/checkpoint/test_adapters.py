@@ -11,13 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from glm.checkpoint.adapters import (
     ADAPTER_WEIGHTS_NAME,
-    add_lora,
-    load_lora,
+    adapter_weights,
+    add_adapter,
+    load_adapter,
     lora_config,
-    lora_weights,
     merge_lora,
-    read_lora_config,
-    save_lora,
+    read_adapter_config,
+    save_adapter,
 )
 from glm.errors import InputError
 
@@ -38,9 +38,9 @@ def batch() -> dict[str, paddle.Tensor]:
 def with_lora(model, *, seed: int = 1, **options):
     """The model with an adapter whose weights, B too, are drawn from N(0, 0.3)."""
     config = lora_config("THUDM/glm-large-chinese", **{**OPTIONS, **options})
-    add_lora(model, config)
+    add_adapter(model, config)
     random = np.random.default_rng(seed)
-    for weight in lora_weights(model).values():
+    for weight in adapter_weights(model).values():
         weight.set_value(random.normal(0, 0.3, weight.shape).astype("float32"))
     return config
 
@@ -48,7 +48,7 @@ def with_lora(model, *, seed: int = 1, **options):
 def test_a_new_adapter_does_nothing(tiny_model):
     plain = tiny_model()(**batch()).numpy()
     model = tiny_model()
-    add_lora(model, lora_config("x", **OPTIONS))
+    add_adapter(model, lora_config("x", **OPTIONS))
     model.eval()
     assert (model(**batch()).numpy() == plain).all()
 
@@ -68,14 +68,14 @@ def test_only_the_adapter_is_trained(tiny_model, targets, names):
         f"glm.transformer.layers.{layer}.{name}.lora_{part}" for layer in (0, 1) for name in names for part in "AB"
     }
     assert {name for name, weight in model.named_parameters() if not weight.stop_gradient} == expected
-    assert set(lora_weights(model)) == expected
+    assert set(adapter_weights(model)) == expected
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_unmerged_equals_weights_added_by_hand(tiny_model, training):
     model, by_hand = tiny_model(), tiny_model()
     with_lora(model)
-    adapter = {name: weight.numpy() for name, weight in lora_weights(model).items()}
+    adapter = {name: weight.numpy() for name, weight in adapter_weights(model).items()}
     for name, weight in by_hand.named_parameters():
         stem = name.removesuffix(".weight")
         if f"{stem}.lora_A" in adapter:
@@ -103,19 +103,19 @@ def test_merged_equals_unmerged(tiny_model):
 
 def test_saved_and_loaded(tiny_model, tmp_path):
     model, again = tiny_model(), tiny_model()
-    save_lora(model, with_lora(model), tmp_path)
+    save_adapter(model, with_lora(model), tmp_path)
     saved = load_file(tmp_path / ADAPTER_WEIGHTS_NAME)
-    assert set(saved) == set(lora_weights(model))
-    add_lora(again, read_lora_config(tmp_path))
-    load_lora(again, tmp_path)
-    for name, weight in lora_weights(again).items():
+    assert set(saved) == set(adapter_weights(model))
+    add_adapter(again, read_adapter_config(tmp_path))
+    load_adapter(again, tmp_path)
+    for name, weight in adapter_weights(again).items():
         assert (weight.numpy() == saved[name]).all()
     assert all(layer.scaling == 2.0 for layer in again.sublayers() if hasattr(layer, "scaling"))
 
 
 def test_paddlenlp_reads_the_files(tiny_model, tmp_path):
     model = tiny_model()
-    save_lora(model, with_lora(model), tmp_path)
+    save_adapter(model, with_lora(model), tmp_path)
     model.eval()
     theirs = LoRAModel.from_pretrained(tiny_model(), str(tmp_path))
     theirs.eval()
@@ -130,35 +130,35 @@ def test_a_folder_is_named_in_full(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_adapter(tmp_path):
-    assert read_lora_config(tmp_path) is None
+    assert read_adapter_config(tmp_path) is None
 
 
 def test_files_that_cannot_be_used(tiny_model, tmp_path):
     model = tiny_model()
     config = with_lora(model)
     with pytest.raises(InputError, match=f"there is no {ADAPTER_WEIGHTS_NAME} in it"):
-        load_lora(model, tmp_path)
-    save_lora(model, config, tmp_path)
+        load_adapter(model, tmp_path)
+    save_adapter(model, config, tmp_path)
     other = tiny_model()
     with_lora(other, rank=2)
     with pytest.raises(InputError, match=r"is of another adapter or model \(glm.transformer.layers.0.attention.dense"):
-        load_lora(other, tmp_path)
+        load_adapter(other, tmp_path)
     weights = load_file(tmp_path / ADAPTER_WEIGHTS_NAME)
     weights.pop(sorted(weights)[-1])
     save_file(weights, tmp_path / ADAPTER_WEIGHTS_NAME)
     with pytest.raises(InputError, match="is of another adapter"):
-        load_lora(model, tmp_path)
+        load_adapter(model, tmp_path)
     (tmp_path / ADAPTER_WEIGHTS_NAME).write_bytes(b"x" * 20)
     with pytest.raises(InputError, match="cannot be read"):
-        load_lora(model, tmp_path)
+        load_adapter(model, tmp_path)
     path = tmp_path / "lora_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "base_model_name_or_path": None}))
     with pytest.raises(InputError, match="does not name the adapter's model"):
-        read_lora_config(tmp_path)
+        read_adapter_config(tmp_path)
     path.write_text("[1]")
     with pytest.raises(InputError, match="cannot be read as settings of an adapter"):
-        read_lora_config(tmp_path)
+        read_adapter_config(tmp_path)
 
 
 def test_an_adapter_learns(tiny_model):
