@@ -49,6 +49,7 @@ def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Tr
         sharding=stages[0] if stages else "",
         sharding_parallel_degree=max(1, options.sharding_parallel_degree),
         keeps_gradients=options.gradient_accumulation_steps > 1 or not options.release_grads,
+        prefix_tokens=arguments.adapter.num_prefix_tokens if arguments.adapter.prefix_tuning else 0,
     )
 
 

@@ -1,16 +1,22 @@
-"""LoRA: adds nothing at first, then x A B alpha / rank; merged equals unmerged; files that PaddleNLP reads too."""
+"""LoRA: adds nothing at first, then x A B alpha / rank; merged equals unmerged. Prefixes: tests/test_prefix.py.
+
+Files of both that PaddleNLP reads too.
+"""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from paddlenlp.peft import LoRAModel
+from paddlenlp.peft import LoRAModel, PrefixConfig, PrefixModelForCausalLM
+from paddlenlp.peft.prefix import llama_postprocess_past_key_value
 from safetensors.numpy import load_file, save_file
 
 from glm.checkpoint.adapters import (
     ADAPTER_WEIGHTS_NAME,
+    PrefixTuningConfig,
     adapter_weights,
     add_adapter,
     load_adapter,
@@ -20,6 +26,7 @@ from glm.checkpoint.adapters import (
     save_adapter,
 )
 from glm.errors import InputError
+from prefix_tools import encoder_weights, put_prefix
 
 ALL = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"
 OPTIONS = {"targets": ALL, "rank": 3, "alpha": 6, "dropout": 0.0}
@@ -178,3 +185,67 @@ def test_linear_layers_are_those_of_the_options(tiny_model):
 
     found = {name.rpartition(".")[2] for name, layer in tiny_model().named_sublayers() if isinstance(layer, nn.Linear)}
     assert found == set(LORA_TARGETS)
+
+
+# -- prefixes
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_prefix_saved_and_loaded(tiny_model, tmp_path, projection):
+    model, again = tiny_model(), tiny_model()
+    config = put_prefix(model, projection=projection)
+    save_adapter(model, config, tmp_path)
+    assert set(load_file(tmp_path / ADAPTER_WEIGHTS_NAME)) == set(encoder_weights(model))
+    read = read_adapter_config(tmp_path)
+    assert isinstance(read, PrefixTuningConfig) and read == config
+    add_adapter(again, read)
+    load_adapter(again, tmp_path)
+    np.testing.assert_array_equal(again(**batch()).numpy(), model(**batch()).numpy())
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_paddlenlp_reads_the_files_of_a_prefix(tiny_model, tmp_path, projection):
+    """Its class cannot run our model; the settings, the weights, and the keys and values it makes of them are ours."""
+    model = tiny_model(num_layers=3)
+    config = put_prefix(model, tokens=4, projection=projection)
+    save_adapter(model, config, tmp_path)
+    settings = PrefixConfig.from_pretrained(str(tmp_path))
+    assert {name: getattr(config, name) for name in settings.to_dict()} == settings.to_dict()
+    theirs = PrefixModelForCausalLM.from_pretrained(
+        tiny_model(num_layers=3), str(tmp_path), postprocess_past_key_value=llama_postprocess_past_key_value
+    )
+    for ours, weight in zip(adapter_weights(model).values(), theirs.prefix_encoder.parameters(), strict=True):
+        np.testing.assert_array_equal(weight.numpy(), ours.numpy())
+    prefixes = model.glm.transformer.prefixes()
+    for (keys, values), table in zip(theirs._get_past_key_values(1), prefixes, strict=True):  # [1, P, N, D] each
+        np.testing.assert_array_equal(table.numpy()[:, 24:48], keys.numpy().reshape(4, 24))
+        np.testing.assert_array_equal(table.numpy()[:, 48:], values.numpy().reshape(4, 24))
+        assert not table.numpy()[:, :24].any()
+
+
+def test_a_prefix_that_cannot_be_used(tiny_model, tmp_path):
+    model = tiny_model()
+    config = put_prefix(model, tokens=4)
+    save_adapter(model, config, tmp_path)
+    for name, options in (("num_hidden_layers", {"num_layers": 3}), ("hidden_size", {"hidden_size": 12})):
+        with pytest.raises(InputError, match=f"prefix_config.json: {name} .*, but its model has"):
+            add_adapter(tiny_model(**options), config)
+    for tokens in (0, None, "4"):
+        with pytest.raises(InputError, match=f"num_prefix_tokens {tokens}; 1 or more is expected"):
+            add_adapter(tiny_model(), replace(config, num_prefix_tokens=tokens))
+    split = tiny_model()
+    split.config.tensor_parallel_degree = 2
+    with pytest.raises(InputError, match="tensor_parallel_degree 2: not for a prefix"):
+        add_adapter(split, config)
+    other = tiny_model()
+    put_prefix(other, tokens=5)
+    with pytest.raises(InputError, match=r"is of another adapter or model \(0.weight differs\)"):
+        load_adapter(other, tmp_path)
+    path = tmp_path / "prefix_config.json"
+    theirs = PrefixConfig(num_prefix_tokens=4, num_attention_heads=3, num_hidden_layers=2, hidden_size=24)
+    theirs.save_pretrained(str(tmp_path))
+    with pytest.raises(InputError, match="does not name the adapter's model; set base_model_name_or_path"):
+        read_adapter_config(tmp_path)
+    path.write_text("[1]")
+    with pytest.raises(InputError, match="cannot be read as settings of an adapter"):
+        read_adapter_config(tmp_path)
