@@ -236,7 +236,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., H]"""
-        if self.training and worth_by_hand(states):
+        # Of a frozen weight, Paddle 3.3 takes a wrong gradient with respect to the states on a CPU.
+        by_hand = worth_by_hand(states) or (self.weight.stop_gradient and states.place.is_cpu_place())
+        if self.training and by_hand:
             return _LayerNorm.apply(states, self.weight, self.bias, self._epsilon)
         if states.dtype in (paddle.float16, paddle.bfloat16):
             weight, bias = self.weight.astype("float32"), self.bias.astype("float32")

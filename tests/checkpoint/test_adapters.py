@@ -180,6 +180,23 @@ def test_an_adapter_learns(tiny_model):
         assert (weight.grad is not None and bool(weight.grad.any())) == ("lora_" in name), name
 
 
+@pytest.mark.parametrize("put", [with_lora, put_prefix])
+def test_gradients_do_not_depend_on_what_is_frozen(tiny_model, put):
+    model, found = tiny_model(), []
+    put(model)
+    model.train()
+    labels = paddle.full([2, 12], -100, dtype="int64")
+    labels[:, 7:10] = 3
+    for _ in range(2):
+        model.clear_gradients()
+        model(**batch(), labels=labels).backward()
+        found.append({name: weight.grad.numpy() for name, weight in adapter_weights(model).items()})
+        for weight in model.parameters():
+            weight.stop_gradient = False
+    for name, frozen in found[0].items():
+        np.testing.assert_allclose(frozen, found[1][name], rtol=0, atol=1e-6, err_msg=name)
+
+
 def test_linear_layers_are_those_of_the_options(tiny_model):
     from glm.arguments import LORA_TARGETS
 
