@@ -113,17 +113,18 @@ def training_memory(
         # Kept for the backward pass; with recompute those of one layer at a time, and the head's.
         casts = sizes[WORDS] + (whole - sizes[WORDS]) // config["num_layers"] if run.recompute else whole
         parts["weights in half precision"] = casts * HALF
-    parts |= _largest_phase(config, run, parts["gradients"])
+    parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(WORDS))
     return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
 
 
-def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int) -> Bytes:
+def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, head_is_trained: bool) -> Bytes:
     """What a step needs beside the state: at the end of the forward pass, of the backward pass of the last layer, or
     at the embeddings, where it has all `gradients`."""
     states = run.tokens * config["hidden_size"] * run.number  # [n, H]
     layer = _kept_of_layer(config, run)
     kept = config["num_layers"] * (states if run.recompute else layer)
-    head = config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT  # its gradient
+    # Its gradient.
+    head = head_is_trained * config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT
     earlier = gradients if run.keeps_gradients else 0
     at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
     phases = [

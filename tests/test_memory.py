@@ -157,8 +157,7 @@ def test_training_of_a_prefix_against_measured():
     maskless = MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}
     run = Training(8, 160, 48, device="cpu", prefix_tokens=64)
     parts = training_memory(maskless, run, lambda name: False)
-    print(parts, found)
-    assert computed(parts, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.1)
+    assert computed(parts, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.04)
 
 
 def test_decoding_against_measured():
