@@ -23,6 +23,10 @@ BANNED = (CLS, MASK, EOS, SOP, PAD)
 GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 SEGMENTS = np.array([[[3, 2], [1, 3]], [[8, 0], [0, 0]], [[0, 4], [2, 1]]])  # rows of 9 tokens, two of them packed
 DROPOUTS = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
+has_bfloat16 = pytest.mark.skipif(
+    not paddle.base.core.supports_bfloat16_fast_performance(),
+    reason="this processor has no fast bfloat16 products (AVX512_BF16 or AMX)",
+)
 
 
 def batch() -> dict[str, np.ndarray]:
@@ -207,6 +211,21 @@ def next_logits_by_full_forward(model, source, opening):
             return model(ids, positions, paddle.to_tensor([[[len(source), len(text) + 1]]]))[0, -1].numpy()
 
     return next_logits
+
+
+@has_bfloat16
+def test_products_in_bfloat16_see_it_too(tiny_model):
+    """Within bfloat16's rounding; the model's weights are frozen by then, which its programs have to bear."""
+    prompts, found = [GEOMETRY.prompt([CLS, *range(1, 9), MASK, EOS], opening=[5])], []
+    for has_prefix, dtype in ((True, "float32"), (True, "bfloat16"), (False, "bfloat16")):
+        model = tiny_model(seed=8, hidden_size=32, num_attention_heads=4)
+        if has_prefix:
+            put_prefix(model)
+        prepare_decoding(model, dtype, "cpu")
+        found.append(model.prefill(prompts)[0])
+    exact, rounded, without = found
+    error, effect = np.abs(rounded - exact).max(), np.abs(without - exact).max()
+    assert error < 0.05 * np.abs(exact).max() and effect > 5 * error
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

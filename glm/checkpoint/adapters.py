@@ -114,6 +114,11 @@ def add_adapter(model: GLMForConditionalGeneration, config: AdapterConfig) -> No
     Raises:
         InputError: a prefix is of a model of other sizes, or the model is split over processes.
     """
+    if (degree := model.config.tensor_parallel_degree) > 1:
+        raise InputError(
+            f"tensor_parallel_degree {degree}: not beside an adapter, which is not split over processes; leave it out "
+            "(LoRA can be merged: python -m glm merge)"
+        )
     if isinstance(config, LoRAConfig):
         LoRAModel(model, config)
         return
@@ -125,11 +130,6 @@ def add_adapter(model: GLMForConditionalGeneration, config: AdapterConfig) -> No
 
 def _check_prefix(model: GLMForConditionalGeneration, config: PrefixTuningConfig) -> None:
     sizes = model.config
-    if sizes.tensor_parallel_degree > 1:
-        raise InputError(
-            f"tensor_parallel_degree {sizes.tensor_parallel_degree}: not for a prefix, which is not split over "
-            "processes; leave it out"
-        )
     if type(config.num_prefix_tokens) is not int or config.num_prefix_tokens < 1:
         raise InputError(f"{PREFIX_CONFIG_NAME}: num_prefix_tokens {config.num_prefix_tokens}; 1 or more is expected")
     names = {

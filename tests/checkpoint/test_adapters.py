@@ -240,6 +240,14 @@ def test_paddlenlp_reads_the_files_of_a_prefix(tiny_model, tmp_path, projection)
         assert not table.numpy()[:, :24].any()
 
 
+@pytest.mark.parametrize("put", [with_lora, put_prefix])
+def test_a_model_that_is_split_takes_none(tiny_model, put):
+    model = tiny_model()
+    model.config.tensor_parallel_degree = 2
+    with pytest.raises(InputError, match="tensor_parallel_degree 2: not beside an adapter, which is not split"):
+        put(model)
+
+
 def test_a_prefix_that_cannot_be_used(tiny_model, tmp_path):
     model = tiny_model()
     config = put_prefix(model, tokens=4)
@@ -250,10 +258,6 @@ def test_a_prefix_that_cannot_be_used(tiny_model, tmp_path):
     for tokens in (0, None, "4"):
         with pytest.raises(InputError, match=f"num_prefix_tokens {tokens}; 1 or more is expected"):
             add_adapter(tiny_model(), replace(config, num_prefix_tokens=tokens))
-    split = tiny_model()
-    split.config.tensor_parallel_degree = 2
-    with pytest.raises(InputError, match="tensor_parallel_degree 2: not for a prefix"):
-        add_adapter(split, config)
     other = tiny_model()
     put_prefix(other, tokens=5)
     with pytest.raises(InputError, match=r"is of another adapter or model \(0.weight differs\)"):
