@@ -25,6 +25,11 @@ from glm.run_config import read_config, trained_with
 # Shapes of the learning rate behind its warmup; the first ones fall.
 DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
 SHAPES = (*DECAYING, "constant", "constant_with_warmup")
+# What can be trained in place of the model, and the options of each.
+ADAPTERS = {
+    "lora": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
+    "prefix_tuning": ("num_prefix_tokens", "prefix_projection"),
+}
 LORA_TARGETS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")  # the linear layers of a block
 # Options of PaddleNLP's Trainer that its GLM subclass would not honour, with the values that leave them off.
 WITHOUT_EFFECT = {
@@ -100,7 +105,7 @@ class DropoutArguments:
 
 @dataclass
 class AdapterArguments:
-    """LoRA: a small addition to the model is trained in place of the model."""
+    """LoRA, or prefix tuning: a small addition to the model is trained in place of the model."""
 
     lora: bool = option(False, "Train a LoRA adapter; the model's own weights stay, and only the adapter is saved.")
     lora_rank: int = option(8, "Rank of its matrices.")
@@ -109,9 +114,16 @@ class AdapterArguments:
     lora_targets: str = option(
         "query_key_value", f"Linear layers that get one, of {', '.join(LORA_TARGETS)}, joined by |."
     )
+    prefix_tuning: bool = option(
+        False, "Train keys and values that every token sees; the model's own weights stay, and only these are saved."
+    )
+    num_prefix_tokens: int = option(128, "Virtual tokens that they are of, in each layer.")  # as PaddleNLP's scripts
+    prefix_projection: bool = option(False, "Learn them through a network of one hidden layer, which is saved too.")
 
     def __post_init__(self):
-        for name in ("lora_rank", "lora_alpha"):
+        if self.lora and self.prefix_tuning:
+            raise UsageError("prefix_tuning True: not beside lora True; leave one of them out")
+        for name in ("lora_rank", "lora_alpha", "num_prefix_tokens"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
         if not 0.0 <= self.lora_dropout < 1.0:
@@ -119,6 +131,22 @@ class AdapterArguments:
         unknown = set(self.lora_targets.split("|")) - set(LORA_TARGETS)
         if unknown:
             raise UsageError(f"lora_targets {self.lora_targets}: join {', '.join(LORA_TARGETS)} by |")
+
+    @property
+    def kind(self) -> str | None:
+        """The adapter to train, a key of ADAPTERS; None for the model."""
+        return next((kind for kind in ADAPTERS if getattr(self, kind)), None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that have an effect, by name, defaults included."""
+        names = (self.kind, *ADAPTERS[self.kind]) if self.kind else ()
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Options that have no effect, each with the one that it would need."""
+        return {name: kind for kind, names in ADAPTERS.items() if kind != self.kind for name in names}
 
 
 @dataclass
@@ -407,9 +435,7 @@ class FinetuneArguments:
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
-        if not self.adapter.lora:
-            names |= {item.name for item in dataclasses.fields(self.adapter) if item.name != "lora"}
-        return names
+        return names | set(self.adapter.without_effect)
 
 
 class _Parser(PdArgumentParser):
@@ -518,20 +544,25 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
 
 
 def _check_adapter(arguments: FinetuneArguments) -> None:
-    if not arguments.adapter.lora:
-        for item in dataclasses.fields(AdapterArguments):
-            if item.name != "lora" and item.name in arguments.given:
-                raise UsageError(f"{item.name} {arguments.given[item.name]}: has no effect without --lora")
-    elif arguments.training.tensor_parallel_degree > 1:
-        degree = arguments.training.tensor_parallel_degree
-        raise UsageError(f"lora True: not beside tensor_parallel_degree {degree}; leave one of them out")
-    elif not arguments.training.do_train:
-        raise UsageError("lora True: has no effect without --do_train; an adapter's folder is used as it is")
-    elif arguments.model.model_name_or_path.endswith(".json"):
+    adapter, training, kind = arguments.adapter, arguments.training, arguments.adapter.kind
+    for name, needed in adapter.without_effect.items():
+        if name in arguments.given:
+            raise UsageError(f"{name} {arguments.given[name]}: has no effect without --{needed}")
+    if kind is None:
+        return
+    if training.tensor_parallel_degree > 1:
+        degree = training.tensor_parallel_degree
+        raise UsageError(f"{kind} True: not beside tensor_parallel_degree {degree}; leave one of them out")
+    if not training.do_train:
+        raise UsageError(f"{kind} True: has no effect without --do_train; an adapter's folder is used as it is")
+    if arguments.model.model_name_or_path.endswith(".json"):
         raise UsageError(
-            f"lora True: model_name_or_path {arguments.model.model_name_or_path} starts from random weights, which "
+            f"{kind} True: model_name_or_path {arguments.model.model_name_or_path} starts from random weights, which "
             "nothing would save; give a trained model"
         )
+    for name in ("freeze", "layerwise_lr_decay"):
+        if adapter.prefix_tuning and name in arguments.given:
+            raise UsageError(f"{name} {arguments.given[name]}: has no effect with --prefix_tuning; leave it out")
 
 
 def parse_predict_arguments(

@@ -31,10 +31,12 @@ class Layout:
     Args:
         places: [n] int64, of each token in the flattened batch [B * L].
         examples: tokens of Part A and of Part B of each.
+        virtual: how many tokens Part A of each begins with that are keys and values only, see `with_prefix`.
     """
 
     places: np.ndarray
     examples: list[tuple[int, int]]
+    virtual: int = 0
 
     @classmethod
     def of(cls, segments: np.ndarray, L: int) -> "Layout":
@@ -50,6 +52,31 @@ class Layout:
         examples = [(int(a), int(b)) for a, b in segments.reshape(-1, 2) if a + b]
         return cls(np.concatenate(places), examples)
 
+    def with_prefix(self, virtual: int) -> "Layout":
+        """These examples with as many virtual tokens in front of each, seen by all of it: Part A begins with them.
+
+        Places are those in a table of the virtual tokens and, behind them, the tokens of this layout.
+        """
+        places = [
+            part for start, _, end in self.spans() for part in (range(virtual), range(virtual + start, virtual + end))
+        ]
+        return Layout(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
+
+    def put_before(self, prefix: Tensor, projected: Tensor) -> Tensor:
+        """A prefix [virtual, 3H] in front of each example of the layout that this one was made of.
+
+        Args:
+            projected: [tokens without virtual ones, 3H].
+
+        Returns:
+            [n, 3H]
+        """
+        return paddle.concat([prefix.astype(projected.dtype), projected]).gather(as_tensor(self.places))
+
+    def without_prefix(self, context: Tensor) -> Tensor:
+        """The rows of the tokens that are not virtual: [n, H] -> [tokens without virtual ones, H]."""
+        return context.gather(as_tensor(np.flatnonzero(self.places >= self.virtual))) if self.virtual else context
+
     def spans(self) -> Iterator[tuple[int, int, int]]:
         """Of each example: where Part A begins, where Part B begins, where it ends."""
         start = 0
@@ -58,13 +85,13 @@ class Layout:
             start += a + b
 
     def blocks(self) -> Iterator[list[Block]]:
-        """Of each example, its queries in blocks of at most SCORES scores, or of one query.
+        """Of each example, its queries in blocks of at most SCORES scores, or of one query; virtual tokens have none.
 
         The keys of a block of Part B end with its own last query: what none of its queries sees is left out.
         """
         for start, middle, end in self.spans():
             blocks = []
-            for first, behind, own_past in ((start, middle, False), (middle, end, True)):
+            for first, behind, own_past in ((start + self.virtual, middle, False), (middle, end, True)):
                 size = max(1, SCORES // (end - start))
                 for row in range(first, behind, size):
                     rows = slice(row, min(row + size, behind))

@@ -236,13 +236,17 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., H]"""
-        if self.training and worth_by_hand(states):
+        if self.training and (worth_by_hand(states) or self._is_frozen_on_cpu(states)):
             return _LayerNorm.apply(states, self.weight, self.bias, self._epsilon)
         if states.dtype in (paddle.float16, paddle.bfloat16):
             weight, bias = self.weight.astype("float32"), self.bias.astype("float32")
             normed = F.layer_norm(states.astype("float32"), self._normalized_shape, weight, bias, self._epsilon)
             return normed.astype(states.dtype)
         return super().forward(states)
+
+    def _is_frozen_on_cpu(self, states: Tensor) -> bool:
+        """Where the gradient with respect to states is wrong in Paddle 3.3."""
+        return self.weight.stop_gradient and states.place.is_cpu_place()
 
 
 class _Dropout(PyLayer):

@@ -41,6 +41,7 @@ class Training:
             `stage3` weights too; empty for none.
         keeps_gradients: those of earlier batches are there while a batch is computed, as in accumulation, or without
             `--release_grads`.
+        prefix_tokens: virtual tokens that each example has in every layer (`--prefix_tuning`).
     """
 
     examples: int
@@ -54,6 +55,7 @@ class Training:
     sharding: str = ""
     sharding_parallel_degree: int = 1
     keeps_gradients: bool = False
+    prefix_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -111,17 +113,18 @@ def training_memory(
         # Kept for the backward pass; with recompute those of one layer at a time, and the head's.
         casts = sizes[WORDS] + (whole - sizes[WORDS]) // config["num_layers"] if run.recompute else whole
         parts["weights in half precision"] = casts * HALF
-    parts |= _largest_phase(config, run, parts["gradients"])
+    parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(WORDS))
     return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
 
 
-def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int) -> Bytes:
+def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, head_is_trained: bool) -> Bytes:
     """What a step needs beside the state: at the end of the forward pass, of the backward pass of the last layer, or
     at the embeddings, where it has all `gradients`."""
     states = run.tokens * config["hidden_size"] * run.number  # [n, H]
     layer = _kept_of_layer(config, run)
     kept = config["num_layers"] * (states if run.recompute else layer)
-    head = config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT  # its gradient
+    # Its gradient.
+    head = head_is_trained * config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT
     earlier = gradients if run.keeps_gradients else 0
     at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
     phases = [
@@ -140,7 +143,10 @@ def _kept_of_layer(config: Mapping[str, Any], run: Training) -> int:
     per_token = 2 * FLOAT + 2 * number + (3 + 1 + 4 + 4) * number / degree
     if config["output_dropout_prob"]:
         per_token += 2  # a byte each of two masks
-    return int(run.tokens * H * per_token) + _kept_scores(config, run)
+    kept = int(run.tokens * H * per_token) + _kept_scores(config, run)
+    if run.prefix_tokens:  # rows of queries, keys, values and context; the context of the others is taken out of these
+        kept += (4 * run.examples * run.prefix_tokens + run.tokens) * H * number // degree
+    return kept
 
 
 def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
@@ -149,7 +155,7 @@ def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
     has_mask = config["attention_dropout_prob"] > 0
     S, T = run.source_tokens, run.target_tokens
     heads = run.examples * config["num_attention_heads"] // run.tensor_parallel_degree
-    by_part = heads * (S * S + T * (S + T))
+    by_part = heads * (S * S + T * (S + T) + run.prefix_tokens * (S + T))
     if run.half:
         return 0
     if run.device == "gpu":

@@ -92,7 +92,11 @@ class GLMAttention(nn.Layer):
         return context.transpose([0, 2, 1, 3]).reshape([B, R, N * D])
 
     def forward(self, projected: Tensor, layout: Layout) -> Tensor:
-        """Each example of a batch by itself: [n, 3H] -> [n, H]."""
+        """Each example of a batch by itself: [n, 3H] -> [n, H], without the rows of virtual tokens."""
+        return layout.without_prefix(self.attend_by_example(projected, layout))
+
+    def attend_by_example(self, projected: Tensor, layout: Layout) -> Tensor:
+        """As `forward`; what stands in the rows of virtual tokens has no meaning."""
         dropout = self.attention_dropout.p if self.training else 0.0
         with randomness_of_rank(self.group if dropout else None):
             if projected.place.is_cpu_place():
@@ -102,7 +106,7 @@ class GLMAttention(nn.Layer):
             return self.attend_by_part(projected, layout)
 
     def attend_by_part(self, projected: Tensor, layout: Layout) -> Tensor:
-        """As `forward`, in Paddle's operators on any device."""
+        """As `attend_by_example`, in Paddle's operators on any device."""
         contexts = []
         for start, middle, end in layout.spans():
             S, T = middle - start, end - middle
@@ -160,8 +164,12 @@ class GLMBlock(nn.Layer):
         states = states + self.attention.output_dropout(self.attention.dense(context))
         return states + self.mlp(self.post_attention_layernorm(states))
 
-    def forward(self, states: Tensor, layout: Layout) -> Tensor:
-        return self.leave(states, self.attention(self.enter(states), layout))
+    def forward(self, states: Tensor, layout: Layout, prefix: Tensor | None = None) -> Tensor:
+        """[n, H] -> [n, H]. With a prefix [P, 3H] the layout is one of `Layout.with_prefix`."""
+        projected = self.enter(states)
+        if prefix is not None:
+            projected = layout.put_before(prefix, projected)
+        return self.leave(states, self.attention(projected, layout))
 
 
 class GLMStack(nn.Layer):
@@ -169,11 +177,15 @@ class GLMStack(nn.Layer):
 
     With `enable_recompute`, which the Trainer switches on (`--recompute`), the first `recompute_layers` blocks keep no
     activations and run a second time in the backward pass, with the same dropout.
+
+    With a `prefix_encoder` (`glm.checkpoint.adapters`) each layer has keys and values of P virtual tokens, which every
+    token sees (Li and Liang 2021). They have no positions, and those of the others stay.
     """
 
     def __init__(self, config: GLMConfig):
         super().__init__()
         self.layer_cache = LayerCache  # how decoding keeps keys and values, and attends to them
+        self.prefix_encoder = None  # [P] numbers of virtual tokens -> [P, 2 * layers * H]: all keys, then all values
         self.enable_recompute = False
         self.recompute_layers = config.num_layers
         self.embedding_dropout = Dropout(config.embedding_dropout_prob)
@@ -184,6 +196,20 @@ class GLMStack(nn.Layer):
         self.layers = nn.LayerList([GLMBlock(config) for _ in range(config.num_layers)])
         self.num_heads = self.layers[0].attention.num_heads
         self.final_layernorm = LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
+
+    def prefixes(self) -> list[Tensor | None]:
+        """Of each layer the queries (0), keys and values of the virtual tokens, [P, 3H]; None if there are none."""
+        if self.prefix_encoder is None:
+            return [None] * len(self.layers)
+        numbers = self.prefix_encoder(paddle.arange(self.num_virtual))  # [P, 2 * layers * H]
+        numbers = numbers.reshape([self.num_virtual, 2, len(self.layers), -1]).transpose([2, 0, 1, 3])
+        tables = paddle.concat([paddle.zeros_like(numbers[:, :, :1]), numbers], axis=2)  # [layers, P, 3, H]
+        return tables.flatten(2).unbind(0)
+
+    @property
+    def num_virtual(self) -> int:
+        """P; 0 without a prefix."""
+        return 0 if self.prefix_encoder is None else self.prefix_encoder[0].weight.shape[0]
 
     def embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
         """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
@@ -213,13 +239,16 @@ class GLMStack(nn.Layer):
     def forward(self, words: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
         """Word embeddings [1, n, H] and positions [1, 2, n] of the tokens of a layout -> [n, H]."""
         states = self.embed(words, position_ids)[0]
+        prefixes = self.prefixes()
+        if self.num_virtual:
+            layout = layout.with_prefix(self.num_virtual)
         recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
         if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
             states.stop_gradient = False
-        for layer in self.layers[:recomputed]:
-            states = recompute(layer, states, layout)
-        for layer in self.layers[recomputed:]:
-            states = layer(states, layout)
+        for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
+            states = recompute(layer, states, layout, prefix)
+        for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
+            states = layer(states, layout, prefix)
         return self.final_layernorm(states)
 
     def prefill(self, words: Tensor, position_ids: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, KVCache]:
@@ -231,13 +260,17 @@ class GLMStack(nn.Layer):
         Returns:
             [B, H], the states after each prompt's last token, and the cache.
         """
-        lengths = [len(prompt) for prompt in prompts]
-        ends = np.cumsum(lengths)
+        ends = np.cumsum([len(prompt) for prompt in prompts])
         layout = Layout(np.arange(ends[-1]), [(len(prompt.source_ids), len(prompt.opening_ids)) for prompt in prompts])
+        if self.num_virtual:  # to the cache they are the beginning of each prompt
+            layout = layout.with_prefix(self.num_virtual)
+        lengths = [sum(example) for example in layout.examples]
         states = self.embed(words, position_ids)[0]  # [n, H]
         projected = self.enter(states)  # [n, 3H]
         caches = []
-        for index, layer in enumerate(self.layers):
+        for index, (layer, prefix) in enumerate(zip(self.layers, self.prefixes(), strict=True)):
+            if prefix is not None:
+                projected = layout.put_before(prefix, projected)
             caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
             states, projected = self.leave(index, states, layer.attention(projected, layout))  # [n, H], [n, 3H]
         last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]

@@ -15,6 +15,7 @@ import paddle
 
 import glm.host_two_part  # noqa: F401  (a library, counted apart)
 from glm.blank_infilling import BlankInfilling
+from glm.checkpoint.adapters import add_adapter, prefix_config
 from glm.configuration import GLMConfig
 from glm.device import prepare
 from glm.generation.config import GenerationConfig
@@ -30,8 +31,15 @@ def resident(name: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def train(model: GLMForConditionalGeneration, examples: int, S: int, T: int, recompute: bool, keeps: bool) -> None:
-    """Steps of AdamW with clipping on random tokens, as the Trainer takes them; `keeps` gradients for the next one."""
+def train(
+    model: GLMForConditionalGeneration, examples: int, S: int, T: int, recompute: bool, keeps: bool, prefix: int = 0
+) -> None:
+    """Steps of AdamW with clipping on random tokens, as the Trainer takes them; `keeps` gradients for the next one.
+
+    With `prefix` virtual tokens only they are trained.
+    """
+    if prefix:
+        add_adapter(model, prefix_config("x", model, tokens=prefix, projection=False))
     model.train()
     model.glm.transformer.enable_recompute = recompute
     clip = paddle.nn.ClipGradByGlobalNorm(1.0)

@@ -7,6 +7,7 @@ import pytest
 from glm.blank_infilling import BlankInfilling
 from glm.cache import KVCache, LayerCache
 from glm.host_attention import HEAD_SIZE, HostLayerCache
+from prefix_tools import put_prefix
 from reference.geometry import build_example
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
@@ -390,6 +391,22 @@ def test_slots_of_those_who_left_are_given_back(decoder, monkeypatch):
         other.reorder(np.zeros((3, 2), dtype=np.int64))
         run.replace(np.arange(3), other)
     assert run.cache.capacity <= 16  # 80 were written
+
+
+def test_examples_with_a_prefix_come_and_leave(decoder):
+    """Each prompt begins with its virtual tokens, in the cache of others too."""
+    model, generator, R = decoder(seed=11), np.random.default_rng(11), 2
+    put_prefix(model, tokens=5)
+    run = Run(model, [SOURCES[0], LONG[0], SOURCES[2]], [(1, 2), (), (3,)])
+    assert run.cache.lengths.tolist() == [5 + len(prompt) for prompt in run.prompts]
+    run.random_step(generator, R)
+    for join, sources in ((lambda other: run.replace(np.array([1]), other), [LONG[1]]), (run.append, SOURCES[1:])):
+        other = Run(model, sources, [()] * len(sources))
+        other.reorder(np.zeros((len(sources), R), dtype=np.int64))
+        join(other)
+        run.random_step(generator, R)
+    run.keep(np.array([4, 0, 2]))
+    run.random_step(generator, R)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])

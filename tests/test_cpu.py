@@ -65,6 +65,21 @@ def test_few_numbers_are_left_to_paddle(monkeypatch):
     assert layer(paddle.ones([3, 5])).shape == [3, 5]
 
 
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_gradient_through_a_frozen_norm(is_frozen, monkeypatch):
+    """Of few numbers too: Paddle's own is wrong where the weight is frozen. Against finite differences, in float64."""
+    monkeypatch.setattr(glm.cpu, "WORTH", 1 << 30)
+    layer = LayerNorm(8).to(dtype="float64")
+    layer.train()
+    layer.weight.set_value(numbers(8, seed=1))
+    layer.weight.stop_gradient = is_frozen
+    states, slope, direction = (numbers(3, 8, seed=seed) for seed in (2, 3, 4))
+    states.stop_gradient = False
+    (layer(states) * slope).sum().backward()
+    ends = [float((layer(states + step * direction) * slope).sum()) for step in (1e-6, -1e-6)]
+    assert float((states.grad * direction).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-7)
+
+
 def test_dropout_leaves_means_and_drops_the_same_in_both_passes():
     layer, states = Dropout(0.25), paddle.ones([400, 50])
     states.stop_gradient = False

@@ -91,6 +91,9 @@ def test_activations_of_a_layer():
     assert of_a_layer(device="cpu", dropout=0.0) == 64 * table
     assert of_a_layer() == 66 * table + 9 * scores
     assert of_a_layer(dropout=0.0, tensor_parallel_degree=2) == 40 * table + 4 * scores / 2
+    # A prefix of 10: 4 tables of it, its scores for every query, and one table of [n, H] more.
+    virtual, scores = 4 * (2 * 10 * 8) * 4, scores + 2 * 2 * 10 * 1500
+    assert of_a_layer(device="cpu", prefix_tokens=10) == (66 + 4) * table + virtual + scores
 
 
 def test_weights_cast_for_products():
@@ -146,6 +149,15 @@ def test_training_against_measured(source, target, recompute, keeps):
     # Paddle's own count, which has neither gaps nor the masks, which are NumPy's.
     maskless = training_memory(MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}, run)
     assert computed(maskless, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.04)
+
+
+def test_training_of_a_prefix_against_measured():
+    sizes = {"examples": 8, "S": 160, "T": 48, "recompute": False, "keeps": False, "prefix": 64}
+    found = measured("train", MIDDLE, **sizes)
+    maskless = MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}
+    run = Training(8, 160, 48, device="cpu", prefix_tokens=64)
+    parts = training_memory(maskless, run, lambda name: False)
+    assert computed(parts, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.04)
 
 
 def test_decoding_against_measured():

@@ -1,23 +1,46 @@
-"""LoRA adapters: added to a model, saved without it, and merged into it (Hu et al. 2021). PaddleNLP's, in its files.
+"""Adapters, which are trained in place of a model and saved without it. PaddleNLP's, in its files.
 
-An adapter adds x A B alpha / rank to the x W of chosen linear layers; only A and B are trained. Its folder holds them
-and `lora_config.json`, which names the model they belong to; the model stays where it is.
+LoRA (Hu et al. 2021) adds x A B alpha / rank to the x W of chosen linear layers; only A and B are trained. Merged into
+the model it is gone. Prefix tuning (Li and Liang 2021) gives each layer keys and values of virtual tokens that every
+token sees; only they are trained, or with a projection the small network that makes them, and they stay apart from the
+model. An adapter's folder holds its weights and `lora_config.json` or `prefix_config.json`, which names the model they
+belong to; the model stays where it is.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from paddle import Tensor, nn
-from paddlenlp.peft import LoRAConfig, LoRAModel
+from paddlenlp.peft import LoRAConfig, LoRAModel, PrefixConfig, PrefixModelForCausalLM
 from paddlenlp.peft.lora import LoRALinear
-from paddlenlp.utils.env import LORA_CONFIG_NAME, SAFE_PEFT_WEIGHTS_INDEX_NAME, SAFE_PEFT_WEIGHTS_NAME
+from paddlenlp.utils.env import (
+    LORA_CONFIG_NAME,
+    PREFIX_CONFIG_NAME,
+    SAFE_PEFT_WEIGHTS_INDEX_NAME,
+    SAFE_PEFT_WEIGHTS_NAME,
+)
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from glm.cpu import Linear
 from glm.errors import InputError
+from glm.modeling import GLMForConditionalGeneration
 
 ADAPTER_WEIGHTS_NAME = SAFE_PEFT_WEIGHTS_NAME
+LORA_MATRICES = (".lora_A", ".lora_B")
+PREFIX_ENCODER = "glm.transformer.prefix_encoder."  # which PaddleNLP's files leave out of names of weights
+
+
+@dataclass
+class PrefixTuningConfig(PrefixConfig):
+    """PaddleNLP's, and as in its LoRAConfig the model, which PaddleNLP does not note; it reads over what it lacks."""
+
+    base_model_name_or_path: str | None = None
+
+
+AdapterConfig = LoRAConfig | PrefixTuningConfig
+CONFIGS = {LORA_CONFIG_NAME: LoRAConfig, PREFIX_CONFIG_NAME: PrefixTuningConfig}
 
 
 def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: float) -> LoRAConfig:
@@ -28,7 +51,7 @@ def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: floa
         targets: names of linear layers of a block, joined by `|`.
     """
     return LoRAConfig(
-        base_model_name_or_path=str(Path(base).resolve()) if Path(base).exists() else base,
+        base_model_name_or_path=_full_name(base),
         target_modules=[rf".*\.({targets})"],
         r=rank,
         lora_alpha=alpha,
@@ -37,17 +60,45 @@ def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: floa
     )
 
 
-def read_lora_config(folder: Path) -> LoRAConfig | None:
+def prefix_config(
+    base: str, model: GLMForConditionalGeneration, *, tokens: int, projection: bool
+) -> PrefixTuningConfig:
+    """A new prefix's settings.
+
+    Args:
+        base: the folder or published name of the model.
+        tokens: virtual tokens.
+        projection: whether a network of one hidden layer, as wide as the model, makes keys and values of an embedding.
+    """
+    sizes = model.config
+    return PrefixTuningConfig(
+        base_model_name_or_path=_full_name(base),
+        num_prefix_tokens=tokens,
+        num_attention_heads=sizes.num_attention_heads,
+        num_hidden_layers=sizes.num_layers,
+        hidden_size=sizes.hidden_size,
+        prefix_projection=projection,
+        prefix_projection_hidden_size=sizes.hidden_size if projection else None,
+        tensor_parallel_degree=1,
+    )
+
+
+def _full_name(base: str) -> str:
+    return str(Path(base).resolve()) if Path(base).exists() else base
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig | None:
     """The settings of the adapter in a folder; None if it has none.
 
     Raises:
         InputError: they cannot be read, or do not say which model the adapter belongs to.
     """
-    path = folder / LORA_CONFIG_NAME
-    if not path.is_file():
+    name = next((name for name in CONFIGS if (folder / name).is_file()), None)
+    if name is None:
         return None
+    path = folder / name
     try:
-        config = LoRAConfig.from_pretrained(str(folder))
+        config = CONFIGS[name].from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read as settings of an adapter ({error})") from error
     if not config.base_model_name_or_path:
@@ -55,21 +106,64 @@ def read_lora_config(folder: Path) -> LoRAConfig | None:
     return config
 
 
-def add_lora(model: nn.Layer, config: LoRAConfig) -> None:
-    """Puts an adapter that does nothing yet into a model, whose own weights are frozen."""
-    LoRAModel(model, config)
+def add_adapter(model: GLMForConditionalGeneration, config: AdapterConfig) -> None:
+    """Puts a new adapter into a model, whose own weights are frozen.
+
+    LoRA's does nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
+
+    Raises:
+        InputError: a prefix is of a model of other sizes, or the model is split over processes.
+    """
+    if (degree := model.config.tensor_parallel_degree) > 1:
+        raise InputError(
+            f"tensor_parallel_degree {degree}: not beside an adapter, which is not split over processes; leave it out "
+            "(LoRA can be merged: python -m glm merge)"
+        )
+    if isinstance(config, LoRAConfig):
+        LoRAModel(model, config)
+        return
+    _check_prefix(model, config)
+    # PaddleNLP's wrapper makes the encoder and freezes the model, and is not kept: its forward hands a model keys and
+    # values as `cache` beside a mask; ours takes neither, so GLMStack asks the encoder itself.
+    model.glm.transformer.prefix_encoder = PrefixModelForCausalLM(model, config).prefix_encoder
 
 
-def lora_weights(model: nn.Layer) -> dict[str, Tensor]:
+def _check_prefix(model: GLMForConditionalGeneration, config: PrefixTuningConfig) -> None:
+    sizes = model.config
+    if type(config.num_prefix_tokens) is not int or config.num_prefix_tokens < 1:
+        raise InputError(f"{PREFIX_CONFIG_NAME}: num_prefix_tokens {config.num_prefix_tokens}; 1 or more is expected")
+    names = {
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_attention_heads",
+        "hidden_size": "hidden_size",
+    }
+    for name, own in names.items():
+        if getattr(config, name) != getattr(sizes, own):
+            raise InputError(
+                f"{PREFIX_CONFIG_NAME}: {name} {getattr(config, name)}, but its model has {getattr(sizes, own)}"
+            )
+
+
+def adapter_weights(model: nn.Layer) -> dict[str, Tensor]:
     """The weights of the adapter in a model, by name."""
     return {
-        name: weight for name, weight in model.named_parameters() if name.rpartition(".")[2] in ("lora_A", "lora_B")
+        name: weight
+        for name, weight in model.named_parameters()
+        if name.endswith(LORA_MATRICES) or name.startswith(PREFIX_ENCODER)
     }
 
 
-def save_lora(model: nn.Layer, config: LoRAConfig, folder: Path) -> None:
-    """Writes the adapter in a model, with the index that PaddleNLP's LoRAModel.from_pretrained looks for."""
-    weights = {name: weight.numpy() for name, weight in lora_weights(model).items()}
+def _weights_in_file(model: nn.Layer) -> dict[str, Tensor]:
+    """`adapter_weights` by the names that PaddleNLP gives them in a file."""
+    return {name.removeprefix(PREFIX_ENCODER): weight for name, weight in adapter_weights(model).items()}
+
+
+def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
+    """Writes the adapter in a model, with the index that PaddleNLP's `from_pretrained` of both kinds looks for first.
+
+    Without it, PaddleNLP reads a prefix from `prefix_model_state.pdparams`, which is a pickle.
+    """
+    weights = {name: weight.numpy() for name, weight in _weights_in_file(model).items()}
     save_file(weights, folder / ADAPTER_WEIGHTS_NAME, metadata={"format": "np"})
     index = {
         "metadata": {"total_size": sum(weight.nbytes for weight in weights.values())},
@@ -79,7 +173,7 @@ def save_lora(model: nn.Layer, config: LoRAConfig, folder: Path) -> None:
     config.save_pretrained(str(folder))
 
 
-def load_lora(model: nn.Layer, folder: Path) -> None:
+def load_adapter(model: nn.Layer, folder: Path) -> None:
     """Reads an adapter's weights into that of a model.
 
     Raises:
@@ -92,7 +186,7 @@ def load_lora(model: nn.Layer, folder: Path) -> None:
         saved = load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
-    weights = lora_weights(model)
+    weights = _weights_in_file(model)
     shapes = [{name: list(weight.shape) for name, weight in tensors.items()} for tensors in (weights, saved)]
     if shapes[0] != shapes[1]:
         names = sorted(name for name in {*weights, *saved} if shapes[0].get(name) != shapes[1].get(name))

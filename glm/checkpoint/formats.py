@@ -36,7 +36,11 @@ from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError
 
 CONFIG_NAME = "config.json"
-ADAPTER_CONFIG_NAME = "lora_config.json"
+# Of an adapter, by the file with its settings: what it is, and what to do.
+ADAPTERS = {
+    "lora_config.json": "a LoRA adapter without its model; merge them with python -m glm merge",
+    "prefix_config.json": "a prefix without its model; give the folder of its model (base_model_name_or_path there)",
+}
 TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
@@ -110,8 +114,9 @@ def open_checkpoint(folder: Path) -> Source:
             return _opened(folder, ranks, ending, read)
     if _iteration_folder(folder) is not None:
         return _open_megatron(folder)
-    if (folder / ADAPTER_CONFIG_NAME).is_file():
-        raise InputError(f"{folder}: a LoRA adapter without its model; merge them with python -m glm merge")
+    for name, advice in ADAPTERS.items():
+        if (folder / name).is_file():
+            raise InputError(f"{folder}: {advice}")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
         f"one of them with .index.json, or Megatron's {' or '.join(TRACKERS)})"

@@ -13,7 +13,7 @@ from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
-from glm.checkpoint.adapters import add_lora, load_lora, merge_lora, read_lora_config
+from glm.checkpoint.adapters import AdapterConfig, add_adapter, load_adapter, merge_lora, read_adapter_config
 from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights, split_weights
@@ -70,7 +70,7 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
         if name_or_path.endswith(".json"):
             rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
             return GLMConfig(**{**_read_preset(path), "vocab_size": rows, **(settings or {})})
-        if (adapter := read_lora_config(path)) is not None:
+        if (adapter := read_adapter_config(path)) is not None:
             with _adapters_model(path):
                 return load_config(adapter.base_model_name_or_path, tokenizer, settings=settings)
         if path.is_dir():
@@ -93,15 +93,15 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
 def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGeneration:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
-    An adapter's folder stands for its model with the adapter merged in. The format that was found is said on standard
-    error.
+    An adapter's folder stands for its model with LoRA merged in, or with the prefix in front. The format that was
+    found is said on standard error.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
     """
     if name_or_path.endswith(".json"):
         return GLMForConditionalGeneration(config)
-    adapter = read_lora_config(Path(name_or_path))
+    adapter = read_adapter_config(Path(name_or_path))
     if adapter is not None:
         return _load_adapted(name_or_path, adapter, config)
     found = whole_model(_opened(name_or_path, config))
@@ -134,13 +134,14 @@ def _filled(found: WholeModel, config: GLMConfig) -> GLMForConditionalGeneration
     return model
 
 
-def _load_adapted(folder: str, adapter: LoRAConfig, config: GLMConfig) -> GLMForConditionalGeneration:
-    """The model that an adapter belongs to, with the adapter merged in."""
+def _load_adapted(folder: str, adapter: AdapterConfig, config: GLMConfig) -> GLMForConditionalGeneration:
+    """The model that an adapter belongs to, with the adapter: LoRA's is merged in."""
     with _adapters_model(Path(folder)):
         model = load_model(adapter.base_model_name_or_path, config)
-    add_lora(model, adapter)
-    load_lora(model, Path(folder))
-    merge_lora(model)
+    add_adapter(model, adapter)
+    load_adapter(model, Path(folder))
+    if isinstance(adapter, LoRAConfig):
+        merge_lora(model)
     return model
 
 

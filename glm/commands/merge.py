@@ -11,7 +11,7 @@ def main(argv: list[str]) -> None:
     """Reads the adapter's folder and writes the merged model to another.
 
     Raises:
-        InputError: the folder has no adapter, or the output folder holds something.
+        InputError: the folder has no LoRA adapter, or the output folder holds something.
     """
     parser = Parser(prog="python -m glm merge", description=__doc__)
     parser.add_argument("--adapter", required=True, metavar="FOLDER", help="what a run with --lora has left")
@@ -22,13 +22,19 @@ def main(argv: list[str]) -> None:
 
 def merge(adapter: Path, output_dir: Path) -> None:
     """Writes the model of an adapter with the adapter merged in; the folder appears when it is whole."""
-    from glm.checkpoint.adapters import read_lora_config
+    from glm.checkpoint.adapters import PrefixTuningConfig, read_adapter_config
     from glm.checkpoint.atomic import new_folder
     from glm.checkpoint.loading import load_config, load_model, load_tokenizer
     from glm.device import prepare
     from glm.run_config import RUN_CONFIG_NAME
 
-    if read_lora_config(adapter) is None:
+    settings = read_adapter_config(adapter)
+    if isinstance(settings, PrefixTuningConfig):
+        raise InputError(
+            f"adapter {adapter}: a prefix is keys and values of its own, which no weight of a model can take up; "
+            "prediction and evaluation use the folder as it is"
+        )
+    if settings is None:
         raise InputError(
             f"adapter {adapter}: the folder has no lora_config.json; give one that a run with --lora left"
         )

@@ -49,13 +49,14 @@ def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Tr
         sharding=stages[0] if stages else "",
         sharding_parallel_degree=max(1, options.sharding_parallel_degree),
         keeps_gradients=options.gradient_accumulation_steps > 1 or not options.release_grads,
+        prefix_tokens=arguments.adapter.num_prefix_tokens if arguments.adapter.prefix_tuning else 0,
     )
 
 
 def _trains(config: GLMConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
     """Which weights a run trains, by name."""
     freeze = arguments.training.freeze
-    if arguments.adapter.lora:
+    if arguments.adapter.kind is not None:
         return lambda name: False  # the adapter's own weights are few
     return lambda name: freeze is None or not is_frozen(name, freeze, num_layers=config.num_layers)
 

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 import platform
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from paddlenlp.utils.log import logger
@@ -58,8 +58,8 @@ def fingerprint(
     options = {name: getattr(training, name) for name in (*LEARNING_OPTIONS, *own) if name not in WITHOUT_MEANING}
     shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
     adapter = {"lora": arguments.adapter.lora}
-    if arguments.adapter.lora:
-        adapter |= asdict(arguments.adapter) | {"model_name_or_path": arguments.model.model_name_or_path}
+    if arguments.adapter.kind is not None:
+        adapter |= arguments.adapter.settings | {"model_name_or_path": arguments.model.model_name_or_path}
     found = {
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),

@@ -4,12 +4,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from paddlenlp.peft import LoRAConfig
 from paddlenlp.trainer import set_seed
 from paddlenlp.utils.log import logger
 
 from glm.arguments import FinetuneArguments, ModelArguments
-from glm.checkpoint.adapters import add_lora, lora_config
+from glm.checkpoint.adapters import (
+    AdapterConfig,
+    PrefixTuningConfig,
+    add_adapter,
+    lora_config,
+    prefix_config,
+    read_adapter_config,
+)
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.cpu import SMALL, wait_actively
 from glm.data.collator import padded_width
@@ -66,6 +72,8 @@ def build_trainer(
     )
     check_positions(config, data, arguments.generation)
     check_metric(training.metric_for_best_model)
+    if training.do_train:
+        check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
         run_data = read_run_data(arguments, encoder)
@@ -82,7 +90,7 @@ def build_trainer(
     model = load_model(arguments.model.model_name_or_path, config)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
-    lora = _add_adapter(model, arguments) if arguments.adapter.lora else None
+    adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
     if training.recompute_layers is not None:
         set_recomputed_layers(model, training.recompute_layers)
     if training.freeze is not None:
@@ -98,24 +106,37 @@ def build_trainer(
         dev_records=run_data.dev_records,
         run_config=arguments.run_config(),
         command=command_of("finetune_generation.py", arguments.argv),
-        lora=lora,
+        adapter=adapter,
         signals=signals,
         facts=facts,
     )
     return trainer, run_data
 
 
-def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArguments) -> LoRAConfig:
-    options = arguments.adapter
-    config = lora_config(
-        arguments.model.model_name_or_path,
-        targets=options.lora_targets,
-        rank=options.lora_rank,
-        alpha=options.lora_alpha,
-        dropout=options.lora_dropout,
-    )
-    add_lora(model, config)
+def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArguments) -> AdapterConfig:
+    options, base = arguments.adapter, arguments.model.model_name_or_path
+    if options.prefix_tuning:
+        config = prefix_config(base, model, tokens=options.num_prefix_tokens, projection=options.prefix_projection)
+    else:
+        config = lora_config(
+            base,
+            targets=options.lora_targets,
+            rank=options.lora_rank,
+            alpha=options.lora_alpha,
+            dropout=options.lora_dropout,
+        )
+    add_adapter(model, config)
     return config
+
+
+def check_can_be_trained(name_or_path: str) -> None:
+    """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
+    settings = read_adapter_config(Path(name_or_path))
+    if isinstance(settings, PrefixTuningConfig):
+        raise InputError(
+            f"model_name_or_path {name_or_path}: is a prefix, and training starts from a model; give the prefix's, "
+            f"{settings.base_model_name_or_path}, or go on with the prefix's own run (--resume_from_checkpoint)"
+        )
 
 
 def set_recomputed_layers(model: GLMForConditionalGeneration, layers: int) -> None:

@@ -10,12 +10,11 @@ import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.io import Dataset
-from paddlenlp.peft import LoRAConfig
 from paddlenlp.trainer import PrinterCallback, ProgressCallback
 
 from glm.arguments import GLMTrainingArguments
 from glm.blank_infilling import IGNORE_INDEX, Example
-from glm.checkpoint.adapters import load_lora, lora_weights, save_lora
+from glm.checkpoint.adapters import AdapterConfig, adapter_weights, load_adapter, save_adapter
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.clip import GlobalNormClip
@@ -81,7 +80,7 @@ class GLMTrainer(ResumableTrainer):
         dev_records: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
         command: the command line of the run, for its pages.
-        lora: settings of the adapter that is in the model, if one is trained.
+        adapter: settings of the adapter that is in the model, if one is trained.
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
     """
@@ -97,7 +96,7 @@ class GLMTrainer(ResumableTrainer):
         dev_records: Sequence[Record] = (),
         run_config: dict[str, Any] | None = None,
         command: str = "",
-        lora: LoRAConfig | None = None,
+        adapter: AdapterConfig | None = None,
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
     ):
@@ -124,7 +123,7 @@ class GLMTrainer(ResumableTrainer):
         self.run_config = run_config or {}
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
-        self.lora = lora
+        self.adapter = adapter
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
@@ -197,7 +196,7 @@ class GLMTrainer(ResumableTrainer):
             "--gradient_accumulation_steps N with a per_device_train_batch_size N times smaller": rows == 1,
             "--max_tokens": self.args.max_tokens is not None,
             "a smaller --src_length": False,
-            "--lora": self.lora is not None,
+            "--lora": self.adapter is not None,
         }
         lengths = inputs["segments"].sum(axis=[1, 2]).tolist()
         return (
@@ -248,14 +247,14 @@ class GLMTrainer(ResumableTrainer):
         return self.sampler
 
     def weights(self) -> dict[str, Tensor]:
-        return lora_weights(self.model) if self.lora is not None else self.model.state_dict()
+        return adapter_weights(self.model) if self.adapter is not None else self.model.state_dict()
 
     def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
-        if self.lora is None:
+        if self.adapter is None:
             write_tensors(folder / WEIGHTS_NAME, weights)
         else:
             check_finite(weights)
-            save_lora(self.model, self.lora, folder)
+            save_adapter(self.model, self.adapter, folder)
         self.model.config.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
         text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
@@ -264,8 +263,8 @@ class GLMTrainer(ResumableTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None):
         if resume_from_checkpoint is None:
             return
-        if self.lora is not None:
-            load_lora(self.model, Path(resume_from_checkpoint))
+        if self.adapter is not None:
+            load_adapter(self.model, Path(resume_from_checkpoint))
         else:
             saved = self._take_share(read_safetensors(Path(resume_from_checkpoint) / WEIGHTS_NAME))
             for name, weight in self.weights().items():

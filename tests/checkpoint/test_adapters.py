@@ -1,25 +1,32 @@
-"""LoRA: adds nothing at first, then x A B alpha / rank; merged equals unmerged; files that PaddleNLP reads too."""
+"""LoRA: adds nothing at first, then x A B alpha / rank; merged equals unmerged. Prefixes: tests/test_prefix.py.
+
+Files of both that PaddleNLP reads too.
+"""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from paddlenlp.peft import LoRAModel
+from paddlenlp.peft import LoRAModel, PrefixConfig, PrefixModelForCausalLM
+from paddlenlp.peft.prefix import llama_postprocess_past_key_value
 from safetensors.numpy import load_file, save_file
 
 from glm.checkpoint.adapters import (
     ADAPTER_WEIGHTS_NAME,
-    add_lora,
-    load_lora,
+    PrefixTuningConfig,
+    adapter_weights,
+    add_adapter,
+    load_adapter,
     lora_config,
-    lora_weights,
     merge_lora,
-    read_lora_config,
-    save_lora,
+    read_adapter_config,
+    save_adapter,
 )
 from glm.errors import InputError
+from prefix_tools import encoder_weights, put_prefix
 
 ALL = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"
 OPTIONS = {"targets": ALL, "rank": 3, "alpha": 6, "dropout": 0.0}
@@ -38,9 +45,9 @@ def batch() -> dict[str, paddle.Tensor]:
 def with_lora(model, *, seed: int = 1, **options):
     """The model with an adapter whose weights, B too, are drawn from N(0, 0.3)."""
     config = lora_config("THUDM/glm-large-chinese", **{**OPTIONS, **options})
-    add_lora(model, config)
+    add_adapter(model, config)
     random = np.random.default_rng(seed)
-    for weight in lora_weights(model).values():
+    for weight in adapter_weights(model).values():
         weight.set_value(random.normal(0, 0.3, weight.shape).astype("float32"))
     return config
 
@@ -48,7 +55,7 @@ def with_lora(model, *, seed: int = 1, **options):
 def test_a_new_adapter_does_nothing(tiny_model):
     plain = tiny_model()(**batch()).numpy()
     model = tiny_model()
-    add_lora(model, lora_config("x", **OPTIONS))
+    add_adapter(model, lora_config("x", **OPTIONS))
     model.eval()
     assert (model(**batch()).numpy() == plain).all()
 
@@ -68,14 +75,14 @@ def test_only_the_adapter_is_trained(tiny_model, targets, names):
         f"glm.transformer.layers.{layer}.{name}.lora_{part}" for layer in (0, 1) for name in names for part in "AB"
     }
     assert {name for name, weight in model.named_parameters() if not weight.stop_gradient} == expected
-    assert set(lora_weights(model)) == expected
+    assert set(adapter_weights(model)) == expected
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_unmerged_equals_weights_added_by_hand(tiny_model, training):
     model, by_hand = tiny_model(), tiny_model()
     with_lora(model)
-    adapter = {name: weight.numpy() for name, weight in lora_weights(model).items()}
+    adapter = {name: weight.numpy() for name, weight in adapter_weights(model).items()}
     for name, weight in by_hand.named_parameters():
         stem = name.removesuffix(".weight")
         if f"{stem}.lora_A" in adapter:
@@ -103,19 +110,19 @@ def test_merged_equals_unmerged(tiny_model):
 
 def test_saved_and_loaded(tiny_model, tmp_path):
     model, again = tiny_model(), tiny_model()
-    save_lora(model, with_lora(model), tmp_path)
+    save_adapter(model, with_lora(model), tmp_path)
     saved = load_file(tmp_path / ADAPTER_WEIGHTS_NAME)
-    assert set(saved) == set(lora_weights(model))
-    add_lora(again, read_lora_config(tmp_path))
-    load_lora(again, tmp_path)
-    for name, weight in lora_weights(again).items():
+    assert set(saved) == set(adapter_weights(model))
+    add_adapter(again, read_adapter_config(tmp_path))
+    load_adapter(again, tmp_path)
+    for name, weight in adapter_weights(again).items():
         assert (weight.numpy() == saved[name]).all()
     assert all(layer.scaling == 2.0 for layer in again.sublayers() if hasattr(layer, "scaling"))
 
 
 def test_paddlenlp_reads_the_files(tiny_model, tmp_path):
     model = tiny_model()
-    save_lora(model, with_lora(model), tmp_path)
+    save_adapter(model, with_lora(model), tmp_path)
     model.eval()
     theirs = LoRAModel.from_pretrained(tiny_model(), str(tmp_path))
     theirs.eval()
@@ -130,35 +137,35 @@ def test_a_folder_is_named_in_full(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_adapter(tmp_path):
-    assert read_lora_config(tmp_path) is None
+    assert read_adapter_config(tmp_path) is None
 
 
 def test_files_that_cannot_be_used(tiny_model, tmp_path):
     model = tiny_model()
     config = with_lora(model)
     with pytest.raises(InputError, match=f"there is no {ADAPTER_WEIGHTS_NAME} in it"):
-        load_lora(model, tmp_path)
-    save_lora(model, config, tmp_path)
+        load_adapter(model, tmp_path)
+    save_adapter(model, config, tmp_path)
     other = tiny_model()
     with_lora(other, rank=2)
     with pytest.raises(InputError, match=r"is of another adapter or model \(glm.transformer.layers.0.attention.dense"):
-        load_lora(other, tmp_path)
+        load_adapter(other, tmp_path)
     weights = load_file(tmp_path / ADAPTER_WEIGHTS_NAME)
     weights.pop(sorted(weights)[-1])
     save_file(weights, tmp_path / ADAPTER_WEIGHTS_NAME)
     with pytest.raises(InputError, match="is of another adapter"):
-        load_lora(model, tmp_path)
+        load_adapter(model, tmp_path)
     (tmp_path / ADAPTER_WEIGHTS_NAME).write_bytes(b"x" * 20)
     with pytest.raises(InputError, match="cannot be read"):
-        load_lora(model, tmp_path)
+        load_adapter(model, tmp_path)
     path = tmp_path / "lora_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "base_model_name_or_path": None}))
     with pytest.raises(InputError, match="does not name the adapter's model"):
-        read_lora_config(tmp_path)
+        read_adapter_config(tmp_path)
     path.write_text("[1]")
     with pytest.raises(InputError, match="cannot be read as settings of an adapter"):
-        read_lora_config(tmp_path)
+        read_adapter_config(tmp_path)
 
 
 def test_an_adapter_learns(tiny_model):
@@ -173,8 +180,93 @@ def test_an_adapter_learns(tiny_model):
         assert (weight.grad is not None and bool(weight.grad.any())) == ("lora_" in name), name
 
 
+@pytest.mark.parametrize("put", [with_lora, put_prefix])
+def test_gradients_do_not_depend_on_what_is_frozen(tiny_model, put):
+    model, found = tiny_model(), []
+    put(model)
+    model.train()
+    labels = paddle.full([2, 12], -100, dtype="int64")
+    labels[:, 7:10] = 3
+    for _ in range(2):
+        model.clear_gradients()
+        model(**batch(), labels=labels).backward()
+        found.append({name: weight.grad.numpy() for name, weight in adapter_weights(model).items()})
+        for weight in model.parameters():
+            weight.stop_gradient = False
+    for name, frozen in found[0].items():
+        np.testing.assert_allclose(frozen, found[1][name], rtol=0, atol=1e-6, err_msg=name)
+
+
 def test_linear_layers_are_those_of_the_options(tiny_model):
     from glm.arguments import LORA_TARGETS
 
     found = {name.rpartition(".")[2] for name, layer in tiny_model().named_sublayers() if isinstance(layer, nn.Linear)}
     assert found == set(LORA_TARGETS)
+
+
+# -- prefixes
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_prefix_saved_and_loaded(tiny_model, tmp_path, projection):
+    model, again = tiny_model(), tiny_model()
+    config = put_prefix(model, projection=projection)
+    save_adapter(model, config, tmp_path)
+    assert set(load_file(tmp_path / ADAPTER_WEIGHTS_NAME)) == set(encoder_weights(model))
+    read = read_adapter_config(tmp_path)
+    assert isinstance(read, PrefixTuningConfig) and read == config
+    add_adapter(again, read)
+    load_adapter(again, tmp_path)
+    np.testing.assert_array_equal(again(**batch()).numpy(), model(**batch()).numpy())
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_paddlenlp_reads_the_files_of_a_prefix(tiny_model, tmp_path, projection):
+    """Its class cannot run our model; the settings, the weights, and the keys and values it makes of them are ours."""
+    model = tiny_model(num_layers=3)
+    config = put_prefix(model, tokens=4, projection=projection)
+    save_adapter(model, config, tmp_path)
+    settings = PrefixConfig.from_pretrained(str(tmp_path))
+    assert {name: getattr(config, name) for name in settings.to_dict()} == settings.to_dict()
+    theirs = PrefixModelForCausalLM.from_pretrained(
+        tiny_model(num_layers=3), str(tmp_path), postprocess_past_key_value=llama_postprocess_past_key_value
+    )
+    for ours, weight in zip(adapter_weights(model).values(), theirs.prefix_encoder.parameters(), strict=True):
+        np.testing.assert_array_equal(weight.numpy(), ours.numpy())
+    prefixes = model.glm.transformer.prefixes()
+    for (keys, values), table in zip(theirs._get_past_key_values(1), prefixes, strict=True):  # [1, P, N, D] each
+        np.testing.assert_array_equal(table.numpy()[:, 24:48], keys.numpy().reshape(4, 24))
+        np.testing.assert_array_equal(table.numpy()[:, 48:], values.numpy().reshape(4, 24))
+        assert not table.numpy()[:, :24].any()
+
+
+@pytest.mark.parametrize("put", [with_lora, put_prefix])
+def test_a_model_that_is_split_takes_none(tiny_model, put):
+    model = tiny_model()
+    model.config.tensor_parallel_degree = 2
+    with pytest.raises(InputError, match="tensor_parallel_degree 2: not beside an adapter, which is not split"):
+        put(model)
+
+
+def test_a_prefix_that_cannot_be_used(tiny_model, tmp_path):
+    model = tiny_model()
+    config = put_prefix(model, tokens=4)
+    save_adapter(model, config, tmp_path)
+    for name, options in (("num_hidden_layers", {"num_layers": 3}), ("hidden_size", {"hidden_size": 12})):
+        with pytest.raises(InputError, match=f"prefix_config.json: {name} .*, but its model has"):
+            add_adapter(tiny_model(**options), config)
+    for tokens in (0, None, "4"):
+        with pytest.raises(InputError, match=f"num_prefix_tokens {tokens}; 1 or more is expected"):
+            add_adapter(tiny_model(), replace(config, num_prefix_tokens=tokens))
+    other = tiny_model()
+    put_prefix(other, tokens=5)
+    with pytest.raises(InputError, match=r"is of another adapter or model \(0.weight differs\)"):
+        load_adapter(other, tmp_path)
+    path = tmp_path / "prefix_config.json"
+    theirs = PrefixConfig(num_prefix_tokens=4, num_attention_heads=3, num_hidden_layers=2, hidden_size=24)
+    theirs.save_pretrained(str(tmp_path))
+    with pytest.raises(InputError, match="does not name the adapter's model; set base_model_name_or_path"):
+        read_adapter_config(tmp_path)
+    path.write_text("[1]")
+    with pytest.raises(InputError, match="cannot be read as settings of an adapter"):
+        read_adapter_config(tmp_path)

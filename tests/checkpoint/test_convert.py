@@ -314,11 +314,14 @@ def test_folders_that_are_no_checkpoint(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "lora_config.json").write_text("{}")
+    (tmp_path / "prefix").mkdir()
+    (tmp_path / "prefix" / "prefix_config.json").write_text("{}")
     reasons = {
         "file": "is a file",
         "gone": "no such folder",
         "empty": "the folder has no weights",
         "adapter": "a LoRA adapter without its model; merge them with python -m glm merge",
+        "prefix": r"a prefix without its model; give the folder of its model \(base_model_name_or_path there\)",
     }
     for name, reason in reasons.items():
         with pytest.raises(InputError, match=f"{tmp_path / name}: {reason}"):

@@ -23,6 +23,7 @@ def forward(
     layernorm_epsilon: float = 1e-5,
     attention_scale: float = 1.0,
     block_position_encoding: bool = True,
+    prefix: np.ndarray | None = None,
 ) -> np.ndarray:
     """Logits of every position, without dropout.
 
@@ -43,6 +44,7 @@ def forward(
         attention_scale: s; above 1 the scores are divided by s, and multiplied by s again after the row maximum is
             taken off.
         block_position_encoding: whether the model has the second position table.
+        prefix: [num_layers, 2, M, H], keys and values of M further places that every query sees in a layer.
 
     Returns:
         Logits, [B, L, V], float64.
@@ -81,7 +83,13 @@ def forward(
             part = f"glm.transformer.layers.{layer}"
             normed = layer_norm(x, weights, f"{part}.input_layernorm", layernorm_epsilon)
             x = x + attention(
-                normed, weights, f"{part}.attention", attention_mask[example, 0], num_attention_heads, attention_scale
+                normed,
+                weights,
+                f"{part}.attention",
+                attention_mask[example, 0],
+                num_attention_heads,
+                attention_scale,
+                None if prefix is None else prefix[layer],
             )
             normed = layer_norm(x, weights, f"{part}.post_attention_layernorm", layernorm_epsilon)
             inner = gelu(linear(normed, weights, f"{part}.mlp.dense_h_to_4h"))  # [L, 4H]
@@ -93,23 +101,32 @@ def forward(
 
 
 def attention(
-    x: np.ndarray, weights: dict[str, np.ndarray], name: str, mask: np.ndarray, num_heads: int, scale: float
+    x: np.ndarray,
+    weights: dict[str, np.ndarray],
+    name: str,
+    mask: np.ndarray,
+    num_heads: int,
+    scale: float,
+    prefix: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Self-attention of one example: x [L, H], mask [L, L] (query, key) -> [L, H]."""
+    """Self-attention of one example: x [L, H], mask [L, L] (query, key) -> [L, H]; prefix [2, M, H], see `forward`."""
     length, hidden_size = x.shape
     head_size = hidden_size // num_heads
     fused = linear(x, weights, f"{name}.query_key_value")  # [L, 3H]
     all_q = fused[:, :hidden_size]
     all_k = fused[:, hidden_size : 2 * hidden_size]
     all_v = fused[:, 2 * hidden_size :]
+    if prefix is not None:
+        all_k, all_v = np.concatenate([prefix[0], all_k]), np.concatenate([prefix[1], all_v])
+        mask = np.concatenate([np.ones((length, prefix.shape[1])), mask], axis=1)
 
     context = np.zeros((length, hidden_size))
     for head in range(num_heads):
         columns = slice(head * head_size, (head + 1) * head_size)
         q, k, v = all_q[:, columns], all_k[:, columns], all_v[:, columns]  # [L, D]
         for i in range(length):
-            scores = np.zeros(length)
-            for j in range(length):
+            scores = np.zeros(len(k))
+            for j in range(len(k)):
                 if scale > 1:
                     scores[j] = np.dot(q[i] / math.sqrt(scale), k[j] / math.sqrt(head_size * scale))
                 else:
@@ -119,7 +136,7 @@ def attention(
                 scores = (scores - scores.max()) * scale  # this query's own maximum
             scores = scores - MASKED_SCORE * (1.0 - mask[i])
             probabilities = softmax(scores)
-            for j in range(length):
+            for j in range(len(k)):
                 context[i, columns] += probabilities[j] * v[j]
     return linear(context, weights, f"{name}.dense")
 

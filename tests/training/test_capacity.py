@@ -39,6 +39,10 @@ def warnings(monkeypatch):
     [
         ({}, Training(4, 41, 20, device="cpu")),
         ({"recompute": True}, Training(4, 41, 20, device="cpu", recompute=True)),
+        (
+            {"prefix_tuning": True, "num_prefix_tokens": 9, "model_name_or_path": "trained"},
+            Training(4, 41, 20, device="cpu", prefix_tokens=9),
+        ),
         ({"update_freq": 2}, Training(4, 41, 20, device="cpu", keeps_gradients=True)),
         ({"release_grads": False}, Training(4, 41, 20, device="cpu", keeps_gradients=True)),
         ({"max_tokens": 130, "per_device_train_batch_size": None}, Training(2, 41, 20, device="cpu")),
@@ -65,7 +69,8 @@ def test_options_of_a_gpu():
         "gradient_accumulation_steps": 2,
         "release_grads": False,
     }
-    found = planned_training(SimpleNamespace(training=SimpleNamespace(**options)), LENGTHS)
+    adapter = SimpleNamespace(prefix_tuning=False)
+    found = planned_training(SimpleNamespace(training=SimpleNamespace(**options), adapter=adapter), LENGTHS)
     sharded = {"sharding": "stage2", "sharding_parallel_degree": 4}
     assert found == Training(
         4, 41, 20, half=True, opt_level="O2", tensor_parallel_degree=2, keeps_gradients=True, **sharded
