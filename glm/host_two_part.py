@@ -35,23 +35,20 @@ class HostTwoPartAttention(PyLayer):
         logs = np.empty((num_heads, len(projected)), np.float32)
         scale = np.float32(rescale(dropout))
         use_own_threads()
-        _forward(view(projected), spans, kept, starts, scale, view(context), logs)
+        _forward(view(projected), spans, layout.virtual, kept, starts, scale, view(context), logs)
         ctx.save_for_backward(projected, context)
-        ctx.rest = spans, kept, starts, scale, logs
+        ctx.rest = spans, layout.virtual, kept, starts, scale, logs
         return context
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """[n, H] -> [n, 3H]"""
         projected, context = ctx.saved_tensor()
-        spans, kept, starts, scale, logs = ctx.rest
+        *rest, logs = ctx.rest
         ctx.rest = None
         d_projected = paddle.empty_like(projected)
         use_own_threads()
-        _backward(
-            *(view(projected), spans, kept, starts, scale, view(context), logs),
-            *(view(grad.contiguous()), view(d_projected)),
-        )
+        _backward(view(projected), *rest, view(context), logs, view(grad.contiguous()), view(d_projected))
         return d_projected
 
 
@@ -140,7 +137,7 @@ def _leave(shares, kept):
 
 
 @njit(parallel=True, **OPTIONS)
-def _forward(projected, spans, kept, starts, scale, context, logs):
+def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
     N, H, E = len(logs), context.shape[1], len(spans)
     for task in prange(E * N):
         e, h = task % E, task // E
@@ -153,7 +150,7 @@ def _forward(projected, spans, kept, starts, scale, context, logs):
         scores = np.empty((BLOCK, keys.shape[1]), np.float32)
         mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
         totals = np.empty(BLOCK, np.float32)
-        for first in range(0, L, BLOCK):
+        for first in range(virtual, L, BLOCK):
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
             _multiply(query[first : first + count], keys, limit, scores)
@@ -173,7 +170,7 @@ def _forward(projected, spans, kept, starts, scale, context, logs):
 
 
 @njit(parallel=True, **OPTIONS)
-def _backward(projected, spans, kept, starts, scale, context, logs, d_context, d_projected):
+def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_context, d_projected):
     N, H, E = len(logs), context.shape[1], len(spans)
     for task in prange(E * N):
         e, h = task % E, task // E
@@ -189,7 +186,7 @@ def _backward(projected, spans, kept, starts, scale, context, logs, d_context, d
         shares = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
         d_scores = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
         d_query = np.empty((BLOCK, HEAD_SIZE), np.float32)
-        for first in range(0, L, BLOCK):
+        for first in range(virtual, L, BLOCK):
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
             own_query, own_d_out = query[first : first + count], d_out[first : first + count]
@@ -214,5 +211,6 @@ def _backward(projected, spans, kept, starts, scale, context, logs, d_context, d
             for r in range(count):
                 for d in range(HEAD_SIZE):
                     d_own[first + r, column + d] = d_query[r, d] * SCALE
+        d_own[:virtual, column : column + HEAD_SIZE] = 0
         d_own[:, H + column : H + column + HEAD_SIZE] = d_keys
         d_own[:, 2 * H + column : 2 * H + column + HEAD_SIZE] = d_values

@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import paddle
 
-import glm.host_two_part  # noqa: F401  (a library, counted apart)
 from glm.blank_infilling import BlankInfilling
 from glm.checkpoint.adapters import add_adapter, prefix_config
 from glm.configuration import GLMConfig
@@ -76,7 +75,7 @@ if __name__ == "__main__":
     work, settings, arguments = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
     prepare("cpu")
     run = {"train": train, "decode": decode}[work]
-    small = GLMConfig(num_layers=1, hidden_size=32, num_attention_heads=2, vocab_size=128, max_sequence_length=64)
+    small = GLMConfig(num_layers=1, hidden_size=128, num_attention_heads=2, vocab_size=128, max_sequence_length=64)
     run(
         GLMForConditionalGeneration(small), **arguments | {"examples": 1, "S": 16, "T": 16}
     )  # loads what is loaded late

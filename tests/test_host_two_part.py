@@ -52,6 +52,26 @@ def test_against_paddles_operators(examples):
         np.testing.assert_allclose(ours, paddles, atol=5e-6)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_virtual_tokens_are_keys_and_values_only(dropout):
+    """What they see, and the gradient of it, is left out; the others see them as they do the rest of Part A."""
+    prefixed = layout((9, 5), (70, 3)).with_prefix(7)
+    plain = Layout(prefixed.places, prefixed.examples)
+    virtual = prefixed.places < 7
+    projected, slope = drawn(len(virtual))
+    slope[paddle.to_tensor(virtual)] = 0.0
+    found = []
+    for parts in (plain, prefixed):
+        paddle.seed(3)
+        context = HostTwoPartAttention.apply(projected, parts, N, dropout)
+        context.backward(slope)
+        found.append((context.numpy()[~virtual], projected.grad.numpy()))
+        projected.clear_grad()
+    np.testing.assert_allclose(found[1][0], found[0][0], atol=1e-6)
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-6)
+    assert not found[1][1][virtual, :H].any() and found[1][1][virtual, H:].all()
+
+
 def with_masks(projected, parts, masks, dropout):
     """Attention with the given masks [S + T, S + T] of each example and head, in Paddle's operators."""
     contexts = []

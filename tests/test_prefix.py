@@ -13,6 +13,7 @@ from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.host_attention import HEAD_SIZE
 from glm.modeling import GLMAttention
+from glm.tiles import has_tiles
 from prefix_tools import encoder_weights, keys_and_values, put_prefix
 from reference.beam_search import beam_search
 from reference.forward import forward, loss
@@ -23,10 +24,7 @@ BANNED = (CLS, MASK, EOS, SOP, PAD)
 GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 SEGMENTS = np.array([[[3, 2], [1, 3]], [[8, 0], [0, 0]], [[0, 4], [2, 1]]])  # rows of 9 tokens, two of them packed
 DROPOUTS = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
-has_bfloat16 = pytest.mark.skipif(
-    not paddle.base.core.supports_bfloat16_fast_performance(),
-    reason="this processor has no fast bfloat16 products (AVX512_BF16 or AMX)",
-)
+has_bfloat16 = pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
 
 
 def batch() -> dict[str, np.ndarray]:
