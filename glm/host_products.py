@@ -20,6 +20,7 @@ from glm.vectors import LANES, dot_products
 
 FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time
 OUTPUTS = 32  # that a thread computes at a time
+CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
 
 
 class HostLinear(nn.Layer):
@@ -150,14 +151,16 @@ def multiply_tiles(states, panels, bias, output):
         bits = states[r].view(np.uint32)
         for i in range(inputs):  # to the nearest, of two the even one
             rounded[r, i] = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-    for panel in prange(len(panels)):
-        sums = np.empty((32, 32), np.float32)
-        first, end = panel * 32, min(panel * 32 + 32, len(bias))
-        for r in range(0, n, 32):
-            if n - r > 16:
-                _two_blocks(CONFIGURATION, rounded, panels[panel], sums, r)
-            else:
-                _one_block(CONFIGURATION, rounded, panels[panel], sums, r)
-            for k in range(min(32, n - r)):
-                for o in range(first, end):
-                    output[r + k, o] = sums[k, o - first] + bias[o]
+    chunk = max(32, CHUNK // (2 * inputs) // 32 * 32)
+    for start in range(0, n, chunk):
+        for panel in prange(len(panels)):
+            sums = np.empty((32, 32), np.float32)
+            first, end = panel * 32, min(panel * 32 + 32, len(bias))
+            for r in range(start, min(start + chunk, n), 32):
+                if n - r > 16:
+                    _two_blocks(CONFIGURATION, rounded, panels[panel], sums, r)
+                else:
+                    _one_block(CONFIGURATION, rounded, panels[panel], sums, r)
+                for k in range(min(32, n - r)):
+                    for o in range(first, end):
+                        output[r + k, o] = sums[k, o - first] + bias[o]

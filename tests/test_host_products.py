@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.host_products import FEW, OUTPUTS, HostLinear, TileLinear, panels_of
+from glm.host_products import CHUNK, FEW, OUTPUTS, HostLinear, TileLinear, panels_of
 from glm.tiles import has_tiles
 
 
@@ -85,3 +85,12 @@ def test_a_row_of_tiles_does_not_depend_on_its_company():
     together = layer(paddle.to_tensor(states)).numpy()
     for row in range(50):
         np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])
+
+
+@pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
+@pytest.mark.parametrize("n", [63, 64, 65, 300])
+def test_more_states_than_a_chunk(n):
+    inputs = CHUNK // 2 // 64  # a chunk of 64 rows
+    states, weight, bias = drawn(n, inputs, 33)
+    found = TileLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
+    np.testing.assert_allclose(found, of_bfloat16(states) @ of_bfloat16(weight).T + bias, atol=2e-3)
