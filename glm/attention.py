@@ -1,7 +1,8 @@
 """Attention of training, in two parts: Part A sees Part A, Part B sees Part A and its own past.
 
 Rows hold no padding: all tokens of a batch stand one behind the other, [A1 | B1 | A2 | B2 | ...], and no score between
-two examples is computed. On a CPU forward and backward are written by hand; on a GPU FlashMask does it where it can.
+two examples is computed. On a CPU forward and backward are written by hand, and compiled for heads of 64
+(`glm.host.two_part`); on a GPU FlashMask does it where it can.
 """
 
 from collections.abc import Callable, Iterator
@@ -58,7 +59,9 @@ class Layout:
         Places are those in a table of the virtual tokens and, behind them, the tokens of this layout.
         """
         places = [
-            part for start, _, end in self.spans() for part in (range(virtual), range(virtual + start, virtual + end))
+            part
+            for start, _, end in self.spans()
+            for part in (np.arange(virtual), np.arange(virtual + start, virtual + end))
         ]
         return Layout(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
 

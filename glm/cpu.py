@@ -5,7 +5,8 @@ a bias 30 ms for [1536, 3072] where a product with ones takes 0.4. Here NumPy wo
 of rows that fits into the processor's cache at a time, on as many threads as products have.
 
 Layers fall back on Paddle's operators outside training, on other devices and with few numbers, where steps in Python
-cost more than they save; parameters and their names are Paddle's.
+cost more than they save (but not a frozen LayerNorm, of which Paddle takes a wrong gradient); parameters and their
+names are Paddle's.
 """
 
 import ctypes
@@ -26,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from glm.environment import WANTED_BLOCKTIME, cpu_threads
 
+HEAD_SIZE = 64  # numbers of a head of all published GLMs: what attention is compiled for, loops of known length
 BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
 STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
 SMALL = 128  # hidden size up to which a training step has next to nothing for other threads of the host's own

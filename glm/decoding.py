@@ -2,7 +2,7 @@
 
 from glm.cache import LayerCache
 from glm.configuration import GLMConfig
-from glm.cpu import wait_actively
+from glm.cpu import HEAD_SIZE, wait_actively
 from glm.errors import InputError
 from glm.modeling import GLMForConditionalGeneration
 
@@ -10,7 +10,8 @@ from glm.modeling import GLMForConditionalGeneration
 def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str) -> None:
     """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, or on a GPU `float16`.
 
-    On a CPU weights are arranged for few rows, in float32 and bfloat16 alike; attention and the sums stay float32.
+    On a CPU weights are arranged for few rows, and the model can only decode from then on; attention and sums stay
+    float32.
 
     Raises:
         InputError: the processor has no bfloat16 products.
@@ -19,9 +20,9 @@ def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str
     if device != "cpu":
         model.to(dtype=dtype)
         return
-    # Here, because it loads Numba, which training does without.
-    from glm.host_blocks import prepare_blocks
-    from glm.tiles import has_tiles
+    # Here, because it loads Numba, which a GPU does without.
+    from glm.host.blocks import prepare_blocks
+    from glm.host.tiles import has_tiles
 
     if dtype == "bfloat16" and not has_tiles():
         raise InputError("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
@@ -32,6 +33,8 @@ def prepare_decoding(model: GLMForConditionalGeneration, dtype: str, device: str
 
 def fastest_cache(config: GLMConfig) -> type:
     """What keeps keys and values on a CPU: that of compiled attention, if heads have the size it is compiled for."""
-    from glm.host_attention import HEAD_SIZE, HostLayerCache  # here for the same reason
+    if config.hidden_size != config.num_attention_heads * HEAD_SIZE:
+        return LayerCache
+    from glm.host.step_attention import HostLayerCache  # here for the same reason
 
-    return HostLayerCache if config.hidden_size == config.num_attention_heads * HEAD_SIZE else LayerCache
+    return HostLayerCache

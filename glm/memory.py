@@ -42,6 +42,7 @@ class Training:
         keeps_gradients: those of earlier batches are there while a batch is computed, as in accumulation, or without
             `--release_grads`.
         prefix_tokens: virtual tokens that each example has in every layer (`--prefix_tuning`).
+        prefix_weights: numbers that are trained to make them.
     """
 
     examples: int
@@ -56,6 +57,7 @@ class Training:
     sharding_parallel_degree: int = 1
     keeps_gradients: bool = False
     prefix_tokens: int = 0
+    prefix_weights: int = 0
 
     @property
     def tokens(self) -> int:
@@ -113,6 +115,8 @@ def training_memory(
         # Kept for the backward pass; with recompute those of one layer at a time, and the head's.
         casts = sizes[WORDS] + (whole - sizes[WORDS]) // config["num_layers"] if run.recompute else whole
         parts["weights in half precision"] = casts * HALF
+    if run.prefix_weights:
+        parts["prefix"] = run.prefix_weights * 4 * FLOAT  # itself, its gradient, two moments
     parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(WORDS))
     return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
 
@@ -123,7 +127,7 @@ def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, 
     states = run.tokens * config["hidden_size"] * run.number  # [n, H]
     layer = _kept_of_layer(config, run)
     kept = config["num_layers"] * (states if run.recompute else layer)
-    # Its gradient.
+    # The gradient of the head.
     head = head_is_trained * config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT
     earlier = gradients if run.keeps_gradients else 0
     at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
@@ -150,7 +154,7 @@ def _kept_of_layer(config: Mapping[str, Any], run: Training) -> int:
 
 
 def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
-    """Bytes that a layer keeps of its scores: none of FlashMask, the mask of dropout of what `glm.attention` does on a
+    """Bytes that a layer keeps of its scores: none of FlashMask, the mask of dropout of attention in two parts on a
     CPU, and probabilities, before and after dropout, of Paddle's operators."""
     has_mask = config["attention_dropout_prob"] > 0
     S, T = run.source_tokens, run.target_tokens

@@ -19,7 +19,7 @@ from glm.attention import Layout, TwoPartAttention, flashmask_attention, has_fla
 from glm.blank_infilling import IGNORE_INDEX, Prompt, prefix_mask
 from glm.cache import MASKED, KeysValues, KVCache, LayerCache
 from glm.configuration import GLMConfig
-from glm.cpu import Dropout, LayerNorm, draw_seed
+from glm.cpu import HEAD_SIZE, Dropout, LayerNorm, draw_seed
 from glm.errors import InputError
 from glm.loss import smoothed_cross_entropy
 from glm.parallel.layers import (
@@ -121,11 +121,11 @@ class GLMAttention(nn.Layer):
 
 def host_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
     """[n, 3H] -> [n, H] on a CPU: compiled, if heads have the size it is compiled for."""
-    from glm.host_two_part import HEAD_SIZE, HostTwoPartAttention  # here: it loads Numba
+    if projected.shape[1] == 3 * num_heads * HEAD_SIZE and projected.dtype == paddle.float32:
+        from glm.host.two_part import HostTwoPartAttention  # here: it loads Numba
 
-    is_compiled = projected.shape[1] == 3 * num_heads * HEAD_SIZE and projected.dtype == paddle.float32
-    kind = HostTwoPartAttention if is_compiled else TwoPartAttention
-    return kind.apply(projected, layout, num_heads, dropout)
+        return HostTwoPartAttention.apply(projected, layout, num_heads, dropout)
+    return TwoPartAttention.apply(projected, layout, num_heads, dropout)
 
 
 class GLMMLP(nn.Layer):

@@ -6,7 +6,7 @@ import pytest
 
 from glm.blank_infilling import BlankInfilling
 from glm.cache import KVCache, LayerCache
-from glm.host_attention import HEAD_SIZE, HostLayerCache
+from glm.host.step_attention import HEAD_SIZE, HostLayerCache
 from prefix_tools import put_prefix
 from reference.geometry import build_example
 

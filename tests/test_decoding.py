@@ -11,14 +11,13 @@ from glm.decoding import prepare_decoding
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
-from glm.host_attention import HEAD_SIZE, HostLayerCache
-from glm.host_products import FEW, HostLinear, TileLinear, panels_of
-from glm.tiles import has_tiles
+from glm.host.products import FEW, HostLinear, TileLinear, panels_of
+from glm.host.step_attention import HEAD_SIZE, HostLayerCache
+from tile_tools import needs_tiles
 
 V = 48
 GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
-ROWS = [1, 2, 5, 10, 16, 17, FEW, FEW + 1, 80, 81, 255, 257, 700]  # around what loops and tiles take at once
-has_bfloat16 = pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
+ROWS = [1, 2, 5, 10, 16, 17, 33, FEW, FEW + 1, 80, 257]  # around what loops and tiles take at once
 
 HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the second with compiled attention too
 
@@ -72,7 +71,7 @@ def test_prefill_and_steps_equal_the_eager_model(models, lengths, beams, heads):
 
 
 def test_any_number_of_rows(models):
-    """Rows are filled up and cut into blocks; those of one call do not depend on another."""
+    """Few rows go through compiled blocks, more through the layers; those of one call do not depend on another."""
     eager, other = models()
     generator = np.random.default_rng(2)
     stack, theirs = other.glm.transformer, eager.glm.transformer
@@ -90,7 +89,32 @@ def test_any_number_of_rows(models):
             np.testing.assert_allclose(ours.numpy(), expected.numpy(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=has_bfloat16)])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_tiles)])
+@pytest.mark.parametrize("n", [1, 5, 17, FEW])
+def test_compiled_blocks_equal_their_layers(models, dtype, n):
+    """One after the other, the layers give the same but for the order of sums, which may turn a rounding."""
+    _, other = models(dtype)
+    stack = other.glm.transformer
+    assert "leave" in vars(stack)
+    generator = np.random.default_rng(n)
+    states, context = (paddle.to_tensor(generator.normal(size=(n, 32)).astype("float32")) for _ in range(2))
+    for index in range(2):
+        for ours, theirs in zip(
+            stack.leave(index, states, context), type(stack).leave(stack, index, states, context), strict=True
+        ):
+            error = np.abs(ours.numpy() - theirs.numpy())
+            scale = np.abs(theirs.numpy()).max()
+            assert error.max() <= (1e-5 if dtype == "float32" else 2 * UNIT * scale) and error.mean() <= 1e-4 * scale
+
+
+def test_blocks_of_odd_sizes_stay_layers(models):
+    eager, other = models(hidden_size=24)
+    assert "leave" not in vars(other.glm.transformer)
+    for ours, theirs in zip(logits_of(other, prompts(9, 5), 3, 3), logits_of(eager, prompts(9, 5), 3, 3), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_tiles)])
 @pytest.mark.parametrize("n", [10, 16, 17, 600])
 def test_results_are_not_overwritten_by_the_next_call(models, dtype, n):
     _, other = models(dtype)
@@ -124,7 +148,7 @@ def test_weights_are_held_once(models):
     assert not other.logits(paddle.ones([2, 32])).any()
 
 
-@has_bfloat16
+@needs_tiles
 def test_weights_of_bfloat16_are_held_once(models):
     """Those of linear layers, and of the head beside the embeddings, in half of their bytes."""
     eager, other = models("bfloat16")
@@ -146,7 +170,7 @@ def test_weights_of_bfloat16_are_held_once(models):
 UNIT = 2.0**-9
 
 
-@has_bfloat16
+@needs_tiles
 @pytest.mark.parametrize("n", [1, 16, 17, 257])
 def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
     """A sum of k products x * w is off by sum |x w| (2 u + u^2) where both factors were rounded; a LayerNorm before it
@@ -171,7 +195,7 @@ def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
     assert difference.max() > 1e-4
 
 
-@has_bfloat16
+@needs_tiles
 def test_bfloat16_logits_of_prefill_and_steps(models):
     """Two layers of three roundings each on the residual path: the logits are off by some units of their size."""
     eager, other = models("bfloat16")
@@ -184,7 +208,7 @@ def test_bfloat16_logits_of_prefill_and_steps(models):
 
 
 def test_no_bfloat16_products(tiny_model, monkeypatch):
-    monkeypatch.setattr("glm.tiles.has_tiles", lambda: False)
+    monkeypatch.setattr("glm.host.tiles.has_tiles", lambda: False)
     model = tiny_model()
     before = model.logits
     with pytest.raises(InputError) as caught:
@@ -200,8 +224,8 @@ def test_no_bfloat16_products(tiny_model, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_which_products_decode(monkeypatch, tiny_model, dtype):
     asked = []
-    monkeypatch.setattr("glm.host_blocks.prepare_blocks", lambda model, dtype: asked.append(dtype))
-    monkeypatch.setattr("glm.tiles.has_tiles", lambda: True)
+    monkeypatch.setattr("glm.host.blocks.prepare_blocks", lambda model, dtype: asked.append(dtype))
+    monkeypatch.setattr("glm.host.tiles.has_tiles", lambda: True)
     model = tiny_model()
     model.train()
     prepare_decoding(model, dtype, "cpu")
@@ -209,7 +233,7 @@ def test_which_products_decode(monkeypatch, tiny_model, dtype):
 
 
 def test_a_gpu_computes_in_the_type_asked_for(monkeypatch, tiny_model):
-    monkeypatch.setattr("glm.host_blocks.prepare_blocks", lambda *_: pytest.fail("arranged for a CPU"))
+    monkeypatch.setattr("glm.host.blocks.prepare_blocks", lambda *_: pytest.fail("arranged for a CPU"))
     model = tiny_model()
     prepare_decoding(model, "bfloat16", "gpu")
     assert {parameter.dtype for parameter in model.parameters()} == {paddle.bfloat16}

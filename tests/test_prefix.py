@@ -11,20 +11,19 @@ from glm.checkpoint.adapters import PREFIX_ENCODER, adapter_weights, add_adapter
 from glm.decoding import prepare_decoding
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
-from glm.host_attention import HEAD_SIZE
+from glm.host.step_attention import HEAD_SIZE
 from glm.modeling import GLMAttention
-from glm.tiles import has_tiles
 from prefix_tools import encoder_weights, keys_and_values, put_prefix
 from reference.beam_search import beam_search
 from reference.forward import forward, loss
 from reference.geometry import build_example, dense_mask
+from tile_tools import needs_tiles
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
 BANNED = (CLS, MASK, EOS, SOP, PAD)
 GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 SEGMENTS = np.array([[[3, 2], [1, 3]], [[8, 0], [0, 0]], [[0, 4], [2, 1]]])  # rows of 9 tokens, two of them packed
 DROPOUTS = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
-has_bfloat16 = pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
 
 
 def batch() -> dict[str, np.ndarray]:
@@ -211,9 +210,9 @@ def next_logits_by_full_forward(model, source, opening):
     return next_logits
 
 
-@has_bfloat16
+@needs_tiles
 def test_products_in_bfloat16_see_it_too(tiny_model):
-    """Within bfloat16's rounding; the model's weights are frozen by then, which its programs have to bear."""
+    """Within bfloat16's rounding; the model's weights are frozen by then, which arranging them has to bear."""
     prompts, found = [GEOMETRY.prompt([CLS, *range(1, 9), MASK, EOS], opening=[5])], []
     for has_prefix, dtype in ((True, "float32"), (True, "bfloat16"), (False, "bfloat16")):
         model = tiny_model(seed=8, hidden_size=32, num_attention_heads=4)

@@ -2,15 +2,16 @@
 
 LoRA (Hu et al. 2021) adds x A B alpha / rank to the x W of chosen linear layers; only A and B are trained. Merged into
 the model it is gone. Prefix tuning (Li and Liang 2021) gives each layer keys and values of virtual tokens that every
-token sees; only they are trained, or with a projection the small network that makes them, and they stay apart from the
-model. An adapter's folder holds its weights and `lora_config.json` or `prefix_config.json`, which names the model they
-belong to; the model stays where it is.
+token sees; only they are trained, or with a projection the network of one hidden layer that makes them, and they stay
+apart from the model. An adapter's folder holds its weights and `lora_config.json` or `prefix_config.json`, which names
+the model they belong to; the model stays where it is.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import paddle
 from paddle import Tensor, nn
 from paddlenlp.peft import LoRAConfig, LoRAModel, PrefixConfig, PrefixModelForCausalLM
 from paddlenlp.peft.lora import LoRALinear
@@ -132,6 +133,14 @@ def _check_prefix(model: GLMForConditionalGeneration, config: PrefixTuningConfig
     sizes = model.config
     if type(config.num_prefix_tokens) is not int or config.num_prefix_tokens < 1:
         raise InputError(f"{PREFIX_CONFIG_NAME}: num_prefix_tokens {config.num_prefix_tokens}; 1 or more is expected")
+    hidden = config.prefix_projection_hidden_size
+    if config.prefix_projection and (type(hidden) is not int or hidden < 1):
+        raise InputError(f"{PREFIX_CONFIG_NAME}: prefix_projection_hidden_size {hidden}; 1 or more is expected")
+    if config.multi_query_group_num is not None:
+        raise InputError(
+            f"{PREFIX_CONFIG_NAME}: multi_query_group_num {config.multi_query_group_num}; null is expected, as a GLM "
+            "has keys and values of every head"
+        )
     names = {
         "num_hidden_layers": "num_layers",
         "num_attention_heads": "num_attention_heads",
@@ -193,6 +202,17 @@ def load_adapter(model: nn.Layer, folder: Path) -> None:
         raise InputError(f"{path}: is of another adapter or model ({names[0]} differs)")
     for name, weight in weights.items():
         weight.set_value(saved[name])
+
+
+def fold_prefix(model: GLMForConditionalGeneration) -> None:
+    """Puts what a projection makes in its place; then the prefix can be decoded with, at no cost, and not trained."""
+    stack = model.glm.transformer
+    stack.prefix_encoder.eval()
+    with paddle.no_grad():
+        numbers = stack.prefix_encoder(paddle.arange(stack.num_virtual))
+    table = nn.Embedding(*numbers.shape)
+    table.weight.set_value(numbers)
+    stack.prefix_encoder = nn.Sequential(table)
 
 
 def merge_lora(model: nn.Layer) -> None:

@@ -13,7 +13,14 @@ from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
-from glm.checkpoint.adapters import AdapterConfig, add_adapter, load_adapter, merge_lora, read_adapter_config
+from glm.checkpoint.adapters import (
+    AdapterConfig,
+    add_adapter,
+    fold_prefix,
+    load_adapter,
+    merge_lora,
+    read_adapter_config,
+)
 from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights, split_weights
@@ -135,13 +142,15 @@ def _filled(found: WholeModel, config: GLMConfig) -> GLMForConditionalGeneration
 
 
 def _load_adapted(folder: str, adapter: AdapterConfig, config: GLMConfig) -> GLMForConditionalGeneration:
-    """The model that an adapter belongs to, with the adapter: LoRA's is merged in."""
+    """The model that an adapter belongs to, with the adapter: LoRA's is merged in, a prefix's projection made."""
     with _adapters_model(Path(folder)):
         model = load_model(adapter.base_model_name_or_path, config)
     add_adapter(model, adapter)
     load_adapter(model, Path(folder))
     if isinstance(adapter, LoRAConfig):
         merge_lora(model)
+    else:
+        fold_prefix(model)
     return model
 
 

@@ -12,7 +12,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("paddlepaddle-gpu", "paddlepaddle", "paddlenlp", "sentencepiece", "numpy", "sacrebleu", "rouge", "jieba")
+PACKAGES = (
+    "paddlepaddle-gpu",
+    "paddlepaddle",
+    "paddlenlp",
+    "sentencepiece",
+    "numpy",
+    "numba",
+    "sacrebleu",
+    "rouge",
+    "jieba",
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 

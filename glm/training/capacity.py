@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import paddle
 import psutil
 from paddlenlp.utils.log import logger
 
-from glm.arguments import FinetuneArguments
+from glm.arguments import AdapterArguments, FinetuneArguments
 from glm.configuration import GLMConfig
 from glm.data.store import ExampleStore
 from glm.memory import GIB, LIBRARIES, Training, training_memory
@@ -19,7 +20,10 @@ def warn_of_memory(config: GLMConfig, arguments: FinetuneArguments, examples: Ex
 
     It is computed for a batch whose examples all have the longest source and the longest target.
     """
-    parts = training_memory(config.to_dict(), planned_training(arguments, examples), _trains(config, arguments))
+    run = planned_training(arguments, examples)
+    if run.prefix_tokens:
+        run = replace(run, prefix_weights=_prefix_weights(config, arguments.adapter))
+    parts = training_memory(config.to_dict(), run, _trains(config, arguments))
     needed, available = sum(parts.values()), available_memory(arguments.training.device)
     if needed > available:
         logger.warning(
@@ -57,8 +61,15 @@ def _trains(config: GLMConfig, arguments: FinetuneArguments) -> Callable[[str], 
     """Which weights a run trains, by name."""
     freeze = arguments.training.freeze
     if arguments.adapter.kind is not None:
-        return lambda name: False  # the adapter's own weights are few
+        return lambda name: False  # LoRA's own weights are few, a prefix's counted apart
     return lambda name: freeze is None or not is_frozen(name, freeze, num_layers=config.num_layers)
+
+
+def _prefix_weights(config: GLMConfig, adapter: AdapterArguments) -> int:
+    """Numbers of a prefix: P x 2 layers H, or with a projection of P x H and two linear layers."""
+    P, H = adapter.num_prefix_tokens, config.hidden_size
+    made = 2 * config.num_layers * H
+    return P * H + (H + 1) * H + (H + 1) * made if adapter.prefix_projection else P * made
 
 
 def available_memory(device: str) -> int:

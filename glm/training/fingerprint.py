@@ -45,7 +45,7 @@ LEARNING_OPTIONS = (
 )
 # Another name of one above; about this very comparison; about memory.
 WITHOUT_MEANING = {"update_freq", "resume_with_changes", "release_grads"}
-PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy")
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "numba", "llvmlite")  # of the first two one
 DIGITS = 12  # of a digest in messages
 
 
@@ -85,7 +85,7 @@ def _own_settings(config: GLMConfig) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of what computes."""
-    return {"python": platform.python_version(), **installed(PACKAGES)}  # one of the two builds of Paddle
+    return {"python": platform.python_version(), **installed(PACKAGES)}
 
 
 def manifest_facts(

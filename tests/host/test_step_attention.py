@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.host_attention import HEAD_SIZE, HostLayerCache, _attend, paths_of
+from glm.host.step_attention import HEAD_SIZE, HostLayerCache, _attend, paths_of
 
 
 def plain_attention(query, keys, values):
@@ -14,9 +14,10 @@ def plain_attention(query, keys, values):
     return shares / shares.sum() @ values
 
 
-# lengths around what loops take at once (2, 4 and 8 keys), alone and together
+# lengths around what loops take at once (4 keys, 5 rows), alone and together
 @pytest.mark.parametrize(
-    ("lengths", "R", "slots"), [((1,), 1, 1), ((2, 9), 3, 4), ((8, 7, 15), 5, 23), ((300, 17), 2, 70)]
+    ("lengths", "R", "slots"),
+    [((1,), 1, 1), ((2, 9), 3, 4), ((8, 7, 15), 5, 23), ((5, 12), 7, 9), ((4,), 11, 3), ((300, 17), 2, 70)],
 )
 @pytest.mark.parametrize("size", [0.01, 1.0, 8.0])
 def test_a_step_equals_plain_attention(lengths, R, slots, size):

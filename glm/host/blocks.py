@@ -9,11 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import paddle
 from numba import njit, prange
+from numba.extending import overload
 from paddle import Tensor, nn
 
 from glm.cpu import view
-from glm.host_products import FEW, HostLinear, TileLinear, arrange_weights, multiply, multiply_tiles
-from glm.loops import OPTIONS, exponential, use_own_threads
+from glm.host.loops import OPTIONS, exponential, use_own_threads
+from glm.host.products import FEW, HostLinear, TileLinear, arrange_weights, multiply, multiply_tiles
 from glm.modeling import GLMForConditionalGeneration, GLMStack
 
 # GELU's tanh approximation (Hendrycks and Gimpel 2016, section 2) by x / (1 + exp(-2 u)), u = SLOPE (x + CUBE x^3).
@@ -31,7 +32,7 @@ def prepare_blocks(model: GLMForConditionalGeneration, dtype: str) -> None:
     stack = model.glm.transformer
     linears = [part for layer in stack.layers for part in (*_linears(layer), layer.attention.query_key_value)]
     if all(isinstance(part, HostLinear | TileLinear) for part in linears):  # nor split, nor of odd sizes
-        stack.leave = _leave_of(stack, dtype)
+        stack.leave = _leave_of(stack)
 
 
 def _linears(block: nn.Layer) -> tuple[nn.Layer, nn.Layer, nn.Layer]:
@@ -42,7 +43,7 @@ def _norm(layer: nn.Layer) -> Norm:
     return view(layer.weight), view(layer.bias), np.float32(layer._epsilon)
 
 
-def _leave_of(stack: GLMStack, dtype: str) -> Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _leave_of(stack: GLMStack) -> Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]:
     """`GLMStack.leave` for few rows; more go through the layers one by one."""
     following = [*(layer.input_layernorm for layer in stack.layers[1:]), stack.final_layernorm]
     entering = [layer.attention.query_key_value.arrays for layer in stack.layers[1:]]
@@ -50,7 +51,6 @@ def _leave_of(stack: GLMStack, dtype: str) -> Callable[[int, Tensor, Tensor], tu
         (*(part.arrays for part in _linears(layer)), _norm(layer.post_attention_layernorm), _norm(norm))
         for layer, norm in zip(stack.layers, following, strict=True)
     ]
-    leave, leave_and_enter = FUNCTIONS[dtype]
     by_layers = stack.leave
 
     def leave_few(index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,39 +62,46 @@ def _leave_of(stack: GLMStack, dtype: str) -> Callable[[int, Tensor, Tensor], tu
         arrays = view(states.contiguous()), view(context.contiguous()), *blocks[index]
         use_own_threads()
         if is_last:
-            leave(*arrays, view(left), view(next_))
+            _leave(*arrays, view(left), view(next_))
         else:
-            leave_and_enter(*arrays, entering[index], view(left), view(next_))
+            _leave_and_enter(*arrays, entering[index], view(left), view(next_))
         return left, next_
 
     return leave_few
 
 
-def _compiled(multiply: Callable) -> tuple[Callable, Callable]:
-    """The functions for a kind of products."""
+def _product(states, weight, bias, output):
+    """x W + b to the output, of a weight as either kind of layer has it; for compiled functions only."""
 
-    @njit(**OPTIONS)
-    def leave(states, context, dense, up, down, own_norm, next_norm, left, normal):
-        """states, context: [n, H]; to write to: left, the result, and normal, that behind the next LayerNorm."""
-        n = len(states)
-        multiply(context, *dense, left)
-        left += states
-        _normalize(left, own_norm, normal)
-        wide = np.empty((n, len(up[1])), np.float32)
-        multiply(normal, *up, wide)
-        _gelu(wide)
-        multiply(wide, *down, normal)
-        left += normal
-        _normalize(left, next_norm, normal)
 
-    @njit(**OPTIONS)
-    def leave_and_enter(states, context, dense, up, down, own_norm, next_norm, entering, left, projected):
-        """As `leave`; projected: [n, 3H], queries, keys and values of the next block."""
-        normal = np.empty_like(states)
-        leave(states, context, dense, up, down, own_norm, next_norm, left, normal)
-        multiply(normal, *entering, projected)
+@overload(_product)
+def _product_of(states, weight, bias, output):
+    if weight.ndim == 3:  # panels
+        return lambda states, weight, bias, output: multiply_tiles(states, weight, bias, output)
+    return lambda states, weight, bias, output: multiply(states, weight, bias, output)
 
-    return leave, leave_and_enter
+
+@njit(**OPTIONS)
+def _leave(states, context, dense, up, down, own_norm, next_norm, left, normal):
+    """states, context: [n, H]; to write to: left, the result, and normal, that behind the next LayerNorm."""
+    n = len(states)
+    _product(context, *dense, left)
+    left += states
+    _normalize(left, own_norm, normal)
+    wide = np.empty((n, len(up[1])), np.float32)
+    _product(normal, *up, wide)
+    _gelu(wide)
+    _product(wide, *down, normal)
+    left += normal
+    _normalize(left, next_norm, normal)
+
+
+@njit(**OPTIONS)
+def _leave_and_enter(states, context, dense, up, down, own_norm, next_norm, entering, left, projected):
+    """As `_leave`; projected: [n, 3H], queries, keys and values of the next block."""
+    normal = np.empty_like(states)
+    _leave(states, context, dense, up, down, own_norm, next_norm, left, normal)
+    _product(normal, *entering, projected)
 
 
 @njit(**OPTIONS)
@@ -121,6 +128,3 @@ def _gelu(states):
         for h in range(states.shape[1]):
             x = states[r, h]
             states[r, h] = x / (np.float32(1) + exponential(-TWICE_SLOPE * (x + CUBE * x * x * x)))
-
-
-FUNCTIONS = {"float32": _compiled(multiply), "bfloat16": _compiled(multiply_tiles)}

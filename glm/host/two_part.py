@@ -13,11 +13,10 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.attention import Layout
-from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, view
-from glm.loops import OPTIONS, exponential, exponentiate, use_own_threads
-from glm.vectors import mixtures
+from glm.cpu import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, view
+from glm.host.loops import OPTIONS, exponential, exponentiate, use_own_threads
+from glm.host.vectors import mixtures
 
-HEAD_SIZE = 64  # of all published GLMs
 BLOCK = 60  # queries whose scores are there at once; a multiple of 5
 SCALE = np.float32(HEAD_SIZE**-0.5)
 _mix, _mix_more = mixtures(5, HEAD_SIZE), mixtures(5, HEAD_SIZE, add=True)
@@ -30,7 +29,7 @@ class HostTwoPartAttention(PyLayer):
     def forward(ctx, projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
         """[n, 3H], all queries, all keys, all values -> [n, H]."""
         spans = np.array(list(layout.spans()), np.int64)
-        kept, starts = _draw(spans, num_heads, dropout)
+        kept, starts = _draw(spans, layout.virtual, num_heads, dropout)
         context = paddle.empty([len(projected), num_heads * HEAD_SIZE])
         logs = np.empty((num_heads, len(projected)), np.float32)
         scale = np.float32(rescale(dropout))
@@ -52,15 +51,15 @@ class HostTwoPartAttention(PyLayer):
         return d_projected
 
 
-def _draw(spans: np.ndarray, num_heads: int, dropout: float) -> tuple[np.ndarray, np.ndarray]:
+def _draw(spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> tuple[np.ndarray, np.ndarray]:
     """Which scores dropout leaves.
 
     Returns:
-        [scores] bool, of each example and head the S^2 of Part A and the rows of Part B, which are L long; empty
-        without dropout. [E, N] int64, where those of an example and a head begin.
+        [scores] bool, of each example and head the rows of Part A, S long but for virtual tokens, and those of Part B,
+        L long; empty without dropout. [E, N] int64, where those of an example and a head begin.
     """
     S, L = spans[:, 1] - spans[:, 0], spans[:, 2] - spans[:, 0]
-    sizes = np.repeat(S * S + (L - S) * L, num_heads)
+    sizes = np.repeat((S - virtual) * S + (L - S) * L, num_heads)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     if not dropout:
         return np.empty(0, bool), starts[:-1].reshape(-1, num_heads)
@@ -80,9 +79,9 @@ def _seen(i, S):
 
 
 @njit(inline="always", **OPTIONS)
-def _row_start(i, S, L):
+def _row_start(i, S, L, virtual):
     """Where the scores of query i stand among those of an example and a head."""
-    return i * S if i < S else S * S + (i - S) * L
+    return (i - virtual) * S if i < S else (S - virtual) * S + (i - S) * L
 
 
 @njit(**OPTIONS)
@@ -131,7 +130,8 @@ def _differentiate_kept(scores, d_shares, log, slope, kept, scale):
 
 
 @njit(**OPTIONS)
-def _leave(shares, kept):
+def _drop(shares, kept):
+    """In place: 0 where dropout leaves nothing."""
     for key in range(len(shares)):
         shares[key] *= kept[key]
 
@@ -160,8 +160,8 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
                 scores[r, seen:limit] = 0
                 logs[h, start + first + r] = largest + np.log(totals[r])
                 if len(kept):
-                    place = starts[e, h] + _row_start(first + r, S, L)
-                    _leave(scores[r][:seen], kept[place : place + seen])
+                    place = starts[e, h] + _row_start(first + r, S, L, virtual)
+                    _drop(scores[r][:seen], kept[place : place + seen])
             for r in range(0, count, 5):
                 _mix(scores[:count], values, limit, mixed[:count], r)
             for r in range(count):
@@ -197,7 +197,7 @@ def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_c
                 slope = _product(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
                 row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
                 if len(kept):
-                    place = starts[e, h] + _row_start(first + r, S, L)
+                    place = starts[e, h] + _row_start(first + r, S, L, virtual)
                     _differentiate_kept(row, d_row, log, slope, kept[place : place + seen], scale)
                 else:
                     _differentiate(row, d_row, log, slope)

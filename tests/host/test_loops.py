@@ -1,11 +1,18 @@
 """What compiled loops compute with, against NumPy in float64."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
 import numpy as np
 import pytest
 from numba import njit
 
-from glm.loops import exponential, exponentiate, greatest
-from glm.vectors import dot_products, mixtures
+import glm.host.loops
+from glm.host.loops import _cache_folder, exponential, exponentiate, greatest, use_own_threads
+from glm.host.vectors import dot_products, mixtures
 
 _ten, _five = dot_products(10, 2), dot_products(5, 4)
 _mix, _add = mixtures(5, 32), mixtures(5, 32, ahead=4096, add=True)
@@ -93,3 +100,75 @@ def test_mixtures(n, length, adds, turned):
     expected = shares[:, :length].astype(np.float64) @ values[:length, :32] + (before[:, :32] if adds else 0.0)
     np.testing.assert_allclose(sums[:, :32], expected, atol=1e-5)
     assert (sums[:, 32:] == before[:, 32:]).all()
+
+
+def test_threads_are_those_of_products(monkeypatch):
+    monkeypatch.setattr(glm.host.loops, "cpu_threads", lambda: 1)
+    use_own_threads()
+    assert numba.get_num_threads() == 1
+    monkeypatch.undo()
+    use_own_threads()
+    assert numba.get_num_threads() == min(glm.host.loops.cpu_threads(), numba.config.NUMBA_NUM_THREADS)
+
+
+# -- what is compiled is kept
+
+STEP = """
+import sys
+import numpy as np
+import paddle
+from glm.blank_infilling import BlankInfilling
+from glm.configuration import GLMConfig
+from glm.decoding import prepare_decoding
+from glm.modeling import GLMForConditionalGeneration
+
+config = GLMConfig(num_layers=2, hidden_size=int(sys.argv[1]), num_attention_heads=2, vocab_size=64)
+model = GLMForConditionalGeneration(config)
+model.eval()
+ids = paddle.to_tensor([[3, 4, 60, 61]])
+model(ids, paddle.zeros([1, 2, 4], "int64"), paddle.to_tensor([[[3, 1]]]))
+print("numba" in sys.modules)
+prepare_decoding(model, "float32", "cpu")
+_, cache = model.prefill([BlankInfilling((60,), 61, 62).prompt([3, 4, 60])])
+cache.reorder(np.zeros((1, 2), np.int64))
+model.step(np.array([[5, 6]]), np.zeros((1, 2, 2), np.int64), cache)
+"""
+
+
+def run_step(folder: Path, hidden_size: int) -> str:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = [sys.executable, "-c", STEP, str(hidden_size)]
+    return subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    run_step(tmp_path, 128)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+    assert len([path for path in kept if path.suffix == ".nbc"]) > 5
+    run_step(tmp_path, 128)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == kept
+
+
+def test_a_model_of_other_heads_does_without_numba(tmp_path):
+    assert run_step(tmp_path, 32).strip().endswith("False")
+
+
+def test_where_it_is_kept(tmp_path, monkeypatch):
+    """Beside the sources, under a name that changes with them; else among the user's caches; else nowhere."""
+    sources = tmp_path / "host"
+    (sources / "__pycache__").mkdir(parents=True)
+    (sources / "a.py").write_text("1")
+    monkeypatch.setattr(glm.host.loops, "__file__", str(sources / "loops.py"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    first = _cache_folder()
+    assert first.parent == sources / "__pycache__" and first.is_dir() and _cache_folder() == first
+    (sources / "a.py").write_text("2")
+    second = _cache_folder()
+    assert second != first and second.parent == first.parent
+    for blocked in (sources / "__pycache__" / second.name, tmp_path / "home"):
+        if blocked.exists():
+            blocked.rmdir()
+        blocked.write_text("a file, where a folder cannot be made")
+    assert _cache_folder() is None
+    (tmp_path / "home").unlink()
+    assert _cache_folder() == tmp_path / "home" / ".cache" / "glm" / second.name

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from glm.vectors import AHEAD, INT8, INT64, LINE, call, fetch, tables
+from glm.host.vectors import AHEAD, INT8, INT64, LINE, call, fetch, tables
 
 ROWS, INPUTS, OUTPUTS = 16, 32, 16  # of states and of weights in a tile
 PANEL = 2 * OUTPUTS  # outputs that are computed together
@@ -46,7 +46,7 @@ def tile_products(blocks: int) -> Callable:
     """A function for compiled loops: `blocks` (1 or 2) blocks of 16 rows by the 32 outputs of a panel.
 
     It takes a configuration [1, 64], states [n, I] from row r on, a panel [I / 32, 2 * 16 * 16 * 2] (see
-    `glm.host_products.panels_of`), sums [16 * blocks, 32] float32 to write to, and r. Numbers of bfloat16 are uint16;
+    `glm.host.products.panels_of`), sums [16 * blocks, 32] float32 to write to, and r. Numbers of bfloat16 are uint16;
     arrays are contiguous.
     """
 

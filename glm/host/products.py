@@ -12,14 +12,14 @@ import paddle
 from numba import njit, prange
 from paddle import Tensor, nn
 
-from glm import tiles
 from glm.cpu import Linear, by_rows, view
-from glm.loops import OPTIONS, use_own_threads
+from glm.host import tiles
+from glm.host.loops import OPTIONS, use_own_threads
+from glm.host.vectors import LANES, dot_products
 from glm.modeling import GLMForConditionalGeneration
-from glm.vectors import LANES, dot_products
 
 FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time
-OUTPUTS = 32  # that a thread computes at a time
+TASK = 32  # outputs that a thread computes at a time
 CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
 
 
@@ -103,20 +103,19 @@ def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) ->
 
 
 def panels_of(weight: np.ndarray) -> np.ndarray:
-    """A weight as tiles are read: [outputs, inputs] -> [outputs / 32, inputs / 32, 1024].
+    """A weight as tiles are read: [outputs, inputs] -> [outputs / PANEL, inputs / INPUTS, PANEL * INPUTS].
 
     Of a panel of 32 outputs, 32 inputs at a time; of these, two tiles of 16 pairs of inputs by 16 outputs. 0 where the
     weight has no more of them.
     """
-    outputs, inputs = (-(-size // 32) for size in weight.shape)
-    whole = np.zeros((32 * outputs, 32 * inputs), weight.dtype)
+    panels, steps = -(-weight.shape[0] // tiles.PANEL), -(-weight.shape[1] // tiles.INPUTS)
+    whole = np.zeros((panels * tiles.PANEL, steps * tiles.INPUTS), weight.dtype)
     whole[: weight.shape[0], : weight.shape[1]] = weight
     # o = (panel, tile, output), i = (step, pair, place)
-    by_pairs = whole.reshape(outputs, 2, tiles.OUTPUTS, inputs, tiles.INPUTS // 2, 2)
-    return by_pairs.transpose(0, 3, 1, 4, 2, 5).reshape(outputs, inputs, -1)  # a copy
+    by_pairs = whole.reshape(panels, -1, tiles.OUTPUTS, steps, tiles.INPUTS // 2, 2)
+    return by_pairs.transpose(0, 3, 1, 4, 2, 5).reshape(panels, steps, -1)  # a copy
 
 
-# 20 sums each, of the 32 vectors that a processor holds.
 _ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)
 
 
@@ -124,8 +123,8 @@ _ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)
 def multiply(states, weight, bias, output):
     """states: [n, I]; weight: [O, I]; bias: [O]; output: [n, O]."""
     n, outputs = len(states), len(weight)
-    for block in prange((outputs + OUTPUTS - 1) // OUTPUTS):
-        first, end = block * OUTPUTS, min(block * OUTPUTS + OUTPUTS, outputs)
+    for task in prange((outputs + TASK - 1) // TASK):
+        first, end = task * TASK, min(task * TASK + TASK, outputs)
         for r in range(0, n, 10):
             if n - r > 5:
                 for o in range(first, end, 2):
@@ -138,7 +137,7 @@ def multiply(states, weight, bias, output):
                 output[r, o] += bias[o]
 
 
-CONFIGURATION = tiles.configuration()
+CONFIGURATION, INPUTS, PANEL, BLOCK = tiles.configuration(), tiles.INPUTS, tiles.PANEL, tiles.ROWS
 _one_block, _two_blocks = tiles.tile_products(1), tiles.tile_products(2)
 
 
@@ -146,21 +145,22 @@ _one_block, _two_blocks = tiles.tile_products(1), tiles.tile_products(2)
 def multiply_tiles(states, panels, bias, output):
     """states: [n, I] float32; panels: see `panels_of`; bias: [O]; output: [n, O]."""
     n, inputs = states.shape
-    rounded = np.zeros(((n + 31) // 32 * 32, panels.shape[1] * 32), np.uint16)
+    rounded = np.zeros(((n + 2 * BLOCK - 1) // (2 * BLOCK) * (2 * BLOCK), panels.shape[1] * INPUTS), np.uint16)
     for r in prange(n):
         bits = states[r].view(np.uint32)
         for i in range(inputs):  # to the nearest, of two the even one
-            rounded[r, i] = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-    chunk = max(32, CHUNK // (2 * inputs) // 32 * 32)
+            nearest = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+            rounded[r, i] = nearest if states[r, i] == states[r, i] else np.uint32(0x7FC0)  # NaN stays NaN
+    chunk = max(1, CHUNK // (2 * inputs) // (2 * BLOCK)) * (2 * BLOCK)
     for start in range(0, n, chunk):
         for panel in prange(len(panels)):
-            sums = np.empty((32, 32), np.float32)
-            first, end = panel * 32, min(panel * 32 + 32, len(bias))
-            for r in range(start, min(start + chunk, n), 32):
-                if n - r > 16:
+            sums = np.empty((2 * BLOCK, PANEL), np.float32)
+            first, end = panel * PANEL, min(panel * PANEL + PANEL, len(bias))
+            for r in range(start, min(start + chunk, n), 2 * BLOCK):
+                if n - r > BLOCK:
                     _two_blocks(CONFIGURATION, rounded, panels[panel], sums, r)
                 else:
                     _one_block(CONFIGURATION, rounded, panels[panel], sums, r)
-                for k in range(min(32, n - r)):
+                for k in range(min(2 * BLOCK, n - r)):
                     for o in range(first, end):
                         output[r + k, o] = sums[k, o - first] + bias[o]

@@ -13,11 +13,9 @@ from numba import njit, prange
 from paddle import Tensor, nn
 
 from glm.cache import KVCache
-from glm.cpu import view
-from glm.loops import OPTIONS, exponentiate, use_own_threads
-from glm.vectors import AHEAD, dot_products, mixtures
-
-HEAD_SIZE = 64  # of all published GLMs; loops of known length compile to code that is a third faster
+from glm.cpu import HEAD_SIZE, view
+from glm.host.loops import OPTIONS, exponentiate, use_own_threads
+from glm.host.vectors import AHEAD, dot_products, mixtures
 
 
 class HostLayerCache:
@@ -111,7 +109,6 @@ def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return paths, counts
 
 
-# 20 sums each, of the 32 vectors that a processor holds.
 _score_prompt, _mix_prompt = dot_products(5, 4), mixtures(5, HEAD_SIZE, ahead=AHEAD)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.host_products import CHUNK, FEW, OUTPUTS, HostLinear, TileLinear, panels_of
-from glm.tiles import has_tiles
+from glm.host.products import CHUNK, FEW, TASK, HostLinear, TileLinear, panels_of
+from tile_tools import needs_tiles
 
 
 def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -17,9 +17,7 @@ def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 9, 10, 13, FEW, FEW + 1])
-@pytest.mark.parametrize(
-    ("inputs", "outputs"), [(16, 1), (16, 2), (48, OUTPUTS - 1), (64, OUTPUTS), (112, 3 * OUTPUTS + 5)]
-)
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 1), (16, 2), (48, TASK - 1), (64, TASK), (112, 3 * TASK + 5)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_products(n, inputs, outputs, biased):
     states, weight, bias = drawn(n, inputs, outputs)
@@ -38,10 +36,13 @@ def test_a_row_does_not_depend_on_its_company():
         np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])
 
 
-def test_infinities_and_nan_pass_through():
+@pytest.mark.parametrize("kind", [HostLinear, pytest.param(TileLinear, marks=needs_tiles)])
+@pytest.mark.parametrize("nan", [0x7FC00000, 0xFFC00000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_infinities_and_nan_pass_through(kind, nan):
     states, weight, bias = drawn(3, 16, 4)
-    states[1, 2], states[2, 3] = np.inf, np.nan
-    found = HostLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
+    states[1, 2] = np.inf
+    states.view(np.uint32)[2, 3] = nan
+    found = kind(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
     assert np.isfinite(found[0]).all() and np.isinf(found[1]).all() and np.isnan(found[2]).all()
 
 
@@ -64,7 +65,7 @@ def test_panels():
         assert panels[panel, step, tile, pair, output, place] == expected
 
 
-@pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
+@needs_tiles
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 31, 32, 33, 48, 49, 100])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (31, 17), (32, 32), (33, 31), (96, 64), (100, 133)])
 @pytest.mark.parametrize("biased", [True, False])
@@ -78,7 +79,7 @@ def test_products_in_tiles(n, inputs, outputs, biased):
     assert found.shape == [n, outputs] and (np.abs(found.numpy() - exact) <= 1.02 * bound).all()
 
 
-@pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
+@needs_tiles
 def test_a_row_of_tiles_does_not_depend_on_its_company():
     states, weight, bias = drawn(50, 96, 70)
     layer = TileLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
@@ -87,7 +88,7 @@ def test_a_row_of_tiles_does_not_depend_on_its_company():
         np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])
 
 
-@pytest.mark.skipif(not has_tiles(), reason="this processor has no bfloat16 products (AMX)")
+@needs_tiles
 @pytest.mark.parametrize("n", [63, 64, 65, 300])
 def test_more_states_than_a_chunk(n):
     inputs = CHUNK // 2 // 64  # a chunk of 64 rows

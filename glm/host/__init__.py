@@ -1,0 +1,1 @@
+"""What a CPU computes in compiled loops: attention, and the products of a decoding step."""
