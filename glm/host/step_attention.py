@@ -48,13 +48,9 @@ class HostLayerCache:
         B, R, _ = projected.shape
         N = self.prompt[0].shape[1]
         table = view(projected.contiguous()).reshape(B, R, 3, N, HEAD_SIZE)
-        query, *new = table.transpose(2, 0, 1, 3, 4)  # [B, R, N, D] each
-        for slots, numbers in zip(self.slots, new, strict=True):
-            slots[:, :, start : start + R] = numbers.transpose(0, 2, 1, 3)
         context = paddle.empty([B * R, N * HEAD_SIZE])
-        out = view(context).reshape(B, R, N, HEAD_SIZE)
         use_own_threads()
-        _attend(query * np.float32(HEAD_SIZE**-0.5), *self.prompt, *self.slots, *sight, out)
+        _attend(table, *self.prompt, *self.slots, start, *sight, view(context).reshape(B, R, N, HEAD_SIZE))
         return context
 
     def keep_slots(self, used: np.ndarray, capacity: int) -> None:
@@ -109,18 +105,24 @@ def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return paths, counts
 
 
+SCALE = np.float32(HEAD_SIZE**-0.5)
 _score_prompt, _mix_prompt = dot_products(5, 4), mixtures(5, HEAD_SIZE, ahead=AHEAD)
 
 
 @njit(parallel=True, **OPTIONS)
-def _attend(query, keys, values, slot_keys, slot_values, lengths, paths, counts, context):
-    """query, context: [B, R, N, D]; keys, values: [B, N, L, D]; slot_keys, slot_values: [B, N, C, D]."""
-    B, R, N, _ = query.shape
+def _attend(projected, keys, values, slot_keys, slot_values, start, lengths, paths, counts, context):
+    """projected: [B, R, 3, N, D], whose keys and values go to the slots from `start` on; keys, values: [B, N, L, D];
+    slot_keys, slot_values: [B, N, C, D]; context: [B, R, N, D], to write to."""
+    B, R, _, N, _ = projected.shape
     for task in prange(B * N):
         b, n = task % B, task // B  # so that threads share examples of unlike length
         length = lengths[b]
         rows = np.empty((R, HEAD_SIZE), np.float32)
-        rows[:] = query[b, :, n]
+        for r in range(R):
+            for d in range(HEAD_SIZE):
+                rows[r, d] = projected[b, r, 0, n, d] * SCALE
+                slot_keys[b, n, start + r, d] = projected[b, r, 1, n, d]
+                slot_values[b, n, start + r, d] = projected[b, r, 2, n, d]
         scores = np.empty((R, length + paths.shape[2]), np.float32)
         for key in range(0, length, 4):
             for r in range(0, R, 5):

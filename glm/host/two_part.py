@@ -18,7 +18,7 @@ from glm.host.loops import OPTIONS, exponential, exponentiate, use_own_threads
 from glm.host.vectors import mixtures
 
 BLOCK = 60  # queries whose scores are there at once; a multiple of 5
-SCALE = np.float32(HEAD_SIZE**-0.5)
+SCALE, ONE = np.float32(HEAD_SIZE**-0.5), np.float32(1)
 _mix, _mix_more = mixtures(5, HEAD_SIZE), mixtures(5, HEAD_SIZE, add=True)
 
 
@@ -85,6 +85,28 @@ def _row_start(i, S, L, virtual):
 
 
 @njit(**OPTIONS)
+def _scale(row, factor, out):
+    for d in range(HEAD_SIZE):
+        out[d] = row[d] * factor
+
+
+@njit(**OPTIONS)
+def _part(table, column, factor):
+    """A copy of columns of a table [L, at least column + D]: [L, D], times a factor."""
+    part = np.empty((len(table), HEAD_SIZE), np.float32)
+    for i in range(len(table)):
+        _scale(table[i][column : column + HEAD_SIZE], factor, part[i])
+    return part
+
+
+@njit(**OPTIONS)
+def _put(part, factor, table, column):
+    """The other way round."""
+    for i in range(len(part)):
+        _scale(part[i], factor, table[i][column : column + HEAD_SIZE])
+
+
+@njit(**OPTIONS)
 def _turned(table):
     """[L, D] -> [D, L], and 0 up to a multiple of HEAD_SIZE."""
     L, D = table.shape
@@ -144,9 +166,8 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
         start, middle, end = spans[e]
         L, S, column = end - start, middle - start, h * HEAD_SIZE
         own = projected[start:end]
-        query = own[:, column : column + HEAD_SIZE] * SCALE
-        keys = _turned(own[:, H + column : H + column + HEAD_SIZE])
-        values = own[:, 2 * H + column : 2 * H + column + HEAD_SIZE].copy()
+        query, values = _part(own, column, SCALE), _part(own, 2 * H + column, ONE)
+        keys = _turned(_part(own, H + column, ONE))
         scores = np.empty((BLOCK, keys.shape[1]), np.float32)
         mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
         totals = np.empty(BLOCK, np.float32)
@@ -165,8 +186,8 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
             for r in range(0, count, 5):
                 _mix(scores[:count], values, limit, mixed[:count], r)
             for r in range(count):
-                for d in range(HEAD_SIZE):
-                    context[start + first + r, column + d] = mixed[r, d] * (scale / totals[r])
+                row = context[start + first + r][column : column + HEAD_SIZE]
+                _scale(mixed[r], scale / totals[r], row)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -177,11 +198,9 @@ def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_c
         start, middle, end = spans[e]
         L, S, column = end - start, middle - start, h * HEAD_SIZE
         own, d_own = projected[start:end], d_projected[start:end]
-        query = own[:, column : column + HEAD_SIZE] * SCALE
-        keys = own[:, H + column : H + column + HEAD_SIZE].copy()
-        turned_keys = _turned(keys)
-        turned_values = _turned(own[:, 2 * H + column : 2 * H + column + HEAD_SIZE])
-        d_out = d_context[start:end, column : column + HEAD_SIZE].copy()
+        query, keys = _part(own, column, SCALE), _part(own, H + column, ONE)
+        turned_keys, turned_values = _turned(keys), _turned(_part(own, 2 * H + column, ONE))
+        d_out = _part(d_context[start:end], column, ONE)
         d_keys, d_values = np.zeros((L, HEAD_SIZE), np.float32), np.zeros((L, HEAD_SIZE), np.float32)
         shares = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
         d_scores = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
@@ -208,9 +227,7 @@ def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_c
             for key in range(0, limit, 5):
                 _mix_more(shares[:count].T, own_d_out, count, d_values[:limit], key)
                 _mix_more(d_scores[:count].T, own_query, count, d_keys[:limit], key)
-            for r in range(count):
-                for d in range(HEAD_SIZE):
-                    d_own[first + r, column + d] = d_query[r, d] * SCALE
+            _put(d_query[:count], SCALE, d_own[first : first + count], column)
         d_own[:virtual, column : column + HEAD_SIZE] = 0
-        d_own[:, H + column : H + column + HEAD_SIZE] = d_keys
-        d_own[:, 2 * H + column : 2 * H + column + HEAD_SIZE] = d_values
+        _put(d_keys, ONE, d_own, H + column)
+        _put(d_values, ONE, d_own, 2 * H + column)

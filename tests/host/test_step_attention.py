@@ -22,13 +22,18 @@ def plain_attention(query, keys, values):
 @pytest.mark.parametrize("size", [0.01, 1.0, 8.0])
 def test_a_step_equals_plain_attention(lengths, R, slots, size):
     generator = np.random.default_rng(len(lengths))
-    B, N, L, C, D = len(lengths), 3, max(lengths) + 2, slots + 5, HEAD_SIZE
+    B, N, L, C, D = len(lengths), 3, max(lengths) + 2, slots + R + 5, HEAD_SIZE
     draw = lambda *shape: (generator.normal(size=shape) * size).astype(np.float32)  # noqa: E731
-    query, context = draw(B, R, N, D), np.full((B, R, N, D), np.nan, np.float32)
+    projected, context = draw(B, R, 3, N, D), np.full((B, R, N, D), np.nan, np.float32)
+    query = projected[:, :, 0].astype(np.float64) / 8
     keys, values, slot_keys, slot_values = draw(B, N, L, D), draw(B, N, L, D), draw(B, N, C, D), draw(B, N, C, D)
-    ancestors = generator.random((B, R, slots)) < 0.6
-    ancestors[:, :, -1] = True
-    _attend(query, keys, values, slot_keys, slot_values, np.array(lengths), *paths_of(ancestors), context)
+    ancestors = generator.random((B, R, slots + R)) < 0.6
+    ancestors[:, :, slots:] = np.eye(R, dtype=bool)
+    before = slot_keys.copy(), slot_values.copy()
+    _attend(projected, keys, values, slot_keys, slot_values, slots, np.array(lengths), *paths_of(ancestors), context)
+    for found, earlier, new in zip((slot_keys, slot_values), before, (1, 2), strict=True):
+        earlier[:, :, slots : slots + R] = projected[:, :, new].transpose(0, 2, 1, 3)
+        np.testing.assert_array_equal(found, earlier)
     for b, length in enumerate(lengths):
         for r in range(R):
             for n in range(N):
@@ -37,7 +42,7 @@ def test_a_step_equals_plain_attention(lengths, R, slots, size):
                     np.concatenate([prompt[b, n, :length], slot[b, n, seen]]).astype(np.float64)
                     for prompt, slot in ((keys, slot_keys), (values, slot_values))
                 )
-                want = plain_attention(query[b, r, n].astype(np.float64), all_keys, all_values)
+                want = plain_attention(query[b, r, n], all_keys, all_values)
                 # float32 scores of this size are off by some units of their last place, and weights by as much
                 error = 2e-6 * max(1.0, size**2) * size
                 np.testing.assert_allclose(context[b, r, n], want, rtol=0, atol=10 * error)
