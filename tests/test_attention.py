@@ -8,25 +8,11 @@ import pytest
 
 import glm.attention
 import glm.cpu
-from glm.attention import Layout, TwoPartAttention, has_flashmask
+from attention_tools import assert_as_by_operators, layout
+from glm.attention import TwoPartAttention, has_flashmask
 from glm.blank_infilling import attention_mask
-from glm.configuration import GLMConfig
-from glm.modeling import GLMAttention
 
 N, H = 4, 32
-
-
-def layout(*examples) -> Layout:
-    return Layout.of(np.array([examples]), sum(map(sum, examples)))
-
-
-def outcome(function, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """What attention makes of random numbers, and the gradient with respect to them."""
-    random = np.random.default_rng(3)
-    projected = paddle.to_tensor(random.normal(size=(n, 3 * H)), "float32", stop_gradient=False)
-    context = function(projected)
-    context.backward(paddle.to_tensor(random.normal(size=(n, H)), "float32"))
-    return context.numpy(), projected.grad.numpy()
 
 
 @pytest.mark.parametrize("examples", [[(9, 5)], [(7, 0), (0, 6), (3, 2)], [(40, 23), (5, 11), (1, 1)]])
@@ -36,14 +22,7 @@ def test_blocks_of_queries_and_groups_of_heads(examples, scores, threads, monkey
     monkeypatch.setattr(glm.attention, "SCORES", scores)
     monkeypatch.setattr(glm.attention, "WORTH", 0 if threads else 1 << 30)
     monkeypatch.setattr(glm.cpu, "cpu_threads", lambda: 2)
-    parts = layout(*examples)
-    n = len(parts.places)
-    slow = GLMAttention(GLMConfig(hidden_size=H, num_attention_heads=N))
-    slow.eval()
-    want = outcome(lambda projected: slow.attend_by_part(projected, parts), n)
-    got = outcome(lambda projected: TwoPartAttention.apply(projected, parts, N, 0.0), n)
-    for ours, paddles in zip(got, want, strict=True):
-        np.testing.assert_allclose(ours, paddles, atol=2e-6)
+    assert_as_by_operators(TwoPartAttention, examples, N, H, atol=2e-6)
 
 
 def test_no_score_of_the_future_is_computed():

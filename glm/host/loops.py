@@ -9,7 +9,7 @@ import llvmlite.binding
 import numba
 import numpy as np
 
-from glm.cpu import openmp
+from glm.cpu import HEAD_SIZE, openmp
 from glm.environment import cpu_threads
 
 
@@ -53,8 +53,13 @@ def _prepare() -> bool:
 
 # Sums may be added up in any order, so that a processor's vectors can do it; infinities and NaN stay what they are.
 # Other threads of Python go on meanwhile, such as those of a server.
-FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True, "cache": _prepare()}
+OPTIONS = {
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "error_model": "numpy",
+    "nogil": True,
+    "cache": _prepare(),
+}
+SCALE = np.float32(HEAD_SIZE**-0.5)  # of queries
 LOG2E = np.float32(np.log2(np.e))
 # 2^x on [-0.5, 0.5], a least-squares fit: relative error 2.3e-7. Numba would call exp for one number at a time.
 P0, P1, P2 = np.float32(1.0000001), np.float32(0.69314694), np.float32(0.24022122)

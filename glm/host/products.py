@@ -58,10 +58,8 @@ class TileLinear(nn.Layer):
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
-        self.arrays = (
-            panels_of(weight.astype("bfloat16").numpy()),
-            _bias(weight, bias),
-        )  # as `multiply_tiles` has them
+        panels = panels_of(weight.astype("bfloat16").numpy())
+        self.arrays = panels, _bias(weight, bias)  # as `multiply_tiles` has them
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""

@@ -14,7 +14,7 @@ from paddle import Tensor, nn
 
 from glm.cache import KVCache
 from glm.cpu import HEAD_SIZE, view
-from glm.host.loops import OPTIONS, exponentiate, use_own_threads
+from glm.host.loops import OPTIONS, SCALE, exponentiate, use_own_threads
 from glm.host.vectors import AHEAD, dot_products, mixtures
 
 
@@ -105,7 +105,6 @@ def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return paths, counts
 
 
-SCALE = np.float32(HEAD_SIZE**-0.5)
 _score_prompt, _mix_prompt = dot_products(5, 4), mixtures(5, HEAD_SIZE, ahead=AHEAD)
 
 

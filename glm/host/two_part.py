@@ -14,11 +14,11 @@ from paddle.autograd import PyLayer
 
 from glm.attention import Layout
 from glm.cpu import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, view
-from glm.host.loops import OPTIONS, exponential, exponentiate, use_own_threads
+from glm.host.loops import OPTIONS, SCALE, exponential, exponentiate, use_own_threads
 from glm.host.vectors import mixtures
 
 BLOCK = 60  # queries whose scores are there at once; a multiple of 5
-SCALE, ONE = np.float32(HEAD_SIZE**-0.5), np.float32(1)
+ONE = np.float32(1)
 _mix, _mix_more = mixtures(5, HEAD_SIZE), mixtures(5, HEAD_SIZE, add=True)
 
 

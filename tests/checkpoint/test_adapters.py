@@ -19,14 +19,16 @@ from glm.checkpoint.adapters import (
     PrefixTuningConfig,
     adapter_weights,
     add_adapter,
+    fold_prefix,
     load_adapter,
     lora_config,
     merge_lora,
+    prefix_config,
     read_adapter_config,
     save_adapter,
 )
 from glm.errors import InputError
-from prefix_tools import encoder_weights, put_prefix
+from prefix_tools import encoder_weights, keys_and_values, put_prefix
 
 ALL = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"
 OPTIONS = {"targets": ALL, "rank": 3, "alpha": 6, "dropout": 0.0}
@@ -195,6 +197,38 @@ def test_gradients_do_not_depend_on_what_is_frozen(tiny_model, put):
             weight.stop_gradient = False
     for name, frozen in found[0].items():
         np.testing.assert_allclose(frozen, found[1][name], rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_folded_prefix_is_the_same(tiny_model, projection):
+    """What a projection makes stands in its place."""
+    model = tiny_model()
+    put_prefix(model, projection=projection)
+    want = keys_and_values(encoder_weights(model), num_layers=model.config.num_layers)
+    model.eval()
+    before = model(**batch()).numpy()
+    fold_prefix(model)
+    (table,) = adapter_weights(model).values()
+    np.testing.assert_allclose(table.numpy(), want.transpose(2, 1, 0, 3).reshape(table.shape), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model(**batch()).numpy(), before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prefix_projection": True}, "prefix_projection_hidden_size None; 1 or more is expected"),
+        (
+            {"prefix_projection": True, "prefix_projection_hidden_size": 0},
+            "prefix_projection_hidden_size 0; 1 or",
+        ),
+        ({"multi_query_group_num": 2}, "multi_query_group_num 2; null is expected"),
+    ],
+)
+def test_settings_of_a_prefix_that_cannot_be(tiny_model, settings, message):
+    model = tiny_model()
+    config = replace(prefix_config("x", model, tokens=3, projection=False), **settings)
+    with pytest.raises(InputError, match=f"prefix_config.json: {message}"):
+        add_adapter(model, config)
 
 
 def test_linear_layers_are_those_of_the_options(tiny_model):

@@ -7,11 +7,11 @@ import pytest
 import glm.cpu
 import glm.host.loops
 import glm.host.two_part
+from attention_tools import assert_as_by_operators, drawn, layout, outcome
 from glm.attention import Layout, TwoPartAttention
 from glm.blank_infilling import attention_mask
-from glm.configuration import GLMConfig
 from glm.host.two_part import BLOCK, HEAD_SIZE, HostTwoPartAttention, _draw
-from glm.modeling import GLMAttention, host_attention
+from glm.modeling import host_attention
 
 N, H = 2, 2 * HEAD_SIZE
 EXAMPLES = [
@@ -22,35 +22,9 @@ EXAMPLES = [
 ]
 
 
-def layout(*examples) -> Layout:
-    return Layout.of(np.array([examples]), sum(map(sum, examples)))
-
-
-def drawn(n: int, dtype: str = "float32") -> tuple[paddle.Tensor, paddle.Tensor]:
-    """[n, 3H] with a gradient, and one of [n, H]."""
-    random = np.random.default_rng(n)
-    projected = paddle.to_tensor(random.normal(size=(n, 3 * H)), dtype, stop_gradient=False)
-    return projected, paddle.to_tensor(random.normal(size=(n, H)), dtype)
-
-
-def outcome(function, n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """What attention makes of random numbers, and the gradient with respect to them."""
-    projected, slope = drawn(n, dtype)
-    context = function(projected)
-    context.backward(slope)
-    return context.numpy(), projected.grad.numpy()
-
-
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_against_paddles_operators(examples):
-    parts = layout(*examples)
-    n = len(parts.places)
-    slow = GLMAttention(GLMConfig(hidden_size=H, num_attention_heads=N))
-    slow.eval()
-    want = outcome(lambda projected: slow.attend_by_part(projected, parts), n)
-    got = outcome(lambda projected: HostTwoPartAttention.apply(projected, parts, N, 0.0), n)
-    for ours, paddles in zip(got, want, strict=True):
-        np.testing.assert_allclose(ours, paddles, atol=5e-6)
+    assert_as_by_operators(HostTwoPartAttention, examples, N, H, atol=5e-6)
 
 
 def test_virtual_tokens_are_keys_and_values_only():
@@ -58,7 +32,7 @@ def test_virtual_tokens_are_keys_and_values_only():
     prefixed = layout((9, 5), (70, 3)).with_prefix(7)
     plain = Layout(prefixed.places, prefixed.examples)
     virtual = prefixed.places < 7
-    projected, slope = drawn(len(virtual))
+    projected, slope = drawn(len(virtual), H)
     slope[paddle.to_tensor(virtual)] = 0.0
     found = []
     for parts in (plain, prefixed):
@@ -111,9 +85,9 @@ def test_dropout_is_that_of_the_masks_drawn(examples, dropout, threads, virtual,
         return paddle.where(paddle.to_tensor(own).unsqueeze(1), context, paddle.zeros_like(context))
 
     n = len(own)
-    want = outcome(lambda projected: of_own(with_masks(projected, parts, masks, dropout)), n, "float64")
+    want = outcome(lambda projected: of_own(with_masks(projected, parts, masks, dropout)), n, H, "float64")
     paddle.seed(7)
-    got = outcome(lambda projected: of_own(HostTwoPartAttention.apply(projected, parts, N, dropout)), n)
+    got = outcome(lambda projected: of_own(HostTwoPartAttention.apply(projected, parts, N, dropout)), n, H)
     for ours, exact in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, exact, atol=5e-6 / (1 - dropout))
 
@@ -125,7 +99,7 @@ def test_threads_change_no_bit(dropout, monkeypatch):
     for threads in (1, 2):
         monkeypatch.setattr(glm.host.loops, "cpu_threads", lambda threads=threads: threads)
         paddle.seed(4)
-        found.append(outcome(lambda projected: HostTwoPartAttention.apply(projected, parts, N, dropout), 458))
+        found.append(outcome(lambda projected: HostTwoPartAttention.apply(projected, parts, N, dropout), 458, H))
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -140,7 +114,7 @@ def test_masks_of_heads_and_examples_differ():
 
 def test_nan_reaches_all_that_see_it():
     parts = layout((70, 5), (3, 4))
-    projected = drawn(82)[0].detach()
+    projected = drawn(82, H)[0].detach()
     projected[3] = float("nan")
     context = HostTwoPartAttention.apply(projected, parts, N, 0.0)
     assert paddle.isnan(context)[:75].all() and not paddle.isnan(context)[75:].any()
@@ -154,5 +128,5 @@ def test_which_attention_runs(heads, dtype, kind, monkeypatch):
     ran = []
     for each in (HostTwoPartAttention, TwoPartAttention):
         monkeypatch.setattr(each, "apply", lambda *_, each=each: ran.append(each))
-    host_attention(drawn(5, dtype)[0], layout((3, 2)), heads, 0.0)
+    host_attention(drawn(5, H, dtype)[0], layout((3, 2)), heads, 0.0)
     assert ran == [kind]

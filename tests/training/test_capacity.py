@@ -7,9 +7,11 @@ import pytest
 from paddlenlp.utils.log import logger
 
 from glm.arguments import parse_finetune_arguments
+from glm.checkpoint.adapters import adapter_weights
 from glm.memory import LIBRARIES, Training, training_memory
 from glm.training import capacity
 from glm.training.capacity import available_memory, planned_training, warn_of_memory
+from prefix_tools import put_prefix
 from run_tools import arguments, make_workspace
 
 LENGTHS = SimpleNamespace(lengths=np.array([30, 50, 41]), target_lengths=np.array([20, 9, 11]))  # sources 10, 41, 30
@@ -98,6 +100,22 @@ def test_what_does_not_fit_is_said(parsed, tiny_config, monkeypatch, warnings, o
     monkeypatch.setattr(capacity, "available_memory", lambda device: need - 1)
     warn_of_memory(config, parsed(**options), LENGTHS)
     assert len(warnings) == 1 and warnings[0].startswith("memory: this run may need 0.6 GiB, and there are 0.6; ")
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_a_prefix_is_counted(parsed, tiny_model, monkeypatch, warnings, projection):
+    """Itself, its gradient and two moments of 4 bytes, by the number of weights that such a prefix has."""
+    model = tiny_model()
+    put_prefix(model, tokens=9, projection=projection)
+    numbers = sum(weight.size for weight in adapter_weights(model).values())
+    run = Training(4, 41, 20, device="cpu", prefix_tokens=9)
+    without = training_memory(model.config.to_dict(), run, lambda name: False)
+    need = sum(without.values()) + 16 * numbers + int(0.4 * 16 * numbers)  # the allocator's share
+    options = {"prefix_tuning": True, "num_prefix_tokens": 9, "prefix_projection": projection or None}
+    for spare, said in ((1, 0), (-2, 1)):  # a byte is lost in rounding
+        monkeypatch.setattr(capacity, "available_memory", lambda device, spare=spare: need + spare)
+        warn_of_memory(model.config, parsed(**options, model_name_or_path="trained"), LENGTHS)
+        assert len(warnings) == said
 
 
 def test_memory_of_this_machine(monkeypatch):

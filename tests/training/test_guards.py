@@ -10,14 +10,9 @@ from paddlenlp.trainer import TrainerState
 
 from glm.errors import InputError
 from glm.training.guards import MOST_OVERFLOWS, Guard
-from run_tools import Workspace, logged, make_workspace
+from run_tools import logged
 
 ARGS = types.SimpleNamespace(sharding=[])
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, sentencepiece_file) -> Workspace:
-    return make_workspace(tmp_path_factory.mktemp("guards"), sentencepiece_file)
 
 
 def guarded(learning_rate: float = 0.1, **factors) -> tuple[Guard, nn.Layer, paddle.optimizer.Optimizer]:

@@ -9,20 +9,9 @@ from safetensors.numpy import load_file
 
 from glm.commands import merge
 from glm.errors import InputError, UsageError
-from run_tools import Workspace, logged, make_workspace, read_lines
+from run_tools import logged, read_lines
 
 WHAT = {"lora": True, "lora_rank": 4, "lora_alpha": 16, "lora_dropout": 0.1, "lora_targets": "query_key_value|dense"}
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, sentencepiece_file) -> Workspace:
-    return make_workspace(tmp_path_factory.mktemp("lora"), sentencepiece_file)
-
-
-@pytest.fixture(scope="module")
-def base(workspace):
-    """A model that can do the task a little."""
-    return workspace.finetune("base", max_steps=15, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,7 @@ from glm.training import pages
 from glm.training.pages import TrainingPage
 from glm.training.parameters import gradient_norm
 from glm.training.progress import GradientNorm
-from run_tools import Workspace, logged, make_workspace, read_lines
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, sentencepiece_file) -> Workspace:
-    return make_workspace(tmp_path_factory.mktemp("pages"), sentencepiece_file)
+from run_tools import logged, read_lines
 
 
 @pytest.fixture(scope="module")

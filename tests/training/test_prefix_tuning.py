@@ -10,21 +10,10 @@ from safetensors.numpy import load_file
 
 from glm.commands import checkpoint, memory, merge
 from glm.errors import InputError, UsageError
-from run_tools import Workspace, logged, make_workspace, read_lines, write_records
+from run_tools import logged, read_lines, write_records
 
 WHAT = {"prefix_tuning": True, "num_prefix_tokens": 5}
 NUMBERS = 5 * 2 * 2 * 32  # keys and values of 5 tokens in 2 layers of 32
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, sentencepiece_file) -> Workspace:
-    return make_workspace(tmp_path_factory.mktemp("prefix"), sentencepiece_file)
-
-
-@pytest.fixture(scope="module")
-def base(workspace):
-    """A model that can do the task a little."""
-    return workspace.finetune("base", max_steps=15, learning_rate=1e-2)
 
 
 def of_prefix(base, **options) -> dict:

@@ -12,12 +12,7 @@ from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.errors import InputError, UsageError
 from glm.training.setup import build_trainer
 from glm.training.trainer import build_sampler
-from run_tools import Workspace, logged, make_workspace, read_lines, write_records
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, sentencepiece_file) -> Workspace:
-    return make_workspace(tmp_path_factory.mktemp("training"), sentencepiece_file)
+from run_tools import logged, read_lines, write_records
 
 
 @pytest.fixture(scope="module")
