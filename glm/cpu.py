@@ -1,12 +1,7 @@
-"""Forward and backward, written by hand, of what Paddle trains slowly on a CPU; products stay Paddle's.
+"""What the host's own loops on a CPU are made of: tensors as arrays, threads, random streams.
 
-Paddle's own operators run these on one thread, and some take many times what their arithmetic needs: the gradient of
-a bias 30 ms for [1536, 3072] where a product with ones takes 0.4. Here NumPy works on the tensors' own memory, a block
-of rows that fits into the processor's cache at a time, on as many threads as products have.
-
-Layers fall back on Paddle's operators outside training, on other devices and with few numbers, where steps in Python
-cost more than they save (but not a frozen LayerNorm, of which Paddle takes a wrong gradient); parameters and their
-names are Paddle's.
+NumPy works on the tensors' own memory, a block of rows that fits into the processor's cache at a time, on as many
+threads as products have.
 """
 
 import ctypes
@@ -19,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
-from paddle import Tensor, nn
-from paddle.autograd import PyLayer
+from paddle import Tensor
 from paddle.utils.dlpack import from_dlpack
 from threadpoolctl import threadpool_limits
 
@@ -29,7 +22,6 @@ from glm.environment import WANTED_BLOCKTIME, cpu_threads
 
 HEAD_SIZE = 64  # numbers of a head of all published GLMs: what attention is compiled for, loops of known length
 BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
-STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
 SMALL = 128  # hidden size up to which a training step has next to nothing for other threads of the host's own
 WORTH = BLOCK // 2  # numbers below which other threads, and layers written by hand, cost more than they bring
 
@@ -141,16 +133,6 @@ def rescale(probability: float) -> float:
     return 1.0 / (1.0 - probability) if probability < 1.0 else 0.0
 
 
-def worth_by_hand(states: Tensor) -> bool:
-    """Whether a layer written by hand trains faster than Paddle's operators."""
-    return states.place.is_cpu_place() and states.size >= WORTH
-
-
-def column_sums(table: Tensor) -> Tensor:
-    """[n, H] -> [H]. A product with ones: Paddle's sum over rows takes 30 times as long."""
-    return paddle.matmul(paddle.ones([1, table.shape[0]], dtype=table.dtype), table)[0]
-
-
 def squared_norms(tensors: Sequence[Tensor]) -> list[float]:
     """Of each tensor the sum of its numbers' squares, which is not finite if one of them is not."""
     if all(tensor.place.is_cpu_place() for tensor in tensors):
@@ -164,128 +146,3 @@ def scale_in_place(tensor: Tensor, factor: float) -> None:
         by_rows(lambda block: np.multiply(block, factor, out=block), view(tensor).reshape(-1))
     else:
         tensor.scale_(factor)
-
-
-class _Linear(PyLayer):
-    @staticmethod
-    def forward(ctx, states, weight, bias):
-        rows = states.flatten(0, -2)
-        ctx.save_for_backward(rows, weight)
-        ctx.shape, ctx.frozen = states.shape, [part.stop_gradient for part in (states, weight, bias)]
-        output = paddle.matmul(rows, weight)
-        addend = view(bias)
-        by_rows(lambda block: np.add(block, addend, out=block), view(output))
-        return output.reshape([*states.shape[:-1], -1])
-
-    @staticmethod
-    def backward(ctx, grad):
-        rows, weight = ctx.saved_tensor()
-        grad = grad.flatten(0, -2)
-        frozen_states, frozen_weight, frozen_bias = ctx.frozen
-        return (
-            None if frozen_states else paddle.matmul(grad, weight, transpose_y=True).reshape(ctx.shape),
-            None if frozen_weight else paddle.matmul(rows, grad, transpose_x=True),
-            None if frozen_bias else column_sums(grad),
-        )
-
-
-class Linear(nn.Linear):
-    """x W + b."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        """[..., H] -> [..., O]"""
-        if self.training and worth_by_hand(states):
-            return _Linear.apply(states, self.weight, self.bias)
-        return super().forward(states)
-
-
-class _LayerNorm(PyLayer):
-    @staticmethod
-    def forward(ctx, states, weight, bias, epsilon):
-        ctx.save_for_backward(states, weight)
-        ctx.epsilon, ctx.frozen = epsilon, [part.stop_gradient for part in (states, weight, bias)]
-        return F.layer_norm(states, states.shape[-1:], weight, bias, epsilon)
-
-    @staticmethod
-    def backward(ctx, grad):
-        states, weight = ctx.saved_tensor()
-        scale = view(weight)
-        H = len(scale)
-
-        def differentiate(x, g, out):
-            normed = x - x.mean(-1, keepdims=True)
-            deviation = np.sqrt(np.einsum("nh,nh->n", normed, normed) / H + ctx.epsilon)[:, None]
-            normed /= deviation
-            d_weight, d_bias = np.einsum("nh,nh->h", g, normed), g.sum(0)
-            np.multiply(g, scale, out=out)
-            slope = np.einsum("nh,nh->n", out, normed)[:, None] / H
-            out -= out.mean(-1, keepdims=True)
-            normed *= slope
-            out -= normed
-            out /= deviation
-            return d_weight, d_bias
-
-        grad = grad.contiguous()
-        d_states = paddle.empty_like(states)
-        sums = by_rows(differentiate, *(view(part).reshape(-1, H) for part in (states, grad, d_states)))
-        d_weight, d_bias = (tensor_of(np.sum(parts, axis=0)) for parts in zip(*sums, strict=True))
-        gradients = d_states, d_weight, d_bias
-        return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, gradients, strict=True))
-
-
-class LayerNorm(nn.LayerNorm):
-    """Over the last dimension, in float32 also where states are of half precision."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        """[..., H] -> [..., H]"""
-        if self.training and (worth_by_hand(states) or self._is_frozen_on_cpu(states)):
-            return _LayerNorm.apply(states, self.weight, self.bias, self._epsilon)
-        if states.dtype in (paddle.float16, paddle.bfloat16):
-            weight, bias = self.weight.astype("float32"), self.bias.astype("float32")
-            normed = F.layer_norm(states.astype("float32"), self._normalized_shape, weight, bias, self._epsilon)
-            return normed.astype(states.dtype)
-        return super().forward(states)
-
-    def _is_frozen_on_cpu(self, states: Tensor) -> bool:
-        """Where the gradient with respect to states is wrong in Paddle 3.3."""
-        return self.weight.stop_gradient and states.place.is_cpu_place()
-
-
-class _Dropout(PyLayer):
-    @staticmethod
-    def forward(ctx, states, probability):
-        seed, size = draw_seed(), states.size
-        starts = range(0, size, STREAM)
-
-        def draw(start: int) -> np.ndarray:
-            shape = (min(STREAM, size - start),)
-            return draw_kept(random_stream(seed, start), shape, probability)
-
-        ctx.kept = np.concatenate(on_threads(draw, starts, worth=size >= WORTH))
-        ctx.scale = rescale(probability)
-        return _thin(states, ctx.kept, ctx.scale)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _thin(grad, ctx.kept, ctx.scale)
-
-
-def _thin(states: Tensor, kept: np.ndarray, scale: float) -> Tensor:
-    """What is kept, scaled; 0 elsewhere."""
-    output = paddle.empty_like(states)
-
-    def thin(x, keep, out):
-        np.multiply(x, keep, out=out)
-        out *= scale
-
-    by_rows(thin, *(part.reshape(-1) for part in (view(states), kept, view(output))))
-    return output
-
-
-class Dropout(nn.Dropout):
-    """Sets numbers to 0 with probability p and divides the others by 1 - p, in training only."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        if self.training and self.p and states.place.is_cpu_place():
-            return _Dropout.apply(states, self.p)
-        return super().forward(states) if self.training and self.p else states

@@ -19,8 +19,9 @@ from glm.attention import Layout, TwoPartAttention, flashmask_attention, has_fla
 from glm.blank_infilling import IGNORE_INDEX, Prompt, prefix_mask
 from glm.cache import MASKED, KeysValues, KVCache, LayerCache
 from glm.configuration import GLMConfig
-from glm.cpu import HEAD_SIZE, Dropout, LayerNorm, draw_seed
+from glm.cpu import HEAD_SIZE, draw_seed
 from glm.errors import InputError
+from glm.layers import GELU, Dropout, LayerNorm
 from glm.loss import smoothed_cross_entropy
 from glm.parallel.layers import (
     draw,
@@ -135,11 +136,12 @@ class GLMMLP(nn.Layer):
         super().__init__()
         H = config.hidden_size
         self.dense_h_to_4h = split_linear(config, "mlp.dense_h_to_4h", H, 4 * H)
+        self.activation = GELU()
         self.dense_4h_to_h = split_linear(config, "mlp.dense_4h_to_h", 4 * H, H)
         self.dropout = Dropout(config.output_dropout_prob)
 
     def forward(self, states: Tensor) -> Tensor:
-        return self.dropout(self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(states), approximate=True)))
+        return self.dropout(self.dense_4h_to_h(self.activation(self.dense_h_to_4h(states))))
 
 
 class GLMBlock(nn.Layer):

@@ -24,8 +24,8 @@ from paddlenlp.utils.env import (
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from glm.cpu import Linear
 from glm.errors import InputError
+from glm.layers import Linear
 from glm.modeling import GLMForConditionalGeneration
 
 ADAPTER_WEIGHTS_NAME = SAFE_PEFT_WEIGHTS_NAME

@@ -8,17 +8,16 @@ from collections.abc import Callable
 
 import numpy as np
 import paddle
-from numba import njit, prange
+from numba import njit
 from numba.extending import overload
 from paddle import Tensor, nn
 
 from glm.cpu import view
-from glm.host.loops import OPTIONS, exponential, use_own_threads
+from glm.host.loops import OPTIONS, use_own_threads
 from glm.host.products import FEW, HostLinear, TileLinear, arrange_weights, multiply, multiply_tiles
+from glm.host.rows import gelu_in_place, normalize
 from glm.modeling import GLMForConditionalGeneration, GLMStack
 
-# GELU's tanh approximation (Hendrycks and Gimpel 2016, section 2) by x / (1 + exp(-2 u)), u = SLOPE (x + CUBE x^3).
-TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
 Norm = tuple[np.ndarray, np.ndarray, np.float32]  # weight, bias, epsilon
 
 
@@ -87,13 +86,13 @@ def _leave(states, context, dense, up, down, own_norm, next_norm, left, normal):
     n = len(states)
     _product(context, *dense, left)
     left += states
-    _normalize(left, own_norm, normal)
+    normalize(left, *own_norm, normal)
     wide = np.empty((n, len(up[1])), np.float32)
     _product(normal, *up, wide)
-    _gelu(wide)
+    gelu_in_place(wide)
     _product(wide, *down, normal)
     left += normal
-    _normalize(left, next_norm, normal)
+    normalize(left, *next_norm, normal)
 
 
 @njit(**OPTIONS)
@@ -102,29 +101,3 @@ def _leave_and_enter(states, context, dense, up, down, own_norm, next_norm, ente
     normal = np.empty_like(states)
     _leave(states, context, dense, up, down, own_norm, next_norm, left, normal)
     _product(normal, *entering, projected)
-
-
-@njit(**OPTIONS)
-def _normalize(states, norm, output):
-    """LayerNorm of [n, H]."""
-    weight, bias, epsilon = norm
-    H = np.float32(states.shape[1])
-    for r in range(len(states)):
-        total = np.float32(0)
-        for h in range(states.shape[1]):
-            total += states[r, h]
-        mean, squares = total / H, np.float32(0)
-        for h in range(states.shape[1]):
-            squares += (states[r, h] - mean) ** 2
-        scale = np.float32(1) / np.sqrt(squares / H + epsilon)
-        for h in range(states.shape[1]):
-            output[r, h] = (states[r, h] - mean) * scale * weight[h] + bias[h]
-
-
-@njit(parallel=True, **OPTIONS)
-def _gelu(states):
-    """In place."""
-    for r in prange(len(states)):
-        for h in range(states.shape[1]):
-            x = states[r, h]
-            states[r, h] = x / (np.float32(1) + exponential(-TWICE_SLOPE * (x + CUBE * x * x * x)))

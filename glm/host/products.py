@@ -12,10 +12,11 @@ import paddle
 from numba import njit, prange
 from paddle import Tensor, nn
 
-from glm.cpu import Linear, by_rows, view
+from glm.cpu import by_rows, view
 from glm.host import tiles
 from glm.host.loops import OPTIONS, use_own_threads
 from glm.host.vectors import LANES, dot_products
+from glm.layers import Linear
 from glm.modeling import GLMForConditionalGeneration
 
 FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time

@@ -21,7 +21,7 @@ from paddle.distributed.fleet.meta_parallel import (
 )
 
 from glm.configuration import GLMConfig
-from glm.cpu import Linear
+from glm.layers import Linear, TiedEmbedding
 from glm.parallel.plan import part_of_weight, planned
 
 
@@ -43,7 +43,7 @@ def split_linear(config: GLMConfig, name: str, inputs: int, outputs: int) -> nn.
 def split_embedding(config: GLMConfig) -> nn.Layer:
     """The word embedding."""
     if config.tensor_parallel_degree == 1:
-        return nn.Embedding(config.vocab_size, config.hidden_size)
+        return TiedEmbedding(config.vocab_size, config.hidden_size)
     return VocabParallelEmbedding(config.vocab_size, config.hidden_size)
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import numba
 import pytest
 
 from fault_tools import checkpoint_names, last_logged, outcome, sha256, tree
@@ -57,7 +58,8 @@ def test_nothing_in_a_checkpoint_is_a_pickle(server, whole):
 def test_the_manifest_says_where_it_is_from(server, whole):
     facts = verify(server.workspace.folder / "whole" / "checkpoint-6").facts
     assert facts["fingerprint"]["training examples"] == 20 and facts["fingerprint"]["learning_rate"] == 5e-3
-    assert facts["versions"]["paddlepaddle"] == "3.3.1" and facts["changes"] == []
+    assert facts["versions"]["paddlepaddle"] == "3.3.1" and facts["versions"]["numba"] == numba.__version__
+    assert facts["changes"] == []
 
 
 # -- signals
