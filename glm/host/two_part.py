@@ -1,9 +1,10 @@
 """Attention in two parts on a CPU, of training and of prefill, compiled by Numba.
 
 A head of an example is one thread's. It copies what it reads often into tables that stay in the processor's cache, and
-keeps the scores of a block of queries only; the backward pass computes them anew. Loops over one row are functions of
-their own, given a contiguous row (`table[r][:n]`; Numba takes `table[r, :n]` for one with gaps, and computes number by
-number).
+keeps the scores of a block of queries only; the backward pass computes them anew, a panel of keys at a time.
+
+Loops over one row are functions of their own, given a contiguous row (`table[r][:n]`; Numba takes `table[r, :n]` for
+one with gaps, and computes number by number).
 """
 
 import numpy as np
@@ -15,11 +16,13 @@ from paddle.autograd import PyLayer
 from glm.attention import Layout
 from glm.cpu import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, view
 from glm.host.loops import OPTIONS, SCALE, exponential, exponentiate, use_own_threads
-from glm.host.vectors import mixtures
+from glm.host.vectors import LANES, mixtures
 
 BLOCK = 60  # queries whose scores are there at once; a multiple of 5
+PANEL = 64  # keys that are multiplied at once by all queries of a block; their numbers stay in the first cache
+GAP = LANES  # numbers between rows of scores: a multiple of many lines apart, they would share few places of the cache
 ONE = np.float32(1)
-_mix, _mix_more = mixtures(5, HEAD_SIZE), mixtures(5, HEAD_SIZE, add=True)
+_mix, _mix_more = mixtures(5, PANEL), mixtures(5, HEAD_SIZE, add=True)
 
 
 class HostTwoPartAttention(PyLayer):
@@ -108,22 +111,28 @@ def _put(part, factor, table, column):
 
 @njit(**OPTIONS)
 def _turned(table):
-    """[L, D] -> [D, L], and 0 up to a multiple of HEAD_SIZE."""
+    """[L, D] -> [panels, D, PANEL] of PANEL rows each, and 0 behind the last row."""
     L, D = table.shape
-    turned = np.zeros((D, (L + HEAD_SIZE - 1) // HEAD_SIZE * HEAD_SIZE), np.float32)
+    panels = np.zeros(((L + PANEL - 1) // PANEL, D, PANEL), np.float32)
     for i in range(0, L, 16):  # a line of the result at a time
         for d in range(D):
             for k in range(i, min(i + 16, L)):
-                turned[d, k] = table[k, d]
-    return turned
+                panels[k // PANEL, d, k % PANEL] = table[k, d]
+    return panels
 
 
 @njit(**OPTIONS)
-def _multiply(rows, turned, limit, scores):
-    """rows [r, D] by the first `limit` columns of turned [D, L], and some more: [r, at least limit]."""
-    for key in range(0, limit, HEAD_SIZE):
-        for r in range(0, len(rows), 5):
-            _mix(rows, turned[:, key:], HEAD_SIZE, scores[: len(rows), key:], r)
+def _multiply(rows, panel, products):
+    """rows [r, D] by a panel [D, PANEL] that was turned: to products [r, at least PANEL]."""
+    for r in range(0, len(rows), 5):
+        _mix(rows, panel, HEAD_SIZE, products, r)
+
+
+@njit(**OPTIONS)
+def _add(shares, values, sums):
+    """Adds shares [r, at least v] by values [v, D] to sums [r, D]."""
+    for r in range(0, len(sums), 5):
+        _mix_more(shares, values, len(values), sums, r)
 
 
 @njit(**OPTIONS)
@@ -168,13 +177,14 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
         own = projected[start:end]
         query, values = _part(own, column, SCALE), _part(own, 2 * H + column, ONE)
         keys = _turned(_part(own, H + column, ONE))
-        scores = np.empty((BLOCK, keys.shape[1]), np.float32)
+        scores = np.empty((BLOCK, len(keys) * PANEL + GAP), np.float32)
         mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
         totals = np.empty(BLOCK, np.float32)
         for first in range(virtual, L, BLOCK):
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
-            _multiply(query[first : first + count], keys, limit, scores)
+            for key in range(0, limit, PANEL):
+                _multiply(query[first : first + count], keys[key // PANEL], scores[:count, key:])
             for r in range(count):
                 seen = _seen(first + r, S)
                 largest, totals[r] = exponentiate(scores[r][:seen])
@@ -183,8 +193,9 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
                 if len(kept):
                     place = starts[e, h] + _row_start(first + r, S, L, virtual)
                     _drop(scores[r][:seen], kept[place : place + seen])
-            for r in range(0, count, 5):
-                _mix(scores[:count], values, limit, mixed[:count], r)
+            mixed[:] = 0
+            for key in range(0, limit, PANEL):
+                _add(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count])
             for r in range(count):
                 row = context[start + first + r][column : column + HEAD_SIZE]
                 _scale(mixed[r], scale / totals[r], row)
@@ -202,31 +213,32 @@ def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_c
         turned_keys, turned_values = _turned(keys), _turned(_part(own, 2 * H + column, ONE))
         d_out = _part(d_context[start:end], column, ONE)
         d_keys, d_values = np.zeros((L, HEAD_SIZE), np.float32), np.zeros((L, HEAD_SIZE), np.float32)
-        shares = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
-        d_scores = np.empty((BLOCK, turned_keys.shape[1]), np.float32)
-        d_query = np.empty((BLOCK, HEAD_SIZE), np.float32)
+        shares, d_scores = np.empty((BLOCK, PANEL + GAP), np.float32), np.empty((BLOCK, PANEL + GAP), np.float32)
+        d_query, slopes = np.empty((BLOCK, HEAD_SIZE), np.float32), np.empty(BLOCK, np.float32)
         for first in range(virtual, L, BLOCK):
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
             own_query, own_d_out = query[first : first + count], d_out[first : first + count]
-            _multiply(own_query, turned_keys, limit, shares)
-            _multiply(own_d_out, turned_values, limit, d_scores)
             for r in range(count):
-                seen = _seen(first + r, S)
-                slope = _product(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
-                row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
-                if len(kept):
-                    place = starts[e, h] + _row_start(first + r, S, L, virtual)
-                    _differentiate_kept(row, d_row, log, slope, kept[place : place + seen], scale)
-                else:
-                    _differentiate(row, d_row, log, slope)
-                shares[r, seen:limit] = 0
-                d_scores[r, seen:limit] = 0
-            for r in range(0, count, 5):
-                _mix(d_scores[:count], keys, limit, d_query[:count], r)
-            for key in range(0, limit, 5):
-                _mix_more(shares[:count].T, own_d_out, count, d_values[:limit], key)
-                _mix_more(d_scores[:count].T, own_query, count, d_keys[:limit], key)
+                slopes[r] = _product(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
+            d_query[:] = 0
+            for key in range(0, limit, PANEL):
+                end_key = min(key + PANEL, limit)
+                _multiply(own_query, turned_keys[key // PANEL], shares[:count])
+                _multiply(own_d_out, turned_values[key // PANEL], d_scores[:count])
+                for r in range(count):
+                    seen = min(max(_seen(first + r, S) - key, 0), PANEL)
+                    row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
+                    if len(kept):
+                        place = starts[e, h] + _row_start(first + r, S, L, virtual) + key
+                        _differentiate_kept(row, d_row, log, slopes[r], kept[place : place + seen], scale)
+                    else:
+                        _differentiate(row, d_row, log, slopes[r])
+                    shares[r, seen:PANEL] = 0
+                    d_scores[r, seen:PANEL] = 0
+                _add(d_scores[:count], keys[key:end_key], d_query[:count])
+                _add(shares[:count].T, own_d_out, d_values[key:end_key])
+                _add(d_scores[:count].T, own_query, d_keys[key:end_key])
             _put(d_query[:count], SCALE, d_own[first : first + count], column)
         d_own[:virtual, column : column + HEAD_SIZE] = 0
         _put(d_keys, ONE, d_own, H + column)
