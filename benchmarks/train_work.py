@@ -39,7 +39,7 @@ class TrainWork:
     batch: int = 2
     source: int = 608
     target: int = 160
-    warm_up: int = 2
+    warm_up: int = 5
     steps: int = 3
     threads: int = 2
     label_smoothing: float = 0.0

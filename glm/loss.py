@@ -50,7 +50,8 @@ class _HeadLoss(PyLayer):
     @staticmethod
     def forward(ctx, states, head, labels, label_smoothing, items, group, wants_states, wants_head):
         dtype = "float64" if states.dtype == paddle.float64 else "float32"
-        ctx.d_head = paddle.zeros(head.shape, dtype) if wants_head and len(labels) > CHUNK else None
+        is_summed = not 0 < len(labels) <= CHUNK  # the gradient of one chunk is all of it
+        ctx.d_head = paddle.zeros(head.shape, dtype) if wants_head and is_summed else None
         total, d_states = paddle.zeros([], dtype), [states[:0]]
         for start in range(0, len(labels), CHUNK):
             part, chosen = states[start : start + CHUNK], labels[start : start + CHUNK]

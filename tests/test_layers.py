@@ -9,6 +9,7 @@ from paddle.distributed.fleet.utils import recompute
 import glm.cpu
 import glm.layers
 from glm.layers import GELU, Dropout, LayerNorm, Linear, TiedEmbedding, column_sums, worth_by_hand
+from glm.loss import smoothed_cross_entropy
 
 
 @pytest.fixture(autouse=True, params=[1, 2], ids=["one thread", "two threads"])
@@ -113,6 +114,14 @@ def test_gradient_of_a_table_that_is_the_head_too(ids):
             logits.square().sum().backward()
     assert not own.weight.grad.is_selected_rows()
     np.testing.assert_allclose(own.weight.grad.numpy(), paddles.weight.grad.numpy(), rtol=1e-6)
+
+
+def test_gradient_of_a_table_without_labels():
+    table = TiedEmbedding(6, 8)
+    table.train()
+    states = table(paddle.to_tensor([3, 1]))
+    smoothed_cross_entropy(states[:0], table.weight, paddle.zeros([0], "int64")).backward()
+    assert not table.weight.grad.is_selected_rows() and not table.weight.grad.any()
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
