@@ -40,8 +40,21 @@ WITHOUT_EFFECT = {
     "ignore_data_skip": False,
     "to_static": False,
     "unified_checkpoint": False,
+    "ignore_save_lr_and_optim": False,
+    "ignore_load_lr_and_optim": False,
+    "fp16_full_eval": False,
+    "bf16_full_eval": False,
     "lr_end": 1e-7,  # lr_decay_ratio says where every schedule ends
     "num_cycles": 0.5,
+}
+
+# Options of half precision, with the values that leave them off.
+OF_HALF_PRECISION = {
+    "fp16_opt_level": "O1",
+    "scale_loss": 32768,
+    "amp_master_grad": False,
+    "amp_custom_black_list": None,
+    "amp_custom_white_list": None,
 }
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
@@ -260,6 +273,9 @@ class GLMTrainingArguments(TrainingArguments):
                 raise UsageError(f"{name} {getattr(self, name)}: has no effect in this program; leave it out")
         if self.recompute_layers is not None and not self.recompute:
             raise UsageError(f"recompute_layers {self.recompute_layers}: has no effect without --recompute")
+        for name, off in OF_HALF_PRECISION.items():
+            if getattr(self, name) != off and not (self.fp16 or self.bf16):
+                raise UsageError(f"{name} {getattr(self, name)}: has no effect without --fp16 or --bf16")
         if self.fp16 and self.bf16:
             raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
 

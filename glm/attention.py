@@ -16,7 +16,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, view
+from glm.cpu import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, take_saved, view
 from glm.tensors import as_tensor
 
 SCORES = 1 << 19  # of one job at a time: a table of them stays in the cache of a processor's core
@@ -182,7 +182,7 @@ class TwoPartAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """[n, H] -> [n, 3H]"""
-        projected, context = ctx.saved_tensor()
+        projected, context = take_saved(ctx)
         d_projected = paddle.zeros_like(projected)
         table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [3, N, n, D]
         out, d_out = (_heads(part, ctx.num_heads, 1)[0] for part in (context, grad.contiguous()))  # [N, n, D]

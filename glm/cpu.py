@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import Tensor
+from paddle.autograd import PyLayerContext
 from paddle.utils.dlpack import from_dlpack
 from threadpoolctl import threadpool_limits
 
@@ -109,6 +110,13 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if memory is None or memory.size < size:
         memory = _scratch.memory[name] = np.empty(size, np.uint8)
     return memory[:size].view(dtype).reshape(shape)
+
+
+def take_saved(ctx: PyLayerContext) -> Sequence[Tensor]:
+    """What a forward pass saved for its backward pass, which may run once: Paddle keeps it until the whole graph goes,
+    when all gradients are there."""
+    saved, ctx.container = ctx.saved_tensor(), None
+    return saved
 
 
 def draw_seed() -> int:

@@ -91,6 +91,14 @@ def _keep_memory() -> None:
         pass  # another C library: slower, but right
 
 
+def give_memory_back() -> None:
+    """Returns memory to the system that was freed and kept: before tables that do not fit into its gaps."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        pass  # another C library
+
+
 def _use_huge_pages(libc: ctypes.CDLL, size: int) -> None:
     """Lets malloc hand out `size` bytes in huge pages: looking up small ones takes a good part of reading weights.
 

@@ -4,9 +4,9 @@ Paddle's.
 Paddle's own operators run these on one thread, and some take many times what their arithmetic needs: the gradient of
 a bias 30 ms for [1536, 3072] where a product with ones takes 0.4.
 
-Layers fall back on Paddle's operators outside training, on other devices and with few numbers, where steps in Python
-cost more than they save (but not a frozen LayerNorm, of which Paddle takes a wrong gradient); parameters and their
-names are Paddle's.
+Layers fall back on Paddle's operators outside training and on other devices; linears, LayerNorm and GELU with few
+numbers too, where steps in Python cost more than they save (but not a frozen LayerNorm, of which Paddle takes a wrong
+gradient). Parameters and their names are Paddle's.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from glm.cpu import WORTH, by_rows, draw_kept, draw_seed, on_threads, random_stream, rescale, view
+from glm.cpu import WORTH, by_rows, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
 
 STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
 
@@ -43,7 +43,7 @@ class _Linear(PyLayer):
 
     @staticmethod
     def backward(ctx, grad):
-        rows, weight = ctx.saved_tensor()
+        rows, weight = take_saved(ctx)
         grad = grad.flatten(0, -2)
         frozen_states, frozen_weight, frozen_bias = ctx.frozen
         return (
@@ -74,7 +74,7 @@ class _LayerNorm(PyLayer):
     def backward(ctx, grad):
         from glm.host.rows import layer_norm_gradients  # here: it loads Numba
 
-        states, weight = ctx.saved_tensor()
+        states, weight = take_saved(ctx)
         gradients = layer_norm_gradients(states, weight, ctx.epsilon, grad)
         return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, gradients, strict=True))
 
@@ -145,7 +145,7 @@ class _Dropout(PyLayer):
 
 def _thin(states: Tensor, kept: np.ndarray, scale: float) -> Tensor:
     """What is kept, scaled; 0 elsewhere."""
-    output = paddle.empty_like(states)
+    states, output = states.contiguous(), paddle.empty_like(states)
 
     def thin(x, keep, out):
         np.multiply(x, keep, out=out)

@@ -1,6 +1,6 @@
 """How much memory training and generation take on one card, computed from a model's sizes: no model is built.
 
-What is kept is counted tensor by tensor as `glm.modeling`, `glm.attention`, `glm.cpu` and `glm.loss` leave it; the
+What is kept is counted tensor by tensor as `glm.modeling`, `glm.attention`, `glm.layers` and `glm.loss` leave it; the
 count for a GPU follows Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models) in what
 tensor parallelism divides. On a CPU it was held against measurements (tests/test_memory.py); on a GPU it was not.
 """
@@ -39,6 +39,7 @@ class Training:
         tensor_parallel_degree: cards that a layer is split over.
         sharding: `stage1` divides the optimizer state over `sharding_parallel_degree` cards, `stage2` gradients too,
             `stage3` weights too; empty for none.
+        recompute_layers: how many do so; None for all.
         keeps_gradients: those of earlier batches are there while a batch is computed, as in accumulation, or without
             `--release_grads`.
         prefix_tokens: virtual tokens that each example has in every layer (`--prefix_tuning`).
@@ -52,6 +53,7 @@ class Training:
     half: bool = False
     opt_level: str = "O1"
     recompute: bool = False
+    recompute_layers: int | None = None
     tensor_parallel_degree: int = 1
     sharding: str = ""
     sharding_parallel_degree: int = 1
@@ -126,15 +128,19 @@ def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, 
     at the embeddings, where it has all `gradients`."""
     states = run.tokens * config["hidden_size"] * run.number  # [n, H]
     layer = _kept_of_layer(config, run)
-    kept = config["num_layers"] * (states if run.recompute else layer)
+    recomputed = 0
+    if run.recompute:
+        recomputed = min(config["num_layers"], run.recompute_layers or config["num_layers"])
+    kept = recomputed * states + (config["num_layers"] - recomputed) * layer
     # The gradient of the head.
     head = head_is_trained * config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT
     earlier = gradients if run.keeps_gradients else 0
+    tables = (earlier > 0) + (run.device != "cpu")  # the head's, and that of words but for `glm.layers.TiedEmbedding`
     at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
     phases = [
         {"gradients": earlier, "activations": kept + 3 * states, "loss chunk": _loss_chunk(config, run, head)},
         {"gradients": earlier, "activations": at_last_layer, "loss chunk": head},
-        {"gradients": gradients, "activations": 2 * states, "loss chunk": 2 * head if earlier else head},
+        {"gradients": gradients, "activations": 2 * states, "loss chunk": tables * head},
     ]
     return max(phases, key=lambda phase: sum(phase.values()))
 

@@ -88,6 +88,7 @@ def test_activations_of_a_layer():
     assert of_a_layer(half=True, recompute=True) == 2 * table
     assert of_a_layer(recompute=True) == 4 * table
     assert of_a_layer(device="cpu") == 66 * table + scores
+    assert of_a_layer(device="cpu", recompute=True, recompute_layers=2) == 66 * table + scores  # the third is kept
     assert of_a_layer(device="cpu", dropout=0.0) == 64 * table
     assert of_a_layer() == 66 * table + 9 * scores
     assert of_a_layer(dropout=0.0, tensor_parallel_degree=2) == 40 * table + 4 * scores / 2
@@ -139,6 +140,13 @@ def computed(parts: dict[str, int], *without: str) -> int:
     return sum(size for part, size in parts.items() if part not in without)
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    """What Numba compiles is there: compiling takes memory too."""
+    measured("train", MIDDLE, examples=8, S=160, T=48, recompute=False, keeps=True)
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(("source", "target", "recompute"), [(160, 48, False), (160, 96, True), (80, 48, False)])
 @pytest.mark.parametrize("keeps", [True, False])
 def test_training_against_measured(source, target, recompute, keeps):

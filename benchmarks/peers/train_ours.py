@@ -6,6 +6,7 @@ from train_work import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, TrainWo
 
 from glm.clip import GlobalNormClip
 from glm.configuration import GLMConfig
+from glm.device import give_memory_back
 from glm.modeling import GLMForConditionalGeneration
 
 
@@ -29,10 +30,18 @@ def build(work: TrainWork) -> Step:
     )
     inputs = {name: paddle.to_tensor(table) for name, table in work.tables().items()}
 
+    has_state = False
+
     def step(label_smoothing: float) -> float:
+        nonlocal has_state
         loss = model(**inputs, label_smoothing=label_smoothing)
         loss.backward()
+        if not has_state:  # as `glm.training.capacity.MemoryReturn`
+            give_memory_back()
         optimizer.step()
+        if not has_state:
+            give_memory_back()
+        has_state = True
         optimizer.clear_grad(set_to_zero=False)
         return float(loss)
 

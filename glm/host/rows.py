@@ -10,7 +10,7 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu import tensor_of, view
+from glm.cpu import take_saved, tensor_of, view
 from glm.host.loops import OPTIONS, exponential, use_own_threads
 
 TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
@@ -23,6 +23,7 @@ class HostGELU(PyLayer):
 
     @staticmethod
     def forward(ctx, states: Tensor) -> Tensor:
+        states = states.contiguous()
         ctx.save_for_backward(states)
         output = paddle.empty_like(states)
         use_own_threads()
@@ -31,7 +32,7 @@ class HostGELU(PyLayer):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        (states,) = ctx.saved_tensor()
+        (states,) = take_saved(ctx)
         d_states = paddle.empty_like(states)
         use_own_threads()
         _differentiate_gelu(_flat(states), _flat(grad.contiguous()), _flat(d_states))
@@ -74,15 +75,14 @@ def _differentiate_gelu(states, grad, d_states):
             d_states[r, h] = grad[r, h] * slope
 
 
-def layer_norm_gradients(
-    states: Tensor, weight: Tensor, epsilon: float, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a LayerNorm's states, weight and bias.
+def layer_norm_gradients(states: Tensor, weight: Tensor, epsilon: float, grad: Tensor) -> list[Tensor]:
+    """Gradients of a LayerNorm's states, weight and bias.
 
     Args:
-        states, grad: [..., H], what went in and the gradient of what came out. weight: [H]. All float32 or float64.
+        states, grad: [..., H], what went in, and the gradient of what came out; float32 or float64. weight: [H].
     """
-    H, d_states = states.shape[-1], paddle.empty_like(states)
+    states, H = states.contiguous(), states.shape[-1]
+    d_states = paddle.empty_like(states)
     blocks = -(-states.size // (H * ROWS))
     d_weight, d_bias = (np.zeros((blocks, H), view(weight).dtype) for _ in range(2))
     use_own_threads()

@@ -14,7 +14,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.attention import Layout
-from glm.cpu import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, view
+from glm.cpu import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
 from glm.host.loops import OPTIONS, SCALE, exponential, exponentiate, use_own_threads
 from glm.host.vectors import LANES, mixtures
 
@@ -45,7 +45,7 @@ class HostTwoPartAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """[n, H] -> [n, 3H]"""
-        projected, context = ctx.saved_tensor()
+        projected, context = take_saved(ctx)
         *rest, logs = ctx.rest
         ctx.rest = None
         d_projected = paddle.empty_like(projected)

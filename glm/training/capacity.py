@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import paddle
 import psutil
+from paddlenlp.trainer import TrainerCallback
 from paddlenlp.utils.log import logger
 
 from glm.arguments import AdapterArguments, FinetuneArguments
 from glm.configuration import GLMConfig
 from glm.data.store import ExampleStore
+from glm.device import give_memory_back
 from glm.memory import GIB, LIBRARIES, Training, training_memory
 from glm.training.parameters import is_frozen
 
@@ -32,6 +34,22 @@ def warn_of_memory(config: GLMConfig, arguments: FinetuneArguments, examples: Ex
         )
 
 
+class MemoryReturn(TrainerCallback):
+    """On a CPU returns freed memory around the first optimizer step, which makes the optimizer's state: its tables do
+    not fit into the gaps of the passes before, nor the next passes into those it leaves."""
+
+    def __init__(self):
+        self.has_state = False
+
+    def on_optimizer_begin(self, args, state, control, **kwargs):
+        if args.device == "cpu" and not self.has_state:
+            give_memory_back()
+
+    def on_optimizer_end(self, args, state, control, **kwargs):
+        self.on_optimizer_begin(args, state, control)
+        self.has_state = True
+
+
 def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Training:
     """What the memory of a run depends on."""
     options = arguments.training
@@ -49,6 +67,7 @@ def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Tr
         half=options.fp16 or options.bf16,
         opt_level=options.fp16_opt_level,
         recompute=options.recompute,
+        recompute_layers=options.recompute_layers,
         tensor_parallel_degree=max(1, options.tensor_parallel_degree),
         sharding=stages[0] if stages else "",
         sharding_parallel_degree=max(1, options.sharding_parallel_degree),

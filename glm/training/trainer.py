@@ -28,6 +28,7 @@ from glm.parallel.gathering import gather_whole, take_part
 from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
 from glm.report.provenance import Provenance
 from glm.run_config import RUN_CONFIG_NAME
+from glm.training.capacity import MemoryReturn
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
@@ -131,6 +132,7 @@ class GLMTrainer(ResumableTrainer):
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
         self.add_callback(self.guard)
+        self.add_callback(MemoryReturn())
         self.gradient_norm = GradientNorm()
         self.add_callback(self.gradient_norm)
         self._show_progress()
@@ -218,13 +220,18 @@ class GLMTrainer(ResumableTrainer):
         if self.lr_scheduler is None:
             self.lr_scheduler = decaying_schedule(
                 self.args.learning_rate,
-                warmup_steps=self.args.warmup_steps or int(self.args.warmup_ratio * num_training_steps),
+                warmup_steps=self.args.warmup_steps or self._share_of_warmup(num_training_steps),
                 total_steps=num_training_steps,
                 shape=self.args.lr_scheduler_type,
                 decay_ratio=self.args.lr_decay_ratio,
                 power=self.args.power,
             )
         return self.lr_scheduler
+
+    def _share_of_warmup(self, num_training_steps: int) -> int:
+        """At least one step, where a share is asked for."""
+        share = self.args.warmup_ratio
+        return max(1, int(share * num_training_steps)) if share else 0
 
     def log(self, logs: dict[str, float], **kwargs) -> None:
         """Logs, and with each loss the gradients' norm, the memory, and speeds of the batches as they were: PaddleNLP

@@ -42,6 +42,10 @@ def warnings(monkeypatch):
         ({}, Training(4, 41, 20, device="cpu")),
         ({"recompute": True}, Training(4, 41, 20, device="cpu", recompute=True)),
         (
+            {"recompute": True, "recompute_layers": 1},
+            Training(4, 41, 20, device="cpu", recompute=True, recompute_layers=1),
+        ),
+        (
             {"prefix_tuning": True, "num_prefix_tokens": 9, "model_name_or_path": "trained"},
             Training(4, 41, 20, device="cpu", prefix_tokens=9),
         ),
@@ -68,6 +72,7 @@ def test_options_of_a_gpu():
         "bf16": True,
         "fp16_opt_level": "O2",
         "recompute": False,
+        "recompute_layers": None,
         "gradient_accumulation_steps": 2,
         "release_grads": False,
     }
@@ -135,3 +140,14 @@ def test_it_is_said_before_the_model_is_loaded(tmp_path, sentencepiece_file, mon
     with pytest.raises(Loaded):
         make_workspace(tmp_path, sentencepiece_file).finetune("run", max_steps=1)
     assert [text for text in warnings if text.startswith("memory: ")]
+
+
+def test_freed_memory_goes_back_around_the_first_step(monkeypatch):
+    calls = []
+    monkeypatch.setattr(capacity, "give_memory_back", lambda: calls.append(1))
+    for device, most in (("gpu", 0), ("cpu", 2)):
+        callback, args = capacity.MemoryReturn(), SimpleNamespace(device=device)
+        for _ in range(3):
+            callback.on_optimizer_begin(args, None, None)
+            callback.on_optimizer_end(args, None, None)
+        assert len(calls) == most
