@@ -344,6 +344,12 @@ def test_other_schedules(workspace, shape, rates):
     assert np.array(logged(run, "learning_rate")) / 5e-3 == pytest.approx(rates, abs=1e-3)
 
 
+def test_a_share_of_warmup_is_a_step_at_least(workspace):
+    options = {"warmup_ratio": 0.1, "lr_scheduler_type": "inverse_sqrt", "lr_decay_ratio": 0.2}
+    run = workspace.finetune("share", max_steps=3, **options)
+    assert np.array(logged(run, "learning_rate")) / 5e-3 == pytest.approx([1.0, 0.5**0.5, 3**-0.5], abs=1e-3)
+
+
 def test_epochs_set_the_number_of_steps(workspace):
     run = workspace.finetune("epochs", num_train_epochs=2)
     assert logged(run, "global_step")[-1] == 10
