@@ -6,6 +6,7 @@ It prints JSON: `allocated`, the most bytes that Paddle had at once; `resident`,
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from glm.device import prepare
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.modeling import GLMForConditionalGeneration
+from glm.training.capacity import MemoryReturn
 
 STEPS = 5  # from the fourth on the resident set grows no more
 
@@ -53,9 +55,12 @@ def train(
         "segments": np.array([[[S, T]]] * examples),
         "labels": labels,
     }
+    memory, device = MemoryReturn(), SimpleNamespace(device="cpu")
     for _ in range(STEPS):
         model(**{name: paddle.to_tensor(part) for name, part in batch.items()}, label_smoothing=0.1).backward()
+        memory.on_optimizer_begin(device, None, None)
         optimizer.step()
+        memory.on_optimizer_end(device, None, None)
         optimizer.clear_grad(set_to_zero=keeps)
 
 
