@@ -135,7 +135,8 @@ def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, 
     # The gradient of the head.
     head = head_is_trained * config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT
     earlier = gradients if run.keeps_gradients else 0
-    tables = (earlier > 0) + (run.device != "cpu")  # the head's, and that of words but for `glm.layers.TiedEmbedding`
+    # The head's beside an earlier one, and that of words where no `glm.layers.TiedEmbedding` adds it in place.
+    tables = (earlier > 0) + (run.device != "cpu" or run.tensor_parallel_degree > 1)
     at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
     phases = [
         {"gradients": earlier, "activations": kept + 3 * states, "loss chunk": _loss_chunk(config, run, head)},
