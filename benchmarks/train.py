@@ -86,7 +86,7 @@ def records_table(runner: Runner, arguments: argparse.Namespace, machine: Figure
 
 def smoothing_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
     """C: what label smoothing adds to a step."""
-    work = TrainWork(arguments.large_shape, warm_up=3, steps=4, threads=arguments.threads, label_smoothing=0.1)
+    work = TrainWork(arguments.large_shape, warm_up=3, steps=2, threads=arguments.threads, label_smoothing=0.1)
     (figures,) = runner.interleave([Job(PROGRAMS["ours"], work)])
     row = [arguments.large_shape, "failed"]
     if figures:
