@@ -8,22 +8,22 @@ python finetune_generation.py --model_name_or_path THUDM/glm-large-chinese --do_
 import sys
 from pathlib import Path
 
-from glm.arguments import parse_finetune_arguments
-from glm.device import prepare
-from glm.entry import INCOMPLETE, run
 from glm.errors import Stopped
 from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
-from glm.prediction import predict, score_predictions, write_predictions, write_scores
+from glm.options.finetune import parse_finetune_arguments
+from glm.parallel.ranks import on_main
+from glm.prediction.setup import predict, score_predictions, write_predictions, write_scores
+from glm.runtime.device import prepare
+from glm.runtime.entry import INCOMPLETE, run
+from glm.runtime.signals import StopSignals
+from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
 from glm.training.pages import describe_model
-from glm.training.ranks import on_main
 from glm.training.run_data import RunData
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
-from glm.training.signals import StopSignals
 from glm.training.trainer import GLMTrainer
-from glm.watchdog import watching
 
 
 def main(argv: list[str]) -> int:

@@ -18,30 +18,30 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glm.arguments import (
+from glm.errors import InputError
+from glm.evaluation.table import print_samples, print_scores
+from glm.generation.config import GenerationConfig
+from glm.options.data import DataArguments
+from glm.options.finetune import (
     FILES_OPTIONS,
     SERVING_OPTIONS,
     ModelArguments,
     PredictArguments,
     parse_predict_arguments,
 )
-from glm.data.options import DataArguments
-from glm.device import hush, prepare
-from glm.entry import INCOMPLETE, run
-from glm.errors import InputError
-from glm.evaluation.table import print_samples, print_scores
-from glm.filling import fill
-from glm.generation.config import GenerationConfig
+from glm.options.run_config import trained_with
 from glm.parallel.launch import join, wait_for_all
-from glm.prediction import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
-from glm.prediction_input import PredictionInput
-from glm.predictions_file import PredictionsFile, PrintedRows
+from glm.prediction.filling import fill
+from glm.prediction.input import PredictionInput
+from glm.prediction.output import PredictionsFile, PrintedRows
+from glm.prediction.setup import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
 from glm.report.curves import find_log, read_log
 from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
-from glm.run_config import trained_with
-from glm.watchdog import watching
+from glm.runtime.device import hush, prepare
+from glm.runtime.entry import INCOMPLETE, run
+from glm.runtime.watchdog import watching
 
 # Options that do not change a text, or that `command_options` gives in any case.
 NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}

@@ -24,9 +24,9 @@ STORE = """
 import sys
 from pathlib import Path
 import numpy as np
-from glm.arguments import parse_finetune_arguments
+from glm.options.finetune import parse_finetune_arguments
 from glm.checkpoint.loading import load_tokenizer
-from glm.prediction import build_encoder
+from glm.prediction.setup import build_encoder
 from glm.training.run_data import read_run_data
 path, folder, tokenizer = sys.argv[1:]
 options = ["--train_file", path, "--data_cache_dir", folder, "--output_dir", "none", "--do_train", "--device", "cpu"]
@@ -64,7 +64,7 @@ def measure_tokenizing(records: Path, tokenizer: str, folder: Path) -> str:
     """Characters per second of a list of texts, and of PaddleNLP's class called on the same list."""
     from paddlenlp.transformers import GLMChineseTokenizer
 
-    from glm.pieces import Pieces
+    from glm.models.glm.tokenization import Pieces
 
     texts = [row["context"] for row in numbered_rows(records, 20_000)]
     pieces, theirs = Pieces(tokenizer), GLMChineseTokenizer(tokenizer)

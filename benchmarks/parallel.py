@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 from parallel_work import Work  # noqa: E402  (the path has to be set first)
 from work import SHAPES  # noqa: E402
 
-from glm.memory import Training, training_memory  # noqa: E402
+from glm.models.memory import Training, training_memory  # noqa: E402
 
 MIB = 1 << 20
 WORK = ("shape", "tokens", "recompute", "ranks")

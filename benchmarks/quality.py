@@ -24,8 +24,8 @@ from paddlenlp import transformers as paddlenlp  # noqa: E402
 from running import markdown  # noqa: E402
 from tqdm import trange  # noqa: E402
 
-from glm.arguments import parse_finetune_arguments  # noqa: E402
-from glm.device import hush, prepare  # noqa: E402
+from glm.options.finetune import parse_finetune_arguments  # noqa: E402
+from glm.runtime.device import hush, prepare  # noqa: E402
 from glm.training.setup import build_trainer  # noqa: E402
 from glm.training.trainer import GLMTrainer  # noqa: E402
 

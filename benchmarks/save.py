@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 from paddlenlp.trainer import Trainer  # noqa: E402  (the path has to be set first)
 
-from glm.arguments import parse_finetune_arguments  # noqa: E402
-from glm.device import hush, prepare  # noqa: E402
+from glm.options.finetune import parse_finetune_arguments  # noqa: E402
+from glm.runtime.device import hush, prepare  # noqa: E402
 from glm.training import checkpoints  # noqa: E402
 from glm.training.setup import build_trainer  # noqa: E402
 from glm.training.trainer import GLMTrainer  # noqa: E402

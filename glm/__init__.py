@@ -8,13 +8,13 @@ D head size, V vocabulary, K beams, R rows: new tokens of one example in one dec
 
 import importlib
 
-from glm import environment as environment  # first of all: see there
+from glm.runtime import environment as environment  # first of all: see there
 
 _HOME = {
-    "GLMConfig": "glm.configuration",
-    "GLMForConditionalGeneration": "glm.modeling",
-    "GLMModel": "glm.modeling",
-    "GLMTokenizer": "glm.tokenization",
+    "GLMConfig": "glm.models.glm.configuration",
+    "GLMForConditionalGeneration": "glm.models.glm.modeling",
+    "GLMModel": "glm.models.glm.modeling",
+    "GLMTokenizer": "glm.models.glm.paddlenlp_tokenizer",
     "GenerationConfig": "glm.generation.config",
     "generate": "glm.generation.search",
 }

@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-from glm.entry import run
 from glm.errors import UsageError
+from glm.runtime.entry import run
 
 # What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
 VERBS: dict[str, str] = {

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from browser_tools import ARGUMENTS
-from glm.blank_infilling import BlankInfilling, Prompt
-from glm.configuration import GLMConfig
-from glm.modeling import GLMForConditionalGeneration
-from glm.tokenization import GLMTokenizer
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.geometry import BlankInfilling, Prompt
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
+from tools.browser_tools import ARGUMENTS
 
 # Every sentence is made up. Together they hold the characters of the question-generation prompt.
 PLACES = ["青石镇", "白鹿湖", "松江", "云台山", "金沙岛", "梅花村", "长乐城", "北原县", "石桥市", "红叶谷"]

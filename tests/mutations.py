@@ -36,7 +36,7 @@ STATE = "tests/training/test_optimizer_state.py"
 GUARDS = "tests/training/test_guards.py"
 
 MUTATIONS = [
-    Mutation("files are synced", "glm/checkpoint/atomic.py", "            _sync_one(Path(root, name))", "            pass", "tests/checkpoint/test_atomic.py"),
+    Mutation("files are synced", "glm/runtime/atomic.py", "            _sync_one(Path(root, name))", "            pass", "tests/runtime/test_atomic.py"),
     Mutation("a save is one rename", "glm/training/checkpoints.py", "with new_folder(target) as aside:", "target.mkdir()\n        aside = target\n        if True:", CHECKPOINTS, "killed"),
     Mutation("hashes are compared", "glm/training/checkpoints.py", 'if _digest(folder / name, bar) != entry["sha256"]:', "if False:", CHECKPOINTS, "flipped or another_step"),
     Mutation("sizes are compared", "glm/training/checkpoints.py", 'if path.stat().st_size != entry["bytes"]:', "if False:", FAULTS, "spoilt_checkpoint_that_is_named"),
@@ -71,9 +71,9 @@ MUTATIONS = [
     Mutation("a signal is heard after the step", "glm/training/resumable.py", "        self.trainer.is_stopping = anywhere(self.trainer.signals.number)", "        pass", FAULTS, "signal_ends"),
     Mutation("a signal ends an evaluation", "glm/training/resumable.py", "return nullcontext() if self.args.world_size > 1 else self.signals.at_once()", "return nullcontext()", FAULTS, "while_evaluating"),
     Mutation("an evaluation that was stopped is made up for", "glm/training/resumable.py", "        self.trainer.evaluate_if_due()", "        pass", FAULTS, "while_evaluating"),
-    Mutation("the second signal ends the process", "glm/training/signals.py", "        if self.number:\n            os._exit(128 + number)", "        if self.number:\n            return", "tests/training/test_signals.py"),
+    Mutation("the second signal ends the process", "glm/runtime/signals.py", "        if self.number:\n            os._exit(128 + number)", "        if self.number:\n            return", "tests/runtime/test_signals.py"),
     Mutation("a dead worker is an error", "glm/training/resumable.py", "                _check_workers_live(error)\n", "", FAULTS, "dead_worker and before"),
-    Mutation("a stopped worker is seen", "glm/watchdog.py", "                if count >= STRIKES:", "                if False:", FAULTS, "stopped_worker"),
+    Mutation("a stopped worker is seen", "glm/runtime/watchdog.py", "                if count >= STRIKES:", "                if False:", FAULTS, "stopped_worker"),
     Mutation("workers end with the run", "glm/training/resumable.py", "        loader.worker_init_fn = end_with_run\n", "", FAULTS, "workers_end_with"),
     Mutation("memory that runs out is explained", "glm/training/resumable.py", "            if \"MemoryError\" not in", "            if True or \"MemoryError\" not in", FAULTS, "out_of_memory and forward"),
     Mutation("a dead worker is heard of in a backward", "glm/training/resumable.py", "except (SystemError, OSError) as error:", "except SystemError as error:", FAULTS, "dead_worker and backward"),

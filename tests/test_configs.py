@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from glm.arguments import parse_finetune_arguments, parse_predict_arguments
-from glm.configuration import GLMConfig
 from glm.data.templates import find_template
-from glm.presets import published_presets
+from glm.models.glm.configuration import GLMConfig
+from glm.models.presets import published_presets
+from glm.options.finetune import parse_finetune_arguments, parse_predict_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.json"))

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from glm.arguments import (
+from glm.generation.config import GenerationConfig
+from glm.options.data import DataArguments
+from glm.options.finetune import (
     AdapterArguments,
     DropoutArguments,
     FileArguments,
@@ -19,8 +21,6 @@ from glm.arguments import (
     ModelArguments,
     PredictArguments,
 )
-from glm.data.options import DataArguments
-from glm.generation.config import GenerationConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import predict
-from glm.arguments import parse_predict_arguments
 from glm.errors import InputError, UsageError
-from run_tools import Workspace, make_workspace, read_lines
+from glm.options.finetune import parse_predict_arguments
+from tools.run_tools import Workspace, make_workspace, read_lines
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ import pytest
 
 import finetune_generation
 import predict
-from glm.arguments import DataArguments
-from glm.entry import INCOMPLETE, run
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.modeling import GLMForConditionalGeneration
-from glm.prediction import Writer, build_encoder
-from glm.tokenization import GLMTokenizer
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
+from glm.options.finetune import DataArguments
+from glm.prediction.setup import Writer, build_encoder
+from glm.runtime.entry import INCOMPLETE, run
 from reference.beam_search import beam_search
-from run_tools import Workspace, arguments, make_workspace, read_lines, write_records
-from slow_model import next_logits, token_scores
+from tools.run_tools import Workspace, arguments, make_workspace, read_lines, write_records
+from tools.slow_model import next_logits, token_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 

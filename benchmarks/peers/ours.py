@@ -6,16 +6,16 @@ import numpy as np
 from settings import settle
 from work import EOP, GMASK, SOP, Clock, Work, run
 
-from glm.arguments import DataArguments
-from glm.blank_infilling import BlankInfilling
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.configuration import GLMConfig
 from glm.data.records import read_records
-from glm.decoding import prepare_decoding
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
-from glm.modeling import GLMForConditionalGeneration
-from glm.prediction import Writer, build_encoder, predict
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.geometry import BlankInfilling
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.modules.decoding import prepare_decoding
+from glm.options.finetune import DataArguments
+from glm.prediction.setup import Writer, build_encoder, predict
 
 
 def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:

@@ -10,11 +10,11 @@ from paddlenlp.transformers import GLMConfig, GLMForConditionalGeneration
 from settings import settle
 from work import EOP, GMASK, PAD, SOP, WORDS, Clock, Decode, Work, run, timed
 
-from glm.arguments import DataArguments
 from glm.checkpoint.loading import load_tokenizer
 from glm.data.records import read_records
 from glm.generation.config import GenerationConfig
-from glm.prediction import build_encoder
+from glm.options.finetune import DataArguments
+from glm.prediction.setup import build_encoder
 
 Inputs = dict[str, np.ndarray]
 

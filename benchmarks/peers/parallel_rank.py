@@ -21,11 +21,11 @@ from paddlenlp.trainer import set_seed
 from parallel_work import Work
 from work import SHAPES, VOCABULARY
 
-from glm.clip import GlobalNormClip
-from glm.configuration import GLMConfig
-from glm.device import prepare
-from glm.modeling import GLMForConditionalGeneration
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.parallel.launch import join
+from glm.runtime.device import prepare
+from glm.training.clip import GlobalNormClip
 
 COLLECTIVES = ("all_reduce", "all_gather", "broadcast")  # all that glm.parallel.gloo makes the others of
 

@@ -3,7 +3,7 @@
 import paddle
 from work import Work
 
-from glm.device import hush, prepare
+from glm.runtime.device import hush, prepare
 
 
 def settle(work: Work) -> None:

@@ -4,10 +4,10 @@ import paddle
 from settings import settle
 from train_work import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, TrainWork, run
 
-from glm.clip import GlobalNormClip
-from glm.configuration import GLMConfig
-from glm.device import give_memory_back
-from glm.modeling import GLMForConditionalGeneration
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.runtime.device import give_memory_back
+from glm.training.clip import GlobalNormClip
 
 
 def random_model(work: TrainWork) -> GLMForConditionalGeneration:

@@ -11,7 +11,7 @@ from paddlenlp.trainer import TrainerCallback
 from settings import settle
 from train_work import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, TrainWork, report
 
-from glm.arguments import parse_finetune_arguments
+from glm.options.finetune import parse_finetune_arguments
 from glm.training.setup import build_trainer
 
 

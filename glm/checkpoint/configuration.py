@@ -6,11 +6,11 @@ from typing import Any
 
 from glm.checkpoint.formats import CONFIG_NAME, read_json
 from glm.errors import InputError
-from glm.presets import HUB_ORGANISATION, preset_file, published_presets
+from glm.models.presets import HUB_ORGANISATION, preset_file, published_presets
 
 SIZES = ("num_layers", "vocab_size", "hidden_size", "max_sequence_length", "block_position_encoding")
 AGREED = (*SIZES, "num_attention_heads", "layernorm_epsilon")  # on these the sources of a configuration must agree
-# What of a config.json means something to GLM, see `glm.configuration`, and its type; the rest is its framework's.
+# What of a config.json means something to GLM, and its type; the rest is its framework's.
 FIELDS = {
     "num_layers": int,
     "vocab_size": int,

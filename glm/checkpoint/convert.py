@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.atomic import new_folder
 from glm.checkpoint.formats import CONFIG_NAME, MODULE, OWN_GMASK_ROW, RANK_FILE, TRACKERS, WORLD_SIZE
 from glm.checkpoint.names import PREFIX, Weights, head_by_head, split_weights, transposed_linears
 from glm.checkpoint.paddle_files import write_paddle
@@ -18,8 +17,9 @@ from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.torch_files import write_torch
 from glm.checkpoint.whole import WholeModel, open_model
 from glm.errors import InputError, UsageError
+from glm.options.run_config import RUN_CONFIG_NAME
 from glm.parallel.plan import check_degree
-from glm.run_config import RUN_CONFIG_NAME
+from glm.runtime.atomic import new_folder
 
 # What comes along, where it is there: files of tokenizers, and the settings of a run of this toolkit.
 COMPANIONS = (

@@ -13,7 +13,7 @@ from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
-from glm.checkpoint.adapters import (
+from glm.adapters.files import (
     AdapterConfig,
     add_adapter,
     fold_prefix,
@@ -25,11 +25,11 @@ from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights, split_weights
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
-from glm.configuration import GLMConfig
 from glm.errors import InputError
-from glm.modeling import GLMForConditionalGeneration
-from glm.presets import preset_file
-from glm.tokenization import PUBLISHED, GLMTokenizer
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.models.glm.paddlenlp_tokenizer import PUBLISHED, GLMTokenizer
+from glm.models.presets import preset_file
 
 
 def load_tokenizer(name_or_path: str) -> GLMTokenizer:

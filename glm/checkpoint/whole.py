@@ -11,9 +11,9 @@ from glm.checkpoint.configuration import checked_config, declared_config, guess_
 from glm.checkpoint.formats import CONFIG_NAME, Source, open_checkpoint
 from glm.checkpoint.names import WORDS, Weights, checked_weights, infer_sizes
 from glm.checkpoint.tensors import LazyTensor
-from glm.command_tokens import COMMAND_TOKENS
 from glm.errors import InputError
-from glm.presets import published_presets
+from glm.models.glm.command_tokens import COMMAND_TOKENS
+from glm.models.presets import published_presets
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser
 from glm.data.check import QUANTILES, FileCheck, check_file
 from glm.data.examples import ExampleEncoder
-from glm.data.options import DataArguments
 from glm.data.records import RecordFile
 from glm.data.report import SHOWN, FileReport
 from glm.errors import UsageError
+from glm.options.data import DataArguments
 
 
 def main(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from glm.commands.parser import Parser
 from glm.errors import InputError, UsageError
-from glm.memory import GIB, Bytes, Decoding, Training, decoding_memory, training_memory
+from glm.models.memory import GIB, Bytes, Decoding, Training, decoding_memory, training_memory
 
 DEGREES = (1, 2, 4, 8)  # of tensor parallelism, where none is given
 CARDS = (24, 40, 80)  # GiB

@@ -22,11 +22,11 @@ def main(argv: list[str]) -> None:
 
 def merge(adapter: Path, output_dir: Path) -> None:
     """Writes the model of an adapter with the adapter merged in; the folder appears when it is whole."""
-    from glm.checkpoint.adapters import PrefixTuningConfig, read_adapter_config
-    from glm.checkpoint.atomic import new_folder
+    from glm.adapters.files import PrefixTuningConfig, read_adapter_config
     from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-    from glm.device import prepare
-    from glm.run_config import RUN_CONFIG_NAME
+    from glm.options.run_config import RUN_CONFIG_NAME
+    from glm.runtime.atomic import new_folder
+    from glm.runtime.device import prepare
 
     settings = read_adapter_config(adapter)
     if isinstance(settings, PrefixTuningConfig):

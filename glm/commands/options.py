@@ -7,10 +7,10 @@ from argparse import Namespace
 
 from glm.commands.parser import Parser
 from glm.data.examples import ExampleEncoder
-from glm.data.options import DataArguments
 from glm.generation.config import GenerationConfig
-from glm.pieces import Pieces, find_model_file
-from glm.run_config import trained_with
+from glm.models.glm.tokenization import Pieces, find_model_file
+from glm.options.data import DataArguments
+from glm.options.run_config import trained_with
 
 LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
 

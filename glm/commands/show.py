@@ -6,15 +6,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from glm.blank_infilling import IGNORE_INDEX
 from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser
 from glm.data.columns import ColumnOptions
 from glm.data.examples import ExampleEncoder
 from glm.data.formats import read_rows
-from glm.data.layout import Layout, lay_out
 from glm.data.records import Record, RecordFile, record_of_row
+from glm.data.view import Layout, lay_out
 from glm.errors import InputError
+from glm.models.glm.geometry import IGNORE_INDEX
 
 CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "SimHei", "PingFang SC")
 CHINESE_FONTS += ("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Arial Unicode MS")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm.blank_infilling import IGNORE_INDEX, BlankInfilling, Example
 from glm.data.examples import pad_rows
+from glm.models.glm.geometry import IGNORE_INDEX, BlankInfilling, Example
 
 Row = list[Example]
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glm.blank_infilling import BlankInfilling, Example, Prompt
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
 from glm.data.truncation import shorten_context
 from glm.errors import InputError
-from glm.pieces import Pieces
+from glm.models.glm.geometry import BlankInfilling, Example, Prompt
+from glm.models.glm.tokenization import Pieces
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ExampleEncoder:
         src_length: most tokens of the source, its special tokens included.
         tgt_length: most tokens of the target, opening and `eop` included.
         min_tgt_length: fewest tokens to generate after the opening.
-        block_position: see `glm.blank_infilling`.
+        block_position: see `glm.models.glm.geometry`.
         allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
 
     Raises:
@@ -132,7 +132,7 @@ class ExampleEncoder:
         return [self.tokenizer.cls_token_id, *before, self.blank_id, *after, self.tokenizer.eos_token_id]
 
     def lay_out_span(self, encoded: EncodedRecord) -> list[int]:
-        """The ids of the span, the constant opening and the target; `glm.blank_infilling` adds `sop` and `eop`.
+        """The ids of the span, the constant opening and the target; `glm.models.glm.geometry` adds `sop` and `eop`.
 
         Raises:
             RecordError: see `target_problem`.

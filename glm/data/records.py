@@ -7,12 +7,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from glm.command_tokens import COMMAND_TOKENS
 from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
 from glm.data.formats import Row, json_lines, read_rows
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
+from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 ROWS_TO_RECOGNISE = 100  # of a file; their columns taken together are the file's
 SURROGATE = re.compile("[\ud800-\udfff]")

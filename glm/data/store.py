@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from glm.blank_infilling import Example
 from glm.data.check import FileCheck
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.records import BadRecord
 from glm.data.report import FileReport
+from glm.models.glm.geometry import Example
 
 VERSION = 1  # of what is written; another one has other folders
 IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from glm.command_tokens import COMMAND_TOKENS
 from glm.errors import InputError
+from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 GENERATION_BLANK = "[gMASK]"
 BLANKS = re.compile(r"(\[MASK\]|\[sMASK\]|\[gMASK\])")

@@ -14,11 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from glm.blank_infilling import Prompt
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.logits_processors import NO_TOKEN, LogitsProcessor, build_logits_processors
 from glm.generation.sampling import RecordId, best_candidates, draw_candidates, log_softmax, random_stream
+from glm.models.glm.geometry import Prompt
 
 # Examples that are done leave the batch, or give their places away, once no more than this share of it is unfinished:
 # leaving copies the cache of those that stay, staying costs their rows in every step.

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from glm.blank_infilling import Prompt
-from glm.device import prepare
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoding, ExampleSearch, Hypothesis
-from glm.prediction import Writer
+from glm.models.glm.geometry import Prompt
+from glm.prediction.setup import Writer
+from glm.runtime.device import prepare
 
 
 class QueueFullError(Exception):

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi.responses import Response
 
-from glm.predictions_file import json_line
+from glm.prediction.output import json_line
 
 # The type of an error by its status, in the words of OpenAI's API.
 TYPES = {401: "authentication_error", 408: "timeout_error", 503: "overloaded_error", 504: "timeout_error"}

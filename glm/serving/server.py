@@ -11,11 +11,11 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from glm.arguments import ModelArguments, PredictArguments
-from glm.data.options import DataArguments
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.prediction import build_writer
+from glm.options.data import DataArguments
+from glm.options.finetune import ModelArguments, PredictArguments
+from glm.prediction.setup import build_writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.service import Service

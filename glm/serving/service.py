@@ -7,16 +7,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from glm.blank_infilling import Prompt
 from glm.data.columns import ColumnOptions
 from glm.data.formats import Row
 from glm.data.records import columns_of, record_or_bad
 from glm.errors import InputError
-from glm.filling import as_row, lay_out, lay_out_all
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
-from glm.prediction import Prediction, Writer, text_row
-from glm.run_config import trained_with
+from glm.models.glm.geometry import Prompt
+from glm.options.run_config import trained_with
+from glm.prediction.filling import as_row, lay_out, lay_out_all
+from glm.prediction.setup import Prediction, Writer, text_row
 from glm.serving.batcher import Batcher, Task
 from glm.serving.schemas import CompletionRequest, GenerateRequest
 

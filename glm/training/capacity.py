@@ -9,11 +9,11 @@ import psutil
 from paddlenlp.trainer import TrainerCallback
 from paddlenlp.utils.log import logger
 
-from glm.arguments import AdapterArguments, FinetuneArguments
-from glm.configuration import GLMConfig
 from glm.data.store import ExampleStore
-from glm.device import give_memory_back
-from glm.memory import GIB, LIBRARIES, Training, training_memory
+from glm.models.glm.configuration import GLMConfig
+from glm.models.memory import GIB, LIBRARIES, Training, training_memory
+from glm.options.finetune import AdapterArguments, FinetuneArguments
+from glm.runtime.device import give_memory_back
 from glm.training.parameters import is_frozen
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
-from glm.checkpoint.atomic import new_folder
 from glm.errors import InputError
+from glm.runtime.atomic import new_folder
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1

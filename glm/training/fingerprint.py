@@ -9,10 +9,10 @@ from typing import Any
 
 from paddlenlp.utils.log import logger
 
-from glm.arguments import FinetuneArguments, GLMTrainingArguments
-from glm.configuration import GLMConfig
 from glm.data.examples import ExampleEncoder
 from glm.errors import InputError
+from glm.models.glm.configuration import GLMConfig
+from glm.options.finetune import FinetuneArguments, GLMTrainingArguments
 from glm.report.provenance import installed
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from paddle import Tensor, nn
 from paddlenlp.trainer import TrainerCallback
 
-from glm.cpu import squared_norms
+from glm.cpu.arrays import squared_norms
 from glm.errors import InputError
 from glm.training.parameters import gradient, trained
 

@@ -8,7 +8,7 @@ import paddle
 from paddle import Tensor, distributed, nn
 from paddle.distributed.communication.group import Group
 
-from glm.cpu import squared_norms
+from glm.cpu.arrays import squared_norms
 from glm.errors import UsageError
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")

@@ -10,9 +10,9 @@ from paddlenlp.trainer import TrainerCallback, TrainingArguments
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
-from glm.checkpoint.atomic import write_whole
-from glm.parallel.layers import tensor_parallel_group
+from glm.modules.split_layers import tensor_parallel_group
 from glm.report.files import METRICS_NAME
+from glm.runtime.atomic import write_whole
 from glm.training.parameters import gradient_norm
 
 

@@ -21,17 +21,17 @@ from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
 
-from glm.checkpoint.atomic import put_files, write_whole
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
+from glm.parallel.ranks import anywhere, on_main
+from glm.runtime.atomic import put_files, write_whole
+from glm.runtime.signals import StopSignals
+from glm.runtime.watchdog import end_with_run
 from glm.training import checkpoints
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
 from glm.training.randomness import seed_step
-from glm.training.ranks import anywhere, on_main
 from glm.training.sampler import EpochBatchSampler
-from glm.training.signals import StopSignals
-from glm.watchdog import end_with_run
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 RUN_STATE_NAME = "run_state.json"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from paddlenlp.utils.log import logger
 
-from glm.arguments import FinetuneArguments
 from glm.data.check import FileCheck, check_file, check_records
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.published import fetch_records
@@ -25,7 +24,8 @@ from glm.data.store import (
     write_examples,
     write_report,
 )
-from glm.predictions_file import json_line
+from glm.options.finetune import FinetuneArguments
+from glm.prediction.output import json_line
 
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"

@@ -15,10 +15,10 @@ from typing import Any, TextIO
 
 from paddlenlp.utils.log import logger
 
-from glm.checkpoint.atomic import write_whole
 from glm.errors import InputError
 from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
 from glm.report.model_card import is_users_own
+from glm.runtime.atomic import write_whole
 from glm.training.checkpoints import Checkpoint, checkpoint_folders, delete_all, set_aside, step_of
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME
 

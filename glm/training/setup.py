@@ -7,8 +7,7 @@ from pathlib import Path
 from paddlenlp.trainer import set_seed
 from paddlenlp.utils.log import logger
 
-from glm.arguments import FinetuneArguments, ModelArguments
-from glm.checkpoint.adapters import (
+from glm.adapters.files import (
     AdapterConfig,
     PrefixTuningConfig,
     add_adapter,
@@ -17,20 +16,22 @@ from glm.checkpoint.adapters import (
     read_adapter_config,
 )
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.cpu import SMALL, wait_actively
+from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import FIGURES, name_advice
-from glm.modeling import GLMForConditionalGeneration
-from glm.prediction import build_encoder, check_positions
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.options.finetune import FinetuneArguments, ModelArguments
+from glm.parallel.ranks import on_main
+from glm.prediction.setup import build_encoder, check_positions
 from glm.report.provenance import command_of
+from glm.runtime.signals import StopSignals
 from glm.training.capacity import warn_of_memory
 from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.progress import rewind_metrics
-from glm.training.ranks import on_main
 from glm.training.run_data import RunData, read_run_data
 from glm.training.run_folder import (
     DONE_NAME,
@@ -40,7 +41,6 @@ from glm.training.run_folder import (
     locked,
     set_later_aside,
 )
-from glm.training.signals import StopSignals
 from glm.training.trainer import GLMTrainer
 
 

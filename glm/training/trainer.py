@@ -12,23 +12,24 @@ from paddle import Tensor
 from paddle.io import Dataset
 from paddlenlp.trainer import PrinterCallback, ProgressCallback
 
-from glm.arguments import GLMTrainingArguments
-from glm.blank_infilling import IGNORE_INDEX, Example
-from glm.checkpoint.adapters import AdapterConfig, adapter_weights, load_adapter, save_adapter
+from glm.adapters.files import AdapterConfig, adapter_weights, load_adapter, save_adapter
+from glm.checkpoint.gathering import gather_whole, take_part
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
-from glm.clip import GlobalNormClip
 from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
 from glm.generation.config import GenerationConfig
-from glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
-from glm.parallel.gathering import gather_whole, take_part
-from glm.prediction import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.models.glm.geometry import IGNORE_INDEX, Example
+from glm.models.glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
+from glm.options.finetune import GLMTrainingArguments
+from glm.options.run_config import RUN_CONFIG_NAME
+from glm.prediction.setup import Writer, predict, score_predictions, write_predictions, write_scores
 from glm.report.provenance import Provenance
-from glm.run_config import RUN_CONFIG_NAME
+from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
+from glm.training.clip import GlobalNormClip
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
@@ -36,7 +37,6 @@ from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process
 from glm.training.resumable import ResumableTrainer
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
-from glm.training.signals import StopSignals
 
 MOST_NAMED = 16  # records of a step that a message names
 

@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoint_tools import (
+from glm.checkpoint.convert import RANKED, WRITERS, export_checkpoint, import_checkpoint, reshard_checkpoint
+from glm.checkpoint.formats import open_checkpoint
+from glm.checkpoint.paddle_files import write_paddle
+from glm.checkpoint.tensors import LazyTensor
+from glm.checkpoint.whole import open_model
+from glm.errors import InputError, UsageError
+from tools.checkpoint_tools import (
     TINY,
     Tensor,
     megatron_rank,
@@ -22,12 +28,6 @@ from checkpoint_tools import (
     write_safetensors,
     write_torch,
 )
-from glm.checkpoint.convert import RANKED, WRITERS, export_checkpoint, import_checkpoint, reshard_checkpoint
-from glm.checkpoint.formats import open_checkpoint
-from glm.checkpoint.paddle_files import write_paddle
-from glm.checkpoint.tensors import LazyTensor
-from glm.checkpoint.whole import open_model
-from glm.errors import InputError, UsageError
 
 LAYOUTS = [(form, degree) for form in WRITERS for degree in ((1, 2, 3, 4) if form in RANKED else (1,))]
 

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint_tools import (
+from glm.checkpoint.convert import export_checkpoint
+from glm.checkpoint.whole import open_model
+from glm.errors import InputError
+from tools.checkpoint_tools import (
     tiny_weights,
     torch_layout,
     write_config,
@@ -23,9 +26,6 @@ from checkpoint_tools import (
     write_megatron,
     write_torch,
 )
-from glm.checkpoint.convert import export_checkpoint
-from glm.checkpoint.whole import open_model
-from glm.errors import InputError
 
 TRIES = 5000 if os.environ.get("GLM_LONG_TESTS") else 200
 MOST_MEMORY = 1 << 25  # the files have 50 kB

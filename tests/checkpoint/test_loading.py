@@ -10,10 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
-from glm.configuration import GLMConfig
 from glm.errors import InputError
-from glm.modeling import GLMForConditionalGeneration
-from glm.tokenization import GLMTokenizer
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "model"
 WEIGHTS = "model.safetensors"

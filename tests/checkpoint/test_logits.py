@@ -8,11 +8,11 @@ import pytest
 from paddlenlp.transformers.glm.configuration import GLMConfig as TheirConfig
 from paddlenlp.transformers.glm.modeling import GLMForConditionalGeneration as TheirGLM
 
-from glm.blank_infilling import BlankInfilling
 from glm.checkpoint.convert import RANKED, WRITERS, export_checkpoint, import_checkpoint
 from glm.checkpoint.loading import load_model
 from glm.checkpoint.whole import open_model
-from glm.configuration import GLMConfig
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.geometry import BlankInfilling
 from reference.geometry import build_example
 
 TORCH_GLM = Path(__file__).resolve().parents[1] / "reference" / "torch_glm.py"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoint_tools import write_safetensors as write_by_library
 from glm.checkpoint.safetensors_files import read_safetensors, write_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError
+from tools.checkpoint_tools import write_safetensors as write_by_library
 
 ITEMS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoint_tools import Tensor, write_torch
 from glm.checkpoint import torch_files
 from glm.checkpoint.pickled_values import tensors_in
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError
+from tools.checkpoint_tools import Tensor, write_torch
 
 DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "float64": "<f8", "int64": "<i8", "uint8": "|u1"}
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from paddlenlp.transformers.conversion_utils import naive_merged_qkv_to_tensor_parallel_qkv
 
-from checkpoint_tools import TINY, torch_layout, write_config, write_glm
-from checkpoint_tools import tiny_weights as weights_of
 from glm.checkpoint.configuration import FIELDS, guess_preset
 from glm.checkpoint.formats import Source, open_checkpoint
 from glm.checkpoint.names import block_by_block, head_by_head, is_torch_layout, split_weights, transposed_linears
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.whole import open_model, whole_model
-from glm.configuration import GLMConfig
 from glm.errors import InputError
-from glm.presets import published_presets
+from glm.models.glm.configuration import GLMConfig
+from glm.models.presets import published_presets
+from tools.checkpoint_tools import TINY, torch_layout, write_config, write_glm
+from tools.checkpoint_tools import tiny_weights as weights_of
 
 TABLES = Path(__file__).resolve().parent / "published"
 # By hand: V H + 2 (positions + 1) H + layers (12 H^2 + 13 H) + 2 H

@@ -9,7 +9,7 @@ import pytest
 
 from glm.commands.check import main
 from glm.errors import InputError, UsageError
-from glm.run_config import RUN_CONFIG_NAME
+from glm.options.run_config import RUN_CONFIG_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"context": "白鹿湖在松江。", "answer": "松江", "question": "白鹿湖在哪里？"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint_tools import snapshot, tiny_weights, write_config, write_glm, write_megatron
 from glm.checkpoint.whole import open_model
 from glm.commands.checkpoint import main
 from glm.errors import InputError, UsageError
+from tools.checkpoint_tools import snapshot, tiny_weights, write_config, write_glm, write_megatron
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,8 +6,8 @@ import pytest
 
 from glm.commands.memory import CARDS, DEFAULTS, NEEDED, main, read_model
 from glm.errors import InputError, UsageError
-from glm.memory import GIB, Decoding, Training, decoding_memory, training_memory
-from glm.presets import published_presets
+from glm.models.memory import GIB, Decoding, Training, decoding_memory, training_memory
+from glm.models.presets import published_presets
 
 LARGE = "THUDM/glm-large-chinese"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from glm.command_tokens import COMMAND_TOKENS
 from glm.data.records import read_records
-from glm.tokenization import GLMTokenizer
+from glm.models.glm.command_tokens import COMMAND_TOKENS
+from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 UNKNOWN_PIECE = 0

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from glm.blank_infilling import BlankInfilling, Example
 from glm.data.collator import Collator, pack, padded_width
+from glm.models.glm.geometry import BlankInfilling, Example
 from reference.geometry import build_example
 
 MASKS, SOP, EOP, PAD = (91, 92, 93), 81, 82, 0

@@ -2,9 +2,9 @@
 
 import pytest
 
-from glm.command_tokens import COMMAND_TOKENS
 from glm.data.templates import TEMPLATES, Template, find_template, own_template
 from glm.errors import InputError
+from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 
 def test_dureader_qg():

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from glm.blank_infilling import BlankInfilling
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Decoding, build_decoder, generate
+from glm.models.glm.geometry import BlankInfilling
 
 EOP = 5
 

@@ -7,10 +7,10 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.blank_infilling import BlankInfilling
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Batch, ExampleSearch, generate
+from glm.models.glm.geometry import BlankInfilling
 from reference.beam_search import beam_search, brute_force, greedy
 from reference.geometry import build_example
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-import rank_jobs
 from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.tensors import LazyTensor
-from glm.configuration import GLMConfig
-from rank_tools import run_ranks
+from glm.models.glm.configuration import GLMConfig
+from tools import rank_jobs
+from tools.rank_tools import run_ranks
 
 # Many small tensors: whatever is needed for one of them for a moment is little beside the whole.
 LAYERS, HIDDEN, WORDS = 32, 256, 1024

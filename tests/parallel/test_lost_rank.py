@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-import rank_jobs
 from glm.training.checkpoints import newest_whole
-from rank_tools import run_ranks
-from run_tools import arguments, make_workspace
+from tools import rank_jobs
+from tools.rank_tools import run_ranks
+from tools.run_tools import arguments, make_workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.fault

@@ -2,9 +2,9 @@
 
 import pytest
 
-import rank_jobs
-from glm.memory import Training, training_memory
-from rank_tools import run_ranks
+from glm.models.memory import Training, training_memory
+from tools import rank_jobs
+from tools.rank_tools import run_ranks
 
 MODEL = {
     **{"num_layers": 3, "hidden_size": 256, "num_attention_heads": 4, "vocab_size": 8064},

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from glm.configuration import GLMConfig
 from glm.errors import InputError
+from glm.models.glm.configuration import GLMConfig
 from glm.parallel.plan import PLAN, merge_weight, split_weight
 from reference.forward import gelu, softmax
 

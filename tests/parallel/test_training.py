@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import rank_jobs
-from rank_tools import run_ranks
-from run_tools import Workspace, arguments, logged, make_workspace, read_lines
+from tools import rank_jobs
+from tools.rank_tools import run_ranks
+from tools.run_tools import Workspace, arguments, logged, make_workspace, read_lines
 
 OPTIONS = {
     "attention_dropout_prob": 0.0,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from browser_tools import assert_no_wider_than, opened
 from glm.report import page as page_module
 from glm.report.rows import SHOWN
 from report.pages import EVIL, LOG, report, row_of, training_page
+from tools.browser_tools import assert_no_wider_than, opened
 
 PASSAGE = "青石镇位于河的北岸，距离省会约1公里，人口大约3万。某人写了这本书。" * 40
 WIDTHS = [320, 375, 700, 1280]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from glm.data.columns import ColumnOptions
-from glm.data.options import DataArguments
 from glm.generation.config import GenerationConfig
-from glm.prediction import Writer, build_encoder
+from glm.options.data import DataArguments
+from glm.prediction.setup import Writer, build_encoder
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.server import Server, bind

@@ -7,10 +7,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from glm.data.columns import ColumnOptions
-from glm.filling import fill
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
-from glm.prediction import Writer, predict_rows
+from glm.prediction.filling import fill
+from glm.prediction.setup import Writer, predict_rows
 from glm.serving import app as app_module
 from glm.serving.app import build_app
 

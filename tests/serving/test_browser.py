@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-import browser_tools
-from browser_tools import assert_no_wider_than, wait_for
+from tools import browser_tools
+from tools.browser_tools import assert_no_wider_than, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSAGE = "青石镇位于河的北岸，距离省会约1公里，人口大约3万。"

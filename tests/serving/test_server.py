@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from glm.arguments import parse_predict_arguments
 from glm.errors import InputError, UsageError
+from glm.options.finetune import parse_predict_arguments
 from glm.serving import app as app_module
 from glm.serving import server as server_module
 from glm.serving.server import bind

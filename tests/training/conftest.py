@@ -2,8 +2,8 @@
 
 import pytest
 
-from fault_tools import FaultServer
-from run_tools import Workspace, make_workspace
+from tools.fault_tools import FaultServer
+from tools.run_tools import Workspace, make_workspace
 
 
 @pytest.fixture(scope="session")

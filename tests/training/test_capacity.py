@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from paddlenlp.utils.log import logger
 
-from glm.arguments import parse_finetune_arguments
-from glm.checkpoint.adapters import adapter_weights
-from glm.memory import LIBRARIES, Training, training_memory
+from glm.adapters.files import adapter_weights
+from glm.models.memory import LIBRARIES, Training, training_memory
+from glm.options.finetune import parse_finetune_arguments
 from glm.training import capacity
 from glm.training.capacity import available_memory, planned_training, warn_of_memory
-from prefix_tools import put_prefix
-from run_tools import arguments, make_workspace
+from tools.prefix_tools import put_prefix
+from tools.run_tools import arguments, make_workspace
 
 LENGTHS = SimpleNamespace(lengths=np.array([30, 50, 41]), target_lengths=np.array([20, 9, 11]))  # sources 10, 41, 30
 

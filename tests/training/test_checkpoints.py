@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import faults
-from fault_tools import checkpoint_names, tree
 from glm.errors import InputError
 from glm.training import checkpoints
 from glm.training.checkpoints import MANIFEST_NAME, newest_whole, rotate, set_aside, sweep, verify, write_checkpoint
 from glm.training.setup import find_checkpoint
+from tools import faults
+from tools.fault_tools import checkpoint_names, tree
 
 pytestmark = pytest.mark.fault
 FILES = {"model.safetensors": 3000, "optimizer.safetensors": 6000, "run_state.json": 40}

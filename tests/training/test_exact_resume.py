@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from fault_tools import FaultServer, checkpoint_names, outcome
 from glm.training.checkpoints import newest_whole
+from tools.fault_tools import FaultServer, checkpoint_names, outcome
 
 pytestmark = pytest.mark.fault
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numba
 import pytest
 
-from fault_tools import checkpoint_names, last_logged, outcome, sha256, tree
 from glm.training.checkpoints import newest_whole, verify
+from tools.fault_tools import checkpoint_names, last_logged, outcome, sha256, tree
 
 pytestmark = pytest.mark.fault
 

@@ -10,7 +10,7 @@ from paddlenlp.trainer import TrainerState
 
 from glm.errors import InputError
 from glm.training.guards import MOST_OVERFLOWS, Guard
-from run_tools import logged
+from tools.run_tools import logged
 
 ARGS = types.SimpleNamespace(sharding=[])
 

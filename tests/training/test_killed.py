@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from run_tools import arguments, logged, make_workspace
+from tools.run_tools import arguments, logged, make_workspace
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from glm.commands import merge
 from glm.errors import InputError, UsageError
-from run_tools import logged, read_lines
+from tools.run_tools import logged, read_lines
 
 WHAT = {"lora": True, "lora_rank": 4, "lora_alpha": 16, "lora_dropout": 0.1, "lora_targets": "query_key_value|dense"}
 

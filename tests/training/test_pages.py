@@ -15,7 +15,7 @@ from glm.training import pages
 from glm.training.pages import TrainingPage
 from glm.training.parameters import gradient_norm
 from glm.training.progress import GradientNorm
-from run_tools import logged, read_lines
+from tools.run_tools import logged, read_lines
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from glm.commands import checkpoint, memory, merge
 from glm.errors import InputError, UsageError
-from run_tools import logged, read_lines, write_records
+from tools.run_tools import logged, read_lines, write_records
 
 WHAT = {"prefix_tuning": True, "num_prefix_tokens": 5}
 NUMBERS = 5 * 2 * 2 * 32  # keys and values of 5 tokens in 2 layers of 32

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from glm.entry import INCOMPLETE
 from glm.errors import InputError, UsageError
-from glm.run_config import RUN_CONFIG_NAME
+from glm.options.run_config import RUN_CONFIG_NAME
+from glm.runtime.entry import INCOMPLETE
 from glm.training import run_data
-from run_tools import arguments, logged, make_workspace, read_lines, write_records
+from tools.run_tools import arguments, logged, make_workspace, read_lines, write_records
 
 SHORT = {"max_steps": 2, "logging_steps": 1}
 

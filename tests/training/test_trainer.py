@@ -7,12 +7,12 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
-from glm.arguments import parse_finetune_arguments
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
 from glm.errors import InputError, UsageError
+from glm.options.finetune import parse_finetune_arguments
 from glm.training.setup import build_trainer
 from glm.training.trainer import build_sampler
-from run_tools import logged, read_lines, write_records
+from tools.run_tools import logged, read_lines, write_records
 
 
 @pytest.fixture(scope="module")

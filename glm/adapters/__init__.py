@@ -1,0 +1,1 @@
+"""Small additions that are trained in a model's place and saved without it."""

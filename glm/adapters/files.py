@@ -1,0 +1,229 @@
+"""Adapters, which are trained in place of a model and saved without it. PaddleNLP's, in its files.
+
+LoRA (Hu et al. 2021) adds x A B alpha / rank to the x W of chosen linear layers; only A and B are trained. Merged into
+the model it is gone. Prefix tuning (Li and Liang 2021) gives each layer keys and values of virtual tokens that every
+token sees; only they are trained, or with a projection the network of one hidden layer that makes them, and they stay
+apart from the model. An adapter's folder holds its weights and `lora_config.json` or `prefix_config.json`, which names
+the model they belong to; the model stays where it is.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import paddle
+from paddle import Tensor, nn
+from paddlenlp.peft import LoRAConfig, LoRAModel, PrefixConfig, PrefixModelForCausalLM
+from paddlenlp.peft.lora import LoRALinear
+from paddlenlp.utils.env import (
+    LORA_CONFIG_NAME,
+    PREFIX_CONFIG_NAME,
+    SAFE_PEFT_WEIGHTS_INDEX_NAME,
+    SAFE_PEFT_WEIGHTS_NAME,
+)
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from glm.errors import InputError
+from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.modules.layers import Linear
+
+ADAPTER_WEIGHTS_NAME = SAFE_PEFT_WEIGHTS_NAME
+LORA_MATRICES = (".lora_A", ".lora_B")
+PREFIX_ENCODER = "glm.transformer.prefix_encoder."  # which PaddleNLP's files leave out of names of weights
+
+
+@dataclass
+class PrefixTuningConfig(PrefixConfig):
+    """PaddleNLP's, and as in its LoRAConfig the model, which PaddleNLP does not note; it reads over what it lacks."""
+
+    base_model_name_or_path: str | None = None
+
+
+AdapterConfig = LoRAConfig | PrefixTuningConfig
+CONFIGS = {LORA_CONFIG_NAME: LoRAConfig, PREFIX_CONFIG_NAME: PrefixTuningConfig}
+
+
+def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: float) -> LoRAConfig:
+    """A new adapter's settings.
+
+    Args:
+        base: the folder or published name of the model.
+        targets: names of linear layers of a block, joined by `|`.
+    """
+    return LoRAConfig(
+        base_model_name_or_path=_full_name(base),
+        target_modules=[rf".*\.({targets})"],
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        tensor_parallel_degree=1,
+    )
+
+
+def prefix_config(
+    base: str, model: GLMForConditionalGeneration, *, tokens: int, projection: bool
+) -> PrefixTuningConfig:
+    """A new prefix's settings.
+
+    Args:
+        base: the folder or published name of the model.
+        tokens: virtual tokens.
+        projection: whether a network of one hidden layer, as wide as the model, makes keys and values of an embedding.
+    """
+    sizes = model.config
+    return PrefixTuningConfig(
+        base_model_name_or_path=_full_name(base),
+        num_prefix_tokens=tokens,
+        num_attention_heads=sizes.num_attention_heads,
+        num_hidden_layers=sizes.num_layers,
+        hidden_size=sizes.hidden_size,
+        prefix_projection=projection,
+        prefix_projection_hidden_size=sizes.hidden_size if projection else None,
+        tensor_parallel_degree=1,
+    )
+
+
+def _full_name(base: str) -> str:
+    return str(Path(base).resolve()) if Path(base).exists() else base
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig | None:
+    """The settings of the adapter in a folder; None if it has none.
+
+    Raises:
+        InputError: they cannot be read, or do not say which model the adapter belongs to.
+    """
+    name = next((name for name in CONFIGS if (folder / name).is_file()), None)
+    if name is None:
+        return None
+    path = folder / name
+    try:
+        config = CONFIGS[name].from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as settings of an adapter ({error})") from error
+    if not config.base_model_name_or_path:
+        raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
+    return config
+
+
+def add_adapter(model: GLMForConditionalGeneration, config: AdapterConfig) -> None:
+    """Puts a new adapter into a model, whose own weights are frozen.
+
+    LoRA's does nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
+
+    Raises:
+        InputError: a prefix is of a model of other sizes, or the model is split over processes.
+    """
+    if (degree := model.config.tensor_parallel_degree) > 1:
+        raise InputError(
+            f"tensor_parallel_degree {degree}: not beside an adapter, which is not split over processes; leave it out "
+            "(LoRA can be merged: python -m glm merge)"
+        )
+    if isinstance(config, LoRAConfig):
+        LoRAModel(model, config)
+        return
+    _check_prefix(model, config)
+    # PaddleNLP's wrapper makes the encoder and freezes the model, and is not kept: its forward hands a model keys and
+    # values as `cache` beside a mask; ours takes neither, so GLMStack asks the encoder itself.
+    model.glm.transformer.prefix_encoder = PrefixModelForCausalLM(model, config).prefix_encoder
+
+
+def _check_prefix(model: GLMForConditionalGeneration, config: PrefixTuningConfig) -> None:
+    sizes = model.config
+    if type(config.num_prefix_tokens) is not int or config.num_prefix_tokens < 1:
+        raise InputError(f"{PREFIX_CONFIG_NAME}: num_prefix_tokens {config.num_prefix_tokens}; 1 or more is expected")
+    hidden = config.prefix_projection_hidden_size
+    if config.prefix_projection and (type(hidden) is not int or hidden < 1):
+        raise InputError(f"{PREFIX_CONFIG_NAME}: prefix_projection_hidden_size {hidden}; 1 or more is expected")
+    if config.multi_query_group_num is not None:
+        raise InputError(
+            f"{PREFIX_CONFIG_NAME}: multi_query_group_num {config.multi_query_group_num}; null is expected, as a GLM "
+            "has keys and values of every head"
+        )
+    names = {
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_attention_heads",
+        "hidden_size": "hidden_size",
+    }
+    for name, own in names.items():
+        if getattr(config, name) != getattr(sizes, own):
+            raise InputError(
+                f"{PREFIX_CONFIG_NAME}: {name} {getattr(config, name)}, but its model has {getattr(sizes, own)}"
+            )
+
+
+def adapter_weights(model: nn.Layer) -> dict[str, Tensor]:
+    """The weights of the adapter in a model, by name."""
+    return {
+        name: weight
+        for name, weight in model.named_parameters()
+        if name.endswith(LORA_MATRICES) or name.startswith(PREFIX_ENCODER)
+    }
+
+
+def _weights_in_file(model: nn.Layer) -> dict[str, Tensor]:
+    """`adapter_weights` by the names that PaddleNLP gives them in a file."""
+    return {name.removeprefix(PREFIX_ENCODER): weight for name, weight in adapter_weights(model).items()}
+
+
+def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
+    """Writes the adapter in a model, with the index that PaddleNLP's `from_pretrained` of both kinds looks for first.
+
+    Without it, PaddleNLP reads a prefix from `prefix_model_state.pdparams`, which is a pickle.
+    """
+    weights = {name: weight.numpy() for name, weight in _weights_in_file(model).items()}
+    save_file(weights, folder / ADAPTER_WEIGHTS_NAME, metadata={"format": "np"})
+    index = {
+        "metadata": {"total_size": sum(weight.nbytes for weight in weights.values())},
+        "weight_map": dict.fromkeys(weights, ADAPTER_WEIGHTS_NAME),
+    }
+    (folder / SAFE_PEFT_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    config.save_pretrained(str(folder))
+
+
+def load_adapter(model: nn.Layer, folder: Path) -> None:
+    """Reads an adapter's weights into that of a model.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is of another adapter.
+    """
+    path = folder / ADAPTER_WEIGHTS_NAME
+    if not path.is_file():
+        raise InputError(f"adapter {folder}: there is no {ADAPTER_WEIGHTS_NAME} in it")
+    try:
+        saved = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    weights = _weights_in_file(model)
+    shapes = [{name: list(weight.shape) for name, weight in tensors.items()} for tensors in (weights, saved)]
+    if shapes[0] != shapes[1]:
+        names = sorted(name for name in {*weights, *saved} if shapes[0].get(name) != shapes[1].get(name))
+        raise InputError(f"{path}: is of another adapter or model ({names[0]} differs)")
+    for name, weight in weights.items():
+        weight.set_value(saved[name])
+
+
+def fold_prefix(model: GLMForConditionalGeneration) -> None:
+    """Puts what a projection makes in its place; then the prefix can be decoded with, at no cost, and not trained."""
+    stack = model.glm.transformer
+    stack.prefix_encoder.eval()
+    with paddle.no_grad():
+        numbers = stack.prefix_encoder(paddle.arange(stack.num_virtual))
+    table = nn.Embedding(*numbers.shape)
+    table.weight.set_value(numbers)
+    stack.prefix_encoder = nn.Sequential(table)
+
+
+def merge_lora(model: nn.Layer) -> None:
+    """Adds a model's adapter to its weights; then it has none any more, and all of it can be trained."""
+    layers = dict(model.named_sublayers())
+    for name, layer in layers.items():
+        if isinstance(layer, LoRALinear):
+            layer.merge()
+            plain = Linear(*layer.weight.shape)
+            plain.weight, plain.bias = layer.weight, layer.bias
+            parent, _, attribute = name.rpartition(".")
+            setattr(layers[parent], attribute, plain)
+    for weight in model.parameters():
+        weight.stop_gradient = False

@@ -1,0 +1,165 @@
+"""Keys and values of one layer on a CPU, and the attention of a decoding step to them, compiled by Numba.
+
+Paddle's operators copy keys, scores and results on the way, and score every slot for every row. Here each head is one
+pass over the prompt, whose keys meet all rows while they are in the processor's cache, and over the slots that a row
+sees.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+from numba import njit, prange
+from paddle import Tensor, nn
+
+from glm.cpu.arrays import HEAD_SIZE, view
+from glm.cpu.loops import OPTIONS, SCALE, exponentiate, use_own_threads
+from glm.cpu.vectors import AHEAD, dot_products, mixtures
+from glm.modules.cache import KVCache
+
+
+class HostLayerCache:
+    """A `LayerCache` in arrays: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps.
+
+    Args:
+        prompt: keys and values, float32, heads of HEAD_SIZE.
+    """
+
+    def __init__(self, prompt: tuple[np.ndarray, np.ndarray]):
+        self.prompt = prompt
+        self.slots: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "HostLayerCache":
+        """See `LayerCache.of_prompts`."""
+        table = view(projected.contiguous()).reshape(len(projected), 3, num_heads, HEAD_SIZE)
+        prompt = np.zeros((2, len(lengths), num_heads, max(lengths), HEAD_SIZE), dtype=np.float32)
+        for place, (end, length) in enumerate(zip(np.cumsum(lengths), lengths, strict=True)):
+            prompt[:, place, :, :length] = table[end - length : end, 1:].transpose(1, 2, 0, 3)
+        return cls(tuple(prompt))
+
+    @staticmethod
+    def sight(cache: KVCache, num_heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `attend` needs to know of who sees what: the prompts' lengths [B], and `paths_of` the slots."""
+        return cache.lengths, *paths_of(cache.ancestors)
+
+    def attend(self, attention: nn.Layer, projected: Tensor, sight: tuple[np.ndarray, ...], start: int) -> Tensor:
+        """See `LayerCache.attend`."""
+        B, R, _ = projected.shape
+        N = self.prompt[0].shape[1]
+        table = view(projected.contiguous()).reshape(B, R, 3, N, HEAD_SIZE)
+        context = paddle.empty([B * R, N * HEAD_SIZE])
+        use_own_threads()
+        _attend(table, *self.prompt, *self.slots, start, *sight, view(context).reshape(B, R, N, HEAD_SIZE))
+        return context
+
+    def keep_slots(self, used: np.ndarray, capacity: int) -> None:
+        """See `LayerCache.keep_slots`."""
+        B, N, _, D = self.prompt[0].shape
+        roomy = np.zeros((2, B, N, capacity, D), dtype=np.float32)
+        if used.shape[1]:
+            for new, old in zip(roomy, self.slots, strict=True):
+                new[:, :, : used.shape[1]] = np.take_along_axis(old, used[:, None, :, None], axis=2)
+        self.slots = tuple(roomy)
+
+    def keep(self, examples: Tensor, width: int) -> None:
+        """See `LayerCache.keep`."""
+        places = examples.numpy()
+        self.prompt = tuple(part[places, :, :width] for part in self.prompt)
+        if self.slots is not None:
+            self.slots = tuple(part[places] for part in self.slots)
+
+    def replace(self, places: Sequence[int], other: "HostLayerCache") -> None:
+        """See `LayerCache.replace`."""
+        for mine, theirs in zip(self.prompt, other.prompt, strict=True):
+            mine[places, :, : theirs.shape[2]] = theirs
+
+    def append(self, other: "HostLayerCache", width: int) -> None:
+        """See `LayerCache.append`."""
+
+        def wide(part: np.ndarray) -> np.ndarray:
+            return np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[2]), (0, 0)])
+
+        self.prompt = tuple(
+            np.concatenate([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+        )
+        if self.slots is not None:
+            n = len(other.prompt[0])
+            self.slots = tuple(
+                np.concatenate([part, np.zeros((n, *part.shape[1:]), part.dtype)]) for part in self.slots
+            )
+
+
+def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slots that rows see.
+
+    Args:
+        ancestors: [B, R, slots] bool.
+
+    Returns:
+        [B, R, most] int64, the slots of each row from the left, and [B, R], how many.
+    """
+    counts = ancestors.sum(axis=2)
+    paths = np.zeros((*counts.shape, counts.max()), dtype=np.int64)
+    paths[np.arange(paths.shape[2]) < counts[:, :, None]] = np.nonzero(ancestors)[2]
+    return paths, counts
+
+
+_score_prompt, _mix_prompt = dot_products(5, 4), mixtures(5, HEAD_SIZE, ahead=AHEAD)
+
+
+@njit(parallel=True, **OPTIONS)
+def _attend(projected, keys, values, slot_keys, slot_values, start, lengths, paths, counts, context):
+    """projected: [B, R, 3, N, D], whose keys and values go to the slots from `start` on; keys, values: [B, N, L, D];
+    slot_keys, slot_values: [B, N, C, D]; context: [B, R, N, D], to write to."""
+    B, R, _, N, _ = projected.shape
+    for task in prange(B * N):
+        b, n = task % B, task // B  # so that threads share examples of unlike length
+        length = lengths[b]
+        rows = np.empty((R, HEAD_SIZE), np.float32)
+        for r in range(R):
+            for d in range(HEAD_SIZE):
+                rows[r, d] = projected[b, r, 0, n, d] * SCALE
+                slot_keys[b, n, start + r, d] = projected[b, r, 1, n, d]
+                slot_values[b, n, start + r, d] = projected[b, r, 2, n, d]
+        scores = np.empty((R, length + paths.shape[2]), np.float32)
+        for key in range(0, length, 4):
+            for r in range(0, R, 5):
+                _score_prompt(rows, keys[b, n, :length], scores, r, key)
+        mixed = np.empty((R, HEAD_SIZE), np.float32)
+        totals = np.empty(R, np.float32)
+        for r in range(R):
+            path = paths[b, r][: counts[b, r]]
+            _score_path(rows[r], slot_keys[b, n], path, scores[r][length:])
+            _, totals[r] = exponentiate(scores[r][: length + len(path)])
+        for r in range(0, R, 5):
+            _mix_prompt(scores, values[b, n], length, mixed, r)
+        for r in range(R):
+            path = paths[b, r][: counts[b, r]]
+            _mix_path(scores[r][length:], slot_values[b, n], path, mixed[r])
+        for r in range(R):
+            for d in range(HEAD_SIZE):
+                context[b, r, n, d] = mixed[r, d] / totals[r]
+
+
+@njit(**OPTIONS)
+def _score_path(row, keys, path, scores):
+    for i in range(len(path)):
+        score = np.float32(0)
+        for d in range(HEAD_SIZE):
+            score += row[d] * keys[path[i], d]
+        scores[i] = score
+
+
+@njit(**OPTIONS)
+def _mix_path(shares, values, path, mixed):
+    whole = len(path) // 4 * 4
+    for i in range(0, whole, 4):
+        s0, s1, s2, s3 = shares[i], shares[i + 1], shares[i + 2], shares[i + 3]
+        v0, v1, v2, v3 = values[path[i]], values[path[i + 1]], values[path[i + 2]], values[path[i + 3]]
+        for d in range(HEAD_SIZE):
+            mixed[d] += s0 * v0[d] + s1 * v1[d] + s2 * v2[d] + s3 * v3[d]
+    for i in range(whole, len(path)):
+        share, v = shares[i], values[path[i]]
+        for d in range(HEAD_SIZE):
+            mixed[d] += share * v[d]

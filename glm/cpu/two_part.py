@@ -1,0 +1,245 @@
+"""Attention in two parts on a CPU, of training and of prefill, compiled by Numba.
+
+A head of an example is one thread's. It copies what it reads often into tables that stay in the processor's cache, and
+keeps the scores of a block of queries only; the backward pass computes them anew, a panel of keys at a time.
+
+Loops over one row are functions of their own, given a contiguous row (`table[r][:n]`; Numba takes `table[r, :n]` for
+one with gaps, and computes number by number).
+"""
+
+import numpy as np
+import paddle
+from numba import njit, prange
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from glm.cpu.arrays import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
+from glm.cpu.loops import OPTIONS, SCALE, exponential, exponentiate, use_own_threads
+from glm.cpu.vectors import LANES, mixtures
+from glm.modules.attention import Layout
+
+BLOCK = 60  # queries whose scores are there at once; a multiple of 5
+PANEL = 64  # keys that are multiplied at once by all queries of a block; their numbers stay in the first cache
+GAP = LANES  # numbers between rows of scores: a multiple of many lines apart, they would share few places of the cache
+ONE = np.float32(1)
+_mix, _mix_more = mixtures(5, PANEL), mixtures(5, HEAD_SIZE, add=True)
+
+
+class HostTwoPartAttention(PyLayer):
+    """As `glm.modules.attention.TwoPartAttention`, of float32 and heads of HEAD_SIZE."""
+
+    @staticmethod
+    def forward(ctx, projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+        """[n, 3H], all queries, all keys, all values -> [n, H]."""
+        spans = np.array(list(layout.spans()), np.int64)
+        kept, starts = _draw(spans, layout.virtual, num_heads, dropout)
+        context = paddle.empty([len(projected), num_heads * HEAD_SIZE])
+        logs = np.empty((num_heads, len(projected)), np.float32)
+        scale = np.float32(rescale(dropout))
+        use_own_threads()
+        _forward(view(projected), spans, layout.virtual, kept, starts, scale, view(context), logs)
+        ctx.save_for_backward(projected, context)
+        ctx.rest = spans, layout.virtual, kept, starts, scale, logs
+        return context
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        """[n, H] -> [n, 3H]"""
+        projected, context = take_saved(ctx)
+        *rest, logs = ctx.rest
+        ctx.rest = None
+        d_projected = paddle.empty_like(projected)
+        use_own_threads()
+        _backward(view(projected), *rest, view(context), logs, view(grad.contiguous()), view(d_projected))
+        return d_projected
+
+
+def _draw(spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which scores dropout leaves.
+
+    Returns:
+        [scores] bool, of each example and head the rows of Part A, S long but for virtual tokens, and those of Part B,
+        L long; empty without dropout. [E, N] int64, where those of an example and a head begin.
+    """
+    S, L = spans[:, 1] - spans[:, 0], spans[:, 2] - spans[:, 0]
+    sizes = np.repeat((S - virtual) * S + (L - S) * L, num_heads)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if not dropout:
+        return np.empty(0, bool), starts[:-1].reshape(-1, num_heads)
+    kept, seed = np.empty(starts[-1], bool), draw_seed()
+
+    def draw(number: int) -> None:
+        kept[starts[number] : starts[number + 1]] = draw_kept(random_stream(seed, number), (sizes[number],), dropout)
+
+    on_threads(draw, range(len(sizes)), worth=len(kept) >= WORTH)
+    return kept, starts[:-1].reshape(-1, num_heads)
+
+
+@njit(inline="always", **OPTIONS)
+def _seen(i, S):
+    """Keys that query i sees: those of Part A, or those up to its own."""
+    return S if i < S else i + 1
+
+
+@njit(inline="always", **OPTIONS)
+def _row_start(i, S, L, virtual):
+    """Where the scores of query i stand among those of an example and a head."""
+    return (i - virtual) * S if i < S else (S - virtual) * S + (i - S) * L
+
+
+@njit(**OPTIONS)
+def _scale(row, factor, out):
+    for d in range(HEAD_SIZE):
+        out[d] = row[d] * factor
+
+
+@njit(**OPTIONS)
+def _part(table, column, factor):
+    """A copy of columns of a table [L, at least column + D]: [L, D], times a factor."""
+    part = np.empty((len(table), HEAD_SIZE), np.float32)
+    for i in range(len(table)):
+        _scale(table[i][column : column + HEAD_SIZE], factor, part[i])
+    return part
+
+
+@njit(**OPTIONS)
+def _put(part, factor, table, column):
+    """The other way round."""
+    for i in range(len(part)):
+        _scale(part[i], factor, table[i][column : column + HEAD_SIZE])
+
+
+@njit(**OPTIONS)
+def _turned(table):
+    """[L, D] -> [panels, D, PANEL] of PANEL rows each, and 0 behind the last row."""
+    L, D = table.shape
+    panels = np.zeros(((L + PANEL - 1) // PANEL, D, PANEL), np.float32)
+    for i in range(0, L, 16):  # a line of the result at a time
+        for d in range(D):
+            for k in range(i, min(i + 16, L)):
+                panels[k // PANEL, d, k % PANEL] = table[k, d]
+    return panels
+
+
+@njit(**OPTIONS)
+def _multiply(rows, panel, products):
+    """rows [r, D] by a panel [D, PANEL] that was turned: to products [r, at least PANEL]."""
+    for r in range(0, len(rows), 5):
+        _mix(rows, panel, HEAD_SIZE, products, r)
+
+
+@njit(**OPTIONS)
+def _add(shares, values, sums):
+    """Adds shares [r, at least v] by values [v, D] to sums [r, D]."""
+    for r in range(0, len(sums), 5):
+        _mix_more(shares, values, len(values), sums, r)
+
+
+@njit(**OPTIONS)
+def _product(a, b):
+    total = np.float32(0)
+    for d in range(HEAD_SIZE):
+        total += a[d] * b[d]
+    return total
+
+
+@njit(**OPTIONS)
+def _differentiate(scores, d_shares, log, slope):
+    """In place: scores become shares, and gradients of shares become those of scores."""
+    for key in range(len(scores)):
+        scores[key] = exponential(scores[key] - log)
+        d_shares[key] = scores[key] * (d_shares[key] - slope)
+
+
+@njit(**OPTIONS)
+def _differentiate_kept(scores, d_shares, log, slope, kept, scale):
+    """As `_differentiate`, with dropout; scores become what dropout leaves of shares."""
+    for key in range(len(scores)):
+        share, factor = exponential(scores[key] - log), kept[key] * scale
+        scores[key] = share * factor
+        d_shares[key] = share * (d_shares[key] * factor - slope)
+
+
+@njit(**OPTIONS)
+def _drop(shares, kept):
+    """In place: 0 where dropout leaves nothing."""
+    for key in range(len(shares)):
+        shares[key] *= kept[key]
+
+
+@njit(parallel=True, **OPTIONS)
+def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
+    N, H, E = len(logs), context.shape[1], len(spans)
+    for task in prange(E * N):
+        e, h = task % E, task // E
+        start, middle, end = spans[e]
+        L, S, column = end - start, middle - start, h * HEAD_SIZE
+        own = projected[start:end]
+        query, values = _part(own, column, SCALE), _part(own, 2 * H + column, ONE)
+        keys = _turned(_part(own, H + column, ONE))
+        scores = np.empty((BLOCK, len(keys) * PANEL + GAP), np.float32)
+        mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
+        totals = np.empty(BLOCK, np.float32)
+        for first in range(virtual, L, BLOCK):
+            count = min(BLOCK, L - first)
+            limit = _seen(first + count - 1, S)
+            for key in range(0, limit, PANEL):
+                _multiply(query[first : first + count], keys[key // PANEL], scores[:count, key:])
+            for r in range(count):
+                seen = _seen(first + r, S)
+                largest, totals[r] = exponentiate(scores[r][:seen])
+                scores[r, seen:limit] = 0
+                logs[h, start + first + r] = largest + np.log(totals[r])
+                if len(kept):
+                    place = starts[e, h] + _row_start(first + r, S, L, virtual)
+                    _drop(scores[r][:seen], kept[place : place + seen])
+            mixed[:] = 0
+            for key in range(0, limit, PANEL):
+                _add(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count])
+            for r in range(count):
+                row = context[start + first + r][column : column + HEAD_SIZE]
+                _scale(mixed[r], scale / totals[r], row)
+
+
+@njit(parallel=True, **OPTIONS)
+def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_context, d_projected):
+    N, H, E = len(logs), context.shape[1], len(spans)
+    for task in prange(E * N):
+        e, h = task % E, task // E
+        start, middle, end = spans[e]
+        L, S, column = end - start, middle - start, h * HEAD_SIZE
+        own, d_own = projected[start:end], d_projected[start:end]
+        query, keys = _part(own, column, SCALE), _part(own, H + column, ONE)
+        turned_keys, turned_values = _turned(keys), _turned(_part(own, 2 * H + column, ONE))
+        d_out = _part(d_context[start:end], column, ONE)
+        d_keys, d_values = np.zeros((L, HEAD_SIZE), np.float32), np.zeros((L, HEAD_SIZE), np.float32)
+        shares, d_scores = np.empty((BLOCK, PANEL + GAP), np.float32), np.empty((BLOCK, PANEL + GAP), np.float32)
+        d_query, slopes = np.empty((BLOCK, HEAD_SIZE), np.float32), np.empty(BLOCK, np.float32)
+        for first in range(virtual, L, BLOCK):
+            count = min(BLOCK, L - first)
+            limit = _seen(first + count - 1, S)
+            own_query, own_d_out = query[first : first + count], d_out[first : first + count]
+            for r in range(count):
+                slopes[r] = _product(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
+            d_query[:] = 0
+            for key in range(0, limit, PANEL):
+                end_key = min(key + PANEL, limit)
+                _multiply(own_query, turned_keys[key // PANEL], shares[:count])
+                _multiply(own_d_out, turned_values[key // PANEL], d_scores[:count])
+                for r in range(count):
+                    seen = min(max(_seen(first + r, S) - key, 0), PANEL)
+                    row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
+                    if len(kept):
+                        place = starts[e, h] + _row_start(first + r, S, L, virtual) + key
+                        _differentiate_kept(row, d_row, log, slopes[r], kept[place : place + seen], scale)
+                    else:
+                        _differentiate(row, d_row, log, slopes[r])
+                    shares[r, seen:PANEL] = 0
+                    d_scores[r, seen:PANEL] = 0
+                _add(d_scores[:count], keys[key:end_key], d_query[:count])
+                _add(shares[:count].T, own_d_out, d_values[key:end_key])
+                _add(d_scores[:count].T, own_query, d_keys[key:end_key])
+            _put(d_query[:count], SCALE, d_own[first : first + count], column)
+        d_own[:virtual, column : column + HEAD_SIZE] = 0
+        _put(d_keys, ONE, d_own, H + column)
+        _put(d_values, ONE, d_own, 2 * H + column)

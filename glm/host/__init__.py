@@ -1,1 +1,0 @@
-"""What a CPU computes in compiled loops: attention, and the products of a decoding step."""

@@ -1,0 +1,1 @@
+"""What a family of models is, and one folder for each."""

@@ -1,0 +1,1 @@
+"""GLM: autoregressive blank infilling with 2D positions (Du et al. 2022)."""

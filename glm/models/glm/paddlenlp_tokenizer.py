@@ -1,0 +1,96 @@
+"""The tokenizer of the Chinese GLMs as PaddleNLP knows tokenizers: it can be called, saved and fetched by name."""
+
+from pathlib import Path
+
+from paddlenlp.transformers import PretrainedTokenizer
+
+from glm.errors import InputError
+from glm.models.glm.command_tokens import COMMAND_ROWS, COMMAND_TOKENS
+from glm.models.glm.tokenization import MODEL_FILE, Pieces
+
+MODEL_URL = "https://paddlenlp.bj.bcebos.com/models/community/THUDM/cog-pretrain.model"
+PUBLISHED = ("THUDM/glm-large-chinese", "THUDM/glm-10b-chinese")
+
+
+class GLMTokenizer(Pieces, PretrainedTokenizer):
+    """SentencePiece with GLM's command tokens.
+
+    Calling the tokenizer splits a text at command tokens and wraps it as `[CLS] text <|endoftext|>`, as PaddleNLP's
+    class does. The toolkit itself uses `encode_text`, for which a command token in a user's text is only text.
+
+    Args:
+        model_file: a SentencePiece model, as `cog-pretrain.model`.
+
+    Raises:
+        InputError: the file is missing or is no SentencePiece model.
+    """
+
+    resource_files_names = {"model_file": MODEL_FILE}
+    pretrained_resource_files_map = {"model_file": dict.fromkeys(PUBLISHED, MODEL_URL)}
+    pretrained_init_configuration = {name: {} for name in PUBLISHED}
+    max_model_input_sizes = dict.fromkeys(PUBLISHED, 1024)
+    model_input_names = ["input_ids", "attention_mask"]
+
+    def __init__(self, model_file: str, **kwargs):
+        Pieces.__init__(self, model_file)
+        special = {
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "unk_token": "[UNK]",
+            "mask_token": "[MASK]",
+            "pad_token": "<|endoftext|>",
+            "eos_token": "<|endoftext|>",
+            "additional_special_tokens": ["<|startofpiece|>", "<|endofpiece|>", "[sMASK]", "[gMASK]"],
+        }
+        PretrainedTokenizer.__init__(self, **{**special, **kwargs})
+        self.add_tokens(list(COMMAND_TOKENS), special_tokens=True)  # known already: only makes texts split at them
+
+    # -- what PaddleNLP's base class asks for
+
+    @property
+    def vocab_size(self) -> int:
+        """Pieces and command tokens, the hole among these included."""
+        return len(self.sp_model) + COMMAND_ROWS
+
+    def get_vocab(self) -> dict[str, int]:
+        pieces = {self.sp_model.id_to_piece(number): number for number in range(len(self.sp_model))}
+        return {**pieces, **self.command_ids}
+
+    def _tokenize(self, text: str, **kwargs) -> list[str]:
+        return [self.sp_model.id_to_piece(number) for number in self.sp_model.encode(text)]
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self.command_ids.get(token, self.sp_model.piece_to_id(token))
+
+    def _convert_id_to_token(self, index: int) -> str:
+        if index < len(self.sp_model):
+            return self.sp_model.id_to_piece(index)
+        return self.command_tokens.get(index, "[UNK]")
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Text of pieces and command tokens; the latter are written literally."""
+        words, pieces = [], []
+        for token in tokens:
+            if token in self.command_ids:
+                words += [self.sp_model.decode(pieces), token]
+                pieces = []
+            else:
+                pieces.append(token)
+        return "".join([*words, self.sp_model.decode(pieces)])
+
+    def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: list[int] | None = None) -> list:
+        """`[CLS] X <|endoftext|>`."""
+        if token_ids_1 is not None:
+            raise InputError("GLM reads single texts, not pairs")
+        return [self.cls_token_id, *token_ids_0, self.eos_token_id]
+
+    def save_pretrained(self, save_directory: str, filename_prefix: str | None = None, **kwargs) -> None:
+        """Saves the tokenizer; what is written does not depend on where it was loaded from."""
+        for origin in ("name_or_path", "from_slow", "special_tokens_map_file"):
+            self.init_kwargs.pop(origin, None)
+        super().save_pretrained(save_directory, filename_prefix, **kwargs)
+
+    def save_resources(self, save_directory: str) -> None:
+        """Writes the SentencePiece model into the folder, even if the file it was read from is gone."""
+        target = Path(save_directory) / self.resource_files_names["model_file"]
+        target.write_bytes(self.sp_model.serialized_model_proto())

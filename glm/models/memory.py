@@ -1,0 +1,235 @@
+"""How much memory training and generation take on one card, computed from a model's sizes: no model is built.
+
+What is kept is counted tensor by tensor as `glm.modules` leaves it; the count for a GPU follows Korthikanti et al.
+2022 (Reducing Activation Recomputation in Large Transformer Models) in what tensor parallelism divides. On a CPU it
+was held against measurements (tests/models/test_memory.py); on a GPU it was not.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glm.checkpoint.names import WORDS, expected_shapes
+from glm.errors import InputError
+from glm.parallel.plan import part_shape
+
+GIB = 1 << 30
+FLOAT, HALF = 4, 2  # bytes of a number
+CHUNK = 512  # tokens whose logits exist at once, see glm.modules.loss
+LIBRARIES = {"cpu": int(0.6 * GIB), "gpu": GIB}  # of the process: measured; CUDA's context and kernels, assumed
+# Resident by computed memory on a CPU, where freed memory stays with the process (glm.runtime.device) and not every
+# gap can be used again: 1.25 to 1.6 were measured of training, 1.05 to 1.15 of generation.
+TRAINING_ALLOCATOR, DECODING_ALLOCATOR = 1.4, 1.1
+
+Bytes = dict[str, int]  # by what they are for
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the memory of a training run depends on, beside the model.
+
+    Args:
+        examples: of a batch on one device.
+        source_tokens, target_tokens: of each example.
+        device: `cpu`, where everything is float32, or `gpu`.
+        half: computes in float16 or bfloat16 (`--fp16`, `--bf16`).
+        opt_level: O1 keeps weights in float32 and casts them for products; O2 keeps them in half precision.
+        recompute: activations of a layer are kept for the time of its own backward pass only.
+        tensor_parallel_degree: cards that a layer is split over.
+        sharding: `stage1` divides the optimizer state over `sharding_parallel_degree` cards, `stage2` gradients too,
+            `stage3` weights too; empty for none.
+        recompute_layers: how many do so; None for all.
+        keeps_gradients: those of earlier batches are there while a batch is computed, as in accumulation, or without
+            `--release_grads`.
+        prefix_tokens: virtual tokens that each example has in every layer (`--prefix_tuning`).
+        prefix_weights: numbers that are trained to make them.
+    """
+
+    examples: int
+    source_tokens: int
+    target_tokens: int
+    device: str = "gpu"
+    half: bool = False
+    opt_level: str = "O1"
+    recompute: bool = False
+    recompute_layers: int | None = None
+    tensor_parallel_degree: int = 1
+    sharding: str = ""
+    sharding_parallel_degree: int = 1
+    keeps_gradients: bool = False
+    prefix_tokens: int = 0
+    prefix_weights: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of a batch, Part A and Part B."""
+        return self.examples * (self.source_tokens + self.target_tokens)
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number of most activations."""
+        return HALF if self.half else FLOAT
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What the memory of generation depends on, beside the model; as `Training`.
+
+    Args:
+        dtype: of weights and products, as `--decode_dtype`.
+    """
+
+    examples: int
+    source_tokens: int
+    target_tokens: int
+    num_beams: int = 5
+    device: str = "gpu"
+    dtype: str = "float32"
+    tensor_parallel_degree: int = 1
+
+
+def training_memory(
+    config: Mapping[str, Any], run: Training, trains: Callable[[str], bool] = lambda name: True
+) -> Bytes:
+    """Most bytes of a step of training by AdamW.
+
+    Args:
+        config: fields of `glm.models.glm.configuration.GLMConfig`.
+        trains: whether a weight of this name is trained; all are.
+
+    Raises:
+        InputError: `tensor_parallel_degree` does not divide the model.
+    """
+    sizes = _sizes_of_part(config, run.tensor_parallel_degree)
+    whole, trained = sum(sizes.values()), sum(size for name, size in sizes.items() if trains(name))
+    kept_half = run.half and run.opt_level == "O2"
+    number = HALF if kept_half else FLOAT
+    parts = {
+        "weights": whole * number,
+        "gradients": trained * number,
+        "optimizer state": trained * (3 if kept_half else 2) * FLOAT,  # two moments, and weights in float32
+    }
+    for part, stage in (("optimizer state", 1), ("gradients", 2), ("weights", 3)):
+        if run.sharding and int(run.sharding[-1]) >= stage:
+            parts[part] //= run.sharding_parallel_degree
+    if run.half and not kept_half:
+        # Kept for the backward pass; with recompute those of one layer at a time, and the head's.
+        casts = sizes[WORDS] + (whole - sizes[WORDS]) // config["num_layers"] if run.recompute else whole
+        parts["weights in half precision"] = casts * HALF
+    if run.prefix_weights:
+        parts["prefix"] = run.prefix_weights * 4 * FLOAT  # itself, its gradient, two moments
+    parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(WORDS))
+    return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
+
+
+def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, head_is_trained: bool) -> Bytes:
+    """What a step needs beside the state: at the end of the forward pass, of the backward pass of the last layer, or
+    at the embeddings, where it has all `gradients`."""
+    states = run.tokens * config["hidden_size"] * run.number  # [n, H]
+    layer = _kept_of_layer(config, run)
+    recomputed = 0
+    if run.recompute:
+        recomputed = min(config["num_layers"], run.recompute_layers or config["num_layers"])
+    kept = recomputed * states + (config["num_layers"] - recomputed) * layer
+    # The gradient of the head.
+    head = head_is_trained * config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT
+    earlier = gradients if run.keeps_gradients else 0
+    # The head's beside an earlier one, and that of words where no `glm.modules.layers.TiedEmbedding` adds it in place.
+    tables = (earlier > 0) + (run.device != "cpu" or run.tensor_parallel_degree > 1)
+    at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
+    phases = [
+        {"gradients": earlier, "activations": kept + 3 * states, "loss chunk": _loss_chunk(config, run, head)},
+        {"gradients": earlier, "activations": at_last_layer, "loss chunk": head},
+        {"gradients": gradients, "activations": 2 * states, "loss chunk": tables * head},
+    ]
+    return max(phases, key=lambda phase: sum(phase.values()))
+
+
+def _kept_of_layer(config: Mapping[str, Any], run: Training) -> int:
+    """Bytes that a layer keeps for its backward pass."""
+    H, degree, number = config["hidden_size"], run.tensor_parallel_degree, run.number
+    # In numbers of [n, H]. Inputs and outputs of both LayerNorms are whole on each card, and on a GPU the inputs are
+    # float32; queries, keys, values, context, and what is before and behind GELU are divided.
+    per_token = 2 * FLOAT + 2 * number + (3 + 1 + 4 + 4) * number / degree
+    if config["output_dropout_prob"]:
+        per_token += 2  # a byte each of two masks
+    kept = int(run.tokens * H * per_token) + _kept_scores(config, run)
+    if run.prefix_tokens:  # rows of queries, keys, values and context; the context of the others is taken out of these
+        kept += (4 * run.examples * run.prefix_tokens + run.tokens) * H * number // degree
+    return kept
+
+
+def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
+    """Bytes that a layer keeps of its scores: none of FlashMask, the mask of dropout of attention in two parts on a
+    CPU, and probabilities, before and after dropout, of Paddle's operators."""
+    has_mask = config["attention_dropout_prob"] > 0
+    S, T = run.source_tokens, run.target_tokens
+    heads = run.examples * config["num_attention_heads"] // run.tensor_parallel_degree
+    by_part = heads * (S * S + T * (S + T) + run.prefix_tokens * (S + T))
+    if run.half:
+        return 0
+    if run.device == "gpu":
+        return by_part * (FLOAT + has_mask * (FLOAT + 1))
+    return by_part * has_mask
+
+
+def _loss_chunk(config: Mapping[str, Any], run: Training, head: int) -> int:
+    """Bytes of logits, their gradients and the head's."""
+    labels = run.examples * run.target_tokens
+    chunks = 1 if labels <= CHUNK else 2  # the last chunk's are still there when the next one's are made
+    tables = chunks if run.device == "cpu" else chunks + 5  # operators of a GPU leave more of them behind
+    logits = min(labels, CHUNK) * config["vocab_size"] // run.tensor_parallel_degree * FLOAT
+    return logits * tables + head * chunks
+
+
+def decoding_memory(config: Mapping[str, Any], run: Decoding) -> Bytes:
+    """Most bytes of generation for a batch whose texts all reach their longest and share nothing but their source.
+
+    Raises:
+        InputError: `tensor_parallel_degree` does not divide the model.
+    """
+    degree, on_cpu = run.tensor_parallel_degree, run.device == "cpu"
+    H, layers = config["hidden_size"], config["num_layers"]
+    number = FLOAT if on_cpu or run.dtype == "float32" else HALF  # of states, keys and values
+    prompt = run.examples * run.source_tokens
+    longest = run.source_tokens**2 * config["num_attention_heads"] // degree  # scores of one example
+    parts = {
+        "weights": _decoding_weights(_sizes_of_part(config, degree), config, run),
+        "keys and values": 2
+        * layers
+        * H
+        // degree
+        * number
+        * (prompt + run.examples * run.num_beams * run.target_tokens),
+        "reading the sources": prompt * H * 13 * number + 3 * longest * FLOAT,
+        "logits": 4 * run.examples * run.num_beams * config["vocab_size"] * FLOAT,
+    }
+    return _with_overhead(parts, run.device, DECODING_ALLOCATOR)
+
+
+def _decoding_weights(sizes: Mapping[str, int], config: Mapping[str, Any], run: Decoding) -> int:
+    whole = sum(sizes.values())
+    half = run.dtype != "float32"
+    if run.device != "cpu":
+        return whole * (HALF if half else FLOAT)
+    if not half:
+        return whole * FLOAT
+    products = sum(size for name, size in sizes.items() if ".layers." in name) + sizes[WORDS]
+    lookups = sum(size for name, size in sizes.items() if "embeddings" in name)  # the head is a copy of the words'
+    return products * HALF + lookups * FLOAT
+
+
+def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:
+    if device == "cpu":
+        parts["allocator"] = int((allocator - 1.0) * sum(parts.values()))
+    return parts | {"libraries": LIBRARIES[device]}
+
+
+def _sizes_of_part(config: Mapping[str, Any], degree: int) -> dict[str, int]:
+    """Numbers in what one rank holds of each weight, by name."""
+    if config["num_attention_heads"] % degree:
+        raise InputError(
+            f"tensor_parallel_degree {degree}: does not divide num_attention_heads {config['num_attention_heads']}"
+        )
+    return {name: math.prod(part_shape(name, shape, degree=degree)) for name, shape in expected_shapes(config).items()}

@@ -1,0 +1,1 @@
+"""What every model is built of, on any device: attention, blocks, caches, layers, loss."""

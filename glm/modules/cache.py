@@ -1,0 +1,203 @@
+"""Keys and values of a decoding run: a prompt once per example, generated tokens as a tree.
+
+Beams of one example share their prompt (source and opening) and the start of their text. So the prompt's keys and
+values are stored once per example, and every token generated since has one slot; which slots a beam sees, its
+ancestors, is a mask. To continue another beam is to copy a row of the mask: no key or value moves. When the slots are
+full, those that no beam sees any more are given back.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from glm.modules.tensors import as_tensor
+
+MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
+KeysValues = tuple[Tensor, Tensor]  # [B, N, length, D] each
+
+
+class LayerCache:
+    """Keys and values of one layer: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps."""
+
+    def __init__(self, prompt: KeysValues):
+        self.prompt = prompt
+        self.slots: KeysValues | None = None
+
+    @classmethod
+    def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "LayerCache":
+        """From queries, keys and values [n, 3H] of prompts that stand one behind the other."""
+        _, keys, values = projected.reshape([len(projected), 3, num_heads, -1]).unbind(1)  # [n, N, D] each
+        return cls(tuple(_side_by_side(part.split(list(lengths))) for part in (keys, values)))
+
+    @staticmethod
+    def sight(cache: "KVCache", num_heads: int) -> Tensor:
+        """What `attend` needs to know of who sees what: [B, N, R, L + C], to be added to scores.
+
+        Expanded over heads once per step: broadcasting in each layer costs far more on a CPU.
+        """
+        hidden = as_tensor(np.where(cache.seen(), np.float32(0), np.float32(MASKED)))
+        return hidden.unsqueeze(1).expand([-1, num_heads, -1, -1])
+
+    def attend(self, attention: nn.Layer, projected: Tensor, sight: Tensor, start: int) -> Tensor:
+        """Stores the keys and values of new tokens in the slots from `start` on, and attends to what each row sees.
+
+        Args:
+            attention: the layer's, `GLMAttention`.
+            projected: [B, R, 3H], queries, keys and values.
+
+        Returns:
+            [B * R, H]
+        """
+        query, keys, values = attention.split(projected)
+        return attention.attend(query, self.extend(keys, values, start), sight).flatten(0, 1)
+
+    def extend(self, keys: Tensor, values: Tensor, start: int) -> list[KeysValues]:
+        """Writes the keys and values of new tokens ([B, N, R, D] each) to the slots from `start` on.
+
+        Returns:
+            The parts to attend to.
+        """
+        for slots, new in zip(self.slots, (keys, values), strict=True):
+            slots[:, :, start : start + new.shape[2]] = new
+        return [self.prompt, self.slots]
+
+    def keep_slots(self, used: np.ndarray, capacity: int) -> None:
+        """Makes room for `capacity` slots, of which the first are the present ones `used` ([B, n] int)."""
+        B, N, _, D = self.prompt[0].shape
+        roomy = [paddle.zeros([B, N, capacity, D], dtype=part.dtype) for part in self.prompt]
+        if used.shape[1]:
+            rows = np.arange(B * N).reshape([B, N, 1]) * self.slots[0].shape[2] + used[:, None]  # [B, N, n]
+            rows = as_tensor(rows.flatten())
+            for new, old in zip(roomy, self.slots, strict=True):
+                new[:, :, : used.shape[1]] = old.reshape([-1, D]).gather(rows).reshape([B, N, -1, D])
+        self.slots = tuple(roomy)
+
+    def keep(self, examples: Tensor, width: int) -> None:
+        """Keeps these examples ([B'] int64), and the first `width` places of the prompts."""
+        self.prompt = tuple(paddle.index_select(part[:, :, :width], examples) for part in self.prompt)
+        if self.slots is not None:
+            self.slots = tuple(paddle.index_select(part, examples) for part in self.slots)
+
+    def replace(self, places: Sequence[int], other: "LayerCache") -> None:
+        """Puts the prompts of `other`, which are no longer, at these places of the batch."""
+        for mine, theirs in zip(self.prompt, other.prompt, strict=True):
+            for place, prompt in zip(places, theirs, strict=True):
+                mine[place, :, : prompt.shape[1]] = prompt
+
+    def append(self, other: "LayerCache", width: int) -> None:
+        """Puts the prompts of `other` after those of the batch, and makes all of them `width` places wide."""
+
+        def wide(part: Tensor) -> Tensor:
+            return F.pad(part, [0, 0, 0, 0, 0, width - part.shape[2], 0, 0], pad_from_left_axis=True)
+
+        self.prompt = tuple(
+            paddle.concat([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+        )
+        if self.slots is not None:
+            n = other.prompt[0].shape[0]
+            self.slots = tuple(
+                paddle.concat([part, paddle.zeros([n, *part.shape[1:]], dtype=part.dtype)]) for part in self.slots
+            )
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """[length, N, D] each -> [B, N, longest, D], zero behind the end."""
+    longest = max(len(part) for part in parts)
+    padded = [F.pad(part, [0, longest - len(part), 0, 0, 0, 0], pad_from_left_axis=True) for part in parts]
+    return paddle.stack(padded).transpose([0, 2, 1, 3])
+
+
+class KVCache:
+    """Key/value cache of a batch.
+
+    Args:
+        layers: one for each layer of the model, as prefill leaves them.
+        lengths: [B], tokens of each prompt without padding.
+    """
+
+    ROOM = 64  # fewest free slots after those in use have been counted
+    MOST_NEEDED = 0.75  # prompts are made narrower once no more than this share of their width is needed
+
+    def __init__(self, layers: list[LayerCache], lengths: np.ndarray):
+        self.layers = layers
+        self.lengths = np.asarray(lengths)
+        self.width = int(self.lengths.max())
+        self.capacity = 0  # slots per example
+        self.start = 0  # slots filled by earlier steps
+        self.ancestors = np.zeros((len(self.lengths), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
+
+    def open_step(self) -> None:
+        """Makes room for one new token per live row."""
+        B, R, _ = self.ancestors.shape
+        if self.ancestors.shape[2] + R > self.capacity:
+            self._collect(R)
+        self.start = self.ancestors.shape[2]
+        own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R))
+        self.ancestors = np.concatenate([self.ancestors, own], axis=2)
+
+    def seen(self) -> np.ndarray:
+        """[B, R, L + C] bool, True = may attend."""
+        B, R, filled = self.ancestors.shape
+        prompt = np.arange(self.width) < self.lengths[:, None, None]  # [B, 1, L]
+        unused = np.zeros((B, R, self.capacity - filled), dtype=bool)
+        return np.concatenate([np.broadcast_to(prompt, (B, R, self.width)), self.ancestors, unused], axis=2)
+
+    def _collect(self, rows: int) -> None:
+        """Gives back the slots that no row sees, and makes room for half as many new ones as are left."""
+        seen = self.ancestors.any(axis=1)  # [B, slots]
+        most = int(seen.sum(axis=1).max(initial=0))
+        used = np.argsort(~seen, axis=1, kind="stable")[:, :most]  # [B, n], those seen first, in their order
+        self.ancestors = np.take_along_axis(self.ancestors, used[:, None], axis=2)
+        self.capacity = most + max(self.ROOM, most // 2, rows)
+        for layer in self.layers:
+            layer.keep_slots(used, self.capacity)
+
+    def reorder(self, beam_idx: np.ndarray) -> None:
+        """Lets row k of the next step continue row `beam_idx[:, k]` of the last one.
+
+        Args:
+            beam_idx: [B, K] int; K becomes the number of live rows.
+        """
+        self.ancestors = np.take_along_axis(self.ancestors, beam_idx[:, :, None], axis=1)
+
+    def keep(self, examples: np.ndarray) -> None:
+        """Lets only some examples of the batch go on.
+
+        Args:
+            examples: [B'] int, their places in the batch.
+        """
+        self.lengths = self.lengths[examples]
+        self.ancestors = self.ancestors[examples]
+        self._select(examples)
+
+    def replace(self, places: Sequence[int], other: "KVCache") -> None:
+        """Gives the places of finished examples to new ones.
+
+        Args:
+            places: [n] int.
+            other: the cache of n prompts, none longer than `width`.
+        """
+        self.lengths[places] = other.lengths
+        self.ancestors[places] = False
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.replace(places, theirs)
+        if self.lengths.max() <= self.MOST_NEEDED * self.width:
+            self._select(np.arange(len(self.lengths)))
+
+    def append(self, other: "KVCache") -> None:
+        """Takes in the examples of another cache, which come from prefill, after its own."""
+        self.lengths = np.concatenate([self.lengths, other.lengths])
+        self.width = max(self.width, other.width)
+        nothing = np.zeros((len(other.lengths), *self.ancestors.shape[1:]), dtype=bool)
+        self.ancestors = np.concatenate([self.ancestors, nothing])
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.append(theirs, self.width)
+
+    def _select(self, examples: np.ndarray) -> None:
+        self.width = int(self.lengths.max())
+        examples = as_tensor(examples)
+        for layer in self.layers:
+            layer.keep(examples, self.width)

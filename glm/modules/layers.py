@@ -1,0 +1,164 @@
+"""Layers of a block whose forward or backward pass is written by hand, where Paddle's is slow on a CPU; products stay
+Paddle's.
+
+Paddle's own operators run these on one thread, and some take many times what their arithmetic needs: the gradient of
+a bias 30 ms for [1536, 3072] where a product with ones takes 0.4.
+
+Layers fall back on Paddle's operators outside training and on other devices; linears, LayerNorm and GELU with few
+numbers too, where steps in Python cost more than they save (but not a frozen LayerNorm, of which Paddle takes a wrong
+gradient). Parameters and their names are Paddle's.
+"""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.autograd import PyLayer
+
+from glm.cpu.arrays import WORTH, by_rows, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
+
+STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
+
+
+def worth_by_hand(states: Tensor) -> bool:
+    """Whether a layer written by hand trains faster than Paddle's operators."""
+    return states.place.is_cpu_place() and states.size >= WORTH
+
+
+def column_sums(table: Tensor) -> Tensor:
+    """[n, H] -> [H]. A product with ones: Paddle's sum over rows takes 30 times as long."""
+    return paddle.matmul(paddle.ones([1, table.shape[0]], dtype=table.dtype), table)[0]
+
+
+class _Linear(PyLayer):
+    @staticmethod
+    def forward(ctx, states, weight, bias):
+        rows = states.flatten(0, -2)
+        ctx.save_for_backward(rows, weight)
+        ctx.shape, ctx.frozen = states.shape, [part.stop_gradient for part in (states, weight, bias)]
+        output = paddle.matmul(rows, weight)
+        addend = view(bias)
+        by_rows(lambda block: np.add(block, addend, out=block), view(output))
+        return output.reshape([*states.shape[:-1], -1])
+
+    @staticmethod
+    def backward(ctx, grad):
+        rows, weight = take_saved(ctx)
+        grad = grad.flatten(0, -2)
+        frozen_states, frozen_weight, frozen_bias = ctx.frozen
+        return (
+            None if frozen_states else paddle.matmul(grad, weight, transpose_y=True).reshape(ctx.shape),
+            None if frozen_weight else paddle.matmul(rows, grad, transpose_x=True),
+            None if frozen_bias else column_sums(grad),
+        )
+
+
+class Linear(nn.Linear):
+    """x W + b."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., O]"""
+        if self.training and worth_by_hand(states):
+            return _Linear.apply(states, self.weight, self.bias)
+        return super().forward(states)
+
+
+class _LayerNorm(PyLayer):
+    @staticmethod
+    def forward(ctx, states, weight, bias, epsilon):
+        ctx.save_for_backward(states, weight)
+        ctx.epsilon, ctx.frozen = epsilon, [part.stop_gradient for part in (states, weight, bias)]
+        return F.layer_norm(states, states.shape[-1:], weight, bias, epsilon)
+
+    @staticmethod
+    def backward(ctx, grad):
+        from glm.cpu.rows import layer_norm_gradients  # here: it loads Numba
+
+        states, weight = take_saved(ctx)
+        gradients = layer_norm_gradients(states, weight, ctx.epsilon, grad)
+        return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, gradients, strict=True))
+
+
+class LayerNorm(nn.LayerNorm):
+    """Over the last dimension, in float32 also where states are of half precision."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., H]"""
+        if self.training and (worth_by_hand(states) or self._is_frozen_on_cpu(states)):
+            return _LayerNorm.apply(states, self.weight, self.bias, self._epsilon)
+        if states.dtype in (paddle.float16, paddle.bfloat16):
+            weight, bias = self.weight.astype("float32"), self.bias.astype("float32")
+            normed = F.layer_norm(states.astype("float32"), self._normalized_shape, weight, bias, self._epsilon)
+            return normed.astype(states.dtype)
+        return super().forward(states)
+
+    def _is_frozen_on_cpu(self, states: Tensor) -> bool:
+        """Where the gradient with respect to states is wrong in Paddle 3.3."""
+        return self.weight.stop_gradient and states.place.is_cpu_place()
+
+
+class GELU(nn.GELU):
+    """In its tanh approximation."""
+
+    def __init__(self):
+        super().__init__(approximate=True)
+
+    def forward(self, states: Tensor) -> Tensor:
+        if self.training and worth_by_hand(states) and states.dtype == paddle.float32:
+            from glm.cpu.rows import HostGELU  # here: it loads Numba
+
+            return HostGELU.apply(states)
+        return super().forward(states)
+
+
+class TiedEmbedding(nn.Embedding):
+    """A table of words that is the head too.
+
+    In training on a CPU its gradient is of the words that were looked up only, which Paddle adds to the head's in
+    place; otherwise to the head's comes a second table of that size, zeros almost everywhere.
+    """
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[...] int64 -> [..., H]"""
+        is_sparse = self.training and ids.place.is_cpu_place()
+        return F.embedding(ids, self.weight, padding_idx=self._padding_idx, sparse=is_sparse)
+
+
+class _Dropout(PyLayer):
+    @staticmethod
+    def forward(ctx, states, probability):
+        seed, size = draw_seed(), states.size
+        starts = range(0, size, STREAM)
+
+        def draw(start: int) -> np.ndarray:
+            shape = (min(STREAM, size - start),)
+            return draw_kept(random_stream(seed, start), shape, probability)
+
+        ctx.kept = np.concatenate(on_threads(draw, starts, worth=size >= WORTH))
+        ctx.scale = rescale(probability)
+        return _thin(states, ctx.kept, ctx.scale)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _thin(grad, ctx.kept, ctx.scale)
+
+
+def _thin(states: Tensor, kept: np.ndarray, scale: float) -> Tensor:
+    """What is kept, scaled; 0 elsewhere."""
+    states, output = states.contiguous(), paddle.empty_like(states)
+
+    def thin(x, keep, out):
+        np.multiply(x, keep, out=out)
+        out *= scale
+
+    by_rows(thin, *(part.reshape(-1) for part in (view(states), kept, view(output))))
+    return output
+
+
+class Dropout(nn.Dropout):
+    """Sets numbers to 0 with probability p and divides the others by 1 - p, in training only."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        if self.training and self.p and states.place.is_cpu_place():
+            return _Dropout.apply(states, self.p)
+        return super().forward(states) if self.training and self.p else states

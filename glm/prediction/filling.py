@@ -1,0 +1,129 @@
+"""Filling the blanks of texts, left to right, each blank seeing those before it."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from glm.data.records import SURROGATE
+from glm.errors import InputError
+from glm.generation.search import Hypothesis
+from glm.models.glm.geometry import Prompt
+from glm.prediction.setup import Text, Writer, text_row
+
+BLANK = re.compile(r"(\[MASK\]|\[sMASK\]|\[gMASK\])")
+
+
+@dataclass(frozen=True)
+class BadText:
+    """A line of a file that is no usable text."""
+
+    error: str
+
+
+def stream_texts(lines: Iterable[bytes], *, name: str) -> Iterator[str | BadText]:
+    """The text of each line that is not empty; an unusable line is a `BadText`, not an error."""
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            yield BadText(f"{name}, line {number}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8")
+            continue
+        if text:
+            yield text
+
+
+@dataclass
+class BlankText:
+    """A text with blanks as Part A, and the hypotheses for each blank that is filled; the best one counts.
+
+    `parts` are the texts between the blanks, and the blanks.
+    """
+
+    parts: list[str]
+    source_ids: list[int]
+    filled: list[list[Hypothesis]] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every blank is filled."""
+        return len(self.filled) == len(self.parts) // 2
+
+    def prompt(self, writer: Writer) -> Prompt:
+        """What the next blank is filled from: the text, and the best hypotheses of the blanks before it."""
+        spans = [hypotheses[0].tokens if hypotheses else () for hypotheses in self.filled]
+        return writer.encoder.geometry.prompt(
+            self.source_ids, filled=[[*writer.prefix_ids, *span] for span in spans], opening=writer.prefix_ids
+        )
+
+
+def lay_out(writer: Writer, text: str) -> BlankText:
+    """`[CLS] text <|endoftext|>`, where a text without blank gets a `[gMASK]`, and nothing follows a last `[gMASK]`.
+
+    Source: THUDM/GLM, generate_samples.py.
+
+    Raises:
+        InputError: the text does not fit into `src_length`, or holds half of a surrogate pair.
+    """
+    if SURROGATE.search(text):
+        raise InputError("text: holds half of a surrogate pair; write it as UTF-8, or escape whole characters")
+    parts = BLANK.split(text if BLANK.search(text) else f"{text}[gMASK]")
+    tokenizer = writer.encoder.tokenizer
+    ids = [tokenizer.cls_token_id]
+    for place, part in enumerate(parts):
+        ids += [tokenizer.command_ids[part]] if place % 2 else tokenizer.encode_text(part)
+    if parts[-2:] != ["[gMASK]", ""]:
+        ids.append(tokenizer.eos_token_id)
+    if len(ids) > writer.encoder.src_length:
+        most = writer.encoder.src_length
+        raise InputError(f"{len(ids)} tokens do not fit into src_length {most}, shorten the text: {text[:40]}…")
+    return BlankText(parts, ids)
+
+
+def lay_out_all(
+    writer: Writer, texts: Mapping[int, str | BadText]
+) -> tuple[dict[int, BlankText], dict[int, dict[str, Any]]]:
+    """Texts by number, and the JSON objects of those that cannot be used."""
+    usable: dict[int, BlankText] = {}
+    bad_rows: dict[int, dict[str, Any]] = {}
+    for number, text in texts.items():
+        if isinstance(text, BadText):
+            bad_rows[number] = {"id": number + 1, "text": None, "error": text.error}
+            continue
+        try:
+            usable[number] = lay_out(writer, text)
+        except InputError as error:
+            bad_rows[number] = {"id": number + 1, "text": text, "error": str(error)}
+    return usable, bad_rows
+
+
+def fill(
+    writer: Writer, texts: Mapping[int, str | BadText], *, token_scores: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Fills the blanks of texts by number: (number, JSON object) in the order of finishing, what is unusable first.
+
+    All texts have their first blank filled, then those with more blanks their second, and so on.
+    """
+    unfinished, bad_rows = lay_out_all(writer, texts)
+    yield from bad_rows.items()
+    blank = 0
+    while unfinished:
+        prompts = [text.prompt(writer) for text in unfinished.values()]
+        for number, hypotheses in writer.write(prompts, [(number, blank) for number in unfinished]):
+            unfinished[number[0]].filled.append(hypotheses)
+        for number in [number for number, text in unfinished.items() if text.is_full]:
+            yield number, as_row(writer, number, unfinished.pop(number), token_scores=token_scores)
+        blank += 1
+
+
+def as_row(writer: Writer, number: int, text: BlankText, *, token_scores: bool) -> dict[str, Any]:
+    """The JSON object of a filled text: as given, filled, and the hypotheses of each blank, best first."""
+    blanks: list[list[Text]] = [[writer.text(hypothesis) for hypothesis in found] for found in text.filled]
+    parts = text.parts.copy()
+    parts[1::2] = [found[0].text if found else "" for found in blanks]
+    return {
+        "id": number + 1,
+        "text": "".join(text.parts),
+        "filled": "".join(parts),
+        "blanks": [[text_row(found, token_scores=token_scores) for found in blank] for blank in blanks],
+    }

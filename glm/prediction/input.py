@@ -1,0 +1,90 @@
+"""What `predict.py` generates text for, read one by one: records, or texts with blanks."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from glm.data.check import check_file
+from glm.data.columns import RECOGNISED, ColumnOptions
+from glm.data.examples import ExampleEncoder
+from glm.data.records import BadRecord, Record, RecordFile, stream_records
+from glm.data.report import FileReport
+from glm.data.store import content_digest
+from glm.data.templates import QUESTION_GENERATION, Template
+from glm.errors import InputError
+from glm.prediction.filling import BadText, stream_texts
+
+
+class PredictionInput:
+    """Records or texts of a file, of standard input, or the one text that was given.
+
+    Args:
+        path: a file, read again for each iteration; None for `text` or standard input.
+        text: a text with blanks.
+        fills: the lines are texts with blanks, not records.
+        template: which fields a record has.
+        columns: the columns that were named.
+        need_target: a record without target is unusable.
+
+    Attributes:
+        count: how many there are; None for standard input, and for a file of records before its `check`.
+        sha256: of the file.
+
+    Raises:
+        InputError: the file cannot be read, has nothing in it, or its columns are not recognised.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        text: str | None = None,
+        fills: bool,
+        template: Template = QUESTION_GENERATION,
+        columns: ColumnOptions = RECOGNISED,
+        need_target: bool = False,
+    ):
+        self.path = path
+        self.text = text
+        self.fills = fills
+        self.template = template
+        self.columns = columns
+        self.need_target = need_target
+        self.count: int | None = None if text is None else 1
+        self.records: RecordFile | None = None
+        self.sha256: str | None = None
+        if path is None:
+            return
+        try:
+            if fills:
+                self.count = sum(1 for _ in self)
+                if not self.count:
+                    raise InputError(f"{path}: no record in it; one text with blanks per line is expected")
+            else:
+                self.records = RecordFile(path, template, columns, need_target=need_target)
+            self.sha256 = content_digest(Path(path))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def check(self, encoder: ExampleEncoder) -> FileReport | None:
+        """What is wrong in a file of records, before a model is loaded; None for anything else."""
+        if self.records is None:
+            return None
+        check, batches = check_file(self.records, encoder, learns_targets=False)
+        self.count = sum(map(len, batches))
+        return check.report()
+
+    def __iter__(self) -> Iterator[Record | BadRecord | str | BadText]:
+        if self.text is not None:
+            yield self.text
+        elif self.records is not None:
+            yield from self.records
+        elif self.path is not None:
+            with open(self.path, "rb") as lines:
+                yield from stream_texts(lines, name=self.path)
+        else:
+            if sys.stdin.isatty():
+                print("reading records from standard input, one JSON object per line", file=sys.stderr)
+            yield from stream_records(
+                sys.stdin.buffer, self.template, self.columns, name="standard input", need_target=self.need_target
+            )

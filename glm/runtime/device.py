@@ -1,0 +1,116 @@
+"""Where the program runs, and the settings without which Paddle is slow on a CPU."""
+
+import ctypes
+import mmap
+import os
+import re
+from pathlib import Path
+
+import paddle
+from paddlenlp.utils.log import logger
+
+from glm.errors import UsageError
+from glm.runtime.environment import WANTED_THREADS, cpu_threads
+
+# mallopt's parameters, from glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+NEVER_TRIM = -1  # as mallopt(3) has it
+MADV_HUGEPAGE = 14  # of madvise, from Linux's mman.h
+
+
+def has_gpu() -> bool:
+    """Whether this build of Paddle and this machine can use a GPU."""
+    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
+def choose_device(requested: str) -> str:
+    """The device to run on: the one asked for, or the CPU with a warning if there is no GPU.
+
+    Raises:
+        UsageError: it is neither `cpu` nor `gpu` nor `gpu:N`.
+    """
+    if requested != "cpu" and not re.fullmatch(r"gpu(:\d+)?", requested):
+        raise UsageError(f"device {requested}: use cpu, gpu or gpu:N")
+    if requested != "cpu" and not has_gpu():
+        logger.warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
+        return "cpu"
+    return requested
+
+
+def hush() -> None:
+    """Leaves only the warnings of PaddleNLP's log, where standard error is for the program's own words."""
+    logger.set_level("WARNING")
+
+
+def prepare(device: str) -> None:
+    """Selects the device; on a CPU uses all cores this process may have, and settings measured to be faster."""
+    paddle.set_device(device)
+    if device != "cpu":
+        return
+    if WANTED_THREADS is None:
+        paddle.base.core.set_num_threads(cpu_threads())
+    # Views with strides make every transpose pay at its next use, many times over on a CPU.
+    paddle.set_flags({"FLAGS_use_stride_kernel": False})
+    _choose_matrix_kernels()
+    _keep_memory()
+
+
+def _choose_matrix_kernels() -> None:
+    """Lets the MKL that Paddle brings use an AMD processor's vector units; MKL asks at its first product."""
+    try:
+        kernels = matrix_kernels(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        return
+    if kernels is not None:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
+
+
+def matrix_kernels(cpuinfo: str) -> str | None:
+    """The value of MKL_DEBUG_CPU_TYPE for a processor: 7 (AVX-512) or 5 (AVX2) on AMD, where MKL left alone takes its
+    slowest kernels; None where it chooses well by itself.
+
+    Args:
+        cpuinfo: the text of /proc/cpuinfo.
+    """
+    features = set(cpuinfo.partition("\n\n")[0].split())
+    if "AuthenticAMD" not in features:
+        return None
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features:
+        return "7"
+    return "5" if {"avx2", "fma"} <= features else None
+
+
+def _keep_memory() -> None:
+    """Keeps freed memory in the process: mapping large temporaries anew at each operator costs more than many do."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
+        _use_huge_pages(libc, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2)
+    except (OSError, AttributeError, ValueError):
+        pass  # another C library: slower, but right
+
+
+def give_memory_back() -> None:
+    """Returns memory to the system that was freed and kept: before tables that do not fit into its gaps."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        pass  # another C library
+
+
+def _use_huge_pages(libc: ctypes.CDLL, size: int) -> None:
+    """Lets malloc hand out `size` bytes in huge pages: looking up small ones takes a good part of reading weights.
+
+    The bytes are asked for, marked and freed at once, untouched, so they cost nothing until they are used.
+    """
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    start = libc.malloc(size)
+    if start is None:
+        return
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    libc.madvise(first, start + size - first, MADV_HUGEPAGE)
+    libc.free(start)

@@ -1,0 +1,57 @@
+"""What the host's own loops are made of, against arithmetic."""
+
+import numpy as np
+import paddle
+import pytest
+
+import glm.cpu.arrays
+from glm.cpu.arrays import scale_in_place, squared_norms, view
+
+
+@pytest.fixture(autouse=True, params=[1, 2], ids=["one thread", "two threads"])
+def threads(request, monkeypatch):
+    """Small arrays too, in blocks of 16 numbers."""
+    monkeypatch.setattr(glm.cpu.arrays, "WORTH", 0)
+    monkeypatch.setattr(glm.cpu.arrays, "BLOCK", 16)
+    monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: request.param)
+    glm.cpu.arrays._pool.cache_clear()
+    yield
+    glm.cpu.arrays._pool.cache_clear()
+
+
+def numbers(*shape: int, seed: int = 0) -> paddle.Tensor:
+    return paddle.to_tensor(np.random.default_rng(seed).normal(1.0, 2.0, shape))  # float64
+
+
+def test_norms_and_scaling():
+    table, single = numbers(9, 6), numbers(4)
+    wanted = [(table.numpy() ** 2).sum(), (single.numpy() ** 2).sum()]
+    np.testing.assert_allclose(squared_norms([table, single]), wanted, rtol=1e-12)
+    before = table.numpy()
+    scale_in_place(table, 0.5)
+    np.testing.assert_array_equal(table.numpy(), before * 0.5)
+
+
+def test_a_view_is_the_tensors_own_memory():
+    tensor = numbers(2, 3)
+    view(tensor)[1, 2] = 17.0
+    assert float(tensor[1, 2]) == 17.0
+    assert view(paddle.empty([0, 3])).shape == (0, 3) and view(paddle.to_tensor(2.0)).shape == ()
+    assert view(paddle.to_tensor([1, 2])).dtype == np.int64
+
+
+def test_threads_of_products_wait_actively(monkeypatch):
+    openmp = glm.cpu.arrays.openmp()
+    if openmp is None:
+        pytest.skip("this build of Paddle brings no OpenMP runtime")
+    before = openmp.kmp_get_blocktime()
+    try:
+        openmp.kmp_set_blocktime(0)
+        monkeypatch.setattr(glm.cpu.arrays, "WANTED_BLOCKTIME", "17")  # the user's word stands
+        glm.cpu.arrays.wait_actively()
+        assert openmp.kmp_get_blocktime() == 0
+        monkeypatch.setattr(glm.cpu.arrays, "WANTED_BLOCKTIME", None)
+        glm.cpu.arrays.wait_actively()
+        assert openmp.kmp_get_blocktime() == 200
+    finally:
+        openmp.kmp_set_blocktime(before)

@@ -1,0 +1,259 @@
+"""A model ready to decode gives what an eager one gives: for any number of rows, and within bfloat16's rounding."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from glm.cpu.products import FEW, HostLinear, TileLinear, panels_of
+from glm.cpu.step_attention import HEAD_SIZE, HostLayerCache
+from glm.errors import InputError
+from glm.generation.config import GenerationConfig
+from glm.generation.search import generate
+from glm.models.glm.geometry import BlankInfilling
+from glm.modules.cache import LayerCache
+from glm.modules.decoding import prepare_decoding
+from tools.tile_tools import needs_tiles
+
+V = 48
+GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
+ROWS = [1, 2, 5, 10, 16, 17, 33, FEW, FEW + 1, 80, 257]  # around what loops and tiles take at once
+
+HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the second with compiled attention too
+
+
+@pytest.fixture
+def models(tiny_model):
+    """A function: an eager model, and the same one ready to decode."""
+
+    def make(dtype: str = "float32", **options) -> tuple:
+        options = {"seed": 5, "vocab_size": V, "hidden_size": 32, "num_attention_heads": 4, **options}
+        eager, other = tiny_model(**options), tiny_model(**options)
+        prepare_decoding(other, dtype, "cpu")
+        return eager, other
+
+    return make
+
+
+def prompts(*lengths: int, seed: int = 0) -> list:
+    generator = np.random.default_rng(seed)
+    return [GEOMETRY.prompt([*generator.integers(40, size=length - 2).tolist(), 45], opening=[]) for length in lengths]
+
+
+def logits_of(model, start: list, beams: int, steps: int, *, seed: int = 1) -> list[np.ndarray]:
+    """Logits of prefill and of steps with the same tokens."""
+    generator = np.random.default_rng(seed)
+    with paddle.no_grad():
+        logits, cache = model.prefill(start)
+        found = [np.array(logits)]
+        cache.reorder(np.zeros((len(start), beams), dtype=np.int64))
+        for number in range(steps):
+            tokens = generator.integers(40, size=(len(start), beams))
+            positions = np.stack([prompt.step_position_ids(number) for prompt in start])
+            found.append(np.array(model.step(tokens, np.repeat(positions, beams, axis=2), cache)))
+            cache.reorder(np.tile(np.arange(beams)[::-1], (len(start), 1)))
+    return found
+
+
+# -- float32
+
+
+@pytest.mark.parametrize(("lengths", "beams"), [((5,), 1), ((12, 5), 5), ((9,) * 3, 6), ((30, 12, 41), 5)])
+@pytest.mark.parametrize("heads", HEADS, ids=["products", "attention"])
+def test_prefill_and_steps_equal_the_eager_model(models, lengths, beams, heads):
+    eager, other = models(**heads)
+    assert other.glm.transformer.layer_cache is (HostLayerCache if heads else LayerCache)
+    for ours, theirs in zip(
+        logits_of(other, prompts(*lengths), beams, 4), logits_of(eager, prompts(*lengths), beams, 4), strict=True
+    ):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_any_number_of_rows(models):
+    """Few rows go through compiled blocks, more through the layers; those of one call do not depend on another."""
+    eager, other = models()
+    generator = np.random.default_rng(2)
+    stack, theirs = other.glm.transformer, eager.glm.transformer
+    for n in (*ROWS, *ROWS[::-1]):
+        states, context = (paddle.to_tensor(generator.normal(size=(n, 32)).astype("float32")) for _ in range(2))
+        with paddle.no_grad():
+            results = [
+                (stack.enter(states), theirs.enter(states), 96),
+                *zip(stack.leave(0, states, context), theirs.leave(0, states, context), (32, 96), strict=True),
+                *zip(stack.leave(1, states, context), theirs.leave(1, states, context), (32, 32), strict=True),
+                (other.logits(states), eager.logits(states), V),
+            ]
+        for ours, expected, width in results:
+            assert ours.shape == expected.shape == [n, width]
+            np.testing.assert_allclose(ours.numpy(), expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_tiles)])
+@pytest.mark.parametrize("n", [1, 5, 17, FEW])
+def test_compiled_blocks_equal_their_layers(models, dtype, n):
+    """One after the other, the layers give the same but for the order of sums, which may turn a rounding."""
+    _, other = models(dtype)
+    stack = other.glm.transformer
+    assert "leave" in vars(stack)
+    generator = np.random.default_rng(n)
+    states, context = (paddle.to_tensor(generator.normal(size=(n, 32)).astype("float32")) for _ in range(2))
+    for index in range(2):
+        for ours, theirs in zip(
+            stack.leave(index, states, context), type(stack).leave(stack, index, states, context), strict=True
+        ):
+            error = np.abs(ours.numpy() - theirs.numpy())
+            scale = np.abs(theirs.numpy()).max()
+            assert error.max() <= (1e-5 if dtype == "float32" else 2 * UNIT * scale) and error.mean() <= 1e-4 * scale
+
+
+def test_blocks_of_odd_sizes_stay_layers(models):
+    eager, other = models(hidden_size=24)
+    assert "leave" not in vars(other.glm.transformer)
+    for ours, theirs in zip(logits_of(other, prompts(9, 5), 3, 3), logits_of(eager, prompts(9, 5), 3, 3), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_tiles)])
+@pytest.mark.parametrize("n", [10, 16, 17, 600])
+def test_results_are_not_overwritten_by_the_next_call(models, dtype, n):
+    _, other = models(dtype)
+    stack = other.glm.transformer
+    first = stack.leave(0, paddle.ones([n, 32]), paddle.ones([n, 32]))
+    kept = [part.numpy().copy() for part in first]
+    stack.leave(0, paddle.zeros([n, 32]), paddle.zeros([n, 32]))
+    for part, before in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(part.numpy(), before)
+
+
+def test_logits_of_any_shape(models):
+    eager, other = models()
+    states = paddle.to_tensor(np.random.default_rng(3).normal(size=(3, 5, 32)).astype("float32"))
+    assert other.logits(states).shape == [3, 5, V]
+    np.testing.assert_allclose(other.logits(states).numpy(), eager.logits(states).numpy(), atol=1e-5)
+
+
+def test_weights_are_held_once(models):
+    """A linear layer's is given up for its arrangement; the head shares that of the word embeddings."""
+    eager, other = models()
+    layers = dict(other.named_sublayers())
+    for name, layer in eager.named_sublayers():
+        if isinstance(layer, nn.Linear):
+            arranged = layers[name]
+            assert isinstance(arranged, HostLinear)
+            np.testing.assert_array_equal(arranged.arrays[0], layer.weight.numpy().T)
+    names = {name for name, _ in other.named_parameters()}
+    assert names <= {name for name, _ in eager.named_parameters()}
+    other.glm.word_embeddings.weight.set_value(paddle.zeros_like(other.glm.word_embeddings.weight))
+    assert not other.logits(paddle.ones([2, 32])).any()
+
+
+@needs_tiles
+def test_weights_of_bfloat16_are_held_once(models):
+    """Those of linear layers, and of the head beside the embeddings, in half of their bytes."""
+    eager, other = models("bfloat16")
+    layers = dict(other.named_sublayers())
+    for name, layer in eager.named_sublayers():
+        if isinstance(layer, nn.Linear):
+            arranged = layers[name]
+            assert isinstance(arranged, TileLinear)
+            rounded = layer.weight.T.astype("bfloat16").numpy()
+            np.testing.assert_array_equal(arranged.arrays[0], panels_of(rounded))
+            assert arranged.arrays[0].nbytes == 2 * rounded.size or rounded.size % 1024
+    held = {name for name, parameter in other.named_parameters() if parameter._is_initialized()}
+    assert not any(name.endswith("weight") and "layernorm" not in name for name in held if ".layers." in name)
+
+
+# -- bfloat16
+
+# A bfloat16 keeps 8 significant bits: rounding changes a number by 2**-9 of it at most.
+UNIT = 2.0**-9
+
+
+@needs_tiles
+@pytest.mark.parametrize("n", [1, 16, 17, 257])
+def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
+    """A sum of k products x * w is off by sum |x w| (2 u + u^2) where both factors were rounded; a LayerNorm before it
+    is of full precision."""
+    eager, other = models("bfloat16")
+    states = paddle.to_tensor(np.random.default_rng(4).normal(size=(n, 32)).astype("float32"))
+    weight = eager.glm.word_embeddings.weight.numpy().astype(np.float64)  # [V, H]
+    exact = states.numpy().astype(np.float64) @ weight.T
+    bound = (2 * UNIT + UNIT**2) * (np.abs(states.numpy()) @ np.abs(weight).T)
+    difference = np.abs(other.logits(states).numpy() - exact)
+    assert (difference <= bound + 1e-6).all()
+    assert difference.max() > 1e-4, "no bfloat16 product was computed"
+
+    block = eager.glm.transformer.layers[0]
+    with paddle.no_grad():
+        normal = block.input_layernorm(states).numpy().astype(np.float64)
+    linear = block.attention.query_key_value
+    exact = normal @ linear.weight.numpy() + linear.bias.numpy()
+    bound = (2 * UNIT + UNIT**2) * (np.abs(normal) @ np.abs(linear.weight.numpy())) + 1e-6
+    difference = np.abs(other.glm.transformer.enter(states).numpy() - exact)
+    assert (difference <= bound).all()
+    assert difference.max() > 1e-4
+
+
+@needs_tiles
+def test_bfloat16_logits_of_prefill_and_steps(models):
+    """Two layers of three roundings each on the residual path: the logits are off by some units of their size."""
+    eager, other = models("bfloat16")
+    for ours, theirs in zip(
+        logits_of(other, prompts(30, 12, 41), 5, 4), logits_of(eager, prompts(30, 12, 41), 5, 4), strict=True
+    ):
+        assert ours.dtype == np.float32
+        error = np.sqrt(np.mean((ours - theirs) ** 2)) / np.sqrt(np.mean(theirs**2))
+        assert 1e-5 < error < 8 * UNIT, error
+
+
+def test_no_bfloat16_products(tiny_model, monkeypatch):
+    monkeypatch.setattr("glm.cpu.tiles.has_tiles", lambda: False)
+    model = tiny_model()
+    before = model.logits
+    with pytest.raises(InputError) as caught:
+        prepare_decoding(model, "bfloat16", "cpu")
+    assert str(caught.value) == ("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
+    assert model.logits == before
+    prepare_decoding(model, "float32", "cpu")
+
+
+# -- what decides
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_which_products_decode(monkeypatch, tiny_model, dtype):
+    asked = []
+    monkeypatch.setattr("glm.cpu.blocks.prepare_blocks", lambda model, dtype: asked.append(dtype))
+    monkeypatch.setattr("glm.cpu.tiles.has_tiles", lambda: True)
+    model = tiny_model()
+    model.train()
+    prepare_decoding(model, dtype, "cpu")
+    assert asked == [dtype] and not model.training
+
+
+def test_a_gpu_computes_in_the_type_asked_for(monkeypatch, tiny_model):
+    monkeypatch.setattr("glm.cpu.blocks.prepare_blocks", lambda *_: pytest.fail("arranged for a CPU"))
+    model = tiny_model()
+    prepare_decoding(model, "bfloat16", "gpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {paddle.bfloat16}
+
+
+# -- decoding
+
+
+@pytest.mark.parametrize("heads", HEADS, ids=["products", "attention"])
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_decoding_equals_eager_decoding(models, in_order, num_beams, heads):
+    eager, other = models(**heads)
+    config = GenerationConfig(tgt_length=12, num_beams=num_beams, num_return_sequences=num_beams)
+    start = prompts(*range(5, 25))
+    ours, theirs = (
+        in_order(generate(model, start, config, eop_token_id=47, batch_size=6, banned_token_ids=[45, 46]))
+        for model in (other, eager)
+    )
+    for found, expected in zip(ours, theirs, strict=True):
+        assert [hypothesis.tokens for hypothesis in found] == [hypothesis.tokens for hypothesis in expected]
+        for one, two in zip(found, expected, strict=True):
+            assert one.score == pytest.approx(two.score, abs=1e-4)
+            assert one.token_scores == pytest.approx(two.token_scores, abs=1e-4)

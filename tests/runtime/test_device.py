@@ -1,0 +1,76 @@
+"""The settings a process gives itself before it computes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm.runtime.device import matrix_kernels
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cpuinfo(vendor: str, flags: str) -> str:
+    return f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\nprocessor\t: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "kernels"),
+    [
+        ("AuthenticAMD", "fma avx2 avx512f avx512dq avx512bw avx512vl", "7"),
+        ("AuthenticAMD", "fma avx2 avx512f", "5"),
+        ("AuthenticAMD", "avx", None),
+        ("GenuineIntel", "fma avx2 avx512f avx512dq avx512bw avx512vl", None),
+    ],
+)
+def test_matrix_kernels(vendor, flags, kernels):
+    assert matrix_kernels(cpuinfo(vendor, flags)) == kernels
+
+
+def threads_set(**environment) -> list[str]:
+    """The numbers of threads that a fresh process sets when it prepares for the CPU."""
+    code = (
+        "import glm, paddle; from glm.runtime.device import prepare; "
+        "paddle.base.core.set_num_threads = lambda count: print('threads', count); prepare('cpu')"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("threads")]
+
+
+def test_threads():
+    """All processors, unless the user said otherwise: Paddle by itself would take one."""
+    assert threads_set() == [str(len(os.sched_getaffinity(0)))]
+    assert threads_set(OMP_NUM_THREADS="1") == []
+    assert threads_set(PADDLE_LOCAL_SIZE="1000") == ["1"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells where memory is")
+def test_memory_is_in_huge_pages_and_stays():
+    """Of a tensor's mapping: whether it was advised to use huge pages, and its size in bytes, after all was freed."""
+    code = """
+import glm, paddle
+from glm.runtime.device import prepare
+prepare("cpu")
+place = paddle.ones([1 << 20]).data_ptr()
+inside = False
+for line in open("/proc/self/smaps"):
+    words = line.split()
+    if "-" in words[0] and len(words) > 4:
+        start, end = (int(number, 16) for number in words[0].split("-"))
+        inside = start <= place < end
+    elif inside and words[0] == "VmFlags:":
+        print("hg" in words, end - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    huge, size = done.stdout.split()[-2:]
+    assert huge == "True" and int(size) > 2**31

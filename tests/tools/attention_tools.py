@@ -1,0 +1,40 @@
+"""Layouts, and what attention makes of random numbers."""
+
+import numpy as np
+import paddle
+
+from glm.models.glm.configuration import GLMConfig
+from glm.models.glm.modeling import GLMAttention
+from glm.modules.attention import Layout
+
+
+def layout(*examples) -> Layout:
+    """Of one row with these examples."""
+    return Layout.of(np.array([examples]), sum(map(sum, examples)))
+
+
+def drawn(n: int, H: int, dtype: str = "float32") -> tuple[paddle.Tensor, paddle.Tensor]:
+    """[n, 3H] with a gradient, and one of [n, H]."""
+    random = np.random.default_rng(n)
+    projected = paddle.to_tensor(random.normal(size=(n, 3 * H)), dtype, stop_gradient=False)
+    return projected, paddle.to_tensor(random.normal(size=(n, H)), dtype)
+
+
+def outcome(function, n: int, H: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
+    """What attention makes of random numbers, and the gradient with respect to them."""
+    projected, slope = drawn(n, H, dtype)
+    context = function(projected)
+    context.backward(slope)
+    return context.numpy(), projected.grad.numpy()
+
+
+def assert_as_by_operators(kind, examples: list[tuple[int, int]], num_heads: int, H: int, *, atol: float) -> None:
+    """Compares a kind of attention, without dropout, with Paddle's operators."""
+    parts = layout(*examples)
+    n = len(parts.places)
+    slow = GLMAttention(GLMConfig(hidden_size=H, num_attention_heads=num_heads))
+    slow.eval()
+    want = outcome(lambda projected: slow.attend_by_part(projected, parts), n, H)
+    got = outcome(lambda projected: kind.apply(projected, parts, num_heads, 0.0), n, H)
+    for ours, paddles in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, paddles, atol=atol)

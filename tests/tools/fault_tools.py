@@ -1,0 +1,104 @@
+"""Whole runs under faults, and what they leave: a server that forks them, hashes of what they computed."""
+
+import contextlib
+import hashlib
+import json
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tools.run_tools import Workspace, arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class FaultServer:
+    """Runs `finetune_generation.py` with faults, one after the other; see `fault_server`."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        self.log = workspace.folder / "log.txt"
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "tools" / "fault_server.py")],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, name: str, fault: str = "nothing", *values, timeout: float = 120.0, **options) -> int:
+        """A run into the folder `name`; an option None is left out. Returns its exit code, -9 if SIGKILL ended it."""
+        settings = {**self.workspace.options, "output_dir": self.workspace.folder / name, **options}
+        argv = [str(part) for part in arguments({key: value for key, value in settings.items() if value is not None})]
+        self.log.write_text("")
+        self.process.stdin.write(json.dumps([fault, values, argv, str(self.log)]) + "\n")
+        self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
+        assert ready, f"the run hangs; what it said: {self.said()[-2000:]}"
+        return int(self.process.stdout.readline())
+
+    def said(self) -> str:
+        """All that the last run printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def errors(self) -> list[str]:
+        """The lines of the last run that begin with `error:`, and those of tracebacks."""
+        return [line for line in self.said().splitlines() if line.startswith(("error:", "Traceback"))]
+
+    def processes(self) -> list[int]:
+        """Those of the last run that are still there: they have its log open."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if str(self.log) in [file.path for file in process.open_files()]:
+                    found.append(process.pid)
+        return found
+
+    def close(self) -> None:
+        """Ends the server."""
+        self.process.kill()  # closing its input does not do: processes forked by other tests may have that open too
+        self.process.wait(timeout=30)
+
+
+def tree(folder: Path) -> list[str]:
+    """Names of what lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def checkpoint_names(folder: Path) -> list[str]:
+    """Names of whatever has to do with checkpoints in a folder, hidden things too."""
+    return [name for name in tree(folder) if "checkpoint" in name or name.endswith(".partial")]
+
+
+def sha256(path: Path) -> str:
+    """Of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def figures(folder: Path) -> list[dict]:
+    """What `metrics.jsonl` says of losses, rates and scores: all but times, speeds and memory."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    timed = ("second", "runtime", "flos", "memory")
+    return [{name: value for name, value in row.items() if not any(part in name for part in timed)} for row in rows]
+
+
+def last_logged(folder: Path) -> int:
+    """The last step that `metrics.jsonl` tells of; 0 if there is none."""
+    path = folder / "metrics.jsonl"
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return max((json.loads(row)["step"] for row in rows), default=0)
+
+
+def outcome(folder: Path, *, last: int) -> dict:
+    """All that has to be the same bit for bit: log, final model, and the last checkpoint's tensors and numbers."""
+    checkpoint = folder / f"checkpoint-{last}"
+    names = ("model.safetensors", "optimizer.safetensors", "run_state.json")
+    return {
+        "figures": figures(folder),
+        "model": sha256(folder / "model.safetensors"),
+        **{name: sha256(checkpoint / name) for name in names},
+    }

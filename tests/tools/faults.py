@@ -1,0 +1,360 @@
+"""What can befall a run, put in place before it starts: kills at a chosen call, full disks, dead workers."""
+
+import builtins
+import io
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CHECKPOINTS = "checkpoint-"  # what is in the names of a save's files; the folder that has them is synced too
+
+
+def nothing() -> None:
+    """A run that nothing befalls."""
+
+
+# -- kills
+
+
+def kill_at_step(step: int) -> None:
+    """SIGKILL at the begin of an optimizer step (counted from 0)."""
+    _at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def kill_after(seconds: float) -> None:
+    """SIGKILL some time after the start."""
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+def signal_at_step(step: int, number: int, again_after: float = 0.0) -> None:
+    """A signal at the begin of a step, and once more some seconds later."""
+
+    def send() -> None:
+        os.kill(os.getpid(), number)
+        if again_after:
+            threading.Timer(again_after, os.kill, (os.getpid(), number)).start()
+
+    _at_step(step, send)
+
+
+def signal_after(seconds: float, number: int) -> None:
+    """A signal some time after training has begun."""
+    _at_step(0, lambda: threading.Timer(seconds, os.kill, (os.getpid(), number)).start())
+
+
+def signal_in_evaluation(number: int, record: int = 0) -> None:
+    """A signal while evaluation generates for a record."""
+    import glm.training.trainer as module
+
+    predict = module.predict
+
+    def signalling(writer, records, **options):
+        os.kill(os.getpid(), number)
+        return predict(writer, records, **options)
+
+    module.predict = signalling
+
+
+def signal_in_save(number: int) -> None:
+    """A signal in the middle of a checkpoint's writing, and another one right after it."""
+    from glm.training import resumable
+
+    write = resumable.write_tensors
+
+    def signalling(path: Path, tensors) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+        write(path, tensors)
+
+    resumable.write_tensors = signalling
+
+
+def _at_step(step: int, act: Callable[[], None]) -> None:
+    from glm.training.resumable import ResumableTrainer
+
+    begin = ResumableTrainer.begin_step
+
+    def acting(self) -> None:
+        begin(self)
+        if self.state.global_step == step:
+            act()
+
+    ResumableTrainer.begin_step = acting
+
+
+# -- every write, rename, sync and unlink
+
+
+def kill_at_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
+    """SIGKILL right before a call (counted from 1) that changes what lies in a folder and has this in its name."""
+
+    def act(count: int) -> None:
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _watch_calls(folder, among, act)
+
+
+def kill_after_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
+    """SIGKILL half way through a write, or right after another call."""
+
+    def act(count: int) -> None:
+        if count == number:
+            _Half.wanted = True
+
+    _watch_calls(folder, among, act)
+
+
+def count_calls(folder: str, into: str, among: str = CHECKPOINTS) -> None:
+    """Writes the number of such calls of a whole run into a file."""
+    _watch_calls(folder, among, lambda count: _write_count(into, count))
+
+
+def fail_at_call(number: int, folder: str, error: int, among: str = CHECKPOINTS) -> None:
+    """An OSError at a call and all that follow, as of a disk that is full (28), broken (5) or read-only (30)."""
+
+    def act(count: int) -> None:
+        if count >= number:
+            raise OSError(error, os.strerror(error))
+
+    _watch_calls(folder, among, act)
+
+
+class _Half:
+    wanted = False
+
+
+def _write_count(into: str, count: int) -> None:
+    descriptor = _open_plain(into, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    _write_plain(descriptor, str(count).encode())
+    os.close(descriptor)
+
+
+_open_plain, _write_plain = os.open, os.write
+
+
+def _watch_calls(folder: str, among: str, act: Callable[[int], None]) -> None:
+    """Counts calls whose path lies in a folder: what writes files, and what os and shutil do to them."""
+    count = 0
+
+    def seen(*paths) -> bool:
+        texts = [str(path) for path in paths]
+        return any(
+            text.startswith(folder) and (among in text or text == folder and among == CHECKPOINTS) for text in texts
+        )
+
+    def note() -> None:
+        nonlocal count
+        count += 1
+        act(count)
+
+    def end_half() -> None:
+        if _Half.wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrap(module, name: str, paths: int) -> None:
+        plain = getattr(module, name)
+
+        def watched(*arguments, **options):
+            if not seen(*arguments[:paths]):
+                return plain(*arguments, **options)
+            note()
+            result = plain(*arguments, **options)
+            end_half()
+            return result
+
+        setattr(module, name, watched)
+
+    for name in ("rename", "replace"):
+        wrap(os, name, 2)
+    for name in ("mkdir", "unlink", "rmdir", "remove"):
+        wrap(os, name, 1)
+    _watch_tree_removal(wrap, seen, note, end_half)
+    _watch_files(seen, note, end_half)
+    _watch_syncs(seen, note, end_half)
+
+
+def _watch_tree_removal(wrap, seen, note, end_half) -> None:
+    """shutil.rmtree, one entry at a time by full paths, so that each is a call of its own."""
+
+    def rmtree(path, ignore_errors=False, **options) -> None:
+        try:
+            for root, _, names in os.walk(path, topdown=False):
+                for name in names:
+                    os.unlink(os.path.join(root, name))
+                os.rmdir(root)
+        except OSError:
+            if not ignore_errors:
+                raise
+
+    shutil.rmtree = rmtree
+
+
+def _watch_files(seen, note, end_half) -> None:
+    """Files opened to be written: each write is a call; one that is cut short leaves its first half."""
+    plain = io.open
+
+    def watched(file, mode="r", *arguments, **options):
+        stream = plain(file, mode, *arguments, **options)
+        if not seen(file) or not set(mode) & set("wax+"):
+            return stream
+        note()
+        end_half()
+        write = stream.write
+
+        def writing(data):
+            note()
+            if _Half.wanted:
+                write(data[: len(data) // 2])
+                stream.flush()
+                end_half()
+            return write(data)
+
+        return _Stream(stream, writing)
+
+    builtins.open = io.open = watched
+
+
+class _Stream:
+    """A stream with another `write`."""
+
+    def __init__(self, stream, write: Callable):
+        self._stream, self.write = stream, write
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def __enter__(self):
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *reason):
+        return self._stream.__exit__(*reason)
+
+
+def _watch_syncs(seen, note, end_half) -> None:
+    plain = os.fsync
+
+    def watched(descriptor):
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        if not seen(os.readlink(f"/proc/self/fd/{number}")):
+            return plain(descriptor)
+        note()
+        plain(descriptor)
+        end_half()
+
+    os.fsync = watched
+
+
+# -- limits
+
+
+def limit_file_size(size: int) -> None:
+    """No file may become larger."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def limit_file_size_in_training(size: int) -> None:
+    """No file may become larger from the third step on, when the disk has been looked at."""
+    _at_step(2, lambda: limit_file_size(size))
+
+
+def full_log(path: str) -> None:
+    """The disk of a log is full from the first step on."""
+    _at_step(0, lambda: os.symlink("/dev/full", path))
+
+
+def limit_memory(library: str, place: str) -> None:
+    """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 1 TiB."""
+    import numpy as np
+    import paddle
+
+    def want() -> None:
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (1 << 26)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        {"paddle": paddle, "numpy": np}[library].ones([1 << 19, 1 << 19], dtype="float32")
+
+    {"forward": _in_forward, "backward": _in_backward}[place](2, want)
+
+
+def _in_forward(step: int, act: Callable[[], None]) -> None:
+    from glm.training.trainer import GLMTrainer
+
+    compute = GLMTrainer.compute_loss
+
+    def acting(self, *arguments, **options):
+        if self.state.global_step == step:
+            act()
+        return compute(self, *arguments, **options)
+
+    GLMTrainer.compute_loss = acting
+
+
+def _in_backward(step: int, act: Callable[[], None]) -> None:
+    """Where Paddle calls Python, and makes errors of another type of Python's."""
+    from glm.modules.attention import TwoPartAttention
+
+    backward = TwoPartAttention.backward
+
+    def acting(*arguments):
+        act()
+        return backward(*arguments)
+
+    def patch() -> None:
+        TwoPartAttention.backward = staticmethod(acting)
+
+    _at_step(step, patch)
+
+
+def clock_goes_back(seconds: float) -> None:
+    """From the third step on the clock shows another day."""
+    plain = time.time
+
+    def turn() -> None:
+        time.time = lambda: plain() - seconds
+
+    _at_step(2, turn)
+
+
+# -- what a step computes
+
+
+def spoil_weight(step: int, value: float) -> None:
+    """Puts a number into a weight after a step's gradient was looked at: as of a broken memory."""
+    import paddle
+
+    from glm.training.guards import Guard
+
+    end = Guard.on_optimizer_end
+
+    def spoiling(self, args, state, control, model=None, **options):
+        end(self, args, state, control, model=model, **options)
+        if state.global_step == step:
+            weight = next(iter(model.parameters()))
+            weight.set_value(paddle.full(weight.shape, value))
+
+    Guard.on_optimizer_end = spoiling
+
+
+def signal_worker(step: int, number: int, place: str = "before") -> None:
+    """A signal to the first worker of the data loader; what it would do next never comes."""
+    import multiprocessing
+
+    def send() -> None:
+        os.kill(min(child.pid for child in multiprocessing.active_children()), number)
+        time.sleep(0.1)  # Paddle hears of it here
+
+    {"before": _at_step, "backward": _in_backward}[place](step, send)
+
+
+def quick_watch(interval: float, step: int, number: int) -> None:
+    """`signal_worker`, with a watchdog that looks more often."""
+    import glm.runtime.watchdog as watchdog
+
+    watchdog.INTERVAL = interval
+    signal_worker(step, number)

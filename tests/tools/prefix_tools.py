@@ -1,0 +1,36 @@
+"""A prefix in a tiny model, and its keys and values by NumPy."""
+
+import numpy as np
+
+from glm.adapters.files import PREFIX_ENCODER, PrefixTuningConfig, adapter_weights, add_adapter, prefix_config
+from glm.models.glm.modeling import GLMForConditionalGeneration
+
+
+def put_prefix(
+    model: GLMForConditionalGeneration, *, tokens: int = 3, projection: bool = False, seed: int = 1, std: float = 0.7
+) -> PrefixTuningConfig:
+    """Gives a model a prefix whose weights are drawn from N(0, std)."""
+    config = prefix_config("THUDM/glm-large-chinese", model, tokens=tokens, projection=projection)
+    add_adapter(model, config)
+    random = np.random.default_rng(seed)
+    for weight in adapter_weights(model).values():
+        weight.set_value(random.normal(0, std, weight.shape).astype("float32"))
+    return config
+
+
+def encoder_weights(model: GLMForConditionalGeneration) -> dict[str, np.ndarray]:
+    """The prefix's weights by their names in PaddleNLP's encoder, float64."""
+    return {
+        name.removeprefix(PREFIX_ENCODER): weight.numpy().astype("float64")
+        for name, weight in adapter_weights(model).items()
+    }
+
+
+def keys_and_values(weights: dict[str, np.ndarray], *, num_layers: int) -> np.ndarray:
+    """What an encoder of these weights gives each layer: [layers, 2, P, H]."""
+    numbers = weights["0.weight"]
+    if "1.weight" in weights:
+        inner = np.tanh(numbers @ weights["1.weight"] + weights["1.bias"])
+        numbers = inner @ weights["3.weight"] + weights["3.bias"]
+    columns = np.split(numbers, 2 * num_layers, axis=1)  # the keys of all layers, then their values: [P, H] each
+    return np.array([[columns[layer], columns[num_layers + layer]] for layer in range(num_layers)])
