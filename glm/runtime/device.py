@@ -10,7 +10,7 @@ import paddle
 from paddlenlp.utils.log import logger
 
 from glm.errors import UsageError
-from glm.runtime.environment import WANTED_THREADS, cpu_threads
+from glm.runtime.environment import cpu_threads
 
 # mallopt's parameters, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -47,8 +47,8 @@ def prepare(device: str) -> None:
     paddle.set_device(device)
     if device != "cpu":
         return
-    if WANTED_THREADS is None:
-        paddle.base.core.set_num_threads(cpu_threads())
+    # Said to the products' library, not left to OpenMP, whose number Numba changes when its threads start.
+    paddle.base.core.set_num_threads(cpu_threads())
     # Views with strides make every transpose pay at its next use, many times over on a CPU.
     paddle.set_flags({"FLAGS_use_stride_kernel": False})
     _choose_matrix_kernels()
