@@ -71,10 +71,10 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-126), np.float32(127)
 
 @cache
 def _start_threads() -> None:
-    """Starts Numba's threads, of which there is one for each core whatever OMP_NUM_THREADS says.
+    """Starts Numba's threads, one for each core whatever OMP_NUM_THREADS says.
 
-    Numba tells OpenMP of them, which is Paddle's too: products behind the first loop took other threads than those
-    before it, and added up in another order.
+    Numba tells OpenMP of their number, which is Paddle's OpenMP too: what is computed behind the first loop would run
+    on other threads than what came before it, and add up in another order.
     """
     numba.set_num_threads(1)  # they start at the first word of them
     paddle.base.core.set_num_threads(cpu_threads())

@@ -4,7 +4,6 @@ import ctypes
 import mmap
 import os
 import re
-from pathlib import Path
 
 import paddle
 

@@ -25,8 +25,8 @@ def processor() -> dict[str, str]:
 
 
 def matrix_kernels(vendor: str, features: str) -> str | None:
-    """The value of MKL_DEBUG_CPU_TYPE for a processor: 7 (AVX-512) or 5 (AVX2) on AMD, where the MKL that Paddle brings
-    takes its slowest kernels; None where it chooses well by itself.
+    """The value of MKL_DEBUG_CPU_TYPE for a processor: 7 (AVX-512) or 5 (AVX2) on AMD, where MKL left alone takes its
+    slowest kernels; None where it chooses well by itself.
 
     Args:
         vendor, features: `vendor_id` and `flags` of /proc/cpuinfo.

@@ -25,6 +25,25 @@ def test_matrix_kernels(vendor, flags, kernels):
     assert matrix_kernels(vendor, f"fpu {flags}") == kernels
 
 
+def test_a_product_before_the_preparation_changes_no_bits():
+    """MKL chooses its kernels at its first product, on AMD by what is said in the environment until then."""
+    code = (
+        "import sys, glm, numpy as np, paddle; from glm.runtime.device import prepare; "
+        "numbers = paddle.to_tensor(np.random.default_rng(0).standard_normal((300, 300)).astype('float32')); "
+        "steps = {'multiply': lambda: numbers @ numbers, 'prepare': lambda: prepare('cpu')}; "
+        "[steps[name]() for name in sys.argv[1:]]; print((numbers @ numbers).numpy().tobytes().hex())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("MKL_DEBUG_CPU_TYPE", None)
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code, *steps], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ).stdout.splitlines()[-1]
+        for steps in (["prepare"], ["multiply", "prepare"])
+    ]
+    assert found[0] == found[1]
+
+
 def threads_set(**environment) -> list[str]:
     """The numbers of threads that a fresh process sets when it prepares for the CPU."""
     code = (

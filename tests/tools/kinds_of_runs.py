@@ -9,13 +9,13 @@ from dataclasses import fields
 from typing import Any
 
 from paddlenlp.trainer import TrainingArguments
-from paddlenlp.trainer.trainer_utils import OptimizerNames
 
 from glm.models import registry
 from glm.options.data import DataArguments
 from glm.options.finetune import (
     ADAPTERS,
     OF_HALF_PRECISION,
+    OPTIMIZERS,
     AdapterArguments,
     DropoutArguments,
     FileArguments,
@@ -58,7 +58,7 @@ VALUES: dict[str, list] = {
     "adam_beta2": [0.95],
     "adam_epsilon": [1e-4],
     "max_grad_norm": [0.0, 0.1],
-    "optim": [name.value for name in OptimizerNames],
+    "optim": [*OPTIMIZERS],
     "recompute": [True],
     "dataloader_num_workers": [2],
     "save_strategy": ["epoch"],
@@ -85,7 +85,9 @@ NEEDS: dict[str, dict] = {
     },
 }
 LEFT_OUT = {
-    **dict.fromkeys((item.name for item in fields(ModelArguments)), "where a run starts; adapters' runs start elsewhere"),
+    **dict.fromkeys(
+        (item.name for item in fields(ModelArguments)), "where a run starts; adapters' runs start elsewhere"
+    ),
     **dict.fromkeys(
         (item.name for item in fields(DataArguments)), "how records are laid out, before training; see the fingerprint"
     ),
@@ -101,6 +103,7 @@ TOGETHER = [
     ("lora", "freeze"),
     ("lora", "layerwise_lr_decay"),
     ("packing", "recompute"),
+    ("logging_steps", "update_freq"),
     ("max_tokens", "update_freq"),
     ("freeze", "recompute"),
 ]

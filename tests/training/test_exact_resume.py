@@ -27,8 +27,8 @@ SMOKE = [
     ("lora", 7),  # each of these two has made the steps behind a start differ from those of a run that had computed
     ("prefix_projection", 7),
 ]
-THREADS = [1, 2, 3]  # fewer than this machine has cores, as many, or more
 LAYERS = {"of Paddle": {}, "by hand": {"hidden_size": 128, "num_attention_heads": 2}}  # heads of 64 are compiled
+THREADS = [(1, "by hand"), (2, "of Paddle"), (3, "by hand")]  # fewer than there are cores, as many, or more
 PROCESSES = {
     "tensor parallel": {"tensor_parallel_degree": 2},
     "tensor parallel, recompute": {"tensor_parallel_degree": 2, "recompute": True, "update_freq": 2},
@@ -101,8 +101,7 @@ def test_killed_with_layers_written_by_hand(server_of, threads):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize(("threads", "layers"), THREADS)
 def test_every_kind_killed_at_every_kind_of_step(server_of, threads, layers, kind):
     check_killed(server_of(threads, layers), kind, KILLED_AT)
 
