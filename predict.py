@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.evaluation.table import print_samples, print_scores
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
@@ -51,7 +51,7 @@ WINDOW = 1024  # records that are read and decoded together; they are written in
 def main(argv: list[str]) -> int:
     """Parse, join the other processes, serve or generate."""
     model, data, generation, arguments, inherited = parse_predict_arguments(argv)
-    taken = [f"--{name} {value}" for name, value in inherited.items()]
+    taken = [f"--{name} {shown(str(value))}" for name, value in inherited.items()]
     if model.tokenizer_name_or_path is None:
         taken.insert(0, "the tokenizer")
     if taken:

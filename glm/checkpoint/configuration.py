@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.formats import CONFIG_NAME, read_json
+from glm.checkpoint.formats import CONFIG_NAME
 from glm.errors import InputError
 from glm.models.presets import HUB_ORGANISATION, preset_file, published_presets
+from glm.runtime.settings_file import read_object
 
 SIZES = ("num_layers", "vocab_size", "hidden_size", "max_sequence_length", "block_position_encoding")
 AGREED = (*SIZES, "num_attention_heads", "layernorm_epsilon")  # on these the sources of a configuration must agree
@@ -69,7 +70,7 @@ def read_preset(name: str) -> tuple[str, dict[str, Any]]:
         if known in published:
             return known, published[known]
     path = preset_file(name if name.endswith(".json") else f"{name}.json")
-    return str(path), declared_config(read_json(path), path)
+    return str(path), declared_config(read_object(path), path)
 
 
 def guess_preset(sizes: Mapping[str, Any]) -> str | None:

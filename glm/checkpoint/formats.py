@@ -13,7 +13,6 @@ there are also parts of tensor-parallel ranks (`model_state.tp00.pdparams`). A f
 there are no safetensors.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -31,9 +30,10 @@ from glm.checkpoint.names import (
 from glm.checkpoint.paddle_files import read_paddle
 from glm.checkpoint.pickled_values import tensors_in
 from glm.checkpoint.safetensors_files import read_safetensors
-from glm.checkpoint.tensors import check_no_overlap, reading, shown
+from glm.checkpoint.tensors import check_no_overlap, reading
 from glm.checkpoint.torch_files import read_torch
-from glm.errors import InputError
+from glm.errors import InputError, shown
+from glm.runtime.settings_file import read_object
 
 CONFIG_NAME = "config.json"
 # Of an adapter, by the file with its settings: what it is, and what to do.
@@ -47,7 +47,6 @@ RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 MODULE = "module"  # where a rank file of Megatron has its weights
 WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
 OWN_GMASK_ROW = "own_gmask_row"  # and there, that gMASK's row is a row of its own already: this toolkit wrote the file
-JSON_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _numbered(folder: Path, pattern: re.Pattern) -> list[Path]:
 
 def _indexed(index: Path) -> list[Path]:
     """The files that an index names, each a plain name in the same folder."""
-    names = read_json(index).get("weight_map")
+    names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise InputError(f"{index}: has no weight_map")
     files = []
@@ -190,26 +189,11 @@ def _indexed(index: Path) -> list[Path]:
     return files
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        InputError: the file is none.
-    """
-    with reading(path, "JSON file"):
-        if path.stat().st_size > JSON_LIMIT:
-            raise ValueError(f"more than {JSON_LIMIT} bytes")
-        content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object")
-    return content
-
-
 def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader) -> Source:
     tensors = [_together(files, read) for files in ranks]
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
     found = formats.get(ending) or ("huggingface" if is_torch_layout(tensors[0]) else "glm")
-    config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
+    config = read_object(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
     return Source(folder, found, [path for files in ranks for path in files], tensors, config)
 
 
@@ -257,5 +241,5 @@ def _open_megatron(folder: Path) -> Source:
         raise InputError(
             f"{iteration}: the files are of {extras[WORLD_SIZE]} ranks, but there are {len(ranks)} of them"
         )
-    config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
+    config = read_object(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
     return Source(folder, "megatron", files, ranks, config, extras)

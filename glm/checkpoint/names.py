@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor, shown
-from glm.errors import InputError
+from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor
+from glm.errors import InputError, shown
 from glm.parallel.plan import merge_weight, part_of_weight, part_shape, planned
 
 PREFIX = "glm."
