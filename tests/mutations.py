@@ -90,7 +90,7 @@ MUTATIONS = [
     Mutation("settings are typed strictly", "glm/runtime/settings_file.py", "ConfigDict(strict=True, ", "ConfigDict(", SETTINGS, "deviation"),
     Mutation("unknown settings are refused", "glm/runtime/settings_file.py", 'extra="forbid", ', "", SETTINGS, "deviation"),
     Mutation("settings have a size", "glm/runtime/settings_file.py", "    if len(data) > most_bytes:", "    if False:", SETTINGS, "no_settings"),
-    Mutation("settings have a depth", "glm/runtime/settings_file.py", "if depth_of(data) > MOST_DEPTH:", "if False:", SETTINGS, "no_settings"),
+    Mutation("settings have a depth", "glm/runtime/settings_file.py", "if structure(data).depth > MOST_DEPTH:", "if False:", SETTINGS, "no_settings"),
     Mutation("settings are in a plain file", "glm/runtime/settings_file.py", "if not stat.S_ISREG(path.stat().st_mode):", "if path.name == 'pipe':", SETTINGS, "no_pipe"),
     Mutation("messages are escaped", "glm/errors.py", "c if c.isprintable() or c in kept else ascii(c)[1:-1]", "c", SETTINGS, "safe_to_print"),
     Mutation("messages are cut", "glm/errors.py", "text if len(text) <= most else", "text if True else", SETTINGS, "safe_to_print"),

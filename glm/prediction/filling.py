@@ -68,6 +68,8 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     if SURROGATE.search(text):
         raise InputError("text: holds half of a surrogate pair; write it as UTF-8, or escape whole characters")
     parts = BLANK.split(text if BLANK.search(text) else f"{text}[gMASK]")
+    if (blanks := len(parts) // 2) > writer.encoder.src_length:
+        raise InputError(f"{blanks} blanks do not fit into src_length {writer.encoder.src_length}: {text[:40]}…")
     tokenizer = writer.encoder.tokenizer
     ids = [tokenizer.cls_token_id]
     for place, part in enumerate(parts):

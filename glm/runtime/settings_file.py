@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glm.errors import InputError, shown
+from glm.runtime.json_structure import structure
 
 MOST_BYTES = 1 << 21  # of a file: its values in memory take up to 30 times as much
 MOST_DEPTH = 32  # of lists and objects within each other
@@ -63,7 +64,7 @@ def read_object(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
 def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:
     """The JSON object that these bytes are; see `read_object`."""
     try:
-        if depth_of(data) > MOST_DEPTH:
+        if structure(data).depth > MOST_DEPTH:
             raise InputError(f"{origin}: cannot be read as JSON (nested more than {MOST_DEPTH} deep)")
         content = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object)
         json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
@@ -84,19 +85,6 @@ def checked(content: dict[str, Any], schema: type[Schema], origin: Path | str) -
     except ValidationError as error:
         found = _deviations(content, error.errors(include_url=False)[:MOST_ERRORS])
         raise InputError("\n".join(f"{origin}: {text}" for text in found)) from None
-
-
-def depth_of(data: bytes) -> int:
-    """How deep the lists and objects of a JSON text lie within each other, without reading it as such."""
-    outside = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])  # of strings
-    depth = deepest = 0
-    for bracket in outside.translate(None, _OTHERS):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _deviations(content: dict[str, Any], errors: list[dict[str, Any]]) -> list[str]:

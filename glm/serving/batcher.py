@@ -112,13 +112,22 @@ class Batcher:
             for future in futures:
                 future.cancel()
 
+    def check_room(self, count: int) -> None:
+        """Raises InputError if so many texts at once would not find room in an empty queue either."""
+        if count > self._room:
+            message = f"at most {self._room} (per_device_eval_batch_size + max_waiting); send them in several requests"
+            raise InputError(f"{count} texts at once: {message}")
+
+    @property
+    def _room(self) -> int:
+        """Texts that may be decoded and wait."""
+        return self.writer.batch_size + self.most_waiting
+
     def _submit(self, tasks: Sequence[Task]) -> list[Future]:
-        room = self.writer.batch_size + self.most_waiting
-        if len(tasks) > room:
-            raise InputError(f"{len(tasks)} texts at once: at most {room}; send them in several requests")
+        self.check_room(len(tasks))
         futures = [Future() for _ in tasks]
         with self._changed:
-            if len(self._unfinished) + len(tasks) > room:
+            if len(self._unfinished) + len(tasks) > self._room:
                 raise QueueFullError
             self._unfinished.update(futures)
             self._waiting = deque(waiting for waiting in self._waiting if not waiting[1].cancelled())

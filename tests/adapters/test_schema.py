@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 
@@ -55,10 +54,9 @@ def test_names_and_wildcards(pattern, count):
     ["(.*)*x", r"(\w+)+$", ".*(a|a)*b.*", r".*\.(dense|(a+)+)", "[a-z]+", "dense$", "*a*a*a*a*a*a", "a\x1b[2J"],
 )
 def test_no_other_expression_is_run(pattern):
-    start = time.process_time()
     with pytest.raises(InputError, match="target_modules .*: names of linear layers are expected") as error:
         matching([*NAMES, "a" * 5000], [pattern])
-    assert time.process_time() - start < 0.5 and str(error.value).isprintable()
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize(

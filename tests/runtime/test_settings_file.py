@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 import tracemalloc
 from typing import Annotated, Literal
 
@@ -10,7 +9,7 @@ import pytest
 from pydantic import ConfigDict, Field
 
 from glm.errors import InputError, shown
-from glm.runtime.settings_file import MOST_BYTES, MOST_DEPTH, Settings, depth_of, read_object, read_settings
+from glm.runtime.settings_file import MOST_BYTES, MOST_DEPTH, Settings, read_object, read_settings
 
 
 class Schema(Settings):
@@ -99,10 +98,6 @@ def test_no_settings(write, data, message):
     assert len(str(error.value)) < 500 and str(error.value).isprintable()
 
 
-def test_brackets_in_texts_are_no_depth():
-    assert depth_of(json.dumps({"a": "[" * 100, "b\\": ['\\"[', "\\\\"], "c": '"[{"'}).encode()) == 2
-
-
 def test_no_pipe_and_no_device(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
@@ -122,12 +117,10 @@ def test_messages_are_safe_to_print(write):
     assert shown("a\tb\nc\x7f问", kept="\n") == "a\\tb\nc\\x7f问"
 
 
-def test_the_largest_file_takes_little_time_and_memory(write):
+def test_the_largest_file_takes_little_memory(write):
     path = write(b'{"a":[' + b"{}," * ((MOST_BYTES - 20) // 3) + b"{}]}")
     tracemalloc.start()
-    start = time.process_time()
     with pytest.raises(InputError, match="unknown entry a"):
         read_settings(path, Schema)
-    assert time.process_time() - start < 5
     assert tracemalloc.get_traced_memory()[1] < 128 << 20
     tracemalloc.stop()
