@@ -13,7 +13,9 @@ from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.setup import predict, score_predictions, write_predictions, write_scores
+from glm.prediction.predictions import write_predictions
+from glm.prediction.scoring import score_predictions, write_scores
+from glm.prediction.writer import predict
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
@@ -23,7 +25,7 @@ from glm.training.pages import describe_model
 from glm.training.run_data import RunData
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
-from glm.training.trainer import GLMTrainer
+from glm.training.trainer import GenerationTrainer
 
 
 def main(argv: list[str]) -> int:
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> int:
         return code
 
 
-def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Checkpoint | None) -> int:
+def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint | None) -> int:
     """What the arguments ask for; returns the exit code."""
     training, output_dir = trainer.args, Path(trainer.args.output_dir)
     if training.do_train:

@@ -17,10 +17,10 @@ from glm.options.finetune import (
     AdapterArguments,
     DropoutArguments,
     FileArguments,
-    GLMTrainingArguments,
-    ModelArguments,
-    PredictArguments,
+    FinetuneTrainingArguments,
 )
+from glm.options.model import ModelArguments
+from glm.options.predict import PredictArguments
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -30,7 +30,7 @@ FENCE = re.compile(
 )
 GROUPS = (
     *(AdapterArguments, DataArguments, DropoutArguments, FileArguments, GenerationConfig),
-    *(GLMTrainingArguments, ModelArguments, PredictArguments),
+    *(FinetuneTrainingArguments, ModelArguments, PredictArguments),
 )
 
 

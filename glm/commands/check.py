@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def _checked(name: str, data: DataArguments, encoder: ExampleEncoder, *, need_target: bool, shown: int) -> FileCheck:
-    file = RecordFile(name, encoder.template, data.columns, need_target=need_target)
+    file = RecordFile(name, encoder.template, data.columns, need_target=need_target, reserved=encoder.family.reserved)
     check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
     for _ in batches:
         pass

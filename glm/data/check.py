@@ -152,17 +152,11 @@ class FileCheck:
             if found := CONTROL.search(text):
                 code = f"U+{ord(found.group()):04X}"
                 self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
-        unknown = self.encoder.tokenizer.sp_model.unk_id()
+        unknown = self.encoder.tokenizer.unknown_token_id
         if unknown in encoded.before or unknown in encoded.after or unknown in (encoded.target or ()):
             self.unknown_rows += 1
-            self.unknown.update(self._unknown_pieces(record, unknown))
-
-    def _unknown_pieces(self, record: Record, unknown: int) -> Iterator[str]:
-        pieces = self.encoder.tokenizer.sp_model
-        for text in _fields(record).values():
-            for piece, number in zip(pieces.encode(text, out_type=str), pieces.encode(text), strict=True):
-                if number == unknown:
-                    yield piece.lstrip("▁")
+            for text in _fields(record).values():
+                self.unknown.update(self.encoder.tokenizer.unknown_parts(text))
 
     def finish(self) -> None:
         """Looks at what only the whole file tells: rows and ids that occur twice."""

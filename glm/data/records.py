@@ -1,7 +1,7 @@
 """Rows of a data file become records, checked before anything else happens to them."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -12,11 +12,9 @@ from glm.data.formats import Row, json_lines, read_rows
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 ROWS_TO_RECOGNISE = 100  # of a file; their columns taken together are the file's
 SURROGATE = re.compile("[\ud800-\udfff]")
-COMMAND = re.compile("|".join(map(re.escape, COMMAND_TOKENS)))
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class RecordFile:
         template: which fields a record has.
         wishes: which columns they are, where the user says so.
         need_target: False allows records without target, for prediction.
+        reserved: texts that no field may hold: the model would read them as commands (`Family.reserved`).
 
     Attributes:
         columns: where the fields are taken from.
@@ -66,10 +65,12 @@ class RecordFile:
         wishes: ColumnOptions = RECOGNISED,
         *,
         need_target: bool = True,
+        reserved: Sequence[str] = (),
     ):
         self.path = Path(path)
         self.name = str(path)
         self.need_target = need_target
+        self.reserved = reserved
         first = list(islice(read_rows(self.path), ROWS_TO_RECOGNISE))
         if not first:
             raise InputError(f"{path}: no record in it; one JSON object per line is expected")
@@ -78,7 +79,7 @@ class RecordFile:
 
     def __iter__(self) -> Iterator[Record | BadRecord]:
         for row in read_rows(self.path):
-            yield record_or_bad(row, self.columns, need_target=self.need_target)
+            yield record_or_bad(row, self.columns, need_target=self.need_target, reserved=self.reserved)
 
 
 def stream_records(
@@ -88,12 +89,14 @@ def stream_records(
     *,
     name: str,
     need_target: bool = True,
+    reserved: Sequence[str] = (),
 ) -> Iterator[Record | BadRecord]:
     """The record of each of the lines of JSON, one line at a time; its columns are those of the first good line.
 
     Args:
         lines: lines of bytes, such as standard input.
         name: stands for the file in messages.
+        need_target, reserved: as of `RecordFile`.
 
     Raises:
         InputError: the columns are not recognised.
@@ -107,7 +110,7 @@ def stream_records(
     if unread:
         columns = columns_of(unread, template, wishes, name=name, need_target=need_target)
         for row in chain(unread, rows):
-            yield record_or_bad(row, columns, need_target=need_target)
+            yield record_or_bad(row, columns, need_target=need_target, reserved=reserved)
 
 
 def read_records(path: str | Path, template: Template = QUESTION_GENERATION, **options: Any) -> list[Record]:
@@ -139,26 +142,28 @@ def columns_of(
     return choose_columns(present, template, wishes, name=name, need_target=need_target)
 
 
-def record_or_bad(row: Row, columns: Columns, *, need_target: bool) -> Record | BadRecord:
-    """The record of a row, or what is wrong with it."""
+def record_or_bad(
+    row: Row, columns: Columns, *, need_target: bool, reserved: Sequence[str] = ()
+) -> Record | BadRecord:
+    """The record of a row, or what is wrong with it; arguments as of `RecordFile`."""
     identity = row.number
     try:
         if row.error is not None:
             raise row.error
         identity = _identity(row)  # before the fields, for a `BadRecord` has it too
-        return record_of_row(row, columns, need_target=need_target)
+        return record_of_row(row, columns, need_target=need_target, reserved=reserved)
     except RecordError as error:
         return BadRecord(identity, row.origin, str(error), error.kind, row.values)
 
 
-def record_of_row(row: Row, columns: Columns, *, need_target: bool) -> Record:
-    """The record of a row that could be parsed.
+def record_of_row(row: Row, columns: Columns, *, need_target: bool, reserved: Sequence[str] = ()) -> Record:
+    """The record of a row that could be parsed; arguments as of `RecordFile`.
 
     Raises:
         RecordError: a field is missing, empty, or not usable text.
     """
     has_target = columns.target and any(not _is_absent(row.values.get(column)) for column in columns.target)
-    return Record(
+    record = Record(
         id=_identity(row),
         source=_text(row, columns.source),
         answer=_text(row, columns.answer) if columns.answer else None,
@@ -166,6 +171,20 @@ def record_of_row(row: Row, columns: Columns, *, need_target: bool) -> Record:
         origin=row.origin,
         extras={column: _text(row, (column,)) for column in columns.extras},
     )
+    _check_reserved(row, columns, record, reserved)
+    return record
+
+
+def _check_reserved(row: Row, columns: Columns, record: Record, reserved: Sequence[str]) -> None:
+    """Raises RecordError if a text that was taken holds one that the model would read as a command."""
+    taken = (*columns.source, *(columns.answer or ()), *((columns.target or ()) if record.target is not None else ()))
+    for column in (*taken, *columns.extras):
+        value = row.values.get(column)
+        held = [text for text in reserved if text in value] if isinstance(value, str) else []
+        if held:
+            first = min(held, key=lambda text: (value.index(text), -len(text)))
+            message = f"holds the command token {first}; take it out of the text"
+            raise RecordError(Kind.COMMAND, row.origin, message, field=column)
 
 
 def _identity(row: Row) -> str | int:
@@ -202,7 +221,4 @@ def _checked_text(row: Row, column: str) -> str:
     if SURROGATE.search(value):
         message = "holds half of a surrogate pair; escape whole characters"
         raise RecordError(Kind.SURROGATE, row.origin, message, field=column)
-    if command := COMMAND.search(value):
-        message = f"holds the command token {command.group()}; take it out of the text"
-        raise RecordError(Kind.COMMAND, row.origin, message, field=column)
     return value

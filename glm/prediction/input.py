@@ -1,7 +1,7 @@
 """What `predict.py` generates text for, read one by one: records, or texts with blanks."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from glm.data.check import check_file
@@ -25,6 +25,7 @@ class PredictionInput:
         template: which fields a record has.
         columns: the columns that were named.
         need_target: a record without target is unusable.
+        reserved: see `RecordFile`.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.
@@ -43,6 +44,7 @@ class PredictionInput:
         template: Template = QUESTION_GENERATION,
         columns: ColumnOptions = RECOGNISED,
         need_target: bool = False,
+        reserved: Sequence[str] = (),
     ):
         self.path = path
         self.text = text
@@ -50,6 +52,7 @@ class PredictionInput:
         self.template = template
         self.columns = columns
         self.need_target = need_target
+        self.reserved = reserved
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
         self.sha256: str | None = None
@@ -61,7 +64,7 @@ class PredictionInput:
                 if not self.count:
                     raise InputError(f"{path}: no record in it; one text with blanks per line is expected")
             else:
-                self.records = RecordFile(path, template, columns, need_target=need_target)
+                self.records = RecordFile(path, template, columns, need_target=need_target, reserved=reserved)
             self.sha256 = content_digest(Path(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
@@ -86,5 +89,10 @@ class PredictionInput:
             if sys.stdin.isatty():
                 print("reading records from standard input, one JSON object per line", file=sys.stderr)
             yield from stream_records(
-                sys.stdin.buffer, self.template, self.columns, name="standard input", need_target=self.need_target
+                sys.stdin.buffer,
+                self.template,
+                self.columns,
+                name="standard input",
+                need_target=self.need_target,
+                reserved=self.reserved,
             )

@@ -12,10 +12,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from glm.errors import InputError
-from glm.generation.config import GenerationConfig
-from glm.options.data import DataArguments
-from glm.options.finetune import ModelArguments, PredictArguments
-from glm.prediction.setup import build_writer
+from glm.options.predict import PredictOptions
+from glm.prediction.setup import build_prediction_encoder, build_writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.service import Service
@@ -27,13 +25,7 @@ KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30  # for what is unfinished when the server is told to end
 
 
-def serve(
-    model: ModelArguments,
-    data: DataArguments,
-    generation: GenerationConfig,
-    arguments: PredictArguments,
-    command: Sequence[str],
-) -> int:
+def serve(options: PredictOptions, command: Sequence[str]) -> int:
     """Serves until a signal (Ctrl-C, SIGTERM) ends it.
 
     Args:
@@ -45,10 +37,11 @@ def serve(
     Raises:
         InputError: the address cannot be used, or as `build_writer`.
     """
+    arguments = options.prediction
     listener = bind(arguments.host, arguments.port)
-    writer = build_writer(model, data, generation, arguments)
+    writer = build_writer(options, build_prediction_encoder(options))
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
-    service = Service(model.model_name_or_path, writer, batcher, data.columns, command)
+    service = Service(options.model.model_name_or_path, writer, batcher, options.data.columns, command)
     app = build_app(service, api_key=arguments.api_key, request_timeout=arguments.request_timeout)
     run_app(app, listener, name=service.name)
     return 0

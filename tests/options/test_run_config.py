@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import random
+from pathlib import Path
 
 import pytest
 
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
-from glm.options.run_config import RUN_CONFIG_NAME, TrainedWith, trained_with
+from glm.options.run_config import RUN_CONFIG_NAME, TrainedWith, read_config, trained_with
 
 WORDS = ["--output_file=precious.txt", "--overwrite_output=True", "--host=0.0.0.0", "--api_key=known", "--serve"]
 GOOD = {"template": "{answer}{context}[gMASK]", "num_beams": 4, "src_length": 64, "length_penalty": 1.0}
@@ -105,3 +106,8 @@ def test_nothing_that_is_put_into_the_file_becomes_a_word(folder):
             assert set(found) <= set(TrainedWith.model_fields)
             assert all(type(value) in (str, int, float, bool) for value in found.values())
     assert 250 < refused < 500
+
+
+def test_read_config_keeps_order_and_values(write):
+    path = Path(write('{"b": [1, 2], "_a": 0, "a": {"x": 1}, "c": "中"}'))
+    assert list(read_config(path).items()) == [("b", [1, 2]), ("a", {"x": 1}), ("c", "中")]
