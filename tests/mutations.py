@@ -37,6 +37,9 @@ GUARDS = "tests/training/test_guards.py"
 SETTINGS = "tests/runtime/test_settings_file.py"
 ADAPTER = "tests/adapters/test_schema.py"
 RUN_CONFIG = "tests/options/test_run_config.py"
+BODIES = "tests/serving/test_bodies.py"
+HOSTS = "tests/serving/test_hosts.py"
+PARSER = "tests/options/test_parser.py"
 
 MUTATIONS = [
     Mutation("files are synced", "glm/runtime/atomic.py", "            _sync_one(Path(root, name))", "            pass", "tests/runtime/test_atomic.py"),
@@ -96,6 +99,15 @@ MUTATIONS = [
     Mutation("messages are cut", "glm/errors.py", "text if len(text) <= most else", "text if True else", SETTINGS, "safe_to_print"),
     Mutation("no expression of a file is run", "glm/adapters/schema.py", "if not set(form) <= OF_A_NAME or", "if", ADAPTER, "no_other_expression"),
     Mutation("a manifest names files of its folder", "glm/training/checkpoints.py", "    checked(manifest, Manifest, path)\n", "", CHECKPOINTS, "leads_elsewhere"),
+    Mutation("a file's list is no words of a command line", "glm/options/parser.py", "if is_list and (not takes_list or not value or", "if is_list and (not value or", PARSER, "wrong_values_of_a_file"),
+    Mutation("items of a body are counted", "glm/serving/bodies.py", "if found.items > self.max_request_items:", "if False:", BODIES, "little_memory or limit"),
+    Mutation("lists in lists of a body are counted", "glm/serving/bodies.py", "if found.depth > self.max_request_depth:", "if False:", BODIES, "limit"),
+    Mutation("characters of a body are counted", "glm/serving/bodies.py", "if (size := characters(content)) > limits.max_request_characters:", "if (size := 0):", BODIES, "limit"),
+    Mutation("unknown fields are cut", "glm/serving/bodies.py", "name not in unknown[MOST_NAMED:]}", "True}", BODIES, "little_memory or first_errors"),
+    Mutation("requests are laid out in slices", "glm/serving/bodies.py", "if size >= SLICE or len(part) == MOST_ITEMS:", "if False:", BODIES, "slices or turns"),
+    Mutation("another host is refused", "glm/serving/hosts.py", "if host is not None and (asked is None or not self._is_own(asked[0])):", "if False:", HOSTS, "names"),
+    Mutation("another site is refused", "glm/serving/hosts.py", "if page is not None and (page[0] in self.others or _with_port(page) == _with_port(asked, page[2])):", "if True:", HOSTS, "names"),
+    Mutation("the program looks at hosts", "glm/serving/server.py", "        hosts=Hosts(arguments.host, arguments.other_names),\n", "", HOSTS, "another_name"),
 ]  # fmt: skip
 
 

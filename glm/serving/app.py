@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm.errors import InputError, shown
 from glm.serving.batcher import DecodingError, QueueFullError
-from glm.serving.bodies import SMALL, Body, Limits, parse
+from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
 from glm.serving.errors import ApiError, JSONResponse, render
+from glm.serving.hosts import Hosts
 from glm.serving.schemas import CompletionRequest, GenerateRequest
 from glm.serving.service import Service
 
@@ -38,6 +39,7 @@ def build_app(
     api_key: str | None = None,
     request_timeout: float = 120.0,
     limits: Limits | None = None,
+    hosts: Hosts | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -45,13 +47,16 @@ def build_app(
         api_key: what requests have to bring, if anything.
         request_timeout: seconds until a request is given up.
         limits: what one request may bring.
+        hosts: what requests may call this server; None does not look.
     """
     limits = limits or Limits()
+    reader = Desk("reading")  # of large bodies; small ones, read at once, do not wait behind them to be laid out
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
         yield
+        reader.close()
         service.desk.close()
         await asyncio.to_thread(service.batcher.close)
 
@@ -64,7 +69,7 @@ def build_app(
         default_response_class=JSONResponse,
         telemetry={"tracing": False, "metrics": False},
     )
-    app.add_middleware(Guard, api_key=api_key, limits=limits)
+    app.add_middleware(Guard, api_key=api_key, limits=limits, hosts=hosts)
     add_error_handlers(app)
     add_routes_about(app, service)
 
@@ -72,7 +77,8 @@ def build_app(
         data = await request.body()
         if len(data) <= SMALL:
             return parse(data, schema, limits)
-        return await service.desk.run(parse, data, schema, limits)
+        reader.give_memory_back()
+        return await reader.run(parse, data, schema, limits)
 
     async def answer(request: Request, work: Coroutine[Any, Any, Any]) -> Response:
         async def rendered() -> bytes:
@@ -174,11 +180,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 class Guard:
-    """Turns away requests without key, of other types than JSON, and bodies that are too large or too slow."""
+    """Turns away requests for others, without key, of other types than JSON, and bodies too large or too slow."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, limits: Limits):
+    def __init__(self, app: ASGIApp, *, api_key: str | None, limits: Limits, hosts: Hosts | None):
         self.app = app
         self.api_key = api_key
+        self.hosts = hosts
         self.most_bytes = limits.max_request_bytes
         self.held = 0  # bytes of all bodies that are being read or answered
 
@@ -196,6 +203,10 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])
+        if self.hosts is not None:
+            host, origin = (_text(headers.get(name)) for name in (b"host", b"origin"))
+            if error := self.hosts.refusal(host, origin):
+                return error
         expected = f"Bearer {self.api_key}".encode()
         given = headers.get(b"authorization", b"")
         if self.api_key is not None and scope["path"] not in OPEN_PATHS and not hmac.compare_digest(given, expected):
@@ -210,6 +221,10 @@ class Guard:
             message = f"the body has {int(length)} bytes; at most {self.most_bytes} (max_request_bytes)"
             return ApiError(413, message, code="body_too_large")
         return None
+
+
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("latin-1")
 
 
 class _Reading:

@@ -16,7 +16,9 @@ from glm.generation.sampling import RecordId
 from glm.generation.search import Decoding, ExampleSearch, Hypothesis
 from glm.models.protocol import Prompt
 from glm.prediction.writer import Writer
-from glm.runtime.device import prepare
+from glm.runtime.device import give_memory_back, prepare
+
+IDLE_SECONDS = 2.0  # without work until memory that was kept for it is given back
 
 
 class QueueFullError(Exception):
@@ -152,8 +154,13 @@ class Batcher:
     def _wait_for_work(self) -> bool:
         """Sleeps until there is some; False if there will be no more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._groups or self._closed)
+            if not self._changed.wait_for(self._has_work, IDLE_SECONDS):
+                give_memory_back()  # what a large batch took, once it is over
+            self._changed.wait_for(self._has_work)
             return not self._closed
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._groups or self._closed)
 
     def _take(self) -> dict[tuple, list[tuple[Task, Future]]]:
         """Those that find a place now, first come first served, by the options of their batch."""

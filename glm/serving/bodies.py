@@ -1,19 +1,21 @@
 """From the bytes of a request to what it asks for: counted before they are read, and read aside from all others.
 
 Whatever a body holds, finding out that it is too much costs milliseconds, and an answer to `/health` does not wait for
-it: what takes longer than that is done by the one thread of `Desk`, a slice at a time.
+it: what takes longer than that is done by the thread of a `Desk`, a slice at a time.
 """
 
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from glm.errors import shown
+from glm.runtime.device import give_memory_back
 from glm.runtime.json_structure import structure
 from glm.serving.errors import ApiError
 from glm.serving.schemas import Strict
@@ -55,10 +57,26 @@ class Limits:
 
 
 class Desk:
-    """The thread that reads and lays out requests, in turn."""
+    """A thread that does one kind of work for all requests, in turn.
 
-    def __init__(self):
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="requests")
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._is_to_give_back = False
+
+    def give_memory_back(self) -> None:
+        """Has what large requests took returned to the system, once for all of the next second."""
+        if not self._is_to_give_back:
+            self._is_to_give_back = True
+            asyncio.get_running_loop().call_later(1.0, self._begin_to_give_back)
+
+    def _begin_to_give_back(self) -> None:
+        self._is_to_give_back = False
+        with suppress(RuntimeError):  # the server has ended meanwhile
+            self._thread.submit(give_memory_back)
 
     async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """The result of some work, which should be small: what is begun is not cancelled."""

@@ -42,7 +42,7 @@ class Service:
         self.writer = writer
         self.batcher = batcher
         self.columns = columns
-        self.desk = Desk()
+        self.desk = Desk("layout")
         self.started = int(time.time())
 
     # -- records and blanks

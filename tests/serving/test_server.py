@@ -63,7 +63,7 @@ def test_requests_that_never_end_are_closed(threaded, monkeypatch, sent):
     monkeypatch.setattr(server_module, "REQUEST_SECONDS", 0.5)
     server = threaded()
     with connection(server.port) as link:
-        link.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert link.recv(65536).startswith(b"HTTP/1.1 200")
         stop = threading.Event()
 
@@ -102,7 +102,7 @@ def test_each_request_has_its_own_time(threaded, monkeypatch):
         time.sleep(0.1)
         link.sendall(b"GET /health HTTP/1.1\r\n")
         time.sleep(0.8)
-        link.sendall(b"Host: a\r\nConnection: close\r\n\r\n")
+        link.sendall(b"Host: 127.0.0.1\r\nConnection: close\r\n\r\n")
         reply = b"".join(iter(lambda: link.recv(65536), b""))
     assert b"HTTP/1.1 200 OK" in reply
 
@@ -214,7 +214,7 @@ def test_other_addresses_need_a_key(host):
     ("argv", "message"),
     [
         (["--port", "9"], "port 9: has no effect without --serve"),
-        (["--api_key", "k"], "api_key k: has no effect without --serve"),
+        (["--api_key", "k"], "api_key: has no effect without --serve"),
         (["--serve", "--test_file", "f"], "test_file f: has no effect with --serve"),
         (["--serve", "--fill", "f"], "fill f: has no effect with --serve"),
         (["--serve", "--show", "3"], "show 3: has no effect with --serve"),
