@@ -108,6 +108,9 @@ MUTATIONS = [
     Mutation("another host is refused", "glm/serving/hosts.py", "if host is not None and (asked is None or not self._is_own(asked[0])):", "if False:", HOSTS, "names"),
     Mutation("another site is refused", "glm/serving/hosts.py", "if page is not None and (page[0] in self.others or _with_port(page) == _with_port(asked, page[2])):", "if True:", HOSTS, "names"),
     Mutation("the program looks at hosts", "glm/serving/server.py", "        hosts=Hosts(arguments.host, arguments.other_names),\n", "", HOSTS, "another_name"),
+    Mutation("errors of a loader come to the run", "glm/training/resumable.py", "        check_batch(inputs)\n", "", FAULTS, "cannot_be_read and OSError-0"),
+    Mutation("a damaged cache is found", "glm/training/run_data.py", "            verify_store(folder)", "            pass", "tests/training/test_run_data.py", "damaged_cache"),
+    Mutation("the seal of a cache is compared", "glm/data/store.py", "        if found != sealed:", "        if False:", "tests/data/test_store.py", "damaged_is_found"),
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "modules": ("cpu parallel", "paddle paddlenlp"),
     "models": ("modules cpu parallel runtime", "paddle paddlenlp sentencepiece"),
     "adapters": ("models modules runtime", "paddle paddlenlp pydantic safetensors"),
-    "data": ("models", "datasets paddlenlp pyarrow tqdm"),
+    "data": ("models runtime", "datasets paddlenlp pyarrow tqdm"),
     "generation": ("models", ""),
     "evaluation": ("data", "jieba rich rouge sacrebleu tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic"),

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from glm.errors import InputError, shown
 from glm.runtime.atomic import new_folder
+from glm.runtime.seals import FileSeal
 from glm.runtime.settings_file import Settings, checked, read_object
 
 MANIFEST_NAME = "manifest.json"
@@ -42,13 +43,6 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-class FileEntry(Settings):
-    """A file of a checkpoint, in its manifest."""
-
-    bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
 class Facts(Settings):
     """What a manifest says of the run, as far as a run that goes on looks at it."""
 
@@ -64,7 +58,7 @@ class Manifest(Settings):
 
     format: int
     step: Annotated[int, Field(ge=0, lt=1 << 63)]
-    files: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)], FileEntry]
+    files: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)], FileSeal]
     facts: Facts
 
 
