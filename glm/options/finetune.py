@@ -337,7 +337,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         FinetuneTrainingArguments,
     )
     parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
-    values, given = parser.read(parser.with_config(argv))
+    values, given = parser.read(argv)
     arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
     _check_finetune(arguments)
     return arguments
