@@ -19,6 +19,7 @@ from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
 from glm.training.run_data import RunData
 from glm.training.run_folder import write_done
@@ -31,14 +32,13 @@ def main(argv: list[str]) -> int:
     arguments = parse_finetune_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
-    with signals.heard(), watching(), opened_run(arguments) as checkpoint:
+    with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
         on_main(lambda: begin_run(trainer, data, checkpoint))
         try:
             code = train_evaluate_predict(trainer, data, checkpoint)
-        except Stopped:
-            trainer.keep_progress()
-            raise
+        except Stopped as stopped:
+            raise Stopped(stopped.number, trainer.keep_progress()) from stopped
         facts = {"exit_code": code, "global_step": trainer.state.global_step}
         on_main(lambda: write_done(Path(arguments.training.output_dir), facts))
         return code

@@ -48,6 +48,9 @@ WITHOUT_EFFECT = {
     "num_cycles": 0.5,
 }
 
+MOST_LOGGING_STEPS = 500  # PaddleNLP's default
+LOGS_A_RUN = 20  # at least, where nobody says how often
+
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
@@ -178,6 +181,9 @@ class GLMTrainingArguments(TrainingArguments):
     freeze: Optional[str] = option(
         None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
     )
+    logging_steps: Optional[int] = option(
+        None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
+    )
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: Optional[int] = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
@@ -284,6 +290,9 @@ class GLMTrainingArguments(TrainingArguments):
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
         shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
+        self.logs_a_share = self.logging_steps is None
+        if self.logs_a_share:
+            self.logging_steps = MOST_LOGGING_STEPS
         if self.device == "cpu" and distributed.get_world_size() > 1:
             gloo.install()
         super().__post_init__()  # makes the groups of processes

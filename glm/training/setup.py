@@ -30,6 +30,7 @@ from glm.runtime.signals import StopSignals
 from glm.training.capacity import warn_of_memory
 from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
+from glm.training.going_on import overwrites_anything, same_command
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.progress import rewind_metrics
 from glm.training.run_data import RunData, read_run_data
@@ -38,6 +39,7 @@ from glm.training.run_folder import (
     check_disk,
     check_is_free,
     clear_earlier_run,
+    holds_unfinished,
     locked,
     set_later_aside,
 )
@@ -109,6 +111,7 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
+        same_command=same_command(arguments),
     )
     return trainer, run_data
 
@@ -184,7 +187,11 @@ def opened_run(arguments: FinetuneArguments) -> Iterator[Checkpoint | None]:
 
 def _starting_point(arguments: FinetuneArguments, is_unfinished: bool) -> Checkpoint | None:
     training = arguments.training
-    output_dir, overwrites = Path(training.output_dir), training.overwrite_output_dir
+    output_dir = Path(training.output_dir)
+    unfinished = training.do_train and holds_unfinished(output_dir, is_unfinished=is_unfinished)
+    if unfinished and not overwrites_anything(arguments):
+        training.overwrite_output_dir = False  # a file's wish is for results that a run has come to
+    overwrites = training.overwrite_output_dir
     goes_on = is_unfinished and training.do_train and not overwrites
     checkpoint = find_checkpoint(training.resume_from_checkpoint, output_dir, goes_on=goes_on)
     check_is_free(output_dir, is_ours=overwrites or is_unfinished or checkpoint is not None)

@@ -84,6 +84,7 @@ class GLMTrainer(ResumableTrainer):
         adapter: settings of the adapter that is in the model, if one is trained.
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
+        same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class GLMTrainer(ResumableTrainer):
         adapter: AdapterConfig | None = None,
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
+        same_command: str = "the same command goes on from there",
     ):
         self.train_examples = train_examples
         super().__init__(
@@ -117,6 +119,7 @@ class GLMTrainer(ResumableTrainer):
             sampler=build_sampler(args, train_examples) if train_examples is not None else None,
             signals=signals,
             facts=facts,
+            same_command=same_command,
         )
         self.encoder = encoder
         self.generation = generation
