@@ -8,12 +8,14 @@ python finetune_generation.py --model_name_or_path THUDM/glm-large-chinese --do_
 import sys
 from pathlib import Path
 
+from paddlenlp.utils.log import logger
+
 from glm.errors import Stopped
 from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.setup import predict, score_predictions, write_predictions, write_scores
+from glm.prediction.setup import coverage, predict, score_predictions, write_predictions, write_scores
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
@@ -66,10 +68,12 @@ def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Check
         if trainer.is_world_process_zero():
             write_predictions(output_dir / "predictions.jsonl", predictions)
         answered = [prediction for prediction in predictions if prediction.error is None]
-        if all(prediction.record.target is not None for prediction in answered):
-            counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
-            scores = score_predictions(answered).with_figures(counts)
+        labelled = [prediction for prediction in answered if prediction.record.references]
+        if labelled:
+            scores = score_predictions(labelled).with_figures({"failed records": len(predictions) - len(answered)})
             if trainer.is_world_process_zero():
+                if len(labelled) < len(answered):
+                    logger.warning(f"{coverage(len(labelled), len(predictions))}; the scores are of these")
                 write_scores(output_dir / "metrics.json", scores)
                 print_scores(scores.figures, scores.signatures, title="prediction of the test records")
         if len(answered) < len(predictions):

@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from glm.errors import InputError
+from glm.evaluation.scored_file import references_of
 from glm.evaluation.table import print_samples, print_scores
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
@@ -34,7 +35,14 @@ from glm.parallel.launch import join, wait_for_all
 from glm.prediction.filling import fill
 from glm.prediction.input import PredictionInput
 from glm.prediction.output import PredictionsFile, PrintedRows
-from glm.prediction.setup import Tally, build_prediction_encoder, build_writer, predict_rows, write_scores
+from glm.prediction.setup import (
+    Tally,
+    build_prediction_encoder,
+    build_writer,
+    coverage,
+    predict_rows,
+    write_scores,
+)
 from glm.report.curves import find_log, read_log
 from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
@@ -51,6 +59,7 @@ WINDOW = 1024  # records that are read and decoded together; they are written in
 def main(argv: list[str]) -> int:
     """Parse, join the other processes, serve or generate."""
     model, data, generation, arguments, inherited = parse_predict_arguments(argv)
+    data.inherited = frozenset(inherited)
     taken = [f"--{name} {value}" for name, value in inherited.items()]
     if model.tokenizer_name_or_path is None:
         taken.insert(0, "the tokenizer")
@@ -176,8 +185,7 @@ def settings_of_rows(*groups: Any) -> dict[str, Any]:
     unimportant |= {"serve", *SERVING_OPTIONS}
     unimportant |= {"per_device_eval_batch_size", "tensor_parallel_degree"}  # texts do not depend on them
     settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
-    scored = {"with metrics_file": settings["metrics_file"] is not None}  # records without question are errors then
-    return scored | {name: value for name, value in settings.items() if name not in unimportant}
+    return {name: value for name, value in settings.items() if name not in unimportant}
 
 
 def check_files(arguments: PredictArguments) -> None:
@@ -214,11 +222,13 @@ def conclude(arguments: PredictArguments, tally: Tally, *, records_per_second: f
         show_samples(arguments.output_file, arguments.show)
     if arguments.metrics_file is not None:
         scores = tally.scores().with_figures({"records per second": round(records_per_second, 2)})
+        if tally.scored < tally.rows - tally.failed:
+            print(f"{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
         write_scores(Path(arguments.metrics_file), scores)
         print_scores(
             scores.figures,
             scores.signatures,
-            title=f"scores of {tally.rows} records",
+            title=f"scores of {tally.scored} records",
             to_stderr=arguments.output_file is None,
         )
     if tally.failed:
@@ -251,7 +261,8 @@ def show_samples(output_file: str, count: int) -> None:
     with open(output_file, encoding="utf-8") as lines:
         for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            rows.append((shortened(row["source"]), row.get("answer", ""), row.get("reference", ""), best))
+            references = " / ".join(references_of(row))
+            rows.append((shortened(row["source"]), row.get("answer", ""), references, best))
     headings = ("passage", "answer", "gold question", "generated question")
     print_samples(rows, headings, title=f"the first {len(rows)} records")
 

@@ -1,13 +1,12 @@
 """`python -m glm check FILE… --tokenizer_name_or_path T`: what is wrong in data files, before any model is loaded."""
 
-import json
 from itertools import combinations
 
 from rich.console import Console
 from rich.table import Table
 
 from glm.commands.options import add_layout_options, build_layout
-from glm.commands.parser import Parser
+from glm.commands.parser import Parser, print_json
 from glm.data.check import QUANTILES, FileCheck, check_file
 from glm.data.examples import ExampleEncoder
 from glm.data.records import RecordFile
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> int:
     problems = sum(report.problem_count for report in reports)
     if values.format == "json":
         found = {"problems": problems, "files": [report.as_dict() for report in reports]}
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        print_json(found)
     else:
         console = Console(soft_wrap=True, highlight=False, markup=False)
         for report in reports:

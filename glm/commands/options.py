@@ -54,6 +54,7 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
         print(f"from {values.tokenizer_name_or_path}: {taken}", file=sys.stderr)
     settings = inherited | given
     data = DataArguments(**{name: value for name, value in settings.items() if name not in LENGTHS})
+    data.inherited = frozenset(inherited)
     generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
     encoder = ExampleEncoder(
         load_pieces(values.tokenizer_name_or_path),

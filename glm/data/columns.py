@@ -1,7 +1,7 @@
 """Which columns of a file are source, answer and target: recognised by their names, or as the user says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glm.data.templates import Template
 from glm.errors import InputError
@@ -45,16 +45,31 @@ class Columns:
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """The columns that the user named; several are separated by commas."""
+    """The columns that the user named; several are separated by commas.
+
+    Args:
+        inherited: options whose value is that of a model's training. What they name may be missing: then the column
+            is recognised, as if nothing had been said.
+    """
 
     source_column: str | None = None
     answer_column: str | None = None
     target_column: str | None = None
+    inherited: frozenset[str] = frozenset()
 
     def of(self, role: str) -> tuple[str, ...] | None:
         """The columns of a role, None if it is to be recognised."""
         wish = getattr(self, f"{role}_column")
         return None if wish is None else tuple(name.strip() for name in wish.split(","))
+
+    def found_in(self, present: Sequence[str]) -> "ColumnOptions":
+        """These options without inherited ones that name a column which is not there."""
+        missing = {
+            f"{role}_column": None
+            for role in ROLES
+            if f"{role}_column" in self.inherited and not set(self.of(role) or ()) <= set(present)
+        }
+        return replace(self, **missing)
 
 
 RECOGNISED = ColumnOptions()  # nothing was named
@@ -79,11 +94,12 @@ def choose_columns(
     """
     if wishes.answer_column is not None and not template.needs_answer:
         raise InputError(f"answer_column {wishes.answer_column}: the template has no field {{answer}}; leave it out")
+    wishes = wishes.found_in(present)
     needed = ["source", *(["answer"] if template.needs_answer else []), *(["target"] if need_target else [])]
     for role in ROLES:
         missing = [column for column in wishes.of(role) or () if column not in present]
-        if missing and (role in needed):
-            raise _error(f"{role}_column {wishes.of(role)[0]}", f"no such column in {name}", present)
+        if missing:
+            raise _error(f"{role}_column {missing[0]}", f"no such column in {name}", present)
     missing = [column for column in template.extra_names if column not in present]
     if missing:
         raise _error("template", f"its field {missing[0]} is no column of {name}", present)

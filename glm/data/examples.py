@@ -8,7 +8,7 @@ import numpy as np
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
-from glm.data.truncation import shorten_context
+from glm.data.truncation import find_answer, shorten_context
 from glm.errors import InputError
 from glm.models.glm.geometry import BlankInfilling, Example, Prompt
 from glm.models.glm.tokenization import Pieces
@@ -95,8 +95,10 @@ class ExampleEncoder:
     def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
         """Why the source of a record cannot be laid out: what must not be cut does not fit."""
         record = encoded.record
-        kept = record.answer if record.answer and record.answer in record.source else ""
-        if not self.overflow(encoded) or self._fits(record, kept):
+        if not self.overflow(encoded):
+            return None
+        start, end = find_answer(record.source, record.answer) or (0, 0)
+        if self._fits(record, record.source[start:end]):
             return None
         message = f"does not fit into src_length {self.src_length}"
         field = "answer" if record.answer else "template"

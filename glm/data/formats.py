@@ -246,19 +246,32 @@ def _table_rows(file: BinaryIO, name: str, *, is_tsv: bool) -> Iterator[Row]:
             cells = next(table, None)
             if cells is None:
                 return
-            if not any(cells):
+            if not any(cells) and (len(cells) < 2 or header is None):  # an empty line; `,,` is a row without values
                 continue
             if header is None:
                 header = _checked_header(cells, name)
                 continue
+            _check_quotes(header, cells, origin, table.line_num - line)
             yield Row(line, origin, _cells(header, cells, origin))
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 message = "a quote is opened and never closed; nothing after it can be read"
                 raise InputError(f"{origin}: {message}") from error
-            yield Row(line, origin, {}, RecordError(Kind.SYNTAX, origin, f"not CSV ({error})"))
+            more = table.line_num - line
+            lost = f"; a quote that is opened takes the lines to line {line + more} into it" if more else ""
+            yield Row(line, origin, {}, RecordError(Kind.SYNTAX, origin, f"not CSV ({error}){lost}"))
         except RecordError as error:
             yield Row(line, origin, {}, error)
+
+
+def _check_quotes(header: list[str], cells: list[str], origin: str, more: int) -> None:
+    """Raises RecordError where a cell of many lines is rows that a stray quote has joined: all between its first line
+    and its last one have as many cells as the header."""
+    for column, cell in zip(header, cells, strict=False):
+        lines = cell.splitlines()[1:-1]
+        if len(lines) > 1 and len(header) > 1 and all(line.count(",") == len(header) - 1 for line in lines):
+            message = f'a quote that is opened takes {more} rows into one cell; take it out, or double it ("")'
+            raise RecordError(Kind.SYNTAX, origin, message, field=column)
 
 
 def _checked_header(cells: list[str], name: str) -> list[str]:

@@ -24,7 +24,7 @@ from glm.data.records import BadRecord
 from glm.data.report import FileReport
 from glm.models.glm.geometry import Example
 
-VERSION = 1  # of what is written; another one has other folders
+VERSION = 2  # of what is written; another one has other folders
 IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"
 
 

@@ -1,6 +1,6 @@
 """Files of predictions and references: ours and those of other tools, told apart by their fields."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,12 @@ class _Row:
         raise InputError(f"{self.origin}: no field {' or '.join(names)}" + (f": {advice}" if advice else ""))
 
 
+def references_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The references in a row of `predict.py`: one text, or a list of them; none if it has none."""
+    found = row.get("reference", ())
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
 def _own(row: _Row) -> Pair:
     texts = row.fields["predictions"]
     if not isinstance(texts, list) or not all(
@@ -113,7 +119,7 @@ class ScoredFile:
         format: name of its format.
         pairs: by id as in the file, or by line number if rows have none; in the order of the file.
         failed: ids of rows whose record failed (`error`): they are not scored.
-        has_ids: rows bring ids of their own.
+        has_ids: rows bring ids of their own, and are told apart by them.
     """
 
     path: Path
@@ -128,8 +134,11 @@ class ScoredFile:
         return len(self.pairs) + len(self.failed)
 
 
-def read_scored_file(path: str | Path) -> ScoredFile:
+def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
     """Reads a file of predictions: rows of any data file (`glm.data.formats`), with the fields of one of `FORMATS`.
+
+    Args:
+        by_id: rows are told apart by their ids, if they have any; False takes their line numbers.
 
     Raises:
         InputError: the file cannot be read, has no row, or a row is unusable; file, line and field are named.
@@ -141,8 +150,8 @@ def read_scored_file(path: str | Path) -> ScoredFile:
             raise found.error
         row = _Row(found.values, found.origin)
         if not file.format:
-            file.format, file.has_ids = _format_of(row), "id" in row.fields
-        identity = _identity(row, found.number, file)
+            file.format, file.has_ids = _format_of(row), by_id and "id" in row.fields
+        identity = _identity(row, found.number, file) if by_id else found.number
         if identity in seen:
             raise InputError(f"{row.origin}, field id: {identity} is the id of {seen[identity]} too")
         seen[identity] = row.origin

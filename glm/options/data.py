@@ -30,6 +30,9 @@ class DataArguments:
     src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
 
+    # Those of the options above that the user did not give: their values are those of the checkpoint's training.
+    inherited = frozenset()
+
     def __post_init__(self):
         if self.src_length < 8:
             raise UsageError(f"src_length {self.src_length}: use 8 or more")
@@ -48,4 +51,4 @@ class DataArguments:
     @property
     def columns(self) -> ColumnOptions:
         """The columns that were named."""
-        return ColumnOptions(self.source_column, self.answer_column, self.target_column)
+        return ColumnOptions(self.source_column, self.answer_column, self.target_column, self.inherited)

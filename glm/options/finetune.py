@@ -558,6 +558,15 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
             f"resume_from_checkpoint {training.resume_from_checkpoint}: has no effect without --do_train; to evaluate "
             "a checkpoint give its folder as --model_name_or_path"
         )
+    # A published data set stands in for none of the files, or was named: nobody's own data meet it unasked.
+    evaluates = training.do_eval or training.evaluation_strategy != IntervalStrategy.NO
+    if files.train_file is not None and evaluates and files.dev_file is None:
+        raise UsageError("do_eval True: needs --dev_file beside a --train_file of your own; give one, or leave it out")
+    if training.do_train and files.train_file is None and files.dev_file and "task_name" not in arguments.given:
+        raise UsageError(
+            f"dev_file {files.dev_file}: needs --train_file beside it; give one, or name the data set to train on "
+            f"(--task_name {arguments.data.task_name})"
+        )
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
     _check_adapter(arguments)

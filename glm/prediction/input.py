@@ -24,7 +24,7 @@ class PredictionInput:
         fills: the lines are texts with blanks, not records.
         template: which fields a record has.
         columns: the columns that were named.
-        need_target: a record without target is unusable.
+        need_target: a file without references is an error; a record without one is predicted, and not scored.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.
@@ -61,17 +61,34 @@ class PredictionInput:
                 if not self.count:
                     raise InputError(f"{path}: no record in it; one text with blanks per line is expected")
             else:
-                self.records = RecordFile(path, template, columns, need_target=need_target)
+                self.records = RecordFile(
+                    path,
+                    template,
+                    columns,
+                    need_target=need_target,
+                    each_needs_target=False,
+                    several_targets=True,
+                )
             self.sha256 = content_digest(Path(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
     def check(self, encoder: ExampleEncoder) -> FileReport | None:
-        """What is wrong in a file of records, before a model is loaded; None for anything else."""
+        """What is wrong in a file of records, before a model is loaded; None for anything else.
+
+        Raises:
+            InputError: references are needed, and no record has one.
+        """
         if self.records is None:
             return None
         check, batches = check_file(self.records, encoder, learns_targets=False)
         self.count = sum(map(len, batches))
+        if self.need_target and check.used and not check.target.tokens:
+            column = " + ".join(self.records.columns.target)
+            raise InputError(
+                f"{self.path}, field {column}: empty in all records, so there is nothing to score; leave "
+                "--metrics_file out, or name another column with --target_column"
+            )
         return check.report()
 
     def __iter__(self) -> Iterator[Record | BadRecord | str | BadText]:
@@ -86,5 +103,10 @@ class PredictionInput:
             if sys.stdin.isatty():
                 print("reading records from standard input, one JSON object per line", file=sys.stderr)
             yield from stream_records(
-                sys.stdin.buffer, self.template, self.columns, name="standard input", need_target=self.need_target
+                sys.stdin.buffer,
+                self.template,
+                self.columns,
+                name="standard input",
+                need_target=False,
+                several_targets=True,
             )

@@ -10,11 +10,13 @@ from typing import Any
 from tqdm import tqdm
 
 from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.data.check import unknown_pieces
 from glm.data.examples import ExampleEncoder
 from glm.data.records import BadRecord, Record
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.evaluation.metrics import Scorer, Scores, score
+from glm.evaluation.scored_file import references_of
 from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
@@ -88,8 +90,9 @@ class Prediction:
             if self.record.answer is not None:
                 row["answer"] = self.record.answer
         row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts[:most_texts]]
-        if isinstance(self.record, Record) and self.record.target is not None:
-            row["reference"] = self.record.target
+        if isinstance(self.record, Record) and self.record.references:
+            one, *more = self.record.references
+            row["reference"] = [one, *more] if more else one
         return row if self.error is None else row | {"error": self.error}
 
 
@@ -107,6 +110,7 @@ class Writer:
 
     Args:
         prefix_ids: what every text starts with; given to the model, not generated.
+        prefix: how that is written; as the tokenizer writes it if not given.
         allowed_outputs: if there are any, nothing but these (token ids, behind the prefix) is written.
     """
 
@@ -116,6 +120,7 @@ class Writer:
     batch_size: int
     prefix_ids: Sequence[int] = ()
     allowed_outputs: Sequence[Sequence[int]] = ()
+    prefix: str | None = None
 
     def with_all_beams(self) -> "Writer":
         """Writes the same, and returns all hypotheses of a record."""
@@ -128,6 +133,11 @@ class Writer:
         no_text = {piece for piece in range(len(pieces)) if pieces.is_unknown(piece) or pieces.is_control(piece)}
         no_text |= {*range(len(pieces), self.model.config.vocab_size), *self.model.config.bad_words_id}
         return sorted(no_text - {self.encoder.tokenizer.eop_token_id})
+
+    @property
+    def opening(self) -> str:
+        """What every text starts with."""
+        return self.encoder.tokenizer.decode_ids(self.prefix_ids) if self.prefix is None else self.prefix
 
     def decoder(self, config: GenerationConfig) -> Decoder:
         """A decoder with these options in place of the writer's own."""
@@ -154,8 +164,9 @@ class Writer:
         """A hypothesis as text, the prefix included."""
         tokenizer = self.encoder.tokenizer
         pieces = tokenizer.convert_ids_to_tokens([*hypothesis.tokens, tokenizer.eop_token_id])
+        text = tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens])
         return Text(
-            tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens]),
+            self.opening + text.removeprefix(tokenizer.decode_ids(self.prefix_ids)),
             hypothesis.score,
             list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
         )
@@ -217,6 +228,8 @@ def build_writer(
     config = load_config(model.model_name_or_path, tokenizer, settings=ranks)
     check_positions(config, data, generation)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
+    if unknown := " ".join(unknown_pieces(encoder, arguments.prefix)):
+        raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")
     most = generation.tgt_length - 1 - len(encoder.opening_ids) - len(prefix_ids)
     if most < max(generation.min_tgt_length, 1):
         raise InputError(
@@ -228,7 +241,9 @@ def build_writer(
         allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
     glm = load_model(model.model_name_or_path, config)
     prepare_decoding(glm, arguments.decode_dtype, arguments.device)
-    return Writer(glm, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)
+    return Writer(
+        glm, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed, arguments.prefix
+    )
 
 
 def read_allowed_outputs(
@@ -296,10 +311,15 @@ def predict(
     return [found[number] for number in range(len(records))]
 
 
+def coverage(scored: int, records: int) -> str:
+    """How many records have a reference, in words."""
+    return f"{scored} of {records} records {'has' if scored == 1 else 'have'} a reference"
+
+
 def score_predictions(predictions: Sequence[Prediction]) -> Scores:
     """Scores of the best texts against the references, see `glm.evaluation.metrics.score`."""
     return score(
-        Pair(prediction.best, (record.target,), record.source, record.answer)
+        Pair(prediction.best, record.references, record.source, record.answer)
         for prediction in predictions
         for record in (prediction.record,)
     )
@@ -328,7 +348,7 @@ class Tally:
             self.first_error = self.first_error or row["error"]
         elif "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            self._scorer.add([Pair(best, (row["reference"],), row.get("source"), row.get("answer"))])
+            self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
             self.scored += 1
 
     def scores(self) -> Scores:
@@ -340,7 +360,7 @@ class Tally:
         if self.failed == self.rows:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
         if not self.scored:
-            raise InputError("no record has a question, so there is nothing to score")
+            raise InputError("no record has a reference, so there is nothing to score")
         return self._scorer.result().with_figures({"failed records": self.failed})
 
 

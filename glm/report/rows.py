@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm.evaluation.rouge import best_rouge
+from glm.evaluation.scored_file import references_of
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 from glm.evaluation.statistics import repeated_share
 
@@ -38,7 +39,8 @@ class Sample:
     @property
     def is_exact(self) -> bool:
         """Whether the best text is the reference, but for white space."""
-        return bool(self.best.strip()) and squeezed(self.best) == squeezed(self.row.get("reference", ""))
+        references = map(squeezed, references_of(self.row))
+        return bool(self.best.strip()) and squeezed(self.best) in references
 
     @property
     def leaks_answer(self) -> bool:
@@ -127,13 +129,11 @@ class ReportRows:
         return [(text, count) for text, count in self.texts.most_common(SHOWN) if count > 1]
 
     def _count_lengths(self, row: Mapping[str, Any]) -> None:
-        for name, text in (
-            ("source", row.get("source")),
-            ("reference", row.get("reference")),
-            ("generated", best_text(row)),
-        ):
-            if text is not None:
-                self.lengths[name][len(squeezed(text))] += 1
+        texts = {"source": [row.get("source")], "reference": references_of(row), "generated": [best_text(row)]}
+        for name, found in texts.items():
+            for text in found:
+                if text is not None:
+                    self.lengths[name][len(squeezed(text))] += 1
 
 
 def best_text(row: Mapping[str, Any]) -> str:
@@ -145,7 +145,7 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     segment = SEGMENTERS["char"]
     tokens = segment(normalized(best_text(row)))
     score = None
-    if "reference" in row:
-        *_, rouge_l = best_rouge(tokens, [segment(normalized(row["reference"]))])
+    if references := references_of(row):
+        *_, rouge_l = best_rouge(tokens, [segment(normalized(text)) for text in references])
         score = 100 * rouge_l
     return Sample(row, score, repeated_share(tokens))

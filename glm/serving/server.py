@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import h11
@@ -48,7 +49,7 @@ def serve(
     listener = bind(arguments.host, arguments.port)
     writer = build_writer(model, data, generation, arguments)
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
-    service = Service(model.model_name_or_path, writer, batcher, data.columns, command)
+    service = Service(model.model_name_or_path, writer, batcher, replace(data.columns, target_column=None), command)
     app = build_app(service, api_key=arguments.api_key, request_timeout=arguments.request_timeout)
     run_app(app, listener, name=service.name)
     return 0

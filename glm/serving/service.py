@@ -136,7 +136,7 @@ class Service:
 
     def _choice(self, hypothesis: Hypothesis, stops: Collection[str], *, token_scores: bool) -> Json:
         row = text_row(self.writer.text(hypothesis), token_scores=token_scores)
-        prefix = self.writer.encoder.tokenizer.decode_ids(self.writer.prefix_ids)
+        prefix = self.writer.opening
         end = first_of(stops, row["text"].removeprefix(prefix))
         if end is not None:
             row["text"] = row["text"][: end + len(prefix)]

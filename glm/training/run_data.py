@@ -110,7 +110,13 @@ class _Split:
             self.check = FileCheck(encoder, name=f"{task} {name}")
             self._batches = check_records(records, self.check)
         else:
-            file = RecordFile(path, encoder.template, arguments.data.columns, need_target=name != "test")
+            file = RecordFile(
+                path,
+                encoder.template,
+                arguments.data.columns,
+                need_target=name != "test",
+                several_targets=name != "train",
+            )
             self.content = content_digest(file.path)
             self.most_refused = arguments.files.max_bad_records
             self.check, self._batches = check_file(

@@ -105,6 +105,24 @@ def test_what_is_refused(present, template, wishes, message):
     assert str(caught.value) == message
 
 
+def test_a_target_that_is_named_has_to_be_there_for_prediction_too():
+    with pytest.raises(InputError) as caught:
+        choose("context answer question", QG, ColumnOptions(target_column="questoin"), need_target=False)
+    assert str(caught.value) == (
+        "target_column questoin: no such column in a.json (columns: context, answer, question)"
+    )
+
+
+def test_what_a_model_was_trained_with_need_not_be_there():
+    wishes = ColumnOptions("text", None, "keywords", inherited=frozenset({"source_column", "target_column"}))
+    assert choose("text keywords", wishes=wishes) == Columns(("text",), None, ("keywords",))
+    assert choose("text", wishes=wishes, need_target=False) == Columns(("text",), None, None)
+    assert choose("source target", wishes=wishes) == Columns(("source",), None, ("target",))
+    wishes = ColumnOptions("text", None, "keywords", inherited=frozenset({"target_column"}))
+    with pytest.raises(InputError, match="source_column text: no such column"):
+        choose("source target", wishes=wishes)
+
+
 def test_other_fields_of_a_template_are_columns():
     template = own_template("风格：{style}，正文：{source}[gMASK]")
     assert choose("source target style", template).extras == ("style",)

@@ -241,3 +241,29 @@ def test_guess_of_the_number_of_rows(write):
     assert guess_row_count(write("a.jsonl", as_json_lines(ROWS))) == 3
     assert guess_row_count(write("a.jsonl.gz", gzip.compress(as_json_lines(ROWS).encode()))) == 3
     assert guess_row_count(write("a.json", json.dumps(ROWS))) is None
+
+
+def test_a_row_without_values_does_not_vanish(write):
+    rows = list(read_rows(write("a.csv", "source,target\na,b\n,\n\n   \nc,d\n")))
+    assert [(row.number, row.values.get("source")) for row in rows] == [(2, "a"), (3, ""), (5, None), (6, "c")]
+    rows = list(read_rows(write("a.tsv", "\t\nsource\ttarget\n\t\na\tb\n")))
+    assert [(row.number, list(row.values.values())) for row in rows] == [(3, ["", ""]), (4, ["a", "b"])]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'source,target\n"a,b\nc,d\ne,f\ng,"h\n',  # closed by the quote that opens another cell
+        'source,target\n"a,b\nc,d\ne,f\ng,h",i\nj,k\n',
+        'source,target,more\n"a,b,c\nd,e,f\ng,h,i\nj",k,l\n',
+    ],
+)
+def test_rows_that_a_stray_quote_joins_are_named(write, content):
+    rows = [row for row in read_rows(write("a.csv", content)) if row.error]
+    assert len(rows) == 1 and rows[0].number == 2 and rows[0].error.kind is Kind.SYNTAX
+    assert "a quote that is opened takes" in str(rows[0].error)
+
+
+def test_a_cell_of_several_lines_is_no_stray_quote(write):
+    rows = list(read_rows(write("a.csv", 'source,target\n"甲，\n乙\n丙, 丁, 戊\n己",b\n"a,b\nc,d",e\n')))
+    assert [row.values["target"] for row in rows] == ["b", "e"]
