@@ -8,8 +8,6 @@ python finetune_generation.py --model_name_or_path THUDM/glm-large-chinese --do_
 import sys
 from pathlib import Path
 
-from paddlenlp.utils.log import logger
-
 from glm.errors import Stopped
 from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
@@ -73,7 +71,7 @@ def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Check
             scores = score_predictions(labelled).with_figures({"failed records": len(predictions) - len(answered)})
             if trainer.is_world_process_zero():
                 if len(labelled) < len(answered):
-                    logger.warning(f"{coverage(len(labelled), len(predictions))}; the scores are of these")
+                    print(f"{coverage(len(labelled), len(predictions))}; the scores are of these", file=sys.stderr)
                 write_scores(output_dir / "metrics.json", scores)
                 print_scores(scores.figures, scores.signatures, title="prediction of the test records")
         if len(answered) < len(predictions):

@@ -14,35 +14,23 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from glm.errors import InputError
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.table import print_samples, print_scores
-from glm.generation.config import GenerationConfig
-from glm.options.data import DataArguments
-from glm.options.finetune import (
+from glm.options.predict import (
     FILES_OPTIONS,
     SERVING_OPTIONS,
-    ModelArguments,
     PredictArguments,
+    PredictOptions,
     parse_predict_arguments,
 )
 from glm.options.run_config import trained_with
 from glm.parallel.launch import join, wait_for_all
-from glm.prediction.filling import fill
-from glm.prediction.input import PredictionInput
 from glm.prediction.output import PredictionsFile, PrintedRows
-from glm.prediction.setup import (
-    Tally,
-    build_prediction_encoder,
-    build_writer,
-    coverage,
-    predict_rows,
-    write_scores,
-)
 from glm.report.curves import find_log, read_log
 from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
@@ -51,6 +39,10 @@ from glm.runtime.device import hush, prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.watchdog import watching
 
+if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the check of the options
+    from glm.prediction.input import PredictionInput
+    from glm.prediction.setup import Tally
+
 # Options that do not change a text, or that `command_options` gives in any case.
 NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}
 WINDOW = 1024  # records that are read and decoded together; they are written in order when all of them are done
@@ -58,49 +50,47 @@ WINDOW = 1024  # records that are read and decoded together; they are written in
 
 def main(argv: list[str]) -> int:
     """Parse, join the other processes, serve or generate."""
-    model, data, generation, arguments, inherited = parse_predict_arguments(argv)
-    data.inherited = frozenset(inherited)
-    taken = [f"--{name} {value}" for name, value in inherited.items()]
-    if model.tokenizer_name_or_path is None:
+    options = parse_predict_arguments(argv)
+    arguments = options.prediction
+    taken = [f"--{name} {value}" for name, value in options.inherited.items()]
+    if options.model.tokenizer_name_or_path is None:
         taken.insert(0, "the tokenizer")
     if taken:
-        print(f"from {model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
+        print(f"from {options.model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
+    check_files(arguments)
     hush()
     prepare(arguments.device)
     rank = join(arguments.tensor_parallel_degree, arguments.device)
     if arguments.serve:
         from glm.serving.server import serve  # the web framework takes a second to import
 
-        return serve(model, data, generation, arguments, command_options(model, data, arguments))
+        return serve(options, command_options(options))
     with watching("With --resume the same command goes on"):
-        return generate_rows(model, data, generation, arguments, argv, rank=rank)
+        return generate_rows(options, rank=rank)
 
 
-def generate_rows(
-    model: ModelArguments,
-    data: DataArguments,
-    generation: GenerationConfig,
-    arguments: PredictArguments,
-    argv: list[str],
-    *,
-    rank: int,
-) -> int:
+def generate_rows(options: PredictOptions, *, rank: int) -> int:
     """Reads, generates, writes and scores; returns the exit code."""
-    check_files(arguments)
+    # Here, because they load PaddleNLP: a wrong option is told seconds earlier.
+    from glm.prediction.filling import fill
+    from glm.prediction.input import PredictionInput
+    from glm.prediction.setup import Tally, build_prediction_encoder, build_writer, predict_rows
+
+    arguments = options.prediction
     source = PredictionInput(
         arguments.input_file,
         text=arguments.fill,
         fills=arguments.fills,
-        template=data.find_template(),
-        columns=data.columns,
+        template=options.data.find_template(),
+        columns=options.data.columns,
         need_target=arguments.metrics_file is not None,
     )
-    settings = settings_of_rows(model, data, generation, arguments) | {"sha256 of the input": source.sha256}
+    settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
-    if found := source.check(build_prediction_encoder(model, data, generation, arguments)):
+    if found := source.check(build_prediction_encoder(options)):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
-    writer = build_writer(model, data, generation, arguments, rank=rank)
+    writer = build_writer(options, rank=rank)
     if arguments.report is not None:
         writer = writer.with_all_beams()
     generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
@@ -117,7 +107,7 @@ def generate_rows(
     with tqdm(total=source.count, initial=already, desc="generating", unit="record", disable=None) as bar:
         for end, window in windows(source, output):
             for number, row in generate(window):
-                output.add(number, first_texts(row, generation.num_return_sequences))
+                output.add(number, first_texts(row, options.generation.num_return_sequences))
                 take(row, takers)
                 bar.update()
             output.close_window(end)
@@ -126,13 +116,12 @@ def generate_rows(
         raise InputError("standard input: no record in it; one JSON object per line is expected")
     records_per_second = (tally.rows - already) / (time.perf_counter() - start)
     if arguments.report is not None:
-        provenance = Provenance(command_of("predict.py", argv), settings, arguments.device)
-        write_page(arguments, model.model_name_or_path, shown, tally, provenance)
+        write_page(options, settings, shown, tally)
     conclude(arguments, tally, records_per_second=records_per_second)
     return INCOMPLETE if tally.failed else 0
 
 
-def follow(generate: Callable, source: PredictionInput, output: PredictionsFile | PrintedRows) -> int:
+def follow(generate: Callable, source: "PredictionInput", output: PredictionsFile | PrintedRows) -> int:
     """What all processes but the first do: their part of every text. The first one writes and counts."""
     for _, window in windows(source, output):
         for _ in generate(window):
@@ -140,23 +129,23 @@ def follow(generate: Callable, source: PredictionInput, output: PredictionsFile 
     return 0
 
 
-def windows(source: PredictionInput, output: PredictionsFile | PrintedRows) -> Iterator[tuple[int, dict[int, Any]]]:
+def windows(source: "PredictionInput", output: PredictionsFile | PrintedRows) -> Iterator[tuple[int, dict[int, Any]]]:
     """WINDOW records at a time: the number behind them, and those that are not done, by number."""
     numbered = enumerate(source)
     while window := dict(islice(numbered, WINDOW)):
         yield max(window) + 1, {number: item for number, item in window.items() if not output.is_done(number)}
 
 
-def command_options(model: ModelArguments, data: DataArguments, arguments: PredictArguments) -> list[str]:
+def command_options(options: PredictOptions) -> list[str]:
     """The options that this program needs to generate the same texts, but for those of decoding."""
-    own = trained_with(model.model_name_or_path)
-    options = [f"--model_name_or_path={model.model_name_or_path}"]
-    for group in (model, data, arguments):
+    name = options.model.model_name_or_path
+    own, command = trained_with(name), [f"--model_name_or_path={name}"]
+    for group in (options.model, options.data, options.prediction):
         for item in dataclasses.fields(group):
             value = getattr(group, item.name)
             if item.name not in NOT_REPEATED and value != own.get(item.name, item.default):
-                options.append(f"--{item.name}={value}")
-    return options
+                command.append(f"--{item.name}={value}")
+    return command
 
 
 def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> PredictionsFile | PrintedRows:
@@ -179,11 +168,12 @@ def first_texts(row: dict[str, Any], count: int) -> dict[str, Any]:
     return row | {"predictions": row["predictions"][:count]} if "predictions" in row else row
 
 
-def settings_of_rows(*groups: Any) -> dict[str, Any]:
+def settings_of_rows(options: PredictOptions) -> dict[str, Any]:
     """The options that decide what is generated: a run is resumed with equal ones only."""
     unimportant = {"output_file", "metrics_file", "report", "overwrite_output", "resume", "show", "device"}
     unimportant |= {"serve", *SERVING_OPTIONS}
     unimportant |= {"per_device_eval_batch_size", "tensor_parallel_degree"}  # texts do not depend on them
+    groups = (options.model, options.data, options.generation, options.prediction)
     settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
     return {name: value for name, value in settings.items() if name not in unimportant}
 
@@ -216,8 +206,10 @@ def check_report_folder(folder: Path, *, replaces: bool) -> None:
         raise InputError(f"report {folder}: holds {REPORT_PAGE}; choose another folder, or add --overwrite_output")
 
 
-def conclude(arguments: PredictArguments, tally: Tally, *, records_per_second: float) -> None:
+def conclude(arguments: PredictArguments, tally: "Tally", *, records_per_second: float) -> None:
     """Samples and scores, and what failed."""
+    from glm.prediction.setup import coverage, write_scores
+
     if arguments.output_file is not None and not arguments.fills:
         show_samples(arguments.output_file, arguments.show)
     if arguments.metrics_file is not None:
@@ -238,17 +230,16 @@ def conclude(arguments: PredictArguments, tally: Tally, *, records_per_second: f
         )
 
 
-def write_page(
-    arguments: PredictArguments, model: str, shown: ReportRows, tally: Tally, provenance: Provenance
-) -> None:
+def write_page(options: PredictOptions, settings: dict[str, Any], shown: ReportRows, tally: "Tally") -> None:
     """Writes the report, and says where it is."""
     from glm.report.page import write_report  # here, because it loads matplotlib
 
+    arguments, model = options.prediction, options.model.model_name_or_path
     page = write_report(
         Path(arguments.report),
         shown,
         tally.scores() if tally.scored else None,
-        provenance,
+        Provenance(command_of("predict.py", options.argv), settings, arguments.device),
         title=f"Predictions of {model} for {arguments.test_file or 'standard input'}",
         log=read_log(find_log(Path(model))),
     )

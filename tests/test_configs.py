@@ -11,7 +11,8 @@ import pytest
 from glm.data.templates import find_template
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
-from glm.options.finetune import parse_finetune_arguments, parse_predict_arguments
+from glm.options.finetune import parse_finetune_arguments
+from glm.options.predict import parse_predict_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.json"))

@@ -86,7 +86,7 @@ def test_records_without_reference_are_predicted_and_the_others_scored(workspace
 
 
 def test_metrics_without_any_reference_are_refused_before_the_model_is_loaded(model, write, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "build_writer", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("glm.prediction.setup.build_writer", lambda *_, **__: pytest.fail("the model was loaded"))
     path = write({**RECORD, "question": ""}, {**RECORD, "question": None})
     options = {"model_name_or_path": model, "test_file": path, "metrics_file": tmp_path / "m.json"}
     with pytest.raises(InputError, match="field question: empty in all records, so there is nothing to score"):

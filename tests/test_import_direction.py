@@ -182,6 +182,9 @@ def test_prediction_never_loads_training():
     loaded = reachable({name for name in imports_of(ROOT / "predict.py") if name.startswith("glm")})
     assert "glm.prediction.setup" in loaded and "glm.generation.search" in loaded
     assert {module for module in loaded if folder_of(module) in ("training", "commands")} == set()
+    assert not [name for module in loaded for name in IMPORTS[module] if name.startswith("paddlenlp.trainer")]
+    # Any part of PaddleNLP loads all of it, its Trainer too: options are read and checked before that.
+    assert not [name for name in loaded_by("import predict") if name.startswith("paddlenlp.trainer")]
 
 
 @pytest.mark.parametrize("verb", ["check", "show", "score", "compare", "memory", "checkpoint"])

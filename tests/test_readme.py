@@ -18,9 +18,9 @@ from glm.options.finetune import (
     DropoutArguments,
     FileArguments,
     GLMTrainingArguments,
-    ModelArguments,
-    PredictArguments,
 )
+from glm.options.model import ModelArguments
+from glm.options.predict import PredictArguments
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"

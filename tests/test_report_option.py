@@ -9,7 +9,7 @@ import pytest
 
 import predict
 from glm.errors import InputError, UsageError
-from glm.options.finetune import parse_predict_arguments
+from glm.options.predict import parse_predict_arguments
 from tools.run_tools import Workspace, make_workspace, read_lines
 
 

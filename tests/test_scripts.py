@@ -15,7 +15,7 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
-from glm.options.finetune import DataArguments
+from glm.options.data import DataArguments
 from glm.prediction.setup import Writer, build_encoder
 from glm.runtime.entry import INCOMPLETE, run
 from reference.beam_search import beam_search

@@ -14,7 +14,7 @@ from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.modules.decoding import prepare_decoding
-from glm.options.finetune import DataArguments
+from glm.options.data import DataArguments
 from glm.prediction.setup import Writer, build_encoder, predict
 
 

@@ -13,7 +13,7 @@ from work import EOP, GMASK, PAD, SOP, WORDS, Clock, Decode, Work, run, timed
 from glm.checkpoint.loading import load_tokenizer
 from glm.data.records import read_records
 from glm.generation.config import GenerationConfig
-from glm.options.finetune import DataArguments
+from glm.options.data import DataArguments
 from glm.prediction.setup import build_encoder
 
 Inputs = dict[str, np.ndarray]

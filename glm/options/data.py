@@ -1,7 +1,6 @@
 """The options that say how a record is read and laid out: the same for training, prediction, `check` and `show`."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 from glm.data.columns import ColumnOptions
 from glm.data.templates import Template, find_template, own_template
@@ -14,19 +13,19 @@ class DataArguments:
     """How a record is laid out."""
 
     task_name: str = option("dureader_qg", "Template, and data set to fetch where no file is given.")
-    template: Optional[str] = option(
+    template: str | None = option(
         None,
         "Template of your own in place of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
         "one blank. {source} or {context} is cut if it is too long; other names are columns.",
     )
-    target_prefix: Optional[str] = option(
+    target_prefix: str | None = option(
         None, "Constant opening of the target in place of the task's (none with --template): given, not generated."
     )
-    source_column: Optional[str] = option(
+    source_column: str | None = option(
         None, "Column of the source; several, separated by commas, are joined. Recognised if not given."
     )
-    answer_column: Optional[str] = option(None, "Column of the answer. Recognised if not given.")
-    target_column: Optional[str] = option(None, "Column of the target. Recognised if not given.")
+    answer_column: str | None = option(None, "Column of the answer. Recognised if not given.")
+    target_column: str | None = option(None, "Column of the target. Recognised if not given.")
     src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
 

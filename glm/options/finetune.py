@@ -1,24 +1,19 @@
-"""Typed arguments from a configuration file and the command line, the latter winning, checked against each other."""
+"""The options of fine-tuning, checked against each other."""
 
 import dataclasses
-import difflib
-import ipaddress
-import json
 import math
-from argparse import Namespace
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from paddle import distributed
-from paddlenlp.trainer import IntervalStrategy, PdArgumentParser, TrainingArguments
+from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
 from glm.errors import UsageError
-from glm.generation.config import GenerationConfig, option, own_options
+from glm.generation.config import GenerationConfig, option
 from glm.options.data import DataArguments
-from glm.options.run_config import read_config, trained_with
+from glm.options.model import ModelArguments
+from glm.options.parser import OptionParser
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
 
@@ -60,38 +55,19 @@ OF_HALF_PRECISION = {
     "amp_custom_white_list": None,
 }
 
-# Options of `predict.py` that a server does not have, and those that only a server has.
-FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
-FILES_OPTIONS += ("token_scores", "show", "report")
-SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
-
-
-@dataclass
-class ModelArguments:
-    """Which model and tokenizer."""
-
-    model_name_or_path: str = option(
-        "THUDM/glm-large-chinese",
-        "A folder, a published name, or a configuration file ending in .json (or the name of one in configs/model) to "
-        "start from random weights.",
-    )
-    tokenizer_name_or_path: Optional[str] = option(
-        None, "A folder, a published name, or a SentencePiece .model file; the model's own if not given."
-    )
-
 
 @dataclass
 class FileArguments:
     """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets."""
 
-    train_file: Optional[str] = option(None, "Training records.")
-    dev_file: Optional[str] = option(None, "Records of evaluation during and after training.")
-    test_file: Optional[str] = option(None, "Records to predict (--do_predict).")
+    train_file: str | None = option(None, "Training records.")
+    dev_file: str | None = option(None, "Records of evaluation during and after training.")
+    test_file: str | None = option(None, "Records to predict (--do_predict).")
     max_bad_records: int = option(
         0, "Unusable records of a file that are left out, and written to refused-*.jsonl in output_dir; more stop."
     )
     allow_cut_targets: bool = option(False, "Cut a target longer than tgt_length, which then never learns to end.")
-    data_cache_dir: Optional[str] = option(
+    data_cache_dir: str | None = option(
         None, "Folder of tokenized training records, found again by content; ~/.cache/glm if not given."
     )
 
@@ -104,9 +80,9 @@ class FileArguments:
 class DropoutArguments:
     """Dropout rates that replace the model's own."""
 
-    attention_dropout_prob: Optional[float] = option(None, "Dropout of attention weights; the model's if unset.")
-    embedding_dropout_prob: Optional[float] = option(None, "Dropout after the embeddings; the model's if unset.")
-    output_dropout_prob: Optional[float] = option(None, "Dropout after attention and MLP; the model's if unset.")
+    attention_dropout_prob: float | None = option(None, "Dropout of attention weights; the model's if unset.")
+    embedding_dropout_prob: float | None = option(None, "Dropout after the embeddings; the model's if unset.")
+    output_dropout_prob: float | None = option(None, "Dropout after attention and MLP; the model's if unset.")
 
     def __post_init__(self):
         for name, value in self.given.items():
@@ -171,24 +147,24 @@ class GLMTrainingArguments(TrainingArguments):
 
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
     lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
-    lr_decay_ratio: Optional[float] = option(
+    lr_decay_ratio: float | None = option(
         None,
         "Final learning rate as a share of the peak (of inverse_sqrt, the lowest) [0.1; constant ones have none].",
     )
-    layerwise_lr_decay: Optional[float] = option(
+    layerwise_lr_decay: float | None = option(
         None, "Each layer learns this many times as fast as the one above it, the embeddings slowest."
     )
-    freeze: Optional[str] = option(
+    freeze: str | None = option(
         None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
     )
-    logging_steps: Optional[int] = option(
+    logging_steps: int | None = option(
         None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
     )
     group_by_length: bool = option(False, "Batches of examples of like length.")
-    max_tokens: Optional[int] = option(
+    max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
     )
-    update_freq: Optional[int] = option(
+    update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
     )
     resume_with_changes: bool = option(
@@ -196,8 +172,8 @@ class GLMTrainingArguments(TrainingArguments):
     )
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
-    recompute_layers: Optional[int] = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
-    release_grads: Optional[bool] = option(
+    recompute_layers: int | None = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
+    release_grads: bool | None = option(
         None, "Free gradients after each step; they need not be set to zero then [true; false with sharding stage2]."
     )
 
@@ -320,116 +296,6 @@ class GLMTrainingArguments(TrainingArguments):
             raise UsageError(f"layerwise_lr_decay {self.layerwise_lr_decay}: use a number above 0, at most 1")
 
 
-@dataclass
-class PredictArguments:
-    """What to generate text for, where it goes, and how it is made."""
-
-    test_file: Optional[str] = option(None, "Records, one JSON object per line; standard input if not given.")
-    fill: Optional[str] = option(
-        None, "A text whose blanks ([MASK], [sMASK], [gMASK]) are filled, in place of records."
-    )
-    fill_file: Optional[str] = option(None, "Texts with blanks, one per line, in place of records.")
-    output_file: Optional[str] = option(None, "One JSON line per record; standard output if not given.")
-    metrics_file: Optional[str] = option(None, "Scores as JSON (needs questions in the data).")
-    report: Optional[str] = option(
-        None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
-    )
-    overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
-    resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
-    prefix: str = option("", "What every text starts with: given to the model, not generated.")
-    allowed_outputs_file: Optional[str] = option(
-        None, "Outputs, one per line: nothing else is generated (after prefix)."
-    )
-    token_scores: bool = option(False, "Write the log-probability of every token.")
-    per_device_eval_batch_size: int = option(16, "Records decoded together.")
-    decode_dtype: str = option(
-        "float32",
-        "Type of weights and products: bfloat16 is faster where the processor has such products, and rounds.",
-        choices=["float32", "bfloat16", "float16"],
-    )
-    show: int = option(5, "Samples printed as a table, where output_file is given.")
-    device: str = option("gpu", "gpu or cpu.")
-    tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
-    serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
-    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
-    port: int = option(8000, "Port to serve at; 0 is a free one.")
-    api_key: Optional[str] = option(None, "What requests have to bring as 'Authorization: Bearer KEY'.")
-    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
-    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
-
-    def __post_init__(self):
-        self.device = choose_device(self.device)
-        self._check_serving()
-        self._check_parallel()
-        if self.per_device_eval_batch_size < 1:
-            raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
-        if self.show < 0:
-            raise UsageError(f"show {self.show}: use 0 or more")
-        if self.decode_dtype == "float16" and self.device == "cpu":
-            raise UsageError("decode_dtype float16: a CPU has no such products; use float32 or bfloat16")
-        inputs = [name for name in ("test_file", "fill", "fill_file") if getattr(self, name) is not None]
-        if len(inputs) > 1:
-            raise UsageError(f"{inputs[1]} {getattr(self, inputs[1])}: has no effect beside {inputs[0]}; choose one")
-        if self.fills and self.metrics_file is not None:
-            raise UsageError(
-                f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
-            )
-        if self.fills and self.report is not None:
-            raise UsageError(f"report {self.report}: there is none of filled blanks; leave it out")
-        if self.resume:
-            for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
-                if given is None:
-                    raise UsageError(f"resume True: there is nothing to continue without {name}")
-            if self.overwrite_output:
-                raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
-
-    def _check_parallel(self):
-        degree, processes = self.tensor_parallel_degree, distributed.get_world_size()
-        if degree != processes:
-            raise UsageError(
-                f"tensor_parallel_degree {degree}: there are {processes} processes; start as many with python -m "
-                "paddle.distributed.launch (--nproc_per_node N, or --gpus)"
-            )
-        if degree == 1:
-            return
-        if self.serve:
-            raise UsageError(f"serve True: not beside tensor_parallel_degree {degree}; leave one of them out")
-        if self.decode_dtype != "float32" and self.device == "cpu":
-            raise UsageError(f"decode_dtype {self.decode_dtype}: not beside tensor_parallel_degree {degree} on a CPU")
-        if self.input_file is None and self.fill is None:
-            raise UsageError(f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file")
-
-    def _check_serving(self):
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port {self.port}: use 0 to 65535")
-        if self.max_waiting < 1:
-            raise UsageError(f"max_waiting {self.max_waiting}: use 1 or more")
-        if not 0 < self.request_timeout < math.inf:
-            raise UsageError(f"request_timeout {self.request_timeout}: use a number above 0")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            raise UsageError("api_key: use printable ASCII characters, at least one")
-        if self.api_key is None and not is_own_address(self.host):
-            raise UsageError(f"host {self.host}: can be reached from other machines; protect it with --api_key")
-
-    @property
-    def fills(self) -> bool:
-        """Whether blanks are to be filled, rather than records answered."""
-        return self.fill is not None or self.fill_file is not None
-
-    @property
-    def input_file(self) -> Optional[str]:
-        """The file with what text is generated for."""
-        return self.test_file or self.fill_file
-
-
-def is_own_address(host: str) -> bool:
-    """Whether a host can be reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 @dataclass(frozen=True)
 class FinetuneArguments:
     """All arguments of `finetune_generation.py`.
@@ -463,67 +329,6 @@ class FinetuneArguments:
         return names | set(self.adapter.without_effect)
 
 
-class _Parser(PdArgumentParser):
-    """PdArgumentParser that raises instead of exiting, knows no abbreviations and suggests the right name."""
-
-    def __init__(self, groups: tuple[type, ...], description: str):
-        super().__init__(groups, description=description, allow_abbrev=False)
-        self.groups = groups
-
-    def error(self, message: str):
-        raise UsageError(message)
-
-    def check_names(self, names: Iterable[str], *, where: str) -> None:
-        """Raises UsageError for a name that is no option's."""
-        known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
-        for name in names:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                raise UsageError(f"{where}: unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
-
-    def read(self, argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
-        """The values of all options, and those of the options that were set, by name."""
-        names = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--")]
-        self.check_names(names, where="command line")
-        values, rest = self.parse_known_args(argv)
-        if rest:
-            raise UsageError(f"command line: {' '.join(rest)} belongs to no option")
-        given = {self._option_string_actions[f"--{name}"].dest for name in names}
-        return values, {name: getattr(values, name) for name in sorted(given)}
-
-    def build(self, values: Namespace) -> list[Any]:
-        """The groups of options, each checked by itself."""
-        try:
-            return [
-                group(**{item.name: getattr(values, item.name) for item in dataclasses.fields(group) if item.init})
-                for group in self.groups
-            ]
-        except UsageError:
-            raise
-        except (ValueError, AssertionError) as error:  # of GenerationConfig, and PaddleNLP's own checks
-            raise UsageError(str(error)) from error
-
-
-def _as_arguments(settings: dict[str, Any]) -> list[str]:
-    """Settings as the command line would give them."""
-    argv = []
-    for name, value in settings.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        argv += [f"--{name}={values[0]}"] if len(values) == 1 else [f"--{name}", *map(str, values)]
-    return argv
-
-
-def _with_config(argv: list[str], parser: _Parser) -> list[str]:
-    """The command line with the settings of a leading configuration file written out before the rest."""
-    if not argv or argv[0].startswith("-"):
-        return argv
-    if not argv[0].endswith(".json"):
-        raise UsageError(f"{argv[0]}: a configuration file ending in .json, or an option, is expected first")
-    settings = read_config(Path(argv[0]))
-    parser.check_names(settings, where=argv[0])
-    return _as_arguments(settings) + argv[1:]
-
-
 def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     """Arguments of `finetune_generation.py`: `[config.json] [--option value ...]`.
 
@@ -539,8 +344,8 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         AdapterArguments,
         GLMTrainingArguments,
     )
-    parser = _Parser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
-    values, given = parser.read(_with_config(argv, parser))
+    parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
+    values, given = parser.read(parser.with_config(argv))
     arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
     _check_finetune(arguments)
     return arguments
@@ -597,37 +402,3 @@ def _check_adapter(arguments: FinetuneArguments) -> None:
     for name in ("freeze", "layerwise_lr_decay"):
         if adapter.prefix_tuning and name in arguments.given:
             raise UsageError(f"{name} {arguments.given[name]}: has no effect with --prefix_tuning; leave it out")
-
-
-def parse_predict_arguments(
-    argv: list[str],
-) -> tuple[ModelArguments, DataArguments, GenerationConfig, PredictArguments, dict[str, Any]]:
-    """Arguments of `predict.py`. Lengths, template and decoding options that are not given are those the checkpoint
-    was trained with; the last item holds those that were taken from it.
-
-    Raises:
-        UsageError: as `parse_finetune_arguments`.
-    """
-    groups = (ModelArguments, DataArguments, GenerationConfig, PredictArguments)
-    parser = _Parser(groups, "Generates text with a fine-tuned GLM, and scores it.")
-    argv = _with_config(argv, parser)
-    values, given = parser.read(argv)
-    own = own_options(given)
-    if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
-        own |= {"template", "target_prefix"}
-    settings = trained_with(values.model_name_or_path)
-    inherited = {name: value for name, value in settings.items() if name not in own}
-    values, _ = parser.read(_as_arguments(inherited) + argv)
-    groups = parser.build(values)
-    for name in FILES_OPTIONS if groups[-1].serve else SERVING_OPTIONS:
-        if name in given:
-            how = "with --serve" if groups[-1].serve else "without --serve"
-            raise UsageError(f"{name} {given[name]}: has no effect {how}; leave it out")
-    if groups[-1].fills:
-        framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
-        for name in sorted(framing | {"show"}):
-            if name in given:
-                raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
-    if "show" in given and groups[-1].output_file is None:
-        raise UsageError(f"show {given['show']}: has no effect without output_file")
-    return *groups, inherited

@@ -27,7 +27,7 @@ from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 from glm.modules.decoding import prepare_decoding
 from glm.options.data import DataArguments
-from glm.options.finetune import ModelArguments, PredictArguments
+from glm.options.predict import PredictOptions
 
 
 def build_encoder(
@@ -198,23 +198,15 @@ class Writer:
             yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
 
 
-def build_prediction_encoder(
-    model: ModelArguments, data: DataArguments, generation: GenerationConfig, arguments: PredictArguments
-) -> ExampleEncoder:
-    """How the arguments of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
-    tokenizer = load_tokenizer(model.tokenizer_name_or_path or model.model_name_or_path)
-    return build_encoder(tokenizer, data, generation, template=NO_TEMPLATE if arguments.fills else None)
+def build_prediction_encoder(options: PredictOptions) -> ExampleEncoder:
+    """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
+    tokenizer = load_tokenizer(options.model.tokenizer_name_or_path or options.model.model_name_or_path)
+    template = NO_TEMPLATE if options.prediction.fills else None
+    return build_encoder(tokenizer, options.data, options.generation, template=template)
 
 
-def build_writer(
-    model: ModelArguments,
-    data: DataArguments,
-    generation: GenerationConfig,
-    arguments: PredictArguments,
-    *,
-    rank: int = 0,
-) -> Writer:
-    """The writer that the arguments ask for.
+def build_writer(options: PredictOptions, *, rank: int = 0) -> Writer:
+    """The writer that the options ask for.
 
     Args:
         rank: of this process, among those that the model is split over.
@@ -222,11 +214,12 @@ def build_writer(
     Raises:
         InputError: something cannot be loaded, or does not fit together.
     """
-    encoder = build_prediction_encoder(model, data, generation, arguments)
+    model, generation, arguments = options.model, options.generation, options.prediction
+    encoder = build_prediction_encoder(options)
     tokenizer = encoder.tokenizer
     ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
     config = load_config(model.model_name_or_path, tokenizer, settings=ranks)
-    check_positions(config, data, generation)
+    check_positions(config, options.data, generation)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
     if unknown := " ".join(unknown_pieces(encoder, arguments.prefix)):
         raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import paddle
-from paddlenlp.utils.log import logger
 
 from glm.errors import UsageError
 from glm.runtime.environment import WANTED_THREADS, cpu_threads
@@ -32,14 +31,21 @@ def choose_device(requested: str) -> str:
     if requested != "cpu" and not re.fullmatch(r"gpu(:\d+)?", requested):
         raise UsageError(f"device {requested}: use cpu, gpu or gpu:N")
     if requested != "cpu" and not has_gpu():
-        logger.warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
+        _log().warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
         return "cpu"
     return requested
 
 
 def hush() -> None:
     """Leaves only the warnings of PaddleNLP's log, where standard error is for the program's own words."""
-    logger.set_level("WARNING")
+    _log().set_level("WARNING")
+
+
+def _log():
+    """PaddleNLP's log. Any part of PaddleNLP loads the whole of it, its Trainer too: options are read without."""
+    from paddlenlp.utils.log import logger
+
+    return logger
 
 
 def prepare(device: str) -> None:

@@ -13,9 +13,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from glm.errors import InputError
-from glm.generation.config import GenerationConfig
-from glm.options.data import DataArguments
-from glm.options.finetune import ModelArguments, PredictArguments
+from glm.options.predict import PredictOptions
 from glm.prediction.setup import build_writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
@@ -28,13 +26,7 @@ KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30  # for what is unfinished when the server is told to end
 
 
-def serve(
-    model: ModelArguments,
-    data: DataArguments,
-    generation: GenerationConfig,
-    arguments: PredictArguments,
-    command: Sequence[str],
-) -> int:
+def serve(options: PredictOptions, command: Sequence[str]) -> int:
     """Serves until a signal (Ctrl-C, SIGTERM) ends it.
 
     Args:
@@ -46,10 +38,12 @@ def serve(
     Raises:
         InputError: the address cannot be used, or as `build_writer`.
     """
+    arguments = options.prediction
     listener = bind(arguments.host, arguments.port)
-    writer = build_writer(model, data, generation, arguments)
+    writer = build_writer(options)
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
-    service = Service(model.model_name_or_path, writer, batcher, replace(data.columns, target_column=None), command)
+    columns = replace(options.data.columns, target_column=None)  # requests have none
+    service = Service(options.model.model_name_or_path, writer, batcher, columns, command)
     app = build_app(service, api_key=arguments.api_key, request_timeout=arguments.request_timeout)
     run_app(app, listener, name=service.name)
     return 0

@@ -22,7 +22,8 @@ from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.models.glm.modeling import GLMForConditionalGeneration
-from glm.options.finetune import FinetuneArguments, ModelArguments
+from glm.options.finetune import FinetuneArguments
+from glm.options.model import ModelArguments
 from glm.parallel.ranks import on_main
 from glm.prediction.setup import build_encoder, check_positions
 from glm.report.provenance import command_of

@@ -5,7 +5,7 @@ import pytest
 
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.options.finetune import DataArguments
+from glm.options.data import DataArguments
 from glm.prediction.filling import BadText, fill, lay_out, stream_texts
 from glm.prediction.setup import Writer, build_encoder
 from reference.beam_search import beam_search

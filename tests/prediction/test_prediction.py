@@ -12,7 +12,9 @@ from glm.data.records import BadRecord, Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
-from glm.options.finetune import DataArguments, ModelArguments, PredictArguments
+from glm.options.data import DataArguments
+from glm.options.model import ModelArguments
+from glm.options.predict import PredictArguments, PredictOptions
 from glm.prediction.setup import (
     Prediction,
     Tally,
@@ -353,10 +355,9 @@ def build(model_file, sentencepiece_file):
 
     def build(*, generation=None, **options) -> Writer:
         config = GenerationConfig(**{"tgt_length": 30, "num_beams": 2, **(generation or {})})
-        arguments = PredictArguments(device="cpu", **options)
-        return build_writer(
-            ModelArguments(model_file, str(sentencepiece_file)), DataArguments(src_length=60), config, arguments
-        )
+        model, data = ModelArguments(model_file, str(sentencepiece_file)), DataArguments(src_length=60)
+        prediction = PredictArguments(device="cpu", **options)
+        return build_writer(PredictOptions(model, data, config, prediction, inherited={}, argv=[]))
 
     return build
 

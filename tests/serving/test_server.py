@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from glm.errors import InputError, UsageError
-from glm.options.finetune import parse_predict_arguments
+from glm.options.predict import parse_predict_arguments
 from glm.serving import app as app_module
 from glm.serving import server as server_module
 from glm.serving.server import bind
@@ -195,7 +195,7 @@ def test_the_end_lets_a_request_finish(program):
 
 
 def arguments(*argv: str):
-    return parse_predict_arguments(["--model_name_or_path", "m", "--device", "cpu", *argv])[3]
+    return parse_predict_arguments(["--model_name_or_path", "m", "--device", "cpu", *argv]).prediction
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])

@@ -1,0 +1,147 @@
+"""A command line whose options are fields of dataclasses, behind a configuration file that it overrides."""
+
+import dataclasses
+import difflib
+import json
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from glm.errors import UsageError
+from glm.options.run_config import read_config
+
+TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+
+
+class OptionParser(ArgumentParser):
+    """Reads dataclasses: a field is the option of its name, its metadata what argparse is told beside its type.
+
+    The forms are those of PaddleNLP's PdArgumentParser, so that its users' commands mean the same. A `bool` may stand
+    alone (`--recompute`) or have a value, and one that is True has a `--no_NAME` too; a list takes its items one by
+    one; an enum is given by its value. What is wrong raises UsageError, and no name may be abbreviated.
+
+    Args:
+        groups: dataclasses; no two have a field in common.
+        description: what `--help` begins with.
+    """
+
+    def __init__(self, groups: tuple[type, ...], description: str):
+        super().__init__(description=description, allow_abbrev=False, formatter_class=ArgumentDefaultsHelpFormatter)
+        self.groups = groups
+        for group in groups:
+            types = get_type_hints(group)
+            for item in dataclasses.fields(group):
+                if item.init:
+                    self._add_option(item, without_none(types[item.name]))
+
+    def _add_option(self, item: dataclasses.Field, kind: Any) -> None:
+        has_factory = item.default_factory is not dataclasses.MISSING
+        default = item.default_factory() if has_factory else item.default
+        how = dict(item.metadata) | how_to_read(kind, default)
+        how |= {"required": True} if default is dataclasses.MISSING else {"default": default}
+        self.add_argument(f"--{item.name}", **how)
+        if kind is bool and default is True:
+            # Its value is the other option's, which is added first; False is what --help says of it.
+            opposite = dict(item.metadata) | {"action": "store_false", "dest": item.name, "default": False}
+            self.add_argument(f"--no_{item.name}", **opposite)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+    def with_config(self, argv: list[str]) -> list[str]:
+        """The command line with the settings of a leading configuration file written out before the rest.
+
+        Raises:
+            UsageError: the file cannot be read or has an unknown option, or what comes first is neither file nor
+                option.
+        """
+        if not argv or argv[0].startswith("-"):
+            return argv
+        if not argv[0].endswith(".json"):
+            raise UsageError(f"{argv[0]}: a configuration file ending in .json, or an option, is expected first")
+        settings = read_config(Path(argv[0]))
+        self._check_names(settings, where=argv[0])
+        return as_command_line(settings) + argv[1:]
+
+    def read(self, argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
+        """The values of all options, and those of the options that were set, by name.
+
+        Raises:
+            UsageError: an option is unknown or malformed, or one that is needed is missing.
+        """
+        names = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--")]
+        self._check_names(names, where="command line")
+        values, rest = self.parse_known_args(argv)
+        if rest:
+            raise UsageError(f"command line: {' '.join(rest)} belongs to no option")
+        given = {self._option_string_actions[f"--{name}"].dest for name in names}
+        return values, {name: getattr(values, name) for name in sorted(given)}
+
+    def build(self, values: Namespace) -> list[Any]:
+        """The groups of options, each checked by itself.
+
+        Raises:
+            UsageError: a group does not take its values.
+        """
+        try:
+            return [
+                group(**{item.name: getattr(values, item.name) for item in dataclasses.fields(group) if item.init})
+                for group in self.groups
+            ]
+        except UsageError:
+            raise
+        except (ValueError, AssertionError) as error:  # of GenerationConfig, and PaddleNLP's own checks
+            raise UsageError(str(error)) from error
+
+    def _check_names(self, names: Iterable[str], *, where: str) -> None:
+        known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                raise UsageError(f"{where}: unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+def without_none(hint: Any) -> Any:
+    """The type X of an annotation `X | None` or `Optional[X]`; of any other, itself."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    (kind,) = set(get_args(hint)) - {NoneType}
+    return kind
+
+
+def how_to_read(kind: Any, default: Any) -> dict[str, Any]:
+    """What argparse is to be told of an option of a type.
+
+    Args:
+        kind: str, int, float, bool, an enum, a list of these, or a list of lists, one for each time it is given.
+    """
+    if kind is bool:
+        return {"type": truth} | ({} if default is None else {"nargs": "?", "const": True})
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        if get_origin(item) is list:
+            return {"type": get_args(item)[0], "nargs": "+", "action": "append"}
+        return {"type": item, "nargs": "+"}
+    if issubclass(kind, Enum):
+        return {"type": str, "choices": [member.value for member in kind]}
+    return {"type": kind}
+
+
+def truth(text: str) -> bool:
+    """The value of a switch, in any of the words that are used for it."""
+    if text.lower() not in TRUE + FALSE:
+        pairs = ", ".join(f"{yes}/{no}" for yes, no in zip(TRUE, FALSE, strict=True))
+        raise ArgumentTypeError(f"Truthy value expected: got {text} but expected one of {pairs} (case insensitive).")
+    return text.lower() in TRUE
+
+
+def as_command_line(settings: dict[str, Any]) -> list[str]:
+    """Settings as the command line would give them; an object as JSON, an item of a list after the other."""
+    argv = []
+    for name, value in settings.items():
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        argv += [f"--{name}={values[0]}"] if len(values) == 1 else [f"--{name}", *map(str, values)]
+    return argv

@@ -1,0 +1,182 @@
+"""The options of prediction; how a record is laid out and decoded is as the checkpoint was trained, if not given."""
+
+import ipaddress
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from paddle import distributed
+
+from glm.errors import UsageError
+from glm.generation.config import GenerationConfig, option, own_options
+from glm.options.data import DataArguments
+from glm.options.model import ModelArguments
+from glm.options.parser import OptionParser, as_command_line
+from glm.options.run_config import trained_with
+from glm.runtime.device import choose_device
+
+# Options of `predict.py` that a server does not have, and those that only a server has.
+FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
+FILES_OPTIONS += ("token_scores", "show", "report")
+SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
+
+
+@dataclass
+class PredictArguments:
+    """What to generate text for, where it goes, and how it is made."""
+
+    test_file: str | None = option(None, "Records, one JSON object per line; standard input if not given.")
+    fill: str | None = option(None, "A text whose blanks ([MASK], [sMASK], [gMASK]) are filled, in place of records.")
+    fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
+    output_file: str | None = option(None, "One JSON line per record; standard output if not given.")
+    metrics_file: str | None = option(None, "Scores as JSON (needs questions in the data).")
+    report: str | None = option(
+        None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
+    )
+    overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
+    resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
+    prefix: str = option("", "What every text starts with: given to the model, not generated.")
+    allowed_outputs_file: str | None = option(None, "Outputs, one per line: nothing else is generated (after prefix).")
+    token_scores: bool = option(False, "Write the log-probability of every token.")
+    per_device_eval_batch_size: int = option(16, "Records decoded together.")
+    decode_dtype: str = option(
+        "float32",
+        "Type of weights and products: bfloat16 is faster where the processor has such products, and rounds.",
+        choices=["float32", "bfloat16", "float16"],
+    )
+    show: int = option(5, "Samples printed as a table, where output_file is given.")
+    device: str = option("gpu", "gpu or cpu.")
+    tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
+    serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
+    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
+    port: int = option(8000, "Port to serve at; 0 is a free one.")
+    api_key: str | None = option(None, "What requests have to bring as 'Authorization: Bearer KEY'.")
+    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
+    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
+
+    def __post_init__(self):
+        self.device = choose_device(self.device)
+        self._check_serving()
+        self._check_parallel()
+        if self.per_device_eval_batch_size < 1:
+            raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
+        if self.show < 0:
+            raise UsageError(f"show {self.show}: use 0 or more")
+        if self.decode_dtype == "float16" and self.device == "cpu":
+            raise UsageError("decode_dtype float16: a CPU has no such products; use float32 or bfloat16")
+        inputs = [name for name in ("test_file", "fill", "fill_file") if getattr(self, name) is not None]
+        if len(inputs) > 1:
+            raise UsageError(f"{inputs[1]} {getattr(self, inputs[1])}: has no effect beside {inputs[0]}; choose one")
+        if self.fills and self.metrics_file is not None:
+            raise UsageError(
+                f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
+            )
+        if self.fills and self.report is not None:
+            raise UsageError(f"report {self.report}: there is none of filled blanks; leave it out")
+        if self.resume:
+            for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
+                if given is None:
+                    raise UsageError(f"resume True: there is nothing to continue without {name}")
+            if self.overwrite_output:
+                raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
+
+    def _check_parallel(self):
+        degree, processes = self.tensor_parallel_degree, distributed.get_world_size()
+        if degree != processes:
+            raise UsageError(
+                f"tensor_parallel_degree {degree}: there are {processes} processes; start as many with python -m "
+                "paddle.distributed.launch (--nproc_per_node N, or --gpus)"
+            )
+        if degree == 1:
+            return
+        if self.serve:
+            raise UsageError(f"serve True: not beside tensor_parallel_degree {degree}; leave one of them out")
+        if self.decode_dtype != "float32" and self.device == "cpu":
+            raise UsageError(f"decode_dtype {self.decode_dtype}: not beside tensor_parallel_degree {degree} on a CPU")
+        if self.input_file is None and self.fill is None:
+            raise UsageError(f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file")
+
+    def _check_serving(self):
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port {self.port}: use 0 to 65535")
+        if self.max_waiting < 1:
+            raise UsageError(f"max_waiting {self.max_waiting}: use 1 or more")
+        if not 0 < self.request_timeout < math.inf:
+            raise UsageError(f"request_timeout {self.request_timeout}: use a number above 0")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
+            raise UsageError("api_key: use printable ASCII characters, at least one")
+        if self.api_key is None and not is_own_address(self.host):
+            raise UsageError(f"host {self.host}: can be reached from other machines; protect it with --api_key")
+
+    @property
+    def fills(self) -> bool:
+        """Whether blanks are to be filled, rather than records answered."""
+        return self.fill is not None or self.fill_file is not None
+
+    @property
+    def input_file(self) -> str | None:
+        """The file with what text is generated for."""
+        return self.test_file or self.fill_file
+
+
+def is_own_address(host: str) -> bool:
+    """Whether a host can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """All options of `predict.py`.
+
+    Args:
+        inherited: those that were not given and taken from the checkpoint, by name.
+        argv: the command line.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    generation: GenerationConfig
+    prediction: PredictArguments
+    inherited: dict[str, Any]
+    argv: list[str]
+
+
+def parse_predict_arguments(argv: list[str]) -> PredictOptions:
+    """Arguments of `predict.py`: `[config.json] [--option value ...]`. Lengths, template and decoding options that are
+    not given are those the checkpoint was trained with.
+
+    Raises:
+        UsageError: an option is unknown, malformed, out of range or without effect beside the others.
+    """
+    groups = (ModelArguments, DataArguments, GenerationConfig, PredictArguments)
+    parser = OptionParser(groups, "Generates text with a fine-tuned GLM, and scores it.")
+    command = parser.with_config(argv)
+    values, given = parser.read(command)
+    own = own_options(given)
+    if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
+        own |= {"template", "target_prefix"}
+    settings = trained_with(values.model_name_or_path)
+    inherited = {name: value for name, value in settings.items() if name not in own}
+    values, _ = parser.read(as_command_line(inherited) + command)
+    options = PredictOptions(*parser.build(values), inherited, argv)
+    options.data.inherited = frozenset(inherited)
+    _check_given(given, options.prediction)
+    return options
+
+
+def _check_given(given: dict[str, Any], arguments: PredictArguments) -> None:
+    """Raises UsageError for an option that was given and has no effect."""
+    for name in FILES_OPTIONS if arguments.serve else SERVING_OPTIONS:
+        if name in given:
+            how = "with --serve" if arguments.serve else "without --serve"
+            raise UsageError(f"{name} {given[name]}: has no effect {how}; leave it out")
+    if arguments.fills:
+        framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
+        for name in sorted(framing | {"show"}):
+            if name in given:
+                raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
+    if "show" in given and arguments.output_file is None:
+        raise UsageError(f"show {given['show']}: has no effect without output_file")

@@ -1,0 +1,249 @@
+"""The parser: files and flags together, every kind of option, and errors that name the option."""
+
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import List, Optional  # noqa: UP035
+
+import pytest
+
+from glm.generation.config import option
+from glm.options.finetune import parse_finetune_arguments
+from glm.options.parser import OptionParser, as_command_line
+from tools.option_tools import TRAIN, usage_error
+
+error_of = partial(usage_error, parse_finetune_arguments)
+
+
+def test_store_true_forms():
+    for argv, expected in (
+        (["--recompute"], True),
+        (["--recompute", "True"], True),
+        (["--recompute=true"], True),
+        (["--recompute", "False"], False),
+        ([], False),
+    ):
+        assert parse_finetune_arguments([*TRAIN, *argv]).training.recompute is expected
+    for argv, expected in (
+        (["--select_topk"], True),
+        (["--select_topk", "False"], False),
+        (["--no_select_topk"], False),
+        ([], True),
+    ):
+        assert parse_finetune_arguments([*TRAIN, *argv]).generation.select_topk is expected
+
+
+# -- a file, and flags after it
+
+
+def test_file_then_flags(write):
+    path = write({"output_dir": "a", "do_train": True, "device": "cpu", "num_beams": 3, "learning_rate": 0.002})
+    arguments = parse_finetune_arguments([path])
+    assert (arguments.generation.num_beams, arguments.training.learning_rate) == (3, 0.002)
+    arguments = parse_finetune_arguments([path, "--num_beams", "7", "--output_dir=b", "--src_length", "99"])
+    assert (arguments.generation.num_beams, arguments.training.learning_rate) == (7, 0.002)
+    assert (arguments.training.output_dir, arguments.data.src_length) == ("b", 99)
+    assert arguments.given == {
+        "device": "cpu",
+        "do_train": True,
+        "learning_rate": 0.002,
+        "num_beams": 7,
+        "output_dir": "b",
+        "src_length": 99,
+    }
+
+
+def test_flags_may_unset_what_the_file_sets(write):
+    path = write({"output_dir": "a", "do_train": True, "do_eval": True, "device": "cpu", "select_topk": True})
+    arguments = parse_finetune_arguments([path, "--do_eval", "False", "--select_topk", "False"])
+    assert (arguments.training.do_eval, arguments.generation.select_topk) == (False, False)
+
+
+def test_notes_of_a_file(write):
+    path = write({"_about": "notes", "_run": None, "output_dir": "a", "do_train": True, "device": "cpu"})
+    assert parse_finetune_arguments([path]).given == {"device": "cpu", "do_train": True, "output_dir": "a"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("num_beam", "num_beams"),
+        ("leraning_rate", "learning_rate"),
+        ("src_lenght", "src_length"),
+        ("lable_smoothing", "label_smoothing"),
+        ("no_block_positions", "no_block_position"),
+    ],
+)
+def test_misspelt_option(write, wrong, right):
+    path = write({"output_dir": "a", "do_train": True, wrong: 1})
+    assert error_of(path) == f"{path}: unknown option {wrong}; did you mean {right}?"
+    message = f"command line: unknown option {wrong}; did you mean {right}?"
+    assert error_of(*TRAIN, f"--{wrong}", "1") == message
+    assert error_of(*TRAIN, f"--{wrong}=1") == message
+
+
+def test_misspelt_option_like_no_other(write):
+    path = write({"zzzz": 1})
+    assert error_of(path) == f"{path}: unknown option zzzz"
+
+
+def test_no_abbreviations():
+    assert error_of(*TRAIN, "--src_len", "64").startswith("command line: unknown option src_len; did you mean src_")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"num_beams": null}', ": num_beams is null; leave it out to have its default"),
+        ("[1]", ": a JSON object is expected"),
+        ("{'num_beams': 3}", ": cannot be read as JSON (Expecting property name"),
+        ("", ": cannot be read as JSON (Expecting value"),
+        ('{"num_beams": "three", "output_dir": "a"}', "argument --num_beams: invalid int value: 'three'"),
+        ('{"num_beams": 2.5, "output_dir": "a"}', "argument --num_beams: invalid int value: '2.5'"),
+        ('{"do_train": "maybe", "output_dir": "a"}', "argument --do_train: Truthy value expected: got maybe"),
+    ],
+)
+def test_bad_file(write, text, message):
+    path = write(text)
+    error = error_of(path)
+    assert message in error
+    if message.startswith(":"):
+        assert error.startswith(path)
+
+
+def test_missing_file(tmp_path):
+    path = str(tmp_path / "nowhere.json")
+    assert error_of(path).startswith(f"{path}: cannot be read as JSON ([Errno 2] No such file")
+
+
+def test_file_in_another_encoding(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_bytes('{"output_dir": "输出"}'.encode("gb18030"))
+    assert error_of(str(path)).startswith(f"{path}: cannot be read as JSON ('utf-8' codec")
+
+
+def test_file_too_nested(write):
+    assert "cannot be read as JSON" in error_of(write("[" * 100_000))
+
+
+@pytest.mark.parametrize("first", ["run.yaml", "data/train", "train"])
+def test_first_argument_is_a_file_or_an_option(first):
+    message = error_of(first, *TRAIN)
+    assert message == f"{first}: a configuration file ending in .json, or an option, is expected first"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--num_beams", "3", "4"], "command line: 4 belongs to no option"),
+        (["-x"], "command line: -x belongs to no option"),
+        (["--num_beams"], "argument --num_beams: expected one argument"),
+        (["--num_beams", "many"], "argument --num_beams: invalid int value: 'many'"),
+        (["--lr_scheduler_type", "lineal"], "argument --lr_scheduler_type: invalid choice: 'lineal'"),
+        (["--early_stopping", "maybe"], "argument --early_stopping: invalid choice: 'maybe'"),
+        (["--load_best_model_at_end", "--save_strategy", "epoch"], "load_best_model_at_end"),
+    ],
+)
+def test_malformed(argv, message):
+    assert message in error_of(*TRAIN, *argv)
+
+
+# -- every kind of field
+
+
+class Pace(Enum):
+    SLOW = "slow"
+    FAST = "fast"
+
+
+@dataclass
+class Everything:
+    needed: str
+    count: int = option(3, "A number.")
+    rate: float | None = option(None, "A number, or nothing.")
+    name: Optional[str] = option(None, "PaddleNLP writes it so.")  # noqa: UP045
+    on: bool = option(True, "A switch that is on.")
+    off: Optional[bool] = option(False, "One that is off.")  # noqa: UP045
+    unset: bool | None = option(None, "One of which nobody said anything.")
+    pace: Pace = option("slow", "A choice.")
+    words: Optional[List[str]] = option(None, "Some words.")  # noqa: UP006, UP045
+    spans: list[list[int]] | None = option(None, "Some spans.")
+    made: list[int] = field(default_factory=lambda: [1, 2])
+    inner: int = field(init=False, default=0)
+
+
+DEFAULTS = {"needed": "n", "count": 3, "rate": None, "name": None, "on": True, "off": False, "unset": None}
+DEFAULTS |= {"pace": "slow", "words": None, "spans": None, "made": [1, 2]}
+
+
+def read(*argv: str):
+    parser = OptionParser((Everything,), "Reads everything.")
+    values, given = parser.read(parser.with_config(["--needed", "n", *argv]))
+    assert given.pop("needed") == "n" and given == {name: getattr(values, name) for name in given}
+    (everything,) = parser.build(values)
+    assert vars(everything) == vars(values)
+    return {name: value for name, value in vars(values).items() if value != DEFAULTS[name]}, set(given)
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed", "given"),
+    [
+        ("", {}, ""),
+        ("--count 3", {}, "count"),
+        ("--count=-4 --rate 1e-3 --name=", {"count": -4, "rate": 0.001, "name": ""}, "count rate name"),
+        ("--on False --off", {"on": False, "off": True}, "on off"),
+        ("--no_on --unset t", {"on": False, "unset": True}, "on unset"),
+        ("--on=N --off=YES --unset=0", {"on": False, "off": True, "unset": False}, "on off unset"),
+        ("--pace fast", {"pace": "fast"}, "pace"),
+        ("--words a b --made 7", {"words": ["a", "b"], "made": [7]}, "words made"),
+        ("--spans 1 2 --spans 3 4", {"spans": [[1, 2], [3, 4]]}, "spans"),
+        ("--count 1 --count 2", {"count": 2}, "count"),
+    ],
+)
+def test_every_kind_of_field(argv, changed, given):
+    assert read(*argv.split()) == (changed, set(given.split()))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--count x", "argument --count: invalid int value: 'x'"),
+        ("--rate x", "argument --rate: invalid float value: 'x'"),
+        ("--unset", "argument --unset: expected one argument"),
+        (
+            "--on 2",
+            "argument --on: Truthy value expected: got 2 but expected one of yes/no, true/false, t/f, y/n, 1/0 "
+            "(case insensitive).",
+        ),
+        ("--pace medium", "argument --pace: invalid choice: 'medium' (choose from 'slow', 'fast')"),
+        ("--words", "argument --words: expected at least one argument"),
+        ("--no_off", "command line: unknown option no_off; did you mean no_on?"),
+        ("--inner 1", "command line: unknown option inner"),
+        ("a", "command line: a belongs to no option"),
+    ],
+)
+def test_wrong_value_of_every_kind(argv, message):
+    assert usage_error(lambda argv: read(*argv), *argv.split()) == message
+
+
+def test_what_is_needed():
+    parser = OptionParser((Everything,), "Reads everything.")
+    assert usage_error(parser.read) == "the following arguments are required: --needed"
+
+
+def test_help_tells_defaults_and_does_not_fail(capsys):
+    with pytest.raises(SystemExit) as ended:
+        read("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and "Reads everything." in text
+    assert "--count COUNT A number. (default: 3)" in text
+    assert "--on [ON] A switch that is on. (default: True) --no_on A switch that is on. (default: False)" in text
+
+
+def test_settings_as_a_command_line():
+    settings = {"count": 1, "on": False, "words": ["a", "b"], "made": [3], "name": {"x": [1, "中"]}}
+    argv = as_command_line(settings)
+    assert argv[:6] == ["--count=1", "--on=False", "--words", "a", "b", "--made=3"]
+    assert json.loads(argv[6].removeprefix("--name=")) == settings["name"]
+    assert read(*argv[:6]) == ({"count": 1, "on": False, "words": ["a", "b"], "made": [3]}, {*settings} - {"name"})
