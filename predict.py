@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from glm.errors import InputError
 from glm.evaluation.scored_file import references_of
-from glm.evaluation.table import print_samples, print_scores
+from glm.evaluation.table import print_samples, print_scores, print_warnings
 from glm.options.predict import (
     FILES_OPTIONS,
     SERVING_OPTIONS,
@@ -223,6 +223,7 @@ def conclude(arguments: PredictArguments, tally: "Tally", *, records_per_second:
             title=f"scores of {tally.scored} records",
             to_stderr=arguments.output_file is None,
         )
+    print_warnings(tally.symptoms.lines())
     if tally.failed:
         print(
             f"{tally.failed} of {tally.rows} records failed, their rows say why; the first: {tally.first_error}",

@@ -11,6 +11,7 @@ import pytest
 import predict
 from glm.__main__ import main as glm_main
 from glm.errors import InputError, UsageError
+from glm.models.glm.command_tokens import COMMAND_TOKENS
 from tools.run_tools import arguments, make_workspace, read_lines, write_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,3 +196,50 @@ def test_own_dev_records_do_not_meet_a_published_training_set(workspace):
     options = {"train_file": None, "do_eval": True, "dev_file": workspace.folder / "dev.json"}
     with pytest.raises(UsageError, match=r"needs --train_file beside it.*--task_name dureader_qg"):
         workspace.finetune("unasked", max_steps=1, **options)
+
+
+# -- a dead model does not look well
+
+
+@pytest.fixture(scope="module")
+def dead(workspace) -> Path:
+    """A model that always ends at once: the loss on its own end of text was taken for the whole of a text."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = workspace.finetune("dead", max_steps=1, learning_rate=1e-9)
+    weights = load_file(folder / "model.safetensors")
+    (name,) = [name for name in weights if name.endswith("final_layernorm.bias")]
+    embeddings = weights["glm.word_embeddings.weight"]
+    eop = 340 + COMMAND_TOKENS["<|endofpiece|>"]
+    weights[name] = weights[name] + 100 * embeddings[eop]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "np"})
+    return folder
+
+
+def test_a_dead_model_does_not_look_well(workspace, dead, tmp_path, capfd):
+    output, report = tmp_path / "out.jsonl", tmp_path / "report"
+    options = {"model_name_or_path": dead, "test_file": workspace.folder / "dev.json", "output_file": output}
+    assert workspace.predict(**options, report=report, metrics_file=tmp_path / "m.json") == 0
+    count = len(read_lines(output))
+    assert f"warning: {count} of {count} texts are empty" in capfd.readouterr().err
+    assert f"{count} of {count} texts are empty" in (report / "report.html").read_text(encoding="utf-8")
+    assert glm_main(["score", str(output)]) == 0
+    assert f"warning: {count} of {count} texts are empty" in capfd.readouterr().err
+
+
+def test_a_training_that_learns_nothing_says_so_at_its_end_and_on_its_card(workspace, capfd):
+    options = {"do_eval": True, "dev_file": workspace.folder / "dev.json", "src_length": 24, "learning_rate": 1e-12}
+    options |= {"attention_dropout_prob": 0.0, "embedding_dropout_prob": 0.0, "output_dropout_prob": 0.0}
+    folder = workspace.finetune("nothing", max_steps=10, max_grad_norm=0.0, label_smoothing=0.0, **options)
+    said = capfd.readouterr().err
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    page = next(folder.glob("eval/*.report/report.html")).read_text(encoding="utf-8")
+    (row, *_) = read_lines(next(folder.glob("eval/step-*.jsonl")))
+    assert row["cut"] > 0 and f"{row['cut']} tokens of the source were cut" in page
+    for line in (
+        "20 of 20 training sources were cut",
+        "dev records: 4 of 4 sources were cut",
+        "end at the length limit",
+    ):
+        assert line in said and line in card
+    assert "4 of 4 sources were cut" in page

@@ -14,6 +14,7 @@ def main(argv: list[str]) -> int:
     """Read, score, print."""
     arguments = _parser().parse_args(argv)
     from glm.evaluation.scored_file import read_scored_file
+    from glm.evaluation.table import print_warnings
 
     limits = dict(_limit(text) for text in arguments.fail_under)
     file = read_scored_file(arguments.file, by_id=False)
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
         print_json(result)
     else:
         _print_tables(result)
+        print_warnings(file.symptoms.lines())
     return int(_falls_short(result, limits))
 
 

@@ -103,6 +103,7 @@ class FileCheck:
         self.source, self.target = Lengths(), Lengths()
         self.cut_sources = self.lost_tokens = self.cut_targets = self.lost_answers = 0
         self.notes: list[str] = []
+        self.several_targets = 0
         self.unknown: Counter[str] = Counter()
         self.unknown_rows = 0
         self.row_hashes, self._id_hashes = array("Q"), array("Q")
@@ -144,8 +145,7 @@ class FileCheck:
     def _use(self, encoded: EncodedRecord) -> None:
         self.used += 1
         record, encoder = encoded.record, self.encoder
-        tokens = len(encoded.before) + len(encoded.after) + encoder.special_tokens
-        self.source.add(record.source, tokens)
+        self.source.add(record.source, encoder.uncut_length(encoded))
         overflow = encoder.overflow(encoded)
         self.cut_sources += overflow > 0
         self.lost_tokens += overflow
@@ -153,6 +153,7 @@ class FileCheck:
             self.lost_answers += find_answer(record.source, record.answer) is None
         if encoded.target is not None:
             self.target.add(record.target, len(encoded.target))
+            self.several_targets += bool(record.more_targets)
             self.cut_targets += len(encoded.target) > encoder.target_budget
         self._look_at_text(encoded)
         self.places.append(record.origin.removeprefix(f"{self.name}, "))
@@ -225,7 +226,7 @@ class FileCheck:
             warnings=self._warnings(),
             recommended=self._recommended(),
             bad_rows=[{"error": bad.error, "row": bad.values} for bad in self.bad],
-            notes=self.notes,
+            notes=self._notes(),
         )
 
     def _warnings(self) -> list[str]:
@@ -258,13 +259,18 @@ class FileCheck:
             )
         return found
 
+    def _notes(self) -> list[str]:
+        if not self.several_targets:
+            return self.notes
+        several = f"{self.name}: {self.several_targets} of {self.used} rows have several targets: references of an "
+        return [*self.notes, f"{several}evaluation, which training does not take"]
+
     def _recommended(self) -> dict[str, int]:
         """Lengths that fit: `src_length` for 99 % of the sources, `tgt_length` for all targets."""
         found = {"src_length": _rounded(_quantile(self.source.tokens, 0.99))} if self.used else {}
         if self.target.tokens:
             room = len(self.encoder.opening_ids) + 1  # eop
             found["tgt_length"] = _rounded(max(self.target.tokens) + room)
-            found["min_tgt_length"] = min(self.target.tokens)
         return found
 
 

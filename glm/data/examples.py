@@ -119,6 +119,10 @@ class ExampleEncoder:
         """By how many tokens the source is longer than `src_length`."""
         return max(0, len(encoded.before) + len(encoded.after) - self.source_budget)
 
+    def uncut_length(self, encoded: EncodedRecord) -> int:
+        """Tokens that the source would have, were nothing cut."""
+        return len(encoded.before) + len(encoded.after) + self.special_tokens
+
     def lay_out_source(self, encoded: EncodedRecord) -> list[int]:
         """The ids of Part A; a source that is too long is cut around the answer's sentence, or at its end.
 

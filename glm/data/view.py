@@ -49,13 +49,12 @@ def lay_out(record: Record, encoder: ExampleEncoder) -> Layout:
         example = encoder.example_of(source_ids, encoder.lay_out_span(encoded))
         check_alike(example, prompt)
     S, T = len(source_ids), len(example.target_ids if example else prompt.opening_ids)
-    uncut = len(encoded.before) + len(encoded.after) + encoder.special_tokens
     return Layout(
         source_length=S,
         training=training_rows(example, encoder) if example else None,
         prediction=np.concatenate([prompt.input_ids[None], prompt.position_ids]),
         sees=attention_mask([S], S, T)[0, 0],
-        lost_source=uncut - S,
+        lost_source=encoder.uncut_length(encoded) - S,
         lost_target=max(0, len(encoded.target or ()) - encoder.target_budget),
     )
 

@@ -9,6 +9,7 @@ from glm.data.formats import read_rows
 from glm.data.records import SURROGATE
 from glm.errors import InputError
 from glm.evaluation.statistics import Pair
+from glm.evaluation.symptoms import Symptoms
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class ScoredFile:
         format: name of its format.
         pairs: by id as in the file, or by line number if rows have none; in the order of the file.
         failed: ids of rows whose record failed (`error`): they are not scored.
+        symptoms: what is wrong with the texts.
         has_ids: rows bring ids of their own, and are told apart by them.
     """
 
@@ -126,6 +128,7 @@ class ScoredFile:
     format: str = ""
     pairs: dict[str | int, Pair] = field(default_factory=dict)
     failed: list[str | int] = field(default_factory=list)
+    symptoms: Symptoms = field(default_factory=Symptoms)
     has_ids: bool = False
 
     @property
@@ -158,12 +161,22 @@ def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
         if row.fields.get("error"):
             file.failed.append(identity)
         else:
-            file.pairs[identity] = _pair(row, file.format)
+            pair = file.pairs[identity] = _pair(row, file.format)
+            file.symptoms.add(pair.prediction, references=pair.references, **_marks(row))
     if not seen:
         raise InputError(f"{path}: no prediction in it; one JSON object per line is expected")
     if not file.pairs:
         raise InputError(f"{path}: all {file.rows} records failed, so there is nothing to score")
     return file
+
+
+def _marks(row: _Row) -> dict[str, Any]:
+    """What a row of `predict.py` says of its source and its best text; others do not tell."""
+    cut, texts = row.fields.get("cut"), row.fields.get("predictions")
+    return {
+        "cut": cut if isinstance(cut, int) and cut > 0 else 0,
+        "at_limit": bool(texts) and isinstance(texts, list) and texts[0].get("finish_reason") == "length",
+    }
 
 
 def _format_of(row: _Row) -> str:

@@ -18,6 +18,7 @@ from glm.errors import InputError
 from glm.evaluation.metrics import Scorer, Scores, score
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.statistics import Pair
+from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
@@ -62,20 +63,30 @@ def check_positions(config: GLMConfig, data: DataArguments, generation: Generati
 
 @dataclass(frozen=True)
 class Text:
-    """A generated text, its score, and the pieces it was made of with their log-probabilities (`eop` last)."""
+    """A generated text, its score, and the pieces it was made of with their log-probabilities (`eop` last).
+
+    Args:
+        at_limit: the length limit ended it: it has no `eop`.
+    """
 
     text: str
     score: float
     token_scores: list[tuple[str, float]]
+    at_limit: bool = False
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was generated for a record, best first; or why nothing was."""
+    """What was generated for a record, best first; or why nothing was.
+
+    Args:
+        cut: tokens that its source lost.
+    """
 
     record: Record | BadRecord
     texts: list[Text]
     error: str | None = None
+    cut: int = 0
 
     @property
     def best(self) -> str:
@@ -89,7 +100,12 @@ class Prediction:
             row["source"] = self.record.source
             if self.record.answer is not None:
                 row["answer"] = self.record.answer
-        row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts[:most_texts]]
+        if self.cut:
+            row["cut"] = self.cut
+        row["predictions"] = [
+            text_row(text, token_scores=token_scores) | ({"finish_reason": "length"} if text.at_limit else {})
+            for text in self.texts[:most_texts]
+        ]
         if isinstance(self.record, Record) and self.record.references:
             one, *more = self.record.references
             row["reference"] = [one, *more] if more else one
@@ -169,33 +185,38 @@ class Writer:
             self.opening + text.removeprefix(tokenizer.decode_ids(self.prefix_ids)),
             hypothesis.score,
             list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
+            at_limit=len(hypothesis.token_scores) == len(hypothesis.tokens),
         )
 
-    def lay_out(self, records: Mapping[int, Record | BadRecord]) -> tuple[dict[int, Prompt], dict[int, str]]:
-        """The prompts of records by number, and why there is none for the others."""
+    def lay_out(
+        self, records: Mapping[int, Record | BadRecord]
+    ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, int]]:
+        """By number: the prompts of records, why there is none for the others, and the tokens that sources lost."""
         usable = {number: record for number, record in records.items() if isinstance(record, Record)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
-        prompts, errors = {}, {}
+        prompts, errors, cut = {}, {}, {}
         for number, record in records.items():
             try:
                 if isinstance(record, BadRecord):
                     raise InputError(record.error)
                 source_ids = self.encoder.lay_out_source(encoded[number])
+                cut[number] = self.encoder.uncut_length(encoded[number]) - len(source_ids)
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
                 errors[number] = str(error)
-        return prompts, errors
+        return prompts, errors, cut
 
     def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
         """Generates text for records by number, in the order of finishing; what is unusable comes first.
 
         Records of like length are decoded together; what is generated for one depends on no other.
         """
-        prompts, errors = self.lay_out(records)
+        prompts, errors, cut = self.lay_out(records)
         for number, error in errors.items():
             yield number, Prediction(records[number], [], error)
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
-            yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
+            texts = [self.text(hypothesis) for hypothesis in hypotheses]
+            yield number, Prediction(records[number], texts, cut=cut[number])
 
 
 def build_prediction_encoder(options: PredictOptions) -> ExampleEncoder:
@@ -324,6 +345,7 @@ class Tally:
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
         first_error: of the first row that failed.
+        symptoms: what is wrong with the texts.
     """
 
     def __init__(self):
@@ -331,11 +353,13 @@ class Tally:
         self.failed = 0
         self.first_error: str | None = None
         self.scored = 0
+        self.symptoms = Symptoms()
         self._scorer = Scorer()
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes a row in; one that failed is counted, not scored."""
         self.rows += 1
+        self.symptoms.add_row(row)
         if "error" in row:
             self.failed += 1
             self.first_error = self.first_error or row["error"]

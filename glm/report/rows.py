@@ -12,6 +12,7 @@ from glm.evaluation.rouge import best_rouge
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 from glm.evaluation.statistics import repeated_share
+from glm.evaluation.symptoms import Symptoms
 
 SHOWN = 10  # rows of each kind that are kept
 RANKED_BY = "rouge-l (char)"
@@ -77,6 +78,7 @@ class ReportRows:
         best, worst: by score, if there are references; `random` is drawn from all that did not fail.
         empty: rows without text; `repeating` those with the largest share of repeated 4-grams, above 0.
         errors: rows that failed.
+        symptoms: what is wrong with the texts.
         texts: how often each text was generated.
     """
 
@@ -91,6 +93,7 @@ class ReportRows:
     empty: Kept = field(default_factory=Kept)
     repeating: Kept = field(default_factory=Kept)
     errors: Kept = field(default_factory=Kept)
+    symptoms: Symptoms = field(default_factory=Symptoms)
     texts: Counter[str] = field(default_factory=Counter)
     empties: int = 0
     repeats: int = 0
@@ -99,6 +102,7 @@ class ReportRows:
         """Takes in a row of a predictions file."""
         digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
         self.count += 1
+        self.symptoms.add_row(row)
         if "error" in row:
             self.failed += 1
             self.errors.add(0, digest, Sample(row, None, 0.0))

@@ -62,10 +62,12 @@ class Service:
         rows = [Row(number, f"record {number}", row) for number, row in enumerate(values, start=1)]
         columns = columns_of(rows, template, self.columns, name="records", need_target=False)
         records = {row.number - 1: record_or_bad(row, columns, need_target=False) for row in rows}
-        prompts, errors = await asyncio.to_thread(self.writer.lay_out, records)
+        prompts, errors, cut = await asyncio.to_thread(self.writer.lay_out, records)
         found = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
         texts = {n: list(map(self.writer.text, hypotheses)) for n, hypotheses in zip(prompts, found, strict=True)}
-        predictions = [Prediction(record, texts.get(n, []), errors.get(n)) for n, record in records.items()]
+        predictions = [
+            Prediction(record, texts.get(n, []), errors.get(n), cut.get(n, 0)) for n, record in records.items()
+        ]
         return [prediction.as_row(token_scores=token_scores) for prediction in predictions]
 
     async def _fill(self, texts: list[str], config: GenerationConfig, *, token_scores: bool) -> list[Json]:

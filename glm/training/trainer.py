@@ -20,6 +20,7 @@ from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
+from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.glm.geometry import IGNORE_INDEX, Example
 from glm.models.glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
@@ -128,6 +129,7 @@ class GLMTrainer(ResumableTrainer):
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
+        self.symptoms = Symptoms()  # of the last evaluation
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
@@ -314,6 +316,9 @@ class GLMTrainer(ResumableTrainer):
             )
         seconds = time.perf_counter() - start
         scores = score_predictions(predictions)
+        self.symptoms = Symptoms()
+        for prediction in predictions:
+            self.symptoms.add_row(prediction.as_row())
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"
