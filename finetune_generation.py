@@ -14,7 +14,9 @@ from glm.evaluation.symptoms import loss_symptom
 from glm.evaluation.table import print_scores, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.setup import Tally, coverage, predict, write_predictions, write_scores
+from glm.prediction.predictions import write_predictions
+from glm.prediction.scoring import Tally, coverage, write_scores
+from glm.prediction.writer import predict
 from glm.report.curves import read_log
 from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
@@ -27,7 +29,7 @@ from glm.training.pages import describe_model
 from glm.training.run_data import RunData
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
-from glm.training.trainer import GLMTrainer
+from glm.training.trainer import GenerationTrainer
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> int:
         return code
 
 
-def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Checkpoint | None) -> int:
+def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint | None) -> int:
     """What the arguments ask for; returns the exit code."""
     training, output_dir = trainer.args, Path(trainer.args.output_dir)
     if training.do_train:
@@ -70,7 +72,7 @@ def train_evaluate_predict(trainer: GLMTrainer, data: RunData, checkpoint: Check
     return predict_test_records(trainer, data) if training.do_predict else 0
 
 
-def predict_test_records(trainer: GLMTrainer, data: RunData) -> int:
+def predict_test_records(trainer: GenerationTrainer, data: RunData) -> int:
     """Generates for the test records, and scores those with references; returns the exit code."""
     predictions = predict(trainer.writer, data.test_records)
     if trainer.is_world_process_zero():
@@ -88,7 +90,7 @@ def predict_test_records(trainer: GLMTrainer, data: RunData) -> int:
     return INCOMPLETE if any(prediction.error is not None for prediction in predictions) else 0
 
 
-def warnings_of(trainer: GLMTrainer, data: RunData) -> list[str]:
+def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
     """What is wrong with a run, in words: its loss, its data, the texts of its last evaluation."""
     found = []
     if trainer.args.do_train:

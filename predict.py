@@ -41,7 +41,7 @@ from glm.runtime.watchdog import watching
 
 if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the check of the options
     from glm.prediction.input import PredictionInput
-    from glm.prediction.setup import Tally
+    from glm.prediction.scoring import Tally
 
 # Options that do not change a text, or that `command_options` gives in any case.
 NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}
@@ -74,9 +74,11 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     # Here, because they load PaddleNLP: a wrong option is told seconds earlier.
     from glm.prediction.filling import fill
     from glm.prediction.input import PredictionInput
-    from glm.prediction.setup import Tally, build_prediction_encoder, build_writer, predict_rows
+    from glm.prediction.scoring import Tally
+    from glm.prediction.setup import build_prediction_encoder, build_writer
+    from glm.prediction.writer import predict_rows
 
-    arguments = options.prediction
+    arguments, encoder = options.prediction, build_prediction_encoder(options)
     source = PredictionInput(
         arguments.input_file,
         text=arguments.fill,
@@ -84,13 +86,14 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         template=options.data.find_template(),
         columns=options.data.columns,
         need_target=arguments.metrics_file is not None,
+        reserved=encoder.family.reserved,
     )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
-    if found := source.check(build_prediction_encoder(options)):
+    if found := source.check(encoder):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
-    writer = build_writer(options, rank=rank)
+    writer = build_writer(options, encoder, rank=rank)
     if arguments.report is not None:
         writer = writer.with_all_beams()
     generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
@@ -208,7 +211,7 @@ def check_report_folder(folder: Path, *, replaces: bool) -> None:
 
 def conclude(arguments: PredictArguments, tally: "Tally", *, records_per_second: float) -> None:
     """Samples and scores, and what failed."""
-    from glm.prediction.setup import coverage, write_scores
+    from glm.prediction.scoring import coverage, write_scores
 
     if arguments.output_file is not None and not arguments.fills:
         show_samples(arguments.output_file, arguments.show)

@@ -24,14 +24,15 @@ STORE = """
 import sys
 from pathlib import Path
 import numpy as np
+from glm.models.glm import FAMILY as GLM
 from glm.options.finetune import parse_finetune_arguments
-from glm.checkpoint.loading import load_tokenizer
+from glm.checkpoint.tokenizers import load_tokenizer
 from glm.prediction.setup import build_encoder
 from glm.training.run_data import read_run_data
 path, folder, tokenizer = sys.argv[1:]
 options = ["--train_file", path, "--data_cache_dir", folder, "--output_dir", "none", "--do_train", "--device", "cpu"]
 arguments = parse_finetune_arguments(options)
-encoder = build_encoder(load_tokenizer(tokenizer), arguments.data, arguments.generation)
+encoder = build_encoder(GLM, load_tokenizer(GLM, tokenizer), arguments.data, arguments.generation)
 examples = read_run_data(arguments, encoder).train_examples
 for index in np.random.default_rng(0).permutation(len(examples)):
     examples[int(index)]

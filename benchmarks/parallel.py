@@ -19,6 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 from parallel_work import Work  # noqa: E402  (the path has to be set first)
 from work import SHAPES  # noqa: E402
 
+from glm.models.glm import FAMILY as GLM  # noqa: E402
 from glm.models.memory import Training, training_memory  # noqa: E402
 
 MIB = 1 << 20
@@ -71,6 +72,7 @@ def memory_row(work: Work, ranks: list[dict]) -> str:
         **{"attention_dropout_prob": 0.1, "output_dropout_prob": 0.1},
     }
     parts = training_memory(
+        GLM,
         config,
         Training(
             work.batch,

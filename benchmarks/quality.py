@@ -27,7 +27,7 @@ from tqdm import trange  # noqa: E402
 from glm.options.finetune import parse_finetune_arguments  # noqa: E402
 from glm.runtime.device import hush, prepare  # noqa: E402
 from glm.training.setup import build_trainer  # noqa: E402
-from glm.training.trainer import GLMTrainer  # noqa: E402
+from glm.training.trainer import GenerationTrainer  # noqa: E402
 
 
 def options(values: argparse.Namespace, seed: int, folder: Path) -> list[str]:
@@ -64,7 +64,7 @@ class Ours:
 
     name = "this toolkit"
 
-    def __init__(self, trainer: GLMTrainer):
+    def __init__(self, trainer: GenerationTrainer):
         self.trainer = trainer
         self.model = trainer.model
 
@@ -78,7 +78,7 @@ class Theirs:
 
     name = "PaddleNLP GLM"
 
-    def __init__(self, trainer: GLMTrainer):
+    def __init__(self, trainer: GenerationTrainer):
         config = trainer.model.config
         names = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_sequence_length")
         names += ("attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob")

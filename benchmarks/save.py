@@ -23,10 +23,10 @@ from glm.options.finetune import parse_finetune_arguments  # noqa: E402
 from glm.runtime.device import hush, prepare  # noqa: E402
 from glm.training import checkpoints  # noqa: E402
 from glm.training.setup import build_trainer  # noqa: E402
-from glm.training.trainer import GLMTrainer  # noqa: E402
+from glm.training.trainer import GenerationTrainer  # noqa: E402
 
 
-def trained(model: str, output_dir: Path) -> GLMTrainer:
+def trained(model: str, output_dir: Path) -> GenerationTrainer:
     """A trainer that has made a step, so that its optimizer has a state."""
     options = {
         **{"model_name_or_path": model, "tokenizer_name_or_path": ROOT / "data/tokenizer/spm.model"},
@@ -45,12 +45,12 @@ def _plain_folder(target: Path) -> Iterator[Path]:
     yield target
 
 
-def ours(trainer: GLMTrainer) -> None:
+def ours(trainer: GenerationTrainer) -> None:
     """A checkpoint as runs write it."""
     trainer._save_checkpoint(trainer.model)
 
 
-def plain(trainer: GLMTrainer) -> None:
+def plain(trainer: GenerationTrainer) -> None:
     """The same files straight to their names: no hash, no sync, no rename."""
     with (
         mock.patch.object(checkpoints, "new_folder", _plain_folder),
@@ -59,7 +59,7 @@ def plain(trainer: GLMTrainer) -> None:
         trainer._save_checkpoint(trainer.model)
 
 
-def paddlenlp(trainer: GLMTrainer) -> None:
+def paddlenlp(trainer: GenerationTrainer) -> None:
     """PaddleNLP's own: pickles of optimizer and scheduler beside the weights."""
 
     def save(output_dir=None, **options):
@@ -69,7 +69,7 @@ def paddlenlp(trainer: GLMTrainer) -> None:
         Trainer._save_checkpoint(trainer, trainer.model)
 
 
-def seconds(save: Callable[[GLMTrainer], None], trainer: GLMTrainer) -> float:
+def seconds(save: Callable[[GenerationTrainer], None], trainer: GenerationTrainer) -> float:
     """Of one save into an empty folder."""
     folder = checkpoints.folder_of(Path(trainer.args.output_dir), trainer.state.global_step)
     start = time.perf_counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from glm.data.templates import find_template
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
 from glm.options.finetune import parse_finetune_arguments
@@ -83,7 +84,8 @@ def test_recipe_fits_its_model(recipe, monkeypatch):
         name = settings.get(option)
         assert name is None or (ROOT / name).exists() or name.startswith("THUDM/"), name
     model = arguments.model.model_name_or_path
-    preset = json.loads((ROOT / model).read_text()) if model.endswith(".json") else published_presets()[model]
+    published = published_presets(GLM.published)
+    preset = json.loads((ROOT / model).read_text()) if model.endswith(".json") else published[model]
     length = arguments.data.src_length + arguments.generation.tgt_length
     assert length <= preset["max_sequence_length"]
 
@@ -107,15 +109,15 @@ def test_published_presets():
             config["max_sequence_length"],
             config["vocab_size"],
         )
-        for name, config in published_presets().items()
+        for name, config in published_presets(GLM.published).items()
     }
     assert found == PUBLISHED
-    assert GLMConfig.pretrained_init_configuration == published_presets()
+    assert GLMConfig.pretrained_init_configuration == published_presets(GLM.published)
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_what_published_presets_share(name):
-    config = GLMConfig(**published_presets()[name])
+    config = GLMConfig(**published_presets(GLM.published)[name])
     assert config.block_position_encoding is True
     dropout = (config.embedding_dropout_prob, config.attention_dropout_prob, config.output_dropout_prob)
     assert dropout == (0.1, 0.1, 0.1)

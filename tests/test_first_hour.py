@@ -11,7 +11,6 @@ import pytest
 import predict
 from glm.__main__ import main as glm_main
 from glm.errors import InputError, UsageError
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 from tools.run_tools import arguments, make_workspace, read_lines, write_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,7 +201,7 @@ def test_own_dev_records_do_not_meet_a_published_training_set(workspace):
 
 
 @pytest.fixture(scope="module")
-def dead(workspace) -> Path:
+def dead(workspace, tokenizer) -> Path:
     """A model that always ends at once: the loss on its own end of text was taken for the whole of a text."""
     from safetensors.numpy import load_file, save_file
 
@@ -210,8 +209,7 @@ def dead(workspace) -> Path:
     weights = load_file(folder / "model.safetensors")
     (name,) = [name for name in weights if name.endswith("final_layernorm.bias")]
     embeddings = weights["glm.word_embeddings.weight"]
-    eop = 340 + COMMAND_TOKENS["<|endofpiece|>"]
-    weights[name] = weights[name] + 100 * embeddings[eop]
+    weights[name] = weights[name] + 100 * embeddings[tokenizer.end_token_id]
     save_file(weights, folder / "model.safetensors", metadata={"format": "np"})
     return folder
 

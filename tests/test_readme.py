@@ -17,7 +17,7 @@ from glm.options.finetune import (
     AdapterArguments,
     DropoutArguments,
     FileArguments,
-    GLMTrainingArguments,
+    FinetuneTrainingArguments,
 )
 from glm.options.model import ModelArguments
 from glm.options.predict import PredictArguments
@@ -30,7 +30,7 @@ FENCE = re.compile(
 )
 GROUPS = (
     *(AdapterArguments, DataArguments, DropoutArguments, FileArguments, GenerationConfig),
-    *(GLMTrainingArguments, ModelArguments, PredictArguments),
+    *(FinetuneTrainingArguments, ModelArguments, PredictArguments),
 )
 
 

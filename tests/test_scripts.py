@@ -13,6 +13,7 @@ import finetune_generation
 import predict
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 from glm.options.data import DataArguments
@@ -364,7 +365,7 @@ def by_hand(workspace, checkpoint):
     model = GLMForConditionalGeneration.from_pretrained(checkpoint)
     model.eval()
     config = GenerationConfig(tgt_length=30)
-    encoder = build_encoder(tokenizer, DataArguments(src_length=60), config)
+    encoder = build_encoder(GLM, tokenizer, DataArguments(src_length=60), config)
 
     class ByHand:
         never = Writer(model, encoder, config, 1).never

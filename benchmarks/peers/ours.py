@@ -6,10 +6,12 @@ import numpy as np
 from settings import settle
 from work import EOP, GMASK, SOP, Clock, Work, run
 
-from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.checkpoint.loading import load_config, load_model
+from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.records import read_records
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.modeling import GLMForConditionalGeneration
@@ -22,7 +24,9 @@ def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:
     """Random weights of the shape, or a checkpoint's."""
     settle(work)
     if work.checkpoint is not None:
-        model = load_model(work.checkpoint, load_config(work.checkpoint, load_tokenizer(work.tokenizer)))
+        model = load_model(
+            GLM, work.checkpoint, load_config(GLM, work.checkpoint, load_tokenizer(GLM, work.tokenizer))
+        )
     else:
         model = GLMForConditionalGeneration(GLMConfig(**work.size.settings(), max_sequence_length=work.positions))
     prepare_decoding(model, work.decode_dtype, "cpu")
@@ -44,7 +48,7 @@ def decode(model: Any, sources: np.ndarray, config: GenerationConfig) -> list[li
     """Generates `tgt_length` tokens for each of the sources [B, S]."""
     geometry = BlankInfilling((GMASK,), SOP, EOP)
     prompts = [geometry.prompt(source) for source in sources]
-    found = dict(generate(model, prompts, config, eop_token_id=EOP, banned_token_ids=[EOP]))
+    found = dict(generate(model, prompts, config, end_token_id=EOP, banned_token_ids=[EOP]))
     return [list(found[place][0].tokens) for place in range(len(prompts))]
 
 
@@ -54,7 +58,7 @@ def decode_records(model: Any, work: Work, config: GenerationConfig) -> list[lis
     Returns:
         The characters of the best texts, in the order of the records.
     """
-    encoder = build_encoder(load_tokenizer(work.tokenizer), DataArguments(src_length=work.source), config)
+    encoder = build_encoder(GLM, load_tokenizer(GLM, work.tokenizer), DataArguments(src_length=work.source), config)
     records = read_records(work.data)[: work.records]
     predictions = predict(Writer(model, encoder, config, work.batch), records, progress=False)
     return [[ord(character) for character in prediction.best] for prediction in predictions]

@@ -10,9 +10,10 @@ from paddlenlp.transformers import GLMConfig, GLMForConditionalGeneration
 from settings import settle
 from work import EOP, GMASK, PAD, SOP, WORDS, Clock, Decode, Work, run, timed
 
-from glm.checkpoint.loading import load_tokenizer
+from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.records import read_records
 from glm.generation.config import GenerationConfig
+from glm.models.glm import FAMILY as GLM
 from glm.options.data import DataArguments
 from glm.prediction.setup import build_encoder
 
@@ -82,7 +83,9 @@ def decode(model: GLMForConditionalGeneration, work: Work) -> list[list[int]]:
 def decode_records(model: GLMForConditionalGeneration, work: Work) -> list[list[int]]:
     """The toolkit's ids, in batches of like length as the toolkit makes them."""
     generation = GenerationConfig(tgt_length=work.tokens)
-    encoder = build_encoder(load_tokenizer(work.tokenizer), DataArguments(src_length=work.source), generation)
+    encoder = build_encoder(
+        GLM, load_tokenizer(GLM, work.tokenizer), DataArguments(src_length=work.source), generation
+    )
     sources = [encoder.source_ids(record) for record in read_records(work.data)[: work.records]]
     sources.sort(key=len, reverse=True)
     tokenizer, tokens = encoder.tokenizer, work.tokens - len(encoder.opening_ids)

@@ -25,12 +25,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from glm.errors import InputError
-from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.modules.layers import Linear
 
 ADAPTER_WEIGHTS_NAME = SAFE_PEFT_WEIGHTS_NAME
 LORA_MATRICES = (".lora_A", ".lora_B")
-PREFIX_ENCODER = "glm.transformer.prefix_encoder."  # which PaddleNLP's files leave out of names of weights
+PREFIX_ENCODER = "prefix_encoder."  # PaddleNLP's files have of the names of its weights what is behind this
 
 
 @dataclass
@@ -61,9 +60,7 @@ def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: floa
     )
 
 
-def prefix_config(
-    base: str, model: GLMForConditionalGeneration, *, tokens: int, projection: bool
-) -> PrefixTuningConfig:
+def prefix_config(base: str, model: nn.Layer, *, tokens: int, projection: bool) -> PrefixTuningConfig:
     """A new prefix's settings.
 
     Args:
@@ -107,7 +104,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
     return config
 
 
-def add_adapter(model: GLMForConditionalGeneration, config: AdapterConfig) -> None:
+def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
     """Puts a new adapter into a model, whose own weights are frozen.
 
     LoRA's does nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
@@ -125,11 +122,12 @@ def add_adapter(model: GLMForConditionalGeneration, config: AdapterConfig) -> No
         return
     _check_prefix(model, config)
     # PaddleNLP's wrapper makes the encoder and freezes the model, and is not kept: its forward hands a model keys and
-    # values as `cache` beside a mask; ours takes neither, so GLMStack asks the encoder itself.
-    model.glm.transformer.prefix_encoder = PrefixModelForCausalLM(model, config).prefix_encoder
+    # values as `cache` beside a mask; ours takes neither, so a `Stack` asks the encoder itself.
+    (stack,) = model.stacks
+    stack.prefix_encoder = PrefixModelForCausalLM(model, config).prefix_encoder
 
 
-def _check_prefix(model: GLMForConditionalGeneration, config: PrefixTuningConfig) -> None:
+def _check_prefix(model: nn.Layer, config: PrefixTuningConfig) -> None:
     sizes = model.config
     if type(config.num_prefix_tokens) is not int or config.num_prefix_tokens < 1:
         raise InputError(f"{PREFIX_CONFIG_NAME}: num_prefix_tokens {config.num_prefix_tokens}; 1 or more is expected")
@@ -138,8 +136,8 @@ def _check_prefix(model: GLMForConditionalGeneration, config: PrefixTuningConfig
         raise InputError(f"{PREFIX_CONFIG_NAME}: prefix_projection_hidden_size {hidden}; 1 or more is expected")
     if config.multi_query_group_num is not None:
         raise InputError(
-            f"{PREFIX_CONFIG_NAME}: multi_query_group_num {config.multi_query_group_num}; null is expected, as a GLM "
-            "has keys and values of every head"
+            f"{PREFIX_CONFIG_NAME}: multi_query_group_num {config.multi_query_group_num}; null is expected, as the "
+            "model has keys and values of every head"
         )
     names = {
         "num_hidden_layers": "num_layers",
@@ -158,13 +156,13 @@ def adapter_weights(model: nn.Layer) -> dict[str, Tensor]:
     return {
         name: weight
         for name, weight in model.named_parameters()
-        if name.endswith(LORA_MATRICES) or name.startswith(PREFIX_ENCODER)
+        if name.endswith(LORA_MATRICES) or f".{PREFIX_ENCODER}" in name
     }
 
 
 def _weights_in_file(model: nn.Layer) -> dict[str, Tensor]:
     """`adapter_weights` by the names that PaddleNLP gives them in a file."""
-    return {name.removeprefix(PREFIX_ENCODER): weight for name, weight in adapter_weights(model).items()}
+    return {name.rpartition(PREFIX_ENCODER)[2]: weight for name, weight in adapter_weights(model).items()}
 
 
 def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
@@ -204,9 +202,9 @@ def load_adapter(model: nn.Layer, folder: Path) -> None:
         weight.set_value(saved[name])
 
 
-def fold_prefix(model: GLMForConditionalGeneration) -> None:
+def fold_prefix(model: nn.Layer) -> None:
     """Puts what a projection makes in its place; then the prefix can be decoded with, at no cost, and not trained."""
-    stack = model.glm.transformer
+    (stack,) = model.stacks
     stack.prefix_encoder.eval()
     with paddle.no_grad():
         numbers = stack.prefix_encoder(paddle.arange(stack.num_virtual))

@@ -6,13 +6,13 @@ From Python: `import_checkpoint`, `export_checkpoint`, `reshard_checkpoint`; on 
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from glm.checkpoint.formats import CONFIG_NAME, MODULE, OWN_GMASK_ROW, RANK_FILE, TRACKERS, WORLD_SIZE
-from glm.checkpoint.names import PREFIX, Weights, head_by_head, split_weights, transposed_linears
+from glm.checkpoint.formats import CONFIG_NAME, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
+from glm.checkpoint.names import Weights, foreign_names, transposed_linears
 from glm.checkpoint.paddle_files import write_paddle
+from glm.checkpoint.ranks import head_by_head, split_weights
 from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.torch_files import write_torch
 from glm.checkpoint.whole import WholeModel, open_model
@@ -21,9 +21,10 @@ from glm.options.run_config import RUN_CONFIG_NAME
 from glm.parallel.plan import check_degree
 from glm.runtime.atomic import new_folder
 
-# What comes along, where it is there: files of tokenizers, and the settings of a run of this toolkit.
+# What comes along beside the family's tokenizer, where it is there: files of tokenizers of other libraries, and the
+# settings of a run of this toolkit.
 COMPANIONS = (
-    *("cog-pretrain.model", "vocab.txt", "vocab.json", "merges.txt"),
+    *("vocab.txt", "vocab.json", "merges.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     RUN_CONFIG_NAME,
 )
@@ -80,16 +81,16 @@ def reshard_checkpoint(
 
 
 def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
-    _check_degree(to, degree, model.config)
+    _check_degree(to, degree, model)
     with new_folder(target) as folder:
         _check_space(folder, model)
         WRITERS[to](folder, model, degree)
-        for name in COMPANIONS:
+        for name in (*model.source.family.tokenizer_files, *COMPANIONS):
             if (model.source.path / name).is_file():
                 shutil.copyfile(model.source.path / name, folder / name)
 
 
-def _check_degree(to: str, degree: int, config: Mapping[str, Any]) -> None:
+def _check_degree(to: str, degree: int, model: WholeModel) -> None:
     if degree < 1:
         raise UsageError(f"tensor_parallel_degree {degree}: must be at least 1")
     if degree > 1 and to not in RANKED:
@@ -97,7 +98,7 @@ def _check_degree(to: str, degree: int, config: Mapping[str, Any]) -> None:
             f"tensor_parallel_degree {degree}: the format {to} is one whole model; those with ranks are "
             f"{', '.join(RANKED)}"
         )
-    check_degree(degree, config)
+    check_degree(degree, model.config, model.source.family.weights.divided)
 
 
 def _check_space(folder: Path, model: WholeModel) -> None:
@@ -124,12 +125,12 @@ def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
 
 def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model)
-    write_safetensors(folder / "model.safetensors", _torch_weights(model.weights), framework="pt")
+    write_safetensors(folder / "model.safetensors", _foreign(model, model.weights, "huggingface"), framework="pt")
 
 
 def _write_huggingface_bin(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model)
-    write_torch(folder / "pytorch_model.bin", _torch_weights(model.weights))
+    write_torch(folder / "pytorch_model.bin", _foreign(model, model.weights, "huggingface-bin"))
 
 
 def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
@@ -137,10 +138,12 @@ def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model)
     (folder / ITERATION).mkdir()
     extras = {"iteration": int(ITERATION), WORLD_SIZE: degree}
-    if model.config.get("bad_words_id"):
-        extras[OWN_GMASK_ROW] = True
+    names = model.source.family.weights
+    if names.copied_rows("megatron", model.config):
+        extras[names.copied_rows_key] = True
     for rank in range(degree):
-        weights = _torch_weights(split_weights(model.weights, rank=rank, degree=degree))
+        part = split_weights(names.plan, model.weights, rank=rank, degree=degree)
+        weights = _foreign(model, part, "megatron")
         write_torch(folder / ITERATION / RANK_FILE.format(rank), {MODULE: weights, **extras})
     for name in TRACKERS:
         (folder / name).write_text(ITERATION, encoding="utf-8")
@@ -162,19 +165,22 @@ def _paddle_ranks(name: str, model: WholeModel, degree: int) -> Iterator[tuple[s
         yield name.format(""), model.weights
         return
     for rank in range(degree):
-        weights = split_weights(model.weights, rank=rank, degree=degree)
+        names = model.source.family.weights
+        weights = split_weights(names.plan, model.weights, rank=rank, degree=degree)
         yield (
             name.format(f".tp{rank:02}"),
-            head_by_head(weights, heads=model.config["num_attention_heads"] // degree),
+            head_by_head(names, weights, heads=model.config["num_attention_heads"] // degree),
         )
 
 
-def _torch_weights(weights: Weights) -> Weights:
-    """PyTorch's way round, and without the prefix, as the published files are."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in transposed_linears(weights).items()}
+def _foreign(model: WholeModel, weights: Weights, format: str) -> Weights:
+    """PyTorch's way round, under the names that the published files have."""
+    names = model.source.family.weights
+    return foreign_names(names, transposed_linears(names, weights), format)
 
 
 def _write_config(folder: Path, model: WholeModel) -> None:
-    config = {"architectures": ["GLMForConditionalGeneration"], "model_type": "glm", **model.config}
+    family = model.source.family
+    config = {"architectures": [family.architecture], "model_type": family.name, **model.config}
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")

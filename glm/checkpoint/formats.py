@@ -16,26 +16,22 @@ there are no safetensors.
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.names import (
-    Weights,
-    block_by_block,
-    canonical_names,
-    is_torch_layout,
-    merge_weights,
-    transposed_linears,
-)
+from glm.checkpoint.names import Weights, canonical_names, is_torch_layout, transposed_linears
 from glm.checkpoint.paddle_files import read_paddle
 from glm.checkpoint.pickled_values import tensors_in
+from glm.checkpoint.ranks import block_by_block, merge_weights
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import check_no_overlap, reading, shown
 from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError
+from glm.models import registry
+from glm.models.protocol import Family
 
-CONFIG_NAME = "config.json"
+CONFIG_NAME = registry.CONFIG_NAME
 # Of an adapter, by the file with its settings: what it is, and what to do.
 ADAPTERS = {
     "lora_config.json": "a LoRA adapter without its model; merge them with python -m glm merge",
@@ -46,7 +42,6 @@ RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 MODULE = "module"  # where a rank file of Megatron has its weights
 WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
-OWN_GMASK_ROW = "own_gmask_row"  # and there, that gMASK's row is a row of its own already: this toolkit wrote the file
 JSON_LIMIT = 1 << 26
 
 
@@ -56,6 +51,7 @@ class Source:
 
     Attributes:
         path: its folder.
+        family: which it belongs to.
         format: a key of the table above.
         files: all files of weights.
         ranks: the tensors of each tensor-parallel rank; of a whole checkpoint one.
@@ -64,6 +60,7 @@ class Source:
     """
 
     path: Path
+    family: Family
     format: str
     files: list[Path]
     ranks: list[Weights]
@@ -73,15 +70,10 @@ class Source:
     @property
     def torch_layout(self) -> bool:
         """Whether linear weights are [out, in]."""
-        return is_torch_layout(self.ranks[0])
-
-    @property
-    def has_separate_gmask(self) -> bool:
-        """Whether gMASK's row is its own; in THUDM's files of glm-10b-chinese it is eop's."""
-        return self.format != "megatron" or OWN_GMASK_ROW in self.extras
+        return is_torch_layout(self.family.weights, self.ranks[0])
 
     def whole(self, heads: int | None) -> Weights:
-        """The weights under the toolkit's names, Paddle's way round, whole.
+        """The weights under the family's names, Paddle's way round, whole.
 
         Args:
             heads: number of attention heads; needed only for ranks of PaddleNLP.
@@ -89,14 +81,15 @@ class Source:
         Raises:
             InputError: the ranks do not fit together.
         """
-        ranks = [canonical_names(weights) for weights in self.ranks]
+        names = self.family.weights
+        ranks = [canonical_names(names, weights, torch_layout=self.torch_layout) for weights in self.ranks]
         if self.torch_layout:
-            ranks = [transposed_linears(weights) for weights in ranks]
+            ranks = [transposed_linears(names, weights) for weights in ranks]
         elif len(ranks) > 1:
             if type(heads) is not int or heads < 1 or heads % len(ranks):
                 raise InputError(f"{heads or 'an unknown number of'} attention heads cannot be of {len(ranks)} ranks")
-            ranks = [block_by_block(weights, heads=heads // len(ranks)) for weights in ranks]
-        return merge_weights(ranks, origin=self.path)
+            ranks = [block_by_block(names, weights, heads=heads // len(ranks)) for weights in ranks]
+        return merge_weights(names.plan, ranks, origin=self.path)
 
 
 def open_checkpoint(folder: Path) -> Source:
@@ -108,10 +101,10 @@ def open_checkpoint(folder: Path) -> Source:
     if not folder.is_dir():
         what = "is a file; give the folder it lies in" if folder.is_file() else "no such folder"
         raise InputError(f"{folder}: {what}")
-    for stem, ending, read in FAMILIES:
-        ranks = _files_of_family(folder, stem, ending)
+    for stem, ending, read in KINDS_OF_FILES:
+        ranks = _files_of_kind(folder, stem, ending)
         if ranks:
-            return _opened(folder, ranks, ending, read)
+            return _opened(folder, ranks, ending, read, _config_of(folder))
     if _iteration_folder(folder) is not None:
         return _open_megatron(folder)
     for name, advice in ADAPTERS.items():
@@ -129,10 +122,10 @@ def open_file(path: Path, config: dict[str, Any]) -> Source:
     Raises:
         InputError: it is of no known kind, or cannot be read.
     """
-    for _, ending, read in FAMILIES:
+    for _, ending, read in KINDS_OF_FILES:
         if path.suffix == f".{ending}":
-            return replace(_opened(path.parent, [[path]], ending, read), config=config)
-    raise InputError(f"{path}: not a file of weights ({', '.join(ending for _, ending, _ in FAMILIES)})")
+            return _opened(path.parent, [[path]], ending, read, config)
+    raise InputError(f"{path}: not a file of weights ({', '.join(ending for _, ending, _ in KINDS_OF_FILES)})")
 
 
 def _read_bin(path: Path) -> Weights:
@@ -145,14 +138,14 @@ def _read_bin(path: Path) -> Weights:
 
 
 Reader = Callable[[Path], Weights]
-FAMILIES: tuple[tuple[str, str, Reader], ...] = (
+KINDS_OF_FILES: tuple[tuple[str, str, Reader], ...] = (
     ("model", "safetensors", read_safetensors),
     ("model_state", "pdparams", read_paddle),
     ("pytorch_model", "bin", _read_bin),
 )
 
 
-def _files_of_family(folder: Path, stem: str, ending: str) -> list[list[Path]]:
+def _files_of_kind(folder: Path, stem: str, ending: str) -> list[list[Path]]:
     """The files of each rank."""
     if (folder / f"{stem}.{ending}").is_file():
         return [[folder / f"{stem}.{ending}"]]
@@ -205,12 +198,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader) -> Source:
+def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader, config: dict[str, Any]) -> Source:
     tensors = [_together(files, read) for files in ranks]
+    family = registry.recognise(config, tensors[0], origin=folder)
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
-    found = formats.get(ending) or ("huggingface" if is_torch_layout(tensors[0]) else "glm")
-    config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
-    return Source(folder, found, [path for files in ranks for path in files], tensors, config)
+    found = formats.get(ending) or ("huggingface" if is_torch_layout(family.weights, tensors[0]) else "glm")
+    return Source(folder, family, found, [path for files in ranks for path in files], tensors, config)
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    return read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
 
 
 def _together(files: Iterable[Path], read: Reader) -> Weights:
@@ -257,5 +254,6 @@ def _open_megatron(folder: Path) -> Source:
         raise InputError(
             f"{iteration}: the files are of {extras[WORLD_SIZE]} ranks, but there are {len(ranks)} of them"
         )
-    config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
-    return Source(folder, "megatron", files, ranks, config, extras)
+    config = _config_of(folder)
+    family = registry.recognise(config, ranks[0], origin=folder)
+    return Source(folder, family, "megatron", files, ranks, config, extras)

@@ -12,18 +12,19 @@ import paddle
 from paddle import Tensor
 from paddle import distributed as dist
 
-from glm.checkpoint.names import split_tensor
+from glm.checkpoint.ranks import split_tensor
 from glm.checkpoint.tensors import LazyTensor
-from glm.parallel.plan import merge_weight, planned
+from glm.parallel.plan import Plan, merge_weight, planned
 
 
-def gather_whole(tensors: Mapping[str, Tensor], *, degree: int, rank: int) -> dict[str, Tensor]:
+def gather_whole(plan: Plan, tensors: Mapping[str, Tensor], *, degree: int, rank: int) -> dict[str, Tensor]:
     """Whole tensors for the first process of a run; all have to call this.
 
     Of processes that hold the same part the first one sends it. A process may lack tensors that others have, as it
     does of an optimizer's state that is sharded.
 
     Args:
+        plan: how the family's weights are split.
         degree, rank: over how many processes a weight is split, and whose part this one has.
 
     Returns:
@@ -37,10 +38,11 @@ def gather_whole(tensors: Mapping[str, Tensor], *, degree: int, rank: int) -> di
     for name in dict.fromkeys(name for of_process in held for name in of_process):
         holders = {process: of_process[name] for process, of_process in enumerate(held) if name in of_process}
         parts = [
-            _bring_to_first(tensors.get(name), source, holders[source]) for source in _sources(name, holders, degree)
+            _bring_to_first(tensors.get(name), source, holders[source])
+            for source in _sources(plan, name, holders, degree)
         ]
         if dist.get_rank() == 0:
-            whole[name] = parts[0] if len(parts) == 1 else _merged(name, parts)
+            whole[name] = parts[0] if len(parts) == 1 else _merged(plan, name, parts)
     return whole
 
 
@@ -57,19 +59,19 @@ class _Held:
         return cls(rank, tuple(tensor.shape), str(tensor.dtype).removeprefix("paddle."))
 
 
-def _sources(name: str, holders: Mapping[int, _Held], degree: int) -> list[int]:
+def _sources(plan: Plan, name: str, holders: Mapping[int, _Held], degree: int) -> list[int]:
     """The processes that send the parts of a tensor, in the parts' order."""
     first = next(iter(holders))
-    if degree == 1 or not _is_split(name, holders[first].shape):
+    if degree == 1 or not _is_split(plan, name, holders[first].shape):
         return [first]
     return [next(process for process, held in holders.items() if held.rank == part) for part in range(degree)]
 
 
-def take_part(tensors: Mapping[str, LazyTensor], *, degree: int, rank: int) -> dict[str, LazyTensor]:
+def take_part(plan: Plan, tensors: Mapping[str, LazyTensor], *, degree: int, rank: int) -> dict[str, LazyTensor]:
     """What one of `degree` ranks holds of whole tensors."""
     return {
-        name: split_tensor(_weight_of(name), whole, degree=degree, rank=rank)
-        if _is_split(name, whole.shape)
+        name: split_tensor(plan, _weight_of(name), whole, degree=degree, rank=rank)
+        if _is_split(plan, name, whole.shape)
         else whole
         for name, whole in tensors.items()
     }
@@ -79,9 +81,9 @@ def _weight_of(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _is_split(name: str, shape: Sequence[int]) -> bool:
+def _is_split(plan: Plan, name: str, shape: Sequence[int]) -> bool:
     """Whether ranks hold parts of a tensor: not of the single numbers that an optimizer keeps of a weight."""
-    return planned(_weight_of(name)) is not None and math.prod(shape) > 1
+    return planned(plan, _weight_of(name)) is not None and math.prod(shape) > 1
 
 
 def _bring_to_first(tensor: Tensor | None, source: int, held: _Held) -> Tensor | None:
@@ -96,7 +98,7 @@ def _bring_to_first(tensor: Tensor | None, source: int, held: _Held) -> Tensor |
     return passed.cpu() if rank == 0 else None
 
 
-def _merged(name: str, parts: list[Tensor]) -> Tensor:
-    whole = merge_weight(_weight_of(name), [part.numpy() for part in parts])  # bfloat16 as uint16
+def _merged(plan: Plan, name: str, parts: list[Tensor]) -> Tensor:
+    whole = merge_weight(plan, _weight_of(name), [part.numpy() for part in parts])  # bfloat16 as uint16
     merged = paddle.to_tensor(whole, place=paddle.CPUPlace())
     return merged.view("bfloat16") if parts[0].dtype == paddle.bfloat16 else merged

@@ -40,6 +40,7 @@ def report(inspection: Inspection) -> list[str]:
     disk = sum(path.stat().st_size for path in source.files)
     layout = "[out, in] (PyTorch)" if source.torch_layout else "[in, out] (Paddle)"
     lines = [
+        f"family         {source.family.name}",
         f"format         {source.format}",
         f"files          {', '.join(str(path.relative_to(source.path)) for path in source.files)}",
         f"ranks          {len(source.ranks)}",

@@ -9,61 +9,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from paddle import nn
 from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
-from glm.adapters.files import (
-    AdapterConfig,
-    add_adapter,
-    fold_prefix,
-    load_adapter,
-    merge_lora,
-    read_adapter_config,
-)
+from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
 from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
-from glm.checkpoint.names import checked_weights, split_weights
+from glm.checkpoint.names import checked_weights
+from glm.checkpoint.ranks import split_weights
+from glm.checkpoint.tokenizers import is_path, not_found
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
 from glm.errors import InputError
-from glm.models.glm.configuration import GLMConfig
-from glm.models.glm.modeling import GLMForConditionalGeneration
-from glm.models.glm.paddlenlp_tokenizer import PUBLISHED, GLMTokenizer
+from glm.models import registry
 from glm.models.presets import preset_file
+from glm.models.protocol import Family, Tokenizer
 
 
-def load_tokenizer(name_or_path: str) -> GLMTokenizer:
-    """The tokenizer of a folder, a SentencePiece file or a published name.
+def find_family(name_or_path: str) -> Family:
+    """The family of a model: of a folder, a published name, a configuration, or of the model that an adapter is for.
 
     Raises:
-        InputError: there is none, or it cannot be fetched.
+        InputError: its configuration names a family that is not known, or it fits two.
     """
-    path = Path(name_or_path)
-    model_file = GLMTokenizer.resource_files_names["model_file"]
-    if path.suffix == ".json":
-        raise InputError(f"model {name_or_path}: a configuration has no tokenizer; set tokenizer_name_or_path")
-    if path.is_file():
-        return GLMTokenizer(str(path))
-    if path.is_dir():
-        if not (path / model_file).is_file():
-            raise InputError(f"tokenizer {path}: the folder has no {model_file}; set tokenizer_name_or_path")
-        # The file says all; what stands beside it may be another library's.
-        return GLMTokenizer(str(path / model_file))
-    if _is_path(name_or_path):
-        raise InputError(f"model_name_or_path or tokenizer_name_or_path {name_or_path}: no such file or folder")
-    try:
-        tokenizer = GLMTokenizer.from_pretrained(name_or_path)
-    except Exception as error:  # whatever stops the download, the advice is the same
-        raise _not_found("tokenizer", name_or_path, error) from error
-    if tokenizer is None:
-        raise _not_found("tokenizer", name_or_path, "no published tokenizer has this name")
-    return tokenizer
+    adapter = read_adapter_config(Path(name_or_path))
+    if adapter is None:
+        return registry.of_model(name_or_path)
+    with _adapters_model(Path(name_or_path)):
+        return find_family(adapter.base_model_name_or_path)
 
 
-def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[str, Any] | None = None) -> GLMConfig:
+def load_config(
+    family: Family, name_or_path: str, tokenizer: Tokenizer, *, settings: dict[str, Any] | None = None
+) -> PretrainedConfig:
     """The configuration of a model, without its weights.
 
     Args:
+        family: the model's.
         name_or_path: a folder with a checkpoint of any format (see `glm.checkpoint.formats`), a published name, or for
             a model from nothing a .json file or the name of one in `configs/model`; the vocabulary is then the
             tokenizer's, rounded up to a multiple of 128.
@@ -72,32 +55,32 @@ def load_config(name_or_path: str, tokenizer: GLMTokenizer, *, settings: dict[st
     Raises:
         InputError: there is no such model, it is no configuration, or its vocabulary is smaller than the tokenizer's.
     """
-    path = Path(name_or_path)
+    path, config_class = Path(name_or_path), family.config_class()
     try:
         if name_or_path.endswith(".json"):
             rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-            return GLMConfig(**{**_read_preset(path), "vocab_size": rows, **(settings or {})})
+            return config_class(**{**_read_preset(config_class, path), "vocab_size": rows, **(settings or {})})
         if (adapter := read_adapter_config(path)) is not None:
             with _adapters_model(path):
-                return load_config(adapter.base_model_name_or_path, tokenizer, settings=settings)
+                return load_config(family, adapter.base_model_name_or_path, tokenizer, settings=settings)
         if path.is_dir():
-            config = GLMConfig(**{**open_model(path).config, **(settings or {})})
-        elif _is_path(name_or_path):
+            config = config_class(**{**open_model(path).config, **(settings or {})})
+        elif is_path(name_or_path):
             raise InputError(f"model_name_or_path {name_or_path}: no such folder")
         else:
-            config = GLMConfig.from_pretrained(name_or_path, **(settings or {}))
+            config = config_class.from_pretrained(name_or_path, **(settings or {}))
     except InputError:
         raise
     except Exception as error:
         if path.exists():
             raise InputError(f"{path}: not a model configuration ({error})") from error
-        raise _not_found("model", name_or_path, error) from error
+        raise not_found("model", name_or_path, error, family.published) from error
     if config.vocab_size < tokenizer.vocab_size:
         raise InputError(f"model {path}: {config.vocab_size} words, but the tokenizer has {tokenizer.vocab_size}")
     return config
 
 
-def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGeneration:
+def load_model(family: Family, name_or_path: str, config: PretrainedConfig) -> nn.Layer:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
     An adapter's folder stands for its model with LoRA merged in, or with the prefix in front. The format that was
@@ -107,44 +90,45 @@ def load_model(name_or_path: str, config: GLMConfig) -> GLMForConditionalGenerat
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
     """
     if name_or_path.endswith(".json"):
-        return GLMForConditionalGeneration(config)
+        return family.model_class()(config)
     adapter = read_adapter_config(Path(name_or_path))
     if adapter is not None:
-        return _load_adapted(name_or_path, adapter, config)
-    found = whole_model(_opened(name_or_path, config))
+        return _load_adapted(family, name_or_path, adapter, config)
+    found = whole_model(_opened(family, name_or_path, config))
     print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
-    return _filled(found, config)
+    return _filled(family, found, config)
 
 
-def _opened(name_or_path: str, config: GLMConfig) -> Source:
+def _opened(family: Family, name_or_path: str, config: PretrainedConfig) -> Source:
     """The checkpoint of a folder, or of the file that is fetched for a published name."""
     if Path(name_or_path).is_dir():
         return open_checkpoint(Path(name_or_path))
     try:
-        file, *_ = GLMForConditionalGeneration._resolve_model_file_path(name_or_path, config=config)
+        file, *_ = family.model_class()._resolve_model_file_path(name_or_path, config=config)
     except Exception as error:  # whatever stops the download, the advice is the same
-        raise _not_found("model", name_or_path, error) from error
+        raise not_found("model", name_or_path, error, family.published) from error
     return open_file(Path(file), config.to_dict())
 
 
-def _filled(found: WholeModel, config: GLMConfig) -> GLMForConditionalGeneration:
+def _filled(family: Family, found: WholeModel, config: PretrainedConfig) -> nn.Layer:
     """A model with this rank's part of a checkpoint; weights pass through memory one by one."""
     weights = split_weights(
-        checked_weights(found.weights, config.to_dict()),
+        family.weights.plan,
+        checked_weights(family.weights, found.weights, config.to_dict()),
         rank=config.tensor_parallel_rank,
         degree=config.tensor_parallel_degree,
     )
     with no_init_weights():
-        model = GLMForConditionalGeneration(config)
+        model = family.model_class()(config)
     for name, parameter in model.named_parameters():
         parameter.set_value(weights[name].float32())
     return model
 
 
-def _load_adapted(folder: str, adapter: AdapterConfig, config: GLMConfig) -> GLMForConditionalGeneration:
+def _load_adapted(family: Family, folder: str, adapter: AdapterConfig, config: PretrainedConfig) -> nn.Layer:
     """The model that an adapter belongs to, with the adapter: LoRA's is merged in, a prefix's projection made."""
     with _adapters_model(Path(folder)):
-        model = load_model(adapter.base_model_name_or_path, config)
+        model = load_model(family, adapter.base_model_name_or_path, config)
     add_adapter(model, adapter)
     load_adapter(model, Path(folder))
     if isinstance(adapter, LoRAConfig):
@@ -165,25 +149,13 @@ def _adapters_model(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_preset(path: Path) -> dict[str, Any]:
+def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
     """A configuration file, or the one of that name in `configs/model`."""
     path = preset_file(path)
     settings = json.loads(path.read_text(encoding="utf-8"))
-    known = {*inspect.signature(GLMConfig).parameters, *PretrainedConfig().to_dict(), "num_hidden_layers"}
+    known = {*inspect.signature(config_class).parameters, *PretrainedConfig().to_dict(), "num_hidden_layers"}
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise InputError(f"{path}: unknown entry {name}" + (f"; did you mean {close[0]}?" if close else ""))
     return settings
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name can only be that of a file or folder here."""
-    return name.startswith((".", "/", "~"))
-
-
-def _not_found(kind: str, name: str, reason: object) -> InputError:
-    published = ", ".join(PUBLISHED if kind == "tokenizer" else GLMConfig.pretrained_init_configuration)
-    return InputError(
-        f"{kind} {name}: neither a folder here, nor could it be fetched ({reason}); published names: {published}"
-    )

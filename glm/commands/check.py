@@ -66,7 +66,14 @@ def verdict(problems: int, refused: int) -> str:
 
 
 def _checked(name: str, data: DataArguments, encoder: ExampleEncoder, *, need_target: bool, shown: int) -> FileCheck:
-    file = RecordFile(name, encoder.template, data.columns, need_target=need_target, several_targets=True)
+    file = RecordFile(
+        name,
+        encoder.template,
+        data.columns,
+        need_target=need_target,
+        several_targets=True,
+        reserved=encoder.family.reserved,
+    )
     check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
     for _ in batches:
         pass

@@ -9,7 +9,6 @@ from glm.checkpoint.inspection import inspect_checkpoint, report
 from glm.checkpoint.whole import WholeModel
 from glm.commands.parser import Parser
 
-TOKENIZER_NAME = "cog-pretrain.model"
 DEGREE = "--tensor_parallel_degree"
 
 
@@ -24,7 +23,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m glm checkpoint", description="Checkpoints of GLM: look, convert.")
+    parser = Parser(prog="python -m glm checkpoint", description="Checkpoints of all families: look, convert.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
     _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
@@ -69,5 +68,6 @@ def _reshard(options: argparse.Namespace) -> None:
 
 def _done(options: argparse.Namespace, model: WholeModel) -> None:
     print(f"{options.source} ({model.summary}) -> {options.target}")
-    if not (options.target / TOKENIZER_NAME).is_file():
-        print(f"{options.target}: no tokenizer came along; put {TOKENIZER_NAME} there", file=sys.stderr)
+    name = model.source.family.tokenizer_files[0]
+    if not (options.target / name).is_file():
+        print(f"{options.target}: no tokenizer came along; put {name} there", file=sys.stderr)

@@ -8,20 +8,20 @@ from typing import Any
 
 from glm.commands.parser import Parser
 from glm.errors import InputError, UsageError
+from glm.models import registry
 from glm.models.memory import GIB, Bytes, Decoding, Training, decoding_memory, training_memory
+from glm.models.protocol import Family
 
 DEGREES = (1, 2, 4, 8)  # of tensor parallelism, where none is given
 CARDS = (24, 40, 80)  # GiB
-CHINESE_VOCABULARY = 50048  # rows of the published Chinese models
 NEEDED = ("num_layers", "hidden_size", "num_attention_heads", "max_sequence_length")
-DEFAULTS = {"block_position_encoding": True, "attention_dropout_prob": 0.1, "output_dropout_prob": 0.1}
 
 
 def main(argv: list[str]) -> None:
     """Computes, and prints."""
     values = _parser().parse_args(argv)
     _check(values)
-    found = {name: _by_degree(name, read_model(name), values) for name in values.models}
+    found = {name: _by_degree(name, *read_model(name), values) for name in values.models}
     if values.format == "json":
         print(json.dumps(found, indent=2))
         return
@@ -73,24 +73,28 @@ def _check(values: Namespace) -> None:
         raise UsageError("--sharding and --sharding_parallel_degree: give both, or none")
 
 
-def read_model(name: str) -> dict[str, Any]:
-    """The configuration of a checkpoint folder, a published name or a preset.
+def read_model(name: str) -> tuple[Family, dict[str, Any]]:
+    """The family and configuration of a checkpoint folder, a published name or a preset.
 
     Raises:
-        InputError: there is none, or it does not say how large the model is.
+        InputError: there is none, it does not say how large the model is, or its family has no forecast.
     """
     from glm.checkpoint.whole import open_model, read_preset
 
-    config = open_model(name).config if Path(name).is_dir() else read_preset(name)[1]
+    family = registry.of_model(name)
+    if "memory_forecast" not in family.abilities:
+        raise InputError(f"{name}: there is no forecast of memory for {family.title}")
+    config = open_model(name).config if Path(name).is_dir() else read_preset(family, name)[1]
     missing = [field for field in NEEDED if field not in config]
     if missing:
         raise InputError(f"{name}: {', '.join(missing)} missing in the configuration")
     if "vocab_size" not in config:
-        print(f"{name}: has no vocab_size; {CHINESE_VOCABULARY} is taken (published Chinese models)", file=sys.stderr)
-    return {**DEFAULTS, "vocab_size": CHINESE_VOCABULARY, **config}
+        rows = family.weights.defaults["vocab_size"]
+        print(f"{name}: has no vocab_size; {rows} is taken (published Chinese models)", file=sys.stderr)
+    return family, {**family.weights.defaults, **config}
 
 
-def _by_degree(name: str, config: dict[str, Any], values: Namespace) -> dict[int, dict[str, Bytes]]:
+def _by_degree(name: str, family: Family, config: dict[str, Any], values: Namespace) -> dict[int, dict[str, Bytes]]:
     """By number of cards: the parts of training and of generation."""
     asked = values.tensor_parallel_degree
     degrees = (asked,) if asked else DEGREES if values.device == "gpu" else DEGREES[:1]
@@ -122,7 +126,10 @@ def _by_degree(name: str, config: dict[str, Any], values: Namespace) -> dict[int
             tensor_parallel_degree=degree,
             **shared,
         )
-        parts = {"training": training_memory(config, training), "generation": decoding_memory(config, decoding)}
+        parts = {
+            "training": training_memory(family, config, training),
+            "generation": decoding_memory(family, config, decoding),
+        }
         found[degree * (values.sharding_parallel_degree or 1)] = parts
     return found
 

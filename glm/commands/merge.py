@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
 def merge(adapter: Path, output_dir: Path) -> None:
     """Writes the model of an adapter with the adapter merged in; the folder appears when it is whole."""
     from glm.adapters.files import PrefixTuningConfig, read_adapter_config
-    from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+    from glm.checkpoint.loading import find_family, load_config, load_model
+    from glm.checkpoint.tokenizers import load_tokenizer
     from glm.options.run_config import RUN_CONFIG_NAME
     from glm.runtime.atomic import new_folder
     from glm.runtime.device import prepare
@@ -40,10 +41,11 @@ def merge(adapter: Path, output_dir: Path) -> None:
         )
     prepare("cpu")
     with new_folder(output_dir) as folder:
-        tokenizer = load_tokenizer(str(adapter))
-        model = load_model(str(adapter), load_config(str(adapter), tokenizer))
+        family = find_family(str(adapter))
+        tokenizer = load_tokenizer(family, str(adapter))
+        model = load_model(family, str(adapter), load_config(family, str(adapter), tokenizer))
         model.save_pretrained(str(folder), safe_serialization=True, max_shard_size="1024GB")
-        tokenizer.save_pretrained(str(folder))
+        family.save_tokenizer(tokenizer, folder)
         if (adapter / RUN_CONFIG_NAME).is_file():  # prediction follows its lengths and decoding options
             shutil.copyfile(adapter / RUN_CONFIG_NAME, folder / RUN_CONFIG_NAME)
     print(f"{output_dir}: the model of {adapter}, the adapter merged in")

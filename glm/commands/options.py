@@ -5,10 +5,11 @@ import sys
 import typing
 from argparse import Namespace
 
+from glm.checkpoint.tokenizers import load_tokenizer
 from glm.commands.parser import Parser
 from glm.data.examples import ExampleEncoder
 from glm.generation.config import GenerationConfig
-from glm.models.glm.tokenization import Pieces, find_model_file
+from glm.models import registry
 from glm.options.data import DataArguments
 from glm.options.run_config import trained_with
 
@@ -56,8 +57,10 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
     data = DataArguments(**{name: value for name, value in settings.items() if name not in LENGTHS})
     data.inherited = frozenset(inherited)
     generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
+    family = registry.of_model(values.tokenizer_name_or_path)
     encoder = ExampleEncoder(
-        load_pieces(values.tokenizer_name_or_path),
+        family,
+        load_tokenizer(family, values.tokenizer_name_or_path),
         data.find_template(),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
@@ -66,13 +69,3 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
         allow_cut_targets=allow_cut_targets,
     )
     return data, encoder
-
-
-def load_pieces(name_or_path: str) -> Pieces:
-    """The tokenizer; PaddleNLP, which takes seconds to import, is asked for published names only."""
-    model_file = find_model_file(name_or_path)
-    if model_file is not None:
-        return Pieces(model_file)
-    from glm.checkpoint.loading import load_tokenizer
-
-    return load_tokenizer(name_or_path)

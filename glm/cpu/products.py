@@ -5,100 +5,16 @@ Libraries for products arrange a weight for the processor's cache first, which p
 stands as it is read, from its first number to its last, while the few rows stay in the cache.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-import paddle
 from numba import njit, prange
-from paddle import Tensor, nn
 
 from glm.cpu import tiles
-from glm.cpu.arrays import by_rows, view
-from glm.cpu.loops import OPTIONS, use_own_threads
-from glm.cpu.vectors import LANES, dot_products
-from glm.models.glm.modeling import GLMForConditionalGeneration
-from glm.modules.layers import Linear
+from glm.cpu.loops import OPTIONS
+from glm.cpu.vectors import dot_products
 
 FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time
 TASK = 32  # outputs that a thread computes at a time
 CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
-
-
-class HostLinear(nn.Layer):
-    """x W + b that can only decode.
-
-    Args:
-        weight: [outputs, inputs], float32; inputs a multiple of LANES.
-        bias: [outputs]; None for none.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        super().__init__()
-        self.weight = weight
-        self.arrays = view(weight), _bias(weight, bias)  # as `multiply` has them
-
-    def forward(self, states: Tensor) -> Tensor:
-        """[n, inputs] -> [n, outputs]"""
-        if states.shape[0] > FEW:
-            output = paddle.matmul(states, self.weight, transpose_y=True)
-            by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
-            return output
-        output = paddle.empty([states.shape[0], len(self.arrays[1])])
-        use_own_threads()
-        multiply(view(states.contiguous()), *self.arrays, view(output))
-        return output
-
-
-class TileLinear(nn.Layer):
-    """x W + b in bfloat16, with sums and result in float32, that can only decode.
-
-    Args:
-        weight: [outputs, inputs].
-        bias: [outputs]; None for none.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        super().__init__()
-        panels = panels_of(weight.astype("bfloat16").numpy())
-        self.arrays = panels, _bias(weight, bias)  # as `multiply_tiles` has them
-
-    def forward(self, states: Tensor) -> Tensor:
-        """[n, inputs] -> [n, outputs]"""
-        output = paddle.empty([states.shape[0], len(self.arrays[1])])
-        use_own_threads()
-        multiply_tiles(view(states.contiguous()), *self.arrays, view(output))
-        return output
-
-
-def _bias(weight: Tensor, bias: Tensor | None) -> np.ndarray:
-    """[outputs], 0 for none."""
-    return np.zeros(len(weight), np.float32) if bias is None else view(bias)
-
-
-def arrange_weights(model: GLMForConditionalGeneration, dtype: str) -> None:
-    """Replaces the linear layers of a model, and its head, by such that can only decode.
-
-    One weight after the other is arranged and given up; in float32 the head shares that of the word embeddings, and
-    layers of odd sizes stay as they are.
-
-    Args:
-        dtype: `float32`, or `bfloat16` where the processor `has_tiles`.
-    """
-    arranged, unit = (HostLinear, LANES) if dtype == "float32" else (TileLinear, 1)
-    for layer in model.sublayers():
-        for name, part in layer.named_children():
-            if type(part) is Linear and len(part.weight) % unit == 0:
-                setattr(layer, name, by_outputs(part, arranged))
-    if model.group is None and model.config.hidden_size % unit == 0:
-        head = arranged(model.glm.word_embeddings.weight, None)
-        model.logits = lambda states: head(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
-
-
-def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) -> nn.Layer:
-    """A linear layer, whose weight is given up, as one that can only decode."""
-    weight = layer.weight.T.contiguous()
-    layer.weight._clear_data()
-    return arranged(weight, layer.bias)
 
 
 def panels_of(weight: np.ndarray) -> np.ndarray:

@@ -15,10 +15,9 @@ from paddle import Tensor, nn
 from glm.cpu.arrays import HEAD_SIZE, view
 from glm.cpu.loops import OPTIONS, SCALE, exponentiate, use_own_threads
 from glm.cpu.vectors import AHEAD, dot_products, mixtures
-from glm.modules.cache import KVCache
 
 
-class HostLayerCache:
+class CompiledLayerCache:
     """A `LayerCache` in arrays: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps.
 
     Args:
@@ -30,7 +29,7 @@ class HostLayerCache:
         self.slots: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
-    def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "HostLayerCache":
+    def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "CompiledLayerCache":
         """See `LayerCache.of_prompts`."""
         table = view(projected.contiguous()).reshape(len(projected), 3, num_heads, HEAD_SIZE)
         prompt = np.zeros((2, len(lengths), num_heads, max(lengths), HEAD_SIZE), dtype=np.float32)
@@ -39,18 +38,20 @@ class HostLayerCache:
         return cls(tuple(prompt))
 
     @staticmethod
-    def sight(cache: KVCache, num_heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def seen_by(
+        lengths: np.ndarray, width: int, ancestors: np.ndarray, capacity: int, num_heads: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What `attend` needs to know of who sees what: the prompts' lengths [B], and `paths_of` the slots."""
-        return cache.lengths, *paths_of(cache.ancestors)
+        return lengths, *paths_of(ancestors)
 
-    def attend(self, attention: nn.Layer, projected: Tensor, sight: tuple[np.ndarray, ...], start: int) -> Tensor:
+    def attend(self, attention: nn.Layer, projected: Tensor, seen: tuple[np.ndarray, ...], start: int) -> Tensor:
         """See `LayerCache.attend`."""
         B, R, _ = projected.shape
         N = self.prompt[0].shape[1]
         table = view(projected.contiguous()).reshape(B, R, 3, N, HEAD_SIZE)
         context = paddle.empty([B * R, N * HEAD_SIZE])
         use_own_threads()
-        _attend(table, *self.prompt, *self.slots, start, *sight, view(context).reshape(B, R, N, HEAD_SIZE))
+        _attend(table, *self.prompt, *self.slots, start, *seen, view(context).reshape(B, R, N, HEAD_SIZE))
         return context
 
     def keep_slots(self, used: np.ndarray, capacity: int) -> None:
@@ -69,12 +70,12 @@ class HostLayerCache:
         if self.slots is not None:
             self.slots = tuple(part[places] for part in self.slots)
 
-    def replace(self, places: Sequence[int], other: "HostLayerCache") -> None:
+    def replace(self, places: Sequence[int], other: "CompiledLayerCache") -> None:
         """See `LayerCache.replace`."""
         for mine, theirs in zip(self.prompt, other.prompt, strict=True):
             mine[places, :, : theirs.shape[2]] = theirs
 
-    def append(self, other: "HostLayerCache", width: int) -> None:
+    def append(self, other: "CompiledLayerCache", width: int) -> None:
         """See `LayerCache.append`."""
 
         def wide(part: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ from paddle.autograd import PyLayer
 from glm.cpu.arrays import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
 from glm.cpu.loops import OPTIONS, SCALE, exponential, exponentiate, use_own_threads
 from glm.cpu.vectors import LANES, mixtures
-from glm.modules.attention import Layout
 
 BLOCK = 60  # queries whose scores are there at once; a multiple of 5
 PANEL = 64  # keys that are multiplied at once by all queries of a block; their numbers stay in the first cache
@@ -25,21 +24,31 @@ ONE = np.float32(1)
 _mix, _mix_more = mixtures(5, PANEL), mixtures(5, HEAD_SIZE, add=True)
 
 
-class HostTwoPartAttention(PyLayer):
+class CompiledTwoPartAttention(PyLayer):
     """As `glm.modules.attention.TwoPartAttention`, of float32 and heads of HEAD_SIZE."""
 
     @staticmethod
-    def forward(ctx, projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
-        """[n, 3H], all queries, all keys, all values -> [n, H]."""
-        spans = np.array(list(layout.spans()), np.int64)
-        kept, starts = _draw(spans, layout.virtual, num_heads, dropout)
+    def forward(ctx, projected: Tensor, spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> Tensor:
+        """Attention of all examples of a batch.
+
+        Args:
+            projected: [n, 3H], all queries, all keys, all values.
+            spans: [E, 3] int64, where Part A of each example begins, where Part B begins, where it ends.
+            virtual: how many tokens Part A of each begins with that are keys and values only.
+            num_heads: N.
+            dropout: probability that a share is set to 0.
+
+        Returns:
+            [n, H]
+        """
+        kept, starts = _draw(spans, virtual, num_heads, dropout)
         context = paddle.empty([len(projected), num_heads * HEAD_SIZE])
         logs = np.empty((num_heads, len(projected)), np.float32)
         scale = np.float32(rescale(dropout))
         use_own_threads()
-        _forward(view(projected), spans, layout.virtual, kept, starts, scale, view(context), logs)
+        _forward(view(projected), spans, virtual, kept, starts, scale, view(context), logs)
         ctx.save_for_backward(projected, context)
-        ctx.rest = spans, layout.virtual, kept, starts, scale, logs
+        ctx.rest = spans, virtual, kept, starts, scale, logs
         return context
 
     @staticmethod

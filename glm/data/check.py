@@ -167,19 +167,18 @@ class FileCheck:
         for name, text in _texts(record):
             column = f"{record.origin}, field {self._column(name)}"
             if found := CONTROL.search(text):
-                self.note(
-                    Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {_code(found.group())}"
-                )
+                code = _code(found.group())
+                self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
             if found := INVISIBLE.findall(text):
                 codes = ", ".join(map(_code, dict.fromkeys(found)))
                 self.note(Kind.INVISIBLE, f"{column}: holds the invisible {_plural('character', codes)} {codes}")
             if text.strip().lower() in NULL_WORDS:
                 self.note(Kind.NULL_WORD, f"{column}: is nothing but {text.strip()}")
-        unknown = self.encoder.tokenizer.sp_model.unk_id()
+        unknown = self.encoder.tokenizer.unknown_token_id
         if unknown in encoded.before or unknown in encoded.after or unknown in (encoded.target or ()):
             self.unknown_rows += 1
             for _, text in _texts(record):
-                self.unknown.update(unknown_pieces(self.encoder, text))
+                self.unknown.update(self.encoder.tokenizer.unknown_parts(text))
 
     def _column(self, role: str) -> str:
         """The column that a role's text is taken from."""
@@ -233,7 +232,7 @@ class FileCheck:
         encoder, found = self.encoder, []
         template = encoder.template
         frame = template.texts("", answer="", extras=dict.fromkeys(template.extra_names, ""))
-        if unknown := " ".join(unknown_pieces(encoder, "".join([*frame, template.target_prefix]))):
+        if unknown := " ".join(encoder.tokenizer.unknown_parts("".join([*frame, template.target_prefix]))):
             found.append(f"template: the tokenizer has no piece for {unknown}, which the model cannot tell apart")
         if self.cut_sources:
             found.append(
@@ -317,13 +316,6 @@ def check_file(
     if has_byte_order_mark(file.path):
         check.notes.append(f"{file.name}: starts with a byte order mark, which is skipped")
     return check, check_records(file, check, total=guess_row_count(file.path), most_refused=most_refused)
-
-
-def unknown_pieces(encoder: ExampleEncoder, text: str) -> list[str]:
-    """The parts of a text that the tokenizer has no piece for."""
-    pieces = encoder.tokenizer.sp_model
-    found = zip(pieces.encode(text, out_type=str), pieces.encode(text), strict=True)
-    return [piece.lstrip("▁") for piece, number in found if number == pieces.unk_id()]
 
 
 def _fields(record: Record) -> dict[str, str]:

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
 from glm.data.truncation import find_answer, shorten_context
 from glm.errors import InputError
-from glm.models.glm.geometry import BlankInfilling, Example, Prompt
-from glm.models.glm.tokenization import Pieces
+from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,24 +22,24 @@ class EncodedRecord:
 
 
 class ExampleEncoder:
-    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target`.
+    """Lays out records as a family's model reads them.
 
     Args:
+        family: brings the geometry.
         src_length: most tokens of the source, its special tokens included.
         tgt_length: most tokens of the target, opening and `eop` included.
         min_tgt_length: fewest tokens to generate after the opening.
-        block_position: see `glm.models.glm.geometry`.
+        block_position: see `GeometryOptions`.
         allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
 
     Raises:
-        InputError: `tgt_length` leaves no room for them.
+        InputError: `tgt_length` leaves no room for them, or the family cannot lay out the template.
     """
-
-    special_tokens = 3  # of a source: [CLS], the blank, <|endoftext|>
 
     def __init__(
         self,
-        tokenizer: Pieces,
+        family: Family,
+        tokenizer: Tokenizer,
         template: Template,
         *,
         src_length: int,
@@ -51,16 +48,15 @@ class ExampleEncoder:
         block_position: bool = True,
         allow_cut_targets: bool = False,
     ):
+        template.check(family)
+        self.family = family
         self.tokenizer = tokenizer
         self.template = template
         self.src_length = src_length
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
         self.allow_cut_targets = allow_cut_targets
-        self.blank_id = tokenizer.command_ids[template.blank]
-        self.geometry = BlankInfilling(
-            tokenizer.mask_token_ids, tokenizer.sop_token_id, tokenizer.eop_token_id, block_position
-        )
+        self.geometry = family.geometry(tokenizer, GeometryOptions(template.blank, block_position))
         # Opening and target are encoded apart, so that the ids of the opening never depend on the target.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
         if self.target_budget < min_tgt_length:
@@ -68,6 +64,11 @@ class ExampleEncoder:
                 f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
                 f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens of a source beside its text."""
+        return self.geometry.special_tokens
 
     @property
     def source_budget(self) -> int:
@@ -124,7 +125,7 @@ class ExampleEncoder:
         return len(encoded.before) + len(encoded.after) + self.special_tokens
 
     def lay_out_source(self, encoded: EncodedRecord) -> list[int]:
-        """The ids of Part A; a source that is too long is cut around the answer's sentence, or at its end.
+        """The ids of a source; one that is too long is cut around the answer's sentence, or at its end.
 
         Raises:
             RecordError: see `source_problem`.
@@ -135,10 +136,10 @@ class ExampleEncoder:
         if self.overflow(encoded):
             part = shorten_context(record.source, record.answer or "", lambda part: self._fits(record, part))
             before, after = self.tokenizer.encode_text(self._texts(record, part))
-        return [self.tokenizer.cls_token_id, *before, self.blank_id, *after, self.tokenizer.eos_token_id]
+        return self.geometry.lay_out(before, after)
 
     def lay_out_span(self, encoded: EncodedRecord) -> list[int]:
-        """The ids of the span, the constant opening and the target; `glm.models.glm.geometry` adds `sop` and `eop`.
+        """The ids of the span, the constant opening and the target; the geometry adds what opens and closes it.
 
         Raises:
             RecordError: see `target_problem`.
@@ -150,7 +151,7 @@ class ExampleEncoder:
     # -- one record
 
     def source_ids(self, record: Record) -> list[int]:
-        """Ids of Part A. Raises as `lay_out_source`."""
+        """Ids of its source. Raises as `lay_out_source`."""
         return self.lay_out_source(*self.encode([record]))
 
     def example(self, record: Record) -> Example:
@@ -159,8 +160,8 @@ class ExampleEncoder:
         return self.example_of(self.lay_out_source(encoded), self.lay_out_span(encoded))
 
     def example_of(self, source_ids: Sequence[int], span: Sequence[int]) -> Example:
-        """The training example of Part A and its span."""
-        return self.geometry.example(source_ids, [span], tgt_length=self.tgt_length)
+        """The training example of a source and its span."""
+        return self.geometry.example(source_ids, span, tgt_length=self.tgt_length)
 
     def prompt(self, source_ids: Sequence[int], prefix_ids: Sequence[int] = ()) -> Prompt:
         """What generation starts from, of `source_ids` of a record; the span starts with opening and prefix."""
@@ -172,11 +173,3 @@ class ExampleEncoder:
     def _fits(self, record: Record, source: str) -> bool:
         """Whether a record with this in place of its source is short enough."""
         return sum(map(len, self.tokenizer.encode_text(self._texts(record, source)))) <= self.source_budget
-
-
-def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:
-    """Rows of ids as [B, width] int64, padded on the right."""
-    table = np.full((len(rows), width), pad, dtype=np.int64)
-    for line, row in zip(table, rows, strict=True):
-        line[: len(row)] = row
-    return table

@@ -1,5 +1,7 @@
 """Published data sets, fetched by PaddleNLP where there is a network."""
 
+from collections.abc import Sequence
+
 from glm.data.columns import RECOGNISED
 from glm.data.formats import Row
 from glm.data.records import BadRecord, Record, columns_of, record_or_bad
@@ -9,7 +11,9 @@ from glm.errors import InputError
 PUBLISHED_DATA = ("dureader_qg",)
 
 
-def fetch_records(task_name: str, split: str, template: Template) -> list[Record | BadRecord]:
+def fetch_records(
+    task_name: str, split: str, template: Template, reserved: Sequence[str] = ()
+) -> list[Record | BadRecord]:
     """The records of a split (`train`, `dev`) of PaddleNLP's data set of that name.
 
     One row of DuReaderQG's dev set has an empty answer: it is a `BadRecord`.
@@ -31,4 +35,4 @@ def fetch_records(task_name: str, split: str, template: Template) -> list[Record
     name = f"{task_name} {split}"
     rows = [Row(number, f"{name}, row {number}", row) for number, row in enumerate(values, start=1)]
     columns = columns_of(rows, template, RECOGNISED, name=name, need_target=True)
-    return [record_or_bad(row, columns, need_target=True) for row in rows]
+    return [record_or_bad(row, columns, need_target=True, reserved=reserved) for row in rows]

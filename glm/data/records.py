@@ -1,7 +1,7 @@
 """Rows of a data file become records, checked before anything else happens to them."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -12,11 +12,9 @@ from glm.data.formats import Row, json_lines, read_rows
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 ROWS_TO_RECOGNISE = 100  # of a file; their columns taken together are the file's
 SURROGATE = re.compile("[\ud800-\udfff]")
-COMMAND = re.compile("|".join(map(re.escape, COMMAND_TOKENS)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ class RecordFile:
         need_target: False allows a file without targets, for prediction.
         each_needs_target: False allows records without target in a file that has some; as `need_target` if not given.
         several_targets: a target may be a list of texts, as references of an evaluation are.
+        reserved: texts that no field may hold: the model would read them as commands (`Family.reserved`).
 
     Attributes:
         columns: where the fields are taken from.
@@ -76,11 +75,13 @@ class RecordFile:
         need_target: bool = True,
         each_needs_target: bool | None = None,
         several_targets: bool = False,
+        reserved: Sequence[str] = (),
     ):
         self.path = Path(path)
         self.name = str(path)
         self.need_target = need_target if each_needs_target is None else each_needs_target
         self.several_targets = several_targets
+        self.reserved = reserved
         first = list(islice(read_rows(self.path), ROWS_TO_RECOGNISE))
         if not first:
             raise InputError(f"{path}: no record in it; one JSON object per line is expected")
@@ -101,8 +102,9 @@ class RecordFile:
         return first
 
     def __iter__(self) -> Iterator[Record | BadRecord]:
+        how = {"need_target": self.need_target, "several_targets": self.several_targets, "reserved": self.reserved}
         for row in read_rows(self.path):
-            yield record_or_bad(row, self.columns, need_target=self.need_target, several_targets=self.several_targets)
+            yield record_or_bad(row, self.columns, **how)
 
 
 def stream_records(
@@ -113,6 +115,7 @@ def stream_records(
     name: str,
     need_target: bool = True,
     several_targets: bool = False,
+    reserved: Sequence[str] = (),
 ) -> Iterator[Record | BadRecord]:
     """The record of each of the lines of JSON, one line at a time; its columns are those of the first good line.
 
@@ -121,6 +124,7 @@ def stream_records(
     Args:
         lines: lines of bytes, such as standard input.
         name: stands for the file in messages.
+        need_target, several_targets, reserved: as of `RecordFile`.
 
     Raises:
         InputError: the columns are not recognised.
@@ -134,11 +138,12 @@ def stream_records(
     if unread:
         columns = columns_of(unread, template, wishes, name=name, need_target=need_target)
         known = set(unread[-1].values)
+        how = {"need_target": need_target, "several_targets": several_targets, "reserved": reserved}
         for row in chain(unread, rows):
             if columns.target is None and not row.values.keys() <= known:
                 known |= row.values.keys()
                 columns = _with_target(columns, known, template, wishes, name=name)
-            yield record_or_bad(row, columns, need_target=need_target, several_targets=several_targets)
+            yield record_or_bad(row, columns, **how)
 
 
 def read_records(path: str | Path, template: Template = QUESTION_GENERATION, **options: Any) -> list[Record]:
@@ -193,28 +198,41 @@ def columns_of(
 
 
 def record_or_bad(
-    row: Row, columns: Columns, *, need_target: bool, several_targets: bool = False
+    row: Row,
+    columns: Columns,
+    *,
+    need_target: bool,
+    several_targets: bool = False,
+    reserved: Sequence[str] = (),
 ) -> Record | BadRecord:
-    """The record of a row, or what is wrong with it."""
+    """The record of a row, or what is wrong with it; arguments as of `RecordFile`."""
     identity = row.number
     try:
         if row.error is not None:
             raise row.error
         identity = _identity(row)  # before the fields, for a `BadRecord` has it too
-        return record_of_row(row, columns, need_target=need_target, several_targets=several_targets)
+        how = {"need_target": need_target, "several_targets": several_targets, "reserved": reserved}
+        return record_of_row(row, columns, **how)
     except RecordError as error:
         return BadRecord(identity, row.origin, str(error), error.kind, row.values)
 
 
-def record_of_row(row: Row, columns: Columns, *, need_target: bool, several_targets: bool = False) -> Record:
-    """The record of a row that could be parsed.
+def record_of_row(
+    row: Row,
+    columns: Columns,
+    *,
+    need_target: bool,
+    several_targets: bool = False,
+    reserved: Sequence[str] = (),
+) -> Record:
+    """The record of a row that could be parsed; arguments as of `RecordFile`.
 
     Raises:
         RecordError: a field is missing, empty, or not usable text.
     """
     source = _text(row, columns.source)
     targets = _targets(row, columns.target or (), needed=need_target, several=several_targets)
-    return Record(
+    record = Record(
         id=_identity(row),
         source=source,
         answer=_text(row, columns.answer) if columns.answer else None,
@@ -223,6 +241,21 @@ def record_of_row(row: Row, columns: Columns, *, need_target: bool, several_targ
         extras={column: _text(row, (column,)) for column in columns.extras},
         more_targets=tuple(targets[1:]),
     )
+    _check_reserved(row, columns, record, reserved)
+    return record
+
+
+def _check_reserved(row: Row, columns: Columns, record: Record, reserved: Sequence[str]) -> None:
+    """Raises RecordError if a text that was taken holds one that the model would read as a command."""
+    taken = (*columns.source, *(columns.answer or ()), *((columns.target or ()) if record.target is not None else ()))
+    for column in (*taken, *columns.extras):
+        values = row.values.get(column)
+        for value in values if isinstance(values, list | tuple) else [values]:
+            held = [text for text in reserved if text in value] if isinstance(value, str) else []
+            if held:
+                first = min(held, key=lambda text: (value.index(text), -len(text)))
+                message = f"holds the command token {first}; take it out of the text"
+                raise RecordError(Kind.COMMAND, row.origin, message, field=column)
 
 
 def _targets(row: Row, columns: tuple[str, ...], *, needed: bool, several: bool) -> list[str]:
@@ -269,7 +302,4 @@ def _checked_text(row: Row, column: str, value: object) -> str:
     if SURROGATE.search(value):
         message = "holds half of a surrogate pair; escape whole characters"
         raise RecordError(Kind.SURROGATE, row.origin, message, field=column)
-    if command := COMMAND.search(value):
-        message = f"holds the command token {command.group()}; take it out of the text"
-        raise RecordError(Kind.COMMAND, row.origin, message, field=column)
     return value

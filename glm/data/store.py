@@ -22,7 +22,7 @@ from glm.data.check import FileCheck
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.records import BadRecord
 from glm.data.report import FileReport
-from glm.models.glm.geometry import Example
+from glm.models.protocol import Example
 
 VERSION = 2  # of what is written; another one has other folders
 IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"
@@ -56,17 +56,21 @@ class ExampleStore(Sequence[Example]):
         source_end, span_end = self._ends[2 * index : 2 * index + 2]
         return self.encoder.example_of(self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist())
 
-    @cached_property
+    @property
     def target_lengths(self) -> np.ndarray:
-        """[number of examples], tokens of Part B, and so the number of labels."""
-        spans = self._ends[1::2] - self._ends[::2]
-        return np.minimum(spans + 1, self.encoder.tgt_length)  # sop in the input, eop in the labels
+        """[number of examples], labels."""
+        return self._sizes[1]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[number of examples], tokens."""
+        return self._sizes[0]
 
     @cached_property
-    def lengths(self) -> np.ndarray:
-        """[number of examples], tokens of Part A and Part B together."""
+    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        spans = self._ends[1::2] - self._ends[::2]
         sources = self._ends[::2] - np.concatenate([[0], self._ends[1:-1:2]])
-        return sources + self.target_lengths
+        return self.encoder.geometry.sizes(sources, spans, tgt_length=self.encoder.tgt_length)
 
     @cached_property
     def origins(self) -> list[str]:
@@ -109,7 +113,7 @@ def write_report(folder: Path, report: FileReport, check: FileCheck) -> None:
 
 
 def _id_type(encoder: ExampleEncoder) -> type:
-    return np.uint16 if max(encoder.tokenizer.command_ids.values()) < 1 << 16 else np.uint32
+    return np.uint16 if encoder.tokenizer.vocab_size <= 1 << 16 else np.uint32
 
 
 def store_name(content: str, check: FileCheck) -> str:
@@ -120,7 +124,7 @@ def store_name(content: str, check: FileCheck) -> str:
         "file": check.name,
         "content": content,
         "columns": check.columns,
-        "tokenizer": hashlib.sha256(encoder.tokenizer.sp_model.serialized_model_proto()).hexdigest(),
+        "tokenizer": encoder.tokenizer.digest,
         "template": [encoder.template.source, encoder.template.target_prefix],
         "lengths": [encoder.src_length, encoder.tgt_length, encoder.min_tgt_length],
         "allow_cut_targets": encoder.allow_cut_targets,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from glm.errors import InputError
-from glm.models.glm.command_tokens import COMMAND_TOKENS
+from glm.models.protocol import Family
 
-GENERATION_BLANK = "[gMASK]"
-BLANKS = re.compile(r"(\[MASK\]|\[sMASK\]|\[gMASK\])")
+GENERATION_BLANK = "[gMASK]"  # in the bundled templates; a family without blanks writes where it stands
+BLANKS = re.compile(r"(\[\w{0,8}MASK\])")  # what may mark the place of the target; the family says which do
 SOURCE_NAMES = ("source", "context")  # what a template may call the text that is cut if it is too long
 
 
@@ -53,13 +53,22 @@ class Template:
 
     @cached_property
     def blank(self) -> str:
-        """The command token that stands for what is to be written."""
+        """The text that stands for what is to be written."""
         return BLANKS.search(self.source).group()
 
     def texts(self, source: str, *, answer: str | None = None, extras: Mapping[str, str] | None = None) -> list[str]:
         """The text before the blank and the text after it, with the values of the fields in it."""
         values = {**(extras or {}), "answer": answer, self.source_name: source}
         return [part.format(**values) for part in BLANKS.split(self.source)[::2]]
+
+    def check(self, family: Family) -> None:
+        """Raises InputError if it cannot be laid out by a family, or holds a text that is reserved there."""
+        family.check_template(self.source, self.blank)
+        rest = "".join(BLANKS.split(self.source)[::2])
+        if held := [text for text in family.reserved if text in rest]:
+            raise _refused(self.source, f"one blank and no other command token ({', '.join(held)})")
+        if any(text in self.target_prefix for text in family.reserved):
+            raise InputError(f"target_prefix {self.target_prefix}: holds a command token; take it out")
 
 
 NO_TEMPLATE = Template(source=GENERATION_BLANK)  # texts that bring their own blanks
@@ -98,21 +107,18 @@ def own_template(source: str, target_prefix: str = "") -> Template:
         InputError: it has not exactly one blank, no field that is the source, or its braces are wrong.
     """
     template = Template(source, target_prefix)
-
-    def refused(reason: str) -> InputError:
-        return InputError(f"template {source}: {reason}, e.g. 答案：{{answer}}，上下文：{{context}}[gMASK]")
-
     try:
         fields = list(string.Formatter().parse(source))
     except ValueError as error:
-        raise refused(f"{error}; a brace that is text is written twice") from error
+        raise _refused(source, f"{error}; a brace that is text is written twice") from error
     if any(name is not None and (not name.isidentifier() or kind or form) for _, name, form, kind in fields):
-        raise refused("a field is a name in braces and nothing else")
-    commands = [command for command in COMMAND_TOKENS if command in source]
-    if len(BLANKS.findall(source)) != 1 or len(commands) != 1:
-        raise refused(f"one blank ([gMASK], [sMASK] or [MASK]) and no other command token ({', '.join(commands)})")
-    if any(command in target_prefix for command in COMMAND_TOKENS):
-        raise InputError(f"target_prefix {target_prefix}: holds a command token; take it out")
+        raise _refused(source, "a field is a name in braces and nothing else")
+    if len(BLANKS.findall(source)) != 1:
+        raise _refused(source, f"one blank, such as {GENERATION_BLANK}")
     if template.source_name is None:
-        raise refused("call the text that may be cut {source} (--source_column says which column it is)")
+        raise _refused(source, "call the text that may be cut {source} (--source_column says which column it is)")
     return template
+
+
+def _refused(source: str, reason: str) -> InputError:
+    return InputError(f"template {source}: {reason}, e.g. {QUESTION_GENERATION.source}")

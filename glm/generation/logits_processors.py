@@ -20,7 +20,7 @@ FORBIDDEN = -np.inf
 def build_logits_processors(
     config: GenerationConfig,
     *,
-    eop_token_id: int,
+    end_token_id: int,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
 ) -> list[LogitsProcessor]:
@@ -38,11 +38,11 @@ def build_logits_processors(
     if banned_token_ids:
         processors.append(BannedTokens(banned_token_ids))
     if config.min_tgt_length:
-        processors.append(MinLength(config.min_tgt_length, eop_token_id))
+        processors.append(MinLength(config.min_tgt_length, end_token_id))
     if config.no_repeat_ngram_size:
         processors.append(NoRepeatNGram(config.no_repeat_ngram_size))
     if allowed_outputs:
-        processors.append(AllowedOutputs(allowed_outputs, eop_token_id))
+        processors.append(AllowedOutputs(allowed_outputs, end_token_id))
     return processors
 
 
@@ -71,13 +71,13 @@ class BannedTokens:
 class MinLength:
     """Forbids `eop` until `length` tokens are generated."""
 
-    def __init__(self, length: int, eop_token_id: int):
+    def __init__(self, length: int, end_token_id: int):
         self.length = length
-        self.eop_token_id = eop_token_id
+        self.end_token_id = end_token_id
 
     def __call__(self, generated: np.ndarray, scores: np.ndarray) -> None:
         short = (generated != NO_TOKEN).sum(axis=1) < self.length
-        scores[short, self.eop_token_id] = FORBIDDEN
+        scores[short, self.end_token_id] = FORBIDDEN
 
 
 class NoRepeatNGram:
@@ -104,12 +104,12 @@ class AllowedOutputs:
         InputError: an output is empty or holds `eop`.
     """
 
-    def __init__(self, outputs: Sequence[Sequence[int]], eop_token_id: int):
+    def __init__(self, outputs: Sequence[Sequence[int]], end_token_id: int):
         following: dict[tuple[int, ...], set[int]] = {}  # the trie: a beginning, and the tokens after it
         for output in outputs:
-            if not len(output) or eop_token_id in output:
-                raise InputError(f"allowed output {list(output)}: is empty, or holds eop ({eop_token_id})")
-            for end, token in enumerate((*output, eop_token_id)):
+            if not len(output) or end_token_id in output:
+                raise InputError(f"allowed output {list(output)}: is empty, or holds eop ({end_token_id})")
+            for end, token in enumerate((*output, end_token_id)):
                 following.setdefault(tuple(output[:end]), set()).add(token)
         self.following = {beginning: np.array(sorted(tokens)) for beginning, tokens in following.items()}
 

@@ -10,7 +10,6 @@ Examples that are done give their places in the batch to those that wait.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -18,40 +17,11 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.logits_processors import NO_TOKEN, LogitsProcessor, build_logits_processors
 from glm.generation.sampling import RecordId, best_candidates, draw_candidates, log_softmax, random_stream
-from glm.models.glm.geometry import Prompt
+from glm.models.protocol import Cache, Decodable, Prompt
 
 # Examples that are done leave the batch, or give their places away, once no more than this share of it is unfinished:
 # leaving copies the cache of those that stay, staying costs their rows in every step.
 MOST_UNFINISHED = 0.75
-
-
-class Cache(Protocol):
-    """What a model keeps of a batch between steps."""
-
-    def reorder(self, beam_idx: np.ndarray) -> None:
-        """Row k of the next step continues row `beam_idx[:, k]` ([B, K]) of the last one."""
-
-    def keep(self, examples: np.ndarray) -> None:
-        """Only these examples of the batch go on."""
-
-    def replace(self, places: np.ndarray, other: "Cache") -> None:
-        """The examples of `other`, fresh from prefill and with no longer prompts, take these places."""
-
-    def append(self, other: "Cache") -> None:
-        """The examples of `other`, fresh from prefill, come after those of the batch."""
-
-
-class Decodable(Protocol):
-    """A model that can be decoded."""
-
-    def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, Cache]:
-        """Reads prompts: logits [B, V] of the first generated token, and the cache."""
-
-    def step(self, tokens: np.ndarray, position_ids: np.ndarray, cache: Cache) -> np.ndarray:
-        """Reads one token per row, [B, R] with positions [B, 2, R]: logits [B, R, V] of the next.
-
-        Like those of `prefill` they are the caller's to write over.
-        """
 
 
 @dataclass(frozen=True)
@@ -59,7 +29,7 @@ class Hypothesis:
     """A generated text.
 
     Args:
-        tokens: without what was given (the opening), and without `eop`.
+        tokens: without what was given (the opening), and without the token that ends it.
         score: sum of log-probabilities / n ** length_penalty.
         token_scores: the log-probability of each token, and of `eop` if the text ended with it.
     """
@@ -196,14 +166,14 @@ class Decoder:
         model: in evaluation mode, or its dropout blurs the result.
         config: the options.
         processors: the rules, in their order.
-        eop_token_id: ends a span.
+        end_token_id: ends a span.
         longest_allowed: tokens of the longest allowed output, if only such are generated.
     """
 
     model: Decodable
     config: GenerationConfig
     processors: Sequence[LogitsProcessor]
-    eop_token_id: int
+    end_token_id: int
     longest_allowed: int = 0
 
     def search(
@@ -245,9 +215,8 @@ class Decoder:
     def step(self, batch: Batch) -> list[ExampleSearch]:
         """Gives every beam one token more; returns the examples that are done now."""
         unfinished = [search for search in batch.searches if not search.done]
-        position_ids = np.stack([search.prompt.step_position_ids(search.length - 1) for search in batch.searches])
-        position_ids = np.repeat(position_ids, self.config.num_beams, axis=2)  # [B, 2, 1] -> [B, 2, K]
-        self._advance(batch, self.model.step(batch.tokens[:, :, -1], position_ids, batch.cache))
+        numbers = np.array([search.length - 1 for search in batch.searches])  # [B]
+        self._advance(batch, self.model.step(batch.tokens[:, :, -1], numbers, batch.cache))
         return [search for search in unfinished if search.done]
 
     def _advance(self, batch: Batch, logits: np.ndarray) -> None:
@@ -256,7 +225,7 @@ class Decoder:
         scores = self._scores(batch, logits)  # [B, R, V]
         totals, picks = self._candidates(batch, scores)
         beam_idx = np.zeros((len(batch.searches), K), dtype=np.int64)
-        tokens = np.full(beam_idx.shape, self.eop_token_id)
+        tokens = np.full(beam_idx.shape, self.end_token_id)
         token_scores = np.zeros(beam_idx.shape, dtype=np.float32)
         sums = np.full(beam_idx.shape, -np.inf, dtype=np.float32)
         for example, search in enumerate(batch.searches):
@@ -268,7 +237,7 @@ class Decoder:
                     break
                 row, token = divmod(int(pick), V)
                 token_score = total - batch.sums[example, row]  # of what was drawn from, where candidates are drawn
-                is_eop = token == self.eop_token_id
+                is_eop = token == self.end_token_id
                 if not (is_eop or (search.ends and search.ends([*batch.text(example, row)[0].tolist(), token]))):
                     beam_idx[example, live], tokens[example, live] = row, token
                     token_scores[example, live], sums[example, live] = token_score, total
@@ -355,15 +324,15 @@ def build_decoder(
     model: Decodable,
     config: GenerationConfig,
     *,
-    eop_token_id: int,
+    end_token_id: int,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
 ) -> Decoder:
     """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
     processors = build_logits_processors(
-        config, eop_token_id=eop_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
+        config, end_token_id=end_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
     )
-    return Decoder(model, config, processors, eop_token_id, max(map(len, allowed_outputs), default=0))
+    return Decoder(model, config, processors, end_token_id, max(map(len, allowed_outputs), default=0))
 
 
 def generate(
@@ -371,7 +340,7 @@ def generate(
     prompts: Sequence[Prompt],
     config: GenerationConfig,
     *,
-    eop_token_id: int,
+    end_token_id: int,
     batch_size: int = 16,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
@@ -383,7 +352,7 @@ def generate(
         model: in evaluation mode, or its dropout blurs the result.
         prompts: decoded longest first, so that those of like length meet in the batch.
         config: the options. At most `tgt_length` tokens are made, what is given of the span and `eop` among them.
-        eop_token_id: ends a span.
+        end_token_id: ends a span.
         batch_size: how many are decoded together.
         banned_token_ids: never generated.
         allowed_outputs: if there are any, nothing but these token sequences is generated.
@@ -400,7 +369,7 @@ def generate(
     decoder = build_decoder(
         model,
         config,
-        eop_token_id=eop_token_id,
+        end_token_id=end_token_id,
         banned_token_ids=banned_token_ids,
         allowed_outputs=allowed_outputs,
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glm.checkpoint.names import WORDS, expected_shapes
 from glm.errors import InputError
+from glm.models.protocol import Family
 from glm.parallel.plan import part_shape
 
 GIB = 1 << 30
@@ -90,18 +90,19 @@ class Decoding:
 
 
 def training_memory(
-    config: Mapping[str, Any], run: Training, trains: Callable[[str], bool] = lambda name: True
+    family: Family, config: Mapping[str, Any], run: Training, trains: Callable[[str], bool] = lambda name: True
 ) -> Bytes:
     """Most bytes of a step of training by AdamW.
 
     Args:
-        config: fields of `glm.models.glm.configuration.GLMConfig`.
+        family: one with the ability `memory_forecast`: its blocks are `glm.modules.block.Block`.
+        config: fields of its configuration.
         trains: whether a weight of this name is trained; all are.
 
     Raises:
         InputError: `tensor_parallel_degree` does not divide the model.
     """
-    sizes = _sizes_of_part(config, run.tensor_parallel_degree)
+    sizes, words = _sizes_of_part(family, config, run.tensor_parallel_degree), family.weights.words
     whole, trained = sum(sizes.values()), sum(size for name, size in sizes.items() if trains(name))
     kept_half = run.half and run.opt_level == "O2"
     number = HALF if kept_half else FLOAT
@@ -115,11 +116,11 @@ def training_memory(
             parts[part] //= run.sharding_parallel_degree
     if run.half and not kept_half:
         # Kept for the backward pass; with recompute those of one layer at a time, and the head's.
-        casts = sizes[WORDS] + (whole - sizes[WORDS]) // config["num_layers"] if run.recompute else whole
+        casts = sizes[words] + (whole - sizes[words]) // config["num_layers"] if run.recompute else whole
         parts["weights in half precision"] = casts * HALF
     if run.prefix_weights:
         parts["prefix"] = run.prefix_weights * 4 * FLOAT  # itself, its gradient, two moments
-    parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(WORDS))
+    parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(words))
     return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
 
 
@@ -183,7 +184,7 @@ def _loss_chunk(config: Mapping[str, Any], run: Training, head: int) -> int:
     return logits * tables + head * chunks
 
 
-def decoding_memory(config: Mapping[str, Any], run: Decoding) -> Bytes:
+def decoding_memory(family: Family, config: Mapping[str, Any], run: Decoding) -> Bytes:
     """Most bytes of generation for a batch whose texts all reach their longest and share nothing but their source.
 
     Raises:
@@ -195,7 +196,7 @@ def decoding_memory(config: Mapping[str, Any], run: Decoding) -> Bytes:
     prompt = run.examples * run.source_tokens
     longest = run.source_tokens**2 * config["num_attention_heads"] // degree  # scores of one example
     parts = {
-        "weights": _decoding_weights(_sizes_of_part(config, degree), config, run),
+        "weights": _decoding_weights(family, _sizes_of_part(family, config, degree), run),
         "keys and values": 2
         * layers
         * H
@@ -208,15 +209,17 @@ def decoding_memory(config: Mapping[str, Any], run: Decoding) -> Bytes:
     return _with_overhead(parts, run.device, DECODING_ALLOCATOR)
 
 
-def _decoding_weights(sizes: Mapping[str, int], config: Mapping[str, Any], run: Decoding) -> int:
+def _decoding_weights(family: Family, sizes: Mapping[str, int], run: Decoding) -> int:
     whole = sum(sizes.values())
     half = run.dtype != "float32"
     if run.device != "cpu":
         return whole * (HALF if half else FLOAT)
     if not half:
         return whole * FLOAT
-    products = sum(size for name, size in sizes.items() if ".layers." in name) + sizes[WORDS]
-    lookups = sum(size for name, size in sizes.items() if "embeddings" in name)  # the head is a copy of the words'
+    names = family.weights
+    products = sum(size for name, size in sizes.items() if isinstance(names.part_of(name), int)) + sizes[names.words]
+    # The head is a copy of the words'.
+    lookups = sum(size for name, size in sizes.items() if names.part_of(name) == "embeddings")
     return products * HALF + lookups * FLOAT
 
 
@@ -226,10 +229,12 @@ def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:
     return parts | {"libraries": LIBRARIES[device]}
 
 
-def _sizes_of_part(config: Mapping[str, Any], degree: int) -> dict[str, int]:
+def _sizes_of_part(family: Family, config: Mapping[str, Any], degree: int) -> dict[str, int]:
     """Numbers in what one rank holds of each weight, by name."""
     if config["num_attention_heads"] % degree:
         raise InputError(
             f"tensor_parallel_degree {degree}: does not divide num_attention_heads {config['num_attention_heads']}"
         )
-    return {name: math.prod(part_shape(name, shape, degree=degree)) for name, shape in expected_shapes(config).items()}
+    names = family.weights
+    shapes = names.shapes(config).items()
+    return {name: math.prod(part_shape(names.plan, name, shape, degree=degree)) for name, shape in shapes}

@@ -1,21 +1,19 @@
 """The configurations under `configs/model`, by path and by published name."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from glm.errors import InputError
 
 PRESET_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "model"
-HUB_ORGANISATION = "THUDM/"
 
 
-def published_presets() -> dict[str, dict[str, Any]]:
-    """The published configurations by hub name (`THUDM/glm-large-chinese`): the files of `configs/model/glm-*`."""
-    return {
-        HUB_ORGANISATION + path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(PRESET_FOLDER.glob("glm-*.json"))
-    }
+def published_presets(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The configurations of published models by hub name; that of ORGANISATION/NAME is `configs/model/NAME.json`."""
+    files = {name: PRESET_FOLDER / f"{name.rpartition('/')[2]}.json" for name in names}
+    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
 
 
 def preset_file(name: str | Path) -> Path:

@@ -5,9 +5,7 @@ two examples is computed. On a CPU forward and backward are written by hand, and
 (`glm.cpu.two_part`); on a GPU FlashMask does it where it can.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,108 +15,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, take_saved, view
-from glm.modules.tensors import as_tensor
-
-SCORES = 1 << 19  # of one job at a time: a table of them stays in the cache of a processor's core
-
-Block = tuple[slice, slice, bool]  # queries, the keys they see, and whether what is behind a query is hidden from it
-Job = tuple[int, slice, list[Block]]  # a number, heads, and blocks of one example
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the examples of a batch stand, once its padding is left out.
-
-    Args:
-        places: [n] int64, of each token in the flattened batch [B * L].
-        examples: tokens of Part A and of Part B of each.
-        virtual: how many tokens Part A of each begins with that are keys and values only, see `with_prefix`.
-    """
-
-    places: np.ndarray
-    examples: list[tuple[int, int]]
-    virtual: int = 0
-
-    @classmethod
-    def of(cls, segments: np.ndarray, L: int) -> "Layout":
-        """From `segments` [B, E, 2] of rows of L tokens, see `GLMForConditionalGeneration.forward`.
-
-        Raises:
-            ValueError: the examples of a row have more tokens than the row.
-        """
-        lengths = segments.sum(axis=(1, 2))  # [B]
-        if (segments < 0).any() or (lengths > L).any():
-            raise ValueError(f"segments {segments.tolist()} do not fit into rows of {L} tokens")
-        places = [row * L + np.arange(length) for row, length in enumerate(lengths)]
-        examples = [(int(a), int(b)) for a, b in segments.reshape(-1, 2) if a + b]
-        return cls(np.concatenate(places), examples)
-
-    def with_prefix(self, virtual: int) -> "Layout":
-        """These examples with as many virtual tokens in front of each, seen by all of it: Part A begins with them.
-
-        Places are those in a table of the virtual tokens and, behind them, the tokens of this layout.
-        """
-        places = [
-            part
-            for start, _, end in self.spans()
-            for part in (np.arange(virtual), np.arange(virtual + start, virtual + end))
-        ]
-        return Layout(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
-
-    def put_before(self, prefix: Tensor, projected: Tensor) -> Tensor:
-        """A prefix [virtual, 3H] in front of each example of the layout that this one was made of.
-
-        Args:
-            projected: [tokens without virtual ones, 3H].
-
-        Returns:
-            [n, 3H]
-        """
-        return paddle.concat([prefix.astype(projected.dtype), projected]).gather(as_tensor(self.places))
-
-    def without_prefix(self, context: Tensor) -> Tensor:
-        """The rows of the tokens that are not virtual: [n, H] -> [tokens without virtual ones, H]."""
-        return context.gather(as_tensor(np.flatnonzero(self.places >= self.virtual))) if self.virtual else context
-
-    def spans(self) -> Iterator[tuple[int, int, int]]:
-        """Of each example: where Part A begins, where Part B begins, where it ends."""
-        start = 0
-        for a, b in self.examples:
-            yield start, start + a, start + a + b
-            start += a + b
-
-    def blocks(self) -> Iterator[list[Block]]:
-        """Of each example, its queries in blocks of at most SCORES scores, or of one query; virtual tokens have none.
-
-        The keys of a block of Part B end with its own last query: what none of its queries sees is left out.
-        """
-        for start, middle, end in self.spans():
-            blocks = []
-            for first, behind, own_past in ((start + self.virtual, middle, False), (middle, end, True)):
-                size = max(1, SCORES // (end - start))
-                for row in range(first, behind, size):
-                    rows = slice(row, min(row + size, behind))
-                    blocks.append((rows, slice(start, rows.stop if own_past else behind), own_past))
-            yield blocks
-
-    def jobs(self, num_heads: int) -> list[Job]:
-        """What threads share: a head of an example, or several of a short one."""
-        jobs = []
-        for blocks, (a, b) in zip(self.blocks(), self.examples, strict=True):
-            size = max(1, SCORES // (a + b) ** 2)
-            heads = [slice(head, head + size) for head in range(0, num_heads, size)]
-            jobs += [(len(jobs) + place, part, blocks) for place, part in enumerate(heads)]
-        return jobs
-
-    @cached_property
-    def flashmask(self) -> Tensor:
-        """[1, 1, n, 2] int32: the token of a column is seen by the rows from the second number up to the first."""
-        bounds = np.empty((len(self.places), 2), np.int32)
-        for start, middle, end in self.spans():
-            bounds[start:end, 0] = end
-            bounds[start:middle, 1] = start
-            bounds[middle:end, 1] = np.arange(middle, end)
-        return as_tensor(bounds[None, None])
+from glm.modules.layout import Job, Layout
 
 
 def has_flashmask(projected: Tensor, head_size: int) -> bool:

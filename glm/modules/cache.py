@@ -7,6 +7,7 @@ full, those that no beam sees any more are given back.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -17,6 +18,7 @@ from glm.modules.tensors import as_tensor
 
 MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
 KeysValues = tuple[Tensor, Tensor]  # [B, N, length, D] each
+Prompt = Any  # a family's own, see glm.models.protocol; nothing of it is asked here
 
 
 class LayerCache:
@@ -33,26 +35,30 @@ class LayerCache:
         return cls(tuple(_side_by_side(part.split(list(lengths))) for part in (keys, values)))
 
     @staticmethod
-    def sight(cache: "KVCache", num_heads: int) -> Tensor:
-        """What `attend` needs to know of who sees what: [B, N, R, L + C], to be added to scores.
+    def seen_by(lengths: np.ndarray, width: int, ancestors: np.ndarray, capacity: int, num_heads: int) -> Tensor:
+        """What `attend` needs to know of who sees what; arguments as of `visible`.
 
-        Expanded over heads once per step: broadcasting in each layer costs far more on a CPU.
+        Returns:
+            [B, N, R, L + C], to be added to scores; expanded over heads once per step, for broadcasting in each layer
+            costs far more on a CPU.
         """
-        hidden = as_tensor(np.where(cache.seen(), np.float32(0), np.float32(MASKED)))
+        seen = visible(lengths, width, ancestors, capacity)
+        hidden = as_tensor(np.where(seen, np.float32(0), np.float32(MASKED)))
         return hidden.unsqueeze(1).expand([-1, num_heads, -1, -1])
 
-    def attend(self, attention: nn.Layer, projected: Tensor, sight: Tensor, start: int) -> Tensor:
+    def attend(self, attention: nn.Layer, projected: Tensor, seen: Tensor, start: int) -> Tensor:
         """Stores the keys and values of new tokens in the slots from `start` on, and attends to what each row sees.
 
         Args:
-            attention: the layer's, `GLMAttention`.
+            attention: the layer's, `glm.modules.block.Attention`.
             projected: [B, R, 3H], queries, keys and values.
+            seen: what `seen_by` gave for this step.
 
         Returns:
             [B * R, H]
         """
         query, keys, values = attention.split(projected)
-        return attention.attend(query, self.extend(keys, values, start), sight).flatten(0, 1)
+        return attention.attend(query, self.extend(keys, values, start), seen).flatten(0, 1)
 
     def extend(self, keys: Tensor, values: Tensor, start: int) -> list[KeysValues]:
         """Writes the keys and values of new tokens ([B, N, R, D] each) to the slots from `start` on.
@@ -110,20 +116,40 @@ def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
     return paddle.stack(padded).transpose([0, 2, 1, 3])
 
 
+def visible(lengths: np.ndarray, width: int, ancestors: np.ndarray, capacity: int) -> np.ndarray:
+    """Who sees what of a cache.
+
+    Args:
+        lengths: [B], tokens of each prompt without padding.
+        width: L, places of a prompt.
+        ancestors: [B, R, slots] bool, which of the filled slots each row sees.
+        capacity: C, slots in all.
+
+    Returns:
+        [B, R, L + C] bool, True = may attend.
+    """
+    B, R, filled = ancestors.shape
+    prompt = np.arange(width) < lengths[:, None, None]  # [B, 1, L]
+    unused = np.zeros((B, R, capacity - filled), dtype=bool)
+    return np.concatenate([np.broadcast_to(prompt, (B, R, width)), ancestors, unused], axis=2)
+
+
 class KVCache:
     """Key/value cache of a batch.
 
     Args:
         layers: one for each layer of the model, as prefill leaves them.
         lengths: [B], tokens of each prompt without padding.
+        prompts: of the examples, place by place; the model asks them for positions.
     """
 
     ROOM = 64  # fewest free slots after those in use have been counted
     MOST_NEEDED = 0.75  # prompts are made narrower once no more than this share of their width is needed
 
-    def __init__(self, layers: list[LayerCache], lengths: np.ndarray):
+    def __init__(self, layers: list[LayerCache], lengths: np.ndarray, prompts: Sequence[Prompt]):
         self.layers = layers
         self.lengths = np.asarray(lengths)
+        self.prompts = list(prompts)
         self.width = int(self.lengths.max())
         self.capacity = 0  # slots per example
         self.start = 0  # slots filled by earlier steps
@@ -137,13 +163,6 @@ class KVCache:
         self.start = self.ancestors.shape[2]
         own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R))
         self.ancestors = np.concatenate([self.ancestors, own], axis=2)
-
-    def seen(self) -> np.ndarray:
-        """[B, R, L + C] bool, True = may attend."""
-        B, R, filled = self.ancestors.shape
-        prompt = np.arange(self.width) < self.lengths[:, None, None]  # [B, 1, L]
-        unused = np.zeros((B, R, self.capacity - filled), dtype=bool)
-        return np.concatenate([np.broadcast_to(prompt, (B, R, self.width)), self.ancestors, unused], axis=2)
 
     def _collect(self, rows: int) -> None:
         """Gives back the slots that no row sees, and makes room for half as many new ones as are left."""
@@ -170,6 +189,7 @@ class KVCache:
             examples: [B'] int, their places in the batch.
         """
         self.lengths = self.lengths[examples]
+        self.prompts = [self.prompts[example] for example in examples]
         self.ancestors = self.ancestors[examples]
         self._select(examples)
 
@@ -181,6 +201,8 @@ class KVCache:
             other: the cache of n prompts, none longer than `width`.
         """
         self.lengths[places] = other.lengths
+        for place, prompt in zip(places, other.prompts, strict=True):
+            self.prompts[place] = prompt
         self.ancestors[places] = False
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.replace(places, theirs)
@@ -190,6 +212,7 @@ class KVCache:
     def append(self, other: "KVCache") -> None:
         """Takes in the examples of another cache, which come from prefill, after its own."""
         self.lengths = np.concatenate([self.lengths, other.lengths])
+        self.prompts += other.prompts
         self.width = max(self.width, other.width)
         nothing = np.zeros((len(other.lengths), *self.ancestors.shape[1:]), dtype=bool)
         self.ancestors = np.concatenate([self.ancestors, nothing])

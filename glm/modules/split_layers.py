@@ -2,7 +2,7 @@
 
 A block's first linear of each pair is split over its outputs, the second over its inputs, so that only the second's
 outputs have to be added up; the word embedding, which is the head too, is split over the vocabulary
-(Shoeybi et al. 2019). Which weight is split how stands in `glm.parallel.plan`.
+(Shoeybi et al. 2019). Which weight is split how is the family's plan.
 """
 
 import contextlib
@@ -20,51 +20,48 @@ from paddle.distributed.fleet.meta_parallel import (
     get_rng_state_tracker,
 )
 
-from glm.models.glm.configuration import GLMConfig
 from glm.modules.layers import Linear, TiedEmbedding
-from glm.parallel.plan import part_of_weight, planned
+from glm.parallel.plan import Plan, part_of_weight, planned
 
 
-def split_linear(config: GLMConfig, name: str, inputs: int, outputs: int) -> nn.Layer:
-    """A linear layer of a block.
-
-    Args:
-        name: its name in the plan.
-        inputs, outputs: of the whole layer.
-    """
-    if config.tensor_parallel_degree == 1:
+def column_parallel_linear(inputs: int, outputs: int, *, degree: int) -> nn.Layer:
+    """A linear layer that `degree` ranks split over its outputs; sizes are those of the whole layer."""
+    if degree == 1:
         return Linear(inputs, outputs)
-    axis, _ = planned(f"{name}.weight")
-    if axis == 1:
-        return ColumnParallelLinear(inputs, outputs, has_bias=True, gather_output=False)
+    return ColumnParallelLinear(inputs, outputs, has_bias=True, gather_output=False)
+
+
+def row_parallel_linear(inputs: int, outputs: int, *, degree: int) -> nn.Layer:
+    """A linear layer that `degree` ranks split over its inputs; sizes are those of the whole layer."""
+    if degree == 1:
+        return Linear(inputs, outputs)
     return RowParallelLinear(inputs, outputs, has_bias=True, input_is_parallel=True)
 
 
-def split_embedding(config: GLMConfig) -> nn.Layer:
-    """The word embedding."""
-    if config.tensor_parallel_degree == 1:
-        return TiedEmbedding(config.vocab_size, config.hidden_size)
-    return VocabParallelEmbedding(config.vocab_size, config.hidden_size)
+def split_embedding(rows: int, size: int, *, degree: int) -> nn.Layer:
+    """The word embedding, split over its rows; sizes are those of the whole table."""
+    return TiedEmbedding(rows, size) if degree == 1 else VocabParallelEmbedding(rows, size)
 
 
-def draw(weight: Tensor, name: str, config: GLMConfig, numbers: np.random.Generator, std: float) -> None:
+def draw(
+    weight: Tensor, name: str, plan: Plan, numbers: np.random.Generator, std: float, *, degree: int, rank: int
+) -> None:
     """Gives a weight random numbers of N(0, std): this rank's part of a whole that every rank draws, so that a model
     does not depend on the number of ranks.
 
     Args:
         name: the weight's name in the model.
+        plan: how the family's weights are split.
     """
-    degree, how = config.tensor_parallel_degree, planned(name)
+    how = planned(plan, name)
     shape = [size * degree if how and axis == how[0] else size for axis, size in enumerate(weight.shape)]
     whole = numbers.standard_normal(shape, dtype=np.float32) * np.float32(std)
-    weight.set_value(part_of_weight(name, whole, degree=degree, rank=config.tensor_parallel_rank))
+    weight.set_value(part_of_weight(plan, name, whole, degree=degree, rank=rank))
 
 
-def tensor_parallel_group(config: GLMConfig) -> Group | None:
-    """The processes over which the model is split; None if it is not."""
-    if config.tensor_parallel_degree == 1:
-        return None
-    return fleet.get_hybrid_communicate_group().get_model_parallel_group()
+def tensor_parallel_group(degree: int) -> Group | None:
+    """The processes over which a model is split; None if it is not."""
+    return None if degree == 1 else fleet.get_hybrid_communicate_group().get_model_parallel_group()
 
 
 def enter(states: Tensor, group: Group | None) -> Tensor:

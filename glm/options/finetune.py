@@ -25,8 +25,7 @@ ADAPTERS = {
     "lora": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
     "prefix_tuning": ("num_prefix_tokens", "prefix_projection"),
 }
-LORA_TARGETS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")  # the linear layers of a block
-# Options of PaddleNLP's Trainer that its GLM subclass would not honour, with the values that leave them off.
+# Options of PaddleNLP's Trainer that our subclass would not honour, with the values that leave them off.
 WITHOUT_EFFECT = {
     "dataloader_drop_last": False,
     "max_evaluate_steps": -1,
@@ -103,8 +102,9 @@ class AdapterArguments:
     lora_rank: int = option(8, "Rank of its matrices.")
     lora_alpha: int = option(16, "Its output is multiplied by lora_alpha / lora_rank.")
     lora_dropout: float = option(0.0, "Dropout of its input.")
-    lora_targets: str = option(
-        "query_key_value", f"Linear layers that get one, of {', '.join(LORA_TARGETS)}, joined by |."
+    lora_targets: str | None = option(
+        None,
+        "Linear layers of a block that get one, joined by | [those of queries, keys and values].",
     )
     prefix_tuning: bool = option(
         False, "Train keys and values that every token sees; the model's own weights stay, and only these are saved."
@@ -120,9 +120,6 @@ class AdapterArguments:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
         if not 0.0 <= self.lora_dropout < 1.0:
             raise UsageError(f"lora_dropout {self.lora_dropout}: use 0 or more, and less than 1")
-        unknown = set(self.lora_targets.split("|")) - set(LORA_TARGETS)
-        if unknown:
-            raise UsageError(f"lora_targets {self.lora_targets}: join {', '.join(LORA_TARGETS)} by |")
 
     @property
     def kind(self) -> str | None:
@@ -142,7 +139,7 @@ class AdapterArguments:
 
 
 @dataclass
-class GLMTrainingArguments(TrainingArguments):
+class FinetuneTrainingArguments(TrainingArguments):
     """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
 
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
@@ -204,9 +201,9 @@ class GLMTrainingArguments(TrainingArguments):
         """Before the base class makes groups of processes, and asserts."""
         for name in ("pipeline_parallel_degree", "sep_parallel_degree", "context_parallel_degree"):
             if getattr(self, name) > 1:
-                raise UsageError(f"{name} {getattr(self, name)}: not supported for GLM")
+                raise UsageError(f"{name} {getattr(self, name)}: not supported")
         if self.sequence_parallel:
-            raise UsageError("sequence_parallel True: not supported for GLM; leave it out")
+            raise UsageError("sequence_parallel True: not supported; leave it out")
         processes, degree = distributed.get_world_size(), max(self.tensor_parallel_degree, 1)
         if processes > 1 and processes % degree:
             raise UsageError(f"tensor_parallel_degree {degree}: does not divide the {processes} processes")
@@ -216,11 +213,10 @@ class GLMTrainingArguments(TrainingArguments):
         kinds = str(self.sharding).split()
         for kind in ("stage3", "offload"):
             if kind in kinds:
-                raise UsageError(f"sharding {self.sharding}: {kind} is not supported for GLM; use stage1 or stage2")
+                raise UsageError(f"sharding {self.sharding}: {kind} is not supported; use stage1 or stage2")
         if "split_param" in str(self.sharding_parallel_config):
             raise UsageError(
-                f"sharding_parallel_config {self.sharding_parallel_config}: split_param is not supported for GLM; "
-                "leave it out"
+                f"sharding_parallel_config {self.sharding_parallel_config}: split_param is not supported; leave it out"
             )
         keeps_gradients = "stage2" in kinds  # in storages of its own
         if self.release_grads and keeps_gradients:
@@ -312,7 +308,7 @@ class FinetuneArguments:
     files: FileArguments
     dropout: DropoutArguments
     adapter: AdapterArguments
-    training: GLMTrainingArguments
+    training: FinetuneTrainingArguments
     given: dict[str, Any]
     values: dict[str, Any]
     argv: list[str]
@@ -342,7 +338,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         FileArguments,
         DropoutArguments,
         AdapterArguments,
-        GLMTrainingArguments,
+        FinetuneTrainingArguments,
     )
     parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
     values, given = parser.read(parser.with_config(argv))

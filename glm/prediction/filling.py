@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm.data.records import SURROGATE
+from glm.data.templates import GENERATION_BLANK
 from glm.errors import InputError
 from glm.generation.search import Hypothesis
-from glm.models.glm.geometry import Prompt
-from glm.prediction.setup import Text, Writer, text_row
-
-BLANK = re.compile(r"(\[MASK\]|\[sMASK\]|\[gMASK\])")
+from glm.models.protocol import Prompt
+from glm.prediction.predictions import Text, text_row
+from glm.prediction.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def stream_texts(lines: Iterable[bytes], *, name: str) -> Iterator[str | BadText
 
 @dataclass
 class BlankText:
-    """A text with blanks as Part A, and the hypotheses for each blank that is filled; the best one counts.
+    """A text with blanks as a source, and the hypotheses for each blank that is filled; the best one counts.
 
     `parts` are the texts between the blanks, and the blanks.
     """
@@ -58,24 +58,20 @@ class BlankText:
 
 
 def lay_out(writer: Writer, text: str) -> BlankText:
-    """`[CLS] text <|endoftext|>`, where a text without blank gets a `[gMASK]`, and nothing follows a last `[gMASK]`.
-
-    Source: THUDM/GLM, generate_samples.py.
+    """A text with blanks as a source; one without a blank gets one at its end.
 
     Raises:
         InputError: the text does not fit into `src_length`, or holds half of a surrogate pair.
     """
     if SURROGATE.search(text):
         raise InputError("text: holds half of a surrogate pair; write it as UTF-8, or escape whole characters")
-    parts = BLANK.split(text if BLANK.search(text) else f"{text}[gMASK]")
-    tokenizer = writer.encoder.tokenizer
-    ids = [tokenizer.cls_token_id]
-    for place, part in enumerate(parts):
-        ids += [tokenizer.command_ids[part]] if place % 2 else tokenizer.encode_text(part)
-    if parts[-2:] != ["[gMASK]", ""]:
-        ids.append(tokenizer.eos_token_id)
-    if len(ids) > writer.encoder.src_length:
-        most = writer.encoder.src_length
+    encoder = writer.encoder
+    blank = re.compile(f"({'|'.join(map(re.escape, encoder.family.blanks))})")
+    parts = blank.split(text if blank.search(text) else f"{text}{GENERATION_BLANK}")
+    laid_out = [part if place % 2 else encoder.tokenizer.encode_text(part) for place, part in enumerate(parts) if part]
+    ids = encoder.geometry.lay_out_blanks(laid_out)
+    if len(ids) > encoder.src_length:
+        most = encoder.src_length
         raise InputError(f"{len(ids)} tokens do not fit into src_length {most}, shorten the text: {text[:40]}…")
     return BlankText(parts, ids)
 

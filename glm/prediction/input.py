@@ -1,7 +1,7 @@
 """What `predict.py` generates text for, read one by one: records, or texts with blanks."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from glm.data.check import check_file
@@ -24,7 +24,8 @@ class PredictionInput:
         fills: the lines are texts with blanks, not records.
         template: which fields a record has.
         columns: the columns that were named.
-        need_target: a file without references is an error; a record without one is predicted, and not scored.
+        need_target: a record without target is unusable.
+        reserved: see `RecordFile`.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.
@@ -43,6 +44,7 @@ class PredictionInput:
         template: Template = QUESTION_GENERATION,
         columns: ColumnOptions = RECOGNISED,
         need_target: bool = False,
+        reserved: Sequence[str] = (),
     ):
         self.path = path
         self.text = text
@@ -50,6 +52,7 @@ class PredictionInput:
         self.template = template
         self.columns = columns
         self.need_target = need_target
+        self.reserved = reserved
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
         self.sha256: str | None = None
@@ -68,6 +71,7 @@ class PredictionInput:
                     need_target=need_target,
                     each_needs_target=False,
                     several_targets=True,
+                    reserved=reserved,
                 )
             self.sha256 = content_digest(Path(path))
         except OSError as error:
@@ -109,4 +113,5 @@ class PredictionInput:
                 name="standard input",
                 need_target=False,
                 several_targets=True,
+                reserved=self.reserved,
             )

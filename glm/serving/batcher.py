@@ -14,8 +14,8 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoding, ExampleSearch, Hypothesis
-from glm.models.glm.geometry import Prompt
-from glm.prediction.setup import Writer
+from glm.models.protocol import Prompt
+from glm.prediction.writer import Writer
 from glm.runtime.device import prepare
 
 

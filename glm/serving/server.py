@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from glm.errors import InputError
 from glm.options.predict import PredictOptions
-from glm.prediction.setup import build_writer
+from glm.prediction.setup import build_prediction_encoder, build_writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.service import Service
@@ -40,7 +40,7 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     """
     arguments = options.prediction
     listener = bind(arguments.host, arguments.port)
-    writer = build_writer(options)
+    writer = build_writer(options, build_prediction_encoder(options))
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
     columns = replace(options.data.columns, target_column=None)  # requests have none
     service = Service(options.model.model_name_or_path, writer, batcher, columns, command)

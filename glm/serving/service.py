@@ -13,10 +13,11 @@ from glm.data.records import columns_of, record_or_bad
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
-from glm.models.glm.geometry import Prompt
+from glm.models.protocol import Prompt
 from glm.options.run_config import trained_with
 from glm.prediction.filling import as_row, lay_out, lay_out_all
-from glm.prediction.setup import Prediction, Writer, text_row
+from glm.prediction.predictions import Prediction, text_row
+from glm.prediction.writer import Writer
 from glm.serving.batcher import Batcher, Task
 from glm.serving.schemas import CompletionRequest, GenerateRequest
 
@@ -61,7 +62,8 @@ class Service:
         template = self.writer.encoder.template
         rows = [Row(number, f"record {number}", row) for number, row in enumerate(values, start=1)]
         columns = columns_of(rows, template, self.columns, name="records", need_target=False)
-        records = {row.number - 1: record_or_bad(row, columns, need_target=False) for row in rows}
+        reserved = self.writer.encoder.family.reserved
+        records = {row.number - 1: record_or_bad(row, columns, need_target=False, reserved=reserved) for row in rows}
         prompts, errors, cut = await asyncio.to_thread(self.writer.lay_out, records)
         found = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
         texts = {n: list(map(self.writer.text, hypotheses)) for n, hypotheses in zip(prompts, found, strict=True)}
@@ -147,7 +149,8 @@ class Service:
         return {**row, "logprobs": None, "finish_reason": reason}
 
     def _check_length(self, name: str, tgt_length: int, given: int = 0) -> None:
-        room = self.writer.model.config.max_sequence_length - self.writer.encoder.src_length - given
+        encoder = self.writer.encoder
+        room = encoder.geometry.room(self.writer.model.config, encoder.src_length) - given
         if tgt_length - given > room:
             raise InputError(f"{name} {tgt_length - given}: the model has room for {room} beside a source")
 

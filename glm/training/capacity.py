@@ -7,25 +7,30 @@ from dataclasses import replace
 import paddle
 import psutil
 from paddlenlp.trainer import TrainerCallback
+from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
 from glm.data.store import ExampleStore
-from glm.models.glm.configuration import GLMConfig
 from glm.models.memory import GIB, LIBRARIES, Training, training_memory
+from glm.models.protocol import Family
 from glm.options.finetune import AdapterArguments, FinetuneArguments
 from glm.runtime.device import give_memory_back
 from glm.training.parameters import is_frozen
 
 
-def warn_of_memory(config: GLMConfig, arguments: FinetuneArguments, examples: ExampleStore) -> None:
-    """Warns of a run that may need more memory than there is.
+def warn_of_memory(
+    family: Family, config: PretrainedConfig, arguments: FinetuneArguments, examples: ExampleStore
+) -> None:
+    """Warns of a run that may need more memory than there is, if the family can tell (`memory_forecast`).
 
     It is computed for a batch whose examples all have the longest source and the longest target.
     """
+    if "memory_forecast" not in family.abilities:
+        return
     run = planned_training(arguments, examples)
     if run.prefix_tokens:
         run = replace(run, prefix_weights=_prefix_weights(config, arguments.adapter))
-    parts = training_memory(config.to_dict(), run, _trains(config, arguments))
+    parts = training_memory(family, config.to_dict(), run, _trains(family, config, arguments))
     needed, available = sum(parts.values()), available_memory(arguments.training.device)
     if needed > available:
         logger.warning(
@@ -76,15 +81,15 @@ def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Tr
     )
 
 
-def _trains(config: GLMConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
+def _trains(family: Family, config: PretrainedConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
     """Which weights a run trains, by name."""
     freeze = arguments.training.freeze
     if arguments.adapter.kind is not None:
         return lambda name: False  # LoRA's own weights are few, a prefix's counted apart
-    return lambda name: freeze is None or not is_frozen(name, freeze, num_layers=config.num_layers)
+    return lambda name: freeze is None or not is_frozen(family.weights, name, freeze, num_layers=config.num_layers)
 
 
-def _prefix_weights(config: GLMConfig, adapter: AdapterArguments) -> int:
+def _prefix_weights(config: PretrainedConfig, adapter: AdapterArguments) -> int:
     """Numbers of a prefix: P x 2 layers H, or with a projection of P x H and two linear layers."""
     P, H = adapter.num_prefix_tokens, config.hidden_size
     made = 2 * config.num_layers * H

@@ -1,18 +1,17 @@
 """What the weights of a run depend on: noted in its checkpoints, compared when it goes on."""
 
-import hashlib
 import inspect
 import json
 import platform
 from dataclasses import fields
 from typing import Any
 
+from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
 from glm.data.examples import ExampleEncoder
 from glm.errors import InputError
-from glm.models.glm.configuration import GLMConfig
-from glm.options.finetune import FinetuneArguments, GLMTrainingArguments
+from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.report.provenance import installed
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData
@@ -50,7 +49,7 @@ DIGITS = 12  # of a digest in messages
 
 
 def fingerprint(
-    arguments: FinetuneArguments, config: GLMConfig, encoder: ExampleEncoder, data: RunData
+    arguments: FinetuneArguments, config: PretrainedConfig, encoder: ExampleEncoder, data: RunData
 ) -> dict[str, Any]:
     """The fields that must not change while a run is interrupted, by name, as JSON gives them back."""
     training = arguments.training
@@ -64,7 +63,7 @@ def fingerprint(
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),
         "columns": data.train_columns,
-        "tokenizer (SHA-256)": hashlib.sha256(encoder.tokenizer.sp_model.serialized_model_proto()).hexdigest(),
+        "tokenizer (SHA-256)": encoder.tokenizer.digest,
         "template": [encoder.template.source, encoder.template.target_prefix],
         "src_length": encoder.src_length,
         "tgt_length": encoder.tgt_length,
@@ -77,9 +76,9 @@ def fingerprint(
     return json.loads(json.dumps(found, default=lambda option: option.value))
 
 
-def _own_settings(config: GLMConfig) -> list[str]:
-    """The settings of GLM's own configuration, without those of PaddleNLP's base class."""
-    parameters = inspect.signature(GLMConfig).parameters.values()
+def _own_settings(config: PretrainedConfig) -> list[str]:
+    """The settings of the family's own configuration, without those of PaddleNLP's base class."""
+    parameters = inspect.signature(type(config)).parameters.values()
     return [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and hasattr(config, item.name)]
 
 
@@ -89,7 +88,7 @@ def versions() -> dict[str, str]:
 
 
 def manifest_facts(
-    now: dict[str, Any], checkpoint: Checkpoint | None, training: GLMTrainingArguments
+    now: dict[str, Any], checkpoint: Checkpoint | None, training: FinetuneTrainingArguments
 ) -> dict[str, Any]:
     """What the manifests of a run's checkpoints say of it, with the changes since it began.
 

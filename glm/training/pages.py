@@ -9,7 +9,7 @@ from paddlenlp.utils.log import logger
 
 from glm.data.report import FileReport
 from glm.evaluation.metrics import FIGURES, Scores, signatures
-from glm.prediction.setup import Prediction
+from glm.prediction.predictions import Prediction
 from glm.report.curves import read_log
 from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
 from glm.report.model_card import write_model_card

@@ -1,4 +1,4 @@
-"""Which weights of a GLM are trained, and how fast: freezing and layer-wise learning rates, by names of weights."""
+"""Which weights of a model are trained, and how fast: freezing and layer-wise learning rates, by names of weights."""
 
 import math
 import re
@@ -10,8 +10,8 @@ from paddle.distributed.communication.group import Group
 
 from glm.cpu.arrays import squared_norms
 from glm.errors import UsageError
+from glm.models.protocol import WeightNames
 
-LAYER = re.compile(r"\.layers\.(\d+)\.")
 LAYER_RANGE = re.compile(r"layers\.(\d+)(?:-(\d+))?")
 
 
@@ -44,44 +44,40 @@ def gradient_norm(model: nn.Layer, group: Group | None = None) -> float:
     return math.sqrt(split + whole)
 
 
-def layer_of(name: str) -> int | None:
-    """The layer that a weight belongs to, from 0; None for embeddings and the last LayerNorm."""
-    found = LAYER.search(name)
-    return int(found[1]) if found else None
-
-
-def freeze(model: nn.Layer, parts: str, *, num_layers: int) -> None:
+def freeze(names: WeightNames, model: nn.Layer, parts: str, *, num_layers: int) -> None:
     """Takes weights out of training (`--freeze`).
 
     Args:
-        parts: `embeddings` (words and positions), `layers.3`, `layers.0-11` (both ends included) and
-            `final_layernorm`, joined by `|`.
+        names: the family's names of weights.
+        parts: `layers.3`, `layers.0-11` (both ends included), and what the family names beside layers, such as
+            `embeddings` (words and positions), joined by `|`.
 
     Raises:
         UsageError: a part is none of these or not in the model, or nothing is left to train.
     """
     for name, weight in model.named_parameters():
-        if is_frozen(name, parts, num_layers=num_layers):
+        if is_frozen(names, name, parts, num_layers=num_layers):
             weight.stop_gradient = True
     if not any(True for _ in trained(model)):
         raise UsageError(f"freeze {parts}: leaves nothing to train")
 
 
-def is_frozen(name: str, parts: str, *, num_layers: int) -> bool:
+def is_frozen(names: WeightNames, name: str, parts: str, *, num_layers: int) -> bool:
     """Whether `freeze` takes a weight of this name out of training."""
-    of_parts = [(f"{part}.", _layers(part, parts, num_layers)) for part in parts.split("|")]
-    return any(layer_of(name) in layers if layers else part in name for part, layers in of_parts)
+    of_parts = [(part, _layers(names, part, parts, num_layers)) for part in parts.split("|")]
+    own = names.part_of(name)
+    return any(own in layers if layers else own == part for part, layers in of_parts)
 
 
-def _layers(part: str, parts: str, num_layers: int) -> range | None:
+def _layers(names: WeightNames, part: str, parts: str, num_layers: int) -> range | None:
     """The layers that a part of `--freeze` names; None if it names something else."""
-    if part in ("embeddings", "final_layernorm"):
+    if part in names.parts:
         return None
     found = LAYER_RANGE.fullmatch(part)
     if not found:
         raise UsageError(
-            f"freeze {parts}: {part or 'an empty part'} is unknown; join embeddings, layers.N, layers.N-M and "
-            "final_layernorm by |"
+            f"freeze {parts}: {part or 'an empty part'} is unknown; join layers.N, layers.N-M, "
+            f"{' and '.join(names.parts)} by |"
         )
     first, last = int(found[1]), int(found[2] or found[1])
     if not first <= last < num_layers:
@@ -89,16 +85,16 @@ def _layers(part: str, parts: str, num_layers: int) -> range | None:
     return range(first, last + 1)
 
 
-def set_layerwise_rates(model: nn.Layer, decay: float, *, num_layers: int) -> None:
+def set_layerwise_rates(names: WeightNames, model: nn.Layer, decay: float, *, num_layers: int) -> None:
     """Has each layer learn `decay` times as fast as the one above it (`--layerwise_lr_decay`; Howard and Ruder 2018).
 
     The last layer and the last LayerNorm learn at the full rate, the embeddings once more below the first layer.
     Optimizers multiply their rate by what is noted here at each weight.
     """
     for name, weight in model.named_parameters():
-        layer = layer_of(name)
-        if layer is not None:
-            steps_down = num_layers - 1 - layer
+        part = names.part_of(name)
+        if isinstance(part, int):
+            steps_down = num_layers - 1 - part
         else:
-            steps_down = num_layers if "embeddings." in name else 0
+            steps_down = num_layers if part == "embeddings" else 0
         weight.optimize_attr["learning_rate"] = decay**steps_down

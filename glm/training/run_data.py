@@ -104,7 +104,7 @@ class _Split:
     def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: ExampleEncoder):
         if path is None:
             task = arguments.data.task_name
-            records = fetch_records(task, name, encoder.template)
+            records = fetch_records(task, name, encoder.template, encoder.family.reserved)
             self.content = hashlib.sha256(repr(records).encode()).hexdigest()
             self.most_refused = math.inf  # what is wrong in a published data set is not the user's to mend
             self.check = FileCheck(encoder, name=f"{task} {name}")
@@ -116,6 +116,7 @@ class _Split:
                 arguments.data.columns,
                 need_target=name != "test",
                 several_targets=name != "train",
+                reserved=encoder.family.reserved,
             )
             self.content = content_digest(file.path)
             self.most_refused = arguments.files.max_bad_records

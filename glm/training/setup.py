@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from paddle import nn
 from paddlenlp.trainer import set_seed
 from paddlenlp.utils.log import logger
 
@@ -15,17 +17,18 @@ from glm.adapters.files import (
     prefix_config,
     read_adapter_config,
 )
-from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
 from glm.errors import InputError, UsageError
 from glm.evaluation.metrics import FIGURES, name_advice
-from glm.models.glm.modeling import GLMForConditionalGeneration
+from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
 from glm.parallel.ranks import on_main
-from glm.prediction.setup import build_encoder, check_positions
+from glm.prediction.setup import build_encoder
 from glm.report.provenance import command_of
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import warn_of_memory
@@ -44,12 +47,12 @@ from glm.training.run_folder import (
     locked,
     set_later_aside,
 )
-from glm.training.trainer import GLMTrainer
+from glm.training.trainer import GenerationTrainer
 
 
 def build_trainer(
     arguments: FinetuneArguments, *, checkpoint: Checkpoint | None = None, signals: StopSignals | None = None
-) -> tuple[GLMTrainer, RunData]:
+) -> tuple[GenerationTrainer, RunData]:
     """Reads and checks the data, then loads the model.
 
     Args:
@@ -62,9 +65,12 @@ def build_trainer(
     Raises:
         InputError: anything the user gave cannot be used.
     """
+    family = find_family(arguments.model.model_name_or_path)
+    arguments = for_family(arguments, family)
     data, training = arguments.data, arguments.training
-    tokenizer = load_tokenizer(arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
+    tokenizer = load_tokenizer(family, arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
     config = load_config(
+        family,
         arguments.model.model_name_or_path,
         tokenizer,
         settings={
@@ -73,34 +79,36 @@ def build_trainer(
             "tensor_parallel_rank": training.tensor_parallel_rank,
         },
     )
-    check_positions(config, data, arguments.generation)
     check_metric(training.metric_for_best_model)
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
-    encoder = build_encoder(tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets)
+    encoder = build_encoder(
+        family, tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets
+    )
+    encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
         run_data = read_run_data(arguments, encoder)
     if run_data.train_examples is not None:
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
-        warn_of_memory(config, arguments, run_data.train_examples)
+        warn_of_memory(family, config, arguments, run_data.train_examples)
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)
         facts = manifest_facts(now, checkpoint, training)
 
     set_seed(seed=training.seed)
-    model = load_model(arguments.model.model_name_or_path, config)
+    model = load_model(family, arguments.model.model_name_or_path, config)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
     adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
     if training.recompute_layers is not None:
         set_recomputed_layers(model, training.recompute_layers)
     if training.freeze is not None:
-        freeze(model, training.freeze, num_layers=config.num_layers)
+        freeze(family.weights, model, training.freeze, num_layers=config.num_layers)
     if training.layerwise_lr_decay is not None:
-        set_layerwise_rates(model, training.layerwise_lr_decay, num_layers=config.num_layers)
-    trainer = GLMTrainer(
+        set_layerwise_rates(family.weights, model, training.layerwise_lr_decay, num_layers=config.num_layers)
+    trainer = GenerationTrainer(
         model,
         training,
         encoder=encoder,
@@ -117,7 +125,27 @@ def build_trainer(
     return trainer, run_data
 
 
-def _add_adapter(model: GLMForConditionalGeneration, arguments: FinetuneArguments) -> AdapterConfig:
+def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArguments:
+    """The options of a run of a family, with what depends on it filled in.
+
+    Raises:
+        UsageError: an option asks for what the family cannot do, or names layers that it does not have.
+    """
+    family.check_options(arguments.values)
+    adapter, known = arguments.adapter, family.weights.lora_targets
+    if not adapter.lora:
+        return arguments
+    targets = adapter.lora_targets or known[0]
+    if set(targets.split("|")) - set(known):
+        raise UsageError(f"lora_targets {targets}: join {', '.join(known)} by |")
+    return replace(
+        arguments,
+        adapter=replace(adapter, lora_targets=targets),
+        values=arguments.values | {"lora_targets": targets},
+    )
+
+
+def _add_adapter(model: nn.Layer, arguments: FinetuneArguments) -> AdapterConfig:
     options, base = arguments.adapter, arguments.model.model_name_or_path
     if options.prefix_tuning:
         config = prefix_config(base, model, tokens=options.num_prefix_tokens, projection=options.prefix_projection)
@@ -143,11 +171,12 @@ def check_can_be_trained(name_or_path: str) -> None:
         )
 
 
-def set_recomputed_layers(model: GLMForConditionalGeneration, layers: int) -> None:
+def set_recomputed_layers(model: nn.Layer, layers: int) -> None:
     """Raises UsageError if the model has fewer layers (`--recompute_layers`)."""
     if layers > model.config.num_layers:
         raise UsageError(f"recompute_layers {layers}: the model has {model.config.num_layers}")
-    model.glm.transformer.recompute_layers = layers
+    for stack in model.stacks:
+        stack.recompute_layers = layers
 
 
 def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:
@@ -223,7 +252,7 @@ def find_checkpoint(wish: str | None, output_dir: Path, *, goes_on: bool = False
     return newest
 
 
-def begin_run(trainer: GLMTrainer, data: RunData, checkpoint: Checkpoint | None) -> None:
+def begin_run(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint | None) -> None:
     """Readies the folder of a run whose data and model are sound: from here on things are written.
 
     Raises:

@@ -1,4 +1,4 @@
-"""PaddleNLP's Trainer for GLM: its loss, its order of data, evaluation by generation."""
+"""PaddleNLP's Trainer for the families: their loss, the order of data, evaluation by generation."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.io import Dataset
 from paddlenlp.trainer import PrinterCallback, ProgressCallback
 
@@ -22,11 +22,13 @@ from glm.data.records import Record
 from glm.data.store import ExampleStore
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
-from glm.models.glm.geometry import IGNORE_INDEX, Example
-from glm.models.glm.modeling import WEIGHTS_NAME, GLMForConditionalGeneration
-from glm.options.finetune import GLMTrainingArguments
+from glm.models.protocol import IGNORE_INDEX, Example
+from glm.modules.pretrained import WEIGHTS_NAME
+from glm.options.finetune import FinetuneTrainingArguments
 from glm.options.run_config import RUN_CONFIG_NAME
-from glm.prediction.setup import Writer, predict, score_predictions, write_predictions, write_scores
+from glm.prediction.predictions import write_predictions
+from glm.prediction.scoring import score_predictions, write_scores
+from glm.prediction.writer import Writer, predict
 from glm.report.provenance import Provenance
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
@@ -56,7 +58,7 @@ class Examples(Dataset):
         return self.examples[index]
 
 
-def build_sampler(args: GLMTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
+def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
     return EpochBatchSampler(
         [padded_width(length, args.pad_to_multiple_of) for length in examples.lengths.tolist()],
@@ -70,11 +72,11 @@ def build_sampler(args: GLMTrainingArguments, examples: ExampleStore) -> EpochBa
     )
 
 
-class GLMTrainer(ResumableTrainer):
-    """Trains a GLM and evaluates it by generating.
+class GenerationTrainer(ResumableTrainer):
+    """Trains a model and evaluates it by generating.
 
     Args:
-        model: the GLM.
+        model: of any family; the encoder knows which.
         args: arguments of the run.
         encoder: lays out records; brings the tokenizer.
         generation: how evaluation generates.
@@ -90,8 +92,8 @@ class GLMTrainer(ResumableTrainer):
 
     def __init__(
         self,
-        model: GLMForConditionalGeneration,
-        args: GLMTrainingArguments,
+        model: nn.Layer,
+        args: FinetuneTrainingArguments,
         *,
         encoder: ExampleEncoder,
         generation: GenerationConfig,
@@ -115,7 +117,6 @@ class GLMTrainer(ResumableTrainer):
                 row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
             ),
             train_dataset=Examples(train_examples) if train_examples is not None else None,
-            tokenizer=encoder.tokenizer,
             callbacks=[MetricsLog],
             sampler=build_sampler(args, train_examples) if train_examples is not None else None,
             signals=signals,
@@ -205,9 +206,9 @@ class GLMTrainer(ResumableTrainer):
             "a smaller --src_length": False,
             "--lora": self.adapter is not None,
         }
-        lengths = inputs["segments"].sum(axis=[1, 2]).tolist()
+        lengths = self.train_examples.lengths[self.sampler.step_examples(self.state.global_step)].tolist()
         return (
-            f"out of memory with a batch of {rows} rows of {width} tokens ({lengths} without padding); "
+            f"out of memory with a batch of {rows} rows of {width} tokens (examples of the step have {lengths}); "
             f"cheapest first: {', '.join(way for way, is_used in ways.items() if not is_used)}"
         )
 
@@ -268,7 +269,7 @@ class GLMTrainer(ResumableTrainer):
             check_finite(weights)
             save_adapter(self.model, self.adapter, folder)
         self.model.config.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
+        self.encoder.family.save_tokenizer(self.encoder.tokenizer, folder)
         text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
         (folder / RUN_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -284,10 +285,11 @@ class GLMTrainer(ResumableTrainer):
 
     def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
         degree, rank = self.args.tensor_parallel_degree, self.args.tensor_parallel_rank
-        return lazy_tensors(gather_whole(tensors, degree=degree, rank=rank))
+        return lazy_tensors(gather_whole(self.encoder.family.weights.plan, tensors, degree=degree, rank=rank))
 
     def _take_share(self, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-        return take_part(tensors, degree=self.args.tensor_parallel_degree, rank=self.args.tensor_parallel_rank)
+        degree, rank = self.args.tensor_parallel_degree, self.args.tensor_parallel_rank
+        return take_part(self.encoder.family.weights.plan, tensors, degree=degree, rank=rank)
 
     def on_best_loaded(self, step: int) -> None:
         super().on_best_loaded(step)

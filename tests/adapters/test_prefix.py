@@ -11,8 +11,8 @@ from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.geometry import IGNORE_INDEX, BlankInfilling, attention_mask
 from glm.models.glm.modeling import GLMAttention
-from glm.modules.attention import Layout
 from glm.modules.decoding import prepare_decoding
+from glm.modules.layout import Layout
 from reference.beam_search import beam_search
 from reference.forward import forward, loss
 from reference.geometry import build_example, dense_mask

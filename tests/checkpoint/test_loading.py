@@ -9,8 +9,10 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.checkpoint.loading import load_config, load_model
+from glm.checkpoint.tokenizers import load_tokenizer
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
@@ -58,7 +60,7 @@ def rewrite_weights(folder: Path, change) -> None:
 
 
 def load(folder: Path | str, tokenizer: GLMTokenizer) -> GLMForConditionalGeneration:
-    return load_model(str(folder), load_config(str(folder), tokenizer))
+    return load_model(GLM, str(folder), load_config(GLM, str(folder), tokenizer))
 
 
 def message_of(call) -> str:
@@ -96,15 +98,17 @@ def test_saved_and_saved_again(saved, tmp_path, tokenizer):
 
 
 def test_settings_replace_the_models_own(saved, tokenizer):
-    config = load_config(str(saved), tokenizer, settings={"output_dropout_prob": 0.3, "tensor_parallel_degree": 3})
+    config = load_config(
+        GLM, str(saved), tokenizer, settings={"output_dropout_prob": 0.3, "tensor_parallel_degree": 3}
+    )
     assert (config.output_dropout_prob, config.tensor_parallel_degree) == (0.3, 3)
     assert (config.attention_dropout_prob, config.hidden_size, config.vocab_size) == (0.0, 24, 384)
-    assert load_config(str(saved), tokenizer).output_dropout_prob == 0.0
+    assert load_config(GLM, str(saved), tokenizer).output_dropout_prob == 0.0
 
 
 def test_dropout_reaches_the_layers(saved, tokenizer):
     rates = {"attention_dropout_prob": 0.2, "embedding_dropout_prob": 0.3, "output_dropout_prob": 0.4}
-    model = load_model(str(saved), load_config(str(saved), tokenizer, settings=rates))
+    model = load_model(GLM, str(saved), load_config(GLM, str(saved), tokenizer, settings=rates))
     found = {layer.p for layer in model.sublayers() if isinstance(layer, paddle.nn.Dropout)}
     assert found == {0.2, 0.3, 0.4}
 
@@ -176,10 +180,10 @@ def test_weights_cut_short(folder, tokenizer):
 
 def test_tokenizer_larger_than_the_vocabulary(tmp_path, tiny_model, tokenizer):
     tiny_model(vocab_size=349).save_pretrained(str(tmp_path / "small"), safe_serialization=True)
-    message = message_of(lambda: load_config(str(tmp_path / "small"), tokenizer))
+    message = message_of(lambda: load_config(GLM, str(tmp_path / "small"), tokenizer))
     assert message == f"model {tmp_path / 'small'}: 349 words, but the tokenizer has 350"
     tiny_model(vocab_size=350).save_pretrained(str(tmp_path / "enough"), safe_serialization=True)
-    assert load_config(str(tmp_path / "enough"), tokenizer).vocab_size == 350
+    assert load_config(GLM, str(tmp_path / "enough"), tokenizer).vocab_size == 350
 
 
 def test_pickles_are_not_handed_to_paddlenlp(folder):
@@ -193,7 +197,7 @@ def test_pickles_are_not_handed_to_paddlenlp(folder):
 
 @pytest.mark.parametrize("name", ["tiny.json", str(PRESETS / "tiny.json")])
 def test_preset_by_name_and_by_path(name, tokenizer):
-    config = load_config(name, tokenizer, settings={"output_dropout_prob": 0.0})
+    config = load_config(GLM, name, tokenizer, settings={"output_dropout_prob": 0.0})
     preset = json.loads((PRESETS / "tiny.json").read_text())
     for option in ("num_layers", "hidden_size", "num_attention_heads", "max_sequence_length"):
         assert getattr(config, option) == preset[option]
@@ -204,7 +208,7 @@ def test_preset_by_name_and_by_path(name, tokenizer):
 def test_a_file_here_wins_over_a_preset(tmp_path, monkeypatch, tokenizer):
     monkeypatch.chdir(tmp_path)
     Path("tiny.json").write_text('{"num_layers": 1, "hidden_size": 8, "num_attention_heads": 2}')
-    assert load_config("tiny.json", tokenizer).num_layers == 1
+    assert load_config(GLM, "tiny.json", tokenizer).num_layers == 1
 
 
 @pytest.mark.parametrize(("words", "rows"), [(1, 128), (127, 128), (128, 128), (129, 256), (50010, 50048)])
@@ -212,22 +216,22 @@ def test_vocabulary_follows_the_tokenizer(words, rows):
     class Words:
         vocab_size = words
 
-    assert load_config("tiny.json", Words()).vocab_size == rows
+    assert load_config(GLM, "tiny.json", Words()).vocab_size == rows
 
 
 def test_vocabulary_of_a_preset_follows_the_tokenizer(tokenizer):
-    assert load_config("glm-large-chinese.json", tokenizer).vocab_size == 384
+    assert load_config(GLM, "glm-large-chinese.json", tokenizer).vocab_size == 384
 
 
 def test_random_weights(tmp_path, tokenizer):
     path = tmp_path / "m.json"
     path.write_text('{"num_layers": 1, "hidden_size": 64, "num_attention_heads": 2, "max_sequence_length": 50}')
-    config = load_config(str(path), tokenizer)
+    config = load_config(GLM, str(path), tokenizer)
     paddle.seed(1)
-    first = load_model(str(path), config)
+    first = load_model(GLM, str(path), config)
     paddle.seed(1)
-    second = load_model(str(path), config)
-    third = load_model(str(path), config)
+    second = load_model(GLM, str(path), config)
+    third = load_model(GLM, str(path), config)
     name = "glm.word_embeddings.weight"
     tables = [model.state_dict()[name].numpy() for model in (first, second, third)]
     assert tables[0].shape == (384, 64) and abs(tables[0].std() - 0.02) < 0.001
@@ -246,20 +250,20 @@ def test_random_weights(tmp_path, tokenizer):
 def test_bad_configuration_file(tmp_path, tokenizer, text, message):
     path = tmp_path / "m.json"
     path.write_text(text)
-    assert message in message_of(lambda: load_config(str(path), tokenizer))
+    assert message in message_of(lambda: load_config(GLM, str(path), tokenizer))
 
 
 def test_misspelt_key_in_a_configuration_file(tmp_path, tokenizer):
     path = tmp_path / "m.json"
     path.write_text('{"num_layers": 1, "hiden_size": 64}')
-    message = message_of(lambda: load_config(str(path), tokenizer))
+    message = message_of(lambda: load_config(GLM, str(path), tokenizer))
     assert message == f"{path}: unknown entry hiden_size; did you mean hidden_size?"
     path.write_text('{"num_hidden_layers": 1, "hidden_size": 64, "dtype": "float32"}')
-    assert load_config(str(path), tokenizer).num_layers == 1
+    assert load_config(GLM, str(path), tokenizer).num_layers == 1
 
 
 def test_unknown_preset(tokenizer):
-    message = message_of(lambda: load_config("nowhere/tinny.json", tokenizer))
+    message = message_of(lambda: load_config(GLM, "nowhere/tinny.json", tokenizer))
     assert message.startswith("model_name_or_path tinny.json: no such file, nor a preset (")
     assert "tiny.json" in message and "glm-large-chinese.json" in message
 
@@ -268,31 +272,31 @@ def test_unknown_preset(tokenizer):
 
 
 def test_unknown_name_without_network(tokenizer, no_network):
-    assert message_of(lambda: load_config("THUDM/glm-tiny", tokenizer)) == (
+    assert message_of(lambda: load_config(GLM, "THUDM/glm-tiny", tokenizer)) == (
         "model THUDM/glm-tiny: neither a folder here, nor could it be fetched (no route to host); "
         f"published names: {PUBLISHED}"
     )
-    assert message_of(lambda: load_tokenizer("THUDM/glm-tiny")) == (
+    assert message_of(lambda: load_tokenizer(GLM, "THUDM/glm-tiny")) == (
         "tokenizer THUDM/glm-tiny: neither a folder here, nor could it be fetched (no route to host); "
         "published names: THUDM/glm-large-chinese, THUDM/glm-10b-chinese"
     )
 
 
 def test_weights_without_network(tiny_config, no_network):
-    message = message_of(lambda: load_model("THUDM/glm-large-chinese", tiny_config()))
+    message = message_of(lambda: load_model(GLM, "THUDM/glm-large-chinese", tiny_config()))
     assert message.startswith(
         "model THUDM/glm-large-chinese: neither a folder here, nor could it be fetched (no route to host); "
     )
 
 
 def test_configuration_of_a_published_name_needs_no_network(tokenizer, no_network):
-    config = load_config("THUDM/glm-large-chinese", tokenizer)
+    config = load_config(GLM, "THUDM/glm-large-chinese", tokenizer)
     assert (config.num_layers, config.hidden_size, config.vocab_size) == (24, 1024, 50048)
 
 
 def test_a_published_name_that_has_no_tokenizer(monkeypatch):
     monkeypatch.setattr(GLMTokenizer, "from_pretrained", classmethod(lambda cls, name: None))
-    message = message_of(lambda: load_tokenizer("THUDM/glm-2b"))
+    message = message_of(lambda: load_tokenizer(GLM, "THUDM/glm-2b"))
     assert "tokenizer THUDM/glm-2b: neither" in message and "no published tokenizer has this name" in message
 
 
@@ -302,13 +306,13 @@ def test_a_published_name_that_has_no_tokenizer(monkeypatch):
 def test_tokenizer_of_a_folder_and_of_a_file(saved, tokenizer, sentencepiece_file):
     text = "答案：青石镇，上下文：李明远"
     for name in (str(saved), str(sentencepiece_file)):
-        loaded = load_tokenizer(name)
+        loaded = load_tokenizer(GLM, name)
         assert loaded.vocab_size == 350 and loaded.encode_text(text) == tokenizer.encode_text(text)
 
 
 def test_folder_without_a_tokenizer(folder):
     (folder / "cog-pretrain.model").unlink()
-    assert message_of(lambda: load_tokenizer(str(folder))) == (
+    assert message_of(lambda: load_tokenizer(GLM, str(folder))) == (
         f"tokenizer {folder}: the folder has no cog-pretrain.model; set tokenizer_name_or_path"
     )
 
@@ -317,22 +321,22 @@ def test_folder_without_a_tokenizer(folder):
 def test_broken_sentencepiece_file(tmp_path, folder, content):
     path = tmp_path / "broken.model"
     path.write_bytes(content)
-    assert message_of(lambda: load_tokenizer(str(path))).startswith(f"{path}: not a SentencePiece model (")
+    assert message_of(lambda: load_tokenizer(GLM, str(path))).startswith(f"{path}: not a SentencePiece model (")
     (folder / "cog-pretrain.model").write_bytes(content)
-    message = message_of(lambda: load_tokenizer(str(folder)))
+    message = message_of(lambda: load_tokenizer(GLM, str(folder)))
     assert str(folder / "cog-pretrain.model") in message and "not a SentencePiece model (" in message
 
 
 def test_configuration_has_no_tokenizer():
     message = "model tiny.json: a configuration has no tokenizer; set tokenizer_name_or_path"
-    assert message_of(lambda: load_tokenizer("tiny.json")) == message
+    assert message_of(lambda: load_tokenizer(GLM, "tiny.json")) == message
 
 
 def test_configuration_file_has_no_tokenizer():
-    message = message_of(lambda: load_tokenizer(str(PRESETS / "tiny.json")))
+    message = message_of(lambda: load_tokenizer(GLM, str(PRESETS / "tiny.json")))
     assert message.endswith("a configuration has no tokenizer; set tokenizer_name_or_path")
 
 
 def test_configuration_is_one_of_glm(saved, tokenizer):
-    config = load_config(str(saved), tokenizer)
+    config = load_config(GLM, str(saved), tokenizer)
     assert type(config) is GLMConfig and config.model_type == "glm"

@@ -11,6 +11,7 @@ from paddlenlp.transformers.glm.modeling import GLMForConditionalGeneration as T
 from glm.checkpoint.convert import RANKED, WRITERS, export_checkpoint, import_checkpoint
 from glm.checkpoint.loading import load_model
 from glm.checkpoint.whole import open_model
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import BlankInfilling
 from reference.geometry import build_example
@@ -37,7 +38,7 @@ def inputs() -> dict[str, np.ndarray]:
 def our_logits(folder: Path) -> np.ndarray:
     """The logits [1 + len(TARGET), V] of Part B from a folder of any format: after each prefix of the target."""
     geometry = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
-    model = load_model(str(folder), GLMConfig(**open_model(folder).config))
+    model = load_model(GLM, str(folder), GLMConfig(**open_model(folder).config))
     model.eval()
     return model.prefill([geometry.prompt(SOURCE, opening=TARGET[:given]) for given in range(1 + len(TARGET))])[0]
 

@@ -15,6 +15,7 @@ from glm.checkpoint.names import block_by_block, head_by_head, is_torch_layout, 
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.whole import open_model, whole_model
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
 from tools.checkpoint_tools import TINY, torch_layout, write_config, write_glm
@@ -46,7 +47,7 @@ def test_the_published_files_fit(name, form):
     assert sum(math.prod(tensor.shape) for tensor in tensors.values()) == PARAMETERS[name]
     model = whole_model(Source(Path("x"), form, [], [tensors]))
     assert model.preset == f"THUDM/{name}"
-    assert model.config == published_presets()[f"THUDM/{name}"]
+    assert model.config == published_presets(GLM.published)[f"THUDM/{name}"]
     first = "glm.transformer.layers.0."
     H = model.config["hidden_size"]
     assert model.weights[first + "attention.query_key_value.weight"].shape == (H, 3 * H)

@@ -6,6 +6,7 @@ import pytest
 
 from glm.commands.memory import CARDS, DEFAULTS, NEEDED, main, read_model
 from glm.errors import InputError, UsageError
+from glm.models.glm import FAMILY as GLM
 from glm.models.memory import GIB, Decoding, Training, decoding_memory, training_memory
 from glm.models.presets import published_presets
 
@@ -22,11 +23,11 @@ def test_json(capsys):
         capsys, LARGE, *"--fp16 --recompute --per_device_train_batch_size 2 --num_beams 3 --src_length 100".split()
     )
     assert list(found) == [LARGE] and list(found[LARGE]) == ["1", "2", "4", "8"]
-    config = published_presets()[LARGE]
+    config = published_presets(GLM.published)[LARGE]
     run = Training(2, 100, 160, half=True, recompute=True, tensor_parallel_degree=4)
-    assert found[LARGE]["4"]["training"] == training_memory(config, run)
+    assert found[LARGE]["4"]["training"] == training_memory(GLM, config, run)
     decoding = Decoding(16, 100, 160, num_beams=3, tensor_parallel_degree=4)
-    assert found[LARGE]["4"]["generation"] == decoding_memory(config, decoding)
+    assert found[LARGE]["4"]["generation"] == decoding_memory(GLM, config, decoding)
 
 
 def test_sharding_takes_more_cards(capsys):
@@ -40,7 +41,9 @@ def test_sharding_takes_more_cards(capsys):
         sharding="stage2",
         sharding_parallel_degree=4,
     )
-    assert list(found) == ["8"] and found["8"]["training"] == training_memory(published_presets()[LARGE], run)
+    assert list(found) == ["8"] and found["8"]["training"] == training_memory(
+        GLM, published_presets(GLM.published)[LARGE], run
+    )
 
 
 def test_table(capsys):
@@ -53,8 +56,8 @@ def test_table(capsys):
     for size in CARDS:
         fits = next(row[1:] for row in rows if row[0] == f"fits into {size} GiB")
         assert fits == ["yes" if float(total) <= size else "no" for total in totals]
-    config = published_presets()["THUDM/glm-10b-chinese"]
-    whole = sum(training_memory(config, Training(2, 608, 160, half=True, recompute=True)).values())
+    config = published_presets(GLM.published)["THUDM/glm-10b-chinese"]
+    whole = sum(training_memory(GLM, config, Training(2, 608, 160, half=True, recompute=True)).values())
     assert totals[0] == f"{whole / GIB:.1f}"
 
 

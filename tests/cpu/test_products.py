@@ -4,7 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.cpu.products import CHUNK, FEW, TASK, HostLinear, TileLinear, panels_of
+from glm.cpu.products import CHUNK, FEW, TASK, panels_of
+from glm.modules.arranged import DecodingLinear, TileDecodingLinear
 from tools.tile_tools import needs_tiles
 
 
@@ -21,7 +22,7 @@ def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np
 @pytest.mark.parametrize("biased", [True, False])
 def test_products(n, inputs, outputs, biased):
     states, weight, bias = drawn(n, inputs, outputs)
-    layer = HostLinear(paddle.to_tensor(weight), paddle.to_tensor(bias) if biased else None)
+    layer = DecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias) if biased else None)
     exact = states.astype(np.float64) @ weight.T.astype(np.float64) + (bias if biased else 0.0)
     # A float32 sum is off by an epsilon of what was added up, for each of its numbers at most.
     bound = np.finfo(np.float32).eps * (inputs + 1) * (np.abs(states) @ np.abs(weight).T + np.abs(bias) + 1e-30)
@@ -30,13 +31,13 @@ def test_products(n, inputs, outputs, biased):
 
 def test_a_row_does_not_depend_on_its_company():
     states, weight, bias = drawn(FEW, 96, 70)
-    layer = HostLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
+    layer = DecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
     together = layer(paddle.to_tensor(states)).numpy()
     for row in range(FEW):
         np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])
 
 
-@pytest.mark.parametrize("kind", [HostLinear, pytest.param(TileLinear, marks=needs_tiles)])
+@pytest.mark.parametrize("kind", [DecodingLinear, pytest.param(TileDecodingLinear, marks=needs_tiles)])
 @pytest.mark.parametrize("nan", [0x7FC00000, 0xFFC00000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_infinities_and_nan_pass_through(kind, nan):
     states, weight, bias = drawn(3, 16, 4)
@@ -72,7 +73,7 @@ def test_panels():
 def test_products_in_tiles(n, inputs, outputs, biased):
     """Only the factors are rounded: the rest is off by what float32 sums are."""
     states, weight, bias = drawn(n, inputs, outputs)
-    layer = TileLinear(paddle.to_tensor(weight), paddle.to_tensor(bias) if biased else None)
+    layer = TileDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias) if biased else None)
     exact = of_bfloat16(states) @ of_bfloat16(weight).T + (bias if biased else 0.0)
     bound = np.finfo(np.float32).eps * (inputs + 1) * (np.abs(states) @ np.abs(weight).T + np.abs(bias) + 1e-30)
     found = layer(paddle.to_tensor(states))
@@ -82,7 +83,7 @@ def test_products_in_tiles(n, inputs, outputs, biased):
 @needs_tiles
 def test_a_row_of_tiles_does_not_depend_on_its_company():
     states, weight, bias = drawn(50, 96, 70)
-    layer = TileLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
+    layer = TileDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
     together = layer(paddle.to_tensor(states)).numpy()
     for row in range(50):
         np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])
@@ -93,5 +94,5 @@ def test_a_row_of_tiles_does_not_depend_on_its_company():
 def test_more_states_than_a_chunk(n):
     inputs = CHUNK // 2 // 64  # a chunk of 64 rows
     states, weight, bias = drawn(n, inputs, 33)
-    found = TileLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
+    found = TileDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
     np.testing.assert_allclose(found, of_bfloat16(states) @ of_bfloat16(weight).T + bias, atol=2e-3)

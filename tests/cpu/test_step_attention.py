@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.cpu.step_attention import HEAD_SIZE, HostLayerCache, _attend, paths_of
+from glm.cpu.step_attention import HEAD_SIZE, CompiledLayerCache, _attend, paths_of
 
 
 def plain_attention(query, keys, values):
@@ -58,7 +58,7 @@ def test_paths_by_hand():
 def test_prompts_of_unlike_length():
     """Keys and values of each prompt from the left, zero behind its end."""
     projected = paddle.arange(3 * 3 * 2 * HEAD_SIZE, dtype="float32").reshape([3, -1])  # 3 tokens, 2 heads
-    keys, values = HostLayerCache.of_prompts(projected, [1, 2], 2).prompt
+    keys, values = CompiledLayerCache.of_prompts(projected, [1, 2], 2).prompt
     table = projected.numpy().reshape(3, 3, 2, HEAD_SIZE)
     for part, place in ((keys, 1), (values, 2)):
         assert part.shape == (2, 2, 2, HEAD_SIZE)

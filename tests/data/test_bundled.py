@@ -5,9 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 from glm.data.records import read_records
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "data"

@@ -16,6 +16,7 @@ from glm.data.records import BadRecord, RecordFile
 from glm.data.report import FileReport
 from glm.data.templates import find_template, own_template
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 
 GOOD = {"context": "白鹿湖在松江。", "answer": "松江", "question": "白鹿湖在哪里？"}
 
@@ -24,7 +25,7 @@ GOOD = {"context": "白鹿湖在松江。", "answer": "松江", "question": "白
 def encoder(tokenizer):
     def make(*, src_length=60, tgt_length=40, **options) -> ExampleEncoder:
         template = find_template("dureader_qg")
-        return ExampleEncoder(tokenizer, template, src_length=src_length, tgt_length=tgt_length, **options)
+        return ExampleEncoder(GLM, tokenizer, template, src_length=src_length, tgt_length=tgt_length, **options)
 
     return make
 

@@ -9,6 +9,7 @@ from glm.data.examples import ExampleEncoder, pad_rows
 from glm.data.records import Record
 from glm.data.templates import Template, find_template, own_template
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 
 OPENING = "在已知答案的前提下，问题："
 N = 340  # pieces of the tokenizer in conftest; its command tokens follow (fact sheet, section 2)
@@ -26,7 +27,7 @@ def make(tokenizer):
 
     def make(*, src_length: int = 200, tgt_length: int = 100, **options) -> ExampleEncoder:
         template = find_template("dureader_qg")
-        return ExampleEncoder(tokenizer, template, src_length=src_length, tgt_length=tgt_length, **options)
+        return ExampleEncoder(GLM, tokenizer, template, src_length=src_length, tgt_length=tgt_length, **options)
 
     return make
 
@@ -63,7 +64,7 @@ class Letters:
 
 def test_ids_of_a_worked_example():
     template = Template(source="A{answer}C{context}[gMASK]", target_prefix="Q:")
-    encoder = ExampleEncoder(Letters(), template, src_length=20, tgt_length=20)
+    encoder = ExampleEncoder(GLM, Letters(), template, src_length=20, tgt_length=20)
     record = Record(1, "xyz", "y", "w?", "")
     example = encoder.example(record)
     assert example.source_ids.tolist() == [1, 65, 121, 67, 120, 121, 122, 9, 0]  # CLS A y C x y z gMASK eos
@@ -195,7 +196,7 @@ def test_block_position(make):
 
 def test_text_after_the_blank_and_extra_fields():
     template = own_template("S{style}:[sMASK]T{source}")
-    encoder = ExampleEncoder(Letters(), template, src_length=9, tgt_length=4)
+    encoder = ExampleEncoder(GLM, Letters(), template, src_length=9, tgt_length=4)
     record = Record(1, "xyz", None, "w", "f, line 1", extras={"style": "v"})
     ids = [1, ord("S"), ord("v"), ord(":"), 8, ord("T"), ord("x"), ord("y"), ord("z"), 0]
     assert encoder.source_ids(record) == [*ids[:-2], 0]  # without answer the end is cut: src_length is one too small

@@ -18,6 +18,7 @@ from glm.data.store import (
     write_report,
 )
 from glm.data.templates import find_template, own_template
+from glm.models.glm import FAMILY as GLM
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def path(tmp_path, sentences):
 
 def encoder_of(tokenizer, template=None, **lengths) -> ExampleEncoder:
     template = template or find_template("dureader_qg")
-    return ExampleEncoder(tokenizer, template, **{"src_length": 40, "tgt_length": 30, **lengths})
+    return ExampleEncoder(GLM, tokenizer, template, **{"src_length": 40, "tgt_length": 30, **lengths})
 
 
 def write(path, folder, encoder) -> ExampleStore:

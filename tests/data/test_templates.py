@@ -1,10 +1,10 @@
 """Templates: the built-in ones, those of users, and that records cannot break out of them."""
 
 import pytest
+from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 from glm.data.templates import TEMPLATES, Template, find_template, own_template
 from glm.errors import InputError
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 
 def test_dureader_qg():

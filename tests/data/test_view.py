@@ -9,6 +9,7 @@ from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.templates import Template
 from glm.data.view import check_alike, lay_out
+from glm.models.glm import FAMILY as GLM
 
 RECORD = Record(1, "xyz", "y", "w?", "f, line 1")
 
@@ -26,7 +27,7 @@ class Letters:
 
 def encoder_of(*, tgt_length=20, src_length=20, **options) -> ExampleEncoder:
     template = Template("A{answer}C{context}[gMASK]", "Q:")
-    return ExampleEncoder(Letters(), template, src_length=src_length, tgt_length=tgt_length, **options)
+    return ExampleEncoder(GLM, Letters(), template, src_length=src_length, tgt_length=tgt_length, **options)
 
 
 def test_layout_by_hand():

@@ -61,7 +61,7 @@ def test_who_joins_is_decoded_as_if_alone(table_model, table_prompts, random_tab
     model = table_model(random_table(6))
     prompts = table_prompts(range(8), opening=[1, 3, 2, 1, 2, 1, 3, 1], source=[2, 9, 4, 3, 12, 2, 2, 15])
     configs = [own_options(number, **way) for number in range(8)]
-    decoder = build_decoder(model, configs[0], eop_token_id=EOP)
+    decoder = build_decoder(model, configs[0], end_token_id=EOP)
     searches = [
         decoder.search(prompt, number=number, record_id=number, config=config)
         for number, (prompt, config) in enumerate(zip(prompts, configs, strict=True))
@@ -69,7 +69,7 @@ def test_who_joins_is_decoded_as_if_alone(table_model, table_prompts, random_tab
     found = joined(decoder, arrivals, searches)
     assert sorted(found) == list(range(8))
     for number, config in enumerate(configs):
-        ((_, alone),) = generate(model, [prompts[number]], config, eop_token_id=EOP, record_ids=[number])
+        ((_, alone),) = generate(model, [prompts[number]], config, end_token_id=EOP, record_ids=[number])
         assert [text.tokens for text in found[number]] == [text.tokens for text in alone]
         assert [text.score for text in found[number]] == pytest.approx([text.score for text in alone], abs=1e-5)
 
@@ -78,16 +78,16 @@ def test_who_joins_is_decoded_as_if_alone(table_model, table_prompts, random_tab
 def test_a_model_shows_who_joins_nothing_of_the_others(tiny_model, arrivals):
     """Prompts of growing and of shrinking length, a real cache, and no `eop`, so that slots fill up."""
     model = tiny_model()
-    geometry = BlankInfilling(mask_token_ids=(32,), sop_token_id=34, eop_token_id=35)
+    geometry = BlankInfilling(mask_token_ids=(32,), sop_token_id=34, end_token_id=35)
     rng = np.random.default_rng(0)
     lengths = (3, 9, 4, 20, 2, 30, 8, 30)
     prompts = [geometry.prompt([31, *rng.integers(0, 30, length), 32, 33]) for length in lengths]
     config = GenerationConfig(num_beams=3, tgt_length=25, min_tgt_length=20, num_return_sequences=3)
-    decoder = build_decoder(model, config, eop_token_id=35)
+    decoder = build_decoder(model, config, end_token_id=35)
     searches = [decoder.search(prompt, number=number, record_id=number) for number, prompt in enumerate(prompts)]
     found = joined(decoder, arrivals, searches)
     for number, prompt in enumerate(prompts):
-        ((_, alone),) = generate(model, [prompt], config, eop_token_id=35)
+        ((_, alone),) = generate(model, [prompt], config, end_token_id=35)
         assert [text.tokens for text in found[number]] == [text.tokens for text in alone]
         assert [text.score for text in found[number]] == pytest.approx([text.score for text in alone], abs=1e-4)
 
@@ -96,13 +96,13 @@ def test_who_is_dropped_leaves_and_changes_nothing(table_model, table_prompts, r
     config = GenerationConfig(num_beams=2, tgt_length=15, min_tgt_length=14, no_repeat_ngram_size=0)
     prompts = table_prompts(range(6))
     model = table_model(random_table(6))
-    decoder = build_decoder(model, config, eop_token_id=EOP)
+    decoder = build_decoder(model, config, end_token_id=EOP)
     searches = [decoder.search(prompt, number=number, record_id=number) for number, prompt in enumerate(prompts)]
     found = joined(decoder, [6], searches, dropped=[(3, 1), (3, 4), (7, 0)])
     assert sorted(found) == [2, 3, 5]
     assert model.sizes[2:4] == [6, 4] and model.sizes[-1] == 3
     for number in found:
-        ((_, alone),) = generate(model, [prompts[number]], config, eop_token_id=EOP)
+        ((_, alone),) = generate(model, [prompts[number]], config, end_token_id=EOP)
         assert [text.tokens for text in found[number]] == [text.tokens for text in alone]
 
 
@@ -116,7 +116,7 @@ def test_an_ending_token_by_brute_force(table_model, table_prompts, random_table
     )  # fmt: skip
     model = table_model(random_table(V))
     (prompt,) = table_prompts([7])
-    decoder = build_decoder(model, config, eop_token_id=eop)
+    decoder = build_decoder(model, config, end_token_id=eop)
     search = decoder.search(prompt, number=0, record_id=0, ends=lambda ids: ids[-1] == stop)
     found = joined(decoder, [1], [search])[0]
 
@@ -148,14 +148,14 @@ def test_an_ending_token_by_brute_force(table_model, table_prompts, random_table
 def test_greedy_search_stops_at_the_ending_token(table_model, table_prompts):
     model = table_model(lambda key: lambda tokens: np.eye(6)[len(tokens) % 5] * 9)  # 0 1 2 3 4 0 1 ...
     config = GenerationConfig(num_beams=1, tgt_length=30, no_repeat_ngram_size=0)
-    decoder = build_decoder(model, config, eop_token_id=EOP)
+    decoder = build_decoder(model, config, end_token_id=EOP)
     search = decoder.search(table_prompts([1])[0], number=0, record_id=0, ends=lambda ids: list(ids[-2:]) == [1, 2])
     assert [text.tokens for text in joined(decoder, [1], [search])[0]] == [(0, 1, 2)]
     assert model.steps == 2
 
 
 def test_no_room_is_an_error_before_decoding(table_model, table_prompts, random_table):
-    decoder = build_decoder(table_model(random_table(6)), GenerationConfig(num_beams=1), eop_token_id=EOP)
+    decoder = build_decoder(table_model(random_table(6)), GenerationConfig(num_beams=1), end_token_id=EOP)
     with pytest.raises(InputError, match="tgt_length 4: no room for 0 tokens .* after the 4 that are given"):
         config = GenerationConfig(num_beams=1, tgt_length=4)
         decoder.search(table_prompts([1], opening=5)[0], number=0, record_id=0, config=config)

@@ -57,7 +57,7 @@ def test_banned_tokens_by_hand():
 def test_min_length_by_hand():
     scores = [[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0]]
     want = [[-1.0, -2.0, -INF], [-4.0, -5.0, -INF]]
-    rule = MinLength(2, eop_token_id=2)
+    rule = MinLength(2, end_token_id=2)
     assert np.array_equal(apply(rule, [[], []], scores), np.float32(want))
     assert np.array_equal(apply(rule, [[0], [1]], scores), np.float32(want))
     assert np.array_equal(apply(rule, [[0, 0], [1, 0]], scores), np.float32(scores))
@@ -167,7 +167,7 @@ def test_rules_are_those_of_the_config_in_order():
         config = GenerationConfig(**{"no_repeat_ngram_size": 0, **options})
         banned = [1] if options.get("tgt_length") else []
         allowed = [(1, 2)] if options.get("num_beams") else []
-        rules = build_logits_processors(config, eop_token_id=3, banned_token_ids=banned, allowed_outputs=allowed)
+        rules = build_logits_processors(config, end_token_id=3, banned_token_ids=banned, allowed_outputs=allowed)
         return [type(rule) for rule in rules]
 
     assert names() == []
@@ -182,7 +182,7 @@ def test_rules_are_those_of_the_config_in_order():
 
 def test_rules_get_their_options():
     config = GenerationConfig(min_tgt_length=2, no_repeat_ngram_size=2, repetition_penalty=3.0)
-    rules = build_logits_processors(config, eop_token_id=3, banned_token_ids=[2])
+    rules = build_logits_processors(config, end_token_id=3, banned_token_ids=[2])
     for length, want in [
         (0, [-1.0, -2.0, -INF, -INF, -5.0]),
         (1, [-3.0, -2.0, -INF, -INF, -5.0]),

@@ -78,7 +78,7 @@ def decode(table_model, table_prompts, in_order, run, **options):
         table_model(table),
         prompts,
         config,
-        eop_token_id=eop,
+        end_token_id=eop,
         batch_size=batch_size,
         banned_token_ids=banned,
         **options,

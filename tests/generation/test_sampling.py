@@ -38,7 +38,7 @@ def draw(in_order):
             model,
             prompts,
             GenerationConfig(**options),
-            eop_token_id=eop,
+            end_token_id=eop,
             batch_size=batch_size,
             banned_token_ids=banned,
             record_ids=record_ids,

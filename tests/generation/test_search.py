@@ -41,7 +41,7 @@ def search(in_order):
             model,
             prompts,
             GenerationConfig(**options),
-            eop_token_id=eop,
+            end_token_id=eop,
             batch_size=batch_size,
             banned_token_ids=banned,
             allowed_outputs=allowed,
@@ -332,7 +332,7 @@ def test_when_an_example_is_done(early_stopping, length_penalty, best_live, done
 
 CLS, MASK, EOS, SOP, EOP = 31, 32, 33, 34, 35
 BANNED = (CLS, MASK, EOS, SOP)
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
 SOURCES = [
     [CLS, 1, 2, 3, MASK, EOS],
     [CLS, MASK, 4, 5, 6, 7, 9, 8, EOS],
@@ -564,14 +564,14 @@ def test_longest_prompts_come_first_and_of_equals_the_first(search, table_model,
 def test_results_come_as_soon_as_they_are_there(table_prompts, counted):
     model = counted()
     config = GenerationConfig(tgt_length=12, num_beams=1, no_repeat_ngram_size=0)
-    found = generate(model, table_prompts([9, 2, 4, 0, 1]), config, eop_token_id=5, batch_size=4)
+    found = generate(model, table_prompts([9, 2, 4, 0, 1]), config, end_token_id=5, batch_size=4)
     assert model.steps == 0 and not model.prefilled  # nothing happens before it is asked for
     arrived = [(place, model.steps) for place, _ in found]
     assert arrived == [(3, 0), (4, 1), (1, 2), (2, 4), (0, 9)]
 
 
 def test_no_prompts(table_model, random_table):
-    assert list(generate(table_model(random_table(3)), [], GenerationConfig(), eop_token_id=2)) == []
+    assert list(generate(table_model(random_table(3)), [], GenerationConfig(), end_token_id=2)) == []
 
 
 MODES = {

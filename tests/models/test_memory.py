@@ -9,6 +9,7 @@ import pytest
 
 from glm.errors import InputError
 from glm.models import memory
+from glm.models.glm import FAMILY as GLM
 from glm.models.memory import GIB, Decoding, Training, decoding_memory, training_memory
 from glm.modules import loss
 
@@ -30,7 +31,7 @@ HALF_OF_THEM = 64 * 8 + 2 * 16 * 8 + 2 * (6 * 64 + (13 * 8 - 7 * 4)) + 2 * 8
 
 
 def state(**options) -> tuple[int, int, int]:
-    found = training_memory(SMALL, Training(1, 8, 4, keeps_gradients=True, **options))
+    found = training_memory(GLM, SMALL, Training(1, 8, 4, keeps_gradients=True, **options))
     return tuple(found[part] for part in ("weights", "gradients", "optimizer state"))
 
 
@@ -52,13 +53,13 @@ def test_weights_gradients_and_state(options, expected):
 
 def test_what_a_rank_holds():
     assert state(tensor_parallel_degree=2) == tuple(number * HALF_OF_THEM for number in (4, 4, 8))
-    decoding = decoding_memory(SMALL, Decoding(1, 8, 4, tensor_parallel_degree=2, dtype="float16"))
+    decoding = decoding_memory(GLM, SMALL, Decoding(1, 8, 4, tensor_parallel_degree=2, dtype="float16"))
     assert decoding["weights"] == 2 * HALF_OF_THEM
 
 
 def test_what_is_not_trained_has_no_gradient():
     run = Training(1, 8, 4, keeps_gradients=True)
-    found = training_memory(SMALL, run, lambda name: "embeddings" not in name)
+    found = training_memory(GLM, SMALL, run, lambda name: "embeddings" not in name)
     assert found["weights"] == 4 * PARAMETERS
     assert found["gradients"] == 4 * (PARAMETERS - 128 * 8 - 2 * 16 * 8)
     assert found["optimizer state"] == 2 * found["gradients"]
@@ -73,7 +74,7 @@ def of_a_layer(dropout: float = 0.1, **options) -> int:
     """Bytes of activations that one more layer takes."""
     wide = SMALL | {"attention_dropout_prob": dropout, "output_dropout_prob": dropout, "max_sequence_length": 2000}
     of_two, of_three = (
-        training_memory(wide | {"num_layers": layers}, Training(2, 1000, 500, **options))["activations"]
+        training_memory(GLM, wide | {"num_layers": layers}, Training(2, 1000, 500, **options))["activations"]
         for layers in (2, 3)
     )
     return of_three - of_two
@@ -100,18 +101,18 @@ def test_activations_of_a_layer():
 
 def test_weights_cast_for_products():
     O1 = Training(1, 8, 4, half=True)
-    assert training_memory(SMALL, O1)["weights in half precision"] == 2 * PARAMETERS
+    assert training_memory(GLM, SMALL, O1)["weights in half precision"] == 2 * PARAMETERS
     one_layer = Training(1, 8, 4, half=True, recompute=True)
-    assert training_memory(SMALL, one_layer)["weights in half precision"] == 2 * (1024 + (PARAMETERS - 1024) // 2)
-    assert "weights in half precision" not in training_memory(SMALL, Training(1, 8, 4, half=True, opt_level="O2"))
+    assert training_memory(GLM, SMALL, one_layer)["weights in half precision"] == 2 * (1024 + (PARAMETERS - 1024) // 2)
+    assert "weights in half precision" not in training_memory(GLM, SMALL, Training(1, 8, 4, half=True, opt_level="O2"))
 
 
 def test_keys_and_values():
     """2 layers, keys and values, H = 8: of each source once, of each beam's own tokens."""
     for dtype, number in (("float32", 4), ("bfloat16", 2)):
-        found = decoding_memory(SMALL, Decoding(3, 7, 5, num_beams=4, dtype=dtype))
+        found = decoding_memory(GLM, SMALL, Decoding(3, 7, 5, num_beams=4, dtype=dtype))
         assert found["keys and values"] == 2 * 2 * 8 * number * (3 * 7 + 3 * 4 * 5)
-    on_cpu = decoding_memory(SMALL, Decoding(3, 7, 5, num_beams=4, dtype="bfloat16", device="cpu"))
+    on_cpu = decoding_memory(GLM, SMALL, Decoding(3, 7, 5, num_beams=4, dtype="bfloat16", device="cpu"))
     assert on_cpu["keys and values"] == 2 * 2 * 8 * 4 * (3 * 7 + 3 * 4 * 5)  # attention stays float32
 
 
@@ -154,9 +155,9 @@ def test_training_against_measured(source, target, recompute, keeps):
     found = measured("train", MIDDLE, examples=8, S=source, T=target, recompute=recompute, keeps=keeps)
     run = Training(8, source, target, device="cpu", recompute=recompute, keeps_gradients=keeps)
     if keeps:  # with less in them, the gaps of so small a process differ too much from one run to the next
-        assert computed(training_memory(MIDDLE, run), "libraries") == pytest.approx(found["resident"], rel=0.15)
+        assert computed(training_memory(GLM, MIDDLE, run), "libraries") == pytest.approx(found["resident"], rel=0.15)
     # Paddle's own count, which has neither gaps nor the masks, which are NumPy's.
-    maskless = training_memory(MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}, run)
+    maskless = training_memory(GLM, MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}, run)
     assert computed(maskless, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.04)
 
 
@@ -165,13 +166,13 @@ def test_training_of_a_prefix_against_measured():
     found = measured("train", MIDDLE, **sizes)
     maskless = MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}
     run = Training(8, 160, 48, device="cpu", prefix_tokens=64)
-    parts = training_memory(maskless, run, lambda name: False)
+    parts = training_memory(GLM, maskless, run, lambda name: False)
     assert computed(parts, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.04)
 
 
 def test_decoding_against_measured():
     found = measured("decode", MIDDLE | {"num_layers": 4}, examples=16, S=200, T=48, num_beams=5)
-    parts = decoding_memory(MIDDLE | {"num_layers": 4}, Decoding(16, 200, 48, device="cpu"))
+    parts = decoding_memory(GLM, MIDDLE | {"num_layers": 4}, Decoding(16, 200, 48, device="cpu"))
     assert computed(parts, "libraries") == pytest.approx(found["resident"], rel=0.15)
 
 
@@ -186,5 +187,5 @@ def test_compiled_decoding_against_what_was_measured(layers, size, dtype, peak):
     """Peaks in GiB of whole processes, from the tables of benchmarks/README.md."""
     shape = SMALL | {"num_layers": layers, "hidden_size": size, "num_attention_heads": size // 64}
     shape |= {"vocab_size": 50048, "max_sequence_length": 1024}
-    parts = decoding_memory(shape, Decoding(2, 608, 160, device="cpu", dtype=dtype))
+    parts = decoding_memory(GLM, shape, Decoding(2, 608, 160, device="cpu", dtype=dtype))
     assert computed(parts) / GIB == pytest.approx(peak, rel=0.15)

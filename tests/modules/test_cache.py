@@ -4,14 +4,14 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.cpu.step_attention import HEAD_SIZE, HostLayerCache
+from glm.cpu.step_attention import HEAD_SIZE, CompiledLayerCache
 from glm.models.glm.geometry import BlankInfilling
 from glm.modules.cache import KVCache, LayerCache
 from reference.geometry import build_example
 from tools.prefix_tools import put_prefix
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
 SOURCES = [
     [CLS, 1, 2, 3, MASK, EOS],
     [CLS, MASK, 4, 5, 6, 7, 9, 8, EOS],
@@ -49,7 +49,7 @@ def prompt_of(source, opening=()):
     return GEOMETRY.prompt(source, opening=opening)
 
 
-@pytest.fixture(params=[LayerCache, HostLayerCache])
+@pytest.fixture(params=[LayerCache, CompiledLayerCache])
 def decoder(tiny_model, request):
     """As `tiny_model`, with either cache; that of compiled attention wants heads of its size."""
     if request.param is LayerCache:
@@ -60,7 +60,7 @@ def decoder(tiny_model, request):
         for parameter in model.parameters():
             if len(parameter.shape) == 2:  # so that products are of the size they have in the narrower model
                 parameter.set_value(parameter * (24 / (2 * HEAD_SIZE)) ** 0.5)
-        model.glm.transformer.layer_cache = HostLayerCache
+        model.glm.transformer.layer_cache = CompiledLayerCache
         return model
 
     return make

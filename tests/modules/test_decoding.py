@@ -5,18 +5,19 @@ import paddle
 import pytest
 from paddle import nn
 
-from glm.cpu.products import FEW, HostLinear, TileLinear, panels_of
-from glm.cpu.step_attention import HEAD_SIZE, HostLayerCache
+from glm.cpu.products import FEW, panels_of
+from glm.cpu.step_attention import HEAD_SIZE, CompiledLayerCache
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.geometry import BlankInfilling
+from glm.modules.arranged import DecodingLinear, TileDecodingLinear
 from glm.modules.cache import LayerCache
 from glm.modules.decoding import prepare_decoding
 from tools.tile_tools import needs_tiles
 
 V = 48
-GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
+GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, end_token_id=47)
 ROWS = [1, 2, 5, 10, 16, 17, 33, FEW, FEW + 1, 80, 257]  # around what loops and tiles take at once
 
 HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the second with compiled attention too
@@ -62,7 +63,7 @@ def logits_of(model, start: list, beams: int, steps: int, *, seed: int = 1) -> l
 @pytest.mark.parametrize("heads", HEADS, ids=["products", "attention"])
 def test_prefill_and_steps_equal_the_eager_model(models, lengths, beams, heads):
     eager, other = models(**heads)
-    assert other.glm.transformer.layer_cache is (HostLayerCache if heads else LayerCache)
+    assert other.glm.transformer.layer_cache is (CompiledLayerCache if heads else LayerCache)
     for ours, theirs in zip(
         logits_of(other, prompts(*lengths), beams, 4), logits_of(eager, prompts(*lengths), beams, 4), strict=True
     ):
@@ -140,7 +141,7 @@ def test_weights_are_held_once(models):
     for name, layer in eager.named_sublayers():
         if isinstance(layer, nn.Linear):
             arranged = layers[name]
-            assert isinstance(arranged, HostLinear)
+            assert isinstance(arranged, DecodingLinear)
             np.testing.assert_array_equal(arranged.arrays[0], layer.weight.numpy().T)
     names = {name for name, _ in other.named_parameters()}
     assert names <= {name for name, _ in eager.named_parameters()}
@@ -156,7 +157,7 @@ def test_weights_of_bfloat16_are_held_once(models):
     for name, layer in eager.named_sublayers():
         if isinstance(layer, nn.Linear):
             arranged = layers[name]
-            assert isinstance(arranged, TileLinear)
+            assert isinstance(arranged, TileDecodingLinear)
             rounded = layer.weight.T.astype("bfloat16").numpy()
             np.testing.assert_array_equal(arranged.arrays[0], panels_of(rounded))
             assert arranged.arrays[0].nbytes == 2 * rounded.size or rounded.size % 1024
@@ -249,7 +250,7 @@ def test_decoding_equals_eager_decoding(models, in_order, num_beams, heads):
     config = GenerationConfig(tgt_length=12, num_beams=num_beams, num_return_sequences=num_beams)
     start = prompts(*range(5, 25))
     ours, theirs = (
-        in_order(generate(model, start, config, eop_token_id=47, batch_size=6, banned_token_ids=[45, 46]))
+        in_order(generate(model, start, config, end_token_id=47, batch_size=6, banned_token_ids=[45, 46]))
         for model in (other, eager)
     )
     for found, expected in zip(ours, theirs, strict=True):

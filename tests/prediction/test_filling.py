@@ -5,6 +5,7 @@ import pytest
 
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
+from glm.models.glm import FAMILY as GLM
 from glm.options.data import DataArguments
 from glm.prediction.filling import BadText, fill, lay_out, stream_texts
 from glm.prediction.setup import Writer, build_encoder
@@ -28,6 +29,7 @@ def writer(tiny_model, tokenizer):
     def make(*, batch_size: int = 16, prefix: str = "", allowed=(), data=None, **options) -> Writer:
         config = GenerationConfig(**{"tgt_length": 9, "num_beams": 3, "no_repeat_ngram_size": 2, **options})
         encoder = build_encoder(
+            GLM,
             tokenizer,
             DataArguments(src_length=60, **(data or {})),
             GenerationConfig(tgt_length=99),

@@ -11,6 +11,7 @@ from glm.data.examples import ExampleEncoder
 from glm.data.records import BadRecord, Record
 from glm.data.templates import QUESTION_GENERATION
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 from glm.prediction.filling import BadText
 from glm.prediction.input import PredictionInput
 
@@ -33,7 +34,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def encoder(tokenizer) -> ExampleEncoder:
-    return ExampleEncoder(tokenizer, QUESTION_GENERATION, src_length=60, tgt_length=30)
+    return ExampleEncoder(GLM, tokenizer, QUESTION_GENERATION, src_length=60, tgt_length=30)
 
 
 def test_a_long_reference_is_no_problem_of_prediction(write, encoder):

@@ -12,6 +12,7 @@ from glm.data.records import BadRecord, Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
+from glm.models.glm import FAMILY as GLM
 from glm.options.data import DataArguments
 from glm.options.model import ModelArguments
 from glm.options.predict import PredictArguments, PredictOptions
@@ -214,15 +215,15 @@ def test_positions(tiny_config, src_length, tgt_length, fits):
 
 def test_encoder_follows_the_arguments(tokenizer):
     data = DataArguments(src_length=99, no_block_position=True)
-    encoder = build_encoder(tokenizer, data, GenerationConfig(tgt_length=33))
+    encoder = build_encoder(GLM, tokenizer, data, GenerationConfig(tgt_length=33))
     assert (encoder.src_length, encoder.tgt_length, encoder.geometry.block_position) == (99, 33, False)
     assert encoder.template.target_prefix == "在已知答案的前提下，问题："
-    encoder = build_encoder(tokenizer, DataArguments(), GenerationConfig())
+    encoder = build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig())
     assert (encoder.src_length, encoder.tgt_length, encoder.geometry.block_position) == (608, 160, True)
     with pytest.raises(InputError, match="tgt_length 33: no room for min_tgt_length 30 tokens"):
-        build_encoder(tokenizer, DataArguments(), GenerationConfig(tgt_length=33, min_tgt_length=30))
+        build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig(tgt_length=33, min_tgt_length=30))
     with pytest.raises(InputError, match="task_name summaries: unknown; known tasks: dureader_qg"):
-        build_encoder(tokenizer, DataArguments(task_name="summaries"), GenerationConfig())
+        build_encoder(GLM, tokenizer, DataArguments(task_name="summaries"), GenerationConfig())
 
 
 def test_a_model_in_the_folder_to_be_overwritten_is_kept(tmp_path):
@@ -251,13 +252,13 @@ def test_metric_for_best_model():
 def test_ids_that_are_no_text_are_never_generated(tokenizer):
     """340 pieces, of which 0 to 2 are unknown and control pieces; eop is 347; the vocabulary is padded to 384."""
     model = types.SimpleNamespace(config=types.SimpleNamespace(vocab_size=384, bad_words_id=[17, 349]))
-    encoder = build_encoder(tokenizer, DataArguments(), GenerationConfig())
+    encoder = build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig())
     writer = Writer(model, encoder, GenerationConfig(), batch_size=1)
     assert writer.never == [0, 1, 2, 17, *range(340, 347), *range(348, 384)]
 
 
 def test_text_of_a_hypothesis(tokenizer):
-    encoder = build_encoder(tokenizer, DataArguments(), GenerationConfig())
+    encoder = build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig())
     writer = Writer(None, encoder, GenerationConfig(), batch_size=1, prefix_ids=tokenizer.encode_text("青石镇"))
     ids = tokenizer.encode_text("在哪里")
     pieces = ["▁", "在", "哪", "里"]

@@ -12,6 +12,7 @@ import pytest
 
 from glm.data.columns import ColumnOptions
 from glm.generation.config import GenerationConfig
+from glm.models.glm import FAMILY as GLM
 from glm.options.data import DataArguments
 from glm.prediction.setup import Writer, build_encoder
 from glm.serving.app import build_app
@@ -28,7 +29,7 @@ def make_writer(tiny_model, tokenizer) -> Callable[..., Writer]:
 
     def make(*, prefix: str = "", batch_size: int = 4, **options) -> Writer:
         config = GenerationConfig(**{"tgt_length": 24, "num_beams": 3, **options})
-        encoder = build_encoder(tokenizer, DataArguments(src_length=60), config)
+        encoder = build_encoder(GLM, tokenizer, DataArguments(src_length=60), config)
         return Writer(tiny_model(seed=3, vocab_size=352), encoder, config, batch_size, tokenizer.encode_text(prefix))
 
     return make

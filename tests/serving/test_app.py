@@ -138,7 +138,7 @@ def written(service, prompt: str, config: GenerationConfig, *, record_id=(0, 0))
         service.writer.model,
         [given],
         config,
-        eop_token_id=tokenizer.eop_token_id,
+        end_token_id=tokenizer.eop_token_id,
         banned_token_ids=service.writer.never,
         record_ids=[record_id],
     )

@@ -45,7 +45,7 @@ def alone(writer, wanted: Task):
         writer.model,
         [wanted.prompt],
         wanted.config,
-        eop_token_id=writer.encoder.tokenizer.eop_token_id,
+        end_token_id=writer.encoder.tokenizer.eop_token_id,
         banned_token_ids=writer.never,
         record_ids=[wanted.record_id],
     )

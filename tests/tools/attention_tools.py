@@ -5,7 +5,7 @@ import paddle
 
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.modeling import GLMAttention
-from glm.modules.attention import Layout
+from glm.modules.layout import Layout
 
 
 def layout(*examples) -> Layout:

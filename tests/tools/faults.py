@@ -283,16 +283,16 @@ def limit_memory(library: str, place: str) -> None:
 
 
 def _in_forward(step: int, act: Callable[[], None]) -> None:
-    from glm.training.trainer import GLMTrainer
+    from glm.training.trainer import GenerationTrainer
 
-    compute = GLMTrainer.compute_loss
+    compute = GenerationTrainer.compute_loss
 
     def acting(self, *arguments, **options):
         if self.state.global_step == step:
             act()
         return compute(self, *arguments, **options)
 
-    GLMTrainer.compute_loss = acting
+    GenerationTrainer.compute_loss = acting
 
 
 def _in_backward(step: int, act: Callable[[], None]) -> None:

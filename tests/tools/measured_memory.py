@@ -73,7 +73,7 @@ def decode(model: GLMForConditionalGeneration, examples: int, S: int, T: int, nu
     sources[:, -2] = blank
     config = GenerationConfig(tgt_length=T, min_tgt_length=T - 1, num_beams=num_beams)
     prompts = [geometry.prompt(source.tolist()) for source in sources]
-    assert len(list(generate(model, prompts, config, eop_token_id=eop, batch_size=examples))) == examples
+    assert len(list(generate(model, prompts, config, end_token_id=eop, batch_size=examples))) == examples
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from glm.checkpoint.gathering import gather_whole, take_part
 from glm.checkpoint.loading import load_model
 from glm.checkpoint.names import expected_shapes
 from glm.checkpoint.tensors import LazyTensor
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.modeling import GLMForConditionalGeneration
@@ -85,7 +86,7 @@ def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, pro
     model.clear_gradients()
 
     model.eval()
-    geometry = BlankInfilling(mask_token_ids=(1,), sop_token_id=2, eop_token_id=3)
+    geometry = BlankInfilling(mask_token_ids=(1,), sop_token_id=2, end_token_id=3)
     prompts = [geometry.prompt(source, opening=[5]) for source in prompts]
     first, cache = model.prefill(prompts)
     cache.reorder(np.zeros([len(prompts), 2], dtype=np.int64))
@@ -161,7 +162,7 @@ def measure_loading(degree: int, folder: Path) -> tuple[int, int, int]:
     new_model({"num_layers": 1, "num_attention_heads": 4, "hidden_size": 32}, degree)  # loads what is loaded late
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    model = load_model(str(folder), config)
+    model = load_model(GLM, str(folder), config)
     peak = resident("VmHWM") - before
     part = sum(weight.size for weight in model.parameters())
     whole = sum(int(np.prod(shape)) for shape in shapes_of(config).values())

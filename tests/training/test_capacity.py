@@ -7,6 +7,7 @@ import pytest
 from paddlenlp.utils.log import logger
 
 from glm.adapters.files import adapter_weights
+from glm.models.glm import FAMILY as GLM
 from glm.models.memory import LIBRARIES, Training, training_memory
 from glm.options.finetune import parse_finetune_arguments
 from glm.training import capacity
@@ -85,7 +86,7 @@ def test_options_of_a_gpu():
 
 
 def needed(config, run, trains=lambda name: True) -> int:
-    return sum(training_memory(config.to_dict(), run, trains).values())
+    return sum(training_memory(GLM, config.to_dict(), run, trains).values())
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_prefix_is_counted(parsed, tiny_model, monkeypatch, warnings, projecti
     put_prefix(model, tokens=9, projection=projection)
     numbers = sum(weight.size for weight in adapter_weights(model).values())
     run = Training(4, 41, 20, device="cpu", prefix_tokens=9)
-    without = training_memory(model.config.to_dict(), run, lambda name: False)
+    without = training_memory(GLM, model.config.to_dict(), run, lambda name: False)
     need = sum(without.values()) + 16 * numbers + int(0.4 * 16 * numbers)  # the allocator's share
     options = {"prefix_tuning": True, "num_prefix_tokens": 9, "prefix_projection": projection or None}
     for spare, said in ((1, 0), (-2, 1)):  # a byte is lost in rounding

@@ -127,9 +127,9 @@ def test_fp16_overflows_in_a_row_stop_the_run():
 
 def spoil(monkeypatch, *, at: int, value: float, gradient_only: bool):
     """The loss of the `at`-th batch (from 0), or its gradient alone, becomes `value`."""
-    from glm.training.trainer import GLMTrainer
+    from glm.training.trainer import GenerationTrainer
 
-    compute, calls = GLMTrainer.compute_loss, []
+    compute, calls = GenerationTrainer.compute_loss, []
 
     def spoilt(self, model, inputs, *args, **kwargs):
         loss = compute(self, model, inputs, *args, **kwargs)
@@ -139,7 +139,7 @@ def spoil(monkeypatch, *, at: int, value: float, gradient_only: bool):
             loss = loss + (Spoilt.apply(weight, value) if gradient_only else weight.sum() * value)
         return loss
 
-    monkeypatch.setattr(GLMTrainer, "compute_loss", spoilt)
+    monkeypatch.setattr(GenerationTrainer, "compute_loss", spoilt)
 
 
 class Spoilt(paddle.autograd.PyLayer):
@@ -186,15 +186,15 @@ def test_a_run_stops_and_names_step_and_records(workspace, monkeypatch, gradient
 @pytest.mark.fault
 def test_a_run_that_trains_nothing_stops(workspace, monkeypatch):
     """As when a collective without a backward cuts the graph."""
-    from glm.training.trainer import GLMTrainer
+    from glm.training.trainer import GenerationTrainer
 
-    compute = GLMTrainer.compute_loss
+    compute = GenerationTrainer.compute_loss
 
     def cut(self, model, inputs, *args, **kwargs):
         loss = compute(self, model, inputs, *args, **kwargs).detach()
         loss.stop_gradient = False
         return loss
 
-    monkeypatch.setattr(GLMTrainer, "compute_loss", cut)
+    monkeypatch.setattr(GenerationTrainer, "compute_loss", cut)
     with pytest.raises(InputError, match=r"step 1: no gradient reaches glm\.word_embeddings\.weight and \d+ more;"):
         workspace.finetune("cut", max_steps=2)

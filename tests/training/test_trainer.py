@@ -7,8 +7,10 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
-from glm.checkpoint.loading import load_config, load_model, load_tokenizer
+from glm.checkpoint.loading import load_config, load_model
+from glm.checkpoint.tokenizers import load_tokenizer
 from glm.errors import InputError, UsageError
+from glm.models.glm import FAMILY as GLM
 from glm.options.finetune import parse_finetune_arguments
 from glm.training.setup import build_trainer
 from glm.training.trainer import build_sampler
@@ -361,8 +363,8 @@ def test_epochs_set_the_number_of_steps(workspace):
 def test_a_checkpoint_is_a_model_folder(plain, workspace):
     """Weights, tokenizer and settings are in each; what was saved last is the final model."""
     for folder in (plain, plain / "checkpoint-12"):
-        tokenizer = load_tokenizer(str(folder))
-        model = load_model(str(folder), load_config(str(folder), tokenizer))
+        tokenizer = load_tokenizer(GLM, str(folder))
+        model = load_model(GLM, str(folder), load_config(GLM, str(folder), tokenizer))
         saved = load_file(plain / "model.safetensors")
         assert all((value.numpy() == saved[name]).all() for name, value in model.state_dict().items())
         assert json.loads((folder / "finetune_config.json").read_text(encoding="utf-8"))["src_length"] == 60

@@ -4,8 +4,22 @@ too, but for `use_scaled_init_for_output_weights`, which is on as in THUDM/GLM."
 from paddlenlp.transformers import PretrainedConfig
 
 from glm.errors import InputError
+from glm.models.glm.weights import PUBLISHED, GLMWeights, position_rows
 from glm.models.presets import published_presets
+from glm.modules.block import BlockNames, BlockOptions
 from glm.parallel.plan import check_degree
+
+# As in THUDM/GLM and PaddleNLP, whose checkpoints load without a map.
+NAMES = BlockNames(
+    attention="attention",
+    mlp="mlp",
+    attention_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
+    projection="query_key_value",
+    output="dense",
+    up="dense_h_to_4h",
+    down="dense_4h_to_h",
+)
 
 
 class GLMConfig(PretrainedConfig):
@@ -37,7 +51,7 @@ class GLMConfig(PretrainedConfig):
 
     model_type = "glm"
     attribute_map = {"num_hidden_layers": "num_layers", "torch_dtype": "dtype"}
-    pretrained_init_configuration = published_presets()
+    pretrained_init_configuration = published_presets(PUBLISHED)
 
     def __init__(
         self,
@@ -63,7 +77,7 @@ class GLMConfig(PretrainedConfig):
         if hidden_size % num_attention_heads:
             raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
         sizes = {"num_attention_heads": num_attention_heads, "vocab_size": vocab_size}
-        check_degree(self.tensor_parallel_degree, sizes)
+        check_degree(self.tensor_parallel_degree, sizes, GLMWeights.divided)
         self.num_layers = num_layers
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -82,4 +96,23 @@ class GLMConfig(PretrainedConfig):
     @property
     def position_rows(self) -> int:
         """Rows of each position table."""
-        return self.max_sequence_length + (1 if self.block_position_encoding else 0)
+        return position_rows(vars(self))
+
+    @property
+    def banned_ids(self) -> list[int]:
+        """Ids that are never generated."""
+        return self.bad_words_id
+
+    @property
+    def block(self) -> BlockOptions:
+        """What its blocks are made of."""
+        return BlockOptions(
+            hidden_size=self.hidden_size,
+            num_heads=self.num_attention_heads,
+            names=NAMES,
+            epsilon=self.layernorm_epsilon,
+            attention_dropout=self.attention_dropout_prob,
+            output_dropout=self.output_dropout_prob,
+            attention_scale=self.attention_scale,
+            degree=self.tensor_parallel_degree,
+        )

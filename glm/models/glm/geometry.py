@@ -16,10 +16,13 @@ Training, prediction and each decoding step ask here; nobody else computes a pos
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-IGNORE_INDEX = -100  # the label of a position without loss
+from glm.errors import InputError
+from glm.models.glm.tokenization import GLMPieces
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,15 @@ class Example:
     def __len__(self) -> int:
         return len(self.source_ids) + len(self.target_ids)
 
+    @property
+    def num_labels(self) -> int:
+        """T; every position of Part B has one."""
+        return len(self.target_ids)
+
 
 @dataclass(frozen=True)
 class BlankInfilling:
-    """The geometry for one set of command tokens.
+    """Positions and labels of texts with any number of blanks, for one set of command tokens.
 
     Args:
         mask_token_ids: ids that stand for a blank: `[MASK]`, `[sMASK]`, `[gMASK]`.
@@ -189,3 +197,138 @@ class Prompt:
     def step_position_ids(self, number: int) -> np.ndarray:
         """Positions of the `number`-th generated token (from 0): [2, 1]."""
         return self.geometry.span_positions(self.place, 1 + self.given + number, 1)
+
+
+class GLMGeometry:
+    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target eop`.
+
+    Args:
+        tokenizer: brings the command tokens.
+        options: which blank the template has, and how block positions are numbered.
+    """
+
+    special_tokens = 3  # of a source: [CLS], the blank, <|endoftext|>
+
+    def __init__(self, tokenizer: GLMPieces, options: GeometryOptions):
+        self.tokenizer = tokenizer
+        self.blank_id = tokenizer.special_ids[options.blank]
+        self.infilling = BlankInfilling(
+            tokenizer.mask_token_ids, tokenizer.sop_token_id, tokenizer.eop_token_id, options.block_position
+        )
+
+    def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
+        """Part A of text before and after the blank."""
+        return [self.tokenizer.cls_token_id, *before, self.blank_id, *after, self.tokenizer.eos_token_id]
+
+    def lay_out_blanks(self, parts: Sequence[Sequence[int] | str]) -> list[int]:
+        """Part A of texts and blanks in turn; nothing follows a last `[gMASK]` (THUDM/GLM, generate_samples.py)."""
+        ids = [self.tokenizer.cls_token_id]
+        for part in parts:
+            ids += [self.tokenizer.special_ids[part]] if isinstance(part, str) else part
+        if parts[-1] != "[gMASK]":
+            ids.append(self.tokenizer.eos_token_id)
+        return ids
+
+    def example(self, source_ids: Sequence[int], span: Sequence[int], *, tgt_length: int) -> Example:
+        """See `BlankInfilling.example`."""
+        return self.infilling.example(source_ids, [span], tgt_length=tgt_length)
+
+    def prompt(
+        self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
+    ) -> Prompt:
+        """See `BlankInfilling.prompt`."""
+        return self.infilling.prompt(source_ids, opening=opening, filled=filled)
+
+    def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and labels of examples, [n] each: `sop` is one of the input, `eop` one of the labels."""
+        targets = np.minimum(spans + 1, tgt_length)
+        return sources + targets, targets
+
+    def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
+        """Rows of examples: Part A, right behind it Part B, the next example behind that, and padding at the end.
+
+        Returns:
+            input_ids [B, L], position_ids [B, 2, L], labels [B, L] with -100 where there is no loss, all int64; and
+            segments [B, E, 2], tokens of Part A and of Part B of each row's examples from left to right, 0 where a
+            row has fewer.
+        """
+        positions = np.zeros((len(rows), 2, width), dtype=np.int64)
+        segments = np.zeros((len(rows), max(map(len, rows)), 2), dtype=np.int64)
+        for number, row in enumerate(rows):
+            joined = np.concatenate([self._position_ids(example) for example in row], axis=1)
+            positions[number, :, : joined.shape[1]] = joined
+            segments[number, : len(row)] = [(len(example.source_ids), len(example.target_ids)) for example in row]
+        return {
+            "input_ids": pad_rows([_input_ids(row) for row in rows], width, pad),
+            "position_ids": positions,
+            "labels": pad_rows([_labels(row) for row in rows], width, IGNORE_INDEX),
+            "segments": segments,
+        }
+
+    def _position_ids(self, example: Example) -> np.ndarray:
+        """[2, tokens of the example]"""
+        source = self.infilling.source_positions(len(example.source_ids))
+        return np.concatenate([source, example.target_position_ids], axis=1)
+
+    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+        """A record for people; training and prediction are asserted to lay it out alike."""
+        if example is not None:
+            check_alike(example, prompt)
+        S = len(prompt.source_ids)
+        training = None
+        if example is not None:
+            training = np.concatenate(
+                [_input_ids([example])[None], self._position_ids(example), _labels([example])[None]]
+            )
+        return Sight(
+            source_length=S,
+            training=training,
+            prediction=np.concatenate([prompt.input_ids[None], prompt.position_ids]),
+            rows=("position", "block"),
+            sees=attention_mask([S], S, len(example.target_ids if example else prompt.opening_ids))[0, 0],
+        )
+
+    def room(self, config: Any, src_length: int) -> int:
+        """Most tokens of Part B beside Part A of `src_length` tokens: both share the positions."""
+        return config.max_sequence_length - src_length
+
+    def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
+        """Raises InputError if Part A and Part B together are longer than the model's positions."""
+        length = src_length + tgt_length
+        if length > config.max_sequence_length:
+            raise InputError(
+                f"src_length {src_length} + tgt_length {tgt_length} = {length}: the model has "
+                f"{config.max_sequence_length} positions (max_sequence_length); shorten one of them"
+            )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:
+    """Rows of ids as [B, width] int64, padded on the right."""
+    table = np.full((len(rows), width), pad, dtype=np.int64)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
+
+
+def _input_ids(row: Sequence[Example]) -> np.ndarray:
+    return np.concatenate([ids for example in row for ids in (example.source_ids, example.target_ids)])
+
+
+def _labels(row: Sequence[Example]) -> np.ndarray:
+    parts = [(np.full(len(example.source_ids), IGNORE_INDEX), example.labels) for example in row]
+    return np.concatenate([labels for pair in parts for labels in pair])
+
+
+def check_alike(example: Example, prompt: Prompt) -> None:
+    """Asserts that generation starts from, and goes on at, the ids and positions that training had.
+
+    The tokens generated are those of the target: each is read at its training position, and sees what it saw then.
+    """
+    S, P, T = len(example.source_ids), len(prompt.opening_ids), len(example.target_ids)
+    given = min(P, T)  # a target that was cut may end within the opening
+    assert (prompt.source_ids == example.source_ids).all(), "the sources differ"
+    assert (prompt.opening_ids[:given] == example.target_ids[:given]).all(), "the openings differ"
+    positions = [prompt.opening_position_ids, *(prompt.step_position_ids(step) for step in range(T - P))]
+    positions = np.concatenate(positions, axis=1)[:, :T]
+    assert (positions == example.target_position_ids).all(), "the positions of the target differ"
+    assert (attention_mask([S], S, T)[0, 0] == prefix_mask([S], S + T)[0]).all(), "who sees whom differs"

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
+import sentencepiece
 from paddlenlp.transformers import PretrainedTokenizer
 
 from glm.errors import InputError
-from glm.models.glm.command_tokens import COMMAND_ROWS, COMMAND_TOKENS
-from glm.models.glm.tokenization import MODEL_FILE, Pieces
+from glm.models.glm.tokenization import COMMAND_TOKENS, MODEL_FILE, PUBLISHED_TOKENIZERS, GLMPieces
 
 MODEL_URL = "https://paddlenlp.bj.bcebos.com/models/community/THUDM/cog-pretrain.model"
-PUBLISHED = ("THUDM/glm-large-chinese", "THUDM/glm-10b-chinese")
 
 
-class GLMTokenizer(Pieces, PretrainedTokenizer):
+class GLMTokenizer(GLMPieces, PretrainedTokenizer):
     """SentencePiece with GLM's command tokens.
 
     Calling the tokenizer splits a text at command tokens and wraps it as `[CLS] text <|endoftext|>`, as PaddleNLP's
@@ -26,13 +25,13 @@ class GLMTokenizer(Pieces, PretrainedTokenizer):
     """
 
     resource_files_names = {"model_file": MODEL_FILE}
-    pretrained_resource_files_map = {"model_file": dict.fromkeys(PUBLISHED, MODEL_URL)}
-    pretrained_init_configuration = {name: {} for name in PUBLISHED}
-    max_model_input_sizes = dict.fromkeys(PUBLISHED, 1024)
+    pretrained_resource_files_map = {"model_file": dict.fromkeys(PUBLISHED_TOKENIZERS, MODEL_URL)}
+    pretrained_init_configuration = {name: {} for name in PUBLISHED_TOKENIZERS}
+    max_model_input_sizes = dict.fromkeys(PUBLISHED_TOKENIZERS, 1024)
     model_input_names = ["input_ids", "attention_mask"]
 
-    def __init__(self, model_file: str, **kwargs):
-        Pieces.__init__(self, model_file)
+    def __init__(self, model_file: str, sp_model: sentencepiece.SentencePieceProcessor | None = None, **kwargs):
+        GLMPieces.__init__(self, model_file, sp_model)
         special = {
             "cls_token": "[CLS]",
             "sep_token": "[SEP]",
@@ -47,10 +46,7 @@ class GLMTokenizer(Pieces, PretrainedTokenizer):
 
     # -- what PaddleNLP's base class asks for
 
-    @property
-    def vocab_size(self) -> int:
-        """Pieces and command tokens, the hole among these included."""
-        return len(self.sp_model) + COMMAND_ROWS
+    vocab_size = GLMPieces.vocab_size  # PaddleNLP's class has one of its own
 
     def get_vocab(self) -> dict[str, int]:
         pieces = {self.sp_model.id_to_piece(number): number for number in range(len(self.sp_model))}
@@ -63,9 +59,7 @@ class GLMTokenizer(Pieces, PretrainedTokenizer):
         return self.command_ids.get(token, self.sp_model.piece_to_id(token))
 
     def _convert_id_to_token(self, index: int) -> str:
-        if index < len(self.sp_model):
-            return self.sp_model.id_to_piece(index)
-        return self.command_tokens.get(index, "[UNK]")
+        return self.token_of(index)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Text of pieces and command tokens; the latter are written literally."""
@@ -86,7 +80,7 @@ class GLMTokenizer(Pieces, PretrainedTokenizer):
 
     def save_pretrained(self, save_directory: str, filename_prefix: str | None = None, **kwargs) -> None:
         """Saves the tokenizer; what is written does not depend on where it was loaded from."""
-        for origin in ("name_or_path", "from_slow", "special_tokens_map_file"):
+        for origin in ("name_or_path", "from_slow", "special_tokens_map_file", "sp_model"):
             self.init_kwargs.pop(origin, None)
         super().save_pretrained(save_directory, filename_prefix, **kwargs)
 

@@ -1,33 +1,46 @@
 """Text as ids and back, without PaddleNLP: a SentencePiece model, and GLM's command tokens after its pieces."""
 
+import hashlib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import sentencepiece
 
 from glm.errors import InputError
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 MODEL_FILE = "cog-pretrain.model"  # the SentencePiece model in a tokenizer's folder
+PUBLISHED_TOKENIZERS = ("THUDM/glm-large-chinese", "THUDM/glm-10b-chinese")  # whose tokenizer can be fetched
+
+# THUDM/GLM, data_utils/tokenization.py, ChineseSPTokenizer with fix_command_token; offset 5 is a hole there.
+# cog-pretrain.model's 50,000 pieces give 50000 for <|endoftext|> to 50009 for [gMASK].
+COMMAND_TOKENS = {
+    "<|endoftext|>": 0,
+    "[SEP]": 1,
+    "[CLS]": 2,
+    "[MASK]": 3,
+    "[UNK]": 4,
+    "<|startofpiece|>": 6,
+    "<|endofpiece|>": 7,
+    "[sMASK]": 8,
+    "[gMASK]": 9,
+}
+COMMAND_ROWS = 10
 
 
-class Pieces:
+class GLMPieces:
     """The ids of texts and of GLM's own tokens.
 
     Args:
         model_file: a SentencePiece model, as `cog-pretrain.model`.
+        sp_model: what was read of it, if it was.
 
     Raises:
         InputError: the file is missing or is no SentencePiece model.
     """
 
-    def __init__(self, model_file: str):
-        if not Path(model_file).is_file():
-            raise InputError(f"{model_file or 'tokenizer'}: no such file; a SentencePiece model is expected")
-        try:
-            self.sp_model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"{model_file}: not a SentencePiece model ({error})") from error
+    def __init__(self, model_file: str, sp_model: sentencepiece.SentencePieceProcessor | None = None):
+        self.sp_model = sp_model or _read_model(model_file)
         self.model_file = str(model_file)
         self.command_ids = {token: len(self.sp_model) + offset for token, offset in COMMAND_TOKENS.items()}
         self.command_tokens = {number: token for token, number in self.command_ids.items()}
@@ -59,7 +72,37 @@ class Pieces:
         """Ids of `[MASK]`, `[sMASK]` and `[gMASK]`."""
         return self.command_ids["[MASK]"], self.command_ids["[sMASK]"], self.command_ids["[gMASK]"]
 
-    # -- text and ids, without command tokens
+    # -- what the toolkit asks of a tokenizer, see `glm.models.protocol.Tokenizer`
+
+    @property
+    def vocab_size(self) -> int:
+        """Pieces and command tokens, the hole among these included."""
+        return len(self.sp_model) + COMMAND_ROWS
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Ids of the command tokens, by their texts."""
+        return self.command_ids
+
+    @property
+    def end_token_id(self) -> int:
+        """Closes a span: `<|endofpiece|>`."""
+        return self.eop_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """Fills rows up: `<|endoftext|>`."""
+        return self.eos_token_id
+
+    @property
+    def unknown_token_id(self) -> int:
+        """The piece for text that has no other."""
+        return self.sp_model.unk_id()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the SentencePiece model."""
+        return hashlib.sha256(self.sp_model.serialized_model_proto()).hexdigest()
 
     def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
         """Ids of a text or of each text of a list, nothing added; command tokens in it are text like any other.
@@ -73,13 +116,41 @@ class Pieces:
         return self.sp_model.decode([int(number) for number in ids if number < len(self.sp_model)])
 
     def token_of(self, number: int) -> str:
-        """The piece or command token of an id."""
-        return self.sp_model.id_to_piece(number) if number < len(self.sp_model) else self.command_tokens[number]
+        """The piece or command token of an id; `[UNK]` of the hole among the command tokens."""
+        if number < len(self.sp_model):
+            return self.sp_model.id_to_piece(int(number))
+        return self.command_tokens.get(int(number), "[UNK]")
+
+    def unknown_parts(self, text: str) -> list[str]:
+        """The parts of a text that have no piece."""
+        pieces = zip(self.sp_model.encode(text, out_type=str), self.sp_model.encode(text), strict=True)
+        return [piece.lstrip("▁") for piece, number in pieces if number == self.unknown_token_id]
+
+    def ids_without_text(self, rows: int) -> set[int]:
+        """Unknown and control pieces, command tokens, and what a table of so many rows has behind them."""
+        model = self.sp_model
+        no_text = {piece for piece in range(len(model)) if model.is_unknown(piece) or model.is_control(piece)}
+        return no_text | {*range(len(model), rows)}
 
 
-def find_model_file(name_or_path: str) -> str | None:
-    """The SentencePiece model of a tokenizer that is a file or a folder; None for a published name."""
-    path = Path(name_or_path)
-    if path.is_dir():
-        path = path / MODEL_FILE
-    return str(path) if path.is_file() else None
+def _read_model(path: str) -> sentencepiece.SentencePieceProcessor:
+    if not Path(path).is_file():
+        raise InputError(f"{path or 'tokenizer'}: no such file; a SentencePiece model is expected")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: not a SentencePiece model ({error})") from error
+
+
+def open_tokenizer(path: Path) -> GLMPieces:
+    """The tokenizer of a SentencePiece file, or of a folder that has one.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    if path.suffix == ".json":
+        raise InputError(f"model {path}: a configuration has no tokenizer; set tokenizer_name_or_path")
+    if path.is_dir() and not (path / MODEL_FILE).is_file():
+        raise InputError(f"tokenizer {path}: the folder has no {MODEL_FILE}; set tokenizer_name_or_path")
+    # The file says all; what stands beside it may be another library's.
+    return GLMPieces(str(path / MODEL_FILE if path.is_dir() else path))

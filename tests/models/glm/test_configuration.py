@@ -8,6 +8,7 @@ from paddlenlp.transformers.glm.configuration import GLMConfig as TheirConfig
 
 import glm.models.presets
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
 
@@ -94,12 +95,15 @@ def test_presets_are_the_files_of_the_folder(tmp_path, monkeypatch):
     (tmp_path / "glm-some.json").write_text(json.dumps({"num_layers": 3, "hidden_size": 32}), encoding="utf-8")
     (tmp_path / "tiny.json").write_text("{}", encoding="utf-8")  # no published one
     monkeypatch.setattr(glm.models.presets, "PRESET_FOLDER", tmp_path)
-    assert published_presets() == {"THUDM/glm-some": {"num_layers": 3, "hidden_size": 32}}
+    assert published_presets(GLM.published) == {"THUDM/glm-some": {"num_layers": 3, "hidden_size": 32}}
 
 
-@pytest.mark.parametrize("name", sorted(published_presets()))
+@pytest.mark.parametrize("name", sorted(published_presets(GLM.published)))
 def test_published_presets_equal_paddlenlps(name):
-    ours, theirs = GLMConfig(**published_presets()[name]), TheirConfig(**GLM_PRETRAINED_INIT_CONFIGURATION[name])
+    ours, theirs = (
+        GLMConfig(**published_presets(GLM.published)[name]),
+        TheirConfig(**GLM_PRETRAINED_INIT_CONFIGURATION[name]),
+    )
     for option in SHARED:
         assert getattr(ours, option) == getattr(theirs, option), option
     assert ours.bad_words_id == ([50009] if name == "THUDM/glm-10b-chinese" else [])

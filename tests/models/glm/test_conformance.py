@@ -15,7 +15,7 @@ from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
-from glm.modules.attention import Layout
+from glm.modules.layout import Layout
 from glm.modules.loss import smoothed_cross_entropy
 from reference.beam_search import beam_search
 from reference.forward import forward
@@ -23,7 +23,7 @@ from reference.geometry import build_example
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
 COMMANDS = (CLS, MASK, EOS, SOP, PAD)
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
 WORKED = [CLS, 1, 2, 3, MASK, EOS]  # the worked example: a b c are 1 2 3, t1 t2 are 11 12
 SOURCES = [WORKED, [CLS, MASK, 4, 5, 6, 7, EOS], [CLS, 8, 9, MASK]]
 
@@ -52,7 +52,7 @@ def texts(model, *, banned=COMMANDS, **options):
         model,
         [GEOMETRY.prompt(source) for source in SOURCES],
         GenerationConfig(**options),
-        eop_token_id=EOP,
+        end_token_id=EOP,
         banned_token_ids=banned,
     )
     return [[hypothesis.tokens for hypothesis in hypotheses] for _, hypotheses in sorted(found)]
@@ -222,7 +222,7 @@ def test_check_09_text_of_the_second_blank_is_the_reference_searchs(tiny_model, 
         tgt_length=6, num_beams=num_beams, num_return_sequences=num_beams, no_repeat_ngram_size=0
     )
     prompts = [GEOMETRY.prompt(source, filled=[first], opening=[5]) for first in firsts]
-    found = dict(generate(model, prompts, config, eop_token_id=EOP, banned_token_ids=COMMANDS, batch_size=2))
+    found = dict(generate(model, prompts, config, end_token_id=EOP, banned_token_ids=COMMANDS, batch_size=2))
     for place, first in enumerate(firsts):
 
         def next_logits(tokens, first=first):

@@ -10,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from glm.checkpoint.loading import load_model
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 from glm.models.glm.geometry import IGNORE_INDEX
 from glm.models.glm.modeling import GLMForConditionalGeneration, GLMModel
-from glm.modules.attention import Layout
+from glm.modules.layout import Layout
 from reference.forward import forward, loss
 from reference.geometry import build_example, dense_mask
 
@@ -386,7 +387,7 @@ def test_paddlenlps_own_checkpoint_loads(tiny_model, batch, tmp_path):
     theirs.save_pretrained(str(tmp_path / "theirs"))  # model_state.pdparams
     with pytest.raises(InputError, match="no folder with model.safetensors"):  # PaddleNLP would unpickle it
         GLMForConditionalGeneration.from_pretrained(str(tmp_path / "theirs"))
-    ours = load_model(str(tmp_path / "theirs"), tiny_model().config)
+    ours = load_model(GLM, str(tmp_path / "theirs"), tiny_model().config)
     ours.eval()
     got, want = ours(*tensors(batch)).numpy(), theirs(*their_tensors(batch))[0].numpy()
     np.testing.assert_allclose(got[real(batch)], want[real(batch)], rtol=0, atol=1e-5)

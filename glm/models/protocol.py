@@ -1,0 +1,322 @@
+"""What a family of models is to the rest of the toolkit. Loads neither Paddle nor PaddleNLP.
+
+A family is a package `glm.models.NAME` with a `FAMILY`. The rest of the toolkit asks it for a tokenizer, a geometry, a
+model and the names of its weights by what stands here, and knows nothing else of it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from glm.errors import InputError, UsageError
+
+IGNORE_INDEX = -100  # the label of a position without loss
+
+# What a family may be able to do, and the options that ask for it, each with the value that leaves it off.
+ABILITIES: dict[str, dict[str, Any]] = {
+    "fill": {"fill": None, "fill_file": None},
+    "block_position": {"no_block_position": False},
+    "dropout": {"attention_dropout_prob": None, "embedding_dropout_prob": None, "output_dropout_prob": None},
+    "layers": {"freeze": None, "layerwise_lr_decay": None, "recompute": False, "recompute_layers": None},
+    "tensor_parallel": {"tensor_parallel_degree": 1},
+    "lora": {"lora": False},
+    "prefix_tuning": {"prefix_tuning": False},
+    "packing": {"packing": False},
+    "half_precision": {"fp16": False, "bf16": False, "decode_dtype": "float32"},
+}
+
+
+class Tokenizer(Protocol):
+    """Text as ids and back."""
+
+    vocab_size: int  # ids it may give, special ones included
+    special_ids: Mapping[str, int]  # of the family's own tokens, by their texts
+    end_token_id: int  # closes a generated text
+    pad_token_id: int  # fills rows up
+    unknown_token_id: int  # stands for text that has no token
+    digest: str  # SHA-256 of all that ids depend on
+
+    def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
+        """Ids of a text, or of each text of a list by several threads; special tokens in a text are only text."""
+
+    def decode_ids(self, ids: Iterable[int]) -> str:
+        """The text of ids; special tokens and ids beyond the vocabulary are left out."""
+
+    def token_of(self, number: int) -> str:
+        """The token of an id, as people read it."""
+
+    def unknown_parts(self, text: str) -> list[str]:
+        """The parts of a text that have no token."""
+
+    def ids_without_text(self, rows: int) -> set[int]:
+        """Of a table of so many rows the ids that are no text, `end_token_id` among them: never generated."""
+
+
+class Example(Protocol):
+    """An encoded item as a family lays it out; nothing else of it is looked at outside the family."""
+
+    def __len__(self) -> int:
+        """Tokens."""
+
+    @property
+    def num_labels(self) -> int:
+        """Positions with loss."""
+
+
+class Prompt(Protocol):
+    """What generation starts from; nothing else of it is looked at outside the family."""
+
+    given: int  # tokens of the text to generate that are given
+
+    def __len__(self) -> int:
+        """Tokens."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One record as the model sees it in training and in prediction, for people (`python -m glm show`).
+
+    Args:
+        source_length: S, tokens of the source.
+        training: [rows, L], ids first, labels last (-100 where there is no loss); None for a record without target.
+        prediction: [rows - 1, P], ids first, of what generation starts from.
+        rows: what the rows between ids and labels are called.
+        sees: [L, L] bool, True = row may attend to column; L is the width of `training`, else of `prediction`.
+    """
+
+    source_length: int
+    training: np.ndarray | None
+    prediction: np.ndarray
+    rows: tuple[str, ...]
+    sees: np.ndarray
+
+    @property
+    def ids(self) -> np.ndarray:
+        """[L]"""
+        return (self.prediction if self.training is None else self.training)[0]
+
+
+class Geometry(Protocol):
+    """Ids, positions, labels, and who sees whom: from encoded texts to what the model reads."""
+
+    special_tokens: int  # how many a source has beside its text
+
+    def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
+        """The ids of a source: text before and after the place where the target belongs."""
+
+    def lay_out_blanks(self, parts: Sequence[Sequence[int] | str]) -> list[int]:
+        """The ids of a text with blanks of its own, given as its texts (ids) and blanks (one of `Family.blanks`).
+
+        Only of a family with the ability `fill`.
+        """
+
+    def example(self, source_ids: Sequence[int], span: Sequence[int], *, tgt_length: int) -> Example:
+        """The training example of a source and its target; what is beyond `tgt_length` tokens is cut."""
+
+    def prompt(
+        self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
+    ) -> Prompt:
+        """What generation of a text, which starts with `opening`, starts from; `filled` are the blanks before it."""
+
+    def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and labels of examples, [n] each, of numbers of ids of their sources and targets, [n] each."""
+
+    def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
+        """The batch that `model(**batch)` takes, of rows of examples padded to a width: `input_ids` [B, L], `labels`
+        [B, L] with -100 where there is no loss, and what else the family's model reads. Rows of more than one example
+        are only given to a family with the ability `packing`."""
+
+    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+        """A record for people. Raises AssertionError if generation does not start from, and go on at, what training
+        had: an error of this program."""
+
+    def room(self, config: Any, src_length: int) -> int:
+        """Most tokens of a target beside a source of `src_length` tokens in a model of this configuration."""
+
+    def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
+        """Raises InputError if a model of this configuration has no positions for such lengths."""
+
+
+@dataclass(frozen=True)
+class GeometryOptions:
+    """What a geometry depends on beside the tokenizer.
+
+    Args:
+        blank: the text that marks the place of the target in the task's template.
+        block_position: False writes 1 at every block position (`--no_block_position`).
+    """
+
+    blank: str
+    block_position: bool = True
+
+
+class Cache(Protocol):
+    """What a model keeps of a batch between steps."""
+
+    def reorder(self, beam_idx: np.ndarray) -> None:
+        """Row k of the next step continues row `beam_idx[:, k]` ([B, K]) of the last one."""
+
+    def keep(self, examples: np.ndarray) -> None:
+        """Only these examples of the batch go on."""
+
+    def replace(self, places: np.ndarray, other: "Cache") -> None:
+        """The examples of `other`, fresh from prefill and with no longer prompts, take these places."""
+
+    def append(self, other: "Cache") -> None:
+        """The examples of `other`, fresh from prefill, come after those of the batch."""
+
+
+class Decodable(Protocol):
+    """A model that can be decoded."""
+
+    def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, Cache]:
+        """Reads prompts: logits [B, V] of the first generated token, and the cache."""
+
+    def step(self, tokens: np.ndarray, numbers: np.ndarray, cache: Cache) -> np.ndarray:
+        """Reads one token per row: logits [B, R, V] of the next.
+
+        Like those of `prefill` they are the caller's to write over.
+
+        Args:
+            tokens: [B, R] int64.
+            numbers: [B] int64, which generated token of its text each is, from 0.
+        """
+
+
+class WeightNames:
+    """Names and shapes of a family's weights, and what a configuration says of them: tables and pure functions.
+
+    What stands here does for a family that runs in one process and whose files have no other names than its own.
+
+    Attributes:
+        words: the name of the word embedding, whose rows are the vocabulary.
+        required: without which nothing can be said of sizes.
+        copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
+        linears: endings of the weights that PyTorch keeps the other way round ([out, in]).
+        biased_linears: endings of two weights of `linears` whose biases tell which way round a file has them.
+        fused: parts of a name in the weights that hold queries, keys and values side by side.
+        plan: how weights are split over tensor-parallel ranks (`glm.parallel.plan`).
+        divided: the sizes that a number of ranks has to divide.
+        fields: what of a config.json means something, and its type.
+        sizes: the fields that weights show.
+        agreed: the fields on which weights, config.json and preset must agree.
+        parts: what `--freeze` may name beside layers.
+        lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
+        defaults: what a configuration that leaves them out means, for a forecast of memory.
+    """
+
+    words: str = ""
+    required: tuple[str, ...] = ()
+    copied_rows_key: str = ""
+    linears: tuple[str, ...] = ()
+    biased_linears: tuple[str, ...] = ()
+    fused: tuple[str, ...] = ()
+    plan: Mapping[str, tuple[int, int]] = {}
+    divided: tuple[str, ...] = ()
+    fields: Mapping[str, type] = {}
+    sizes: tuple[str, ...] = ()
+    agreed: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    lora_targets: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = {}
+
+    def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Name and shape, Paddle's way round, of every weight of a configuration."""
+        raise NotImplementedError
+
+    def recognises(self, names: Iterable[str]) -> bool:
+        """Whether a file with weights of these names is one of the family's, under any naming it knows."""
+        raise NotImplementedError
+
+    def sizes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The fields `sizes` that whole weights show, 0 where those that show them are missing.
+
+        Raises:
+            InputError: a weight that shows one is no table.
+        """
+        raise NotImplementedError
+
+    def ours(self, name: str) -> tuple[str, int, int]:
+        """The weight that one of a file belongs to: its name, which part of it this is, and of how many side by side
+        on the last axis. A name that the family does not know is returned as it is."""
+        return name, 0, 1
+
+    def made_of(self, name: str, format: str) -> tuple[str, ...]:
+        """The names that files of a format have for a weight: more than one where it is in parts."""
+        return (name,)
+
+    def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
+        """Rows of the word embedding (to, from) that a format's files do not hold apart."""
+        return ()
+
+    def part_of(self, name: str) -> str | int | None:
+        """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
+        return None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One system's model, tokenizer, geometry and names of weights.
+
+    Args:
+        name: of its folder, and `model_type` in its config.json.
+        title: what people call it.
+        architecture: what its config.json calls the model's class.
+        tokenizer_files: the files of its tokenizer; the first makes a folder one of a tokenizer of this family.
+        weights: names and shapes.
+        open_tokenizer: the tokenizer of a file or folder; loads neither Paddle nor PaddleNLP.
+        save_tokenizer: writes a tokenizer's files into a folder.
+        fetch_tokenizer: that of a published name.
+        geometry: for a tokenizer and a template.
+        config_class, model_class: import Paddle when they are called.
+        abilities: of `ABILITIES`, and `memory_forecast`.
+        blanks: texts that mark a blank; none for a family that writes behind its source.
+        reserved: texts that data may not hold.
+        aliases: other values of `model_type` that mean the family.
+        published: hub names of models that can be fetched; `configs/model` has a configuration for each.
+        published_tokenizers: hub names of tokenizers that can be fetched.
+    """
+
+    name: str
+    title: str
+    architecture: str
+    tokenizer_files: tuple[str, ...]
+    weights: WeightNames
+    open_tokenizer: Callable[[Path], Tokenizer]
+    save_tokenizer: Callable[[Tokenizer, Path], None]
+    geometry: Callable[[Tokenizer, GeometryOptions], Geometry]
+    config_class: Callable[[], type]
+    model_class: Callable[[], type]
+    fetch_tokenizer: Callable[[str], Tokenizer] | None = None
+    abilities: frozenset[str] = field(default_factory=frozenset)
+    blanks: tuple[str, ...] = ()
+    reserved: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    published_tokenizers: tuple[str, ...] = ()
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raises UsageError for an option that asks for what the family cannot do.
+
+        Args:
+            options: values of options by name; those that are off are well.
+        """
+        for ability in ABILITIES.keys() - self.abilities:
+            for name, off in ABILITIES[ability].items():
+                if options.get(name, off) != off:
+                    raise UsageError(f"{name} {options[name]}: {self.title} cannot do this ({ability}); leave it out")
+
+    def check_template(self, source: str, blank: str) -> None:
+        """Raises InputError for a template that the family cannot lay out.
+
+        Args:
+            source: the template's text.
+            blank: the one blank in it.
+        """
+        if self.blanks and blank not in self.blanks:
+            raise InputError(f"template {source}: {blank} is no blank of {self.title}; use {', '.join(self.blanks)}")
+        if not self.blanks and not source.endswith(blank):
+            raise InputError(f"template {source}: {self.title} writes behind its source; put {blank} last")

@@ -1,0 +1,93 @@
+"""The families, and which of them a checkpoint, a configuration or a tokenizer belongs to. Loads no Paddle."""
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from glm.errors import InputError
+from glm.models.protocol import Family
+
+FAMILIES = {"glm": "glm.models.glm"}  # model_type -> the package that has its FAMILY
+FIRST = "glm"  # of a configuration that names none: files from before there were others
+CONFIG_NAME = "config.json"
+
+
+def find(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"model_type {name!r:.60}: unknown; known are {', '.join(FAMILIES)}")
+    return importlib.import_module(FAMILIES[name]).FAMILY
+
+
+def families() -> list[Family]:
+    """All families."""
+    return [find(name) for name in FAMILIES]
+
+
+def recognise(config: Mapping[str, Any], names: Iterable[str] = (), *, origin: object) -> Family:
+    """The family of a checkpoint, by the `model_type` of its configuration, else by the names of its weights.
+
+    Args:
+        origin: where they come from, for messages.
+
+    Raises:
+        InputError: no family is meant, or more than one.
+    """
+    stated = config.get("model_type")
+    if stated is not None:
+        for family in families():
+            if stated == family.name or stated in family.aliases:
+                return family
+        raise InputError(
+            f"{origin}: {CONFIG_NAME} says model_type {stated!r:.60}, which is none of {', '.join(FAMILIES)}"
+        )
+    names = list(names)
+    found = [family for family in families() if names and family.weights.recognises(names)]
+    if len(found) > 1:
+        fitting = " and ".join(family.name for family in found)
+        raise InputError(f"{origin}: its weights fit {fitting}; say which in {CONFIG_NAME} (model_type)")
+    return found[0] if found else find(FIRST)
+
+
+def of_model(name_or_path: str) -> Family:
+    """The family of a checkpoint's folder, a configuration file or a published name, as far as can be seen without
+    opening weights.
+
+    Raises:
+        InputError: its configuration names a family that is not known.
+    """
+    path = Path(name_or_path)
+    for family in families():
+        if name_or_path in family.published:
+            return family
+    file = path / CONFIG_NAME if path.is_dir() else path
+    config = _read(file) if file.suffix == ".json" and file.is_file() else {}
+    return recognise(config, origin=name_or_path) if "model_type" in config else of_tokenizer(path)
+
+
+def of_tokenizer(path: Path) -> Family:
+    """The family that opens a tokenizer's folder or file.
+
+    Raises:
+        InputError: a folder has the tokenizers of two.
+    """
+    found = [family for family in families() if path.is_dir() and (path / family.tokenizer_files[0]).is_file()]
+    if len(found) > 1:
+        listed = " and ".join(f"{family.tokenizer_files[0]} ({family.name})" for family in found)
+        raise InputError(f"{path}: has {listed}; say which family it is in {CONFIG_NAME} (model_type)")
+    return found[0] if found else find(FIRST)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; nothing where it is none, which whoever reads all of it will say."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,149 @@
+"""A model's weights arranged for decoding on a CPU, and its blocks in compiled loops. Loads Numba."""
+
+from collections.abc import Callable
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from glm.cpu.arrays import by_rows, view
+from glm.cpu.blocks import finish_block, finish_block_and_project
+from glm.cpu.loops import use_own_threads
+from glm.cpu.products import FEW, multiply, multiply_tiles, panels_of
+from glm.cpu.vectors import LANES
+from glm.modules.block import Block
+from glm.modules.layers import GELU, LayerNorm, Linear
+from glm.modules.stack import Stack
+
+Norm = tuple[np.ndarray, np.ndarray, np.float32]  # weight, bias, epsilon
+
+
+class DecodingLinear(nn.Layer):
+    """x W + b that can only decode.
+
+    Args:
+        weight: [outputs, inputs], float32; inputs a multiple of LANES.
+        bias: [outputs]; None for none.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        self.weight = weight
+        self.arrays = view(weight), _bias(weight, bias)  # as `multiply` has them
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[n, inputs] -> [n, outputs]"""
+        if states.shape[0] > FEW:
+            output = paddle.matmul(states, self.weight, transpose_y=True)
+            by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
+            return output
+        output = paddle.empty([states.shape[0], len(self.arrays[1])])
+        use_own_threads()
+        multiply(view(states.contiguous()), *self.arrays, view(output))
+        return output
+
+
+class TileDecodingLinear(nn.Layer):
+    """x W + b in bfloat16, with sums and result in float32, that can only decode.
+
+    Args:
+        weight: [outputs, inputs].
+        bias: [outputs]; None for none.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        panels = panels_of(weight.astype("bfloat16").numpy())
+        self.arrays = panels, _bias(weight, bias)  # as `multiply_tiles` has them
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[n, inputs] -> [n, outputs]"""
+        output = paddle.empty([states.shape[0], len(self.arrays[1])])
+        use_own_threads()
+        multiply_tiles(view(states.contiguous()), *self.arrays, view(output))
+        return output
+
+
+def _bias(weight: Tensor, bias: Tensor | None) -> np.ndarray:
+    """[outputs], 0 for none."""
+    return np.zeros(len(weight), np.float32) if bias is None else view(bias)
+
+
+def arrange_weights(model: nn.Layer, dtype: str) -> None:
+    """Replaces the linear layers of a model, and its head, by such that can only decode; compiles its blocks' steps.
+
+    One weight after the other is arranged and given up; in float32 the head shares that of the word embeddings, and
+    layers of odd sizes stay as they are.
+
+    Args:
+        model: has `stacks` and a `head` (`glm.modules.head.TiedHead`).
+        dtype: `float32`, or `bfloat16` where the processor `has_tiles`.
+    """
+    arranged, unit = (DecodingLinear, LANES) if dtype == "float32" else (TileDecodingLinear, 1)
+    for layer in model.sublayers():
+        for name, part in layer.named_children():
+            if type(part) is Linear and len(part.weight) % unit == 0:
+                setattr(layer, name, by_outputs(part, arranged))
+    if model.head.group is None and model.head.weight.shape[1] % unit == 0:
+        model.head.arranged = arranged(model.head.weight, None)
+    for stack in model.stacks:
+        if can_be_compiled(stack):
+            stack.compiled_blocks = CompiledBlocks(stack)
+
+
+def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) -> nn.Layer:
+    """A linear layer, whose weight is given up, as one that can only decode."""
+    weight = layer.weight.T.contiguous()
+    layer.weight._clear_data()
+    return arranged(weight, layer.bias)
+
+
+def can_be_compiled(stack: Stack) -> bool:
+    """Whether `CompiledBlocks` computes what the stack does: its blocks are exactly `Block`, whole and of even sizes,
+    with a LayerNorm behind the last. A block that does more or otherwise keeps its own, slower steps."""
+    if any(type(layer) is not Block for layer in stack.layers):
+        return False
+    norms = [norm for layer in stack.layers for norm in (layer.attention_norm, layer.mlp_norm)]
+    linears = [part for layer in stack.layers for part in (*_linears(layer), layer.attention.projection)]
+    return (
+        all(type(norm) is LayerNorm for norm in (*norms, stack.final_norm))
+        and all(type(layer.mlp.activation) is GELU for layer in stack.layers)
+        and all(type(part) in (DecodingLinear, TileDecodingLinear) for part in linears)
+    )
+
+
+def _linears(block: Block) -> tuple[nn.Layer, nn.Layer, nn.Layer]:
+    return block.attention.output, block.mlp.up, block.mlp.down
+
+
+def _norm(layer: nn.Layer) -> Norm:
+    return view(layer.weight), view(layer.bias), np.float32(layer._epsilon)
+
+
+class CompiledBlocks:
+    """`Stack.after_attention` for few rows, in one compiled function for each block."""
+
+    def __init__(self, stack: Stack):
+        following = [*(layer.attention_norm for layer in stack.layers[1:]), stack.final_norm]
+        self.projections = [layer.attention.projection.arrays for layer in stack.layers[1:]]
+        self.blocks = [
+            (*(part.arrays for part in _linears(layer)), _norm(layer.mlp_norm), _norm(norm))
+            for layer, norm in zip(stack.layers, following, strict=True)
+        ]
+
+    def takes(self, states: Tensor) -> bool:
+        """Whether there are so few rows [n, H] that this is faster than layer by layer."""
+        return states.shape[0] <= FEW
+
+    def __call__(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Stack.after_attention`."""
+        n, H = states.shape
+        is_last = index + 1 == len(self.blocks)
+        left, next_ = paddle.empty([n, H]), paddle.empty([n, H if is_last else 3 * H])
+        arrays = view(states.contiguous()), view(context.contiguous()), *self.blocks[index]
+        use_own_threads()
+        if is_last:
+            finish_block(*arrays, view(left), view(next_))
+        else:
+            finish_block_and_project(*arrays, self.projections[index], view(left), view(next_))
+        return left, next_

@@ -1,0 +1,253 @@
+"""A pre-LN transformer block with one fused linear for queries, keys and values, on any device."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from glm.cpu.arrays import HEAD_SIZE
+from glm.modules.attention import TwoPartAttention, flashmask_attention, has_flashmask
+from glm.modules.cache import MASKED, KeysValues
+from glm.modules.layers import GELU, Dropout, LayerNorm
+from glm.modules.layout import Layout
+from glm.modules.split_layers import (
+    column_parallel_linear,
+    randomness_of_rank,
+    row_parallel_linear,
+    tensor_parallel_group,
+)
+from glm.modules.tensors import as_tensor
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """What a family calls the parts of its blocks; the names of its weights are made of them.
+
+    Args:
+        attention, mlp: the two halves.
+        attention_norm, mlp_norm: the LayerNorm in front of each.
+        projection, output: the linears of attention, H -> 3H and H -> H.
+        up, down: those of the MLP, H -> 4H and 4H -> H.
+    """
+
+    attention: str
+    mlp: str
+    attention_norm: str
+    mlp_norm: str
+    projection: str
+    output: str
+    up: str
+    down: str
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What a block is made of.
+
+    Args:
+        hidden_size: H.
+        num_heads: N, over all ranks.
+        names: of its parts.
+        epsilon: of its LayerNorms.
+        attention_dropout, output_dropout: on attention probabilities, and on the output of attention and MLP.
+        attention_scale: scores are divided by it before the product and multiplied after, against fp16 overflow.
+        degree: tensor-parallel ranks.
+    """
+
+    hidden_size: int
+    num_heads: int
+    names: BlockNames
+    epsilon: float = 1e-5
+    attention_dropout: float = 0.0
+    output_dropout: float = 0.0
+    attention_scale: float = 1.0
+    degree: int = 1
+
+
+class Attention(nn.Layer):
+    """Multi-head attention with one fused linear for queries, keys and values, laid out [all Q | all K | all V].
+
+    A tensor-parallel rank has heads of its own: between the two linears N and H are those of the rank.
+    """
+
+    def __init__(self, options: BlockOptions):
+        super().__init__()
+        self.names = options.names
+        self.num_heads = options.num_heads // options.degree  # of this rank
+        self.head_size = options.hidden_size // options.num_heads
+        self.scale = options.attention_scale
+        self.group = tensor_parallel_group(options.degree)
+        H = options.hidden_size
+        self.add_sublayer(self.names.projection, column_parallel_linear(H, 3 * H, degree=options.degree))
+        self.add_sublayer(self.names.output, row_parallel_linear(H, H, degree=options.degree))
+        self.attention_dropout = Dropout(options.attention_dropout)
+        self.output_dropout = Dropout(options.output_dropout)
+
+    @property
+    def projection(self) -> nn.Layer:
+        """The linear [..., H] -> [..., 3H]."""
+        return self._sub_layers[self.names.projection]
+
+    @property
+    def output(self) -> nn.Layer:
+        """The linear [..., H] -> [..., H]."""
+        return self._sub_layers[self.names.output]
+
+    def split(self, projected: Tensor) -> Tensor:
+        """Queries (scaled), keys and values of [B, L, 3H]: [3, B, N, L, D]."""
+        B, L, _ = projected.shape
+        heads = projected.reshape([B, L, 3, self.num_heads, self.head_size]).transpose([2, 0, 3, 1, 4])
+        query, keys, values = heads.unbind(0)  # [B, N, L, D] each
+        return query / (math.sqrt(self.head_size) * self.scale), keys, values
+
+    def attend(self, query: Tensor, parts: list[KeysValues], bias: Tensor | None) -> Tensor:
+        """Attention to all the keys and values of `parts` at once.
+
+        Args:
+            query: [B, N, R, D], scaled.
+            parts: keys and values [B, N, length, D] each.
+            bias: [B, N, R, keys of all parts], added to the scores; None hides nothing.
+
+        Returns:
+            [B, R, H]
+        """
+        scores = [paddle.matmul(query, keys, transpose_y=True).astype("float32") for keys, _ in parts]
+        scores = paddle.concat(scores, axis=-1) if len(scores) > 1 else scores[0]
+        if self.scale != 1.0:
+            scores = scores * self.scale
+        if bias is not None:
+            scores = scores + bias
+        probabilities = F.softmax(scores, axis=-1)
+        probabilities = self.attention_dropout(probabilities).astype(query.dtype)
+        lengths = [keys.shape[2] for keys, _ in parts]
+        shares = probabilities.split(lengths, axis=-1) if len(parts) > 1 else [probabilities]
+        context = paddle.matmul(shares[0], parts[0][1])
+        for share, (_, values) in zip(shares[1:], parts[1:], strict=True):
+            context = context + paddle.matmul(share, values)
+        B, N, R, D = context.shape
+        return context.transpose([0, 2, 1, 3]).reshape([B, R, N * D])
+
+    def forward(self, projected: Tensor, layout: Layout) -> Tensor:
+        """Each example of a batch by itself: [n, 3H] -> [n, H], without the rows of virtual tokens."""
+        return layout.without_prefix(self.attend_by_example(projected, layout))
+
+    def attend_by_example(self, projected: Tensor, layout: Layout) -> Tensor:
+        """As `forward`; what stands in the rows of virtual tokens has no meaning."""
+        dropout = self.attention_dropout.p if self.training else 0.0
+        with randomness_of_rank(self.group if dropout else None):
+            if projected.place.is_cpu_place():
+                return cpu_attention(projected, layout, self.num_heads, dropout)
+            if has_flashmask(projected, self.head_size):
+                return flashmask_attention(projected, layout, self.num_heads, dropout)
+            return self.attend_by_part(projected, layout)
+
+    def attend_by_part(self, projected: Tensor, layout: Layout) -> Tensor:
+        """As `attend_by_example`, in Paddle's operators on any device."""
+        contexts = []
+        for start, middle, end in layout.spans():
+            S, T = middle - start, end - middle
+            query, keys, values = self.split(projected[start:end].unsqueeze(0))  # [1, N, S + T, D]
+            if S:
+                contexts.append(self.attend(query[:, :, :S], [(keys[:, :, :S], values[:, :, :S])], None)[0])
+            if T:
+                bias = as_tensor(_hidden(S, T)).expand([1, self.num_heads, -1, -1])
+                contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
+        return paddle.concat(contexts)
+
+
+def _hidden(S: int, T: int) -> np.ndarray:
+    """What is added to the scores of T tokens behind S, which see those S and their own past: [T, S + T]."""
+    rows, columns = np.arange(S, S + T)[:, None], np.arange(S + T)[None, :]
+    return np.where((columns < S) | (columns <= rows), 0.0, MASKED).astype(np.float32)
+
+
+def cpu_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+    """[n, 3H] -> [n, H] on a CPU: compiled, if heads have the size it is compiled for."""
+    if projected.shape[1] == 3 * num_heads * HEAD_SIZE and projected.dtype == paddle.float32:
+        from glm.cpu.two_part import CompiledTwoPartAttention  # here: it loads Numba
+
+        spans = np.array(list(layout.spans()), np.int64)
+        return CompiledTwoPartAttention.apply(projected, spans, layout.virtual, num_heads, dropout)
+    return TwoPartAttention.apply(projected, layout, num_heads, dropout)
+
+
+class MLP(nn.Layer):
+    """H -> 4H -> H with the tanh approximation of GELU."""
+
+    def __init__(self, options: BlockOptions):
+        super().__init__()
+        H, self.names = options.hidden_size, options.names
+        self.add_sublayer(self.names.up, column_parallel_linear(H, 4 * H, degree=options.degree))
+        self.activation = GELU()
+        self.add_sublayer(self.names.down, row_parallel_linear(4 * H, H, degree=options.degree))
+        self.dropout = Dropout(options.output_dropout)
+
+    @property
+    def up(self) -> nn.Layer:
+        """The linear [..., H] -> [..., 4H]."""
+        return self._sub_layers[self.names.up]
+
+    @property
+    def down(self) -> nn.Layer:
+        """The linear [..., 4H] -> [..., H]."""
+        return self._sub_layers[self.names.down]
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., H]"""
+        return self.dropout(self.down(self.activation(self.up(states))))
+
+
+class Block(nn.Layer):
+    """One pre-LN layer: x + attention(LN(x)), then x + MLP(LN(x)).
+
+    What comes before attention and after it works on each token by itself. A family whose block is another one derives
+    from this class and overrides `before_attention` and `after_attention`; compiled decoding takes over this exact
+    class only.
+    """
+
+    def __init__(self, options: BlockOptions):
+        super().__init__()
+        self.names = names = options.names
+        self.add_sublayer(names.attention_norm, LayerNorm(options.hidden_size, epsilon=options.epsilon))
+        self.add_sublayer(names.attention, Attention(options))
+        self.add_sublayer(names.mlp_norm, LayerNorm(options.hidden_size, epsilon=options.epsilon))
+        self.add_sublayer(names.mlp, MLP(options))
+
+    @property
+    def attention_norm(self) -> LayerNorm:
+        """The LayerNorm in front of attention."""
+        return self._sub_layers[self.names.attention_norm]
+
+    @property
+    def attention(self) -> Attention:
+        """The block's attention."""
+        return self._sub_layers[self.names.attention]
+
+    @property
+    def mlp_norm(self) -> LayerNorm:
+        """The LayerNorm in front of the MLP."""
+        return self._sub_layers[self.names.mlp_norm]
+
+    @property
+    def mlp(self) -> MLP:
+        """The block's MLP."""
+        return self._sub_layers[self.names.mlp]
+
+    def before_attention(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., 3H], queries, keys and values."""
+        return self.attention.projection(self.attention_norm(states))
+
+    def after_attention(self, states: Tensor, context: Tensor) -> Tensor:
+        """The block's input and what attention made of it ([..., H] each) -> [..., H]."""
+        states = states + self.attention.output_dropout(self.attention.output(context))
+        return states + self.mlp(self.mlp_norm(states))
+
+    def forward(self, states: Tensor, layout: Layout, prefix: Tensor | None = None) -> Tensor:
+        """[n, H] -> [n, H]. With a prefix [P, 3H] the layout is one of `Layout.with_prefix`."""
+        projected = self.before_attention(states)
+        if prefix is not None:
+            projected = layout.put_before(prefix, projected)
+        return self.after_attention(states, self.attention(projected, layout))

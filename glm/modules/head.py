@@ -1,0 +1,48 @@
+"""The head of a language model, tied to its word embedding."""
+
+import paddle
+from paddle import Tensor, nn
+from paddle.distributed.communication.group import Group
+
+from glm.modules.loss import smoothed_cross_entropy
+from glm.modules.split_layers import enter, side_by_side
+
+
+class TiedHead:
+    """States to logits, or to a loss, by the table of the word embedding. It holds no weights of its own.
+
+    Args:
+        embedding: of the words, [V, H]; with a group this rank's rows of it.
+        group: the tensor-parallel ranks that the table is split over.
+
+    Attributes:
+        arranged: a layer that computes [n, H] -> [n, V] faster, once the model can only decode.
+    """
+
+    def __init__(self, embedding: nn.Layer, group: Group | None):
+        self.embedding = embedding
+        self.group = group
+        self.arranged: nn.Layer | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """[V, H], or this rank's rows."""
+        return self.embedding.weight
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[..., H] -> [..., V]"""
+        if self.arranged is not None:
+            return self.arranged(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
+        parts = paddle.matmul(enter(states, self.group), self.weight, transpose_y=True)
+        return side_by_side(parts, self.group)
+
+    def loss(self, states: Tensor, labels: Tensor, *, label_smoothing: float, num_items: int | None) -> Tensor:
+        """The loss of labelled tokens, see `glm.modules.loss`: states [n, H], labels [n] int64 -> []."""
+        return smoothed_cross_entropy(
+            enter(states, self.group),
+            self.weight,
+            labels,
+            label_smoothing=label_smoothing,
+            num_items=num_items,
+            group=self.group,
+        )

@@ -1,0 +1,144 @@
+"""Blocks one on top of the other, in training and in decoding: states in, states out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
+
+from glm.modules.block import Block
+from glm.modules.cache import KVCache, LayerCache
+from glm.modules.layout import Layout
+from glm.modules.tensors import as_tensor
+
+
+class Stack(nn.Layer):
+    """Blocks, and the LayerNorm behind the last one where a family has it.
+
+    A family's own class derives from this one: it sets `layers` with `set_layers`, adds its embeddings, and says with
+    `final_norm` what comes last.
+
+    With `enable_recompute`, which the Trainer switches on (`--recompute`), the first `recompute_layers` blocks keep no
+    activations and run a second time in the backward pass, with the same dropout.
+
+    With a `prefix_encoder` (`glm.adapters`) each layer has keys and values of P virtual tokens, which every token sees
+    (Li and Liang 2021). They have no positions, and those of the others stay.
+
+    Attributes:
+        layer_cache: how decoding keeps keys and values of a layer, and attends to them: a class like `LayerCache`.
+        compiled_blocks: takes few rows from one attention to the next in compiled loops (`glm.modules.arranged`); None
+            takes them layer by layer.
+        prefix_encoder: [P] numbers of virtual tokens -> [P, 2 * layers * H], all keys, then all values; or None.
+        recompute_layers: how many layers `enable_recompute` is for.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.layer_cache: type = LayerCache
+        self.compiled_blocks = None
+        self.prefix_encoder = None
+        self.enable_recompute = False
+
+    def set_layers(self, layers: Sequence[Block]) -> None:
+        """Takes the blocks in, from the first to the last."""
+        self.layers = nn.LayerList(layers)
+        self.recompute_layers = len(layers)
+        self.num_heads = layers[0].attention.num_heads  # of this rank
+
+    @property
+    def final_norm(self) -> nn.Layer | None:
+        """The LayerNorm behind the last block; None where the last block ends with its own."""
+        return None
+
+    @property
+    def num_virtual(self) -> int:
+        """P; 0 without a prefix."""
+        return 0 if self.prefix_encoder is None else self.prefix_encoder[0].weight.shape[0]
+
+    def prefixes(self) -> list[Tensor | None]:
+        """Of each layer the queries (0), keys and values of the virtual tokens, [P, 3H]; None if there are none."""
+        if self.prefix_encoder is None:
+            return [None] * len(self.layers)
+        numbers = self.prefix_encoder(paddle.arange(self.num_virtual))  # [P, 2 * layers * H]
+        numbers = numbers.reshape([self.num_virtual, 2, len(self.layers), -1]).transpose([2, 0, 1, 3])
+        tables = paddle.concat([paddle.zeros_like(numbers[:, :, :1]), numbers], axis=2)  # [layers, P, 3, H]
+        return tables.flatten(2).unbind(0)
+
+    def before_attention(self, states: Tensor) -> Tensor:
+        """[n, H] -> [n, 3H], what the first block's attention starts from."""
+        return self.layers[0].before_attention(states)
+
+    def after_attention(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """From the attention of one block to that of the next.
+
+        Args:
+            index: of the block.
+            states, context: [n, H] each, its input and what attention made of it.
+
+        Returns:
+            [n, H] and [n, 3H] for the next block; after the last one [n, H] twice, the second as the head takes it.
+        """
+        if self.compiled_blocks is not None and self.compiled_blocks.takes(states):
+            return self.compiled_blocks(index, states, context)
+        states = self.layers[index].after_attention(states, context)
+        if index + 1 == len(self.layers):
+            return states, self._finished(states)
+        return states, self.layers[index + 1].before_attention(states)
+
+    def _finished(self, states: Tensor) -> Tensor:
+        return states if self.final_norm is None else self.final_norm(states)
+
+    def forward(self, states: Tensor, layout: Layout) -> Tensor:
+        """Embedded tokens of a layout -> states as the head takes them: [n, H] -> [n, H]."""
+        prefixes = self.prefixes()
+        if self.num_virtual:
+            layout = layout.with_prefix(self.num_virtual)
+        recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
+        if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
+            states.stop_gradient = False
+        for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
+            states = recompute(layer, states, layout, prefix)
+        for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
+            states = layer(states, layout, prefix)
+        return self._finished(states)
+
+    def prefill(self, states: Tensor, parts: Sequence[tuple[int, int]], prompts: Sequence) -> tuple[Tensor, KVCache]:
+        """Reads prompts, which stand one behind the other: no padding enters a product.
+
+        Args:
+            states: [n, H], the embedded tokens of all prompts.
+            parts: of each prompt the tokens of Part A, all of which see each other, and of Part B behind them.
+            prompts: what the cache holds place by place (`KVCache.prompts`).
+
+        Returns:
+            [B, H], the states after each prompt's last token, and the cache.
+        """
+        ends = np.cumsum([sum(part) for part in parts])
+        layout = Layout(np.arange(ends[-1]), list(parts))
+        if self.num_virtual:  # to the cache they are the beginning of each prompt
+            layout = layout.with_prefix(self.num_virtual)
+        lengths = [sum(example) for example in layout.examples]
+        projected = self.before_attention(states)  # [n, 3H]
+        caches = []
+        for index, (layer, prefix) in enumerate(zip(self.layers, self.prefixes(), strict=True)):
+            if prefix is not None:
+                projected = layout.put_before(prefix, projected)
+            caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
+            context = layer.attention(projected, layout)
+            states, projected = self.after_attention(index, states, context)  # [n, H], [n, 3H]
+        last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
+        return last, KVCache(caches, np.array(lengths), prompts)
+
+    def step(self, states: Tensor, cache: KVCache) -> Tensor:
+        """Reads one embedded token per live row: [B, R, H] -> [B, R, H]."""
+        B, R, H = states.shape
+        cache.open_step()
+        seen = self.layer_cache.seen_by(cache.lengths, cache.width, cache.ancestors, cache.capacity, self.num_heads)
+        states = states.reshape([B * R, H])
+        projected = self.before_attention(states)  # [B * R, 3H]
+        for index, layer in enumerate(self.layers):
+            projected = projected.reshape([B, R, -1])
+            context = cache.layers[index].attend(layer.attention, projected, seen, cache.start)
+            states, projected = self.after_attention(index, states, context)
+        return projected.reshape([B, R, H])

@@ -1,0 +1,76 @@
+"""What was generated for a record, and how files have it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm.data.records import BadRecord, Record
+
+
+@dataclass(frozen=True)
+class Text:
+    """A generated text, its score, and the pieces it was made of with their log-probabilities (`eop` last).
+
+    Args:
+        at_limit: the length limit ended it: it has no `eop`.
+    """
+
+    text: str
+    score: float
+    token_scores: list[tuple[str, float]]
+    at_limit: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was generated for a record, best first; or why nothing was.
+
+    Args:
+        cut: tokens that its source lost.
+    """
+
+    record: Record | BadRecord
+    texts: list[Text]
+    error: str | None = None
+    cut: int = 0
+
+    @property
+    def best(self) -> str:
+        """The best text; empty if there is none."""
+        return self.texts[0].text if self.texts else ""
+
+    def as_row(self, *, token_scores: bool = False, most_texts: int | None = None) -> dict[str, Any]:
+        """The JSON object of one line of a predictions file, with so many texts at most."""
+        row: dict[str, Any] = {"id": self.record.id}
+        if isinstance(self.record, Record):
+            row["source"] = self.record.source
+            if self.record.answer is not None:
+                row["answer"] = self.record.answer
+        if self.cut:
+            row["cut"] = self.cut
+        row["predictions"] = [
+            text_row(text, token_scores=token_scores) | ({"finish_reason": "length"} if text.at_limit else {})
+            for text in self.texts[:most_texts]
+        ]
+        if isinstance(self.record, Record) and self.record.references:
+            one, *more = self.record.references
+            row["reference"] = [one, *more] if more else one
+        return row if self.error is None else row | {"error": self.error}
+
+
+def text_row(text: Text, *, token_scores: bool) -> dict[str, Any]:
+    """The JSON object of a generated text."""
+    row: dict[str, Any] = {"text": text.text, "score": round(text.score, 6)}
+    if token_scores:
+        row["token_scores"] = [[piece, round(score, 6)] for piece, score in text.token_scores]
+    return row
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction], *, most_texts: int | None = None) -> None:
+    """Writes one JSON line per record, see `Prediction.as_row`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(json.dumps(prediction.as_row(most_texts=most_texts), ensure_ascii=False) + "\n")

@@ -1,0 +1,141 @@
+"""Writes texts for records: a model with all that decoding needs to know."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from tqdm import tqdm
+
+from glm.data.examples import ExampleEncoder
+from glm.data.records import BadRecord, Record
+from glm.errors import InputError
+from glm.generation.config import GenerationConfig
+from glm.generation.sampling import RecordId
+from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
+from glm.models.protocol import Decodable, Prompt
+from glm.prediction.predictions import Prediction, Text
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes texts: a model with all that decoding needs to know.
+
+    Args:
+        prefix_ids: what every text starts with; given to the model, not generated.
+        prefix: how that is written; as the tokenizer writes it if not given.
+        allowed_outputs: if there are any, nothing but these (token ids, behind the prefix) is written.
+    """
+
+    model: Decodable
+    encoder: ExampleEncoder
+    config: GenerationConfig
+    batch_size: int
+    prefix_ids: Sequence[int] = ()
+    allowed_outputs: Sequence[Sequence[int]] = ()
+    prefix: str | None = None
+
+    def with_all_beams(self) -> "Writer":
+        """Writes the same, and returns all hypotheses of a record."""
+        return replace(self, config=replace(self.config, num_return_sequences=self.config.num_beams))
+
+    @cached_property
+    def banned_ids(self) -> list[int]:
+        """Ids that are never generated: those that are no text, and the model's own."""
+        config, tokenizer = self.model.config, self.encoder.tokenizer
+        banned = tokenizer.ids_without_text(config.vocab_size) | {*config.banned_ids}
+        return sorted(banned - {tokenizer.end_token_id})
+
+    @property
+    def opening(self) -> str:
+        """What every text starts with."""
+        return self.encoder.tokenizer.decode_ids(self.prefix_ids) if self.prefix is None else self.prefix
+
+    def decoder(self, config: GenerationConfig) -> Decoder:
+        """A decoder with these options in place of the writer's own."""
+        self.model.eval()
+        return build_decoder(
+            self.model,
+            config,
+            end_token_id=self.encoder.tokenizer.end_token_id,
+            banned_token_ids=self.banned_ids,
+            allowed_outputs=self.allowed_outputs,
+        )
+
+    def write(self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]) -> Iterator[tuple[Any, list[Hypothesis]]]:
+        """Generates for each prompt: (its number, hypotheses), in the order of finishing.
+
+        Args:
+            numbers: of the prompts' records; they choose the random streams.
+        """
+        decoder = self.decoder(self.config)
+        for place, hypotheses in decode(decoder, prompts, batch_size=self.batch_size, record_ids=numbers):
+            yield numbers[place], hypotheses
+
+    def text(self, hypothesis: Hypothesis) -> Text:
+        """A hypothesis as text, the prefix included."""
+        tokenizer = self.encoder.tokenizer
+        pieces = map(tokenizer.token_of, [*hypothesis.tokens, tokenizer.end_token_id])
+        text = tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens])
+        return Text(
+            self.opening + text.removeprefix(tokenizer.decode_ids(self.prefix_ids)),
+            hypothesis.score,
+            list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
+            at_limit=len(hypothesis.token_scores) == len(hypothesis.tokens),
+        )
+
+    def lay_out(
+        self, records: Mapping[int, Record | BadRecord]
+    ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, int]]:
+        """By number: the prompts of records, why there is none for the others, and the tokens that sources lost."""
+        usable = {number: record for number, record in records.items() if isinstance(record, Record)}
+        encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
+        prompts, errors, cut = {}, {}, {}
+        for number, record in records.items():
+            try:
+                if isinstance(record, BadRecord):
+                    raise InputError(record.error)
+                source_ids = self.encoder.lay_out_source(encoded[number])
+                cut[number] = self.encoder.uncut_length(encoded[number]) - len(source_ids)
+                prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
+            except InputError as error:
+                errors[number] = str(error)
+        return prompts, errors, cut
+
+    def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
+        """Generates text for records by number, in the order of finishing; what is unusable comes first.
+
+        Records of like length are decoded together; what is generated for one depends on no other.
+        """
+        prompts, errors, cut = self.lay_out(records)
+        for number, error in errors.items():
+            yield number, Prediction(records[number], [], error)
+        for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
+            texts = [self.text(hypothesis) for hypothesis in hypotheses]
+            yield number, Prediction(records[number], texts, cut=cut[number])
+
+
+def predict_rows(
+    writer: Writer, records: Mapping[int, Record | BadRecord], *, token_scores: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Generates text for records by number: (number, JSON object) in the order of finishing."""
+    for number, prediction in writer.predict(records):
+        yield number, prediction.as_row(token_scores=token_scores)
+
+
+def predict(
+    writer: Writer,
+    records: Sequence[Record | BadRecord],
+    *,
+    description: str = "generating",
+    progress: bool = True,
+) -> list[Prediction]:
+    """Generates text for each record, in the order of the records; what is unusable has an error."""
+    found: dict[int, Prediction] = {}
+    with tqdm(
+        total=len(records), desc=description, unit="record", disable=None if progress else True, leave=False
+    ) as bar:
+        for number, prediction in writer.predict(dict(enumerate(records))):
+            found[number] = prediction
+            bar.update()
+    return [found[number] for number in range(len(records))]
