@@ -84,7 +84,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         text=arguments.fill,
         fills=arguments.fills,
         template=options.data.find_template(),
-        columns=options.data.columns,
+        columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
         reserved=encoder.family.reserved,
     )

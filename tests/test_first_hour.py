@@ -15,6 +15,7 @@ from tools.run_tools import arguments, make_workspace, read_lines, write_records
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = {"context": "松江位于河的北岸，人口大约3万。", "answer": "3万", "question": "松江有多少人口？"}
+OTHER = RECORD | {"answer": "松江"}
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +97,11 @@ def test_metrics_without_any_reference_are_refused_before_the_model_is_loaded(mo
 
 def test_several_references_of_a_record(workspace, model, write, tmp_path, capsys):
     texts = ["松江有多少人口？", "松江的人口是多少？"]
-    path, output, metrics = write({**RECORD, "question": texts}, RECORD), tmp_path / "out.jsonl", tmp_path / "m.json"
+    path, output, metrics = write({**RECORD, "question": texts}, OTHER), tmp_path / "out.jsonl", tmp_path / "m.json"
     report = tmp_path / "report"
     options = {"model_name_or_path": model, "test_file": path, "output_file": output, "metrics_file": metrics}
     assert workspace.predict(**options, report=report) == 0
-    assert [row["reference"] for row in read_lines(output)] == [texts, RECORD["question"]]
+    assert [row["reference"] for row in read_lines(output)] == [texts, OTHER["question"]]
     assert " / ".join(texts) in (report / "report.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert glm_main(["score", str(output), "--format", "json"]) == 0
@@ -241,3 +242,66 @@ def test_a_training_that_learns_nothing_says_so_at_its_end_and_on_its_card(works
     ):
         assert line in said and line in card
     assert "4 of 4 sources were cut" in page
+
+
+# -- what people bring
+
+
+@pytest.fixture(scope="module")
+def full_width(workspace) -> Path:
+    """A model whose training targets have full-width punctuation, as the workspace's have."""
+    return workspace.finetune("full-width", max_steps=60, learning_rate=1e-2)
+
+
+def test_punctuation_is_that_of_the_training_data(workspace, full_width, tmp_path, capfd):
+    assert json.loads((full_width / "finetune_config.json").read_text("utf-8"))["punctuation"] == "fullwidth"
+    options = {"model_name_or_path": full_width, "test_file": workspace.folder / "dev.json", "overwrite_output": True}
+    output = tmp_path / "out.jsonl"
+    assert workspace.predict(**options, output_file=output) == 0
+    texts = [row["predictions"][0]["text"] for row in read_lines(output)]
+    assert any("？" in text for text in texts) and not any("?" in text for text in texts)
+    assert "--punctuation fullwidth" in capfd.readouterr().err
+    assert workspace.predict(**options, output_file=output, punctuation="halfwidth") == 0
+    plain = [row["predictions"][0]["text"] for row in read_lines(output)]
+    assert [text.replace("？", "?").replace("，", ",") for text in texts] == plain
+
+
+def test_half_width_targets_stay_so(workspace, tmp_path):
+    records = [json.loads(line) for line in (workspace.folder / "train.json").read_text("utf-8").splitlines()]
+    write_records(tmp_path / "train.json", [row | {"question": row["question"].replace("？", "?")} for row in records])
+    folder = workspace.finetune("half-width", max_steps=1, train_file=tmp_path / "train.json")
+    assert "punctuation" not in json.loads((folder / "finetune_config.json").read_text("utf-8"))
+
+
+def test_own_columns_are_kept(workspace, model, write, tmp_path):
+    rows = [{**RECORD, "url": "http://a", "n": 3, "score": None}, {**RECORD, "url": ["b"], "id": "x"}]
+    output = tmp_path / "out.jsonl"
+    options = {"model_name_or_path": model, "test_file": write(*rows), "output_file": output, "overwrite_output": True}
+    assert workspace.predict(**options, keep_columns="url,n") == 0
+    first, second = read_lines(output)
+    assert (first["url"], first["n"], second["url"], "n" in second, "score" in first) == (
+        "http://a",
+        3,
+        ["b"],
+        False,
+        False,
+    )
+    assert workspace.predict(**options, keep_columns="all") == 0
+    first, _ = read_lines(output)
+    assert first["score"] is None and first["context"] == RECORD["context"] and first["id"] == 1
+    with pytest.raises(InputError, match="keep_columns link: no such column"):
+        predict.main([*arguments({**options, "keep_columns": "link", "device": "cpu"})])
+
+
+def test_texts_of_one_source_are_references_of_each_other(workspace, model, write, tmp_path, capfd):
+    others = ["松江的人口是多少？", "松江人口有几万？"]
+    rows = [RECORD, {**RECORD, "answer": "松江"}, *({**RECORD, "question": text} for text in others)]
+    output, metrics = tmp_path / "out.jsonl", tmp_path / "m.json"
+    options = {"model_name_or_path": model, "test_file": write(*rows), "output_file": output, "metrics_file": metrics}
+    assert workspace.predict(**options) == 0
+    found = [row["reference"] for row in read_lines(output)]
+    own = RECORD["question"]
+    assert found == [[own, *others], own, [others[0], own, others[1]], [others[1], own, others[0]]]
+    assert "3 records share their source with others" in capfd.readouterr().err
+    folder = workspace.finetune("shared", max_steps=1, do_eval=True, dev_file=write(*rows, name="dev.jsonl"))
+    assert [row["reference"] for row in read_lines(folder / "eval" / "step-1.jsonl")] == found

@@ -13,6 +13,7 @@ from glm.models import registry
 from glm.options.data import DataArguments
 from glm.options.run_config import trained_with
 
+OF_GENERATED_TEXTS = ("punctuation",)  # of `DataArguments`
 LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
 
 
@@ -28,12 +29,13 @@ def add_layout_options(parser: Parser) -> None:
     for group in (DataArguments, GenerationConfig):
         types = typing.get_type_hints(group)
         for item in dataclasses.fields(group):
-            if group is GenerationConfig and item.name not in LENGTHS:
+            if (group is GenerationConfig and item.name not in LENGTHS) or item.name in OF_GENERATED_TEXTS:
                 continue
             if types[item.name] is bool:
                 how = {"action": "store_true", "default": None}
             else:
                 how = {"type": int if types[item.name] is int else str}
+            how |= {name: value for name, value in item.metadata.items() if name == "choices"}
             parser.add_argument(f"--{item.name}", help=item.metadata["help"].replace("%", "%%"), **how)
 
 

@@ -19,6 +19,7 @@ from glm.data.columns import Columns
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.formats import guess_row_count, has_byte_order_mark
 from glm.data.problems import Kind, RecordError
+from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import SHOWN, FileReport, ProblemGroup
 from glm.data.truncation import find_answer
@@ -104,6 +105,7 @@ class FileCheck:
         self.cut_sources = self.lost_tokens = self.cut_targets = self.lost_answers = 0
         self.notes: list[str] = []
         self.several_targets = 0
+        self.marks = [0, 0]  # of the targets: full-width punctuation, and half-width one that could be
         self.unknown: Counter[str] = Counter()
         self.unknown_rows = 0
         self.row_hashes, self._id_hashes = array("Q"), array("Q")
@@ -154,6 +156,7 @@ class FileCheck:
         if encoded.target is not None:
             self.target.add(record.target, len(encoded.target))
             self.several_targets += bool(record.more_targets)
+            self.marks = [sum(counts) for counts in zip(self.marks, count_marks(record.target), strict=True)]
             self.cut_targets += len(encoded.target) > encoder.target_budget
         self._look_at_text(encoded)
         self.places.append(record.origin.removeprefix(f"{self.name}, "))
@@ -226,6 +229,7 @@ class FileCheck:
             recommended=self._recommended(),
             bad_rows=[{"error": bad.error, "row": bad.values} for bad in self.bad],
             notes=self._notes(),
+            full_width=self.marks[0] >= self.marks[1] if any(self.marks) else None,
         )
 
     def _warnings(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
 from glm.data.formats import Row, json_lines, read_rows
+from glm.data.layouts import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
@@ -28,6 +29,7 @@ class Record:
     origin: str  # "file, line n", for messages
     extras: dict[str, str] = field(default_factory=dict)  # other fields of the template
     more_targets: tuple[str, ...] = ()  # where a row to be evaluated has several; scores take the best
+    kept: dict[str, Any] = field(default_factory=dict, compare=False)  # columns that predictions keep
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -82,7 +84,8 @@ class RecordFile:
         self.need_target = need_target if each_needs_target is None else each_needs_target
         self.several_targets = several_targets
         self.reserved = reserved
-        first = list(islice(read_rows(self.path), ROWS_TO_RECOGNISE))
+        self.multi_turn = wishes.multi_turn
+        first = list(islice(self.rows(), ROWS_TO_RECOGNISE))
         if not first:
             raise InputError(f"{path}: no record in it; one JSON object per line is expected")
         rows = first if self.need_target else self._until_target(first, template, wishes)
@@ -94,7 +97,7 @@ class RecordFile:
         if len(first) < ROWS_TO_RECOGNISE or _has_target(first, template, wishes, name=self.name):
             return first
         known = {column for row in first for column in row.values}
-        for row in read_rows(self.path):
+        for row in self.rows():
             if not row.values.keys() <= known:
                 known |= row.values.keys()
                 if _has_target([*first, row], template, wishes, name=self.name):
@@ -103,8 +106,12 @@ class RecordFile:
 
     def __iter__(self) -> Iterator[Record | BadRecord]:
         how = {"need_target": self.need_target, "several_targets": self.several_targets, "reserved": self.reserved}
-        for row in read_rows(self.path):
+        for row in self.rows():
             yield record_or_bad(row, self.columns, **how)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows that records are made of, one by one."""
+        return unfold(read_rows(self.path), multi_turn=self.multi_turn)
 
 
 def stream_records(
@@ -129,7 +136,7 @@ def stream_records(
     Raises:
         InputError: the columns are not recognised.
     """
-    rows = json_lines(lines, name=name)
+    rows = unfold(json_lines(lines, name=name), multi_turn=wishes.multi_turn)
     unread = []
     for row in rows:
         unread.append(row)
@@ -240,6 +247,7 @@ def record_of_row(
         origin=row.origin,
         extras={column: _text(row, (column,)) for column in columns.extras},
         more_targets=tuple(targets[1:]),
+        kept={column: row.values[column] for column in columns.kept if column in row.values},
     )
     _check_reserved(row, columns, record, reserved)
     return record

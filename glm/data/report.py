@@ -44,6 +44,7 @@ class FileReport:
         recommended: lengths that fit, by option.
         bad_rows: the refused rows that were kept.
         notes: what is good to know, and wrong with nothing.
+        full_width: whether most punctuation of the targets is full-width; None if there is none.
     """
 
     file: str
@@ -62,6 +63,7 @@ class FileReport:
     recommended: dict[str, int]
     bad_rows: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    full_width: bool | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FileReport":

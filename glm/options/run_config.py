@@ -19,7 +19,7 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: the file cannot be read, is not a JSON object, or sets an option to null.
     """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(settings, dict):

@@ -8,6 +8,7 @@ from glm.data.check import check_file
 from glm.data.columns import RECOGNISED, ColumnOptions
 from glm.data.examples import ExampleEncoder
 from glm.data.records import BadRecord, Record, RecordFile, stream_records
+from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import content_digest
 from glm.data.templates import QUESTION_GENERATION, Template
@@ -55,6 +56,7 @@ class PredictionInput:
         self.reserved = reserved
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
+        self.shared: SharedReferences | None = None  # what rows of the same source have together, after the `check`
         self.sha256: str | None = None
         if path is None:
             return
@@ -87,6 +89,9 @@ class PredictionInput:
             return None
         check, batches = check_file(self.records, encoder, learns_targets=False)
         self.count = sum(map(len, batches))
+        self.shared = SharedReferences(lambda: self.records)
+        if self.shared.count:
+            check.notes.append(f"{self.path}: {shared_note(self.shared.count)}")
         if self.need_target and check.used and not check.target.tokens:
             column = " + ".join(self.records.columns.target)
             raise InputError(
@@ -99,7 +104,7 @@ class PredictionInput:
         if self.text is not None:
             yield self.text
         elif self.records is not None:
-            yield from self.records
+            yield from map(self.shared.given_to, self.records) if self.shared else self.records
         elif self.path is not None:
             with open(self.path, "rb") as lines:
                 yield from stream_texts(lines, name=self.path)

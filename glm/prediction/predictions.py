@@ -8,6 +8,9 @@ from typing import Any
 
 from glm.data.records import BadRecord, Record
 
+# What a row has of its own: no column of these names is kept beside it.
+ROW_FIELDS = ("id", "source", "answer", "cut", "predictions", "reference", "error")
+
 
 @dataclass(frozen=True)
 class Text:
@@ -45,6 +48,7 @@ class Prediction:
         """The JSON object of one line of a predictions file, with so many texts at most."""
         row: dict[str, Any] = {"id": self.record.id}
         if isinstance(self.record, Record):
+            row |= {name: plain(value) for name, value in self.record.kept.items() if name not in ROW_FIELDS}
             row["source"] = self.record.source
             if self.record.answer is not None:
                 row["answer"] = self.record.answer
@@ -58,6 +62,11 @@ class Prediction:
             one, *more = self.record.references
             row["reference"] = [one, *more] if more else one
         return row if self.error is None else row | {"error": self.error}
+
+
+def plain(value: Any) -> Any:
+    """A value of a data file as JSON has it: dates and the like, of parquet, as text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def text_row(text: Text, *, token_scores: bool) -> dict[str, Any]:

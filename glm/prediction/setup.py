@@ -76,7 +76,9 @@ def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int 
     loaded = load_model(family, model.model_name_or_path, config)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
     batch_size, prefix = arguments.per_device_eval_batch_size, arguments.prefix
-    return Writer(loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix)
+    return Writer(
+        loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
+    )
 
 
 def read_allowed_outputs(

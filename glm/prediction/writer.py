@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from glm.data.examples import ExampleEncoder
+from glm.data.punctuation import to_full_width
 from glm.data.records import BadRecord, Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -24,6 +25,7 @@ class Writer:
     Args:
         prefix_ids: what every text starts with; given to the model, not generated.
         prefix: how that is written; as the tokenizer writes it if not given.
+        punctuation: `fullwidth` writes Chinese marks as wide as Chinese texts have them (`--punctuation`).
         allowed_outputs: if there are any, nothing but these (token ids, behind the prefix) is written.
     """
 
@@ -34,6 +36,7 @@ class Writer:
     prefix_ids: Sequence[int] = ()
     allowed_outputs: Sequence[Sequence[int]] = ()
     prefix: str | None = None
+    punctuation: str | None = None
 
     def with_all_beams(self) -> "Writer":
         """Writes the same, and returns all hypotheses of a record."""
@@ -84,6 +87,13 @@ class Writer:
             at_limit=len(hypothesis.token_scores) == len(hypothesis.tokens),
         )
 
+    def finished(self, hypothesis: Hypothesis) -> Text:
+        """A hypothesis as the text of a record: with the punctuation that is wanted."""
+        text = self.text(hypothesis)
+        if self.punctuation != "fullwidth":
+            return text
+        return replace(text, text=self.opening + to_full_width(text.text.removeprefix(self.opening)))
+
     def lay_out(
         self, records: Mapping[int, Record | BadRecord]
     ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, int]]:
@@ -111,7 +121,7 @@ class Writer:
         for number, error in errors.items():
             yield number, Prediction(records[number], [], error)
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
-            texts = [self.text(hypothesis) for hypothesis in hypotheses]
+            texts = [self.finished(hypothesis) for hypothesis in hypotheses]
             yield number, Prediction(records[number], texts, cut=cut[number])
 
 

@@ -66,7 +66,7 @@ class Service:
         records = {row.number - 1: record_or_bad(row, columns, need_target=False, reserved=reserved) for row in rows}
         prompts, errors, cut = await asyncio.to_thread(self.writer.lay_out, records)
         found = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
-        texts = {n: list(map(self.writer.text, hypotheses)) for n, hypotheses in zip(prompts, found, strict=True)}
+        texts = {n: list(map(self.writer.finished, hypotheses)) for n, hypotheses in zip(prompts, found, strict=True)}
         predictions = [
             Prediction(record, texts.get(n, []), errors.get(n), cut.get(n, 0)) for n, record in records.items()
         ]

@@ -92,6 +92,8 @@ def build_trainer(
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
         warn_of_memory(family, config, arguments, run_data.train_examples)
+        if data.punctuation is None and run_data.train_examples.report.full_width:
+            data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)

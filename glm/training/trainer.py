@@ -169,7 +169,13 @@ class GenerationTrainer(ResumableTrainer):
     @property
     def writer(self) -> Writer:
         """Generates with the present weights."""
-        return Writer(self.model, self.encoder, self.generation, self.args.per_device_eval_batch_size)
+        return Writer(
+            self.model,
+            self.encoder,
+            self.generation,
+            self.args.per_device_eval_batch_size,
+            punctuation=self.run_config.get("punctuation"),
+        )
 
     # -- objective
 

@@ -313,7 +313,7 @@ def test_a_cut_source_without_its_answer_is_a_warning(write, encoder):
 
 
 def test_a_template_with_a_character_without_piece_is_a_warning(write, tokenizer):
-    encoder = ExampleEncoder(tokenizer, own_template("😀{source}[gMASK]"), src_length=60, tgt_length=40)
+    encoder = ExampleEncoder(GLM, tokenizer, own_template("😀{source}[gMASK]"), src_length=60, tgt_length=40)
     found, batches = check_file(RecordFile(write(GOOD), encoder.template), encoder)
     assert sum(map(len, batches)) == 1
     assert found.report().warnings == [
