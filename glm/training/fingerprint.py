@@ -119,8 +119,8 @@ def manifest_facts(
     text = "; ".join(f"{c['field']}: {_shown(c['before'])} then, {_shown(c['now'])} now" for c in changes)
     if changes and not training.resume_with_changes:
         raise InputError(
-            f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, or add "
-            "--resume_with_changes"
+            f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, add "
+            "--resume_with_changes, or start anew with --overwrite_output_dir on the command line"
         )
     if changes:
         logger.warning(f"goes on from step {checkpoint.step} with changes: {text}")
