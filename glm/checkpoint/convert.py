@@ -112,30 +112,31 @@ def _check_space(folder: Path, model: WholeModel) -> None:
 
 
 def _write_glm(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "glm")
     for name, weights in _paddle_ranks("model{}.safetensors", model, degree):
         write_safetensors(folder / name, weights, framework="np")
 
 
 def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "paddlenlp")
+    names = model.source.family.weights
     for name, weights in _paddle_ranks("model_state{}.pdparams", model, degree):
-        write_paddle(folder / name, weights)
+        write_paddle(folder / name, foreign_names(names, weights, "paddlenlp", torch_layout=False))
 
 
 def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "huggingface")
     write_safetensors(folder / "model.safetensors", _foreign(model, model.weights, "huggingface"), framework="pt")
 
 
 def _write_huggingface_bin(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "huggingface-bin")
     write_torch(folder / "pytorch_model.bin", _foreign(model, model.weights, "huggingface-bin"))
 
 
 def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
     """With a config.json, which Megatron does without: the number of heads is nowhere else."""
-    _write_config(folder, model)
+    _write_config(folder, model, "megatron")
     (folder / ITERATION).mkdir()
     extras = {"iteration": int(ITERATION), WORLD_SIZE: degree}
     names = model.source.family.weights
@@ -179,8 +180,9 @@ def _foreign(model: WholeModel, weights: Weights, format: str) -> Weights:
     return foreign_names(names, transposed_linears(names, weights), format)
 
 
-def _write_config(folder: Path, model: WholeModel) -> None:
+def _write_config(folder: Path, model: WholeModel, format: str) -> None:
     family = model.source.family
     config = {"architectures": [family.architecture], "model_type": family.name, **model.config}
+    config |= family.weights.config_of(format, model.config)
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
