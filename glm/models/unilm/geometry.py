@@ -139,6 +139,13 @@ def in_task(task: int, ids: Sequence[int], source_part: int, **options: Any) -> 
     return Example(ids, places, segments, labels, (a, len(ids) - a, 0), task, **options)
 
 
+def pair_in_task(tokenizer: WordPieces, task: int, a: Sequence[int], b: Sequence[int], **options: Any) -> Example:
+    """A pair of texts, their ids without special tokens, as a row of one of the four language models."""
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    inner = [] if task in TASK_SEGMENTS else [sep]
+    return in_task(task, [cls, *a, *inner, *b, sep], 1 + len(a) + len(inner), **options)
+
+
 class TokenMasker:
     """Chosen tokens replaced for a model to find them again: 80 % by [MASK], 10 % by any word; the rest stay.
 

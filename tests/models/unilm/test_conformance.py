@@ -1,13 +1,27 @@
 """What the originals' own code gave: logits, losses, gradients, layouts, ids and decoded texts."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from safetensors.numpy import load_file
 
-from glm.models.unilm.geometry import BIDIRECTIONAL
+from glm.models.unilm.geometry import (
+    BIDIRECTIONAL,
+    RIGHT_TO_LEFT,
+    SEQ2SEQ,
+    TARGET_SEGMENT,
+    TASK_SEGMENTS,
+    TokenMasker,
+    attention_mask,
+    chosen_count,
+    cut_lengths,
+    pair_in_task,
+)
+from glm.models.unilm.tokenization import WordPieces
 from tools.reference_files import reference_files
 from tools.unilm_tools import (
     geometry_of,
@@ -61,7 +75,7 @@ def golden(case, tmp_path) -> Golden:
 
 @models
 def test_1_logits_and_hidden_states(golden):
-    """Of all four tasks, at the chosen positions within 2e-5 of float64, everywhere within the golden copies' float32."""
+    """Of all four tasks: at the chosen positions within 2e-5 of float64, elsewhere of what float32 keeps."""
     cases, logits = golden.cases, golden.logits()
     ends = hidden_states(golden.model, golden.batch())
     start = 0
@@ -139,3 +153,182 @@ def test_6_more_padding_moves_no_logits(golden):
     narrow, wide = golden.logits(), golden.logits(width + 16)
     for number, row in enumerate(golden.rows):
         np.testing.assert_allclose(wide[number, : len(row)], narrow[number, : len(row)], rtol=0, atol=1e-6)
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def files(pattern: str):
+    """A parametrization by the files that match; see `reference_files`."""
+    return pytest.mark.parametrize("path", reference_files(f"unilm/{pattern}"))
+
+
+@pytest.fixture
+def vocabulary(path) -> Path:
+    """The vocabulary that a file of layouts names: beside it, or among the tokenizers of the real data."""
+    name = read_json(path)["vocab"]
+    places = [path.parent / name, path.parents[2] / "tokenizers" / name]
+    if real := os.environ.get("GLM_REAL_DATA"):
+        places.append(Path(real) / "tokenizers" / name)
+    for place in places:
+        if place.is_file():
+            return place
+    pytest.skip(f"no {name} beside {path.name}, nor among the tokenizers of GLM_REAL_DATA")
+
+
+def word_pieces(vocabulary: Path, *, lowercase: bool = True) -> WordPieces:
+    return WordPieces(vocabulary, lowercase=lowercase)
+
+
+@files("wordpiece*.json")
+@pytest.mark.parametrize("cased", [False, True], ids=["lower-cased", "cased"])
+def test_7_wordpiece(path, vocabulary, cased):
+    tokenizer = word_pieces(vocabulary, lowercase=not cased)
+    vectors = read_json(path)["vectors"]
+    assert vectors
+    for vector, ids in zip(vectors, tokenizer.encode_text([vector["text"] for vector in vectors]), strict=True):
+        assert [tokenizer.token_of(number) for number in ids] == vector["tokens_cased" if cased else "tokens"]
+        if not cased:
+            assert ids == vector["ids"] == tokenizer.encode_text(vector["text"])
+
+
+def laid_out(tokenizer: WordPieces, example: dict, settings: dict, random=None):
+    """A training example of a pair of the file, cut as a pair."""
+    options = {name: settings[name] for name in ("mask_prob", "max_pred", "max_seq_length")}
+    geometry = geometry_of(tokenizer, **options)
+    source = geometry.lay_out(tokenizer.encode_text(example["source"]), [])
+    span = tokenizer.encode_text(example["target"])
+    return geometry, source, span, geometry.example(source, span, tgt_length=512, random=random)
+
+
+@files("layout*.json")
+def test_8_pairs(path, vocabulary):
+    """Tokens and their cut, parts, number of chosen positions; who sees whom by three rows of section 3."""
+    tokenizer, count = word_pieces(vocabulary, lowercase=read_json(path)["do_lower_case"]), 0
+    for settings in read_json(path)["seq2seq"]:
+        for expected in settings["examples"]:
+            geometry, source, span, example = laid_out(
+                tokenizer, expected, settings, random=np.random.default_rng(count)
+            )
+            clean = np.where(example.labels == -100, example.input_ids, example.labels)
+            assert clean.tolist() == expected["ids"]
+            assert [tokenizer.token_of(number) for number in clean] == expected["tokens"]
+            assert example.parts == (expected["source_part"], expected["length"] - expected["source_part"], 0)
+            assert example.num_labels == expected["n_pred"]
+            assert example.segment_ids.tolist() == [4] * example.parts[0] + [5] * example.parts[1]
+            assert example.position_ids.tolist() == list(range(expected["length"]))
+            sizes = geometry.sizes(np.array([len(source)]), np.array([len(span)]), tgt_length=512)
+            assert [int(table[0]) for table in sizes] == [len(example), example.num_labels]
+            count += 1
+    assert count
+
+
+@files("layout*.json")
+def test_8_given_draws_give_the_originals_inputs(path, vocabulary, monkeypatch):
+    """With its chosen positions and replacements for ours."""
+    tokenizer = word_pieces(vocabulary)
+    for settings in read_json(path)["seq2seq"]:
+        for expected in settings["examples"]:
+            draw = expected["one_draw"]
+            places = np.array(draw["masked_pos"])
+            replaced = np.array(draw["input_ids"])[places]
+            monkeypatch.setattr(TokenMasker, "draw", lambda self, ids, random, replaced=replaced: replaced)
+
+            class Chosen:
+                def choice(self, tokens, count, replace, places=places, start=expected["source_part"]):
+                    assert count == len(places) and (places >= start).all() and (places < start + tokens).all()
+                    return places - start
+
+            *_, example = laid_out(tokenizer, expected, settings, random=Chosen())
+            assert example.input_ids.tolist() == draw["input_ids"]
+            assert example.labels[places].tolist() == draw["masked_ids"]
+            assert (np.delete(example.labels, places) == -100).all()
+
+
+@files("layout*.json")
+def test_8_rows_of_decoding(path, vocabulary):
+    """The source's cut, its ids and segments, positions that go on behind the unpadded source."""
+    tokenizer = word_pieces(vocabulary)
+    geometry = geometry_of(tokenizer)
+    for settings in read_json(path)["decoding"]:
+        most = settings["max_seq_length"] - 2 - settings["max_tgt_length"]
+        for expected in settings["batch"]:
+            ids = [number for number in expected["input_ids"] if number != tokenizer.pad_token_id]
+            prompt = geometry.prompt(geometry.lay_out(tokenizer.encode_text(expected["source"])[:most], []))
+            assert prompt.input_ids.tolist() == ids
+            width, positions = len(expected["input_ids"]), expected["position_ids"]
+            assert positions[: len(ids)] == list(range(len(prompt)))
+            assert positions[width:] == [prompt.step_position(step) for step in range(len(positions) - width)]
+            assert prompt.segment_ids.tolist() == expected["segment_ids"][: len(ids)]
+            assert {TARGET_SEGMENT} == set(expected["segment_ids"][width:])
+
+
+@files("layout*.json")
+def test_8_rows_of_pretraining(path, vocabulary):
+    """Ids, segments and who sees whom of all four tasks."""
+    tokenizer = word_pieces(vocabulary)
+    for settings in read_json(path)["pretraining"]:
+        for expected in settings["examples"]:
+            a, b = (tokenizer.encode_text(expected[part]) for part in ("a", "b"))
+            if expected["sop_label"] == 0:
+                a, b = b, a
+            special = 2 if expected["task_idx"] in TASK_SEGMENTS else 3
+            lengths = cut_lengths(len(a), len(b), settings["max_seq_length"] - special)
+            a, b = a[: lengths[0]], b[: lengths[1]]
+            counted = len(b) if expected["task_idx"] == SEQ2SEQ else len(a) + len(b)
+            assert chosen_count(counted, settings["mask_prob"], settings["max_pred"]) == expected["n_pred"]
+            example = pair_in_task(tokenizer, expected["task_idx"], a, b)
+            ids, segments = (in_text_order(example, part) for part in (example.input_ids, example.segment_ids))
+            assert ids.tolist() == expected["ids"] and segments.tolist() == expected["segment_ids"]
+            sees = attention_mask(*example.parts)
+            if example.task == RIGHT_TO_LEFT:
+                sees = sees[::-1, ::-1]
+            L = len(example)
+            rows = ["".join("01"[int(seen)] for seen in sees[row]) for row in (0, L // 2, L - 1)]
+            assert rows == expected["mask_rows_first_middle_last"]
+
+
+@files("pseudo*.safetensors")
+def test_14_pseudo_masked_objective(path, tmp_path):
+    """Logits and losses of the golden pairs; the loss is that of the summed scores, which steps find too."""
+    golden = load_file(path)
+    case = path.with_name(path.name.replace("pseudo", "plain").replace(".safetensors", ".json"))
+    model, tokenizer = golden_model(case, tmp_path / "original")
+    geometry, rows = geometry_of(tokenizer, objective="pseudo_masked"), []
+    targets = golden["target_mask"].astype(bool)
+    T = targets.shape[1]
+    S = golden["input_ids"].shape[1] - 2 * T
+    sources = []
+    for number, ids in enumerate(golden["input_ids"]):
+        seen = golden["attention_mask"][number]
+        source = ids[:S][seen[: S + T, :S].any(axis=0)]
+        target = ids[S : S + T][targets[number]]
+        assert target[-1] == tokenizer.sep_token_id
+        sources.append((source, target))
+        rows.append(geometry.example(source.tolist(), target[:-1].tolist(), tgt_length=512))
+    batch = geometry.collate([[row] for row in rows], max(map(len, rows)) + 3, tokenizer.pad_token_id)
+    logits = model(**tensors({name: batch[name] for name in batch if name not in ("labels", "order")})).numpy()
+    for number, row in enumerate(rows):
+        S_own, T_own, _ = row.parts
+        found = logits[number, S_own + T_own : S_own + 2 * T_own]
+        np.testing.assert_allclose(found, golden["logits"][number][targets[number]], rtol=0, atol=2e-5)
+    for smoothing in (0.0, 0.1):
+        loss = float(model(**tensors(batch), label_smoothing=smoothing))
+        assert loss == pytest.approx(float(golden[f"loss.ls{smoothing}"][0]), abs=1e-5)
+        if not smoothing:
+            assert loss * targets.sum() == pytest.approx(-golden["sum_log_prob"].sum(), abs=5e-4)
+    for (source, target), total in zip(sources, golden["sum_log_prob"], strict=True):
+        assert stepwise_score(model, geometry, source, target) == pytest.approx(float(total), abs=5e-5)
+
+
+def stepwise_score(model, geometry, source, target) -> float:
+    """The summed log-probability of a target, by prefill and steps."""
+    logits, cache = model.prefill([geometry.prompt(source.tolist())])
+    total = 0.0
+    for step, token in enumerate(target):
+        row = logits.reshape(-1).astype("float64")
+        total += row[token] - row.max() - np.log(np.exp(row - row.max()).sum())
+        if step + 1 < len(target):
+            logits = model.step(np.array([[token]]), np.array([step]), cache)
+    return float(total)
