@@ -166,6 +166,7 @@ class GeometryOptions:
         mask_prob, max_pred, target_mask_prob: what an objective that draws tokens draws; None for its own.
         max_seq_length: most tokens of source and target together, of which the longer one is cut; None where each has
             a length of its own.
+        tgt_length: beside `max_seq_length` what is left to a target behind a prompt, which is cut for it.
     """
 
     blank: str
@@ -175,6 +176,7 @@ class GeometryOptions:
     max_pred: int | None = None
     target_mask_prob: float | None = None
     max_seq_length: int | None = None
+    tgt_length: int = 0
 
 
 class Cache(Protocol):
@@ -319,6 +321,7 @@ class Family:
         aliases: other values of `model_type` that mean the family.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         published_tokenizers: hub names of tokenizers that can be fetched.
+        templates: of tasks that the family frames in its own way, by the tasks' names.
     """
 
     name: str
@@ -338,6 +341,7 @@ class Family:
     aliases: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.

@@ -11,7 +11,7 @@ from reference.geometry import build_example
 from tools.prefix_tools import put_prefix
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 SOURCES = [
     [CLS, 1, 2, 3, MASK, EOS],
     [CLS, MASK, 4, 5, 6, 7, 9, 8, EOS],

@@ -17,7 +17,7 @@ from glm.modules.decoding import prepare_decoding
 from tools.tile_tools import needs_tiles
 
 V = 48
-GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, end_token_id=47)
+GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
 ROWS = [1, 2, 5, 10, 16, 17, 33, FEW, FEW + 1, 80, 257]  # around what loops and tiles take at once
 
 HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the second with compiled attention too

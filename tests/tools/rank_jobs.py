@@ -86,7 +86,7 @@ def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, pro
     model.clear_gradients()
 
     model.eval()
-    geometry = BlankInfilling(mask_token_ids=(1,), sop_token_id=2, end_token_id=3)
+    geometry = BlankInfilling(mask_token_ids=(1,), sop_token_id=2, eop_token_id=3)
     prompts = [geometry.prompt(source, opening=[5]) for source in prompts]
     first, cache = model.prefill(prompts)
     cache.reorder(np.zeros([len(prompts), 2], dtype=np.int64))

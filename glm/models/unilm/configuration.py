@@ -18,6 +18,7 @@ from glm.models.unilm.weights import (
 )
 from glm.modules.block import BlockNames, BlockOptions
 
+FINISHED_RULES = ("glm", "unilm")  # names of `glm.generation.finished`
 NAMES = BlockNames(
     attention="attention",
     mlp="mlp",
@@ -96,6 +97,8 @@ class UniLMConfig(PretrainedConfig):
             raise InputError(f"relax_projection {relax_projection}: use 0 (one head) or {TASKS}")
         if type_vocab_size < SEGMENT_TYPES:
             raise InputError(f"type_vocab_size {type_vocab_size}: there are {SEGMENT_TYPES} segment types")
+        if finished_rule not in FINISHED_RULES:
+            raise InputError(f"finished_rule {finished_rule!r:.40}: use {' or '.join(FINISHED_RULES)}")
         if sentence_order and not pooler:
             raise InputError("sentence_order True: needs pooler True")
         self.vocab_size = vocab_size

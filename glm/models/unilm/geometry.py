@@ -187,6 +187,7 @@ class UniLMGeometry:
         self.max_pred = 20 if options.max_pred is None else options.max_pred
         self.target_mask_prob = options.target_mask_prob or 0.0
         self.max_seq_length = options.max_seq_length
+        self.prompt_length = None if options.max_seq_length is None else options.max_seq_length - options.tgt_length
         self.masker = TokenMasker(tokenizer)
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
@@ -242,6 +243,8 @@ class UniLMGeometry:
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
     ) -> Prompt:
         """What generation of a target, which starts with `opening`, starts from."""
+        if self.prompt_length is not None and len(source_ids) > self.prompt_length:
+            source_ids = [*source_ids[: self.prompt_length - 1], source_ids[-1]]
         ids = (np.asarray(part, dtype=np.int64) for part in (source_ids, opening))
         return Prompt(*ids, self.tokenizer.mask_token_id)
 
@@ -286,7 +289,8 @@ class UniLMGeometry:
         prediction = np.stack([prompt.input_ids, np.arange(len(prompt)), prompt.segment_ids])
         training = None
         if example is not None:
-            check_alike(example, prompt)
+            if len(prompt.source_ids) == example.parts[0]:  # pair and prompt may be cut to different lengths
+                check_alike(example, prompt)
             training = np.stack([example.input_ids, example.position_ids, example.segment_ids, example.labels])
         parts = example.parts if example else (len(prompt.source_ids), len(prompt.opening_ids), 0)
         return Sight(parts[0], training, prediction, ("position", "segment"), attention_mask(*parts))
@@ -297,11 +301,13 @@ class UniLMGeometry:
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
         """Raises InputError if source and target together are longer than the model's positions."""
-        length = max(src_length + tgt_length, self.max_seq_length or 0)
+        length, asked = src_length + tgt_length, f"src_length {src_length} + tgt_length {tgt_length} ="
+        if self.max_seq_length is not None:
+            length, asked = self.max_seq_length, "max_seq_length"
         if length > config.max_position_embeddings:
             raise InputError(
-                f"src_length {src_length} + tgt_length {tgt_length} = {length}: the model has "
-                f"{config.max_position_embeddings} positions (max_position_embeddings); shorten one of them"
+                f"{asked} {length}: the model has {config.max_position_embeddings} positions "
+                "(max_position_embeddings); shorten it"
             )
 
 

@@ -148,6 +148,11 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         self.terms: dict[str, Tensor] = {}
 
     @property
+    def finished_rule(self) -> str:
+        """How decoding ends a text, if the user does not say."""
+        return self.config.finished_rule
+
+    @property
     def stacks(self) -> list[Stack]:
         """Its one stack of blocks."""
         return [self.unilm.encoder]

@@ -23,7 +23,7 @@ from reference.geometry import build_example
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
 COMMANDS = (CLS, MASK, EOS, SOP, PAD)
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 WORKED = [CLS, 1, 2, 3, MASK, EOS]  # the worked example: a b c are 1 2 3, t1 t2 are 11 12
 SOURCES = [WORKED, [CLS, MASK, 4, 5, 6, 7, EOS], [CLS, 8, 9, MASK]]
 

@@ -7,8 +7,8 @@ from glm.models.glm.geometry import BlankInfilling, attention_mask, prefix_mask
 from reference.geometry import build_example
 
 CLS, MASK, GMASK, EOS, SOP, EOP, PAD = 100, 101, 102, 103, 104, 105, 106
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, end_token_id=EOP)
-FLAT = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, end_token_id=EOP, block_position=False)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, eop_token_id=EOP)
+FLAT = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, eop_token_id=EOP, block_position=False)
 
 
 def test_worked_example_of_the_fact_sheet():
