@@ -9,6 +9,9 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
+from glm.generation.config import GenerationConfig
+from glm.generation.sampling import draw_apart, keep_likely, log_softmax
+from glm.generation.search import generate
 from glm.models.unilm.geometry import (
     BIDIRECTIONAL,
     RIGHT_TO_LEFT,
@@ -19,9 +22,11 @@ from glm.models.unilm.geometry import (
     attention_mask,
     chosen_count,
     cut_lengths,
+    in_task,
     pair_in_task,
 )
 from glm.models.unilm.tokenization import WordPieces
+from glm.modules.decoding import prepare_decoding
 from tools.reference_files import reference_files
 from tools.unilm_tools import (
     geometry_of,
@@ -332,3 +337,149 @@ def stepwise_score(model, geometry, source, target) -> float:
         if step + 1 < len(target):
             logits = model.step(np.array([[token]]), np.array([step]), cache)
     return float(total)
+
+
+class Decoded:
+    """A golden model that decodes the sources of a file."""
+
+    def __init__(self, path: Path, folder: Path, *, prepared: bool = False):
+        self.facts = read_json(path)
+        self.model, self.tokenizer = golden_model(path.with_name(f"{self.facts['model']}.json"), folder)
+        if prepared:
+            prepare_decoding(self.model, "float32", "cpu")
+        self.geometry = geometry_of(self.tokenizer)
+        self.prompts = [self.geometry.prompt(self.geometry.lay_out(ids, [])) for ids in self.facts["source_ids"]]
+
+    def config(self, settings: dict, **options) -> GenerationConfig:
+        settings = {name: value for name, value in settings.items() if name != "ignore_ids"}
+        settings["tgt_length"] = settings.pop("max_tgt_length")
+        settings["num_return_sequences"] = settings["num_beams"]
+        return GenerationConfig(**{**settings, **options})
+
+    def outputs(self, case: dict, *, batch_size: int = 6, prompts=None, **options) -> dict[int, list]:
+        return dict(
+            generate(
+                self.model,
+                self.prompts if prompts is None else prompts,
+                self.config(case["settings"], **options),
+                end_token_id=self.tokenizer.end_token_id,
+                ignored_token_ids=case["settings"]["ignore_ids"],
+                batch_size=batch_size,
+            )
+        )
+
+    def assert_golden(self, case: dict, found: dict[int, list], *, sources=None) -> None:
+        for number, expected in enumerate(case["outputs"]):
+            if sources is not None and number not in sources:
+                continue
+            hypotheses = found[number]
+            assert len(hypotheses) == len(expected), case["settings"]
+            for hypothesis, golden in zip(hypotheses, expected, strict=True):
+                ended = golden["ids"][-1:] == [self.tokenizer.end_token_id]
+                assert [*hypothesis.tokens] == golden["ids"][: len(golden["ids"]) - ended], case["settings"]
+                assert len(hypothesis.token_scores) == len(golden["ids"])
+                assert hypothesis.score == pytest.approx(golden["score"], abs=5e-5)
+
+
+@files("decode*.json")
+@pytest.mark.parametrize("batch_size", [6, 1])
+@pytest.mark.parametrize("prepared", [False, True], ids=["as trained", "arranged"])
+def test_12_decoding(path, tmp_path, batch_size, prepared):
+    """Every output of every setting, in one batch and one by one; so the rule of the model is UniLM's by itself."""
+    decoded = Decoded(path, tmp_path / "original", prepared=prepared)
+    for case in decoded.facts["cases"]:
+        decoded.assert_golden(case, decoded.outputs(case, batch_size=batch_size))
+
+
+@files("decode*.json")
+def test_12_beside_a_longer_source(path, tmp_path):
+    """With a source at least twice as long in the batch, which pads the others."""
+    decoded = Decoded(path, tmp_path / "original")
+    longest = max(decoded.facts["source_ids"], key=len)
+    room = (
+        decoded.model.config.max_position_embeddings
+        - 2
+        - max(case["settings"]["max_tgt_length"] for case in decoded.facts["cases"])
+    )
+    longer = decoded.geometry.prompt(decoded.geometry.lay_out((longest * 3)[:room], []))
+    for case in decoded.facts["cases"]:
+        found = decoded.outputs(case, batch_size=7, prompts=[*decoded.prompts, longer])
+        decoded.assert_golden(case, found)
+
+
+@files("decode*.json")
+def test_12_cached_steps_equal_full_recomputation(path, tmp_path):
+    """Logits of each step of a golden output against a forward over source, past and one [MASK]."""
+    decoded = Decoded(path, tmp_path / "original")
+    (case, *_) = decoded.facts["cases"]
+    for prompt, outputs in zip(decoded.prompts, case["outputs"], strict=True):
+        logits, cache = decoded.model.prefill([prompt])
+        for step, token in enumerate(outputs[0]["ids"]):
+            np.testing.assert_allclose(
+                logits.reshape(-1), recomputed(decoded, prompt, outputs[0]["ids"][:step]), rtol=0, atol=1e-5
+            )
+            logits = decoded.model.step(np.array([[token]]), np.array([step]), cache)
+
+
+def recomputed(decoded: Decoded, prompt, past: list[int]) -> np.ndarray:
+    """[V] at a [MASK] behind a source and its past, by a forward without a cache: Part B's own past is all it sees."""
+    ids = [*prompt.input_ids, *past, decoded.tokenizer.mask_token_id]
+    row = in_task(SEQ2SEQ, ids, len(prompt.source_ids))
+    batch = decoded.geometry.collate([[row]], len(row), decoded.tokenizer.pad_token_id)
+    names = [name for name in batch if name not in ("labels", "order")]
+    return decoded.model(**tensors({name: batch[name] for name in names})).numpy()[0, -1]
+
+
+@files("decode*.json")
+def test_13_rules(path, tmp_path):
+    """No n-gram twice, ignored words excepted; none shorter than asked; one beam is greedy search by hand."""
+    decoded = Decoded(path, tmp_path / "original")
+    for case in decoded.facts["cases"]:
+        settings = case["settings"]
+        size, ignored = settings["no_repeat_ngram_size"], set(settings["ignore_ids"])
+        for hypotheses in decoded.outputs(case).values():
+            for hypothesis in hypotheses:
+                tokens = hypothesis.tokens
+                grams = [tokens[place : place + size] for place in range(len(tokens) - size + 1)] if size else []
+                grams = [gram for gram in grams if not ignored & set(gram)]
+                assert len(set(grams)) == len(grams)
+                assert len(tokens) >= settings["min_tgt_length"]
+    for case in decoded.facts["cases"]:
+        plain = not case["settings"]["no_repeat_ngram_size"] and not case["settings"]["min_tgt_length"]
+        if case["settings"]["num_beams"] != 1 or not plain:
+            continue
+        for number, prompt in enumerate(decoded.prompts):
+            past: list[int] = []
+            while len(past) < case["settings"]["max_tgt_length"] and decoded.tokenizer.end_token_id not in past:
+                past.append(int(recomputed(decoded, prompt, past).argmax()))
+            assert past == case["outputs"][number][0]["ids"]
+
+
+@files("nucleus*.json")
+def test_15_nucleus(path):
+    """Which tokens stay and with what probability; the caller's array is left alone."""
+    cases = read_json(path)["cases"]
+    for case in cases:
+        logits = np.array([case["logits"]])
+        before = logits.copy()
+        scores = log_softmax(logits / case["temperature"])
+        found = np.exp(keep_likely(scores, top_k=case["top_k"], top_p=case["top_p"]))[0]
+        assert (logits == before).all()
+        assert np.flatnonzero(found).tolist() == sorted(case["kept"]), case["name"]
+        np.testing.assert_allclose(found[sorted(case["kept"])], case["probabilities"], rtol=0, atol=1e-6)
+
+
+@files("nucleus*.json")
+def test_15_frequencies(path):
+    """Of 10,000 draws from what stays: each within 4 standard errors."""
+    for case in read_json(path)["cases"][:6]:
+        config = GenerationConfig(
+            select_topk=False, temperature=case["temperature"], top_k=case["top_k"], top_p=case["top_p"], num_beams=1
+        )
+        scores = log_softmax(np.array([[case["logits"]]]) / case["temperature"])
+        stream, draws = np.random.default_rng(5), 10_000
+        _, picks = draw_apart(scores, np.zeros((1, 1)), draws, config=config, streams=[stream])
+        counts = np.bincount(picks[0], minlength=len(case["logits"])) / draws
+        expected = np.zeros(len(case["logits"]))
+        expected[sorted(case["kept"])] = case["probabilities"]
+        assert (np.abs(counts - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all(), case["name"]
