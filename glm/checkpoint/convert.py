@@ -6,7 +6,9 @@ From Python: `import_checkpoint`, `export_checkpoint`, `reshard_checkpoint`; on 
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from glm.checkpoint.formats import CONFIG_NAME, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
@@ -31,13 +33,21 @@ COMPANIONS = (
 ITERATION = "0"  # the folder of an exported Megatron checkpoint
 
 
-def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | None = None) -> WholeModel:
+def import_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    preset: str | None = None,
+    positions: int | None = None,
+    tasks: int | None = None,
+) -> WholeModel:
     """Writes a checkpoint of any format as the toolkit's own; every number keeps its bits.
 
     Args:
         source: its folder.
         target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
+        positions, tasks: how many the model is to have; None for those it has (`WeightNames.reshaped`).
 
     Returns:
         The model as it was found.
@@ -45,7 +55,21 @@ def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | N
     Raises:
         InputError: the source cannot be read or does not fit; the target exists or cannot be written.
     """
-    return export_checkpoint(source, target, to="glm", preset=preset)
+    model = open_model(source, preset)
+    _write(_reshaped(model, positions, tasks), Path(target), "glm", 1)
+    return model
+
+
+def _reshaped(model: WholeModel, positions: int | None, tasks: int | None) -> WholeModel:
+    """The model with other tables; what is to be said of them is said on standard error."""
+    if positions is None and tasks is None:
+        return model
+    names = model.source.family.weights
+    weights, warnings = names.reshaped(model.weights, positions=positions, tasks=tasks)
+    for warning in warnings:
+        print(f"{model.source.path}: {warning}", file=sys.stderr)
+    sizes = names.sizes_of({name: tensor.shape for name, tensor in weights.items()})
+    return replace(model, config={**model.config, **sizes}, weights=dict(weights))
 
 
 def export_checkpoint(
@@ -62,6 +86,8 @@ def export_checkpoint(
         InputError: as `import_checkpoint`; or `degree` does not divide the model.
     """
     model = open_model(source, preset)
+    if to in model.source.family.weights.foreign_to:
+        raise UsageError(f"format {to}: no program reads a {model.source.family.title} in it; use another one")
     _write(model, Path(target), to, degree)
     return model
 

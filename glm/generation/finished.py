@@ -11,12 +11,21 @@ Sources: THUDM/GLM, tasks/seq2seq/evaluate.py; microsoft/unilm and YunwenTechnol
 `modeling.py` (BertForSeq2SeqDecoder). Sums are of log-probabilities, that of the end among them.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from glm.generation.search import ExampleSearch
+from glm.generation.config import GenerationConfig
+
+
+class Searched(Protocol):
+    """What a rule asks of the search of an example, see `glm.generation.search.ExampleSearch`."""
+
+    config: GenerationConfig
+    hypotheses: Sequence[Any]
+    length: int
+    max_length: int
 
 
 class GLMRule:
@@ -39,7 +48,7 @@ class GLMRule:
         """
         return total / max(tokens, 1) ** length_penalty
 
-    def is_done(self, search: "ExampleSearch", best_live: float) -> bool:
+    def is_done(self, search: Searched, best_live: float) -> bool:
         """Whether no live beam, the best of which sums to `best_live`, is to go on after a step."""
         if not np.isfinite(best_live):
             return True
@@ -65,7 +74,7 @@ class UniLMRule(GLMRule):
     def score(self, total: float, tokens: int, *, ended: bool, length_penalty: float) -> float:
         return total / ((5 + tokens + ended) / 6) ** length_penalty
 
-    def is_done(self, search: "ExampleSearch", best_live: float) -> bool:
+    def is_done(self, search: Searched, best_live: float) -> bool:
         return not np.isfinite(best_live)
 
 

@@ -232,6 +232,7 @@ class WeightNames:
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves them out means, for a forecast of memory.
+        foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
     words: str = ""
@@ -248,6 +249,7 @@ class WeightNames:
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
+    foreign_to: tuple[str, ...] = ()
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Name and shape, Paddle's way round, of every weight of a configuration."""
@@ -295,6 +297,20 @@ class WeightNames:
         """Rows of the word embedding (to, from) that a format's files do not hold apart."""
         return ()
 
+    def reshaped(
+        self, weights: Mapping[str, Any], *, positions: int | None = None, tasks: int | None = None
+    ) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """Weights with another number of positions, or for another number of tasks, and what is to be said of it.
+
+        Raises:
+            InputError: the family, or this model, has no such.
+        """
+        asked = {"positions": positions, "tasks": tasks}
+        for name, value in asked.items():
+            if value is not None:
+                raise InputError(f"{name} {value}: models of this family keep theirs; leave it out")
+        return weights, ()
+
     def part_of(self, name: str) -> str | int | None:
         """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
         return None
@@ -321,6 +337,8 @@ class Family:
         aliases: other values of `model_type` that mean the family.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         published_tokenizers: hub names of tokenizers that can be fetched.
+        vocabulary_multiple: of which the rows of a new model's word embedding are; 1 also says that a model
+            has exactly the rows that its tokenizer has.
         templates: of tasks that the family frames in its own way, by the tasks' names.
     """
 
@@ -341,6 +359,7 @@ class Family:
     aliases: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
+    vocabulary_multiple: int = 128  # Megatron's
     templates: Mapping[str, str] = field(default_factory=dict)
 
     def check_options(self, options: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ FAMILY = Family(
     model_class=_model_class,
     abilities=frozenset({"objectives", "pair_length", "dropout", "layers", "lora", "packing", "half_precision"}),
     aliases=("bert",),
+    vocabulary_multiple=1,
     # Segments tell source from target: the originals put no words around them.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
 )

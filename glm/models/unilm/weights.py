@@ -130,7 +130,8 @@ class UniLMWeights(WeightNames):
         "sentence_order": bool,
         "finished_rule": str,
     }
-    parts = ("embeddings", "pooler", HEAD)
+    parts = ("embeddings", "pooler", HEAD, ORDER)
+    foreign_to = ("megatron",)
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -243,6 +244,23 @@ class UniLMWeights(WeightNames):
             "hidden_act": "gelu",
             "layer_norm_eps": eps,
         }
+
+    def reshaped(
+        self, weights: Mapping[str, Any], *, positions: int | None = None, tasks: int | None = None
+    ) -> tuple[dict[str, Any], list[str]]:
+        """With more positions, which repeat those from the start; with a position table and a part of the head for
+        each of the four language models, all the same; or with one, that of source to target."""
+        found, warnings = dict(weights), []
+        rows = weights[POSITIONS].shape[0]
+        if positions is not None and positions < rows:
+            raise InputError(f"positions {positions}: the model has {rows}; they can only grow")
+        if tasks not in (None, 1, TASKS):
+            raise InputError(f"tasks {tasks}: use 1 or {TASKS}")
+        if tasks == 1:
+            if found[f"{HEAD_DENSE}.bias"].shape[-1] != found[WORDS].shape[1]:
+                warnings.append("the head is no longer the same: its LayerNorm ran over the parts of all four tasks")
+            found = cut_to_task(found, TASKS - 1)
+        return grown(found, positions=positions, tasks=tasks == TASKS), warnings
 
     def part_of(self, name: str) -> str | int | None:
         if layer := LAYER_OF_NAME.search(name):
