@@ -453,13 +453,13 @@ def counted(table_model):
             super().__init__(ends_after_key_tokens)
             self.live = []
 
-        def step(self, tokens, position_ids, cache):
+        def step(self, tokens, numbers, cache):
             self.live.append(
                 sum(
                     len(rows[0]) < prompt.source_ids[0] for rows, prompt in zip(cache.rows, cache.prompts, strict=True)
                 )
             )
-            return super().step(tokens, position_ids, cache)
+            return super().step(tokens, numbers, cache)
 
     return Counted
 

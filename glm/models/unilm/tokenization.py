@@ -17,6 +17,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from glm.errors import InputError
+from glm.runtime.settings_file import Settings, read_settings
 
 VOCAB_FILE, SETTINGS_FILE = "vocab.txt", "tokenizer_config.json"  # in a tokenizer's folder
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -25,6 +26,12 @@ CONTINUED = "##"
 LONGEST_WORD = 100  # characters; a longer one is unknown
 # A blank stays between ASCII letters or digits only: others were not in the text, or did not part two words of it.
 NEEDLESS_BLANK = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")
+
+
+class _TokenizerSettings(Settings, extra="ignore"):
+    """What is taken from the settings of a tokenizer, whose program knows many more."""
+
+    do_lower_case: bool = True
 
 
 class WordPieces:
@@ -159,23 +166,9 @@ def open_tokenizer(path: Path) -> WordPieces:
     file = path / VOCAB_FILE if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"tokenizer {path}: the folder has no {VOCAB_FILE}; set tokenizer_name_or_path")
-    settings = _read_settings(folder / SETTINGS_FILE)
-    lowercase = settings.get("do_lower_case", True)
-    if not isinstance(lowercase, bool):
-        raise InputError(f"{folder / SETTINGS_FILE}: do_lower_case {lowercase!r:.40}: true or false is expected")
+    settings = folder / SETTINGS_FILE
+    lowercase = read_settings(settings, _TokenizerSettings).do_lower_case if settings.is_file() else True
     return WordPieces(file, lowercase=lowercase)
-
-
-def _read_settings(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a JSON object is expected")
-    return content
 
 
 def save_tokenizer(tokenizer: WordPieces, folder: Path) -> None:
