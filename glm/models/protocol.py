@@ -203,6 +203,7 @@ class WeightNames:
         fields: what of a config.json means something, and its type.
         sizes: the fields that weights show.
         agreed: the fields on which weights, config.json and preset must agree.
+        ignored: endings of names in files that are no weights.
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves them out means, for a forecast of memory.
@@ -219,6 +220,7 @@ class WeightNames:
     fields: Mapping[str, type] = {}
     sizes: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
@@ -247,6 +249,14 @@ class WeightNames:
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
+
+    def copy_of(self, name: str) -> str | None:
+        """Of a name under which files hold a weight once more, the name of that weight there; None of any other."""
+        return None
+
+    def copies(self, config: Mapping[str, Any], format: str) -> Mapping[str, str]:
+        """The names under which files of a format hold a weight once more, each with that weight's name there."""
+        return {}
 
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
         """Rows of the word embedding (to, from) that a format's files do not hold apart."""

@@ -9,7 +9,7 @@ from typing import Any
 from glm.errors import InputError
 from glm.models.protocol import Family
 
-FAMILIES = {"glm": "glm.models.glm"}  # model_type -> the package that has its FAMILY
+FAMILIES = {"glm": "glm.models.glm", "ganlm": "glm.models.ganlm"}  # model_type -> the package that has its FAMILY
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"
 
