@@ -16,7 +16,7 @@ from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
 from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
-from glm.checkpoint.formats import Source, open_checkpoint, open_file
+from glm.checkpoint.formats import Source, fairseq_file, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights
 from glm.checkpoint.ranks import split_weights
 from glm.checkpoint.tokenizers import is_path, not_found
@@ -34,6 +34,8 @@ def find_family(name_or_path: str) -> Family:
         InputError: its configuration names a family that is not known, or it fits two.
     """
     adapter = read_adapter_config(Path(name_or_path))
+    if adapter is None and (file := fairseq_file(Path(name_or_path))) is not None:
+        return open_checkpoint(file).family
     if adapter is None:
         return registry.of_model(name_or_path)
     with _adapters_model(Path(name_or_path)):
@@ -63,7 +65,7 @@ def load_config(
         if (adapter := read_adapter_config(path)) is not None:
             with _adapters_model(path):
                 return load_config(family, adapter.base_model_name_or_path, tokenizer, settings=settings)
-        if path.is_dir():
+        if path.is_dir() or fairseq_file(path):
             config = config_class(**{**open_model(path).config, **(settings or {})})
         elif is_path(name_or_path):
             raise InputError(f"model_name_or_path {name_or_path}: no such folder")
@@ -101,7 +103,7 @@ def load_model(family: Family, name_or_path: str, config: PretrainedConfig) -> n
 
 def _opened(family: Family, name_or_path: str, config: PretrainedConfig) -> Source:
     """The checkpoint of a folder, or of the file that is fetched for a published name."""
-    if Path(name_or_path).is_dir():
+    if Path(name_or_path).is_dir() or fairseq_file(Path(name_or_path)):
         return open_checkpoint(Path(name_or_path))
     try:
         file, *_ = family.model_class()._resolve_model_file_path(name_or_path, config=config)

@@ -151,6 +151,13 @@ def check_no_overlap(tensors: Mapping[str, LazyTensor]) -> None:
             raise InputError(f"{place.path}: the bytes of {shown(name)} and {shown(other)} overlap")
 
 
+def same_numbers(one: LazyTensor, other: LazyTensor) -> bool:
+    """Whether two tensors hold the same numbers: the same bytes of a file, or equal ones."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return (one.place is not None and one.place == other.place) or bool(np.array_equal(one.load(), other.load()))
+
+
 def shown(name: str) -> str:
     """A name as it may stand in a message, whatever a file calls its tensors."""
     return ascii(name)[1:-1] if len(name) <= 200 else ascii(name[:200])[1:-1] + "…"

@@ -192,6 +192,7 @@ class WeightNames:
     What stands here does for a family that runs in one process and whose files have no other names than its own.
 
     Attributes:
+        formats: of files that the family's weights can be in, see `glm.checkpoint.formats`.
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
         copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
@@ -209,6 +210,7 @@ class WeightNames:
         defaults: what a configuration that leaves them out means, for a forecast of memory.
     """
 
+    formats: tuple[str, ...] = ("glm", "paddlenlp", "huggingface", "huggingface-bin", "megatron")
     words: str = ""
     required: tuple[str, ...] = ()
     copied_rows_key: str = ""
@@ -246,6 +248,10 @@ class WeightNames:
         on the last axis. A name that the family does not know is returned as it is."""
         return name, 0, 1
 
+    def declared(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """What the options beside weights of these names in a file of fairseq say of the configuration."""
+        return {}
+
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
@@ -256,6 +262,10 @@ class WeightNames:
 
     def copies(self, config: Mapping[str, Any], format: str) -> Mapping[str, str]:
         """The names under which files of a format hold a weight once more, each with that weight's name there."""
+        return {}
+
+    def foreign_options(self, config: Mapping[str, Any], format: str) -> dict[str, Any]:
+        """What files of a format say of a configuration beside the weights, by that format's names."""
         return {}
 
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:

@@ -18,7 +18,7 @@ NAMES = BlockNames(
 
 
 def ramp(step: int, *, weight: float, warmup: float, start: float) -> float:
-    """A loss's weight in an update (from 0; -1 is validation): 0 before `start`, then growing over `warmup` of them."""
+    """A loss's weight in an update (from 0; -1 is validation): 0 before `start`, then rising over `warmup` of them."""
     if step < start:
         return 0.0
     return weight if warmup <= 0 else min((step - start) * weight / warmup, weight)

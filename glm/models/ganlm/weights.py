@@ -48,6 +48,21 @@ FUSED = {  # of several of fairseq's, side by side
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "cross_attn.kv_proj": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
 }
+# Fields of a configuration -> fairseq's options.
+OPTIONS = {
+    "hidden_size": "encoder_embed_dim",
+    "mlp_size": "encoder_ffn_embed_dim",
+    "num_attention_heads": "encoder_attention_heads",
+    "encoder_layers": "encoder_layers",
+    "generator_layers": "generator_decoder_layers",
+    "discriminator_layers": "discriminator_decoder_layers",
+    "share_generator_discriminator": "share_generator_discriminator",
+    "max_source_positions": "max_source_positions",
+    "max_target_positions": "max_target_positions",
+    "relative_buckets": "rel_pos_buckets",
+    "output_dropout_prob": "dropout",
+    "attention_dropout_prob": "attention_dropout",
+}
 HEAD_PARTS = {"dense.": "dense.", "layer_norm.": "layer_norm.", "out_proj.": ""}
 FOREIGN_HEAD = "decoder.discriminator.output_projection."
 LAYER_OF_NAME = re.compile(rf"({'|'.join(STACKS)})\.layers\.(\d{{1,6}})\.(.+)\.(weight|bias)")
@@ -70,10 +85,11 @@ FOREIGN_LAYER = re.compile(r"layers\.(\d{1,6})\.(.+)\.(weight|bias)")
 class GanLMWeights(WeightNames):
     """See `WeightNames`. Files that PyTorch wrote have linear weights as [out, in]."""
 
+    formats = ("glm", "paddlenlp", FORMAT)
     words = WORDS
     required = (WORDS, "encoder.position_embeddings.weight", "generator.position_embeddings.weight")
     linears = tuple(f"{name}.weight" for name in LINEARS)
-    biased_linears = ("fc1.weight",)
+    biased_linears = ("fc1.weight", "qkv_proj.weight")
     ignored = (".version", "_float_tensor")
     sizes = (
         *("vocab_size", "hidden_size", "mlp_size", "encoder_layers", "generator_layers", "discriminator_layers"),
@@ -101,6 +117,11 @@ class GanLMWeights(WeightNames):
     lora_targets = LINEARS[:6]
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        if "discriminator_layers" not in config:
+            raise InputError(
+                "how many layers of the generator the discriminator shares is not to be seen in the weights; say it "
+                "in config.json (discriminator_layers) or with --preset"
+            )
         H = config["hidden_size"]
         shapes: dict[str, tuple[int, ...]] = {WORDS: (config["vocab_size"], H)}
         if config["relative_buckets"]:
@@ -170,6 +191,21 @@ class GanLMWeights(WeightNames):
             if found[2].startswith(f"{foreign}."):
                 return f"{stack}.{own}{found[2].removeprefix(foreign)}", 0, 1
         return name, 0, 1
+
+    def declared(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        found = {own: options[foreign] for own, foreign in OPTIONS.items() if options.get(foreign) is not None}
+        heads = {options.get(f"{stack}_attention_heads") for stack in ("encoder", "decoder")} - {None}
+        if len(heads) > 1:
+            raise InputError(
+                f"its options say {sorted(heads)} attention heads for encoder and decoder; use one number"
+            )
+        if not any(name.startswith(FOREIGN_HEAD) for name in names):  # it was fine-tuned without a discriminator
+            found |= {"discriminator_layers": 0, "share_generator_discriminator": False}
+        return found
+
+    def foreign_options(self, config: Mapping[str, Any], format: str) -> dict[str, Any]:
+        options = {foreign: config[own] for own, foreign in OPTIONS.items() if own in config}
+        return options | {"decoder_attention_heads": config["num_attention_heads"]}
 
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         if format in ("glm", "paddlenlp"):
