@@ -4,6 +4,9 @@ Beam search follows THUDM/GLM (tasks/seq2seq/evaluate.py). Each step takes the b
 beams. A candidate that ends the text (`eop`) and ranks among the first K becomes a hypothesis; the best others are
 the next K beams. Of the hypotheses the best K are kept.
 
+Under fairseq's rules (sequence_generator.py) the first K hypotheses are kept, and the search ends with the last of
+them: live beams are not looked at. `eop` is counted in the length, and is all that may come last.
+
 Examples that are done give their places in the batch to those that wait.
 """
 
@@ -15,7 +18,7 @@ import numpy as np
 
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.generation.logits_processors import NO_TOKEN, LogitsProcessor, build_logits_processors
+from glm.generation.logits_processors import FORBIDDEN, NO_TOKEN, LogitsProcessor, build_logits_processors
 from glm.generation.sampling import RecordId, best_candidates, draw_candidates, log_softmax, random_stream
 from glm.models.protocol import Cache, Decodable, Prompt
 
@@ -30,7 +33,7 @@ class Hypothesis:
 
     Args:
         tokens: without what was given (the opening), and without the token that ends it.
-        score: sum of log-probabilities / n ** length_penalty.
+        score: sum of log-probabilities / n ** length_penalty, see `GenerationConfig`.
         token_scores: the log-probability of each token, and of `eop` if the text ended with it.
     """
 
@@ -75,8 +78,12 @@ class ExampleSearch:
         return self.hypotheses[: self.config.num_return_sequences]
 
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
-        """Keeps a text if it is among the best K; `total` is its sum of log-probabilities."""
-        score = float(total) / max(len(tokens), 1) ** self.config.length_penalty
+        """Keeps a text if it is among the best K (fairseq: the first K); `total` sums up its log-probabilities."""
+        by_fairseq = self.config.follows_fairseq
+        if by_fairseq and len(self.hypotheses) == self.config.num_beams:
+            return
+        length = len(tokens) + 1 if by_fairseq else max(len(tokens), 1)
+        score = float(total) / length**self.config.length_penalty
         self.hypotheses.append(Hypothesis(tuple(tokens.tolist()), score, tuple(token_scores.tolist())))
         self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: of equals the earlier stays
         del self.hypotheses[self.config.num_beams :]
@@ -86,7 +93,7 @@ class ExampleSearch:
         if not np.isfinite(best_live):
             self.done = True
         elif len(self.hypotheses) == self.config.num_beams:
-            if self.config.early_stopping == "true" or self.config.num_beams == 1:
+            if self.config.follows_fairseq or self.config.early_stopping == "true" or self.config.num_beams == 1:
                 self.done = True
                 return
             length = self.length
@@ -103,12 +110,12 @@ class Batch:
     -inf where there is no beam.
     """
 
-    def __init__(self, searches: list[ExampleSearch], cache: Cache):
+    def __init__(self, searches: list[ExampleSearch], cache: Cache, dtype: np.dtype):
         self.searches = searches
         self.cache = cache
         self.tokens = np.zeros((len(searches), 1, 0), dtype=np.int64)
-        self.token_scores = np.zeros((len(searches), 1, 0), dtype=np.float32)
-        self.sums = np.zeros((len(searches), 1), dtype=np.float32)
+        self.token_scores = np.zeros((len(searches), 1, 0), dtype=dtype)
+        self.sums = np.zeros((len(searches), 1), dtype=dtype)
 
     @property
     def longest_prompt(self) -> int:
@@ -196,7 +203,7 @@ class Decoder:
             InputError: `tgt_length` leaves no room for what has to be generated.
         """
         config = config or self.config
-        fewest, max_length = max(config.min_tgt_length, self.longest_allowed), config.tgt_length - prompt.given
+        fewest, max_length = max(config.fewest_tokens, self.longest_allowed), config.tgt_length - prompt.given
         if max_length <= fewest:
             raise InputError(
                 f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
@@ -208,7 +215,7 @@ class Decoder:
     def open(self, searches: list[ExampleSearch]) -> Batch:
         """Reads the prompts of examples and chooses their first tokens."""
         logits, cache = self.model.prefill([search.prompt for search in searches])
-        batch = Batch(searches, cache)
+        batch = Batch(searches, cache, logits.dtype)
         self._advance(batch, logits[:, None])  # [B, V] -> [B, 1, V]
         return batch
 
@@ -226,8 +233,8 @@ class Decoder:
         totals, picks = self._candidates(batch, scores)
         beam_idx = np.zeros((len(batch.searches), K), dtype=np.int64)
         tokens = np.full(beam_idx.shape, self.end_token_id)
-        token_scores = np.zeros(beam_idx.shape, dtype=np.float32)
-        sums = np.full(beam_idx.shape, -np.inf, dtype=np.float32)
+        token_scores = np.zeros(beam_idx.shape, dtype=scores.dtype)
+        sums = np.full(beam_idx.shape, -np.inf, dtype=scores.dtype)
         for example, search in enumerate(batch.searches):
             if search.done:
                 continue
@@ -267,7 +274,17 @@ class Decoder:
             )
         for process in self.processors:
             process(batch.tokens.reshape([B * R, batch.tokens.shape[2]]), scores)
-        return scores.reshape([B, R, V])
+        scores = scores.reshape([B, R, V])
+        if self.config.follows_fairseq:
+            self._leave_only_the_end(batch, scores)
+        return scores
+
+    def _leave_only_the_end(self, batch: Batch, scores: np.ndarray) -> None:
+        """Of examples that can have one token more, forbids all but `eop`: scores [B, R, V], in place."""
+        last = [search.length + 1 == search.max_length for search in batch.searches]
+        of_end = scores[last, :, self.end_token_id]
+        scores[last] = FORBIDDEN
+        scores[last, :, self.end_token_id] = of_end
 
     def _candidates(self, batch: Batch, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each example's candidates, best first: their totals, and indices into R * V."""

@@ -23,7 +23,7 @@ from glm.modules.paired import Pairs, paired_attention
 from glm.modules.post_norm import PostNormBlock
 from glm.modules.pretrained import SafePretrainedModel
 from glm.modules.stack import Stack
-from glm.modules.tensors import as_tensor
+from glm.modules.tensors import as_tensor, float32_at_least
 
 
 class Embedded:
@@ -247,7 +247,7 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         states, cache = self.generator.prefill(
             self.generator.embed(words, rows_of(given)), memory, (sources, given), prompts
         )
-        return self.head.logits(states).astype("float32").numpy(), cache
+        return float32_at_least(self.head.logits(states)).numpy(), cache
 
     @paddle.no_grad()
     def step(self, tokens: np.ndarray, numbers: np.ndarray, cache: CrossCache) -> np.ndarray:
@@ -263,4 +263,4 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         given = np.array([len(prompt.opening_ids) for prompt in cache.prompts])
         rows = np.repeat((FIRST_POSITION + given + numbers)[:, None], tokens.shape[1], axis=1)  # [B, R]
         states = self.generator.embed(self.word_embeddings(as_tensor(tokens)), rows)
-        return self.head.logits(self.generator.step(states, cache)).astype("float32").numpy()
+        return float32_at_least(self.head.logits(self.generator.step(states, cache))).numpy()

@@ -6,16 +6,18 @@ import numpy as np
 import paddle
 import pytest
 
+from glm.generation.config import GenerationConfig
+from glm.generation.search import Decoding, build_decoder
 from glm.models.ganlm.configuration import ramp
-from glm.models.ganlm.geometry import GanLMGeometry
+from glm.models.ganlm.geometry import GanLMGeometry, Prompt
 from glm.models.ganlm.losses import Batch, fairseq_smoothing
 from glm.models.ganlm.relative import bucket_of
-from glm.models.ganlm.tokenization import open_tokenizer
+from glm.models.ganlm.tokenization import EOS, UNK, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import GeometryOptions
 from glm.modules.loss import smoothed_cross_entropy
 from glm.training.schedule import decay_factor
-from models.ganlm.golden import PAD, Golden, batch_of, goldens
+from models.ganlm.golden import ENDING, PAD, Golden, batch_of, goldens
 from tools.reference_files import reference_folder, reference_json
 
 pytestmark = pytest.mark.conformance
@@ -282,6 +284,82 @@ def test_check_16_layouts_of_pairs():
         assert example.source_ids.tolist() == source_ids
         assert example.target_ids.tolist() == inputs
         assert example.labels.tolist() == labels
+
+
+class UnknownPenalty:
+    """fairseq's unk_penalty, which the toolkit has no option for: it never generates `<unk>`."""
+
+    def __init__(self, penalty: float):
+        self.penalty = penalty
+
+    def __call__(self, generated, scores):
+        scores[:, UNK] -= self.penalty
+
+
+@paddle.no_grad()
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_check_11_beam_search(batch_size):
+    """fairseq has no cache; the tree of slots gives the same numbers, in batches of any size."""
+    facts = reference_json("ganlm", "beam.json")
+    name = facts["model"].split(ENDING)[0]
+    (golden,) = [golden for golden in goldens() if golden.name == name]
+    model, names = golden.model(), GanLMWeights()
+    parameters = dict(model.named_parameters())
+    for foreign, numbers in facts.get("override", {}).items():
+        parameters[names.ours(foreign)[0]].set_value(np.array(numbers))
+    for result in facts["results"]:
+        settings = result["settings"]
+        decoder = fairseq_decoder(model, settings)
+        prompts = [Prompt(np.array(source), np.array([EOS])) for source in facts["sources"]]
+        wanted = dict(enumerate(result["hypotheses"]))
+        alone = result.get("alone_differs") or {}
+        wanted |= {int(number): lists for number, lists in dict(alone).items()}
+        searches = [
+            decoder.search(prompt, number=number, record_id=number, config=decoder_config(settings, prompt, golden))
+            for number, prompt in enumerate(prompts)
+        ]
+        decoding = Decoding(decoder)
+        for start in range(0, len(searches), batch_size):
+            decoding.join(searches[start : start + batch_size])
+            while decoding.unfinished:
+                decoding.step()
+        for search in searches:
+            assert_hypotheses(search.found, wanted[search.number])
+
+
+def decoder_config(settings: dict, prompt: Prompt, golden) -> GenerationConfig:
+    """fairseq's settings as ours; its length is that of the source itself, not of the padded batch."""
+    beams = settings["beam_size"]
+    most = int(settings.get("max_len_a", 0) * len(prompt.source_ids) + settings.get("max_len_b", 200))
+    most = min(most, golden.facts["finetune"]["max_target_positions"] - 1)
+    return GenerationConfig(
+        search_rules="fairseq",
+        tgt_length=most + 1,
+        min_tgt_length=settings.get("min_len", 1),
+        num_beams=beams,
+        num_return_sequences=beams,
+        length_penalty=settings.get("len_penalty", 1.0) if settings.get("normalize_scores", True) else 0.0,
+        no_repeat_ngram_size=settings.get("no_repeat_ngram_size", 0),
+        temperature=settings.get("temperature", 1.0),
+    )
+
+
+def fairseq_decoder(model, settings: dict):
+    (golden,) = [golden for golden in goldens() if golden.options["vocab_size"] == model.config.vocab_size][:1]
+    config = decoder_config(settings, Prompt(np.zeros(1, np.int64), np.array([EOS])), golden)
+    decoder = build_decoder(model, config, end_token_id=EOS, banned_token_ids=[PAD])
+    if penalty := settings.get("unk_penalty"):
+        decoder.processors.insert(0, UnknownPenalty(penalty))
+    return decoder
+
+
+def assert_hypotheses(found, wanted) -> None:
+    """Tokens equal, scores to 1e-9; of equal scores the order is not told."""
+    assert len(found) == len(wanted)
+    for own, other in zip(found, wanted, strict=True):
+        assert [*own.tokens, EOS] == other["tokens"]
+        assert own.score == pytest.approx(other["score"], abs=EXACT)
+        assert list(own.token_scores) == pytest.approx(other["positional_scores"], abs=EXACT)
 
 
 @paddle.no_grad()
