@@ -288,7 +288,7 @@ def _open_fairseq(path: Path) -> Source:
         raise InputError(f"{path}: its weights are of no known family ({', '.join(registry.FAMILIES)})")
     cfg = _values(tree.get("cfg"))
     options = _values(cfg.get("model")) or _values(tree.get("args"))
-    config = {"model_type": family.name, **family.weights.declared(options, tensors)}
+    config = {"model_type": family.name, **family.weights.stated(options, tensors)}
     return Source(path.parent, family, "fairseq", [path], [_once(family, tensors)], config)
 
 

@@ -25,6 +25,17 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
     "packing": {"packing": False},
+    "three_losses": {
+        "discriminator_weight": None,
+        "discriminator_warmup_steps": None,
+        "discriminator_start_warmup_steps": None,
+        "inconsistency_weight": None,
+        "inconsistency_warmup_steps": None,
+        "inconsistency_start_warmup_steps": None,
+        "discriminator_sampling_temperature": None,
+    },
+    "starts": {"start": None},
+    "positions": {"max_source_positions": None, "max_target_positions": None},
     "half_precision": {"fp16": False, "bf16": False, "decode_dtype": "float32"},
 }
 
@@ -195,6 +206,8 @@ class WeightNames:
         formats: of files that the family's weights can be in, see `glm.checkpoint.formats`.
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
+        resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
+            `--max_source_positions`.
         copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
         linears: endings of the weights that PyTorch keeps the other way round ([out, in]).
         biased_linears: endings of two weights of `linears` whose biases tell which way round a file has them.
@@ -213,6 +226,7 @@ class WeightNames:
     formats: tuple[str, ...] = ("glm", "paddlenlp", "huggingface", "huggingface-bin", "megatron")
     words: str = ""
     required: tuple[str, ...] = ()
+    resizable: tuple[str, ...] = ()
     copied_rows_key: str = ""
     linears: tuple[str, ...] = ()
     biased_linears: tuple[str, ...] = ()
@@ -248,7 +262,7 @@ class WeightNames:
         on the last axis. A name that the family does not know is returned as it is."""
         return name, 0, 1
 
-    def declared(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    def stated(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
         """What the options beside weights of these names in a file of fairseq say of the configuration."""
         return {}
 
@@ -271,6 +285,18 @@ class WeightNames:
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
         """Rows of the word embedding (to, from) that a format's files do not hold apart."""
         return ()
+
+    def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
+        """The configuration of a model that starts from parts of a checkpoint (`--start`).
+
+        Raises:
+            InputError: the checkpoint lacks a part.
+        """
+        raise NotImplementedError
+
+    def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
+        """What becomes of a checkpoint's weight where a model starts from parts of it: its name there, or None."""
+        return name
 
     def part_of(self, name: str) -> str | int | None:
         """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
@@ -296,6 +322,11 @@ class Family:
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
         aliases: other values of `model_type` that mean the family.
+        row_width: what an example takes of `--max_tokens`, of the tokens [n] of sources and of targets.
+        cuts_tokens: whether a source that is all of a template loses tokens at its end where it is too long; else it
+            is cut between sentences.
+        row_multiple: of which the rows of the table of words are, where no more of them than that may be filler; None
+            for a family whose tables may have any number.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         published_tokenizers: hub names of tokenizers that can be fetched.
     """
@@ -315,6 +346,9 @@ class Family:
     blanks: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    row_width: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add
+    cuts_tokens: bool = False
+    row_multiple: int | None = None
     published: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
 

@@ -42,6 +42,9 @@ WITHOUT_EFFECT = {
     "num_cycles": 0.5,
 }
 
+# Options of an objective that cannot be 0.
+NEVER_ZERO = ("discriminator_sampling_temperature", "max_source_positions", "max_target_positions")
+
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
@@ -89,6 +92,57 @@ class DropoutArguments:
     def given(self) -> dict[str, float]:
         """The rates that were given, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass
+class ObjectiveArguments:
+    """What of a checkpoint a model starts from, and losses beside its first one; names are fairseq's."""
+
+    start: str | None = option(
+        None,
+        "Parts of a checkpoint that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
+        "the decoder that writes [both where there are two].",
+        choices=["both", "generator", "discriminator"],
+    )
+    max_source_positions: int | None = option(
+        None, "Most tokens of a source; a checkpoint's table is cut, or has rows of zeros added [the model's]."
+    )
+    max_target_positions: int | None = option(None, "Most tokens of a target; as max_source_positions.")
+    discriminator_weight: float | None = option(None, "Weight of the discriminator's loss [5]; 0 leaves it out.")
+    discriminator_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    discriminator_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    inconsistency_weight: float | None = option(
+        None, "Weight of the generator's loss where the discriminator erred [1]; 0 leaves it out."
+    )
+    inconsistency_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    inconsistency_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    discriminator_sampling_temperature: float | None = option(
+        None, "Logits are divided by this before the tokens to be judged are drawn [1]."
+    )
+
+    def __post_init__(self):
+        for name, value in self.given.items():
+            if name.endswith("_steps"):
+                continue  # fairseq's -1 is 0
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in NEVER_ZERO):
+                raise UsageError(f"{name} {value}: use a number above 0{'' if name in NEVER_ZERO else ', or 0'}")
+        if self.start in ("generator", "discriminator"):
+            for name in ("discriminator_weight", "inconsistency_weight"):
+                if getattr(self, name):
+                    raise UsageError(
+                        f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}"
+                    )
+
+    @property
+    def parts(self) -> str | None:
+        """`start`, or what the weights that are given need."""
+        return self.start or ("both" if self.discriminator_weight or self.inconsistency_weight else None)
+
+    @property
+    def given(self) -> dict[str, float]:
+        """What replaces the model's own settings, by name."""
+        settings = {name: value for name, value in dataclasses.asdict(self).items() if name != "start"}
+        return {name: value for name, value in settings.items() if value is not None}
 
 
 @dataclass
@@ -298,6 +352,7 @@ class FinetuneArguments:
     generation: GenerationConfig
     files: FileArguments
     dropout: DropoutArguments
+    objective: ObjectiveArguments
     adapter: AdapterArguments
     training: FinetuneTrainingArguments
     given: dict[str, Any]
@@ -328,6 +383,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         GenerationConfig,
         FileArguments,
         DropoutArguments,
+        ObjectiveArguments,
         AdapterArguments,
         FinetuneTrainingArguments,
     )

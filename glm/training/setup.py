@@ -73,9 +73,11 @@ def build_trainer(
         tokenizer,
         settings={
             **arguments.dropout.given,
+            **arguments.objective.given,
             "tensor_parallel_degree": training.tensor_parallel_degree,
             "tensor_parallel_rank": training.tensor_parallel_rank,
         },
+        start=arguments.objective.parts,
     )
     check_metric(training.metric_for_best_model)
     if training.do_train:
@@ -96,7 +98,7 @@ def build_trainer(
         facts = manifest_facts(now, checkpoint, training)
 
     set_seed(seed=training.seed)
-    model = load_model(family, arguments.model.model_name_or_path, config)
+    model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
     adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
@@ -128,7 +130,8 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
     """
-    family.check_options(arguments.values)
+    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # PaddleNLP's default is -1
+    family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
     if not adapter.lora:
         return arguments
@@ -178,8 +181,8 @@ def set_recomputed_layers(model: nn.Layer, layers: int) -> None:
 
 def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:
     """Raises InputError if an example does not fit into a batch (`--max_tokens`)."""
-    longest = int(examples.lengths.argmax())
-    length = int(examples.lengths[longest])
+    longest = int(examples.widths.argmax())
+    length = int(examples.widths[longest])
     width = padded_width(length, multiple)
     if width > max_tokens:
         raise InputError(

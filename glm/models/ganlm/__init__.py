@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from glm.models.ganlm.geometry import GanLMGeometry
-from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, GanLMPieces, open_tokenizer
+from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMPieces, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import Family
 
@@ -35,5 +37,8 @@ FAMILY = Family(
     geometry=GanLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({"dropout", "lora", "half_precision"}),
+    abilities=frozenset({"dropout", "lora", "half_precision", "three_losses", "starts", "positions"}),
+    row_width=np.maximum,  # fairseq's measure
+    cuts_tokens=True,
+    row_multiple=ROW_MULTIPLE,
 )

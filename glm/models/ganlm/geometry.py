@@ -79,7 +79,6 @@ class GanLMGeometry:
     """
 
     special_tokens = 1  # of a source: </s>
-    cuts_tokens = True  # a source that is too long loses tokens at its end, in the middle of a sentence too
 
     def __init__(self, tokenizer: GanLMPieces, options: GeometryOptions):
         self.tokenizer = tokenizer
@@ -88,8 +87,19 @@ class GanLMGeometry:
         """The ids of a source."""
         return [*before, *after, EOS]
 
-    def example(self, source_ids: Sequence[int], span: Sequence[int], *, tgt_length: int) -> Example:
-        """The training example of a source and its target; what is beyond `tgt_length` tokens is cut."""
+    def example(
+        self,
+        source_ids: Sequence[int],
+        span: Sequence[int],
+        *,
+        tgt_length: int,
+        random: np.random.Generator | None = None,
+    ) -> Example:
+        """The training example of a source and its target; what is beyond `tgt_length` tokens is cut.
+
+        Args:
+            random: without effect; nothing of an example is random.
+        """
         return Example(
             np.asarray(source_ids, dtype=np.int64),
             np.asarray([EOS, *span], dtype=np.int64)[:tgt_length],
@@ -108,10 +118,6 @@ class GanLMGeometry:
         """Tokens and labels of examples, [n] each."""
         targets = np.minimum(spans + 1, tgt_length)
         return sources + targets, targets
-
-    def widths(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> np.ndarray:
-        """What an example takes of `--max_tokens`, [n]: source or target, whichever is longer (fairseq's measure)."""
-        return np.maximum(sources, np.minimum(spans + 1, tgt_length))
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
         """One example a row: its source, right behind it what the decoder reads, and padding at the end.
@@ -149,8 +155,7 @@ class GanLMGeometry:
         return config.max_target_positions
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
-        """Raises InputError if source or target are longer than the model's positions, or its table of words is not
-        one of this tokenizer's."""
+        """Raises InputError if source or target are longer than the model's positions."""
         for name, length, most in (
             ("src_length", src_length, config.max_source_positions),
             ("tgt_length", tgt_length, config.max_target_positions),

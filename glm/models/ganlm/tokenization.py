@@ -21,6 +21,7 @@ DICTIONARY_FILE = "dict.txt"
 BOS, PAD, EOS, UNK = range(4)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 SENTINELS = 100
+ROW_MULTIPLE = 8  # of which an embedding table's rows are
 SPACE = "▁"
 
 

@@ -115,6 +115,7 @@ class GanLMWeights(WeightNames):
         "rescale_init": bool,
     }
     lora_targets = LINEARS[:6]
+    resizable = ("position_embeddings.weight",)
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if "discriminator_layers" not in config:
@@ -192,7 +193,7 @@ class GanLMWeights(WeightNames):
                 return f"{stack}.{own}{found[2].removeprefix(foreign)}", 0, 1
         return name, 0, 1
 
-    def declared(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    def stated(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
         found = {own: options[foreign] for own, foreign in OPTIONS.items() if options.get(foreign) is not None}
         heads = {options.get(f"{stack}_attention_heads") for stack in ("encoder", "decoder")} - {None}
         if len(heads) > 1:
@@ -221,6 +222,28 @@ class GanLMWeights(WeightNames):
             return tuple(f"{FOREIGN_STACKS[layer[1]]}.layers.{layer[2]}.{part}.{layer[4]}" for part in parts)
         stack, part, kind = name.split(".")
         return (f"{FOREIGN_STACKS[stack]}.{PARTS[part]}.{kind}",)
+
+    def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
+        config = dict(config)
+        if start in ("both", "discriminator") and not config["discriminator_layers"]:
+            raise InputError(f"start {start}: the checkpoint has no discriminator; use --start generator")
+        if start == "both":
+            return config
+        if start == "discriminator":
+            config["generator_layers"] = config["discriminator_layers"]
+        return config | {"discriminator_layers": 0, "share_generator_discriminator": False}
+
+    def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
+        stack = name.split(".")[0]
+        if start == "both" or stack in ("encoder", "word_embeddings"):
+            return name
+        if start == "generator":
+            return name if stack == "generator" else None
+        if _shares(config):  # it is the generator's first layers
+            layer = LAYER_OF_NAME.fullmatch(name)
+            beyond = layer is not None and int(layer[2]) >= config["discriminator_layers"]
+            return name if stack == "generator" and not beyond else None
+        return f"generator{name.removeprefix(stack)}" if stack == "discriminator" else None
 
     def copy_of(self, name: str) -> str | None:
         return FOREIGN_WORDS if name in COPIES_OF_WORDS else None
