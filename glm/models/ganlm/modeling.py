@@ -161,6 +161,11 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         self.weights = self.config.loss_weights(step) if self.discriminator_head is not None else (0.0, 0.0)
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """Beginnings of the names of weights that the present update leaves as they are."""
+        return () if self.weights[0] else ("discriminator",)
+
+    @property
     def stacks(self) -> list[Stack]:
         """Encoder, generator and discriminator."""
         return [stack for stack in (self.encoder, self.generator, self.discriminator) if stack is not None]
