@@ -1,6 +1,7 @@
 """GanLM against the golden numbers of its original; the checks' numbers are those of section 10 of its fact sheet."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import paddle
@@ -11,6 +12,7 @@ from glm.generation.search import Decoding, build_decoder
 from glm.models.ganlm.configuration import ramp
 from glm.models.ganlm.geometry import GanLMGeometry, Prompt
 from glm.models.ganlm.losses import Batch, fairseq_smoothing
+from glm.models.ganlm.objectives import corrupted, draw_places, noise_tokens, span_count
 from glm.models.ganlm.relative import bucket_of
 from glm.models.ganlm.tokenization import EOS, UNK, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
@@ -371,3 +373,40 @@ def test_check_19_validation_is_the_generators_loss_alone():
             loss = float(model(**golden.batch("ft"), label_smoothing=0.1))
             want = golden.facts["ft_losses"]["ls0.1_w5"]
             assert loss == pytest.approx(want["G"] / want["n_T"], abs=EXACT)
+
+
+def test_check_17_span_corruption_for_given_places():
+    facts = reference_json("ganlm", "corruption.json")
+    sentinels = open_tokenizer(reference_folder("ganlm")).sentinel_ids
+    for case in facts["cases"]:
+        document = case["doc"]
+        assert noise_tokens(len(document)) == case["noise_tokens"]
+        assert span_count(case["noise_tokens"]) == case["spans"]
+        source, spans = corrupted(document, case["cuts"], sorted(case["inserts"]), sentinels)
+        assert source == case["source"]
+        assert spans == case["target"]
+        assert (spans[:-1], spans[1:]) == (case["prev_output_tokens"], case["labels"])
+
+
+def test_check_17_span_corruption_of_10000_draws():
+    facts, random = reference_json("ganlm", "corruption.json"), np.random.default_rng(5)
+    for wanted in facts["statistics"]:
+        L, draws = wanted["length"], 10_000
+        masked, lengths, spans = np.zeros(L), Counter(), 0
+        for _ in range(draws):
+            cuts, inserts = draw_places(L, random)
+            sizes = np.diff([0, *cuts, noise_tokens(L)])
+            lengths.update(sizes.tolist())
+            spans += len(inserts)
+            before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            for start, size in zip(inserts + before, sizes, strict=True):
+                masked[start : start + size] += 1
+        assert masked.sum() / draws == wanted["masked_per_draw"]
+        assert spans / draws == wanted["spans_per_draw"]
+        shares = masked / draws
+        assert shares[-1] == 0.0
+        for place, name in ((0, "first_token_masked"), (L // 2, "middle_token_masked")):
+            assert shares[place] == pytest.approx(wanted[name], abs=0.016), (L, name)
+        for size, count in wanted["span_length_counts"].items():
+            if count >= 5000:
+                assert lengths[int(size)] == pytest.approx(count, rel=0.05), (L, size)
