@@ -41,6 +41,8 @@ class GanLMConfig(PretrainedConfig):
         embedding_dropout_prob, attention_dropout_prob, output_dropout_prob: dropout after the embeddings, on attention
             probabilities, on the output of attention and MLP. A discriminator with layers of its own has none.
         rescale_init: random weights of output linears of layer l (from 1) are divided by sqrt(2 l).
+        classes: of a classifier of pairs of texts, on the decoder's first position; 0 for none.
+        classifier_sees_all: whether its decoder sees all of what it reads, not its own past alone.
         discriminator_weight, inconsistency_weight: of the losses beside the generator's in training.
         discriminator_warmup_steps, inconsistency_warmup_steps: updates over which a weight grows from 0; 0 for none.
         discriminator_start_warmup_steps, inconsistency_start_warmup_steps: updates before, in which it is 0.
@@ -71,6 +73,8 @@ class GanLMConfig(PretrainedConfig):
         attention_dropout_prob: float = 0.1,
         output_dropout_prob: float = 0.1,
         rescale_init: bool = True,
+        classes: int = 0,
+        classifier_sees_all: bool = False,
         discriminator_weight: float = 5.0,
         discriminator_warmup_steps: int = 0,
         discriminator_start_warmup_steps: int = 0,
@@ -98,6 +102,8 @@ class GanLMConfig(PretrainedConfig):
         self.attention_dropout_prob = attention_dropout_prob
         self.output_dropout_prob = output_dropout_prob
         self.rescale_init = rescale_init
+        self.classes = classes
+        self.classifier_sees_all = classifier_sees_all
         self.discriminator_weight = discriminator_weight
         self.discriminator_warmup_steps = discriminator_warmup_steps
         self.discriminator_start_warmup_steps = discriminator_start_warmup_steps

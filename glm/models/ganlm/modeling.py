@@ -12,6 +12,7 @@ import paddle
 from paddle import Tensor, nn
 
 from glm.cpu.arrays import draw_seed
+from glm.models.ganlm.classification import ClassificationHead
 from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.geometry import FIRST_POSITION, Prompt, position_rows
 from glm.models.ganlm.losses import Batch, Drawn, fairseq_smoothing, figures_of, three_losses
@@ -150,6 +151,11 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
             if not config.share_generator_discriminator:
                 self.discriminator = Decoder(config, config.discriminator_layers, drops=False)
             self.discriminator_head = DiscriminatorHead(config)
+        self.classification_head = None
+        if config.classes:
+            self.classification_head = ClassificationHead(
+                config.hidden_size, config.classes, config.output_dropout_prob
+            )
         self.head = TiedHead(self.word_embeddings, None)
         self.terms: dict[str, float] = {}
         self.begin_update(0)
@@ -234,6 +240,18 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
             return loss
         loss, self.terms = three_losses(self, batch, memory, states, labels, int(text_ids), drawn=drawn, **options)
         return loss
+
+    def classify(self, input_ids: Tensor, segments: Tensor) -> Tensor:
+        """The classes' logits of pairs of texts, by the decoder's state at its first position: [B, classes].
+
+        Args:
+            input_ids, segments: as of `forward`, see `glm.models.ganlm.classification`.
+        """
+        batch = Batch.of(input_ids, segments)
+        words = self.word_embeddings(batch.target_ids)
+        states = self.generator.read(words, batch, self.encode(batch), causal=not self.config.classifier_sees_all)
+        firsts = np.cumsum([0, *batch.targets[:-1]])
+        return self.classification_head(states.gather(as_tensor(firsts)))
 
     # -- decoding
 

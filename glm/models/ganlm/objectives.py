@@ -107,9 +107,7 @@ class SpanCorruption:
         return lengths - noise + spans + labels, labels
 
 
-def documents(
-    sentences: Sequence[Sequence[int]], *, most: int, ends_at_blank: bool = False
-) -> Iterator[list[int]]:
+def documents(sentences: Sequence[Sequence[int]], *, most: int, ends_at_blank: bool = False) -> Iterator[list[int]]:
     """Documents of `<s>` and sentences, each closed by `</s>`, packed up to a number of tokens.
 
     Args:

@@ -16,6 +16,8 @@ from glm.models.protocol import WeightNames
 WORDS = "word_embeddings.weight"
 RELATIVE = "encoder.relative_bias.weight"
 HEAD = "discriminator_head."
+CLASSIFIER = "classification_head."
+FOREIGN_CLASSIFIER = "classification_heads.sentence_classification_head."
 STACKS = ("encoder", "generator", "discriminator")
 FORMAT = "fairseq"
 
@@ -113,6 +115,8 @@ class GanLMWeights(WeightNames):
         "attention_dropout_prob": float,
         "output_dropout_prob": float,
         "rescale_init": bool,
+        "classes": int,
+        "classifier_sees_all": bool,
     }
     lora_targets = LINEARS[:6]
     resizable = ("position_embeddings.weight",)
@@ -135,6 +139,8 @@ class GanLMWeights(WeightNames):
             shapes |= _norm(f"{stack}.embedding_norm", H)
             for layer in range(config[f"{stack}_layers"]):
                 shapes |= _layer(f"{stack}.layers.{layer}.", H, config["mlp_size"], crosses=stack != "encoder")
+        if config.get("classes"):
+            shapes |= _linear(f"{CLASSIFIER}dense", H, H) | _linear(f"{CLASSIFIER}out_proj", H, config["classes"])
         if config["discriminator_layers"]:
             shapes |= _linear(f"{HEAD}dense", H, H) | _norm(f"{HEAD}layer_norm", H) | _linear(f"{HEAD}out_proj", H, 2)
         return shapes
@@ -162,6 +168,7 @@ class GanLMWeights(WeightNames):
             "max_source_positions": max(table("encoder.position_embeddings.weight")[0] - FIRST_POSITION, 0),
             "max_target_positions": max(table("generator.position_embeddings.weight")[0] - FIRST_POSITION, 0),
             "relative_buckets": relative[0],
+            "classes": table(f"{CLASSIFIER}out_proj.weight")[1],
         }
         if relative[1]:
             found["num_attention_heads"] = relative[1]
@@ -177,6 +184,8 @@ class GanLMWeights(WeightNames):
             return WORDS, 0, 1
         if name == FOREIGN_RELATIVE:
             return RELATIVE, 0, 1
+        if name.startswith(FOREIGN_CLASSIFIER):
+            return CLASSIFIER + name.removeprefix(FOREIGN_CLASSIFIER), 0, 1
         if name.startswith(FOREIGN_HEAD):
             rest = name.removeprefix(FOREIGN_HEAD)
             part = next(part for part in HEAD_PARTS if rest.startswith(HEAD_PARTS[part]))
@@ -213,6 +222,8 @@ class GanLMWeights(WeightNames):
             return (name,)
         if name in (WORDS, RELATIVE):
             return (FOREIGN_WORDS if name == WORDS else FOREIGN_RELATIVE,)
+        if name.startswith(CLASSIFIER):
+            return (FOREIGN_CLASSIFIER + name.removeprefix(CLASSIFIER),)
         if name.startswith(HEAD):
             rest = name.removeprefix(HEAD)
             part = next(part for part in HEAD_PARTS if rest.startswith(part))
@@ -235,7 +246,7 @@ class GanLMWeights(WeightNames):
 
     def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
         stack = name.split(".")[0]
-        if start == "both" or stack in ("encoder", "word_embeddings"):
+        if start == "both" or stack in ("encoder", "word_embeddings", CLASSIFIER[:-1]):
             return name
         if start == "generator":
             return name if stack == "generator" else None

@@ -1,6 +1,7 @@
 """The golden models of GanLM's original: their weights, their cases, and batches as this toolkit has them."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import paddle
 
 from glm.checkpoint.names import canonical_names, checked_weights, transposed_linears
 from glm.checkpoint.safetensors_files import read_safetensors
+from glm.checkpoint.tensors import LazyTensor
 from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.modeling import GanLMForConditionalGeneration
 from glm.models.ganlm.weights import GanLMWeights
@@ -61,17 +63,28 @@ class Golden:
             "relative_buckets": config["rel_pos_buckets"],
         }
 
-    def model(self, dtype: str = "float64", *, drop: tuple[str, ...] = (), **options) -> GanLMForConditionalGeneration:
+    def model(
+        self,
+        dtype: str = "float64",
+        *,
+        rename: Callable[[str], str | None] = lambda name: name,
+        extra: dict[str, np.ndarray] | None = None,
+        **options,
+    ) -> GanLMForConditionalGeneration:
         """The model with its weights, without dropout.
 
         Args:
-            drop: beginnings of names (of ours) that the model does without.
+            rename: what becomes of a weight, by our names; None for nothing.
+            extra: more weights, by the original's names.
         """
         dropouts = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
         config = GanLMConfig(**{**self.options, **dict.fromkeys(dropouts, 0.0), **options})
         names = GanLMWeights()
-        found = canonical_names(names, read_safetensors(self.weights), torch_layout=True)
-        found = {name: tensor for name, tensor in found.items() if not name.startswith(drop or ("-",))}
+        found = read_safetensors(self.weights)
+        found |= {name: LazyTensor(t.shape, str(t.dtype), lambda t=t: t) for name, t in (extra or {}).items()}
+        found = canonical_names(names, found, torch_layout=True)
+        found = {rename(name): tensor for name, tensor in found.items()}
+        found.pop(None, None)
         found = checked_weights(names, transposed_linears(names, found), config.to_dict())
         paddle.set_default_dtype(dtype)
         try:
