@@ -110,7 +110,7 @@ class Batch:
     -inf where there is no beam.
     """
 
-    def __init__(self, searches: list[ExampleSearch], cache: Cache, dtype: np.dtype):
+    def __init__(self, searches: list[ExampleSearch], cache: Cache, dtype: type | np.dtype = np.float32):
         self.searches = searches
         self.cache = cache
         self.tokens = np.zeros((len(searches), 1, 0), dtype=np.int64)

@@ -14,16 +14,20 @@ from glm.data.check import FileCheck, check_file, check_records
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.published import fetch_records
 from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import (
     ExampleStore,
     content_digest,
     default_cache_folder,
     new_store,
+    remove_store,
     store_name,
+    verify_store,
     write_examples,
     write_report,
 )
+from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
 
@@ -77,13 +81,14 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
         data.reports["train"] = store.report
     if training.do_eval:
         split = _Split("dev", files.dev_file, arguments, encoder)
-        data.dev_records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]
+        data.dev_records = split.shared([item.record for item in split.items() if isinstance(item, EncodedRecord)])
         if training.do_train:
             split.check.compare(store.report.file, store.row_hashes)
         data.reports["dev"] = split.report()
     if training.do_predict:
         split = _Split("test", files.test_file, arguments, encoder)
-        data.test_records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+        records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+        data.test_records = split.shared(records)
         data.reports["test"] = split.report()
     for report in data.reports.values():
         announce(report)
@@ -115,6 +120,7 @@ class _Split:
                 encoder.template,
                 arguments.data.columns,
                 need_target=name != "test",
+                several_targets=name != "train",
                 reserved=encoder.family.reserved,
             )
             self.content = content_digest(file.path)
@@ -127,6 +133,13 @@ class _Split:
         """All rows, one by one; with the last of them the check is done."""
         return chain.from_iterable(self._batches)
 
+    def shared(self, records: list[Record | BadRecord]) -> list[Record | BadRecord]:
+        """Records to be scored, each with the targets of all that have its source."""
+        found = SharedReferences(lambda: records)
+        if found.count:
+            self.check.notes.append(f"{self.check.name}: {shared_note(found.count)}")
+        return list(map(found.given_to, records))
+
     def report(self) -> FileReport:
         """What the check found. Raises InputError if more was refused than may be."""
         report = self.check.report()
@@ -135,9 +148,15 @@ class _Split:
 
 
 def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
-    """The training examples, encoded now or found in the cache."""
+    """The training examples, encoded now or found whole in the cache."""
     encoder = split.check.encoder
     folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    if folder.is_dir():
+        try:
+            verify_store(folder)
+        except InputError as error:
+            logger.warning(f"{error}; the examples are encoded anew")
+            remove_store(folder)
     if not folder.is_dir():
         with new_store(folder) as aside:
             write_examples(aside, split.items(), encoder)
