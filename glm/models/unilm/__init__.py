@@ -36,6 +36,7 @@ FAMILY = Family(
     abilities=frozenset({"objectives", "pair_length", "dropout", "layers", "lora", "packing", "half_precision"}),
     aliases=("bert",),
     vocabulary_multiple=1,
+    has_exact_vocabulary=True,
     # Segments tell source from target: the originals put no words around them.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
 )
