@@ -334,6 +334,7 @@ class Family:
         abilities: of `ABILITIES`, and `memory_forecast`.
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
+        marks: texts of special tokens that data may hold, as any other text; a check names the rows.
         aliases: other values of `model_type` that mean the family.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         published_tokenizers: hub names of tokenizers that can be fetched.
@@ -356,6 +357,7 @@ class Family:
     abilities: frozenset[str] = field(default_factory=frozenset)
     blanks: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
