@@ -7,6 +7,7 @@ candidates there are, and how texts are ranked, says a rule (`glm.generation.fin
 Examples that are done give their places in the batch to those that wait.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -358,7 +359,12 @@ class Decoding:
 
     def _settled(self, done: list[ExampleSearch]) -> list[ExampleSearch]:
         """Those that are done, once others have joined again for more samples."""
-        again = [search for search in done if search.begins_again()]
+        again = []
+        for search in done:
+            left_behind = copy.copy(search)  # takes the place it had, and is done
+            if search.begins_again():
+                self.batch.searches[self.batch.searches.index(search)] = left_behind
+                again.append(search)
         return [search for search in done if search not in again] + (self.join(again) if again else [])
 
     def _is_unfinished(self) -> np.ndarray:

@@ -396,6 +396,7 @@ class Family:
         abilities: of `ABILITIES`, and `memory_forecast`.
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
+        marks: texts of special tokens that data may hold, as any other text; a check names the rows.
         aliases: other values of `model_type` that mean the family.
         row_width: what an example takes of `--max_tokens`, of the tokens [n] of sources and of targets.
         cuts_tokens: whether a source that is all of a template loses tokens at its end where it is too long; else it
@@ -421,6 +422,7 @@ class Family:
     abilities: frozenset[str] = field(default_factory=frozenset)
     blanks: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     row_width: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add
     cuts_tokens: bool = False

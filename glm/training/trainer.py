@@ -21,6 +21,7 @@ from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
+from glm.data.templates import PARAPHRASE
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import IGNORE_INDEX, Example
@@ -344,7 +345,8 @@ class GenerationTrainer(ResumableTrainer):
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
-        scores = score_predictions(predictions)
+        of_paraphrases = self.run_config.get("task_name") == PARAPHRASE
+        scores = score_predictions(predictions, of_paraphrases=of_paraphrases)
         self.symptoms = Symptoms()
         for prediction in predictions:
             self.symptoms.add_row(prediction.as_row())
