@@ -18,7 +18,6 @@ from glm.data.report import FileReport
 from glm.data.store import (
     ExampleStore,
     content_digest,
-    default_cache_folder,
     new_store,
     remove_store,
     store_name,
@@ -29,6 +28,7 @@ from glm.data.store import (
 from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
+from glm.runtime.caches import user_cache
 
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
@@ -140,7 +140,7 @@ class _Split:
 def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
     """The training examples, encoded now or found whole in the cache."""
     encoder = split.check.encoder
-    folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    folder = Path(cache_folder or user_cache()) / store_name(split.content, split.check)
     if folder.is_dir():
         try:
             verify_store(folder)
