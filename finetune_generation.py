@@ -10,17 +10,21 @@ from pathlib import Path
 
 from glm.errors import Stopped
 from glm.evaluation.metrics import FIGURES, signatures
-from glm.evaluation.table import print_scores
+from glm.evaluation.symptoms import loss_symptom
+from glm.evaluation.table import print_scores, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
 from glm.prediction.predictions import write_predictions
-from glm.prediction.scoring import score_predictions, write_scores
+from glm.prediction.scoring import Tally, coverage, write_scores
 from glm.prediction.writer import predict
+from glm.report.curves import read_log
+from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
 from glm.training.run_data import RunData
 from glm.training.run_folder import write_done
@@ -33,14 +37,13 @@ def main(argv: list[str]) -> int:
     arguments = parse_finetune_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
-    with signals.heard(), watching(), opened_run(arguments) as checkpoint:
+    with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
         on_main(lambda: begin_run(trainer, data, checkpoint))
         try:
             code = train_evaluate_predict(trainer, data, checkpoint)
-        except Stopped:
-            trainer.keep_progress()
-            raise
+        except Stopped as stopped:
+            raise Stopped(stopped.number, trainer.keep_progress()) from stopped
         facts = {"exit_code": code, "global_step": trainer.state.global_step}
         on_main(lambda: write_done(Path(arguments.training.output_dir), facts))
         return code
@@ -61,22 +64,46 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
         if trainer.is_world_process_zero():
             print_scores(metrics, names, title="evaluation on the dev records")
-    if training.do_train and trainer.is_world_process_zero():
-        describe_model(output_dir, trainer.provenance, metrics, data.reports)
-    if training.do_predict:
-        predictions = predict(trainer.writer, data.test_records)
-        if trainer.is_world_process_zero():
-            write_predictions(output_dir / "predictions.jsonl", predictions)
-        answered = [prediction for prediction in predictions if prediction.error is None]
-        if all(prediction.record.target is not None for prediction in answered):
-            counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
-            scores = score_predictions(answered).with_figures(counts)
-            if trainer.is_world_process_zero():
-                write_scores(output_dir / "metrics.json", scores)
-                print_scores(scores.figures, scores.signatures, title="prediction of the test records")
-        if len(answered) < len(predictions):
-            return INCOMPLETE
-    return 0
+    if trainer.is_world_process_zero():
+        warnings = warnings_of(trainer, data)
+        if training.do_train:
+            describe_model(output_dir, trainer.provenance, metrics, data.reports, warnings)
+        print_warnings(warnings)
+    return predict_test_records(trainer, data) if training.do_predict else 0
+
+
+def predict_test_records(trainer: GenerationTrainer, data: RunData) -> int:
+    """Generates for the test records, and scores those with references; returns the exit code."""
+    predictions = predict(trainer.writer, data.test_records)
+    if trainer.is_world_process_zero():
+        tally, output_dir = Tally(), Path(trainer.args.output_dir)
+        write_predictions(output_dir / "predictions.jsonl", predictions)
+        for prediction in predictions:
+            tally.add(prediction.as_row())
+        if tally.scored:
+            scores = tally.scores()
+            if tally.scored < tally.rows - tally.failed:
+                print(f"{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
+            write_scores(output_dir / "metrics.json", scores)
+            print_scores(scores.figures, scores.signatures, title="prediction of the test records")
+        print_warnings([f"test records: {line}" for line in tally.symptoms.lines()])
+    return INCOMPLETE if any(prediction.error is not None for prediction in predictions) else 0
+
+
+def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
+    """What is wrong with a run, in words: its loss, its data, the texts of its last evaluation."""
+    found = []
+    if trainer.args.do_train:
+        log = read_log(Path(trainer.args.output_dir) / METRICS_NAME)
+        if line := loss_symptom(log, learning_rate=trainer.args.learning_rate):
+            found.append(line)
+        report = data.reports["train"]
+        if report.cut_sources:
+            found.append(
+                f"{report.cut_sources} of {report.used} training sources were cut and lost {report.lost_tokens} "
+                "tokens or more: raise --src_length if what matters may be in them"
+            )
+    return [*found, *(f"dev records: {line}" for line in trainer.symptoms.lines())]
 
 
 if __name__ == "__main__":

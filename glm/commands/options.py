@@ -14,6 +14,7 @@ from glm.models import registry
 from glm.options.data import DataArguments
 from glm.options.run_config import trained_with
 
+OF_GENERATED_TEXTS = ("punctuation",)  # of `DataArguments`
 LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
 
 
@@ -29,12 +30,13 @@ def add_layout_options(parser: Parser) -> None:
     for group in (DataArguments, GenerationConfig):
         types = typing.get_type_hints(group)
         for item in dataclasses.fields(group):
-            if group is GenerationConfig and item.name not in LENGTHS:
+            if (group is GenerationConfig and item.name not in LENGTHS) or item.name in OF_GENERATED_TEXTS:
                 continue
             if types[item.name] is bool:
                 how = {"action": "store_true", "default": None}
             else:
                 how = {"type": int if types[item.name] is int else str}
+            how |= {name: value for name, value in item.metadata.items() if name == "choices"}
             parser.add_argument(f"--{item.name}", help=item.metadata["help"].replace("%", "%%"), **how)
 
 
@@ -56,6 +58,7 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
         print(f"from {values.tokenizer_name_or_path}: {taken}", file=sys.stderr)
     settings = inherited | given
     data = DataArguments(**{name: value for name, value in settings.items() if name not in LENGTHS})
+    data.inherited = frozenset(inherited)
     generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
     family = registry.of_model(values.tokenizer_name_or_path)
     encoder = ExampleEncoder(

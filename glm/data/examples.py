@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
-from glm.data.truncation import shorten_context
+from glm.data.truncation import find_answer, shorten_context
 from glm.errors import InputError
 from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
 
@@ -96,8 +96,10 @@ class ExampleEncoder:
     def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
         """Why the source of a record cannot be laid out: what must not be cut does not fit."""
         record = encoded.record
-        kept = record.answer if record.answer and record.answer in record.source else ""
-        if not self.overflow(encoded) or self._fits(record, kept):
+        if not self.overflow(encoded):
+            return None
+        start, end = find_answer(record.source, record.answer) or (0, 0)
+        if self._fits(record, record.source[start:end]):
             return None
         message = f"does not fit into src_length {self.src_length}"
         field = "answer" if record.answer else "template"
@@ -117,6 +119,10 @@ class ExampleEncoder:
     def overflow(self, encoded: EncodedRecord) -> int:
         """By how many tokens the source is longer than `src_length`."""
         return max(0, len(encoded.before) + len(encoded.after) - self.source_budget)
+
+    def uncut_length(self, encoded: EncodedRecord) -> int:
+        """Tokens that the source would have, were nothing cut."""
+        return len(encoded.before) + len(encoded.after) + self.special_tokens
 
     def lay_out_source(self, encoded: EncodedRecord) -> list[int]:
         """The ids of a source; one that is too long is cut around the answer's sentence, or at its end.

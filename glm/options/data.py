@@ -26,8 +26,21 @@ class DataArguments:
     )
     answer_column: str | None = option(None, "Column of the answer. Recognised if not given.")
     target_column: str | None = option(None, "Column of the target. Recognised if not given.")
+    multi_turn: str = option(
+        "error",
+        "What conversations of several turns, or with a system text, are: an error, or their last turn.",
+        choices=["error", "last"],
+    )
+    punctuation: str | None = option(
+        None,
+        "Punctuation of generated texts, which tokenizers make half-width; that of the training targets if not given.",
+        choices=["fullwidth", "halfwidth"],
+    )
     src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
+
+    # Those of the options above that the user did not give: their values are those of the checkpoint's training.
+    inherited = frozenset()
 
     def __post_init__(self):
         if self.src_length < 8:
@@ -47,4 +60,10 @@ class DataArguments:
     @property
     def columns(self) -> ColumnOptions:
         """The columns that were named."""
-        return ColumnOptions(self.source_column, self.answer_column, self.target_column)
+        return ColumnOptions(
+            self.source_column,
+            self.answer_column,
+            self.target_column,
+            inherited=self.inherited,
+            multi_turn=self.multi_turn,
+        )

@@ -16,7 +16,7 @@ from glm.runtime.device import choose_device
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
-FILES_OPTIONS += ("token_scores", "show", "report")
+FILES_OPTIONS += ("token_scores", "show", "report", "keep_columns")
 SERVING_OPTIONS = tuple(item.name for item in fields(ServingArguments))
 
 
@@ -31,6 +31,9 @@ class PredictArguments(ServingArguments):
     metrics_file: str | None = option(None, "Scores as JSON (needs questions in the data).")
     report: str | None = option(
         None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
+    )
+    keep_columns: str | None = option(
+        None, "Columns that are copied into the rows of the output, separated by commas; all: every one."
     )
     overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
@@ -135,6 +138,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     inherited = {name: value for name, value in settings.items() if name not in own}
     values, _ = parser.read(argv, inherited)
     options = PredictOptions(*parser.build(values), inherited, argv)
+    options.data.inherited = frozenset(inherited)
     _check_given(given, options.prediction)
     return options
 
@@ -148,7 +152,7 @@ def _check_given(given: dict[str, Any], arguments: PredictArguments) -> None:
             raise UsageError(f"{name}{value}: has no effect {how}; leave it out")
     if arguments.fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
-        for name in sorted(framing | {"show"}):
+        for name in sorted(framing | {"show", "keep_columns", "multi_turn"}):
             if name in given:
                 raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
     if "show" in given and arguments.output_file is None:

@@ -33,6 +33,8 @@ class TrainedWith(Settings):
     source_column: Name = None
     answer_column: Name = None
     target_column: Name = None
+    multi_turn: Literal["error", "last"] = None
+    punctuation: Literal["fullwidth", "halfwidth"] = None
     src_length: Length = None
     no_block_position: bool = None
 

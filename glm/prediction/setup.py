@@ -67,6 +67,8 @@ def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int 
     config = load_config(family, model.model_name_or_path, tokenizer, settings=ranks)
     encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
+    if unknown := " ".join(tokenizer.unknown_parts(arguments.prefix)):
+        raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")
     most = generation.tgt_length - 1 - len(encoder.opening_ids) - len(prefix_ids)
     if most < max(generation.min_tgt_length, 1):
         raise InputError(
@@ -78,7 +80,10 @@ def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int 
         allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
     loaded = load_model(family, model.model_name_or_path, config)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
-    return Writer(loaded, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)
+    batch_size, prefix = arguments.per_device_eval_batch_size, arguments.prefix
+    return Writer(
+        loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
+    )
 
 
 def read_allowed_outputs(

@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from glm.data.examples import ExampleEncoder
+from glm.data.punctuation import to_full_width
 from glm.data.records import BadRecord, Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -23,6 +24,8 @@ class Writer:
 
     Args:
         prefix_ids: what every text starts with; given to the model, not generated.
+        prefix: how that is written; as the tokenizer writes it if not given.
+        punctuation: `fullwidth` writes Chinese marks as wide as Chinese texts have them (`--punctuation`).
         allowed_outputs: if there are any, nothing but these (token ids, behind the prefix) is written.
     """
 
@@ -32,6 +35,8 @@ class Writer:
     batch_size: int
     prefix_ids: Sequence[int] = ()
     allowed_outputs: Sequence[Sequence[int]] = ()
+    prefix: str | None = None
+    punctuation: str | None = None
 
     def with_all_beams(self) -> "Writer":
         """Writes the same, and returns all hypotheses of a record."""
@@ -43,6 +48,11 @@ class Writer:
         config, tokenizer = self.model.config, self.encoder.tokenizer
         banned = tokenizer.ids_without_text(config.vocab_size) | {*config.banned_ids}
         return sorted(banned - {tokenizer.end_token_id})
+
+    @property
+    def opening(self) -> str:
+        """What every text starts with."""
+        return self.encoder.tokenizer.decode_ids(self.prefix_ids) if self.prefix is None else self.prefix
 
     def decoder(self, config: GenerationConfig) -> Decoder:
         """A decoder with these options in place of the writer's own."""
@@ -69,37 +79,50 @@ class Writer:
         """A hypothesis as text, the prefix included."""
         tokenizer = self.encoder.tokenizer
         pieces = map(tokenizer.token_of, [*hypothesis.tokens, tokenizer.end_token_id])
+        text = tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens])
         return Text(
-            tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens]),
+            self.opening + text.removeprefix(tokenizer.decode_ids(self.prefix_ids)),
             hypothesis.score,
             list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
+            at_limit=len(hypothesis.token_scores) == len(hypothesis.tokens),
         )
 
-    def lay_out(self, records: Mapping[int, Record | BadRecord]) -> tuple[dict[int, Prompt], dict[int, str]]:
-        """The prompts of records by number, and why there is none for the others."""
+    def finished(self, hypothesis: Hypothesis) -> Text:
+        """A hypothesis as the text of a record: with the punctuation that is wanted."""
+        text = self.text(hypothesis)
+        if self.punctuation != "fullwidth":
+            return text
+        return replace(text, text=self.opening + to_full_width(text.text.removeprefix(self.opening)))
+
+    def lay_out(
+        self, records: Mapping[int, Record | BadRecord]
+    ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, int]]:
+        """By number: the prompts of records, why there is none for the others, and the tokens that sources lost."""
         usable = {number: record for number, record in records.items() if isinstance(record, Record)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
-        prompts, errors = {}, {}
+        prompts, errors, cut = {}, {}, {}
         for number, record in records.items():
             try:
                 if isinstance(record, BadRecord):
                     raise InputError(record.error)
                 source_ids = self.encoder.lay_out_source(encoded[number])
+                cut[number] = self.encoder.uncut_length(encoded[number]) - len(source_ids)
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
                 errors[number] = str(error)
-        return prompts, errors
+        return prompts, errors, cut
 
     def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
         """Generates text for records by number, in the order of finishing; what is unusable comes first.
 
         Records of like length are decoded together; what is generated for one depends on no other.
         """
-        prompts, errors = self.lay_out(records)
+        prompts, errors, cut = self.lay_out(records)
         for number, error in errors.items():
             yield number, Prediction(records[number], [], error)
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
-            yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
+            texts = [self.finished(hypothesis) for hypothesis in hypotheses]
+            yield number, Prediction(records[number], texts, cut=cut[number])
 
 
 def predict_rows(

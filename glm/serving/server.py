@@ -4,7 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import h11
@@ -44,7 +44,8 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     listener = bind(arguments.host, arguments.port)
     writer = build_writer(options, build_prediction_encoder(options))
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
-    service = Service(options.model.model_name_or_path, writer, batcher, options.data.columns, command)
+    columns = replace(options.data.columns, target_column=None)  # requests have none
+    service = Service(options.model.model_name_or_path, writer, batcher, columns, command)
     app = build_app(
         service,
         api_key=arguments.api_key,

@@ -14,6 +14,7 @@ from glm.data.check import FileCheck, check_file, check_records
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.published import fetch_records
 from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import (
     ExampleStore,
@@ -80,13 +81,14 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
         data.reports["train"] = store.report
     if training.do_eval:
         split = _Split("dev", files.dev_file, arguments, encoder)
-        data.dev_records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]
+        data.dev_records = split.shared([item.record for item in split.items() if isinstance(item, EncodedRecord)])
         if training.do_train:
             split.check.compare(store.report.file, store.row_hashes)
         data.reports["dev"] = split.report()
     if training.do_predict:
         split = _Split("test", files.test_file, arguments, encoder)
-        data.test_records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+        records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+        data.test_records = split.shared(records)
         data.reports["test"] = split.report()
     for report in data.reports.values():
         announce(report)
@@ -118,6 +120,7 @@ class _Split:
                 encoder.template,
                 arguments.data.columns,
                 need_target=name != "test",
+                several_targets=name != "train",
                 reserved=encoder.family.reserved,
             )
             self.content = content_digest(file.path)
@@ -129,6 +132,13 @@ class _Split:
     def items(self) -> Iterator[EncodedRecord | BadRecord]:
         """All rows, one by one; with the last of them the check is done."""
         return chain.from_iterable(self._batches)
+
+    def shared(self, records: list[Record | BadRecord]) -> list[Record | BadRecord]:
+        """Records to be scored, each with the targets of all that have its source."""
+        found = SharedReferences(lambda: records)
+        if found.count:
+            self.check.notes.append(f"{self.check.name}: {shared_note(found.count)}")
+        return list(map(found.given_to, records))
 
     def report(self) -> FileReport:
         """What the check found. Raises InputError if more was refused than may be."""

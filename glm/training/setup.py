@@ -34,6 +34,7 @@ from glm.runtime.signals import StopSignals
 from glm.training.capacity import warn_of_memory
 from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
+from glm.training.going_on import overwrites_anything, same_command
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.progress import rewind_metrics
 from glm.training.run_data import RunData, read_run_data
@@ -42,6 +43,7 @@ from glm.training.run_folder import (
     check_disk,
     check_is_free,
     clear_earlier_run,
+    holds_unfinished,
     locked,
     set_later_aside,
 )
@@ -90,6 +92,8 @@ def build_trainer(
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
         warn_of_memory(family, config, arguments, run_data.train_examples)
+        if data.punctuation is None and run_data.train_examples.report.full_width:
+            data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)
@@ -118,6 +122,7 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
+        same_command=same_command(arguments),
     )
     return trainer, run_data
 
@@ -214,7 +219,11 @@ def opened_run(arguments: FinetuneArguments) -> Iterator[Checkpoint | None]:
 
 def _starting_point(arguments: FinetuneArguments, is_unfinished: bool) -> Checkpoint | None:
     training = arguments.training
-    output_dir, overwrites = Path(training.output_dir), training.overwrite_output_dir
+    output_dir = Path(training.output_dir)
+    unfinished = training.do_train and holds_unfinished(output_dir, is_unfinished=is_unfinished)
+    if unfinished and not overwrites_anything(arguments):
+        training.overwrite_output_dir = False  # a file's wish is for results that a run has come to
+    overwrites = training.overwrite_output_dir
     goes_on = is_unfinished and training.do_train and not overwrites
     checkpoint = find_checkpoint(training.resume_from_checkpoint, output_dir, goes_on=goes_on)
     check_is_free(output_dir, is_ours=overwrites or is_unfinished or checkpoint is not None)

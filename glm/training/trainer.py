@@ -20,6 +20,7 @@ from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
+from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import IGNORE_INDEX, Example
 from glm.modules.pretrained import WEIGHTS_NAME
@@ -86,6 +87,7 @@ class GenerationTrainer(ResumableTrainer):
         adapter: settings of the adapter that is in the model, if one is trained.
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
+        same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class GenerationTrainer(ResumableTrainer):
         adapter: AdapterConfig | None = None,
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
+        same_command: str = "the same command goes on from there",
     ):
         self.train_examples = train_examples
         super().__init__(
@@ -118,6 +121,7 @@ class GenerationTrainer(ResumableTrainer):
             sampler=build_sampler(args, train_examples) if train_examples is not None else None,
             signals=signals,
             facts=facts,
+            same_command=same_command,
         )
         self.encoder = encoder
         self.generation = generation
@@ -126,6 +130,7 @@ class GenerationTrainer(ResumableTrainer):
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
+        self.symptoms = Symptoms()  # of the last evaluation
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
@@ -164,7 +169,13 @@ class GenerationTrainer(ResumableTrainer):
     @property
     def writer(self) -> Writer:
         """Generates with the present weights."""
-        return Writer(self.model, self.encoder, self.generation, self.args.per_device_eval_batch_size)
+        return Writer(
+            self.model,
+            self.encoder,
+            self.generation,
+            self.args.per_device_eval_batch_size,
+            punctuation=self.run_config.get("punctuation"),
+        )
 
     # -- objective
 
@@ -320,6 +331,9 @@ class GenerationTrainer(ResumableTrainer):
             )
         seconds = time.perf_counter() - start
         scores = score_predictions(predictions)
+        self.symptoms = Symptoms()
+        for prediction in predictions:
+            self.symptoms.add_row(prediction.as_row())
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"

@@ -50,7 +50,7 @@ def model(tiny_model):
         ("layers.0-5|layers.3-11|final_layernorm", layers(*range(12)) | LAST),
     ],
 )
-def test_freeze(NAMES, model, parts, frozen):
+def test_freeze(model, parts, frozen):
     everything = EMBEDDINGS | LAST | layers(*range(12))
     assert {name for name, _ in trained(model)} == everything
     freeze(NAMES, model, parts, num_layers=12)
@@ -61,7 +61,7 @@ def test_freeze(NAMES, model, parts, frozen):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ("embedding", "freeze embedding: embedding is unknown; join embeddings, layers.N, layers.N-M and"),
+        ("embedding", "freeze embedding: embedding is unknown; join layers.N, layers.N-M, embeddings and"),
         ("embeddings|", "freeze embeddings|: an empty part is unknown"),
         ("", "freeze : an empty part is unknown"),
         ("embeddings,layers.1", "embeddings,layers.1 is unknown"),
