@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 BEFORE = r"(?<![^\s\"'=:(,;\[`])"  # where a path can begin in a text
 
@@ -15,6 +16,15 @@ def published(text: str) -> str:
     return text
 
 
+def published_values(value: Any) -> Any:
+    """A JSON value with all its texts as `published` has them."""
+    if isinstance(value, dict):
+        return {name: published_values(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [published_values(one) for one in value]
+    return published(value) if isinstance(value, str) else value
+
+
 def published_command(command: str) -> str:
     """A command line, as a shell takes it, with paths as `published` has them: it does the same here."""
     home = re.escape(os.path.expanduser("~"))
@@ -24,18 +34,20 @@ def published_command(command: str) -> str:
     return published(command)
 
 
-def published_path(path: str | Path, start: str | Path | None = None) -> str:
-    """A path as `published` has it; if it lies beside the folder `start`, or in it, from there."""
-    if start is not None:
-        full, start = Path(path).resolve(), Path(start).resolve()
-        if full.is_relative_to(start.parent):
-            return os.path.relpath(full, start)
-    return published(str(path))
+def path_from(path: str | Path, start: str | Path | None = None) -> str:
+    """The path of something that is there, as it may be published beside the folder `start`: from there if it lies
+    beside it or in it, else in full, the user's home as `~`."""
+    full, home = Path(path).resolve(), os.path.expanduser("~")
+    if start is not None and full.is_relative_to(Path(start).resolve().parent):
+        return os.path.relpath(full, Path(start).resolve())
+    if os.path.isabs(home) and home != "/" and full.is_relative_to(Path(home).resolve()):
+        return str("~" / full.relative_to(Path(home).resolve()))
+    return str(full)
 
 
 def found_path(path: str, *starts: Path) -> str:
-    """The path that `published_path` has written: from one of these folders, if it is there, else as it is, `~`
-    expanded."""
+    """The path that `path_from` or `published` has written: from the first of these folders where it is, else as it
+    is, `~` expanded."""
     for start in starts:
         if not os.path.isabs(path) and (start / path).exists():
             return str((start / path).resolve())

@@ -2,11 +2,10 @@
 
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from glm.runtime.paths import found_path, published, published_command, published_path
+from glm.runtime.paths import found_path, path_from, published, published_command
 
 
 @pytest.fixture
@@ -51,11 +50,11 @@ def test_a_path_beside_a_run_and_back(home):
     base, run = home / "runs" / "base", home / "runs" / "adapter"
     (run / "checkpoint-3").mkdir(parents=True)
     base.mkdir()
-    name = published_path(base, run)
+    name = path_from(base, run)
     assert name == "../base"
     assert found_path(name, run) == found_path(name, run / "checkpoint-3", run) == str(base)
     elsewhere = home / "models" / "m"
     elsewhere.mkdir(parents=True)
-    assert published_path(elsewhere, run) == "~/models/m" and found_path("~/models/m", run) == str(elsewhere)
-    assert published_path("/opt/m", run) == found_path("/opt/m", run) == "/opt/m"
-    assert published_path(Path("THUDM/glm-2b")) == found_path("THUDM/glm-2b", run) == "THUDM/glm-2b"
+    assert path_from(elsewhere, run) == "~/models/m" and found_path("~/models/m", run) == str(elsewhere)
+    assert path_from("/opt/m", run) == found_path("/opt/m", run) == "/opt/m"
+    assert path_from(elsewhere) == "~/models/m" and found_path("THUDM/glm-2b", run) == "THUDM/glm-2b"
