@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from paddle import distributed
@@ -14,8 +16,10 @@ from glm.generation.config import GenerationConfig, option
 from glm.options.data import DataArguments
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
+from glm.options.run_config import published_config
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
+from glm.runtime.paths import published, published_values
 
 # Shapes of the learning rate behind its warmup; the first ones fall.
 DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
@@ -348,11 +352,21 @@ class FinetuneTrainingArguments(TrainingArguments):
         self.logs_a_share = self.logging_steps is None
         if self.logs_a_share:
             self.logging_steps = MOST_LOGGING_STEPS
+        if self.logging_dir is None:  # PaddleNLP would put the machine's name into it
+            self.logging_dir = str(Path(self.output_dir) / "runs" / datetime.now().strftime("%b%d_%H-%M-%S"))
         if self.device == "cpu" and distributed.get_world_size() > 1:
             gloo.install()
         super().__post_init__()  # makes the groups of processes
         self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
+
+    def to_json_string(self) -> str:
+        """All options, for a log that may be published."""
+        return published(super().to_json_string())
+
+    def to_sanitized_dict(self) -> dict[str, Any]:
+        """All options, for the parameters of such a log."""
+        return published_values(super().to_sanitized_dict())
 
     def _check_decay(self):
         shape = self.lr_scheduler_type
@@ -401,7 +415,8 @@ class FinetuneArguments:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
         left_out = once | self._without_effect()
-        return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        return published_config(kept)
 
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""

@@ -156,12 +156,14 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
 
 
 def _add_adapter(model: nn.Layer, arguments: FinetuneArguments) -> AdapterConfig:
-    options, base = arguments.adapter, arguments.model.model_name_or_path
+    options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
     if options.prefix_tuning:
-        config = prefix_config(base, model, tokens=options.num_prefix_tokens, projection=options.prefix_projection)
+        projection = options.prefix_projection
+        config = prefix_config(base, model, run=run, tokens=options.num_prefix_tokens, projection=projection)
     else:
         config = lora_config(
             base,
+            run=run,
             targets=options.lora_targets,
             rank=options.lora_rank,
             alpha=options.lora_alpha,

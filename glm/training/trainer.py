@@ -38,7 +38,14 @@ from glm.training.clip import GlobalNormClip
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
-from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
+from glm.training.progress import (
+    GradientNorm,
+    MetricsLog,
+    ProgressBar,
+    logged_evaluation,
+    process_memory_gib,
+    shows_bar,
+)
 from glm.training.resumable import ResumableTrainer
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
@@ -367,9 +374,14 @@ class GenerationTrainer(ResumableTrainer):
         return metrics
 
     def final_evaluation(self) -> dict[str, float]:
-        """`evaluate` of the final weights, not run again if the last step of training has done so."""
-        if self._last_evaluation and self._last_evaluation[0] == self.state.global_step:
+        """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
+        in one that was stopped right after it."""
+        step = self.state.global_step
+        if self._last_evaluation and self._last_evaluation[0] == step:
             return self._last_evaluation[1]
+        is_last = self.args.do_train and self._weights_step is None
+        if is_last and (metrics := logged_evaluation(Path(self.args.output_dir), step)):
+            return metrics
         return self.evaluate()
 
     @paddle.no_grad()
