@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.table import print_samples, print_scores, print_warnings
 from glm.options.predict import (
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     """Parse, join the other processes, serve or generate."""
     options = parse_predict_arguments(argv)
     arguments = options.prediction
-    taken = [f"--{name} {value}" for name, value in options.inherited.items()]
+    taken = [f"--{name} {shown(str(value))}" for name, value in options.inherited.items()]
     if options.model.tokenizer_name_or_path is None:
         taken.insert(0, "the tokenizer")
     if taken:
@@ -75,10 +75,10 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     from glm.prediction.filling import fill
     from glm.prediction.input import PredictionInput
     from glm.prediction.scoring import Tally
-    from glm.prediction.setup import build_prediction_encoder, build_writer
+    from glm.prediction.setup import build_prediction_encoder, build_writer, family_of
     from glm.prediction.writer import predict_rows
 
-    arguments, encoder = options.prediction, build_prediction_encoder(options)
+    arguments, family = options.prediction, family_of(options)
     source = PredictionInput(
         arguments.input_file,
         text=arguments.fill,
@@ -86,10 +86,11 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         template=options.data.find_template(),
         columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
-        reserved=encoder.family.reserved,
+        reserved=family.reserved,
     )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
+    encoder = build_prediction_encoder(options)
     if found := source.check(encoder):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)

@@ -52,8 +52,8 @@ OFF = {
     "eval_accumulation_steps": (0,),
 }
 REASONS = {  # where there is more to say than that it has no effect
-    **{name: "not supported for GLM" for name in OFF if name.endswith("_degree")},
-    "sequence_parallel": "not supported for GLM; leave it out",
+    **{name: "not supported" for name in OFF if name.endswith("_degree")},
+    "sequence_parallel": "not supported; leave it out",
     "sharding_degree": "is sharding_parallel_degree by an old name; use that",
     "no_cuda": "use --device cpu",
     "lr_end": "has no effect in this program; leave it out (lr_decay_ratio says where every schedule ends)",
@@ -119,6 +119,9 @@ GIVES_WAY = (  # the first one to the second one
 HIDDEN = {item.name for item in dataclasses.fields(TrainingArguments)} - HONOURED
 MOST_LOGGING_STEPS = 500  # PaddleNLP's default
 LOGS_A_RUN = 20  # at least, where nobody says how often
+
+# PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
+OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
 
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
@@ -246,7 +249,7 @@ class FinetuneTrainingArguments(TrainingArguments):
     )
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
-    optim: str = option("adamw", "Optimizer.", choices=["adamw"])
+    optim: str = option("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
     fp16_opt_level: str = option("O1", "AMP level of --fp16 and --bf16: O2 computes all in it.", choices=["O1", "O2"])
     recompute_layers: int | None = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
     release_grads: bool | None = option(
@@ -300,13 +303,12 @@ class FinetuneTrainingArguments(TrainingArguments):
         kinds = str(self.sharding).split()
         for kind in kinds:
             if kind in ("stage3", "offload"):
-                yield f"sharding {self.sharding}: {kind} is not supported for GLM; use stage1 or stage2"
+                yield f"sharding {self.sharding}: {kind} is not supported; use stage1 or stage2"
             elif kind not in SHARDING:
                 yield f"sharding {self.sharding}: use {' or '.join(SHARDING)}"
         if "split_param" in str(self.sharding_parallel_config):
             yield (
-                f"sharding_parallel_config {self.sharding_parallel_config}: split_param is not supported for GLM; "
-                "leave it out"
+                f"sharding_parallel_config {self.sharding_parallel_config}: split_param is not supported; leave it out"
             )
         elif self.sharding_parallel_config and not kinds:
             yield f"sharding_parallel_config {self.sharding_parallel_config}: has no effect without --sharding"
@@ -334,6 +336,8 @@ class FinetuneTrainingArguments(TrainingArguments):
         for name, off in OF_HALF_PRECISION.items():
             if getattr(self, name) != off and not (self.fp16 or self.bf16):
                 yield f"{name} {getattr(self, name)}: has no effect without --fp16 or --bf16"
+        if self.optim not in OPTIMIZERS:
+            yield f"optim {self.optim}: use {', '.join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}"
         if self.fp16 and self.bf16:
             yield "fp16 True: has no effect beside bf16 True; choose one"
 

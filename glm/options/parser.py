@@ -20,7 +20,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from glm.errors import InputError, UsageError
+from glm.errors import InputError, UsageError, shown
 from glm.options.run_config import CONFIG_SUFFIXES, read_config
 from glm.options.suggestions import option_advice
 from glm.runtime.environment import user_path
@@ -124,8 +124,8 @@ class OptionParser(ArgumentParser):
             self.print_help()
             raise SystemExit(0)
         reading = Reading(Namespace(**self.defaults))
-        self._take(reading, settings_as_pairs(inherited or {}), where="the checkpoint's settings")
-        reading.given.clear()
+        for name, value in (inherited or {}).items():  # checked already, and never words of a command line
+            setattr(reading.values, name, value)
         if argv and not argv[0].startswith("-") and not self._is_pair(argv[0]):
             reading.file = argv[0]
             self._take_file(reading, Path(user_path(argv[0])))
@@ -154,7 +154,30 @@ class OptionParser(ArgumentParser):
             reading.errors += error.messages
             return
         beside = {name: _beside(path, value) for name, value in settings.items() if name in INPUTS}
-        self._take(reading, settings_as_pairs(settings | beside), where=str(path))
+        pairs = []
+        for name, value in (settings | beside).items():
+            try:
+                pairs.append((name, self._words(name, value)))
+            except UsageError as error:
+                reading.errors += [f"{path}: {message}" for message in error.messages]
+        self._take(reading, pairs, where=str(path))
+
+    def _words(self, name: str, value: Any) -> list[str]:
+        """A value of a file as the words that the command line would have; each is a value, whatever it looks like.
+
+        Raises:
+            UsageError: a list stands where one value is expected, or none where a list is.
+        """
+        action = self.known.get(self._known_name(name))
+        if action is not None and action.nargs == 0:
+            raise UsageError(f"{name}: set {action.dest} to false")
+        takes_list = action is not None and action.nargs == "+"
+        if isinstance(value, list) and action is not None:
+            if not takes_list or not value or any(isinstance(item, list) for item in value):
+                expected = "a list with an item at least" if takes_list else "one value, not a list,"
+                raise UsageError(f"{name} {shown(json.dumps(value, ensure_ascii=False))}: {expected} is expected")
+        items = value if isinstance(value, list) else [value]
+        return [json.dumps(item) if isinstance(item, dict) else str(item) for item in items]
 
     def _pairs(self, argv: list[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
         """The names on a command line with the words that are their values, and the words that belong to nothing."""
@@ -248,8 +271,8 @@ class OptionParser(ArgumentParser):
 
     def _advice(self, name: str) -> str:
         names, script = self.elsewhere
-        shown = [known for known, action in self.known.items() if action.help != SUPPRESS]
-        return f"; it is an option of {script}" if name in names else option_advice(name, shown)
+        visible = [known for known, action in self.known.items() if action.help != SUPPRESS]
+        return f"; it is an option of {script}" if name in names else option_advice(name, visible)
 
     def build(self, reading: Reading) -> list[Any]:
         """The groups of options, each checked by itself; None, and a note, for one that does not take its values."""
@@ -313,14 +336,3 @@ def truth(text: str) -> bool:
         pairs = ", ".join(f"{yes}/{no}" for yes, no in zip(TRUE, FALSE, strict=True))
         raise ArgumentTypeError(f"Truthy value expected: got {text} but expected one of {pairs} (case insensitive).")
     return text.lower() in TRUE
-
-
-def settings_as_pairs(settings: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Settings as the words that the command line would give them; an object as JSON, a list item by item."""
-    return [(name, _words(value)) for name, value in settings.items()]
-
-
-def _words(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return list(map(str, value))
-    return [json.dumps(value) if isinstance(value, dict) else str(value)]

@@ -1,8 +1,7 @@
 """The options of prediction; how a record is laid out and decoded is as the checkpoint was trained, if not given."""
 
-import ipaddress
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from paddle import distributed
@@ -12,14 +11,15 @@ from glm.generation.config import GenerationConfig, option, own_options
 from glm.options.data import DataArguments
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
-from glm.options.ranges import ABOVE_0, MANY, Ranges, out_of_range
+from glm.options.ranges import MANY, Ranges, out_of_range
 from glm.options.run_config import trained_with
+from glm.options.serving import ServingArguments
 from glm.runtime.device import choose_device
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
 FILES_OPTIONS += ("token_scores", "show", "report", "keep_columns", "max_predict_samples")
-SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
+SERVING_OPTIONS = tuple(item.name for item in fields(ServingArguments))
 
 
 # Options that people give to this script and that belong to the other one.
@@ -39,15 +39,12 @@ OF_TRAINING = (
 RANGES: Ranges = {
     "per_device_eval_batch_size": (1, MANY, "use 1 or more"),
     "show": (0, MANY, "use 0 or more"),
-    "port": (0, 65535, "use 0 to 65535"),
-    "max_waiting": (1, MANY, "use 1 or more"),
-    "request_timeout": (ABOVE_0, 10**6, "use a number above 0"),
     "max_predict_samples": (1, MANY, "use 1 or more"),
 }
 
 
 @dataclass
-class PredictArguments:
+class PredictArguments(ServingArguments):
     """What to generate text for, where it goes, and how it is made."""
 
     test_file: str | None = option(None, "Records, one JSON object per line; standard input if not given.")
@@ -77,16 +74,11 @@ class PredictArguments:
     device: str = option("gpu", "gpu or cpu.")
     tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
     serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
-    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
-    port: int = option(8000, "Port to serve at; 0 is a free one.")
-    api_key: str | None = option(None, "What requests have to bring as 'Authorization: Bearer KEY'.")
-    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
-    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
 
     def __post_init__(self):
         errors = [
             *out_of_range(vars(self), RANGES),
-            *self._serving_errors(),
+            *self.serving_errors(serves=self.serve),
             *self._parallel_errors(),
             *self._clashes(),
         ]
@@ -127,12 +119,6 @@ class PredictArguments:
         if self.input_file is None and self.fill is None:
             yield f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file"
 
-    def _serving_errors(self) -> Iterator[str]:
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            yield "api_key: use printable ASCII characters, at least one"
-        if self.api_key is None and not is_own_address(self.host):
-            yield f"host {self.host}: can be reached from other machines; protect it with --api_key"
-
     @property
     def fills(self) -> bool:
         """Whether blanks are to be filled, rather than records answered."""
@@ -151,14 +137,6 @@ def _noting(errors: list[str], choose: Callable[[str], str], value: str) -> str:
     except UsageError as error:
         errors += error.messages
         return value
-
-
-def is_own_address(host: str) -> bool:
-    """Whether a host can be reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,58 @@
 """The configuration that a run leaves in its folder, and what prediction and checks take from it."""
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import ConfigDict, Field
 
-from glm.errors import UsageError
+from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
+from glm.runtime.settings_file import MOST_BYTES, Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+
+Text = Annotated[str, Field(max_length=10_000)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Length = Annotated[int, Field(ge=0, le=1 << 20)]  # of texts, in tokens
+Rate = Annotated[float, Field(ge=-1000, le=1000)]
+
+
+class TrainedWith(Settings):
+    """What prediction follows of the settings that a model was trained with, and how far: a model's folder may be from
+    anywhere, and says how its texts are read and written, never where anything lies or goes.
+
+    The other entries of the file are options of training, which prediction does not look at.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    task_name: Name = None
+    template: Text = None
+    target_prefix: Text = None
+    source_column: Name = None
+    answer_column: Name = None
+    target_column: Name = None
+    multi_turn: Literal["error", "last"] = None
+    punctuation: Literal["fullwidth", "halfwidth"] = None
+    src_length: Length = None
+    no_block_position: bool = None
+
+    tgt_length: Length = None
+    min_tgt_length: Length = None
+    num_beams: Annotated[int, Field(ge=1, le=1024)] = None
+    length_penalty: Rate = None
+    early_stopping: Literal["true", "false", "never"] = None
+    no_repeat_ngram_size: Length = None
+    repetition_penalty: Rate = None
+    select_topk: bool = None
+    temperature: Rate = None
+    top_k: Length = None
+    top_p: Annotated[float, Field(ge=0, le=1)] = None
+    num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = None
+    generation_seed: Annotated[int, Field(ge=0, lt=1 << 64)] = None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -24,43 +64,62 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: the file cannot be read, is not an object, has a key twice, or sets an option to null.
     """
     is_yaml = path.suffix in (".yaml", ".yml")
-    kind = "YAML" if is_yaml else "JSON"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        settings = yaml.load(text, Loader=_Words) if is_yaml else json.loads(text, object_pairs_hook=_once)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: cannot be read as {kind} ({reason})") from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path}: {'names and values are' if is_yaml else 'a JSON object is'} expected")
-    settings = {str(name): value for name, value in settings.items() if not str(name).startswith("_")}
+        settings = _read_yaml(path) if is_yaml else read_object(path)
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    settings = {name: value for name, value in settings.items() if not name.startswith("_")}
     nulls = [name for name, value in settings.items() if value is None or (is_yaml and value in ("", "~", "null"))]
     if nulls:
         raise UsageError(*(f"{path}: {name} is null; leave it out to have its default" for name in nulls))
     return settings
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; ValueError if it has a key twice, of which the first would be lost."""
-    names = [name for name, _ in pairs]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]} is set twice")
-    return dict(pairs)
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"has more than {MOST_BYTES} bytes; settings are smaller")
+        settings = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Words)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({shown(' '.join(str(error).split()))})") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: names and values are expected")
+    return {str(name): value for name, value in settings.items()}
 
 
 class _Words(yaml.BaseLoader):
     """YAML without types: no object is ever made of it, and a scalar is the text that it is written as."""
 
     def construct_mapping(self, node, deep=False):
-        return _once(
-            [(self.construct_object(key), self.construct_object(value, deep=True)) for key, value in node.value]
-        )
+        names = [self.construct_object(name) for name, _ in node.value]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is set twice")
+        return super().construct_mapping(node, deep=True)
 
 
 def trained_with(folder: str) -> dict[str, Any]:
-    """The settings in a checkpoint's folder that prediction follows; none if it has no configuration."""
+    """The settings in a checkpoint's folder that prediction follows; none if it has no configuration.
+
+    Raises:
+        UsageError: the file cannot be read, or one of them is of another type, out of its range or without effect
+            beside the others; the text names both.
+    """
     path = Path(folder) / RUN_CONFIG_NAME
     if not path.is_file():
         return {}
-    followed = {item.name for group in (DataArguments, GenerationConfig) for item in dataclasses.fields(group)}
-    return {name: value for name, value in read_config(path).items() if name in followed}
+    settings = read_config(path)
+    try:
+        found = checked(settings, TrainedWith, path).model_dump(exclude_unset=True)
+        for group in (DataArguments, GenerationConfig):
+            _check(group, found, path)
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    return {name: found[name] for name in settings if name in found}  # in the file's order
+
+
+def _check(group: type, settings: dict[str, Any], path: Path) -> None:
+    """Raises InputError if options of a group do not go together."""
+    try:
+        group(**{name: value for name, value in settings.items() if name in group.__dataclass_fields__})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

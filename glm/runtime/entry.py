@@ -6,8 +6,10 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from glm.errors import InputError, Stopped, UsageError
+from glm.errors import InputError, Stopped, UsageError, shown
 
+MOST_SHOWN = 4000  # characters of an error
+LINES = "\n\t"
 INCOMPLETE = 3  # the exit code of a run that came to its end, but not with every record
 
 
@@ -37,7 +39,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
         if debug:
             traceback.print_exc()
         for message in error.messages:
-            print(f"error: {message}", file=sys.stderr)
+            print(f"error: {shown(message, MOST_SHOWN, kept=LINES)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # whoever read standard output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,7 +52,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error), MOST_SHOWN, kept=LINES)}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

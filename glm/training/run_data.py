@@ -21,10 +21,13 @@ from glm.data.store import (
     content_digest,
     default_cache_folder,
     new_store,
+    remove_store,
     store_name,
+    verify_store,
     write_examples,
     write_report,
 )
+from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
 
@@ -145,9 +148,15 @@ class _Split:
 
 
 def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
-    """The training examples, encoded now or found in the cache."""
+    """The training examples, encoded now or found whole in the cache."""
     encoder = split.check.encoder
     folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    if folder.is_dir():
+        try:
+            verify_store(folder)
+        except InputError as error:
+            logger.warning(f"{error}; the examples are encoded anew")
+            remove_store(folder)
     if not folder.is_dir():
         with new_store(folder) as aside:
             write_examples(aside, split.items(), encoder)

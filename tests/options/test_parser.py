@@ -354,12 +354,12 @@ def test_bad_yaml(tmp_path, monkeypatch, text, message):
 def test_yaml_makes_no_objects(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("output_dir: !!python/object/apply:os.system ['touch x']\n")
-    assert parse_finetune_arguments(["run.yaml", *TRAIN]).training.output_dir == "out"
+    assert "one value, not a list, is expected" in error_of("run.yaml", *TRAIN)
     assert not (tmp_path / "x").exists()
 
 
 def test_a_key_that_a_file_has_twice(write):
-    assert "cannot be read as JSON (seed is set twice)" in error_of(write('{"seed": 1, "seed": 2}'))
+    assert "cannot be read as JSON (seed is in it twice)" in error_of(write('{"seed": 1, "seed": 2}'))
 
 
 # -- paths
@@ -406,3 +406,59 @@ def test_help_is_grouped_ours_first_and_without_what_has_no_effect(capsys):
     for name in ("unified_checkpoint", "pipeline_parallel_degree", "no_cuda", "past_index", "local_rank"):
         assert f"--{name}" not in text
     assert text.index("--per_device_train_batch_size") > text.index("PaddleNLP's Trainer:")
+
+
+# -- what a file sets
+
+
+def read_file(write, settings: dict, *argv: str, **inherited):
+    parser = OptionParser((Everything,), "Reads everything.")
+    reading = parser.read([write({"needed": "n", **settings}), *argv], inherited=inherited)
+    values, given = reading.values, reading.given
+    assert given.pop("needed") == "n"
+    parser.build(reading)
+    assert not reading.errors
+    return {name: value for name, value in vars(values).items() if value != DEFAULTS[name]}, set(given)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"count": 1, "rate": 1, "on": False, "off": True, "pace": "fast"},
+        {"words": ["a", "b"], "made": [3], "spans": [1, 2]},
+        {"name": {"x": [1, "中"]}, "unset": "no"},
+        {"words": ["--name=x", "--count", "5"], "name": "--no_on"},
+    ],
+)
+def test_settings_of_a_file_are_values(write, settings):
+    """A list is a list, whatever its items look like; an object is its JSON."""
+    expected = dict(settings)
+    if "name" in settings and isinstance(settings["name"], dict):
+        expected |= {"name": json.dumps(settings["name"]), "unset": False}
+    if "spans" in settings:
+        expected["spans"] = [[1, 2]]
+    assert read_file(write, settings) == (expected, set(settings))
+
+
+def test_a_flag_wins_over_a_file_and_that_over_what_is_inherited(write):
+    settings = {"count": 4, "rate": 0.5}
+    found = read_file(write, settings, "--count=6", "--off", count=1, rate=0.1, name="x", words=["a"])
+    assert found == ({"count": 6, "rate": 0.5, "off": True, "name": "x", "words": ["a"]}, {"count", "rate", "off"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": [3]}, "count [3]: one value, not a list, is expected"),
+        ({"name": ["x", "--count=9"]}, 'name ["x", "--count=9"]: one value, not a list, is expected'),
+        ({"on": [True, "--off"]}, 'on [true, "--off"]: one value, not a list, is expected'),
+        ({"words": []}, "words []: a list with an item at least is expected"),
+        ({"words": [["a"]]}, 'words [["a"]]: a list with an item at least is expected'),
+        ({"made": ["--count=9"]}, "argument --made: invalid int value: '--count=9'"),
+        ({"no_on": True}, "no_on: set on to false"),
+        ({"pace": "medium"}, "argument --pace: invalid choice: 'medium' (choose from 'slow', 'fast')"),
+    ],
+)
+def test_wrong_values_of_a_file(write, settings, message):
+    path = write({"needed": "n", **settings})
+    assert OptionParser((Everything,), "").read([path]).errors == [f"{path}: {message}"]

@@ -10,9 +10,10 @@ from glm.data.columns import ColumnOptions
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.prediction.filling import fill
-from glm.prediction.setup import Writer, predict_rows
+from glm.prediction.writer import Writer, predict_rows
 from glm.serving import app as app_module
 from glm.serving.app import build_app
+from glm.serving.bodies import Limits
 
 RECORDS = [
     {"context": "青石镇位于河的北岸，人口大约3万。", "answer": "3万"},
@@ -28,9 +29,10 @@ def client(make_service):
     """A factory: a client of the application, `client(request_timeout=…, api_key=…, option=…)`."""
     opened = []
 
-    def make(*, api_key=None, request_timeout=60.0, **options) -> TestClient:
+    def make(*, api_key=None, request_timeout=60.0, limits=None, **options) -> TestClient:
         service = make_service(**options)
-        found = TestClient(build_app(service, api_key=api_key, request_timeout=request_timeout))
+        app = build_app(service, api_key=api_key, request_timeout=request_timeout, limits=limits)
+        found = TestClient(app)
         found.__enter__()
         found.service = service
         opened.append(found)
@@ -139,7 +141,7 @@ def written(service, prompt: str, config: GenerationConfig, *, record_id=(0, 0))
         [given],
         config,
         end_token_id=tokenizer.eop_token_id,
-        banned_token_ids=service.writer.never,
+        banned_token_ids=service.writer.banned_ids,
         record_ids=[record_id],
     )
     return found, len(given)
@@ -171,7 +173,8 @@ def test_finish_reasons(client):
     usual = {"prompt": PROMPT, "num_beams": 1}
     answer = found.post("/v1/completions", json=usual | {"max_tokens": 5, "min_tgt_length": 4}).json()
     assert (answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 5)
-    logits = found.service.writer.model.logits
+    head = found.service.writer.model.head
+    logits = head.logits
     eop = found.service.writer.encoder.tokenizer.eop_token_id
 
     def likely_eop(states):
@@ -179,7 +182,7 @@ def test_finish_reasons(client):
         raised[..., eop] = 99.0
         return raised
 
-    found.service.writer.model.logits = likely_eop
+    head.logits = likely_eop
     answer = found.post("/v1/completions", json=usual | {"max_tokens": 5, "min_tgt_length": 2}).json()
     assert (answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == ("stop", 3)
 
@@ -365,8 +368,8 @@ def test_errors_beside_the_body(shared_client):
     assert error("POST", "/generate", content="{}", headers=form) == (415, "unsupported_media_type")
 
 
-def test_large_bodies(shared_client, monkeypatch):
-    monkeypatch.setattr(app_module, "MOST_BYTES", 1000)
+def test_large_bodies(client):
+    shared_client = client(limits=Limits(max_request_bytes=1000))
     json_type = {"content-type": "application/json"}
     whole = json.dumps({"texts": ["甲"], "num_beams": 1})
     fits = whole + " " * (1000 - len(whole))
