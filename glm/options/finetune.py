@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from paddle import distributed
@@ -99,6 +100,7 @@ FILE_RANGES: Ranges = {
     "max_predict_samples": COUNT,
 }
 SHARDING = ("stage1", "stage2")
+TRACKERS = {"visualdl": "visualdl", "tensorboard": "tensorboardX", "swanlab": "swanlab", "wandb": "wandb"}  # packages
 # What has an effect with an action only, and what leaves no room for each other: where the file has one of them and
 # the command line the other, the command line wins.
 OF_ACTIONS = {
@@ -265,6 +267,11 @@ class FinetuneTrainingArguments(TrainingArguments):
         raise_any([*out_of_range(vars(self), RANGES, also=NOT_SET), *self._refused(), *self._clashes()])
         self._take_update_freq()
         self._choose_release()
+        tools = self._tools()
+        self.report_to = [tool for tool in tools if tool == "visualdl"]  # PaddleNLP's own
+        self.trackers = [tool for tool in tools if tool != "visualdl"]
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
         self.device = choose_device(self.device)
         for precision in ("fp16", "bf16"):
             if getattr(self, precision) and self.device == "cpu":
@@ -279,6 +286,15 @@ class FinetuneTrainingArguments(TrainingArguments):
         self.tensor_parallel_degree = max(self.tensor_parallel_degree, 1)
         if self.lr_decay_ratio is None:
             self.lr_decay_ratio = 0.1 if self.lr_scheduler_type in DECAYING else 1.0
+
+    def _tools(self) -> list[str]:
+        """What `--report_to` names; VisualDL if nothing."""
+        given = ["visualdl"] if self.report_to is None else self.report_to
+        words = [given] if isinstance(given, str) else given
+        names = [name.strip() for word in words for name in str(word).split(",")]
+        if "all" in names:
+            names = [tool for tool, package in TRACKERS.items() if find_spec(package) is not None]
+        return [name for name in dict.fromkeys(names) if name != "none"]
 
     def _refused(self) -> list[str]:
         """Options that nothing honours, each a line."""
@@ -355,6 +371,18 @@ class FinetuneTrainingArguments(TrainingArguments):
 
     def _saving_clashes(self) -> Iterator[str]:
         """Before PaddleNLP's own checks, which would say the same in more words."""
+        evaluates = self.eval_steps is not None or _word(self.evaluation_strategy) != "no"
+        if self.early_stopping_patience is not None and not (self.do_train and evaluates):
+            yield (
+                f"early_stopping_patience {self.early_stopping_patience}: needs evaluations while it trains; add "
+                "--do_eval with --eval_steps N, or --evaluation_strategy epoch"
+            )
+        for tool in self._tools():
+            if tool not in TRACKERS:
+                yield f"report_to {tool}: use {', '.join(TRACKERS)} or none, several separated by commas"
+            elif find_spec(TRACKERS[tool]) is None:
+                missing = f"{TRACKERS[tool]} is not installed; pip install it as requirements-trackers.txt has it"
+                yield f"report_to {tool}: {missing}"
         if self.load_best_model_at_end and self.save_strategy != self.evaluation_strategy and not self.eval_steps:
             yield (
                 f"load_best_model_at_end True: save_strategy {_word(self.save_strategy)} and evaluation_strategy "
