@@ -58,7 +58,8 @@ class GenerationConfig:
     summaries, and questions have 5 to 20 tokens.
 
     A hypothesis of n tokens (its `eop` not counted) scores `sum / n ** length_penalty`, where `sum` is the sum of the
-    log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`).
+    log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`,
+    which is that of `finished_rule unilm`).
 
     Raises:
         InputError: an option is out of its range, or another option leaves it without effect.
@@ -77,7 +78,16 @@ class GenerationConfig:
         choices=["true", "false", "never"],
         type=early_stopping_word,
     )
+    finished_rule: str = option(
+        "model",
+        "When texts are finished and how they are ranked: 'glm' as THUDM/GLM, 'unilm' as UniLM (K candidates a step, "
+        "scores over ((5 + length) / 6)**length_penalty; drawn texts are independent), 'model' as the model was made.",
+        choices=["model", "glm", "unilm"],
+    )
     no_repeat_ngram_size: int = option(3, "No n-gram of this size is generated twice; 0 allows all.")
+    no_repeat_ignore: str | None = option(
+        None, "Words that no_repeat_ngram_size leaves alone, joined by |; [x] is a special token."
+    )
     repetition_penalty: float = option(
         1.0, "Log-probabilities of tokens generated before are multiplied by this; above 1 discourages repeats."
     )
@@ -110,6 +120,8 @@ class GenerationConfig:
                 wrong.append(self._error(name, advice + most))
         if self.early_stopping not in EARLY_STOPPING:
             wrong.append(self._error("early_stopping", "use true, false or never"))
+        if self.finished_rule not in ("model", "glm", "unilm"):
+            wrong.append(self._error("finished_rule", "use model, glm or unilm"))
         return wrong
 
     def _relations(self) -> list[str]:
@@ -119,6 +131,8 @@ class GenerationConfig:
             wrong.append(self._error("min_tgt_length", f"use 0 to {self.tgt_length - 1} (tgt_length)"))
         if self.num_return_sequences > self.num_beams:
             wrong.append(self._error("num_return_sequences", f"use 1 to {self.num_beams}, or raise num_beams"))
+        if self.no_repeat_ngram_size == 0 and self.no_repeat_ignore:
+            wrong.append(self._error("no_repeat_ignore", "it has no effect with no_repeat_ngram_size 0"))
         if self.select_topk:
             wrong += [
                 self._error(name, "it has no effect with select_topk True: use False")
@@ -132,8 +146,8 @@ class GenerationConfig:
     @property
     def batch_options(self) -> tuple:
         """What examples that are decoded together have in common; the other options are each example's own."""
-        names = ("num_beams", "select_topk", "temperature", "top_k", "top_p")  # how candidates are chosen
-        names += ("min_tgt_length", "no_repeat_ngram_size", "repetition_penalty")  # the rules
+        names = ("num_beams", "select_topk", "temperature", "top_k", "top_p", "finished_rule")  # candidates
+        names += ("min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")  # the rules
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":

@@ -99,6 +99,11 @@ FILE_RANGES: Ranges = {
     "max_train_samples": COUNT,
     "max_predict_samples": COUNT,
 }
+OBJECTIVE_RANGES: Ranges = {
+    "mask_prob": (ABOVE_0, 1, "use a number above 0, at most 1"),
+    "max_pred": COUNT,
+    "target_mask_prob": (0, 1, "use 0 to 1"),
+}
 SHARDING = ("stage1", "stage2")
 TRACKERS = {"visualdl": "visualdl", "tensorboard": "tensorboardX", "swanlab": "swanlab", "wandb": "wandb"}  # packages
 # What has an effect with an action only, and what leaves no room for each other: where the file has one of them and
@@ -174,6 +179,31 @@ class DropoutArguments:
 
 
 @dataclass
+class ObjectiveArguments:
+    """What training predicts of a record, for families that can choose (UniLM)."""
+
+    objective: str | None = option(
+        None,
+        "masked: some tokens of the target, drawn anew in each epoch; pseudo_masked: each, at a [MASK] of its own "
+        "behind what comes before it [masked].",
+        choices=["masked", "pseudo_masked"],
+    )
+    mask_prob: float | None = option(None, "Share of the target's tokens that masked predicts [0.2].")
+    max_pred: int | None = option(None, "Most tokens of a target that masked predicts [20].")
+    target_mask_prob: float | None = option(
+        None, "Share of the tokens before a [MASK] that pseudo_masked masks or replaces too [0]."
+    )
+
+    def __post_init__(self):
+        raise_any(out_of_range(vars(self), OBJECTIVE_RANGES))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was chosen, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass
 class AdapterArguments:
     """LoRA, or prefix tuning: a small addition to the model is trained in place of the model."""
 
@@ -228,7 +258,8 @@ class FinetuneTrainingArguments(TrainingArguments):
         None, "Each layer learns this many times as fast as the one above it, the embeddings slowest."
     )
     freeze: str | None = option(
-        None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
+        None,
+        "Weights that are not trained: embeddings, layers.3, layers.0-11, other parts of the family, joined by |.",
     )
     logging_steps: int | None = option(
         None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
@@ -420,6 +451,7 @@ class FinetuneArguments:
     generation: GenerationConfig
     files: FileArguments
     dropout: DropoutArguments
+    objective: ObjectiveArguments
     adapter: AdapterArguments
     training: FinetuneTrainingArguments
     given: dict[str, Any]
@@ -436,6 +468,7 @@ class FinetuneArguments:
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        names |= {"src_length"} if self.data.max_seq_length is not None else set()
         return names | set(self.adapter.without_effect)
 
 
@@ -451,6 +484,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         GenerationConfig,
         FileArguments,
         DropoutArguments,
+        ObjectiveArguments,
         AdapterArguments,
         FinetuneTrainingArguments,
     )

@@ -42,8 +42,8 @@ class EarlyStopping(TrainerCallback):
     def on_evaluate(self, args, state, control, **kwargs):
         if stops_early(args, state.log_history, self.patience) and state.global_step < state.max_steps:
             if not control.should_training_stop:
+                figure, patience = args.metric_for_best_model, self.patience
                 logger.info(
-                    f"early stopping at step {state.global_step}: {args.metric_for_best_model} has not become better in "
-                    f"{self.patience} evaluations"
+                    f"early stopping at step {state.global_step}: {figure} no better in {patience} evaluations"
                 )
             control.should_training_stop = True

@@ -83,7 +83,12 @@ def build_trainer(
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
-        family, tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets
+        family,
+        tokenizer,
+        data,
+        arguments.generation,
+        allow_cut_targets=arguments.files.allow_cut_targets,
+        objective=arguments.objective.given,
     )
     encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
@@ -133,7 +138,8 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
     """
-    family.check_options(arguments.values)
+    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # as read it may be -1, for none
+    family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
     if not adapter.lora:
         return arguments

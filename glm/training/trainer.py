@@ -47,17 +47,22 @@ MOST_NAMED = 16  # records of a step that a message names
 
 
 class Examples(Dataset):
-    """Encoded examples as Paddle's loader wants them."""
+    """Encoded examples as Paddle's loader wants them. What is random in one is a function of seed, epoch and index, so
+    that a resumed run, and every number of workers, draws the same.
 
-    def __init__(self, examples: Sequence[Example]):
+    Args:
+        sampler: knows the epoch; the loader's workers begin anew in each.
+    """
+
+    def __init__(self, examples: ExampleStore, sampler: EpochBatchSampler, seed: int):
         super().__init__()
-        self.examples = examples
+        self.examples, self.sampler, self.seed = examples, sampler, seed
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+        return self.examples.draw(index, np.random.default_rng([self.seed, self.sampler.epoch, index]))
 
 
 def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
@@ -109,6 +114,7 @@ class GenerationTrainer(ResumableTrainer):
         same_command: str = "the same command goes on from there",
     ):
         self.train_examples = train_examples
+        sampler = build_sampler(args, train_examples) if train_examples is not None else None
         super().__init__(
             model=model,
             args=args,
@@ -118,9 +124,9 @@ class GenerationTrainer(ResumableTrainer):
                 multiple=args.pad_to_multiple_of,
                 row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
             ),
-            train_dataset=Examples(train_examples) if train_examples is not None else None,
+            train_dataset=Examples(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
-            sampler=build_sampler(args, train_examples) if train_examples is not None else None,
+            sampler=sampler,
             signals=signals,
             facts=facts,
             same_command=same_command,
