@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "parallel": ("", "paddle"),
     "cpu": ("runtime", "llvmlite numba paddle threadpoolctl"),
     "modules": ("cpu parallel", "paddle paddlenlp"),
-    "models": ("modules cpu parallel runtime", "paddle paddlenlp sentencepiece"),
+    "models": ("modules cpu parallel runtime", "paddle paddlenlp sentencepiece tokenizers"),
     "adapters": ("models modules runtime", "paddle paddlenlp pydantic safetensors"),
     "data": ("models runtime", "datasets paddlenlp pyarrow tqdm"),
     "generation": ("models", ""),

@@ -5,7 +5,7 @@
 | glm             | this toolkit's, and PaddleNLP's in safetensors: model.safetensors                     |
 | paddlenlp       | model_state.pdparams                                                                  |
 | huggingface     | model.safetensors with PyTorch's layout                                               |
-| huggingface-bin | pytorch_model.bin                                                                     |
+| huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
 | fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
 
@@ -118,7 +118,8 @@ def open_checkpoint(folder: Path) -> Source:
             raise InputError(f"{folder}: {advice}")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
-        f"one of them with .index.json, Megatron's {' or '.join(TRACKERS)}, or one .pt of fairseq)"
+        f"one of them with .index.json, UniLM's model.N.bin, one .pt of fairseq, or Megatron's "
+        f"{' or '.join(TRACKERS)})"
     )
 
 
@@ -158,10 +159,12 @@ def _read_bin(path: Path) -> Weights:
 
 
 Reader = Callable[[Path], Weights]
+EPOCHS = ("model.N", re.compile(r"model\.(\d{1,9})\.bin"))  # files of UniLM's fine-tuning, one of each epoch
 KINDS_OF_FILES: tuple[tuple[str, str, Reader], ...] = (
     ("model", "safetensors", read_safetensors),
     ("model_state", "pdparams", read_paddle),
     ("pytorch_model", "bin", _read_bin),
+    (EPOCHS[0], "bin", _read_bin),
 )
 
 
@@ -169,6 +172,9 @@ def _files_of_kind(folder: Path, stem: str, ending: str) -> list[list[Path]]:
     """The files of each rank."""
     if (folder / f"{stem}.{ending}").is_file():
         return [[folder / f"{stem}.{ending}"]]
+    if stem == EPOCHS[0]:
+        epochs = {int(match[1]): path for path in folder.iterdir() if (match := EPOCHS[1].fullmatch(path.name))}
+        return [[epochs[max(epochs)]]] if epochs else []
     index = folder / f"{stem}.{ending}.index.json"
     if index.is_file():
         return [_indexed(index)]

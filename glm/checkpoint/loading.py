@@ -38,7 +38,7 @@ def find_family(name_or_path: str) -> Family:
     if adapter is None and (file := fairseq_file(Path(name_or_path))) is not None:
         return open_checkpoint(file).family
     if adapter is None:
-        return registry.of_model(name_or_path)
+        return registry.of_model(name_or_path, names=lambda: open_checkpoint(Path(name_or_path)).ranks[0])
     with _adapters_model(Path(name_or_path)):
         return find_family(adapter.base_model_name_or_path)
 
@@ -57,7 +57,7 @@ def load_config(
         family: the model's.
         name_or_path: a folder with a checkpoint of any format (see `glm.checkpoint.formats`), a published name, or for
             a model from nothing a .json file or the name of one in `configs/model`; the vocabulary is then the
-            tokenizer's, rounded up to a multiple of 128.
+            tokenizer's, rounded up as the family does.
         settings: entries that replace the model's own (dropout rates, tensor parallelism).
         start: the parts that a model starts from (`--start`); None for all there are.
 
@@ -67,8 +67,8 @@ def load_config(
     path, config_class = Path(name_or_path), family.config_class()
     try:
         if name_or_path.endswith(".json"):
-            multiple = family.row_multiple or VOCABULARY_MULTIPLE
-            found = {**_read_preset(config_class, path), "vocab_size": -(-tokenizer.vocab_size // multiple) * multiple}
+            rows = -(-tokenizer.vocab_size // family.vocabulary_multiple) * family.vocabulary_multiple
+            found = {**_read_preset(config_class, path), "vocab_size": rows}
             found = family.weights.started(found, start) if start else found
             return config_class(**{**found, **(settings or {})})
         if (adapter := read_adapter_config(path)) is not None:
@@ -96,10 +96,11 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
     """Raises InputError if a table of words is not one of a tokenizer's."""
     if rows < words:
         raise InputError(f"model {path}: {rows} words, but the tokenizer has {words}")
-    if family.row_multiple and rows - words >= family.row_multiple:
+    if family.vocabulary_multiple < VOCABULARY_MULTIPLE and rows - words >= family.vocabulary_multiple:
+        most = family.vocabulary_multiple - 1
         raise InputError(
-            f"model {path}: {rows} words, but the tokenizer has {words}, and no more than {family.row_multiple - 1} "
-            "rows can be filler; the dictionary is another one"
+            f"model {path}: {rows} words, and the tokenizer has {words}"
+            + (f"; no more than {most} rows can be filler, so the dictionary is another one" if most else "")
         )
 
 

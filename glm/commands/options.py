@@ -35,7 +35,7 @@ def add_layout_options(parser: Parser) -> None:
             if types[item.name] is bool:
                 how = {"action": "store_true", "default": None}
             else:
-                how = {"type": int if types[item.name] is int else str}
+                how = {"type": int if types[item.name] in (int, int | None) else str}
             how |= {name: value for name, value in item.metadata.items() if name == "choices"}
             parser.add_argument(f"--{item.name}", help=item.metadata["help"].replace("%", "%%"), **how)
 
@@ -61,14 +61,16 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
     data.inherited = frozenset(inherited)
     generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
     family = registry.of_model(values.tokenizer_name_or_path)
+    family.check_options(vars(data))
     encoder = ExampleEncoder(
         family,
         load_tokenizer(family, values.tokenizer_name_or_path),
-        data.find_template(),
+        data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
         block_position=not data.no_block_position,
         allow_cut_targets=allow_cut_targets,
+        max_seq_length=data.max_seq_length,
     )
     return data, encoder

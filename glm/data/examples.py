@@ -1,7 +1,11 @@
 """From a record to what the model reads: template, tokenizer and geometry in one place for training and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
@@ -9,6 +13,8 @@ from glm.data.templates import Template
 from glm.data.truncation import find_answer, shorten_context
 from glm.errors import InputError
 from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
+
+NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,11 @@ class ExampleEncoder:
         min_tgt_length: fewest tokens to generate after the opening.
         block_position: see `GeometryOptions`.
         allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
+        max_seq_length: most tokens of source and target together, in place of `src_length`; see `GeometryOptions`.
+        objective: what training draws and predicts, by the names of `GeometryOptions`; the family's own if left out.
 
     Raises:
-        InputError: `tgt_length` leaves no room for them, or the family cannot lay out the template.
+        InputError: the lengths leave no room, or the family cannot lay out the template or has no such objective.
     """
 
     def __init__(
@@ -47,16 +55,26 @@ class ExampleEncoder:
         min_tgt_length: int = 0,
         block_position: bool = True,
         allow_cut_targets: bool = False,
+        max_seq_length: int | None = None,
+        objective: Mapping[str, Any] = NO_CHOICE,
     ):
         template.check(family)
         self.family = family
         self.tokenizer = tokenizer
         self.template = template
-        self.src_length = src_length
+        # Of a pair that is cut together either part may be nearly all of it.
+        self.src_length = src_length if max_seq_length is None else max_seq_length - 1
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
-        self.allow_cut_targets = allow_cut_targets
-        self.geometry = family.geometry(tokenizer, GeometryOptions(template.blank, block_position))
+        self.allow_cut_targets = allow_cut_targets or max_seq_length is not None
+        layout = GeometryOptions(
+            template.blank, block_position, max_seq_length=max_seq_length, tgt_length=tgt_length, **objective
+        )
+        self.geometry = family.geometry(tokenizer, layout)
+        if max_seq_length is not None and tgt_length >= max_seq_length - self.special_tokens:
+            raise InputError(
+                f"tgt_length {tgt_length}: leaves no room for a source in max_seq_length {max_seq_length}; shorten it"
+            )
         # Opening and target are encoded apart, so that the ids of the opening never depend on the target.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
         if self.target_budget < min_tgt_length:
@@ -157,13 +175,16 @@ class ExampleEncoder:
         return self.lay_out_source(*self.encode([record]))
 
     def example(self, record: Record) -> Example:
-        """The training example of a record with a target. Raises as `lay_out_source` and `lay_out_span`."""
+        """The example of a record with a target, as evaluation takes it. Raises as `lay_out_source` and
+        `lay_out_span`."""
         (encoded,) = self.encode([record])
         return self.example_of(self.lay_out_source(encoded), self.lay_out_span(encoded))
 
-    def example_of(self, source_ids: Sequence[int], span: Sequence[int]) -> Example:
-        """The training example of a source and its span."""
-        return self.geometry.example(source_ids, span, tgt_length=self.tgt_length)
+    def example_of(
+        self, source_ids: Sequence[int], span: Sequence[int], random: np.random.Generator | None = None
+    ) -> Example:
+        """The example of a source and its span; `random` makes it one of training, see `Geometry.example`."""
+        return self.geometry.example(source_ids, span, tgt_length=self.tgt_length, random=random)
 
     def prompt(self, source_ids: Sequence[int], prefix_ids: Sequence[int] = ()) -> Prompt:
         """What generation starts from, of `source_ids` of a record; the span starts with opening and prefix."""

@@ -62,12 +62,18 @@ class ExampleStore(Sequence[Example]):
         return len(self._ends) // 2
 
     def __getitem__(self, index: int) -> Example:
+        """The example that evaluation would take."""
+        return self.draw(index, None)
+
+    def draw(self, index: int, random: np.random.Generator | None) -> Example:
+        """An example; `random` makes it one of training, see `Geometry.example`."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
         start = self._ends[2 * index - 1] if index else 0
         source_end, span_end = self._ends[2 * index : 2 * index + 2]
-        return self.encoder.example_of(self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist())
+        source, span = self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist()
+        return self.encoder.example_of(source, span, random)
 
     @property
     def target_lengths(self) -> np.ndarray:

@@ -136,7 +136,11 @@ class Attention(nn.Layer):
 
     def forward(self, projected: Tensor, layout: Layout) -> Tensor:
         """Each example of a batch by itself: [n, 3H] -> [n, H], without the rows of virtual tokens."""
-        return layout.without_prefix(self.attend_by_example(projected, layout))
+        if not layout.twins:
+            return layout.without_prefix(self.attend_by_example(projected, layout))
+        clean = len(layout.clean.places)
+        context = self.attend_by_example(projected[:clean], layout.clean)
+        return paddle.concat([context, self.attend_twins(projected[:clean], projected[clean:], layout)])
 
     def attend_by_example(self, projected: Tensor, layout: Layout) -> Tensor:
         """As `forward`; what stands in the rows of virtual tokens has no meaning."""
@@ -160,6 +164,33 @@ class Attention(nn.Layer):
                 bias = as_tensor(_hidden(S, T)).expand([1, self.num_heads, -1, -1])
                 contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
         return paddle.concat(contexts)
+
+    def attend_twins(self, clean: Tensor, twins: Tensor, layout: Layout) -> Tensor:
+        """Attention of Part C, in Paddle's operators on any device.
+
+        Args:
+            clean, twins: [tokens of Part A and Part B, 3H] and [of Part C, 3H].
+
+        Returns:
+            [of Part C, H]
+        """
+        contexts, first = [], 0
+        for (start, middle, end), count in zip(layout.spans(), layout.twins, strict=True):
+            if not count:
+                continue
+            _, keys, values = self.split(clean[start:end].unsqueeze(0))  # [1, N, S + T, D]
+            query, own_keys, own_values = self.split(twins[first : first + count].unsqueeze(0))  # [1, N, C, D]
+            bias = as_tensor(_hidden_from_twins(middle - start, end - middle, count))
+            parts = [(keys, values), (own_keys, own_values)]
+            contexts.append(self.attend(query, parts, bias.expand([1, self.num_heads, -1, -1]))[0])
+            first += count
+        return paddle.concat(contexts)
+
+
+def _hidden_from_twins(S: int, T: int, C: int) -> np.ndarray:
+    """What is added to the scores of C twins, of S + T tokens and then of themselves: [C, S + T + C]."""
+    rows, columns = np.arange(C)[:, None], np.arange(S + T + C)[None, :]
+    return np.where((columns < S + rows) | (columns == S + T + rows), 0.0, MASKED).astype(np.float32)
 
 
 def _hidden(S: int, T: int) -> np.ndarray:

@@ -114,9 +114,9 @@ class CrossStack(Stack):
     def step(self, states: Tensor, cache: "CrossCache") -> Tensor:
         """Reads one embedded token per live row: [B, R, H] -> [B, R, H]."""
         B, R, H = states.shape
-        cache.open_step()
+        sees = cache.open_step(R)
         seen_by, heads, sources = self.layer_cache.seen_by, self.num_heads, cache.sources
-        seen = seen_by(cache.lengths, cache.width, cache.ancestors, cache.capacity, heads)
+        seen = seen_by(cache.lengths, cache.width, sees, cache.capacity, heads)
         of_sources = seen_by(sources.lengths, sources.width, np.zeros((B, R, 0), dtype=bool), 0, heads)
         states = states.reshape([B * R, H])
         for index, layer in enumerate(self.layers):

@@ -101,6 +101,28 @@ class DropoutArguments:
 
 @dataclass
 class ObjectiveArguments:
+    """What training predicts of a record, for families that can choose (UniLM)."""
+
+    objective: str | None = option(
+        None,
+        "masked: some tokens of the target, drawn anew in each epoch; pseudo_masked: each, at a [MASK] of its own "
+        "behind what comes before it [masked].",
+        choices=["masked", "pseudo_masked"],
+    )
+    mask_prob: float | None = option(None, "Share of the target's tokens that masked predicts [0.2].")
+    max_pred: int | None = option(None, "Most tokens of a target that masked predicts [20].")
+    target_mask_prob: float | None = option(
+        None, "Share of the tokens before a [MASK] that pseudo_masked masks or replaces too [0]."
+    )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was chosen, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass
+class LossArguments:
     """What of a checkpoint a model starts from, and losses beside its first one; names are fairseq's."""
 
     start: str | None = option(
@@ -366,6 +388,7 @@ class FinetuneArguments:
     files: FileArguments
     dropout: DropoutArguments
     objective: ObjectiveArguments
+    losses: LossArguments
     adapter: AdapterArguments
     training: FinetuneTrainingArguments
     given: dict[str, Any]
@@ -381,6 +404,7 @@ class FinetuneArguments:
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        names |= {"src_length"} if self.data.max_seq_length is not None else set()
         return names | set(self.adapter.without_effect)
 
 
@@ -397,6 +421,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         FileArguments,
         DropoutArguments,
         ObjectiveArguments,
+        LossArguments,
         AdapterArguments,
         FinetuneTrainingArguments,
     )

@@ -36,6 +36,7 @@ class TrainedWith(Settings):
     multi_turn: Literal["error", "last"] = None
     punctuation: Literal["fullwidth", "halfwidth"] = None
     src_length: Length = None
+    max_seq_length: Length = None
     no_block_position: bool = None
 
     tgt_length: Length = None
@@ -43,7 +44,10 @@ class TrainedWith(Settings):
     num_beams: Annotated[int, Field(ge=1, le=1024)] = None
     length_penalty: Rate = None
     early_stopping: Literal["true", "false", "never"] = None
+    finished_rule: Literal["model", "glm", "unilm", "fairseq"] = None
+    search_rules: Literal["glm", "unilm", "fairseq"] = None
     no_repeat_ngram_size: Length = None
+    no_repeat_ignore: Text = None
     repetition_penalty: Rate = None
     select_topk: bool = None
     temperature: Rate = None

@@ -1,10 +1,12 @@
 """From options to a writer: tokenizer, configuration and model of the family that the checkpoint belongs to."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
-from glm.data.examples import ExampleEncoder
+from glm.data.examples import NO_CHOICE, ExampleEncoder
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -23,17 +25,20 @@ def build_encoder(
     *,
     template: Template | None = None,
     allow_cut_targets: bool = False,
+    objective: Mapping[str, Any] = NO_CHOICE,
 ) -> ExampleEncoder:
     """How records are laid out: by the template of the options, if no other is given."""
     return ExampleEncoder(
         family,
         tokenizer,
-        template or data.find_template(),
+        template or data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
         block_position=not data.no_block_position,
         allow_cut_targets=allow_cut_targets,
+        max_seq_length=data.max_seq_length,
+        objective=objective,
     )
 
 

@@ -14,7 +14,7 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
-from glm.models.protocol import Decodable, Prompt
+from glm.models.protocol import Decodable, Prompt, Tokenizer
 from glm.prediction.predictions import Prediction, Text
 
 
@@ -63,6 +63,7 @@ class Writer:
             end_token_id=self.encoder.tokenizer.end_token_id,
             banned_token_ids=self.banned_ids,
             allowed_outputs=self.allowed_outputs,
+            ignored_token_ids=ignored_ids(config.no_repeat_ignore, self.encoder.tokenizer),
         )
 
     def write(self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]) -> Iterator[tuple[Any, list[Hypothesis]]]:
@@ -123,6 +124,24 @@ class Writer:
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
             texts = [self.finished(hypothesis) for hypothesis in hypotheses]
             yield number, Prediction(records[number], texts, cut=cut[number])
+
+
+def ignored_ids(words: str | None, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of the words that the ban of n-grams leaves alone (`no_repeat_ignore`).
+
+    Raises:
+        InputError: a word is no single token.
+    """
+    found = []
+    for word in (words or "").split("|") if words else ():
+        if word.startswith("[") and word.endswith("]") and word.upper() in tokenizer.special_ids:
+            found.append(tokenizer.special_ids[word.upper()])
+            continue
+        ids = tokenizer.encode_text(word)
+        if len(ids) != 1 or ids[0] == tokenizer.unknown_token_id:
+            raise InputError(f"no_repeat_ignore {words}: {word!r} is no single token of the vocabulary")
+        found += ids
+    return found
 
 
 def predict_rows(

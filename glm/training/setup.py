@@ -75,17 +75,22 @@ def build_trainer(
         tokenizer,
         settings={
             **arguments.dropout.given,
-            **arguments.objective.given,
+            **arguments.losses.given,
             "tensor_parallel_degree": training.tensor_parallel_degree,
             "tensor_parallel_rank": training.tensor_parallel_rank,
         },
-        start=arguments.objective.parts,
+        start=arguments.losses.parts,
     )
     check_metric(training.metric_for_best_model)
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
-        family, tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets
+        family,
+        tokenizer,
+        data,
+        arguments.generation,
+        allow_cut_targets=arguments.files.allow_cut_targets,
+        objective=arguments.objective.given,
     )
     encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
@@ -102,7 +107,7 @@ def build_trainer(
         facts = manifest_facts(now, checkpoint, training)
 
     set_seed(seed=training.seed)
-    model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
+    model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.losses.parts)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
     adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
@@ -135,7 +140,7 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
     """
-    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # PaddleNLP's default is -1
+    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # as read it may be -1, for none
     family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
     if not adapter.lora:

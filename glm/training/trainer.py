@@ -46,17 +46,22 @@ MOST_NAMED = 16  # records of a step that a message names
 
 
 class Examples(Dataset):
-    """Encoded examples as Paddle's loader wants them."""
+    """Encoded examples as Paddle's loader wants them. What is random in one is a function of seed, epoch and index, so
+    that a resumed run, and every number of workers, draws the same.
 
-    def __init__(self, examples: Sequence[Example]):
+    Args:
+        sampler: knows the epoch; the loader's workers begin anew in each.
+    """
+
+    def __init__(self, examples: ExampleStore, sampler: EpochBatchSampler, seed: int):
         super().__init__()
-        self.examples = examples
+        self.examples, self.sampler, self.seed = examples, sampler, seed
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+        return self.examples.draw(index, np.random.default_rng([self.seed, self.sampler.epoch, index]))
 
 
 def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
@@ -108,6 +113,7 @@ class GenerationTrainer(ResumableTrainer):
         same_command: str = "the same command goes on from there",
     ):
         self.train_examples = train_examples
+        sampler = build_sampler(args, train_examples) if train_examples is not None else None
         super().__init__(
             model=model,
             args=args,
@@ -117,9 +123,9 @@ class GenerationTrainer(ResumableTrainer):
                 multiple=args.pad_to_multiple_of,
                 row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
             ),
-            train_dataset=Examples(train_examples) if train_examples is not None else None,
+            train_dataset=Examples(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
-            sampler=build_sampler(args, train_examples) if train_examples is not None else None,
+            sampler=sampler,
             signals=signals,
             facts=facts,
             same_command=same_command,
@@ -135,7 +141,8 @@ class GenerationTrainer(ResumableTrainer):
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
-        self._terms: Counter[str] = Counter()  # of a loss of several parts, since the last log line
+        self._terms: Counter[str] = Counter()  # of a loss of several parts, sums since the last log line
+        self._term_steps = 0
         self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
@@ -202,7 +209,8 @@ class GenerationTrainer(ResumableTrainer):
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
-        self._terms.update(getattr(self.model, "terms", {}))
+        self._terms.update({name: float(value) for name, value in getattr(self.model, "terms", {}).items()})
+        self._term_steps += step_control == 0
         if self.args.dataset_world_size > 1:  # gradients are averaged over the ranks
             loss = loss * self.args.dataset_world_size
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
@@ -271,9 +279,16 @@ class GenerationTrainer(ResumableTrainer):
             if self.gradient_norm.value is not None:
                 logs["gradient_norm"] = round(self.gradient_norm.value, 6)
             if self._terms:
-                logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
+                logs |= {name: round(value, 6) for name, value in self._figures_of_terms().items()}
                 self._terms.clear()
+            self._term_steps = 0
         super().log(logs, **kwargs)
+
+    def _figures_of_terms(self) -> dict[str, float]:
+        """What is logged of the terms: as the model says, else their means over optimizer steps."""
+        if hasattr(self.model, "figures_of"):
+            return self.model.figures_of(self._terms)
+        return {name: value / max(self._term_steps, 1) for name, value in self._terms.items()}
 
     # -- order of data, checkpoints
 

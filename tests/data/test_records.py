@@ -270,14 +270,16 @@ def test_answer_is_needed_for_prediction_too(write):
     ],
 )
 def test_a_target_may_be_a_list_of_references(write, value, references):
-    (record,) = read_records(write(line_of(question=value)), need_target=False, several_targets=True)
+    (record,) = read_records(
+        write(line_of(question=value)), need_target=False, several_targets=True, reserved=COMMANDS
+    )
     assert record.references == references and record.target == (references[0] if references else None)
 
 
 def test_references_of_a_list_are_checked(write):
     for value, message in ((["谁？", 7], "int where text"), (["谁[MASK]"], "holds the command token")):
         with pytest.raises(InputError, match=f"line 1, field question: {message}"):
-            read_records(write(line_of(question=value)), need_target=False, several_targets=True)
+            read_records(write(line_of(question=value)), need_target=False, several_targets=True, reserved=COMMANDS)
     with pytest.raises(InputError, match="list where text is expected"):
         read_records(write(line_of(question=["谁？", "是谁？"])))  # a training record
     with pytest.raises(InputError, match="field question: empty"):

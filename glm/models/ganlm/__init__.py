@@ -40,5 +40,5 @@ FAMILY = Family(
     abilities=frozenset({"dropout", "lora", "half_precision", "three_losses", "starts", "positions"}),
     row_width=np.maximum,  # fairseq's measure
     cuts_tokens=True,
-    row_multiple=ROW_MULTIPLE,
+    vocabulary_multiple=ROW_MULTIPLE,
 )

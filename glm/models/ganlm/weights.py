@@ -87,7 +87,7 @@ FOREIGN_LAYER = re.compile(r"layers\.(\d{1,6})\.(.+)\.(weight|bias)")
 class GanLMWeights(WeightNames):
     """See `WeightNames`. Files that PyTorch wrote have linear weights as [out, in]."""
 
-    formats = ("glm", "paddlenlp", FORMAT)
+    foreign_to = ("huggingface", "huggingface-bin", "megatron")
     words = WORDS
     required = (WORDS, "encoder.position_embeddings.weight", "generator.position_embeddings.weight")
     linears = tuple(f"{name}.weight" for name in LINEARS)

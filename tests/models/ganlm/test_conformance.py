@@ -21,8 +21,7 @@ from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import GeometryOptions
 from glm.modules.loss import smoothed_cross_entropy
 from glm.training.schedule import decay_factor
-from models.ganlm.golden import ENDING, PAD, Golden, batch_of, goldens
-from tools.reference_files import reference_folder, reference_json
+from models.ganlm.golden import ENDING, PAD, Golden, batch_of, golden_folder, golden_json, goldens
 
 pytestmark = pytest.mark.conformance
 EXACT, STORED = 1e-9, 1e-6  # of float64, and of what the files keep as float32
@@ -205,7 +204,7 @@ def test_check_07_updates_of_two_micro_batches():
 
 
 def test_check_08_buckets():
-    tables = reference_json("ganlm", "buckets.json")
+    tables = golden_json("buckets.json")
     distances = np.arange(tables["first"], tables["last"] + 1)
     lists = {name: table for name, table in tables.items() if isinstance(table, list) and len(table) == len(distances)}
     assert lists
@@ -217,7 +216,7 @@ def test_check_08_buckets():
 
 
 def test_check_09_learning_rate_and_ramps():
-    tables = reference_json("ganlm", "schedule.json")
+    tables = golden_json("schedule.json")
     for row in tables["inverse_sqrt"]:
         if row.get("warmup_init_lr", -1) > 0:
             continue  # the toolkit's warmup starts at 0, fairseq's default
@@ -248,8 +247,8 @@ def test_check_12_label_smoothing_in_fairseqs_form():
 
 
 def test_check_15_tokenizer():
-    folder = reference_folder("ganlm")
-    tokenizer, facts = open_tokenizer(folder), reference_json("ganlm", "tokenizer.json")
+    folder = golden_folder()
+    tokenizer, facts = open_tokenizer(folder), golden_json("tokenizer.json")
     assert tokenizer.mask_token_id == facts["mask"]
     assert (tokenizer.sentinel_ids[0], tokenizer.sentinel_ids[-1]) == (facts["mask_0"], facts["mask_99"])
     assert tokenizer.vocab_size == facts["before_padding"]
@@ -264,7 +263,7 @@ def test_check_15_tokenizer():
 
 
 def test_check_16_layouts_of_pairs():
-    tokenizer, layouts = open_tokenizer(reference_folder("ganlm")), reference_json("ganlm", "layouts.json")
+    tokenizer, layouts = open_tokenizer(golden_folder()), golden_json("layouts.json")
     geometry = GanLMGeometry(tokenizer, GeometryOptions("[gMASK]"))
     worked = layouts["worked"]
     cases = [
@@ -304,7 +303,7 @@ class UnknownPenalty:
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 def test_check_11_beam_search(batch_size):
     """fairseq has no cache; the tree of slots gives the same numbers, in batches of any size."""
-    facts = reference_json("ganlm", "beam.json")
+    facts = golden_json("beam.json")
     name = facts["model"].split(ENDING)[0]
     (golden,) = [golden for golden in goldens() if golden.name == name]
     model, names = golden.model(), GanLMWeights()
@@ -378,8 +377,8 @@ def test_check_19_validation_is_the_generators_loss_alone():
 
 
 def test_check_17_span_corruption_for_given_places():
-    facts = reference_json("ganlm", "corruption.json")
-    sentinels = open_tokenizer(reference_folder("ganlm")).sentinel_ids
+    facts = golden_json("corruption.json")
+    sentinels = open_tokenizer(golden_folder()).sentinel_ids
     for case in facts["cases"]:
         document = case["doc"]
         assert noise_tokens(len(document)) == case["noise_tokens"]
@@ -391,7 +390,7 @@ def test_check_17_span_corruption_for_given_places():
 
 
 def test_check_17_span_corruption_of_10000_draws():
-    facts, random = reference_json("ganlm", "corruption.json"), np.random.default_rng(5)
+    facts, random = golden_json("corruption.json"), np.random.default_rng(5)
     for wanted in facts["statistics"]:
         L, draws = wanted["length"], 10_000
         masked, lengths, spans = np.zeros(L), Counter(), 0
@@ -449,7 +448,7 @@ def test_check_13_classes_of_pairs(start):
 
 @paddle.no_grad()
 def test_check_14_what_each_start_loads():
-    facts, names = reference_json("ganlm", "starts.json"), GanLMWeights()
+    facts, names = golden_json("starts.json"), GanLMWeights()
     (golden,) = [golden for golden in goldens() if golden.name == "tiny-a"] or goldens()[:1]
     tensors = read_safetensors(golden.weights)
     checked = 0
@@ -487,7 +486,7 @@ def test_check_14_what_each_start_loads():
 
 
 def test_check_16_layouts_of_xnli():
-    tokenizer, layouts = open_tokenizer(reference_folder("ganlm")), reference_json("ganlm", "layouts.json")
+    tokenizer, layouts = open_tokenizer(golden_folder()), golden_json("layouts.json")
     worked = layouts["worked"]["xnli"]
     cases = [(worked["premise"], worked["hypothesis"], worked["src_tokens"], worked["prev_output_tokens"], None)]
     found = layouts["xnli"]
