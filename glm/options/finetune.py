@@ -239,6 +239,9 @@ class FinetuneTrainingArguments(TrainingArguments):
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
     )
+    required_batch_size_multiple: int | None = option(
+        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
+    )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
     )
@@ -312,6 +315,7 @@ class FinetuneTrainingArguments(TrainingArguments):
 
     def _check_numbers(self):
         counts = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        counts = (*counts, "required_batch_size_multiple")
         for name in (*counts, "max_tokens", "pad_to_multiple_of", "recompute_layers"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")

@@ -66,12 +66,15 @@ class Examples(Dataset):
 
 def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
+    orders = examples.lengths - examples.target_lengths, examples.target_lengths  # fairseq's: by source, then target
     return EpochBatchSampler(
         [padded_width(width, args.pad_to_multiple_of) for width in examples.widths.tolist()],
         batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
         max_tokens=args.max_tokens,
         by_length=args.group_by_length,
         accumulation=args.gradient_accumulation_steps,
+        multiple=args.required_batch_size_multiple or 1,
+        order_by=orders if args.required_batch_size_multiple else None,
         seed=args.seed,
         num_replicas=args.dataset_world_size,
         rank=args.dataset_rank,

@@ -10,6 +10,7 @@ import pytest
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Decoding, build_decoder
+from glm.models.ganlm import FAMILY
 from glm.models.ganlm.classification import XNLI_CLASSES, lay_out_pair, rolled
 from glm.models.ganlm.configuration import ramp
 from glm.models.ganlm.geometry import GanLMGeometry, Prompt
@@ -20,6 +21,7 @@ from glm.models.ganlm.tokenization import EOS, UNK, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import GeometryOptions
 from glm.modules.loss import smoothed_cross_entropy
+from glm.training.sampler import EpochBatchSampler, batch_ends
 from glm.training.schedule import decay_factor
 from models.ganlm.golden import ENDING, PAD, Golden, batch_of, golden_folder, golden_json, goldens
 
@@ -287,6 +289,31 @@ def test_check_16_layouts_of_pairs():
         assert example.source_ids.tolist() == source_ids
         assert example.target_ids.tolist() == inputs
         assert example.labels.tolist() == labels
+
+
+def test_check_10_batches():
+    for case in golden_json("batching.json"):
+        sources, targets = np.array(case["source_lengths"]), np.array(case["target_lengths"])
+        widths = FAMILY.row_width(sources, targets)
+        order = np.lexsort([targets, sources])
+        options = {"max_tokens": case["max_tokens"], "most": case["max_sentences"], "multiple": case["multiple"]}
+        ends = batch_ends(widths[order], **options)
+        assert [part.tolist() for part in np.split(order, ends[:-1])] == case["batches"]
+        if case["multiple"] > 1:  # the sampler itself: batches in another order, ties in any
+            sampler = EpochBatchSampler(
+                widths,
+                max_tokens=case["max_tokens"],
+                batch_size=case["max_sentences"],
+                multiple=case["multiple"],
+                order_by=(sources, targets),
+            )
+            found = [batch for (batch,) in sampler.rounds(0)]
+            assert sorted(index for batch in found for index in batch) == list(range(len(sources)))
+            assert sorted(map(len, found)) == sorted(map(len, case["batches"]))
+        elif case["max_tokens"]:  # the toolkit's own grouping: within max_tokens, each record once
+            found = [batch for (batch,) in EpochBatchSampler(widths, max_tokens=case["max_tokens"]).rounds(0)]
+            assert sorted(index for batch in found for index in batch) == list(range(len(sources)))
+            assert all(len(batch) * widths[batch].max() <= case["max_tokens"] for batch in found)
 
 
 class UnknownPenalty:
