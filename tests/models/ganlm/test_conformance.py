@@ -11,7 +11,7 @@ from glm.checkpoint.safetensors_files import read_safetensors
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Decoding, build_decoder
 from glm.models.ganlm import FAMILY
-from glm.models.ganlm.classification import XNLI_CLASSES, lay_out_pair, rolled
+from glm.models.ganlm.classification import XNLI_CLASSES
 from glm.models.ganlm.configuration import ramp
 from glm.models.ganlm.geometry import GanLMGeometry, Prompt
 from glm.models.ganlm.losses import Batch, fairseq_smoothing
@@ -19,7 +19,7 @@ from glm.models.ganlm.objectives import corrupted, draw_places, noise_tokens, sp
 from glm.models.ganlm.relative import bucket_of
 from glm.models.ganlm.tokenization import EOS, UNK, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
-from glm.models.protocol import GeometryOptions
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions
 from glm.modules.loss import smoothed_cross_entropy
 from glm.training.sampler import EpochBatchSampler, batch_ends
 from glm.training.schedule import decay_factor
@@ -447,6 +447,14 @@ def started(golden: Golden, start: str, **options):
     return golden.model(rename=lambda name: names.at_start(name, golden.options, start), **{**config, **options})
 
 
+def first_labelled(sources: np.ndarray, inputs: np.ndarray) -> dict[str, paddle.Tensor]:
+    """A batch in which the decoder's first position has a label."""
+    tables = batch_of(sources, inputs, inputs)
+    labels = np.full(tables["labels"].shape, IGNORE_INDEX)
+    labels[np.arange(len(labels)), tables["segments"].numpy()[:, 0, 0]] = 0
+    return tables | {"labels": paddle.to_tensor(labels)}
+
+
 @paddle.no_grad()
 @pytest.mark.parametrize("start", ["discriminator", "generator", "both"])
 def test_check_13_classes_of_pairs(start):
@@ -456,10 +464,9 @@ def test_check_13_classes_of_pairs(start):
             continue
         classes = cases[f"xnli/{start}/logits"].shape[1]
         head = {name.removeprefix("xnli/head/"): table for name, table in cases.items() if "xnli/head/" in name}
-        model = started(golden, start, classes=classes, classifier_sees_all=start == "discriminator", extra=head)
+        model = started(golden, start, classes=classes, extra=head)
         sources, inputs = cases["xnli/src_tokens"], cases["xnli/prev_output_tokens"]
-        tables = batch_of(sources, inputs, inputs)
-        logits = model.classify(tables["input_ids"], tables["segments"]).numpy()
+        logits = model.classify(**first_labelled(sources, inputs)).numpy()
         assert np.abs(logits - cases[f"xnli/{start}/logits"]).max() < EXACT
         facts, labels = golden.facts[f"xnli_{start}"], cases["xnli/labels"]
         costs = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
@@ -468,8 +475,7 @@ def test_check_13_classes_of_pairs(start):
         changed = inputs.copy()
         lasts = (inputs != PAD).sum(1) - 1
         changed[np.arange(len(changed)), lasts] = 5 + changed[np.arange(len(changed)), lasts] % 7
-        tables = batch_of(sources, changed, inputs)
-        moved = np.abs(model.classify(tables["input_ids"], tables["segments"]).numpy() - logits).max(1)
+        moved = np.abs(model.classify(**first_labelled(sources, changed)).numpy() - logits).max(1)
         assert (moved > 1e-6).all() if start == "discriminator" else (moved == 0).all()
 
 
@@ -524,8 +530,10 @@ def test_check_16_layouts_of_xnli():
                 for name in ("src_tokens", "prev_output_tokens")
             ]
             cases.append((row["premise"], row["hypothesis"], *arrays, (row["label"], group["labels"][number])))
+    geometry = FAMILY.geometry(tokenizer, GeometryOptions("[gMASK]"))
     for premise, hypothesis, source, inputs, label in cases:
-        ids = lay_out_pair(tokenizer.encode_text(premise), tokenizer.encode_text(hypothesis))
-        assert ids == source and rolled(ids) == inputs
+        example, place = geometry.pair(tokenizer.encode_text(premise), tokenizer.encode_text(hypothesis), "cls")
+        assert example.source_ids.tolist() == source and example.target_ids.tolist() == inputs
+        assert place == len(source)  # of the decoder's first token in the row
         if label:
             assert XNLI_CLASSES.index(label[0]) == label[1]
