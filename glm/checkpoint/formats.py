@@ -118,8 +118,7 @@ def open_checkpoint(folder: Path) -> Source:
             raise InputError(f"{folder}: {advice}")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
-        f"one of them with .index.json, UniLM's model.N.bin, one .pt of fairseq, or Megatron's "
-        f"{' or '.join(TRACKERS)})"
+        f"one of them with .index.json, UniLM's model.N.bin, Megatron's {' or '.join(TRACKERS)}, or fairseq's .pt)"
     )
 
 

@@ -15,7 +15,6 @@ from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
-from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, fairseq_file, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights
 from glm.checkpoint.ranks import split_weights
@@ -67,8 +66,8 @@ def load_config(
     path, config_class = Path(name_or_path), family.config_class()
     try:
         if name_or_path.endswith(".json"):
-            rows = -(-tokenizer.vocab_size // family.vocabulary_multiple) * family.vocabulary_multiple
-            found = {**_read_preset(config_class, path), "vocab_size": rows}
+            multiple = family.vocabulary_multiple
+            found = {**_read_preset(config_class, path), "vocab_size": -(-tokenizer.vocab_size // multiple) * multiple}
             found = family.weights.started(found, start) if start else found
             return config_class(**{**found, **(settings or {})})
         if (adapter := read_adapter_config(path)) is not None:
@@ -96,11 +95,10 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
     """Raises InputError if a table of words is not one of a tokenizer's."""
     if rows < words:
         raise InputError(f"model {path}: {rows} words, but the tokenizer has {words}")
-    if family.vocabulary_multiple < VOCABULARY_MULTIPLE and rows - words >= family.vocabulary_multiple:
-        most = family.vocabulary_multiple - 1
+    if family.has_exact_vocabulary and rows - words >= family.vocabulary_multiple:
         raise InputError(
-            f"model {path}: {rows} words, and the tokenizer has {words}"
-            + (f"; no more than {most} rows can be filler, so the dictionary is another one" if most else "")
+            f"model {path}: {rows} words, but the tokenizer has {words}, and no more than "
+            f"{family.vocabulary_multiple - 1} rows can be filler; the dictionary is another one"
         )
 
 

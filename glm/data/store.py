@@ -192,9 +192,3 @@ def content_digest(path: Path) -> str:
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     parts = [f"{name} {content_digest(path / name)}" for name in names]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def default_cache_folder() -> Path:
-    """`glm` in the user's folder of caches."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "glm"

@@ -89,6 +89,8 @@ QUESTION_GENERATION = Template(
 
 TITLES = ("title", "headline", "标题")
 
+PARAPHRASE = "paraphrase"  # the task whose texts are held against their sources and each other, too
+
 TEMPLATES = {
     "dureader_qg": QUESTION_GENERATION,
     "question_generation": QUESTION_GENERATION,
@@ -97,7 +99,7 @@ TEMPLATES = {
     ),
     "title": Template(source="正文：{source}，标题：[gMASK]", targets=TITLES),
     "advertisement": Template(source="商品属性：{source}，广告文案：[gMASK]"),
-    "paraphrase": Template(source="原句：{source}，改写：[gMASK]"),
+    PARAPHRASE: Template(source="原句：{source}，改写：[gMASK]"),
     "pair": Template(source="{source}[gMASK]"),
 }
 

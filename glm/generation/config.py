@@ -7,7 +7,6 @@ from typing import Any
 
 from glm.errors import InputError
 
-FINISHED_RULES = ("glm", "unilm", "fairseq")  # by name, see `glm.generation.finished`
 # Options that only drawn candidates have (select_topk False), and the values that leave them off.
 DRAWING_OPTIONS = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
 
@@ -18,10 +17,10 @@ def own_options(given: Collection[str]) -> set[str]:
     own = set(given)
     if "select_topk" in given:
         own |= set(DRAWING_OPTIONS)
-    if {"search_rules", "finished_rule"} & set(given):
-        own |= {"search_rules", "finished_rule", "early_stopping", "temperature"}
     if "num_beams" in given:
         own |= {"early_stopping", "num_return_sequences"}
+    if "search_rules" in given:
+        own |= {"early_stopping", "temperature"}
     return own
 
 
@@ -39,7 +38,7 @@ class GenerationConfig:
 
     A hypothesis of n tokens (its `eop` not counted) scores `sum / n ** length_penalty`, where `sum` is the sum of the
     log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`,
-    which is that of `finished_rule unilm`); with `finished_rule fairseq` its `eop` is counted, too.
+    which is that of `finished_rule unilm`). With `search_rules` fairseq its `eop` is counted, too.
 
     Raises:
         InputError: an option is out of its range, or another option leaves it without effect.
@@ -60,12 +59,15 @@ class GenerationConfig:
     finished_rule: str = option(
         "model",
         "When texts are finished and how they are ranked: 'glm' as THUDM/GLM, 'unilm' as UniLM (K candidates a step, "
-        "scores over ((5 + length) / 6)**length_penalty; drawn texts are independent), 'fairseq' as fairseq (texts "
-        "always end with eop, which counts in the length; the first num_beams that end are all there are; none is "
-        "empty), 'model' as the model was made.",
-        choices=["model", *FINISHED_RULES],
+        "scores over ((5 + length) / 6)**length_penalty; drawn texts are independent), 'model' as the model was made.",
+        choices=["model", "glm", "unilm"],
     )
-    search_rules: str | None = option(None, "finished_rule by another name.", choices=list(FINISHED_RULES))
+    search_rules: str = option(
+        "glm",
+        "Whose beam search: THUDM/GLM's, or fairseq's, where texts always end with eop, which counts in the length; "
+        "the first num_beams texts that end are all there are; and none is empty.",
+        choices=["glm", "fairseq"],
+    )
     no_repeat_ngram_size: int = option(3, "No n-gram of this size is generated twice; 0 allows all.")
     no_repeat_ignore: str | None = option(
         None, "Words that no_repeat_ngram_size leaves alone, joined by |; [x] is a special token."
@@ -77,7 +79,7 @@ class GenerationConfig:
         True, "True takes the best candidates of each step, False draws them from the model's distribution."
     )
     temperature: float = option(
-        1.0, "Logits are divided by this before drawing (--select_topk False), and by --finished_rule fairseq."
+        1.0, "Logits are divided by this before drawing (--select_topk False), or by --search_rules fairseq."
     )
     top_k: int = option(0, "Draw from the k most likely tokens only (--select_topk False); 0 is off.")
     top_p: float = option(
@@ -97,11 +99,7 @@ class GenerationConfig:
             f"use 0 to {self.tgt_length - 1} (tgt_length)",
         )
         self._require("num_beams", self.num_beams >= 1, "use 1 or more")
-        self._take_search_rules()
-        rules = ("model", *FINISHED_RULES)
-        self._require("finished_rule", self.finished_rule in rules, f"use {', '.join(rules[:-1])} or {rules[-1]}")
-        if self.finished_rule == "fairseq":
-            self._require("select_topk", self.select_topk, "finished_rule fairseq takes the best candidates")
+        self._require("finished_rule", self.finished_rule in ("model", "glm", "unilm"), "use model, glm or unilm")
         if self.no_repeat_ngram_size == 0:
             self._require(
                 "no_repeat_ignore", not self.no_repeat_ignore, "it has no effect with no_repeat_ngram_size 0"
@@ -117,31 +115,40 @@ class GenerationConfig:
             1 <= self.num_return_sequences <= self.num_beams,
             f"use 1 to {self.num_beams}, or raise num_beams",
         )
+        self._require("search_rules", self.search_rules in ("glm", "fairseq"), "use glm or fairseq")
+        if self.follows_fairseq:
+            self._require("finished_rule", self.finished_rule == "model", "it has no effect with search_rules fairseq")
+            self._require(
+                "early_stopping", self.early_stopping == "false", "it has no effect with search_rules fairseq"
+            )
+            self._require(
+                "select_topk", self.select_topk, "search_rules fairseq takes the best candidates; leave it out"
+            )
         if self.select_topk:
             for name, off in DRAWING_OPTIONS.items():
-                if name == "temperature" and self.finished_rule == "fairseq":
-                    continue  # its beam search knows one, too
+                if name == "temperature" and self.follows_fairseq:
+                    continue
                 self._require(name, getattr(self, name) == off, "it has no effect with select_topk True: use False")
         if self.num_beams == 1:
             self._require(
                 "early_stopping", self.early_stopping == "false", "it has no effect with num_beams 1: raise num_beams"
             )
 
-    def _take_search_rules(self):
-        if self.search_rules is not None:
-            self._require(
-                "search_rules",
-                self.finished_rule in ("model", self.search_rules),
-                f"is finished_rule by another name, and that is {self.finished_rule}; leave one out",
-            )
-            self._require("search_rules", self.search_rules in FINISHED_RULES, f"use {', '.join(FINISHED_RULES)}")
-            self.finished_rule = self.search_rules
+    @property
+    def follows_fairseq(self) -> bool:
+        """Whether fairseq's rules of beam search hold."""
+        return self.search_rules == "fairseq"
+
+    @property
+    def fewest_tokens(self) -> int:
+        """Of a text, before its `eop`."""
+        return max(self.min_tgt_length, 1 if self.follows_fairseq else 0)
 
     @property
     def batch_options(self) -> tuple:
         """What examples that are decoded together have in common; the other options are each example's own."""
         names = ("num_beams", "select_topk", "temperature", "top_k", "top_p", "finished_rule")  # candidates
-        names += ("min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")  # the rules
+        names += ("search_rules", "min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":

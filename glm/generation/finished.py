@@ -1,13 +1,13 @@
 """When a text is finished, and how finished texts are ranked: a rule by name.
 
-| rule    | of K beams                                                             | score                            |
-|---------|------------------------------------------------------------------------|----------------------------------|
-| glm     | the best 2K candidates, so that K go on; one that ends the text and is | sum / n ** length_penalty,       |
-|         | among the first K is kept                                              | n without the end                |
-| unilm   | the best K candidates; one that ends the text is kept and fewer go on, | sum / ((5 + m) / 6) **           |
-|         | K again after the next step                                            | length_penalty, m with the end   |
-| fairseq | as glm, but the first K that end are all there are; none is empty, and | sum / m ** length_penalty,       |
-|         | the last step allows the end alone, so that every text has one         | m with the end                   |
+| rule    | of K beams                                                           | score                            |
+|---------|----------------------------------------------------------------------|----------------------------------|
+| glm     | the best 2K candidates, so that K go on; one that ends the text and  | sum / n ** length_penalty,       |
+|         | is among the first K is kept                                         | n without the end                |
+| unilm   | the best K candidates; one that ends the text is kept and fewer go   | sum / ((5 + m) / 6) **           |
+|         | on, K again after the next step                                      | length_penalty, m with the end   |
+| fairseq | the best 2K candidates, so that K go on; the first K texts that end  | sum / m ** length_penalty,       |
+|         | are all there are; the end comes last in any case, and never first   | m with the end                   |
 
 Sources: THUDM/GLM, tasks/seq2seq/evaluate.py; microsoft/unilm and YunwenTechnology/Unilm, beam search of
 `modeling.py` (BertForSeq2SeqDecoder); fairseq, sequence_generator.py. Sums are of log-probabilities, that of the end
@@ -36,9 +36,7 @@ class GLMRule:
 
     name = "glm"
     draws_apart = False
-    keeps_first = False  # the first K texts that end, not the best
-    forces_end = False  # the last token is the end, in every text
-    fewest = 0  # tokens of a text without its end
+    keeps_first = False  # the first K texts that end, whatever comes later
 
     def candidates(self, num_beams: int) -> int:
         """How many candidates a step looks at."""
@@ -89,8 +87,6 @@ class FairseqRule(GLMRule):
 
     name = "fairseq"
     keeps_first = True
-    forces_end = True
-    fewest = 1
 
     def score(self, total: float, tokens: int, *, ended: bool, length_penalty: float) -> float:
         return total / (tokens + 1) ** length_penalty

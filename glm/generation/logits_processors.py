@@ -24,14 +24,12 @@ def build_logits_processors(
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
     ignored_token_ids: Sequence[int] = (),
-    fewest_tokens: int | None = None,
 ) -> list[LogitsProcessor]:
     """The rules that `config` asks for, in the order in which they are applied.
 
     Args:
         allowed_outputs: if given, only these token sequences are generated.
         ignored_token_ids: what the ban of n-grams leaves alone.
-        fewest_tokens: of a text before `eop`, where a rule wants more than the options.
 
     Raises:
         InputError: an allowed output is empty or holds `eop`.
@@ -41,8 +39,8 @@ def build_logits_processors(
         processors.append(RepetitionPenalty(config.repetition_penalty))
     if banned_token_ids:
         processors.append(BannedTokens(banned_token_ids))
-    if fewest := config.min_tgt_length if fewest_tokens is None else fewest_tokens:
-        processors.append(MinLength(fewest, end_token_id))
+    if config.fewest_tokens:
+        processors.append(MinLength(config.fewest_tokens, end_token_id))
     if config.no_repeat_ngram_size:
         processors.append(NoRepeatNGram(config.no_repeat_ngram_size, ignored_token_ids))
     if allowed_outputs:

@@ -7,6 +7,7 @@ candidates there are, and how texts are ranked, says a rule (`glm.generation.fin
 Examples that are done give their places in the batch to those that wait.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,8 +90,7 @@ class ExampleSearch:
         return self.hypotheses[: self.config.num_return_sequences]
 
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
-        """Keeps a text if it is among the best K, or the first K where the rule says so; of samples that are drawn
-        apart, equal ones are one.
+        """Keeps a text if it is among the best K, or as the rule has it; of samples drawn apart, equal ones are one.
 
         Args:
             token_scores: of the tokens and, where the text ended, of its end.
@@ -222,8 +222,7 @@ class Decoder:
             InputError: `tgt_length` leaves no room for what has to be generated.
         """
         config = config or self.config
-        fewest = max(config.min_tgt_length, self.longest_allowed, self.rule.fewest)
-        max_length = config.tgt_length - prompt.given
+        fewest, max_length = max(config.fewest_tokens, self.longest_allowed), config.tgt_length - prompt.given
         if max_length <= fewest:
             raise InputError(
                 f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
@@ -297,7 +296,7 @@ class Decoder:
         for process in self.processors:
             process(batch.tokens.reshape([B * R, batch.tokens.shape[2]]), scores)
         scores = scores.reshape([B, R, V])
-        if self.rule.forces_end:
+        if self.config.follows_fairseq:
             self._leave_only_the_end(batch, scores)
         return scores
 
@@ -360,7 +359,12 @@ class Decoding:
 
     def _settled(self, done: list[ExampleSearch]) -> list[ExampleSearch]:
         """Those that are done, once others have joined again for more samples."""
-        again = [search for search in done if search.begins_again()]
+        again = []
+        for search in done:
+            left_behind = copy.copy(search)  # takes the place it had, and is done
+            if search.begins_again():
+                self.batch.searches[self.batch.searches.index(search)] = left_behind
+                again.append(search)
         return [search for search in done if search not in again] + (self.join(again) if again else [])
 
     def _is_unfinished(self) -> np.ndarray:
@@ -378,13 +382,13 @@ def build_decoder(
 ) -> Decoder:
     """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
     rule = config.finished_rule if config.finished_rule != "model" else getattr(model, "finished_rule", "glm")
-    if rule != "glm" and config.early_stopping != "false":
+    rule = "fairseq" if config.follows_fairseq else rule
+    if rule == "unilm" and config.early_stopping != "false":
         raise InputError(
-            f"early_stopping {config.early_stopping}: has no effect with finished_rule {rule}; leave it out"
+            f"early_stopping {config.early_stopping}: has no effect with finished_rule unilm; leave it out"
         )
     processors = build_logits_processors(
         config,
-        fewest_tokens=max(config.min_tgt_length, RULES[rule].fewest),
         end_token_id=end_token_id,
         banned_token_ids=banned_token_ids,
         allowed_outputs=allowed_outputs,

@@ -25,6 +25,8 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
     "packing": {"packing": False},
+    "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
+    "pair_length": {"max_seq_length": None},
     "three_losses": {
         "discriminator_weight": None,
         "discriminator_warmup_steps": None,
@@ -36,8 +38,6 @@ ABILITIES: dict[str, dict[str, Any]] = {
     },
     "starts": {"start": None},
     "positions": {"max_source_positions": None, "max_target_positions": None},
-    "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
-    "pair_length": {"max_seq_length": None},
     "half_precision": {"fp16": False, "bf16": False, "decode_dtype": "float32"},
 }
 
@@ -312,18 +312,6 @@ class WeightNames:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
 
-    def copy_of(self, name: str) -> str | None:
-        """Of a name under which files hold a weight once more, the name of that weight there; None of any other."""
-        return None
-
-    def copies(self, config: Mapping[str, Any], format: str) -> Mapping[str, str]:
-        """The names under which files of a format hold a weight once more, each with that weight's name there."""
-        return {}
-
-    def foreign_options(self, config: Mapping[str, Any], format: str) -> dict[str, Any]:
-        """What files of a format say of a configuration beside the weights, by that format's names."""
-        return {}
-
     def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
         """Weights of a file under the family's names, each with `shape`, `dtype` and `load()`: without what the file
         has beside them, and what it has in another size made to fit.
@@ -341,21 +329,21 @@ class WeightNames:
         """What a config.json beside files of a format says beside `config`, or in its place."""
         return {}
 
+    def copy_of(self, name: str) -> str | None:
+        """Of a name under which files hold a weight once more, the name of that weight there; None of any other."""
+        return None
+
+    def copies(self, config: Mapping[str, Any], format: str) -> Mapping[str, str]:
+        """The names under which files of a format hold a weight once more, each with that weight's name there."""
+        return {}
+
+    def foreign_options(self, config: Mapping[str, Any], format: str) -> dict[str, Any]:
+        """What files of a format say of a configuration beside the weights, by that format's names."""
+        return {}
+
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
         """Rows of the word embedding (to, from) that a format's files do not hold apart."""
         return ()
-
-    def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
-        """The configuration of a model that starts from parts of a checkpoint (`--start`).
-
-        Raises:
-            InputError: the checkpoint lacks a part.
-        """
-        raise NotImplementedError
-
-    def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
-        """What becomes of a checkpoint's weight where a model starts from parts of it: its name there, or None."""
-        return name
 
     def reshaped(
         self, weights: Mapping[str, Any], *, positions: int | None = None, tasks: int | None = None
@@ -370,6 +358,18 @@ class WeightNames:
             if value is not None:
                 raise InputError(f"{name} {value}: models of this family keep theirs; leave it out")
         return weights, ()
+
+    def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
+        """The configuration of a model that starts from parts of a checkpoint (`--start`).
+
+        Raises:
+            InputError: the checkpoint lacks a part.
+        """
+        raise NotImplementedError
+
+    def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
+        """What becomes of a checkpoint's weight where a model starts from parts of it: its name there, or None."""
+        return name
 
     def part_of(self, name: str) -> str | int | None:
         """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
@@ -394,14 +394,15 @@ class Family:
         abilities: of `ABILITIES`, and `memory_forecast`.
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
+        marks: texts of special tokens that data may hold, as any other text; a check names the rows.
         aliases: other values of `model_type` that mean the family.
         row_width: what an example takes of `--max_tokens`, of the tokens [n] of sources and of targets.
         cuts_tokens: whether a source that is all of a template loses tokens at its end where it is too long; else it
             is cut between sentences.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         published_tokenizers: hub names of tokenizers that can be fetched.
-        vocabulary_multiple: of which the rows of a new model's word embedding are; less than Megatron's 128 also says
-            that a model has no more filler behind its tokenizer's words than that takes.
+        vocabulary_multiple: of which the rows of a new model's word embedding are.
+        has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
         templates: of tasks that the family frames in its own way, by the tasks' names.
     """
 
@@ -419,12 +420,14 @@ class Family:
     abilities: frozenset[str] = field(default_factory=frozenset)
     blanks: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     row_width: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add
     cuts_tokens: bool = False
     published: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
     vocabulary_multiple: int = 128  # Megatron's
+    has_exact_vocabulary: bool = False
     templates: Mapping[str, str] = field(default_factory=dict)
 
     def check_options(self, options: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
+from glm.data.templates import PARAPHRASE
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import IGNORE_INDEX, Example
@@ -37,7 +38,14 @@ from glm.training.clip import GlobalNormClip
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
-from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
+from glm.training.progress import (
+    GradientNorm,
+    MetricsLog,
+    ProgressBar,
+    logged_evaluation,
+    process_memory_gib,
+    shows_bar,
+)
 from glm.training.resumable import ResumableTrainer
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
@@ -356,7 +364,8 @@ class GenerationTrainer(ResumableTrainer):
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
-        scores = score_predictions(predictions)
+        of_paraphrases = self.run_config.get("task_name") == PARAPHRASE
+        scores = score_predictions(predictions, of_paraphrases=of_paraphrases)
         self.symptoms = Symptoms()
         for prediction in predictions:
             self.symptoms.add_row(prediction.as_row())
@@ -377,9 +386,14 @@ class GenerationTrainer(ResumableTrainer):
         return metrics
 
     def final_evaluation(self) -> dict[str, float]:
-        """`evaluate` of the final weights, not run again if the last step of training has done so."""
-        if self._last_evaluation and self._last_evaluation[0] == self.state.global_step:
+        """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
+        in one that was stopped right after it."""
+        step = self.state.global_step
+        if self._last_evaluation and self._last_evaluation[0] == step:
             return self._last_evaluation[1]
+        is_last = self.args.do_train and self._weights_step is None
+        if is_last and (metrics := logged_evaluation(Path(self.args.output_dir), step)):
+            return metrics
         return self.evaluate()
 
     @paddle.no_grad()

@@ -41,4 +41,5 @@ FAMILY = Family(
     row_width=np.maximum,  # fairseq's measure
     cuts_tokens=True,
     vocabulary_multiple=ROW_MULTIPLE,
+    has_exact_vocabulary=True,
 )

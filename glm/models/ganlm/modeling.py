@@ -162,7 +162,6 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         self.begin_update(0)
 
     figures_of = staticmethod(figures_of)
-    finished_rule = "fairseq"  # as the model was made
 
     def begin_update(self, step: int) -> None:
         """Takes the losses' weights of an optimizer step, counted from 0."""

@@ -18,7 +18,7 @@ from glm.models.unilm.weights import (
 )
 from glm.modules.block import BlockNames, BlockOptions
 
-FINISHED_RULES = ("glm", "unilm", "fairseq")  # names of `glm.generation.finished`
+FINISHED_RULES = ("glm", "unilm")  # names of `glm.generation.finished`
 NAMES = BlockNames(
     attention="attention",
     mlp="mlp",
