@@ -334,6 +334,9 @@ class FinetuneTrainingArguments(TrainingArguments):
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
     )
+    required_batch_size_multiple: int | None = option(
+        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
+    )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
     )
