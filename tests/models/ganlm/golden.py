@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-import pytest
 
 from glm.checkpoint.names import canonical_names, checked_weights, transposed_linears
 from glm.checkpoint.safetensors_files import read_safetensors
@@ -18,7 +17,7 @@ from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.modeling import GanLMForConditionalGeneration
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import IGNORE_INDEX
-from tools.reference_files import reference_folder
+from tools.reference_files import reference_file, reference_folder, reference_paths
 
 PAD = 1
 ENDING = ".weights.safetensors"
@@ -129,24 +128,14 @@ def batch_of(sources: np.ndarray, inputs: np.ndarray, labels: np.ndarray) -> dic
 
 def golden_folder() -> Path:
     """The folder of GanLM's fixtures; the test is skipped where there is none."""
-    folder = reference_folder()
-    if folder is None:
-        pytest.skip("set GLM_REFERENCE to the folder of golden numbers")
-    if not (folder / "ganlm").is_dir():
-        pytest.skip(f"{folder} has no ganlm")
-    return folder / "ganlm"
+    return reference_folder("ganlm")
 
 
 def golden_json(name: str) -> Any:
     """What a file of it holds; the test is skipped where it is missing."""
-    path = golden_folder() / name
-    if not path.is_file():
-        pytest.skip(f"{path.parent} has no {name}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(reference_file(f"ganlm/{name}").read_text(encoding="utf-8"))
 
 
 def goldens() -> list[Golden]:
     """All models of the fixtures; the test is skipped where there is none."""
-    if not (found := sorted(golden_folder().glob(f"*{ENDING}"))):
-        pytest.skip(f"{golden_folder()} has no *{ENDING}")
-    return [Golden(path) for path in found]
+    return [Golden(path) for path in reference_paths("ganlm", f"*{ENDING}")]
