@@ -68,6 +68,7 @@ COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and le
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
+    "required_batch_size_multiple": COUNT,
     **dict.fromkeys(("save_steps", "early_stopping_patience"), COUNT),
     "pad_to_multiple_of": (1, 4096, "use 1 or more"),
     "max_steps": (1, MANY, "use 1 or more, or leave it out"),

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-import pytest
 
 from glm.checkpoint.names import canonical_names, checked_weights, transposed_linears
 from glm.checkpoint.safetensors_files import read_safetensors
@@ -139,14 +138,9 @@ def golden_folder() -> Path:
 
 def golden_json(name: str) -> Any:
     """What a file of it holds; the test is skipped where it is missing."""
-    path = golden_folder() / name
-    if not path.is_file():
-        pytest.skip(f"{path.parent} has no {name}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(reference_file(f"ganlm/{name}").read_text(encoding="utf-8"))
 
 
 def goldens() -> list[Golden]:
     """All models of the fixtures; the test is skipped where there is none."""
-    if not (found := sorted(golden_folder().glob(f"*{ENDING}"))):
-        pytest.skip(f"{golden_folder()} has no *{ENDING}")
-    return [Golden(path) for path in found]
+    return [Golden(path) for path in reference_paths("ganlm", f"*{ENDING}")]
