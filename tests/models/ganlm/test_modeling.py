@@ -19,7 +19,7 @@ EOS, PAD = 2, 1
 SOURCES = [[5, 6, 7, 8, 9, 10, 11, EOS], [12, EOS], [20, 21, 22, 23, EOS]]
 TARGETS = [[13, 14, 15], [16, 17, 18, 19, 16], [25]]
 TEXT_IDS = 35
-WIDE = {"hidden_size": 128, "num_attention_heads": 2, "": 96}  # heads of 64, and products: compiled
+WIDE = {"hidden_size": 128, "num_attention_heads": 2, "mlp_size": 96}  # heads of 64, and products: compiled
 
 
 def slow(model) -> SlowModel:
