@@ -17,7 +17,7 @@ from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.modeling import GanLMForConditionalGeneration
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import IGNORE_INDEX
-from tools.reference_files import reference_root
+from tools.reference_files import reference_file, reference_folder, reference_paths
 
 PAD = 1
 ENDING = ".weights.safetensors"
@@ -128,12 +128,7 @@ def batch_of(sources: np.ndarray, inputs: np.ndarray, labels: np.ndarray) -> dic
 
 def golden_folder() -> Path:
     """The folder of GanLM's fixtures; the test is skipped where there is none."""
-    folder = reference_root()
-    if folder is None:
-        pytest.skip("set GLM_REFERENCE to the folder of golden numbers")
-    if not (folder / "ganlm").is_dir():
-        pytest.skip(f"{folder} has no ganlm")
-    return folder / "ganlm"
+    return reference_folder("ganlm")
 
 
 def golden_json(name: str) -> Any:
