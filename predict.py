@@ -39,6 +39,7 @@ from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
 from glm.runtime.device import hush, prepare
 from glm.runtime.entry import INCOMPLETE, run
+from glm.runtime.paths import published, published_values
 from glm.runtime.watchdog import watching
 
 if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the check of the options
@@ -266,8 +267,8 @@ def write_page(options: PredictOptions, settings: dict[str, Any], shown: ReportR
         Path(arguments.report),
         shown,
         tally.scores() if tally.scored else None,
-        Provenance(command_of("predict.py", options.argv), settings, arguments.device),
-        title=f"Predictions of {model} for {arguments.test_file or 'standard input'}",
+        Provenance(command_of("predict.py", options.argv), published_values(settings), arguments.device),
+        title=published(f"Predictions of {model} for {arguments.test_file or 'standard input'}"),
         log=read_log(find_log(Path(model))),
     )
     print(f"report: {page}", file=sys.stderr)

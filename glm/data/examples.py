@@ -156,7 +156,9 @@ class ExampleEncoder:
         if error := self.source_problem(encoded):
             raise error
         record, before, after = encoded.record, encoded.before, encoded.after
-        if self.overflow(encoded):
+        if self.overflow(encoded) and self.family.cuts_tokens and self.template.is_bare:
+            before = before[: self.source_budget]
+        elif self.overflow(encoded):
             part = shorten_context(record.source, record.answer or "", lambda part: self._fits(record, part))
             before, after = self.tokenizer.encode_text(self._texts(record, part))
         return self.geometry.lay_out(before, after)

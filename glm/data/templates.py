@@ -60,6 +60,11 @@ class Template:
         """The text that stands for what is to be written."""
         return BLANKS.search(self.source).group()
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether a source is all there is: no text around it, no answer."""
+        return self.source == f"{{{self.source_name}}}{self.blank}"
+
     def texts(self, source: str, *, answer: str | None = None, extras: Mapping[str, str] | None = None) -> list[str]:
         """The text before the blank and the text after it, with the values of the fields in it."""
         values = {**(extras or {}), "answer": answer, self.source_name: source}

@@ -38,6 +38,7 @@ FAMILY = Family(
     aliases=("bert",),
     marks=SPECIAL_TOKENS,
     vocabulary_multiple=1,
+    has_exact_vocabulary=True,
     # Segments tell source from target: the originals put no words around them.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
 )
