@@ -68,6 +68,7 @@ COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and le
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
+    "required_batch_size_multiple": COUNT,
     **dict.fromkeys(("save_steps", "early_stopping_patience"), COUNT),
     "pad_to_multiple_of": (1, 4096, "use 1 or more"),
     "max_steps": (1, MANY, "use 1 or more, or leave it out"),
@@ -333,6 +334,9 @@ class FinetuneTrainingArguments(TrainingArguments):
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
+    )
+    required_batch_size_multiple: int | None = option(
+        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
     )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
