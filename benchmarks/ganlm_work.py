@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -75,12 +75,13 @@ def run(build: Callable[[GanLMWork], Callable[[], object]], packages: list[str])
     built = perf_counter()
     once()
     warm = perf_counter()
-    taken = []
+    taken, used = [], process_time()
     for _ in range(1 if work.decodes else work.steps):
         begin = perf_counter()
         once()
         taken.append(perf_counter() - begin)
     figures = {"seconds": float(np.median(taken)), "all": taken, "build": built - start, "warm_up": warm - built}
+    figures["cpu"] = (process_time() - used) / len(taken)  # of all threads; says more on a machine that others use
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB -> GiB
     versions = {name: version(name) for name in packages}
     print(json.dumps(figures | {"memory": peak, "versions": versions}), flush=True)

@@ -179,7 +179,7 @@ def test_a_start_without_its_part_is_refused(workspace, whole, options, message)
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"discriminator_weight": -1}, "discriminator_weight -1.0: use a number above 0, or 0"),
+        ({"discriminator_weight": -1}, "discriminator_weight -1.0: use 0 or more"),
         ({"inconsistency_weight": "nan"}, "inconsistency_weight nan"),
         ({"discriminator_sampling_temperature": 0}, "discriminator_sampling_temperature 0.0: use a number above 0$"),
         ({"start": "generator", "discriminator_weight": 5}, "needs both decoders"),
