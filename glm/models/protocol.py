@@ -186,6 +186,46 @@ class Decodable(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model makes of the tokens of a candidate.
+
+    Args:
+        log_probs: [n], of each token behind those before it.
+        best: [n] int64, the token that is likeliest in each place.
+    """
+
+    log_probs: np.ndarray
+    best: np.ndarray
+
+
+class Scorable(Protocol):
+    """A model that says how likely given texts are."""
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[TokenScores]]:
+        """Scores candidates behind their prompts, each of which is read once.
+
+        What is said of a candidate depends on no other, nor on the rest of the batch.
+
+        Args:
+            prompts: of B records.
+            candidates: of each record its candidates, each of one token or more; one that is to end brings
+                `Tokenizer.end_token_id`.
+
+        Returns:
+            Of each record those of its candidates.
+        """
+
+
+class Trainable(Protocol):
+    """A model whose answers are learnt, beside `forward(**batch, label_smoothing, num_items) -> loss []`."""
+
+    def labelled_logits(self, **batch: Any) -> Any:
+        """Logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""
+
+
 class WeightNames:
     """Names and shapes of a family's weights, and what a configuration says of them: tables and pure functions.
 

@@ -114,12 +114,13 @@ class Attention(nn.Layer):
         Returns:
             [B, R, H]
         """
-        scores = [paddle.matmul(query, keys, transpose_y=True).astype("float32") for keys, _ in parts]
+        dtype = "float64" if query.dtype == paddle.float64 else "float32"
+        scores = [paddle.matmul(query, keys, transpose_y=True).astype(dtype) for keys, _ in parts]
         scores = paddle.concat(scores, axis=-1) if len(scores) > 1 else scores[0]
         if self.scale != 1.0:
             scores = scores * self.scale
         if bias is not None:
-            scores = scores + bias
+            scores = scores + bias.astype(dtype)
         probabilities = F.softmax(scores, axis=-1)
         probabilities = self.attention_dropout(probabilities).astype(query.dtype)
         lengths = [keys.shape[2] for keys, _ in parts]

@@ -155,13 +155,17 @@ class KVCache:
         self.start = 0  # slots filled by earlier steps
         self.ancestors = np.zeros((len(self.lengths), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
 
-    def open_step(self) -> None:
-        """Makes room for one new token per live row."""
+    def open_step(self, sees: np.ndarray | None = None) -> None:
+        """Makes room for one new token per live row.
+
+        Args:
+            sees: [B, R, R] bool, which new tokens each row's own one sees; itself alone if not given.
+        """
         B, R, _ = self.ancestors.shape
         if self.ancestors.shape[2] + R > self.capacity:
             self._collect(R)
         self.start = self.ancestors.shape[2]
-        own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R))
+        own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R)) if sees is None else sees
         self.ancestors = np.concatenate([self.ancestors, own], axis=2)
 
     def _collect(self, rows: int) -> None:
@@ -181,6 +185,11 @@ class KVCache:
             beam_idx: [B, K] int; K becomes the number of live rows.
         """
         self.ancestors = np.take_along_axis(self.ancestors, beam_idx[:, :, None], axis=1)
+
+    def spread(self, rows: int) -> None:
+        """Lets so many rows go on from each example's only one."""
+        B, _, slots = self.ancestors.shape
+        self.ancestors = np.broadcast_to(self.ancestors, (B, rows, slots))
 
     def keep(self, examples: np.ndarray) -> None:
         """Lets only some examples of the batch go on.

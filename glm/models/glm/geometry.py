@@ -198,6 +198,10 @@ class Prompt:
         """Positions of the `number`-th generated token (from 0): [2, 1]."""
         return self.geometry.span_positions(self.place, 1 + self.given + number, 1)
 
+    def span_position_ids(self, length: int) -> np.ndarray:
+        """Positions of the first `length` generated tokens: [2, length]."""
+        return self.geometry.span_positions(self.place, 1 + self.given, length)
+
 
 class GLMGeometry:
     """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target eop`.
