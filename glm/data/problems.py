@@ -17,6 +17,10 @@ class Kind(StrEnum):
     SURROGATE = "half a surrogate pair"
     SOURCE_LENGTH = "source too long"
     TARGET_LENGTH = "target too long"
+    LABEL = "unknown label"
+    BLANK = "wrong number of blanks"
+    PLACE = "place that does not match its text"
+    CANDIDATES = "candidates that cannot be told apart"
     BYTE_ORDER_MARK = "byte order mark"
     CONTROL = "control character"
     DUPLICATE_ID = "duplicate id"
@@ -47,6 +51,10 @@ ADVICE = {
     Kind.SURROGATE: "escape whole characters, or write them as UTF-8",
     Kind.SOURCE_LENGTH: "raise --src_length, or shorten what may not be cut",
     Kind.TARGET_LENGTH: "raise --tgt_length, shorten the target, or accept its cut with --allow_cut_targets",
+    Kind.LABEL: "write one of the task's labels, or name the words with --labels WORD=LABEL,WORD=LABEL",
+    Kind.BLANK: "write exactly one blank",
+    Kind.PLACE: "mend the index, or the text of the span",
+    Kind.CANDIDATES: "let candidates differ: what is equal to the model cannot be told apart",
     Kind.BYTE_ORDER_MARK: "save the file as UTF-8 without byte order mark; here it is skipped",
     Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
     Kind.DUPLICATE_ID: "give every row an id of its own, or none; predictions are told apart by it",

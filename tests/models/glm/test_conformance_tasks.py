@@ -9,12 +9,20 @@ import numpy as np
 import paddle
 import pytest
 
+from glm.data.choices import ChoiceEncoder
+from glm.data.columns import RECOGNISED
+from glm.data.formats import Row
+from glm.data.task_records import TaskRecord, reader_of
+from glm.data.task_table import TASKS
+from glm.data.tasks import Pattern
+from glm.errors import InputError
 from glm.models.glm import FAMILY
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import GLMGeometry
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.tokenization import GLMPieces
 from glm.models.protocol import GeometryOptions
+from glm.prediction.choosing import Chooser, predict, score
 from tools.reference_files import reference_files, reference_json, reference_tensors
 
 pytestmark = pytest.mark.conformance
@@ -152,3 +160,183 @@ def test_windows_of_a_language_model(model, geometry):  # check 6
         scored = sum(len(scored_part(row)) for row in windows)
         assert scored == case["scored_tokens"]
         assert math.exp(sum(losses) / scored) == pytest.approx(case["ppl_over_scored"], rel=1e-9)
+
+
+# -- layouts
+
+
+def question(task, record, *, pattern_id=None, need_label=True) -> TaskRecord:
+    """The first question of a record."""
+    reader = reader_of(task, RECOGNISED, pattern_id=pattern_id, need_label=need_label)
+    (found,) = reader.records(Row(1, "golden, line 1", record))
+    assert isinstance(found, TaskRecord), found
+    return found
+
+
+def encoder_of(pieces, name, *, source, pattern=None, target=64, **how) -> ChoiceEncoder:
+    return ChoiceEncoder(FAMILY, pieces, TASKS[name], src_length=source, tgt_length=target, pattern_id=pattern, **how)
+
+
+def test_cloze_layouts_of_one_piece(pieces):  # check 9
+    for item in reference_json("glm-tasks", "cloze.json")["single"]:
+        encoder = encoder_of(pieces, item["task"], source=item["seq_length"] - 1, pattern=item["pattern"])
+        record = question(encoder.task, item["record"], pattern_id=item["pattern"])
+        (encoded,) = encoder.encode([record])
+        assert encoder.is_single and record.labels == tuple(item["label_ids"])
+        assert encoder.prompt(encoded).input_ids.tolist() == item["ids"]
+        assert encoder.prompt(encoded).position_ids.tolist() == item["positions"]
+        assert encoded.candidates == [[number] for number in item["label_ids"].values()]
+        assert record.labels[record.right[0]] == item["label"]
+
+
+def test_cloze_layouts_of_several_pieces(pieces):  # check 9
+    for item in reference_json("glm-tasks", "cloze.json")["multi"]:
+        for place, row in enumerate(item["choices"]):
+            encoder = encoder_of(
+                pieces,
+                item["task"],
+                source=item["seq_length"] - len(scored_part(row)),
+                pattern=item["pattern"],
+                multi_token=True,
+            )
+            record = question(encoder.task, item["record"], pattern_id=item["pattern"])
+            (encoded,) = encoder.encode([record])
+            assert [*encoder.lay_out_source(encoded), row["ids"][row["sep"]]] == row["ids"][: row["sep"] + 1]
+            assert encoded.candidates[place] == scored_part(row)
+            assert record.right == (item["label_index"],)
+
+
+@pytest.mark.parametrize("file", ["xnli.json", "pawsx.json"])
+def test_cloze_layouts_of_the_multilingual_model(pieces, model, file):  # checks 6 to 8 of its fact sheet
+    name = file.removesuffix(".json")
+    for item in reference_json("mglm", file):
+        rows = [*item.get("patterns", []), *(item[key] for key in ("long", "cut") if key in item)]
+        for row in rows:
+            encoder = encoder_of(pieces, name, source=row["seq_length"] - 1, pattern=row["pattern"])
+            record = question(encoder.task, item["record"], pattern_id=row["pattern"])
+            (encoded,) = encoder.encode([record])
+            prompt = encoder.prompt(encoded)
+            assert prompt.input_ids.tolist() == row["ids"] and prompt.position_ids.tolist() == row["positions"]
+            assert dict(zip(record.labels, (ids[0] for ids in encoded.candidates), strict=True)) == row["label_ids"]
+            found = {
+                candidate["label"]: candidate["score"] for candidate in chosen(model, encoder, record)["candidates"]
+            }
+            for label, value in row["scores"].items():
+                assert found[label] == pytest.approx(value, abs=1e-5)  # of logits, which are float32
+            several = encoder_of(pieces, name, source=row["seq_length"] - 2, pattern=row["pattern"], multi_token=True)
+            row_of = chosen(model, several, record)
+            for candidate in row_of["candidates"]:
+                want = row["multi_token"]
+                assert candidate["score"] == pytest.approx(want["scores"][candidate["label"]], abs=1e-5)
+                assert candidate["mean"] == pytest.approx(
+                    want["scores_length_penalty_1"][candidate["label"]], abs=1e-5
+                )
+
+
+def chosen(model, encoder, record) -> dict:
+    """The row of a record."""
+    ((_, row),) = predict(Chooser(model, encoder, 1), {0: record})
+    assert "error" not in row
+    return row
+
+
+def test_multiple_choice_from_a_file(pieces, model):  # check 11
+    for item in reference_json("glm-tasks", "multiple-choice.json"):
+        longest = max(len(pieces.encode_text(choice)) for choice in item["item"]["choices_pretokenized"])
+        encoder = encoder_of(
+            pieces,
+            "multichoice",
+            source=item["seq_length"] - longest,
+            unidirectional=item["unidirectional"],
+        )
+        record = question(encoder.task, item["item"])
+        (encoded,) = encoder.encode([record])
+        given = encoder.prompt(encoded).input_ids.tolist()
+        for row in item["choices"]:
+            assert row["ids"][: len(given)] == given
+        found = chosen(model, encoder, record)
+        scores = [candidate["score"] for candidate in found["candidates"]]
+        np.testing.assert_allclose(scores, item["scores"], rtol=0, atol=1e-5)
+        assert found["prediction"] == record.labels[item["prediction"]]
+        assert found["reference"] == record.labels[item["item"]["label"]]
+
+
+def test_last_words_from_a_file(pieces, model):  # check 8
+    for case in reference_json("glm-tasks", "lambada.json"):
+        rows = []
+        for item in case["records"]:
+            source = case["seq_length"] - len(item["answer"])
+            encoder = encoder_of(pieces, "lambada", source=source, unidirectional=case["unidirectional"])
+            record = question(encoder.task, {"text": item["text"]})
+            (encoded,) = encoder.encode([record])
+            given = encoder.prompt(encoded).input_ids.tolist()
+            assert item["ids"][: len(given)] == given and encoded.candidates == [item["answer"]]
+            row = chosen(model, encoder, record)
+            assert (row["prediction"] == row["reference"]) == item["correct"]
+            rows.append(row)
+        assert score(rows).figures["accuracy"] == pytest.approx(case["accuracy"])
+
+
+# -- cog-pretrain's pieces
+
+
+@pytest.fixture(scope="module")
+def cog_pretrain(real_data) -> GLMPieces:
+    return GLMPieces(str(real_data / "tokenizers" / "cog-pretrain.model"))
+
+
+def test_chinese_layouts(cog_pretrain):  # check 14
+    golden = reference_json("glm-tasks", "chinese-cloze.json")
+    names = {"cmnli / ocnli / xnli zh": ("cmnli", "ocnli", "xnli_zh"), "tnews": ("tnews",), "c3": ("c3",)}
+    for item in golden["proposals"]:
+        for name in names.get(item["task"], (item["task"],)):
+            encoder = encoder_of(cog_pretrain, name, source=200)
+            record = question(encoder.task, item["record"], need_label=False)
+            (encoded,) = encoder.encode([record])
+            assert encoder.prompt(encoded).input_ids.tolist() == item["ids"]
+            assert encoder.prompt(encoded).position_ids.tolist() == item["positions"]
+            answers = [answer["ids"] for answer in item["answers"]]
+            ends = [] if encoder.is_single else [cog_pretrain.end_token_id]
+            known = {tuple(ids) for ids in encoded.candidates}
+            assert known == {(*ids, *ends) for ids in answers}
+
+
+def test_chinese_layouts_of_the_original(cog_pretrain):  # check 14
+    golden = reference_json("glm-tasks", "chinese-cloze.json")
+    item = golden["tnews_with_106_replaced"]
+    encoder = encoder_of(cog_pretrain, "tnews", source=200, pattern=1)
+    record = question(encoder.task, item, pattern_id=1)
+    (encoded,) = encoder.encode([record])
+    assert encoder.prompt(encoded).input_ids.tolist() == item["ids"]
+    assert dict(zip(record.labels, (ids[0] for ids in encoded.candidates), strict=True)) == item["label_ids"]
+    for item in golden["cluewsc"]:
+        encoder = encoder_of(cog_pretrain, "cluewsc", source=200, pattern=item["pattern"])
+        record = question(encoder.task, item, pattern_id=item["pattern"])
+        (encoded,) = encoder.encode([record])
+        assert encoder.prompt(encoded).input_ids.tolist() == item["ids"]
+        assert dict(zip(record.labels, (ids[0] for ids in encoded.candidates), strict=True)) == item["label_ids"]
+    for item in reference_json("glm-tasks", "cloze.json")["layouts_cog_pretrain"]:
+        if "ids" not in item:  # where the original stops
+            continue
+        encoder = encoder_of(cog_pretrain, item["task"], source=200, pattern=item["pattern"])
+        record = question(encoder.task, item["record"], pattern_id=item["pattern"])
+        (encoded,) = encoder.encode([record])
+        assert encoder.prompt(encoded).input_ids.tolist() == item["ids"]
+        assert encoder.prompt(encoded).position_ids.tolist() == item["positions"]
+        assert dict(zip(record.labels, (ids[0] for ids in encoded.candidates), strict=True)) == item["label_ids"]
+
+
+def test_a_word_of_several_pieces_is_refused_as_one(cog_pretrain):  # check 14
+    golden = reference_json("glm-tasks", "chinese-cloze.json")
+    words = golden["original_verbalizers"]["tnews"]
+    several = {label: word for label, word in words.items() if len(word["ids"]) > 1}
+    assert several
+    task = TASKS["tnews"]
+    pattern = Pattern(task.pattern(None).parts, {label: word["text"] for label, word in words.items()})
+    with pytest.raises(InputError) as told:
+        ChoiceEncoder(FAMILY, cog_pretrain, task.with_only(pattern), src_length=99, tgt_length=9, multi_token=False)
+    for word in several.values():
+        listed = " ".join(map(cog_pretrain.token_of, word["ids"]))
+        assert f"{word['text']} is {listed}" in str(told.value)
+    for text, expected in golden["pieces"].items():
+        assert [cog_pretrain.token_of(number) for number in cog_pretrain.encode_text(text)] == expected
