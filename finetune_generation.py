@@ -1,4 +1,4 @@
-"""Fine-tunes a GLM to generate text, evaluates it with beam search, and predicts.
+"""Fine-tunes a GLM to generate, choose or extract text, evaluates it, and predicts.
 
 python finetune_generation.py configs/demo.json
 python finetune_generation.py configs/demo.json --learning_rate 1e-3
@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 from glm.errors import Stopped
-from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.table import print_scores
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.predictions import write_predictions
-from glm.prediction.scoring import score_predictions, write_scores
-from glm.prediction.writer import predict
+from glm.prediction.kinds import KINDS, predicted_rows
+from glm.prediction.predictions import write_rows
+from glm.prediction.scoring import write_scores
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
@@ -58,25 +57,30 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
     if training.do_eval:
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
-        names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
+        names = {f"eval_{name}": signature for name, signature in trainer.signatures.items()}
         if trainer.is_world_process_zero():
             print_scores(metrics, names, title="evaluation on the dev records")
     if training.do_train and trainer.is_world_process_zero():
-        describe_model(output_dir, trainer.provenance, metrics, data.reports)
+        describe_model(output_dir, trainer.provenance, metrics, data.reports, trainer.signatures)
     if training.do_predict:
-        predictions = predict(trainer.writer, data.test_records)
-        if trainer.is_world_process_zero():
-            write_predictions(output_dir / "predictions.jsonl", predictions)
-        answered = [prediction for prediction in predictions if prediction.error is None]
-        if all(prediction.record.target is not None for prediction in answered):
-            counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
-            scores = score_predictions(answered).with_figures(counts)
-            if trainer.is_world_process_zero():
-                write_scores(output_dir / "metrics.json", scores)
-                print_scores(scores.figures, scores.signatures, title="prediction of the test records")
-        if len(answered) < len(predictions):
-            return INCOMPLETE
+        return predict_test(trainer, data, output_dir)
     return 0
+
+
+def predict_test(trainer: GenerationTrainer, data: RunData, output_dir: Path) -> int:
+    """Predicts the test records, and scores them where all say what is right; returns the exit code."""
+    kind, is_main = KINDS[trainer.encoder.kind], trainer.is_world_process_zero()
+    rows = predicted_rows(trainer.writer, trainer.encoder.kind, data.test_records)
+    if is_main:
+        write_rows(output_dir / "predictions.jsonl", rows, most_texts=trainer.generation.num_return_sequences)
+    answered = [row for row in rows if "error" not in row]
+    if answered and all(kind.reference in row for row in answered):
+        counts = {"records": len(answered), "failed records": len(rows) - len(answered)}
+        scores = kind.score(answered).with_figures(counts)
+        if is_main:
+            write_scores(output_dir / "metrics.json", scores)
+            print_scores(scores.figures, scores.signatures, title="prediction of the test records")
+    return INCOMPLETE if len(answered) < len(rows) else 0
 
 
 if __name__ == "__main__":

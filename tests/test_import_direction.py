@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "adapters": ("models modules", "paddle paddlenlp safetensors"),
     "data": ("models", "datasets paddlenlp pyarrow tqdm"),
     "generation": ("models", ""),
-    "evaluation": ("data", "jieba rich rouge sacrebleu tqdm"),
+    "evaluation": ("data", "jieba rich rouge sacrebleu scipy tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp"),
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp safetensors tqdm"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),

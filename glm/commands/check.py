@@ -1,6 +1,7 @@
 """`python -m glm check FILE… --tokenizer_name_or_path T`: what is wrong in data files, before any model is loaded."""
 
 import json
+import sys
 from itertools import combinations
 
 from rich.console import Console
@@ -9,9 +10,9 @@ from rich.table import Table
 from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser
 from glm.data.check import QUANTILES, FileCheck, check_file
-from glm.data.examples import ExampleEncoder
-from glm.data.records import RecordFile
+from glm.data.frames import Encoder
 from glm.data.report import SHOWN, FileReport
+from glm.data.task_records import open_records
 from glm.errors import UsageError
 from glm.options.data import DataArguments
 
@@ -29,6 +30,8 @@ def main(argv: list[str]) -> int:
     if values.shown < 0:
         raise UsageError(f"--shown {values.shown}: 0 or more is expected")
     data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
+    for note in encoder.notes:
+        print(note, file=sys.stderr)
     checks = [
         _checked(name, data, encoder, need_target=not values.without_targets, shown=values.shown)
         for name in values.files
@@ -48,8 +51,15 @@ def main(argv: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _checked(name: str, data: DataArguments, encoder: ExampleEncoder, *, need_target: bool, shown: int) -> FileCheck:
-    file = RecordFile(name, encoder.template, data.columns, need_target=need_target, reserved=encoder.family.reserved)
+def _checked(name: str, data: DataArguments, encoder: Encoder, *, need_target: bool, shown: int) -> FileCheck:
+    file = open_records(
+        name,
+        encoder.template,
+        data.columns,
+        need_target=need_target,
+        reserved=encoder.family.reserved,
+        pattern_id=encoder.pattern_id,
+    )
     check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
     for _ in batches:
         pass

@@ -124,6 +124,12 @@ class ChoiceEncoder:
     # -- what a check of a file asks
 
     @property
+    def described(self) -> list[str]:
+        """What ids of a question depend on, beside lengths and tokenizer."""
+        options = f"single {self.is_single}, unidirectional {self.unidirectional}"
+        return [*self.task.described(self.pattern_id), options]
+
+    @property
     def special_tokens(self) -> int:
         """Tokens of a source beside its text."""
         if self.unidirectional and not self.task.exact:

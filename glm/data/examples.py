@@ -36,6 +36,10 @@ class ExampleEncoder:
         InputError: `tgt_length` leaves no room for them, or the family cannot lay out the template.
     """
 
+    kind = "generate"
+    pattern_id = None
+    notes: Sequence[str] = ()  # what a user should know of it
+
     def __init__(
         self,
         family: Family,
@@ -64,6 +68,11 @@ class ExampleEncoder:
                 f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
                 f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
+
+    @property
+    def described(self) -> list[str]:
+        """What ids of a record depend on, beside lengths and tokenizer."""
+        return [self.template.source, self.template.target_prefix]
 
     @property
     def special_tokens(self) -> int:

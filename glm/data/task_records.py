@@ -14,6 +14,8 @@ from glm.data.tasks import EXTRACT, FieldProblem, Frame, Item, Pattern, Task
 from glm.data.templates import Template
 from glm.errors import InputError, UsageError
 
+DERIVED = "_open"  # ends the names of fields that are another one's text in another form
+
 
 @dataclass(frozen=True)
 class TaskRecord(Record):
@@ -109,7 +111,7 @@ class TaskReader:
         target = labels[right[0]] if right else item.answers[0] if item.answers else None
         return TaskRecord(
             id=identity,
-            source="\n".join(text for text in item.fields.values() if text),
+            source="\n".join(text for name, text in item.fields.items() if text and not name.endswith(DERIVED)),
             answer=None,
             target=target if target is not None or item.answers is None else "",
             origin=origin,

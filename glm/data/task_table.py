@@ -23,7 +23,7 @@ from glm.data.tasks import (
     parse_labels,
     parse_parts,
 )
-from glm.data.templates import TEMPLATES, Template, own_template
+from glm.data.templates import Template, find_template, own_template
 from glm.errors import InputError
 
 YES_NO = {"1": " Yes", "0": " No"}
@@ -283,13 +283,11 @@ def find_frame(task_name: str, template: str | None, target_prefix: str | None, 
     Raises:
         InputError: there is no such task, or the user's own cannot be used.
     """
-    if task_name not in TASKS and task_name not in TEMPLATES:
-        raise InputError(f"task_name {task_name}: unknown; known tasks: {', '.join([*TEMPLATES, *TASKS])}")
     task = TASKS.get(task_name)
     if task is None and labels is None:
         if template is not None:
             return own_template(template, target_prefix or "")
-        found = TEMPLATES[task_name]
+        found = find_template(task_name, others=TASKS)
         return found if target_prefix is None else own_template(found.source, target_prefix)
     if target_prefix is not None:
         raise InputError(

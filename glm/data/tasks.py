@@ -151,6 +151,12 @@ class Task:
             raise InputError(f"pattern_id {number}: {self.name} has the patterns {known}")
         return self.patterns[number]
 
+    def described(self, number: int | None) -> list[str]:
+        """What ids of a question depend on, beside lengths and tokenizer."""
+        pattern = self.pattern(number)
+        parts = pattern.parts.__name__ if callable(pattern.parts) else str(pattern.parts)
+        return [self.name, parts, str(dict(pattern.labels))]
+
     def with_only(self, pattern: Pattern) -> "Task":
         """The task with this pattern in place of its own."""
         return replace(self, patterns={0: pattern})

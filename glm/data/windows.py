@@ -89,6 +89,11 @@ class WindowEncoder:
             raise AttributeError(name)
         return getattr(self.base, name)
 
+    @property
+    def described(self) -> list[str]:
+        """What ids of a question depend on, beside lengths and tokenizer."""
+        return self.task.described(self.pattern_id)
+
     def overflow(self, encoded: EncodedQuestion) -> int:
         """0: a long passage becomes several windows, and nothing is cut."""
         return 0

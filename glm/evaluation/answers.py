@@ -172,3 +172,13 @@ def answer_signatures(names: Iterable[str]) -> dict[str, str]:
         elif name.startswith(("em (", "f1 (")):
             found[name] = PROTOCOLS[name[4:].partition(",")[0]].signature
     return found
+
+
+def answer_figures() -> list[str]:
+    """Names of all figures that there may be, of the languages that MLQA has rules for."""
+    return [
+        f"{figure} ({protocol}, {language})"
+        for language in (*ARTICLES, "mean")
+        for protocol in PROTOCOLS
+        for figure in ("f1", "em")
+    ]

@@ -1,11 +1,46 @@
 """The options that say how a record is read and laid out: the same for training, prediction, `check` and `show`."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from glm.data.columns import ColumnOptions
-from glm.data.templates import Template, find_template, own_template
+from glm.data.task_table import find_frame
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, Frame, Task
 from glm.errors import UsageError
-from glm.generation.config import option
+from glm.generation.config import GenerationConfig, option
+
+FRAME = {
+    "task_name",
+    "template",
+    "labels",
+}  # any of them makes another frame, to which the others of a run do not belong
+OF_FRAME = {"template", "target_prefix", "labels", "pattern_id", "multi_token", "unidirectional"}
+# Options that mean something for tasks of some kinds only.
+ONLY_OF = {
+    "pattern_id": (CHOOSE, EXTRACT),
+    "multi_token": (CHOOSE,),
+    "candidate_length_penalty": (CHOOSE,),
+    "unidirectional": (CHOOSE,),
+}
+
+# Options of decoding that a task of a kind does without.
+WITHOUT_DECODING = [
+    item.name for item in fields(GenerationConfig) if item.name not in ("tgt_length", "length_penalty")
+]
+WITHOUT_MEANING = {GENERATE: (), EXTRACT: ("min_tgt_length", "prefix", "allowed_outputs_file", "token_scores")}
+WITHOUT_MEANING[CHOOSE] = (*WITHOUT_DECODING, *WITHOUT_MEANING[EXTRACT], "length_penalty")
+
+
+def check_has_meaning(kind: str, given: Mapping[str, Any]) -> None:
+    """Raises UsageError for an option that was given and means nothing for a kind of task."""
+    for name in WITHOUT_MEANING[kind]:
+        if name in given:
+            other = "; use candidate_length_penalty" if name == "length_penalty" else ""
+            raise UsageError(
+                f"{name} {given[name]}: has no effect on a task of kind {kind}{other or '; leave it out'}"
+            )
 
 
 @dataclass
@@ -25,24 +60,61 @@ class DataArguments:
         None, "Column of the source; several, separated by commas, are joined. Recognised if not given."
     )
     answer_column: str | None = option(None, "Column of the answer. Recognised if not given.")
-    target_column: str | None = option(None, "Column of the target. Recognised if not given.")
+    target_column: str | None = option(None, "Column of the target, or of the label. Recognised if not given.")
+    labels: str | None = option(
+        None,
+        "Words that may stand in the blank and the labels they mean, one of which is chosen, e.g. "
+        "对=entailment,错=contradiction,可能=neutral.",
+    )
+    pattern_id: int | None = option(
+        None, "Which of the task's patterns, where it has several; its first if not given."
+    )
+    multi_token: bool | None = option(
+        None,
+        "True scores words piece by piece with their end, False refuses words of several pieces [what they need].",
+    )
+    candidate_length_penalty: float = option(
+        0.0, "A candidate of n tokens scores sum(log p) / n**candidate_length_penalty."
+    )
+    unidirectional: bool = option(False, "Files of choices and last words: read the text from left to right only.")
     src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
 
     def __post_init__(self):
         if self.src_length < 8:
             raise UsageError(f"src_length {self.src_length}: use 8 or more")
+        if not math.isfinite(self.candidate_length_penalty):
+            raise UsageError(f"candidate_length_penalty {self.candidate_length_penalty}: use a finite number")
 
-    def find_template(self) -> Template:
-        """The template of these options.
+    def find_template(self) -> Frame:
+        """The template or task of these options.
 
         Raises:
-            InputError: there is no such task, or the user's template cannot be used.
+            InputError: there is no such task, or the user's own template or labels cannot be used.
+            UsageError: an option has no effect on the task.
         """
-        if self.template is not None:
-            return own_template(self.template, self.target_prefix or "")
-        template = find_template(self.task_name)
-        return template if self.target_prefix is None else own_template(template.source, self.target_prefix)
+        frame = find_frame(self.task_name, self.template, self.target_prefix, self.labels)
+        kind = frame.kind if isinstance(frame, Task) else None
+        for name, kinds in ONLY_OF.items():
+            if kind not in kinds and (value := getattr(self, name)) not in (None, False, 0.0):
+                raise UsageError(f"{name} {value}: has no effect on the task {self.task_name}; leave it out")
+        return frame
+
+    @property
+    def kind(self) -> str:
+        """The kind of task that records are laid out for. Raises as `find_template`."""
+        frame = self.find_template()
+        return frame.kind if isinstance(frame, Task) else GENERATE
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How records are laid out, beside lengths: options of `glm.data.frames.encoder_of`."""
+        return {
+            "block_position": not self.no_block_position,
+            "pattern_id": self.pattern_id,
+            "multi_token": self.multi_token,
+            "unidirectional": self.unidirectional,
+        }
 
     @property
     def columns(self) -> ColumnOptions:

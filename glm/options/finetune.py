@@ -9,9 +9,10 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
+from glm.data.tasks import CHOOSE
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
-from glm.options.data import DataArguments
+from glm.options.data import DataArguments, check_has_meaning
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
 from glm.parallel import gloo
@@ -42,6 +43,8 @@ WITHOUT_EFFECT = {
     "num_cycles": 0.5,
 }
 
+# Of tasks that choose, see `glm.training.choice_loss`.
+LOSSES = ("cross_entropy", "hinge", "generative", "mix", "adapet")
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
@@ -139,6 +142,12 @@ class AdapterArguments:
 class FinetuneTrainingArguments(TrainingArguments):
     """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
 
+    loss_func: str = option(
+        "cross_entropy",
+        "What is learnt of candidates: cross_entropy over them, hinge, generative (log p of the right one), or mix: "
+        "the sum of the first and the third; adapet also pushes the wrong words down.",
+        choices=list(LOSSES),
+    )
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
     lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
     lr_decay_ratio: float | None = option(
@@ -353,11 +362,28 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
     _check_adapter(arguments)
+    _check_task(arguments)
     if training.max_tokens is not None and "per_device_train_batch_size" in arguments.given:
         raise UsageError(
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "
             f"{training.per_device_train_batch_size}; leave one out"
         )
+
+
+def _check_task(arguments: FinetuneArguments) -> None:
+    """Raises UsageError for an option that means nothing for the task of a run."""
+    kind, given, training = arguments.data.kind, arguments.given, arguments.training
+    check_has_meaning(kind, given)
+    if kind != CHOOSE:
+        if "loss_func" in given:
+            raise UsageError(f"loss_func {given['loss_func']}: has no effect on a task of kind {kind}; leave it out")
+        return
+    for name in ("label_smoothing", "packing", "allow_cut_targets"):
+        if given.get(name):
+            raise UsageError(f"{name} {given[name]}: has no effect on a task of kind {kind}; leave it out")
+    if training.tensor_parallel_degree > 1 and training.do_train:
+        degree = training.tensor_parallel_degree
+        raise UsageError(f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out")
 
 
 def _check_adapter(arguments: FinetuneArguments) -> None:

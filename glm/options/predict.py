@@ -9,7 +9,7 @@ from paddle import distributed
 
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, own_options
-from glm.options.data import DataArguments
+from glm.options.data import FRAME, OF_FRAME, DataArguments, check_has_meaning
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser, as_command_line
 from glm.options.run_config import trained_with
@@ -156,13 +156,15 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     command = parser.with_config(argv)
     values, given = parser.read(command)
     own = own_options(given)
-    if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
-        own |= {"template", "target_prefix"}
+    if FRAME & set(given):  # another frame: nothing of the checkpoint's own is left in it
+        own |= OF_FRAME
     settings = trained_with(values.model_name_or_path)
     inherited = {name: value for name, value in settings.items() if name not in own}
     values, _ = parser.read(as_command_line(inherited) + command)
     options = PredictOptions(*parser.build(values), inherited, argv)
     _check_given(given, options.prediction)
+    if not options.prediction.fills:
+        check_has_meaning(options.data.kind, given)
     return options
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from glm.data.check import check_file
 from glm.data.columns import RECOGNISED, ColumnOptions
-from glm.data.examples import ExampleEncoder
-from glm.data.records import BadRecord, Record, RecordFile, stream_records
+from glm.data.frames import Encoder
+from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import FileReport
 from glm.data.store import content_digest
-from glm.data.templates import QUESTION_GENERATION, Template
+from glm.data.task_records import open_records, stream_of
+from glm.data.tasks import Frame
+from glm.data.templates import QUESTION_GENERATION
 from glm.errors import InputError
 from glm.prediction.filling import BadText, stream_texts
 
@@ -26,6 +28,7 @@ class PredictionInput:
         columns: the columns that were named.
         need_target: a record without target is unusable.
         reserved: see `RecordFile`.
+        pattern_id: of a task's patterns.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.
@@ -41,12 +44,14 @@ class PredictionInput:
         *,
         text: str | None = None,
         fills: bool,
-        template: Template = QUESTION_GENERATION,
+        template: Frame = QUESTION_GENERATION,
         columns: ColumnOptions = RECOGNISED,
         need_target: bool = False,
         reserved: Sequence[str] = (),
+        pattern_id: int | None = None,
     ):
         self.path = path
+        self.pattern_id = pattern_id
         self.text = text
         self.fills = fills
         self.template = template
@@ -64,12 +69,14 @@ class PredictionInput:
                 if not self.count:
                     raise InputError(f"{path}: no record in it; one text with blanks per line is expected")
             else:
-                self.records = RecordFile(path, template, columns, need_target=need_target, reserved=reserved)
+                self.records = open_records(
+                    path, template, columns, need_target=need_target, reserved=reserved, pattern_id=pattern_id
+                )
             self.sha256 = content_digest(Path(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
-    def check(self, encoder: ExampleEncoder) -> FileReport | None:
+    def check(self, encoder: Encoder) -> FileReport | None:
         """What is wrong in a file of records, before a model is loaded; None for anything else."""
         if self.records is None:
             return None
@@ -88,11 +95,12 @@ class PredictionInput:
         else:
             if sys.stdin.isatty():
                 print("reading records from standard input, one JSON object per line", file=sys.stderr)
-            yield from stream_records(
+            yield from stream_of(
                 sys.stdin.buffer,
                 self.template,
                 self.columns,
                 name="standard input",
                 need_target=self.need_target,
                 reserved=self.reserved,
+                pattern_id=self.pattern_id,
             )

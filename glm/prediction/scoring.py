@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glm.data.tasks import GENERATE
 from glm.errors import InputError
 from glm.evaluation.metrics import Scorer, Scores, score
 from glm.evaluation.statistics import Pair
+from glm.prediction.kinds import KINDS
 from glm.prediction.predictions import Prediction
 
 
@@ -21,19 +23,25 @@ def score_predictions(predictions: Sequence[Prediction]) -> Scores:
 
 
 class Tally:
-    """Counts and scores rows of a predictions file, in any order; none is kept.
+    """Counts and scores rows of a predictions file, in any order; of a task that generates none is kept.
+
+    Args:
+        kind: of the task, a key of `glm.prediction.kinds.KINDS`.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
         first_error: of the first row that failed.
     """
 
-    def __init__(self):
+    def __init__(self, kind: str = GENERATE):
+        self.kind = KINDS[kind]
+        self.is_generated = kind == GENERATE
         self.rows = 0
         self.failed = 0
         self.first_error: str | None = None
         self.scored = 0
         self._scorer = Scorer()
+        self._kept: list[dict[str, Any]] = []  # of a task that does not generate: its figures need all rows at once
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes a row in; one that failed is counted, not scored."""
@@ -41,6 +49,10 @@ class Tally:
         if "error" in row:
             self.failed += 1
             self.first_error = self.first_error or row["error"]
+        elif not self.is_generated:
+            if self.kind.reference in row:
+                self._kept.append(row)
+                self.scored += 1
         elif "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
             self._scorer.add([Pair(best, (row["reference"],), row.get("source"), row.get("answer"))])
@@ -55,8 +67,10 @@ class Tally:
         if self.failed == self.rows:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
         if not self.scored:
-            raise InputError("no record has a question, so there is nothing to score")
-        return self._scorer.result().with_figures({"failed records": self.failed})
+            wanted = "question" if self.is_generated else "label or answer"
+            raise InputError(f"no record has a {wanted}, so there is nothing to score")
+        scores = self._scorer.result() if self.is_generated else self.kind.score(self._kept)
+        return scores.with_figures({"failed records": self.failed})
 
 
 def write_scores(path: Path, scores: Scores) -> None:

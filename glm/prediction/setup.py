@@ -1,10 +1,12 @@
 """From options to a writer: tokenizer, configuration and model of the family that the checkpoint belongs to."""
 
 from pathlib import Path
+from typing import Any
 
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
-from glm.data.examples import ExampleEncoder
+from glm.data.frames import Encoder, encoder_of
+from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -12,6 +14,7 @@ from glm.models.protocol import Family, Tokenizer
 from glm.modules.decoding import prepare_decoding
 from glm.options.data import DataArguments
 from glm.options.predict import PredictOptions
+from glm.prediction.kinds import writer_of
 from glm.prediction.writer import Writer
 
 
@@ -23,21 +26,21 @@ def build_encoder(
     *,
     template: Template | None = None,
     allow_cut_targets: bool = False,
-) -> ExampleEncoder:
-    """How records are laid out: by the template of the options, if no other is given."""
-    return ExampleEncoder(
+) -> Encoder:
+    """How records are laid out: by the template or task of the options, if no other is given."""
+    return encoder_of(
         family,
         tokenizer,
         template or data.find_template(),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
-        block_position=not data.no_block_position,
         allow_cut_targets=allow_cut_targets,
+        **data.layout,
     )
 
 
-def build_prediction_encoder(options: PredictOptions) -> ExampleEncoder:
+def build_prediction_encoder(options: PredictOptions) -> Encoder:
     """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
     family = find_family(options.model.model_name_or_path)
     family.check_options(vars(options.data) | vars(options.prediction))
@@ -46,8 +49,8 @@ def build_prediction_encoder(options: PredictOptions) -> ExampleEncoder:
     return build_encoder(family, tokenizer, options.data, options.generation, template=template)
 
 
-def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int = 0) -> Writer:
-    """The writer that the options ask for.
+def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) -> Any:
+    """The writer that the options ask for: what the encoder's kind of task predicts with.
 
     Args:
         encoder: theirs, see `build_prediction_encoder`.
@@ -73,7 +76,15 @@ def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int 
         allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
     loaded = load_model(family, model.model_name_or_path, config)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
-    return Writer(loaded, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)
+    if encoder.kind == GENERATE:
+        return Writer(loaded, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)
+    return writer_of(
+        loaded,
+        encoder,
+        generation,
+        arguments.per_device_eval_batch_size,
+        length_penalty=options.data.candidate_length_penalty,
+    )
 
 
 def read_allowed_outputs(

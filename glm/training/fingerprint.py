@@ -64,7 +64,7 @@ def fingerprint(
         "training examples": len(data.train_examples),
         "columns": data.train_columns,
         "tokenizer (SHA-256)": encoder.tokenizer.digest,
-        "template": [encoder.template.source, encoder.template.target_prefix],
+        "template": encoder.described,
         "src_length": encoder.src_length,
         "tgt_length": encoder.tgt_length,
         "allow_cut_targets": encoder.allow_cut_targets,

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from paddlenlp.utils.log import logger
 
 from glm.data.check import FileCheck, check_file, check_records
-from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.frames import Encoder
 from glm.data.published import fetch_records
-from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.records import BadRecord, Record
 from glm.data.report import FileReport
 from glm.data.store import (
     ExampleStore,
@@ -24,6 +25,10 @@ from glm.data.store import (
     write_examples,
     write_report,
 )
+from glm.data.task_examples import TaskExamples
+from glm.data.task_records import open_records
+from glm.data.tasks import GENERATE
+from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
 
@@ -44,7 +49,7 @@ class RunData:
         reports: what the check of each split found.
     """
 
-    train_examples: ExampleStore | None = None
+    train_examples: ExampleStore | TaskExamples | None = None
     train_digest: str = ""
     train_columns: str = ""
     dev_records: list[Record] = field(default_factory=list)
@@ -63,7 +68,7 @@ class RunData:
                 (output_dir / REFUSED_NAME.format(split=split)).write_bytes(lines)
 
 
-def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunData:
+def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
     """Reads and checks all files of a run, and says what was found.
 
     Raises:
@@ -77,13 +82,13 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
         data.reports["train"] = store.report
     if training.do_eval:
         split = _Split("dev", files.dev_file, arguments, encoder)
-        data.dev_records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]
+        data.dev_records = [item.record for item in split.items() if not isinstance(item, BadRecord)]
         if training.do_train:
             split.check.compare(store.report.file, store.row_hashes)
         data.reports["dev"] = split.report()
     if training.do_predict:
         split = _Split("test", files.test_file, arguments, encoder)
-        data.test_records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+        data.test_records = [item.record if not isinstance(item, BadRecord) else item for item in split.items()]
         data.reports["test"] = split.report()
     for report in data.reports.values():
         announce(report)
@@ -98,10 +103,23 @@ def announce(report: FileReport) -> None:
         logger.warning(warning)
 
 
+def read_task_examples(split: "_Split", encoder: Encoder) -> TaskExamples:
+    """The training examples of a task that chooses or extracts.
+
+    Raises:
+        InputError: there is nothing to learn in the file.
+    """
+    items = [item for item in split.items() if not isinstance(item, BadRecord)]
+    examples = TaskExamples(items, encoder, split.report(), split.check.row_hashes)
+    if not len(examples):
+        raise InputError(f"{split.check.name}: no window of it holds its answer, so there is nothing to learn")
+    return examples
+
+
 class _Split:
     """A file, or a published data set if none is given, and its check."""
 
-    def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: ExampleEncoder):
+    def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: Encoder):
         if path is None:
             task = arguments.data.task_name
             records = fetch_records(task, name, encoder.template, encoder.family.reserved)
@@ -110,12 +128,13 @@ class _Split:
             self.check = FileCheck(encoder, name=f"{task} {name}")
             self._batches = check_records(records, self.check)
         else:
-            file = RecordFile(
+            file = open_records(
                 path,
                 encoder.template,
                 arguments.data.columns,
                 need_target=name != "test",
                 reserved=encoder.family.reserved,
+                pattern_id=encoder.pattern_id,
             )
             self.content = content_digest(file.path)
             self.most_refused = arguments.files.max_bad_records
@@ -123,7 +142,7 @@ class _Split:
                 file, encoder, learns_targets=name != "test", most_refused=self.most_refused
             )
 
-    def items(self) -> Iterator[EncodedRecord | BadRecord]:
+    def items(self) -> Iterator[Any]:
         """All rows, one by one; with the last of them the check is done."""
         return chain.from_iterable(self._batches)
 
@@ -134,9 +153,11 @@ class _Split:
         return report
 
 
-def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
-    """The training examples, encoded now or found in the cache."""
+def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore | TaskExamples:
+    """The training examples, encoded now or found in the cache; of tasks that choose or extract kept in memory."""
     encoder = split.check.encoder
+    if encoder.kind != GENERATE:
+        return read_task_examples(split, encoder)
     folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
     if not folder.is_dir():
         with new_store(folder) as aside:

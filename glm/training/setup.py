@@ -22,7 +22,11 @@ from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
+from glm.data.tasks import CHOOSE, Frame
+from glm.data.templates import Template
 from glm.errors import InputError, UsageError
+from glm.evaluation.accuracy import SIGNATURES as CHOICE_FIGURES
+from glm.evaluation.answers import answer_figures
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
@@ -77,7 +81,7 @@ def build_trainer(
             "tensor_parallel_rank": training.tensor_parallel_rank,
         },
     )
-    check_metric(training.metric_for_best_model)
+    check_metric(training.metric_for_best_model, data.find_template())
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
@@ -89,7 +93,8 @@ def build_trainer(
     if run_data.train_examples is not None:
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
-        warn_of_memory(family, config, arguments, run_data.train_examples)
+        if encoder.kind != CHOOSE:  # the forecast counts rows of a record
+            warn_of_memory(family, config, arguments, run_data.train_examples)
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)
@@ -118,7 +123,10 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
+        length_penalty=data.candidate_length_penalty,
     )
+    for note in encoder.notes:
+        logger.warning(note)
     return trainer, run_data
 
 
@@ -187,12 +195,18 @@ def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> 
         )
 
 
-def check_metric(name: str | None) -> None:
+def check_metric(name: str | None, frame: Frame) -> None:
     """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`)."""
     if name is None:
         return
-    known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
-    if name.removeprefix("eval_") not in known:
+    if isinstance(frame, Template):
+        known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+    elif frame.kind == CHOOSE:
+        known = ["loss", *CHOICE_FIGURES]
+    else:
+        known = ["loss", *answer_figures()]
+    name = name.removeprefix("eval_")
+    if name not in known and not (name.startswith("accuracy (") and "accuracy" in known):
         raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
 
 

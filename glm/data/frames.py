@@ -1,0 +1,45 @@
+"""The encoder of a template or task: how records become what a family's model reads."""
+
+from typing import Any
+
+from glm.data.choices import ChoiceEncoder
+from glm.data.examples import ExampleEncoder
+from glm.data.tasks import CHOOSE, Frame
+from glm.data.templates import Template
+from glm.data.windows import WindowEncoder
+from glm.models.protocol import Family, Tokenizer
+
+Encoder = ExampleEncoder | ChoiceEncoder | WindowEncoder
+
+
+def encoder_of(
+    family: Family,
+    tokenizer: Tokenizer,
+    frame: Frame,
+    *,
+    src_length: int,
+    tgt_length: int,
+    min_tgt_length: int = 0,
+    block_position: bool = True,
+    allow_cut_targets: bool = False,
+    pattern_id: int | None = None,
+    multi_token: bool | None = None,
+    unidirectional: bool = False,
+) -> Encoder:
+    """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
+    how: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
+    if isinstance(frame, Template):
+        return ExampleEncoder(
+            family, tokenizer, frame, min_tgt_length=min_tgt_length, allow_cut_targets=allow_cut_targets, **how
+        )
+    if frame.kind == CHOOSE:
+        return ChoiceEncoder(
+            family,
+            tokenizer,
+            frame,
+            pattern_id=pattern_id,
+            multi_token=multi_token,
+            unidirectional=unidirectional,
+            **how,
+        )
+    return WindowEncoder(family, tokenizer, frame, pattern_id=pattern_id, allow_cut_targets=allow_cut_targets, **how)
