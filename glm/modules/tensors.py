@@ -1,8 +1,10 @@
 """Arrays as tensors, for what runs without end."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -14,3 +16,9 @@ def as_tensor(array: np.ndarray) -> Tensor:
     tensor = paddle.empty(array.shape, array.dtype.name)
     tensor.get_tensor().set(array, paddle.framework._current_expected_place())
     return tensor
+
+
+@paddle.no_grad()
+def loss_of(model: nn.Layer, batch: Mapping[str, np.ndarray]) -> float:
+    """The loss of a batch, see `glm.models.protocol`, without a gradient."""
+    return float(model(**{name: as_tensor(table) for name, table in batch.items()}))

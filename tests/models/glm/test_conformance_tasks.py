@@ -16,6 +16,7 @@ from glm.data.task_records import TaskRecord, reader_of
 from glm.data.task_table import TASKS
 from glm.data.tasks import Pattern
 from glm.errors import InputError
+from glm.evaluation.language_model import windows_of
 from glm.models.glm import FAMILY
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import GLMGeometry
@@ -23,6 +24,8 @@ from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.tokenization import GLMPieces
 from glm.models.protocol import GeometryOptions
 from glm.prediction.choosing import Chooser, predict, score
+from glm.prediction.perplexity import measure
+from glm.training.choice_loss import choice_losses
 from tools.reference_files import reference_files, reference_json, reference_tensors
 
 pytestmark = pytest.mark.conformance
@@ -340,3 +343,53 @@ def test_a_word_of_several_pieces_is_refused_as_one(cog_pretrain):  # check 14
         assert f"{word['text']} is {listed}" in str(told.value)
     for text, expected in golden["pieces"].items():
         assert [cog_pretrain.token_of(number) for number in cog_pretrain.encode_text(text)] == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_perplexity(model, pieces, batch_size):  # checks 6 and 7
+    geometry = FAMILY.geometry(pieces, GeometryOptions("[gMASK]"))
+    for case in reference_json("glm-tasks", "language-model.json"):
+        length = case["seq_length"] - 1
+        step = case["overlap"] or length
+        windows = [
+            window
+            for ids in case["tokens"]
+            for window in windows_of(ids, length=length, step=step, unidirectional=case["unidirectional"])
+        ]
+        for window, row in zip(windows, case["windows"], strict=True):
+            prompt = geometry.prompt(
+                geometry.lay_out_blanks([window.source, "[gMASK]"] if window.source else ["[gMASK]"]),
+                opening=window.opening,
+            )
+            assert row["ids"][: len(prompt)] == prompt.input_ids.tolist() and window.scored == scored_part(row)
+        found = measure(
+            model,
+            geometry,
+            pieces,
+            case["texts"],
+            blank="[gMASK]",
+            length=length,
+            step=step,
+            unidirectional=case["unidirectional"],
+            batch_size=batch_size,
+        )
+        assert found["windows"] == len(case["windows"]) and found["scored ids"] == case["scored_tokens"]
+        assert found["sum of losses"] == pytest.approx(case["sum_of_losses"], abs=1e-6)
+        assert found["perplexity (id)"] == pytest.approx(case["ppl_over_scored"], rel=1e-8)
+        # never capped, where the original is at exp(20)
+        words = case["num_words"] - len(case["texts"])
+        assert found["perplexity (word)"] == pytest.approx(math.exp(case["sum_of_losses"] / words))
+
+
+def test_adapet_and_cross_entropy_of_the_original():  # check 9
+    for item in reference_json("glm-tasks", "cloze.json")["single"]:
+        log_probs = np.array([list(item["log_probabilities"].values())])
+        right = np.array([[label == item["label"] for label in item["label_ids"]]], np.int64)
+        for name, loss in (("cross_entropy", item["cross_entropy"]), ("adapet", item["adapet_loss"])):
+            (found,) = choice_losses(paddle.to_tensor(log_probs), right, name).numpy()
+            assert found == pytest.approx(loss, abs=CLOSE)
+    for item in reference_json("glm-tasks", "cloze.json")["multi"]:
+        right = np.eye(len(item["scores"]), dtype=np.int64)[[item["label_index"]]]
+        for name, loss in item["losses"].items():
+            (found,) = choice_losses(paddle.to_tensor(np.array([item["scores"]])), right, name).numpy()
+            assert found == pytest.approx(loss, abs=1e-8)
