@@ -8,7 +8,7 @@ from typing import Any
 from glm.data.columns import ColumnOptions
 from glm.data.task_table import find_frame
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, Frame, Task
-from glm.errors import UsageError
+from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig, option
 
 FRAME = {
@@ -33,14 +33,25 @@ WITHOUT_MEANING = {GENERATE: (), EXTRACT: ("min_tgt_length", "prefix", "allowed_
 WITHOUT_MEANING[CHOOSE] = (*WITHOUT_DECODING, *WITHOUT_MEANING[EXTRACT], "length_penalty")
 
 
-def check_has_meaning(kind: str, given: Mapping[str, Any]) -> None:
-    """Raises UsageError for an option that was given and means nothing for a kind of task."""
+def check_has_meaning(data: "DataArguments", given: Mapping[str, Any]) -> str | None:
+    """The kind of task of these options; None if its template or task cannot be used, which whoever uses it will say.
+
+    Raises:
+        UsageError: an option was given that means nothing for the task.
+    """
+    try:
+        kind = data.kind
+    except UsageError:
+        raise
+    except InputError:
+        return None
     for name in WITHOUT_MEANING[kind]:
         if name in given:
             other = "; use candidate_length_penalty" if name == "length_penalty" else ""
             raise UsageError(
                 f"{name} {given[name]}: has no effect on a task of kind {kind}{other or '; leave it out'}"
             )
+    return kind
 
 
 @dataclass

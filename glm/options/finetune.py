@@ -9,10 +9,10 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
-from glm.data.tasks import CHOOSE
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
-from glm.options.data import DataArguments, check_has_meaning
+from glm.options.data import WITHOUT_MEANING, DataArguments, check_has_meaning
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
 from glm.parallel import gloo
@@ -45,6 +45,12 @@ WITHOUT_EFFECT = {
 
 # Of tasks that choose, see `glm.training.choice_loss`.
 LOSSES = ("cross_entropy", "hinge", "generative", "mix", "adapet")
+# Options of training that mean nothing for tasks of a kind.
+WITHOUT_LEARNING = {
+    GENERATE: ("loss_func",),
+    EXTRACT: ("loss_func",),
+    CHOOSE: ("label_smoothing", "packing", "allow_cut_targets"),
+}
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
@@ -322,6 +328,8 @@ class FinetuneArguments:
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        kind = check_has_meaning(self.data, {})
+        names |= {*WITHOUT_MEANING.get(kind, ()), *WITHOUT_LEARNING.get(kind, ())}
         return names | set(self.adapter.without_effect)
 
 
@@ -372,16 +380,12 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
 
 def _check_task(arguments: FinetuneArguments) -> None:
     """Raises UsageError for an option that means nothing for the task of a run."""
-    kind, given, training = arguments.data.kind, arguments.given, arguments.training
-    check_has_meaning(kind, given)
-    if kind != CHOOSE:
-        if "loss_func" in given:
-            raise UsageError(f"loss_func {given['loss_func']}: has no effect on a task of kind {kind}; leave it out")
-        return
-    for name in ("label_smoothing", "packing", "allow_cut_targets"):
+    given, training = arguments.given, arguments.training
+    kind = check_has_meaning(arguments.data, given)
+    for name in WITHOUT_LEARNING.get(kind, ()):
         if given.get(name):
             raise UsageError(f"{name} {given[name]}: has no effect on a task of kind {kind}; leave it out")
-    if training.tensor_parallel_degree > 1 and training.do_train:
+    if kind == CHOOSE and training.tensor_parallel_degree > 1 and training.do_train:
         degree = training.tensor_parallel_degree
         raise UsageError(f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out")
 

@@ -164,7 +164,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     options = PredictOptions(*parser.build(values), inherited, argv)
     _check_given(given, options.prediction)
     if not options.prediction.fills:
-        check_has_meaning(options.data.kind, given)
+        check_has_meaning(options.data, given)
     return options
 
 
