@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from glm.data.tasks import GENERATE
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.evaluation.table import print_samples, print_scores
 from glm.options.predict import (
     FILES_OPTIONS,
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     """Parse, join the other processes, serve or generate."""
     options = parse_predict_arguments(argv)
     arguments = options.prediction
-    taken = [f"--{name} {value}" for name, value in options.inherited.items()]
+    taken = [f"--{name} {shown(str(value))}" for name, value in options.inherited.items()]
     if options.model.tokenizer_name_or_path is None:
         taken.insert(0, "the tokenizer")
     if taken:

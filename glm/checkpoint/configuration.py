@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.formats import CONFIG_NAME, read_json
+from glm.checkpoint.formats import CONFIG_NAME
 from glm.errors import InputError
 from glm.models.presets import preset_file, published_presets
 from glm.models.protocol import Family
+from glm.runtime.settings_file import read_object
 
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", list: "a list of token ids"}
 VOCABULARY_MULTIPLE = 128  # Megatron pads the vocabulary to a multiple of this times the number of ranks
@@ -51,7 +52,7 @@ def read_preset(family: Family, name: str) -> tuple[str, dict[str, Any]]:
         if name in (known, known.rpartition("/")[2], f"{known.rpartition('/')[2]}.json"):
             return known, settings
     path = preset_file(name if name.endswith(".json") else f"{name}.json")
-    return str(path), declared_config(family, read_json(path), path)
+    return str(path), declared_config(family, read_object(path), path)
 
 
 def guess_preset(family: Family, sizes: Mapping[str, Any]) -> str | None:

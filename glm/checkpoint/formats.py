@@ -13,7 +13,6 @@ there are also parts of tensor-parallel ranks (`model_state.tp00.pdparams`). A f
 there are no safetensors.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,11 +24,12 @@ from glm.checkpoint.paddle_files import read_paddle
 from glm.checkpoint.pickled_values import tensors_in
 from glm.checkpoint.ranks import block_by_block, merge_weights
 from glm.checkpoint.safetensors_files import read_safetensors
-from glm.checkpoint.tensors import check_no_overlap, reading, shown
+from glm.checkpoint.tensors import check_no_overlap, reading
 from glm.checkpoint.torch_files import read_torch
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.models import registry
 from glm.models.protocol import Family
+from glm.runtime.settings_file import read_object
 
 CONFIG_NAME = registry.CONFIG_NAME
 # Of an adapter, by the file with its settings: what it is, and what to do.
@@ -42,7 +42,6 @@ RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 MODULE = "module"  # where a rank file of Megatron has its weights
 WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
-JSON_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _numbered(folder: Path, pattern: re.Pattern) -> list[Path]:
 
 def _indexed(index: Path) -> list[Path]:
     """The files that an index names, each a plain name in the same folder."""
-    names = read_json(index).get("weight_map")
+    names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise InputError(f"{index}: has no weight_map")
     files = []
@@ -183,21 +182,6 @@ def _indexed(index: Path) -> list[Path]:
     return files
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        InputError: the file is none.
-    """
-    with reading(path, "JSON file"):
-        if path.stat().st_size > JSON_LIMIT:
-            raise ValueError(f"more than {JSON_LIMIT} bytes")
-        content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object")
-    return content
-
-
 def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader, config: dict[str, Any]) -> Source:
     tensors = [_together(files, read) for files in ranks]
     family = registry.recognise(config, tensors[0], origin=folder)
@@ -207,7 +191,7 @@ def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader, co
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    return read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
+    return read_object(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
 
 
 def _together(files: Iterable[Path], read: Reader) -> Weights:

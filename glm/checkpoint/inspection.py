@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glm.checkpoint.formats import Source, open_checkpoint
-from glm.checkpoint.tensors import shown
 from glm.checkpoint.whole import whole_model
-from glm.errors import InputError
+from glm.errors import InputError, shown
 
 
 @dataclass(frozen=True)

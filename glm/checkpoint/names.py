@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor, shown
-from glm.errors import InputError
+from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor
+from glm.errors import InputError, shown
 from glm.models.protocol import WeightNames
 
 LISTED = 1000  # names in a message; a GLM has fewer than 600

@@ -8,6 +8,7 @@ from argparse import Namespace
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.commands.parser import Parser
 from glm.data.frames import Encoder, encoder_of
+from glm.errors import shown
 from glm.generation.config import GenerationConfig
 from glm.models import registry
 from glm.options.data import FRAME, OF_FRAME, DataArguments
@@ -53,7 +54,7 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
     trained = trained_with(values.tokenizer_name_or_path)
     inherited = {name: value for name, value in trained.items() if name in names - own}
     if inherited:
-        taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
+        taken = " ".join(f"--{name} {shown(str(value))}" for name, value in inherited.items())
         print(f"from {values.tokenizer_name_or_path}: {taken}", file=sys.stderr)
     settings = inherited | given
     data = DataArguments(**{name: value for name, value in settings.items() if name not in LENGTHS})

@@ -114,7 +114,7 @@ def flat(*unknown: str, **columns: tuple[str, ...]) -> Callable[[Values], Iterat
 
     Args:
         unknown: labels that say that nobody agrees on one: such rows are left out.
-        columns: by field the names that its column may have.
+        columns: by field the names that its column may have; the reader's `columns` are the first of each.
     """
 
     def read(values: Values) -> Iterator[Item]:
@@ -123,6 +123,7 @@ def flat(*unknown: str, **columns: tuple[str, ...]) -> Callable[[Values], Iterat
         if label not in unknown or label is None:
             yield Item(fields, label, key=key_of(values, "id", "idx"), language=language_of(values))
 
+    read.columns = tuple(names[0] for names in columns.values())
     return read
 
 
@@ -135,6 +136,7 @@ def pair(first: tuple[str, ...], second: tuple[str, ...], *unknown: str) -> Call
             ends = {f"{name}_open": without_end(text) or text for name, text in item.fields.items()}
             yield Item({**item.fields, **ends}, item.label, key=item.key, language=item.language)
 
+    read.columns = base.columns
     return read
 
 

@@ -51,8 +51,9 @@ def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
         order = np.argsort(-scores, axis=1, kind="stable")
         probabilities = np.exp(np.take_along_axis(scores, order, axis=1))
         before = np.cumsum(probabilities, axis=1) - probabilities  # mass of the likelier ones
-        keep = np.zeros_like(scores, dtype=bool)
-        np.put_along_axis(keep, order, before < top_p, axis=1)
+        keep, enough = np.zeros_like(scores, dtype=bool), before < top_p
+        enough[:, 0] = True  # also where top_p is less than a float of this width can be
+        np.put_along_axis(keep, order, enough, axis=1)
         scores = _normalised(np.where(keep, scores, -np.inf))
     return scores
 

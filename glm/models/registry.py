@@ -1,13 +1,13 @@
 """The families, and which of them a checkpoint, a configuration or a tokenizer belongs to. Loads no Paddle."""
 
 import importlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from glm.errors import InputError
 from glm.models.protocol import Family
+from glm.runtime.settings_file import read_object
 
 FAMILIES = {"glm": "glm.models.glm"}  # model_type -> the package that has its FAMILY
 FIRST = "glm"  # of a configuration that names none: files from before there were others
@@ -87,7 +87,6 @@ def of_tokenizer(path: Path) -> Family:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; nothing where it is none, which whoever reads all of it will say."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_object(path)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}

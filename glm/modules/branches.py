@@ -11,6 +11,24 @@ from glm.modules.loss import costs_and_slopes
 from glm.modules.tensors import as_tensor
 
 CHUNK = 512  # tokens whose logits exist at once
+MOST_ROWS = 128  # tokens of an example's candidates that are read at once, or those of one candidate
+
+Candidates = Sequence[Sequence[Sequence[int]]]  # [B][candidates][n] ids
+
+
+def parts_of(candidates: Candidates) -> list[list[list[Sequence[int]]]]:
+    """The candidates in parts that are read one after the other: of each example as many as MOST_ROWS allows."""
+    found: list[list[list[Sequence[int]]]] = []
+    for place, own in enumerate(candidates):
+        part, rows = 0, 0
+        for ids in own:
+            rows += len(ids) - 1
+            if rows > MOST_ROWS and rows > len(ids) - 1:
+                part, rows = part + 1, len(ids) - 1
+            while len(found) <= part:
+                found.append([[] for _ in candidates])
+            found[part][place].append(ids)
+    return found
 
 
 @dataclass(frozen=True)
@@ -24,13 +42,13 @@ class Branches:
         sees: [B, R, R] bool, True = row may attend to column: to those of its own candidate up to itself.
     """
 
-    candidates: Sequence[Sequence[Sequence[int]]]
+    candidates: Candidates
     tokens: np.ndarray
     numbers: np.ndarray
     sees: np.ndarray
 
     @classmethod
-    def of(cls, candidates: Sequence[Sequence[Sequence[int]]]) -> "Branches":
+    def of(cls, candidates: Candidates) -> "Branches":
         """Lays candidates out.
 
         Raises:

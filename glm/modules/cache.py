@@ -186,10 +186,9 @@ class KVCache:
         """
         self.ancestors = np.take_along_axis(self.ancestors, beam_idx[:, :, None], axis=1)
 
-    def spread(self, rows: int) -> None:
-        """Lets so many rows go on from each example's only one."""
-        B, _, slots = self.ancestors.shape
-        self.ancestors = np.broadcast_to(self.ancestors, (B, rows, slots))
+    def begin_anew(self, rows: int) -> None:
+        """Lets so many rows of each example go on from its prompt; what was read behind it is forgotten."""
+        self.ancestors = np.zeros((len(self.lengths), rows, 0), dtype=bool)
 
     def keep(self, examples: np.ndarray) -> None:
         """Lets only some examples of the batch go on.

@@ -51,6 +51,9 @@ WITHOUT_LEARNING = {
     EXTRACT: ("loss_func",),
     CHOOSE: ("label_smoothing", "packing", "allow_cut_targets"),
 }
+# PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
+OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
+
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
@@ -263,6 +266,8 @@ class FinetuneTrainingArguments(TrainingArguments):
         for name, off in OF_HALF_PRECISION.items():
             if getattr(self, name) != off and not (self.fp16 or self.bf16):
                 raise UsageError(f"{name} {getattr(self, name)}: has no effect without --fp16 or --bf16")
+        if self.optim not in OPTIMIZERS:
+            raise UsageError(f"optim {self.optim}: use {', '.join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}")
         if self.fp16 and self.bf16:
             raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
 
@@ -349,7 +354,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         FinetuneTrainingArguments,
     )
     parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
-    values, given = parser.read(parser.with_config(argv))
+    values, given = parser.read(argv)
     arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
     _check_finetune(arguments)
     return arguments

@@ -11,6 +11,7 @@ from glm.errors import InputError
 from glm.evaluation.answers import score_answers
 from glm.evaluation.metrics import Scores
 from glm.generation.search import Hypothesis
+from glm.models.protocol import Prompt
 from glm.prediction.choosing import failed_row
 from glm.prediction.writer import Writer
 
@@ -46,25 +47,40 @@ class Answerer:
 
     def answer(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Answers records by number: (number, JSON object) in the order of finishing; what is unusable first."""
+        encoded, failed = self.lay_out(records)
+        yield from failed.items()
+        prompts, places = self.prompts(encoded)
+        found: dict[int, dict[int, Hypothesis]] = {number: {} for number in encoded}
+        for (number, place), hypotheses in self.writer.write(prompts, places):
+            found[number][place] = hypotheses[0] if hypotheses else None
+            if len(found[number]) == len(encoded[number].windows):
+                yield number, self.row(encoded[number], found.pop(number))
+
+    def lay_out(
+        self, records: Mapping[int, Record | BadRecord]
+    ) -> tuple[dict[int, EncodedQuestion], dict[int, dict[str, Any]]]:
+        """Questions with their windows by number, and the rows of those that cannot be used."""
         usable = {number: record for number, record in records.items() if isinstance(record, TaskRecord)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
+        failed = {}
         for number, record in records.items():
             error = record.error if isinstance(record, BadRecord) else self.encoder.source_problem(encoded[number])
             if error is not None:
-                yield number, failed_row(record, str(error))
+                failed[number] = failed_row(record, str(error))
                 encoded.pop(number, None)
+        return encoded, failed
+
+    def prompts(self, encoded: Mapping[int, EncodedQuestion]) -> tuple[list[Prompt], list[tuple[int, int]]]:
+        """What each window's answer is generated from, and the number of its question and its own."""
         prompts, places = [], []
         for number, question in encoded.items():
             for place, window in enumerate(question.windows):
                 prompts.append(self.encoder.prompt(window.source_ids))
                 places.append((number, place))
-        found: dict[int, dict[int, Hypothesis]] = {number: {} for number in encoded}
-        for (number, place), hypotheses in self.writer.write(prompts, places):
-            found[number][place] = hypotheses[0] if hypotheses else None
-            if len(found[number]) == len(encoded[number].windows):
-                yield number, self._row(encoded[number], found.pop(number))
+        return prompts, places
 
-    def _row(self, encoded: EncodedQuestion, found: Mapping[int, Hypothesis | None]) -> dict[str, Any]:
+    def row(self, encoded: EncodedQuestion, found: Mapping[int, Hypothesis | None]) -> dict[str, Any]:
+        """The JSON object of a question, from the best hypothesis of each of its windows."""
         texts = [
             self.writer.text(found[place]).text.strip() if found[place] is not None else ""
             for place in range(len(encoded.windows))

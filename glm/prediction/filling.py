@@ -68,6 +68,8 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     encoder = writer.encoder
     blank = re.compile(f"({'|'.join(map(re.escape, encoder.family.blanks))})")
     parts = blank.split(text if blank.search(text) else f"{text}{GENERATION_BLANK}")
+    if (blanks := len(parts) // 2) > encoder.src_length:
+        raise InputError(f"{blanks} blanks do not fit into src_length {encoder.src_length}: {text[:40]}…")
     laid_out = [part if place % 2 else encoder.tokenizer.encode_text(part) for place, part in enumerate(parts) if part]
     ids = encoder.geometry.lay_out_blanks(laid_out)
     if len(ids) > encoder.src_length:

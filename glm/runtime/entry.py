@@ -5,8 +5,10 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from glm.errors import InputError, Stopped, UsageError
+from glm.errors import InputError, Stopped, UsageError, shown
 
+MOST_SHOWN = 4000  # characters of an error
+LINES = "\n\t"
 INCOMPLETE = 3  # the exit code of a run that came to its end, but not with every record
 
 
@@ -26,7 +28,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except InputError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error), MOST_SHOWN, kept=LINES)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # whoever read standard output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -39,7 +41,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error), MOST_SHOWN, kept=LINES)}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

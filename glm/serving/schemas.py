@@ -16,9 +16,11 @@ LIMITS = {
     "temperature": (0.01, 100),
     "repetition_penalty": (0.01, 100),
 }
+MOST_CANDIDATES = 256  # of a text
 OPTION_NAMES = {option.name for option in fields(GenerationConfig)}
 
 Text = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 
 
@@ -46,8 +48,12 @@ Options = create_model(
 class GenerateRequest(Options):
     """`POST /generate`: records, or texts with blanks, and options of decoding in place of the server's."""
 
-    records: list[dict[str, Any]] | None = Field(None, min_length=1, description="As the lines of a file.")
-    texts: list[str] | None = Field(None, min_length=1, description="With [MASK], [sMASK] or [gMASK].")
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="As the lines of a file."
+    )
+    texts: Annotated[list[str], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="With [MASK], [sMASK] or [gMASK]."
+    )
     token_scores: bool = Field(False, description="Return the log-probability of every token.")
 
     @model_validator(mode="after")
@@ -65,6 +71,45 @@ class GenerateRequest(Options):
         return _changed(server, self.given(*OPTION_NAMES))
 
 
+class ChooseRequest(Strict):
+    """`POST /choose`: records of the model's own task, or a text with one blank and what may stand there."""
+
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="As the lines of a file."
+    )
+    text: Text | None = Field(None, description="With [MASK]; it is put last if there is none.")
+    candidates: Annotated[list[Text], Field(fail_fast=True)] | None = Field(
+        None, min_length=2, max_length=MOST_CANDIDATES
+    )
+
+    @model_validator(mode="after")
+    def _check_input(self):
+        if (self.records is None) == (self.text is None):
+            raise ValueError("give either records, or text and candidates")
+        if (self.text is None) != (self.candidates is None):
+            raise ValueError("text and candidates belong together")
+        return self
+
+
+class ExtractRequest(Strict):
+    """`POST /extract`: a question about a passage, or several as records."""
+
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="With question and context."
+    )
+    question: Text | None = None
+    context: Text | None = None
+    language: Literal["zh", "en"] = Field("zh", description="Of the words around question and passage.")
+
+    @model_validator(mode="after")
+    def _check_input(self):
+        if (self.records is None) == (self.question is None):
+            raise ValueError("give either records, or question and context")
+        if (self.question is None) != (self.context is None):
+            raise ValueError("question and context belong together")
+        return self
+
+
 class CompletionRequest(Strict):
     """`POST /v1/completions` with OpenAI's fields, and this toolkit's options of decoding beside them.
 
@@ -73,12 +118,12 @@ class CompletionRequest(Strict):
     """
 
     model: str | None = None
-    prompt: Text | Annotated[list[Text], Field(min_length=1)]
+    prompt: Text | Annotated[list[Text], Field(fail_fast=True, min_length=1)]
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=LIMITS["num_beams"][1])
-    stop: Text | Annotated[list[Text], Field(max_length=8)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(fail_fast=True, max_length=8)] | None = None
     seed: int | None = Field(None, ge=0)
     user: str | None = None
 

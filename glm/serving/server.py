@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import h11
@@ -16,7 +17,10 @@ from glm.options.predict import PredictOptions
 from glm.prediction.setup import build_prediction_encoder, build_writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
+from glm.serving.bodies import Limits
+from glm.serving.hosts import Hosts
 from glm.serving.service import Service
+from glm.serving.tasks import text_writer
 
 REQUEST_SECONDS = 60.0  # until a request has to be there, head and body
 # Until an idle connection is closed. Clients close theirs sooner (httpx after 5 s): who closes first decides whether a
@@ -39,10 +43,18 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     """
     arguments = options.prediction
     listener = bind(arguments.host, arguments.port)
-    writer = build_writer(options, build_prediction_encoder(options))
+    own = build_writer(options, build_prediction_encoder(options))
+    writer = text_writer(own, options.generation)
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
-    service = Service(options.model.model_name_or_path, writer, batcher, options.data.columns, command)
-    app = build_app(service, api_key=arguments.api_key, request_timeout=arguments.request_timeout)
+    own = None if own is writer else own
+    service = Service(options.model.model_name_or_path, writer, batcher, options.data.columns, command, own)
+    app = build_app(
+        service,
+        api_key=arguments.api_key,
+        request_timeout=arguments.request_timeout,
+        limits=Limits(**{item.name: getattr(arguments, item.name) for item in fields(Limits)}),
+        hosts=Hosts(arguments.host, arguments.other_names),
+    )
     run_app(app, listener, name=service.name)
     return 0
 

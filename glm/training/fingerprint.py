@@ -13,6 +13,7 @@ from glm.data.examples import ExampleEncoder
 from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.report.provenance import installed
+from glm.runtime.environment import cpu_threads, processor
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData
 
@@ -87,6 +88,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **installed(PACKAGES)}
 
 
+def machine() -> dict[str, Any]:
+    """What the last digits of all that is computed depend on, beside versions."""
+    return {"processor": processor().get("model name", platform.machine()), "threads": cpu_threads()}
+
+
 def manifest_facts(
     now: dict[str, Any], checkpoint: Checkpoint | None, training: FinetuneTrainingArguments
 ) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def manifest_facts(
         InputError: something changed, without `--resume_with_changes`.
     """
     layout = {"data_parallel": training.dataset_world_size, "tensor_parallel": max(training.tensor_parallel_degree, 1)}
-    facts = {"fingerprint": now, "versions": versions(), "layout": layout, "changes": []}
+    facts = {"fingerprint": now, "versions": versions(), "machine": machine(), "layout": layout, "changes": []}
     if checkpoint is None:
         return facts
     before = checkpoint.facts
@@ -118,8 +124,9 @@ def manifest_facts(
         )
     if changes:
         logger.warning(f"goes on from step {checkpoint.step} with changes: {text}")
-    if before["versions"] != facts["versions"]:
-        logger.warning(f"other versions than at the last start ({before['versions']}): last digits may differ")
+    for name, of_it in (("versions", "versions"), ("machine", "processor or number of threads")):
+        if before.get(name, facts[name]) != facts[name]:
+            logger.warning(f"other {of_it} than at the last start ({before[name]}): last digits may differ")
     return {**facts, "changes": before["changes"] + changes}
 
 

@@ -29,6 +29,7 @@ from glm.runtime.atomic import put_files, write_whole
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import end_with_run
 from glm.training import checkpoints
+from glm.training.loading_errors import Examples, check_batch, guarded
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
 from glm.training.randomness import seed_step
 from glm.training.sampler import EpochBatchSampler
@@ -79,6 +80,10 @@ class ResumableTrainer(Trainer):
     @abstractmethod
     def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
         """The loss of a batch [], its gradient added to that of the step."""
+
+    @abstractmethod
+    def place_of(self, example: int) -> str:
+        """Where a training example is from, for messages; raises nothing."""
 
     @abstractmethod
     def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
@@ -151,6 +156,7 @@ class ResumableTrainer(Trainer):
         return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
 
     def training_step(self, model, inputs, step_control=0) -> Tensor:
+        check_batch(inputs)
         try:
             loss = self.loss_and_gradient(model, inputs, step_control)
         except (MemoryError, OSError) as error:  # Paddle's and NumPy's
@@ -307,6 +313,7 @@ class ResumableTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         loader = super().get_train_dataloader()
         loader.worker_init_fn = end_with_run
+        loader.dataset, loader.collate_fn = Examples(loader.dataset, self.place_of), guarded(loader.collate_fn)
         return loader
 
     def _load_rng_state(self, checkpoint) -> None:

@@ -21,7 +21,9 @@ from glm.data.store import (
     content_digest,
     default_cache_folder,
     new_store,
+    remove_store,
     store_name,
+    verify_store,
     write_examples,
     write_report,
 )
@@ -154,11 +156,17 @@ class _Split:
 
 
 def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore | TaskExamples:
-    """The training examples, encoded now or found in the cache; of tasks that choose or extract kept in memory."""
+    """The training examples, encoded now or found whole in the cache; other tasks' stay in memory."""
     encoder = split.check.encoder
     if encoder.kind != GENERATE:
         return read_task_examples(split, encoder)
     folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    if folder.is_dir():
+        try:
+            verify_store(folder)
+        except InputError as error:
+            logger.warning(f"{error}; the examples are encoded anew")
+            remove_store(folder)
     if not folder.is_dir():
         with new_store(folder) as aside:
             write_examples(aside, split.items(), encoder)

@@ -193,6 +193,13 @@ class GenerationTrainer(ResumableTrainer):
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
         return loss.detach()
 
+    def place_of(self, example: int) -> str:
+        try:
+            origin = self.train_examples.origins[example]
+        except (OSError, ValueError, IndexError):  # as damaged as the example
+            origin = f"example {example}"
+        return f"{origin} (in the cache, {self.train_examples.folder})"
+
     def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
         rows, width = inputs["input_ids"].shape
         ways = {

@@ -114,6 +114,7 @@ def test_output_dir_is_needed():
         ),
         (["--unified_checkpoint"], "unified_checkpoint True: has no effect in this program"),
         (["--ignore_load_lr_and_optim"], "ignore_load_lr_and_optim True: has no effect in this program"),
+        (["--optim", "adamw_mini"], "optim adamw_mini: use adamw, adamw_custom or adamw_16bit_moment"),
         (["--fp16_opt_level", "O2"], "fp16_opt_level O2: has no effect without --fp16 or --bf16"),
         (["--scale_loss", "1024"], "scale_loss 1024.0: has no effect without --fp16 or --bf16"),
         (["--pipeline_parallel_degree", "2"], "pipeline_parallel_degree 2: not supported"),

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import select
 import subprocess
 import sys
@@ -16,14 +17,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class FaultServer:
-    """Runs `finetune_generation.py` with faults, one after the other; see `fault_server`."""
+    """Runs `finetune_generation.py` with faults, one after the other; see `fault_server`.
 
-    def __init__(self, workspace: Workspace):
+    Args:
+        threads: of the runs. Paddle's import has set OMP_NUM_THREADS here, which they would take for the user's wish.
+        by_hand: layers that are written by hand compute what would be too little for them, too.
+    """
+
+    def __init__(self, workspace: Workspace, *, threads: int = 1, by_hand: bool = False):
         self.workspace = workspace
         self.log = workspace.folder / "log.txt"
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "tools" / "fault_server.py")],
+            [sys.executable, str(ROOT / "tests" / "tools" / "fault_server.py"), *["by_hand"] * by_hand],
             cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -96,9 +103,10 @@ def last_logged(folder: Path) -> int:
 def outcome(folder: Path, *, last: int) -> dict:
     """All that has to be the same bit for bit: log, final model, and the last checkpoint's tensors and numbers."""
     checkpoint = folder / f"checkpoint-{last}"
-    names = ("model.safetensors", "optimizer.safetensors", "run_state.json")
+    (model,) = folder.glob("*.safetensors")  # an adapter's has another name
+    names = (model.name, "optimizer.safetensors", "run_state.json")
     return {
         "figures": figures(folder),
-        "model": sha256(folder / "model.safetensors"),
+        "model": sha256(model),
         **{name: sha256(checkpoint / name) for name in names},
     }

@@ -18,7 +18,7 @@ from glm.models.glm.geometry import Prompt
 from glm.models.glm.weights import FINAL_NORM, GLMWeights
 from glm.models.protocol import IGNORE_INDEX, TokenScores
 from glm.modules.block import Block
-from glm.modules.branches import Branches
+from glm.modules.branches import Branches, parts_of
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, LayerNorm
@@ -222,15 +222,21 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
     ) -> list[list[TokenScores]]:
         """See `glm.models.protocol.Scorable`: the prompts once, then all tokens of all candidates at once."""
         first, cache = self._read(prompts)  # [B, H]
-        branches = Branches.of(candidates)
-        states = first
-        if branches.rows:
-            cache.spread(branches.rows)
-            own = [prompt.span_position_ids(branches.rows) for prompt in prompts]  # [2, R] each
-            positions = np.stack([row[:, n] for row, n in zip(own, branches.numbers, strict=True)])  # [B, 2, R]
-            words = self.glm.word_embeddings(as_tensor(branches.tokens))  # [B, R, H]
-            embedded = self.glm.transformer.embed(words, as_tensor(positions))
-            later = self.glm.transformer.step(embedded, cache, branches.sees)
-            states = paddle.concat([first, later.flatten(0, 1)])  # [B + B * R, H]
-        found = branches.token_scores(self.head, states)
-        return [[TokenScores(*pair) for pair in pairs] for pairs in found]
+        found: list[list[TokenScores]] = [[] for _ in prompts]
+        for part in parts_of(candidates):
+            branches = Branches.of(part)
+            states = first
+            if branches.rows:
+                states = paddle.concat([first, self._read_branches(branches, prompts, cache)])  # [B + B * R, H]
+            for own, pairs in zip(found, branches.token_scores(self.head, states), strict=True):
+                own += [TokenScores(*pair) for pair in pairs]
+        return found
+
+    def _read_branches(self, branches: Branches, prompts: Sequence[Prompt], cache: KVCache) -> Tensor:
+        """States [B * R, H] after the tokens of candidates, all of which are read behind their prompts at once."""
+        cache.begin_anew(branches.rows)
+        own = [prompt.span_position_ids(branches.rows) for prompt in prompts]  # [2, R] each
+        positions = np.stack([row[:, n] for row, n in zip(own, branches.numbers, strict=True)])  # [B, 2, R]
+        words = self.glm.word_embeddings(as_tensor(branches.tokens))  # [B, R, H]
+        embedded = self.glm.transformer.embed(words, as_tensor(positions))
+        return self.glm.transformer.step(embedded, cache, branches.sees).flatten(0, 1)
