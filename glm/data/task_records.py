@@ -1,6 +1,6 @@
 """The questions of tasks that choose or extract, read from data files and checked."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,6 +43,14 @@ class TaskRecord(Record):
     def values(self) -> dict[str, str]:
         """Its texts by name."""
         return dict(self.fields)
+
+
+def _readable(fields: Mapping[str, str]) -> str:
+    """The texts of a question as people read them, the two around a blank in one line."""
+    shown = {name: text for name, text in fields.items() if not name.endswith(DERIVED)}
+    if "before" in shown and "after" in shown:
+        shown["before"] += f"____{shown.pop('after')}"
+    return "\n".join(filter(None, shown.values()))
 
 
 class TaskReader:
@@ -111,7 +119,7 @@ class TaskReader:
         target = labels[right[0]] if right else item.answers[0] if item.answers else None
         return TaskRecord(
             id=identity,
-            source="\n".join(text for name, text in item.fields.items() if text and not name.endswith(DERIVED)),
+            source=_readable(item.fields),
             answer=None,
             target=target if target is not None or item.answers is None else "",
             origin=origin,

@@ -19,6 +19,7 @@ from glm.models.protocol import Family
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
 MASK = "[MASK]"
+PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
 
@@ -201,13 +202,12 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     """The parts of a template of the user's: its texts, fields and blank; each field may be cut, the longest first.
 
     Args:
-        text: the template, or the name of a JSON file with a list of parts.
+        text: the template; or a JSON list of its parts, or the name of a file with one.
 
     Raises:
         InputError: it has not exactly one blank, or no field, or its braces are wrong.
     """
-    pieces = _parts_of_file(Path(text)) if text.endswith(".json") else re.split(r"(\{[^{}]*\}|\[\w{0,8}MASK\])", text)
-    pieces = [piece for piece in pieces if piece]
+    pieces = [piece for piece in _pieces(text) if piece]
     try:
         fields = [found for piece in pieces for found in string.Formatter().parse(piece)]
     except ValueError as error:
@@ -224,14 +224,35 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     return tuple(Cut(piece, next(groups)) if re.fullmatch(r"\{\w+\}", piece) else piece for piece in pieces)
 
 
-def _parts_of_file(path: Path) -> list[str]:
+def _pieces(text: str) -> list[str]:
+    if text.endswith(PARTS_FILE):
+        return json.loads(parts_text(text))
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"template {path}: cannot be read as JSON ({error})") from error
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise InputError(f"template {path}: a list of texts is expected: parts, fields in braces, one {MASK}")
-    return parts
+        parts = json.loads(text)
+    except (ValueError, RecursionError):
+        return re.split(r"(\{[^{}]*\}|\[\w{0,8}MASK\])", text)
+    return parts if _are_texts(parts) else [text]
+
+
+def parts_text(template: str) -> str:
+    """A template as the text that means the same anywhere: of a file's name the list of parts in it.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    if not template.endswith(PARTS_FILE):
+        return template
+    try:
+        parts = json.loads(Path(template).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"template {template}: cannot be read as JSON ({error})") from error
+    if not _are_texts(parts):
+        raise InputError(f"template {template}: a list of texts is expected: parts, fields in braces, one {MASK}")
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
 def field_names(parts: Sequence[Part]) -> tuple[str, ...]:

@@ -62,7 +62,8 @@ class DataArguments:
     template: str | None = option(
         None,
         "Template of your own in place of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
-        "one blank. {source} or {context} is cut if it is too long; other names are columns.",
+        "one blank. {source} or {context} is cut if it is too long; other names are columns. With --labels also a "
+        ".json file with a list of its parts.",
     )
     target_prefix: str | None = option(
         None, "Constant opening of the target in place of the task's (none with --template): given, not generated."

@@ -9,7 +9,7 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
-from glm.data.tasks import CHOOSE, EXTRACT, GENERATE
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, parts_text
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, check_has_meaning
@@ -328,7 +328,10 @@ class FinetuneArguments:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
         left_out = once | self._without_effect()
-        return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        if "template" in kept:
+            kept["template"] = parts_text(kept["template"])
+        return kept
 
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
