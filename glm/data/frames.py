@@ -4,12 +4,13 @@ from typing import Any
 
 from glm.data.choices import ChoiceEncoder
 from glm.data.examples import ExampleEncoder
+from glm.data.pairs import PairEncoder
 from glm.data.tasks import CHOOSE, Frame
 from glm.data.templates import Template
 from glm.data.windows import WindowEncoder
 from glm.models.protocol import Family, Tokenizer
 
-Encoder = ExampleEncoder | ChoiceEncoder | WindowEncoder
+Encoder = ExampleEncoder | ChoiceEncoder | PairEncoder | WindowEncoder
 
 
 def encoder_of(
@@ -25,12 +26,17 @@ def encoder_of(
     pattern_id: int | None = None,
     multi_token: bool | None = None,
     unidirectional: bool = False,
+    classification_head: str | None = None,
 ) -> Encoder:
     """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
     how: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
     if isinstance(frame, Template):
         return ExampleEncoder(
             family, tokenizer, frame, min_tgt_length=min_tgt_length, allow_cut_targets=allow_cut_targets, **how
+        )
+    if classification_head is not None:
+        return PairEncoder(
+            family, tokenizer, frame, pool=classification_head, src_length=src_length, pattern_id=pattern_id
         )
     if frame.kind == CHOOSE:
         return ChoiceEncoder(

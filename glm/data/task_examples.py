@@ -8,6 +8,7 @@ import numpy as np
 
 from glm.data.choices import ChoiceEncoder, EncodedChoice
 from glm.data.collator import padded_width
+from glm.data.pairs import PairEncoder, pair_example
 from glm.data.report import FileReport
 from glm.data.tasks import CHOOSE
 from glm.data.windows import WindowEncoder
@@ -38,6 +39,14 @@ class ChoiceExample:
         """1: a question counts once, whatever its candidates."""
         return 1
 
+    @property
+    def right_alone(self) -> "ChoiceExample":
+        """The question without its wrong candidates, where each has a row of its own."""
+        if self.candidates:
+            return self
+        rows, scored = zip(*((self.rows[place], self.scored[place]) for place in self.right), strict=True)
+        return ChoiceExample(rows, scored, (), tuple(range(len(rows))))
+
 
 def choice_example(encoded: EncodedChoice, encoder: ChoiceEncoder) -> ChoiceExample:
     """The training example of a question whose right candidate is known. Raises RecordError as the encoder."""
@@ -57,9 +66,11 @@ class ChoiceCollator:
 
     Args:
         geometry, pad_token_id, multiple: as of `glm.data.collator.Collator`.
+        only_right: leaves out the rows of candidates that are wrong, for a loss that does not look at them.
     """
 
-    def __init__(self, geometry: Any, *, pad_token_id: int, multiple: int = 1):
+    def __init__(self, geometry: Any, *, pad_token_id: int, multiple: int = 1, only_right: bool = False):
+        self.only_right = only_right
         self.geometry = geometry
         self.pad_token_id = pad_token_id
         self.multiple = multiple
@@ -72,6 +83,8 @@ class ChoiceCollator:
             [B, 0]), `choice_rows` [B, K], the row of each candidate, -1 where a question has fewer, and `right`
             [B, K], 1 for those that are.
         """
+        if self.only_right:
+            examples = [example.right_alone for example in examples]
         rows = [row for example in examples for row in example.rows]
         scored = [count for example in examples for count in example.scored]
         batch = self.geometry.collate(
@@ -109,7 +122,8 @@ class TaskExamples(Sequence[Any]):
         self.origins: list[str] = []
         for item in items:
             if encoder.kind == CHOOSE:
-                found = [choice_example(item, encoder)]
+                make = pair_example if isinstance(encoder, PairEncoder) else choice_example
+                found = [make(item, encoder)]
             else:
                 found = [encoder.example_of(*pair) for pair in encoder.examples(item)]
             self._examples += found

@@ -25,6 +25,7 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
     "packing": {"packing": False},
+    "classification_head": {"classification_head": None},
     "half_precision": {"fp16": False, "bf16": False, "decode_dtype": "float32"},
 }
 
@@ -120,6 +121,16 @@ class Geometry(Protocol):
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
     ) -> Prompt:
         """What generation of a text, which starts with `opening`, starts from; `filled` are the blanks before it."""
+
+    def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
+        """One text, or two, for a classification head, and the place whose state is classified.
+
+        Only of a family with the ability `classification_head`.
+
+        Args:
+            second: ids of the second text; none for one text.
+            pool: `cls` the place of the first token, `pad` of the last, `start` of the one behind it.
+        """
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of examples, [n] each, of numbers of ids of their sources and targets, [n] each."""
@@ -221,6 +232,9 @@ class Scorable(Protocol):
 
 class Trainable(Protocol):
     """A model whose answers are learnt, beside `forward(**batch, label_smoothing, num_items) -> loss []`."""
+
+    def labelled_states(self, **batch: Any) -> Any:
+        """States of the labelled positions of a batch, as the head takes them, row by row: [labels, H]."""
 
     def labelled_logits(self, **batch: Any) -> Any:
         """Logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from glm.data.columns import ColumnOptions
+from glm.data.pairs import POOLS
 from glm.data.task_table import find_frame
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, Frame, Task
 from glm.errors import InputError, UsageError
@@ -16,13 +17,22 @@ FRAME = {
     "template",
     "labels",
 }  # any of them makes another frame, to which the others of a run do not belong
-OF_FRAME = {"template", "target_prefix", "labels", "pattern_id", "multi_token", "unidirectional"}
+OF_FRAME = {
+    "template",
+    "target_prefix",
+    "labels",
+    "pattern_id",
+    "multi_token",
+    "unidirectional",
+    "classification_head",
+}
 # Options that mean something for tasks of some kinds only.
 ONLY_OF = {
     "pattern_id": (CHOOSE, EXTRACT),
     "multi_token": (CHOOSE,),
     "candidate_length_penalty": (CHOOSE,),
     "unidirectional": (CHOOSE,),
+    "classification_head": (CHOOSE,),
 }
 
 # Options of decoding that a task of a kind does without.
@@ -88,6 +98,14 @@ class DataArguments:
     candidate_length_penalty: float = option(
         0.0, "A candidate of n tokens scores sum(log p) / n**candidate_length_penalty."
     )
+    classification_head: str | None = option(
+        None,
+        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), of [CLS] (cls), or "
+        "of the token behind its end (start) [pad, where the option stands alone].",
+        nargs="?",
+        const=POOLS[0],
+        choices=list(POOLS),
+    )
     unidirectional: bool = option(False, "Files of choices and last words: read the text from left to right only.")
     src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
@@ -97,6 +115,9 @@ class DataArguments:
             raise UsageError(f"src_length {self.src_length}: use 8 or more")
         if not math.isfinite(self.candidate_length_penalty):
             raise UsageError(f"candidate_length_penalty {self.candidate_length_penalty}: use a finite number")
+        for name in ("multi_token", "unidirectional", "candidate_length_penalty"):
+            if self.classification_head is not None and (value := getattr(self, name)):
+                raise UsageError(f"{name} {value}: has no effect beside classification_head; leave one of them out")
 
     def find_template(self) -> Frame:
         """The template or task of these options.
@@ -126,6 +147,7 @@ class DataArguments:
             "pattern_id": self.pattern_id,
             "multi_token": self.multi_token,
             "unidirectional": self.unidirectional,
+            "classification_head": self.classification_head,
         }
 
     @property

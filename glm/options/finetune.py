@@ -338,6 +338,8 @@ class FinetuneArguments:
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
         kind = check_has_meaning(self.data, {})
         names |= {*WITHOUT_MEANING.get(kind, ()), *WITHOUT_LEARNING.get(kind, ())}
+        if self.data.classification_head is not None:
+            names |= {"loss_func", "multi_token", "unidirectional", "candidate_length_penalty"}
         return names | set(self.adapter.without_effect)
 
 
@@ -393,6 +395,11 @@ def _check_task(arguments: FinetuneArguments) -> None:
     for name in WITHOUT_LEARNING.get(kind, ()):
         if given.get(name):
             raise UsageError(f"{name} {given[name]}: has no effect on a task of kind {kind}; leave it out")
+    if arguments.data.classification_head is not None:
+        if "loss_func" in given:
+            raise UsageError(f"loss_func {given['loss_func']}: has no effect beside classification_head; leave it out")
+        if arguments.adapter.kind is not None:
+            raise UsageError(f"{arguments.adapter.kind} True: not beside classification_head; leave one of them out")
     if kind == CHOOSE and training.tensor_parallel_degree > 1 and training.do_train:
         degree = training.tensor_parallel_degree
         raise UsageError(f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out")

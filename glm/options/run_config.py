@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from glm.data.pairs import POOLS
 from glm.data.tasks import PARTS_FILE
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig
@@ -45,6 +46,7 @@ class TrainedWith(Settings):
     pattern_id: Annotated[int, Field(ge=0, le=1000)] = None
     multi_token: bool = None
     candidate_length_penalty: Rate = None
+    classification_head: Literal[*POOLS] = None
     unidirectional: bool = None
     src_length: Length = None
     no_block_position: bool = None

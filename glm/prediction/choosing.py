@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from glm.data.choices import ChoiceEncoder, EncodedChoice
+from glm.data.pairs import EncodedPair, PairCollator, PairEncoder
 from glm.data.records import BadRecord, Record
 from glm.data.task_records import TaskRecord
 from glm.errors import InputError
 from glm.evaluation.accuracy import score_choices
 from glm.evaluation.metrics import Scores
 from glm.models.protocol import TokenScores
+from glm.modules.classifier import head_scores
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,14 @@ class Chooser:
     """
 
     model: Any
-    encoder: ChoiceEncoder
+    encoder: ChoiceEncoder | PairEncoder
     batch_size: int
     length_penalty: float = 0.0
+
+    @property
+    def has_no_tokens(self) -> bool:
+        """Whether a candidate has one score that is no sum over tokens: a logit."""
+        return self.encoder.is_single or isinstance(self.encoder, PairEncoder)
 
     def scores(self, encoded: Sequence[EncodedChoice]) -> list[list[TokenScores]]:
         """What the model makes of the candidates of each question; of single pieces their logits."""
@@ -54,11 +61,23 @@ class Chooser:
                 yield number, failed_row(record, str(error))
                 encoded.pop(number, None)
         in_order = sorted(encoded, key=lambda number: len(encoded[number].before) + len(encoded[number].after))
+        read = self._classified if isinstance(self.encoder, PairEncoder) else self.scores
         for start in range(0, len(in_order), self.batch_size):
             numbers = in_order[start : start + self.batch_size]
-            found = self.scores([encoded[number] for number in numbers])
+            found = read([encoded[number] for number in numbers])
             for number, scores in zip(numbers, found, strict=True):
                 yield number, self._row(encoded[number], scores)
+
+    def _classified(self, encoded: Sequence[EncodedPair]) -> list[list[TokenScores]]:
+        """What the classification head makes of the labels or candidates of each question."""
+        rows = [self.encoder.rows(question) for question in encoded]
+        flat = head_scores(self.model, PairCollator(self.encoder).read([row for own in rows for row in own]))
+        found, start, nothing = [], 0, np.zeros(0, np.int64)
+        for own in rows:
+            scores = flat[start] if self.encoder.pattern.labels else flat[start : start + len(own), 0]
+            start += len(own)
+            found.append([TokenScores(np.array([score], np.float64), nothing) for score in scores])
+        return found
 
     def _row(self, encoded: EncodedChoice, scores: Sequence[TokenScores]) -> dict[str, Any]:
         record, task = encoded.record, self.encoder.task
@@ -82,7 +101,7 @@ class Chooser:
                 "probability": round(float(share), 6),
                 "score": round(float(total), 6),
             }
-            | ({} if self.encoder.is_single else {"mean": round(float(total / length), 6)})
+            | ({} if self.has_no_tokens else {"mean": round(float(total / length), 6)})
             for label, word, share, total, length in zip(
                 record.labels, record.words, shares, sums, lengths, strict=True
             )

@@ -14,6 +14,7 @@ from glm.models.protocol import Family, Tokenizer
 from glm.modules.decoding import prepare_decoding
 from glm.options.data import DataArguments
 from glm.options.predict import PredictOptions
+from glm.prediction.heads import add_head
 from glm.prediction.kinds import writer_of
 from glm.prediction.writer import Writer
 
@@ -80,6 +81,8 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
     if arguments.allowed_outputs_file is not None:
         allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
     loaded = load_model(family, model.model_name_or_path, config)
+    if options.data.classification_head is not None:
+        add_head(loaded, encoder, model.model_name_or_path, is_trained=True)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
     if encoder.kind == GENERATE:
         return Writer(loaded, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)

@@ -143,6 +143,6 @@ def text_writer(own: Writer | Chooser | Answerer, generation: Any) -> Writer:
         encoder.tokenizer,
         TEMPLATES["pair"],
         src_length=encoder.src_length,
-        tgt_length=encoder.tgt_length,
+        tgt_length=generation.tgt_length,
     )
     return Writer(own.model, plain, generation, own.batch_size)

@@ -8,12 +8,14 @@ from paddle import Tensor, nn
 
 from glm.data.collator import Collator
 from glm.data.frames import Encoder
+from glm.data.pairs import PairCollator, PairEncoder, pair_example
 from glm.data.records import Record
 from glm.data.task_examples import ChoiceCollator, choice_example
 from glm.data.tasks import CHOOSE, EXTRACT
 from glm.models.protocol import IGNORE_INDEX
+from glm.modules.tensors import as_tensor
 from glm.options.finetune import FinetuneTrainingArguments
-from glm.training.choice_loss import candidate_scores, choice_losses
+from glm.training.choice_loss import HIDDEN, candidate_scores, choice_losses
 
 OF_CHOICES = ("choice_ids", "choice_rows", "right")  # of a batch, beside what the model reads
 
@@ -60,7 +62,10 @@ class ChoiceObjective:
         self.loss_func = args.loss_func
         self.length_penalty = length_penalty
         self.collator = ChoiceCollator(
-            encoder.geometry, pad_token_id=encoder.tokenizer.pad_token_id, multiple=args.pad_to_multiple_of
+            encoder.geometry,
+            pad_token_id=encoder.tokenizer.pad_token_id,
+            multiple=args.pad_to_multiple_of,
+            only_right=args.loss_func == "generative",
         )
 
     def loss(self, model: nn.Layer, inputs: Mapping[str, Tensor], num_items: int | None) -> Tensor:
@@ -81,8 +86,33 @@ class ChoiceObjective:
         return float(self.loss(model, inputs, 1)), len(inputs["right"])
 
 
+class HeadObjective(ChoiceObjective):
+    """Which label or candidate is right, by the model's classification head."""
+
+    def __init__(self, encoder: PairEncoder, args: FinetuneTrainingArguments):
+        self.encoder = encoder
+        self.collator = PairCollator(encoder, multiple=args.pad_to_multiple_of)
+
+    def loss(self, model: nn.Layer, inputs: Mapping[str, Tensor], num_items: int | None) -> Tensor:
+        """The loss of a batch, summed over questions and divided by `num_items` (their number if it is None)."""
+        read = {name: tensor for name, tensor in inputs.items() if name not in OF_CHOICES}
+        scores = model.classification_head(model.labelled_states(**read))  # [rows, labels]
+        _, rows, right = (inputs[name].numpy() for name in OF_CHOICES)
+        if scores.shape[1] == 1:  # a row for each candidate
+            own = scores[:, 0].gather(as_tensor(rows.clip(0).flatten())).reshape(rows.shape)
+            scores = paddle.where(as_tensor(rows < 0), paddle.full_like(own, HIDDEN), own)
+        losses = choice_losses(scores, right, "cross_entropy")
+        return losses.sum() / (len(right) if num_items is None else num_items)
+
+    def dev_examples(self, records: Sequence[Record]) -> list[Any]:
+        """The examples that the dev loss is a mean over."""
+        return [pair_example(encoded, self.encoder) for encoded in self.encoder.encode(records)]
+
+
 def objective_of(encoder: Encoder, args: FinetuneTrainingArguments, *, length_penalty: float = 0.0) -> Any:
     """What a run with this encoder learns."""
+    if isinstance(encoder, PairEncoder):
+        return HeadObjective(encoder, args)
     if encoder.kind == CHOOSE:
         return ChoiceObjective(encoder, args, length_penalty=length_penalty)
     return TextObjective(encoder, args)

@@ -32,6 +32,7 @@ from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
 from glm.parallel.ranks import on_main
+from glm.prediction.heads import add_head
 from glm.prediction.setup import build_encoder
 from glm.report.provenance import command_of
 from glm.runtime.signals import StopSignals
@@ -102,6 +103,8 @@ def build_trainer(
 
     set_seed(seed=training.seed)
     model = load_model(family, arguments.model.model_name_or_path, config)
+    if data.classification_head is not None:
+        add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
     adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
@@ -195,11 +198,15 @@ def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> 
         )
 
 
-def check_metric(name: str | None, frame: Frame) -> None:
-    """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`)."""
+def check_metric(name: str | None, frame: Frame | None = None) -> None:
+    """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`).
+
+    Args:
+        frame: the run's template or task; None stands for any template.
+    """
     if name is None:
         return
-    if isinstance(frame, Template):
+    if frame is None or isinstance(frame, Template):
         known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
     elif frame.kind == CHOOSE:
         known = ["loss", *CHOICE_FIGURES]

@@ -24,6 +24,7 @@ from glm.models.protocol import Example
 from glm.modules.pretrained import WEIGHTS_NAME
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.options.run_config import RUN_CONFIG_NAME
+from glm.prediction.heads import HEAD_NAME, of_head
 from glm.prediction.kinds import KINDS, predicted_rows, writer_of
 from glm.prediction.predictions import write_rows
 from glm.prediction.scoring import write_scores
@@ -267,7 +268,10 @@ class GenerationTrainer(ResumableTrainer):
 
     def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
         if self.adapter is None:
-            write_tensors(folder / WEIGHTS_NAME, weights)
+            head = of_head(weights)
+            write_tensors(folder / WEIGHTS_NAME, {name: weights[name] for name in weights if name not in head})
+            if head:
+                write_tensors(folder / HEAD_NAME, head)
         else:
             check_finite(weights)
             save_adapter(self.model, self.adapter, folder)
@@ -283,6 +287,8 @@ class GenerationTrainer(ResumableTrainer):
             load_adapter(self.model, Path(resume_from_checkpoint))
         else:
             saved = self._take_share(read_safetensors(Path(resume_from_checkpoint) / WEIGHTS_NAME))
+            if (head := Path(resume_from_checkpoint) / HEAD_NAME).is_file():
+                saved |= read_safetensors(head)
             for name, weight in self.weights().items():
                 weight.set_value(saved[name].load())
 

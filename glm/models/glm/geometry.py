@@ -243,6 +243,16 @@ class GLMGeometry:
         """See `BlankInfilling.prompt`."""
         return self.infilling.prompt(source_ids, opening=opening, filled=filled)
 
+    def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
+        """`[CLS] first [SEP] second <|endoftext|>`, and one more <|endoftext|> that sees all of it, at positions 0, 0
+        (THUDM/GLM, tasks/data_utils.py)."""
+        tokenizer = self.tokenizer
+        between = [tokenizer.special_ids["[SEP]"], *second] if len(second) else []
+        source = np.array([tokenizer.cls_token_id, *first, *between, tokenizer.eos_token_id], dtype=np.int64)
+        behind = np.array([tokenizer.eos_token_id], dtype=np.int64)
+        example = Example(source, behind, np.zeros((2, 1), dtype=np.int64), np.zeros(1, dtype=np.int64))
+        return example, {"cls": 0, "pad": len(source) - 1, "start": len(source)}[pool]
+
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of examples, [n] each: `sop` is one of the input, `eop` one of the labels."""
         targets = np.minimum(spans + 1, tgt_length)

@@ -167,10 +167,13 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         table = paddle.zeros([B * L, logits.shape[-1]], logits.dtype)
         return paddle.scatter(table, as_tensor(layout.places), logits).reshape([B, L, -1])
 
+    def labelled_states(self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
+        """States of the labelled positions, row by row: [labels, H]; arguments as of `forward`."""
+        return self._labelled(input_ids, position_ids, segments, labels)[0]
+
     def labelled_logits(self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
         """Logits of the labelled positions, row by row: [labels, V]; arguments as of `forward`."""
-        states, _ = self._labelled(input_ids, position_ids, segments, labels)
-        return self.head.logits(states)
+        return self.head.logits(self.labelled_states(input_ids, position_ids, segments, labels))
 
     def _labelled(self, input_ids, position_ids, segments, labels: Tensor) -> tuple[Tensor, Tensor]:
         """States [labels, H] and labels [labels] of the positions that have one; arguments as of `forward`."""

@@ -12,8 +12,9 @@ import pytest
 from glm.data.choices import ChoiceEncoder
 from glm.data.columns import RECOGNISED
 from glm.data.formats import Row
+from glm.data.pairs import PairCollator, PairEncoder
 from glm.data.task_records import TaskRecord, reader_of
-from glm.data.task_table import TASKS
+from glm.data.task_table import TASKS, find_frame
 from glm.data.tasks import Pattern
 from glm.errors import InputError
 from glm.evaluation.language_model import windows_of
@@ -23,6 +24,7 @@ from glm.models.glm.geometry import GLMGeometry
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.tokenization import GLMPieces
 from glm.models.protocol import GeometryOptions
+from glm.modules.classifier import ClassificationHead
 from glm.prediction.choosing import Chooser, predict, score
 from glm.prediction.perplexity import measure
 from glm.training.choice_loss import choice_losses
@@ -393,3 +395,24 @@ def test_adapet_and_cross_entropy_of_the_original():  # check 9
         for name, loss in item["losses"].items():
             (found,) = choice_losses(paddle.to_tensor(np.array([item["scores"]])), right, name).numpy()
             assert found == pytest.approx(loss, abs=1e-8)
+
+
+def test_classification_head(model, pieces):  # check 12
+    (path,) = reference_files("glm-tasks", "classification-head.safetensors")
+    arrays, _ = reference_tensors(path)
+    head = ClassificationHead(arrays["pool_layer.weight"].shape[1], len(arrays["multichoice_head.bias"]))
+    for name, weight in head.named_parameters():
+        array = arrays[name].astype("float64")
+        weight.set_value(np.ascontiguousarray(array.T if array.ndim == 2 else array))
+    head.eval()
+    for item in reference_json("glm-tasks", "classification.json"):
+        task = find_frame("dureader_qg", "{premise}{hypothesis}[MASK]", None, ",".join(item["labels"]))
+        encoder = PairEncoder(FAMILY, pieces, task, pool=item["pool"], src_length=200, pattern_id=None)
+        (encoded,) = encoder.encode([question(task, item["record"])])
+        rows = encoder.rows(encoded)
+        batch = PairCollator(encoder, multiple=8).read(rows)
+        assert batch["input_ids"][0, : len(item["ids"])].tolist() == item["ids"]
+        assert batch["position_ids"][0, :, : len(item["ids"])].tolist() == item["positions"]
+        with paddle.no_grad():
+            states = model.labelled_states(**{name: paddle.to_tensor(table) for name, table in batch.items()})
+            np.testing.assert_allclose(head(states)[0].numpy(), item["logits"], rtol=0, atol=CLOSE)
