@@ -4,7 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
+from glm.generation.candidates import log_probs_by_steps
 from glm.models.glm.geometry import BlankInfilling
+from glm.modules import branches
 from glm.modules.branches import Branches
 from glm.modules.decoding import prepare_decoding
 
@@ -41,6 +43,10 @@ def test_scores_are_those_of_one_full_forward_each(tiny_model, arranged, options
         prepare_decoding(model, "float32", "cpu")
     prompts = [GEOMETRY.prompt(source, opening=opening) for source, opening in zip(SOURCES, openings, strict=True)]
     found = model.log_probs(prompts, CANDIDATES)
+    for scores, steps in zip(found, log_probs_by_steps(model, prompts, CANDIDATES), strict=True):
+        for score, step in zip(scores, steps, strict=True):
+            np.testing.assert_allclose(score.log_probs, step.log_probs, rtol=0, atol=2e-4)
+            assert score.best.tolist() == step.best.tolist()
     for scores, expected in zip(found, want, strict=True):
         for score, (log_probs, best) in zip(scores, expected, strict=True):
             np.testing.assert_allclose(score.log_probs, log_probs, rtol=0, atol=2e-4)
@@ -57,6 +63,17 @@ def test_a_score_depends_on_no_batch_mate_and_on_no_other_candidate(tiny_model):
             np.testing.assert_allclose(score.log_probs, alone.log_probs, rtol=0, atol=1e-5)
         (turned,) = model.log_probs([prompt], [candidates[::-1]])
         for score, other in zip(scores, turned[::-1], strict=True):
+            np.testing.assert_allclose(score.log_probs, other.log_probs, rtol=0, atol=1e-5)
+
+
+def test_many_candidates_are_read_in_parts(tiny_model, monkeypatch):
+    model = tiny_model(seed=53)
+    prompts = [GEOMETRY.prompt(source) for source in SOURCES]
+    want = model.log_probs(prompts, CANDIDATES)
+    monkeypatch.setattr(branches, "MOST_ROWS", 3)
+    assert len(branches.parts_of(CANDIDATES)) == 3
+    for scores, others in zip(model.log_probs(prompts, CANDIDATES), want, strict=True):
+        for score, other in zip(scores, others, strict=True):
             np.testing.assert_allclose(score.log_probs, other.log_probs, rtol=0, atol=1e-5)
 
 
