@@ -10,7 +10,7 @@ from tools.run_tools import PLACES, logged, read_lines, write_records
 
 CLOZE = {
     "template": "{context}，{question}[MASK]。",
-    "labels": "两万=two,三万=three",
+    "labels": "2万=two,3万=three",
     "num_beams": None,
     "tgt_length": 8,
     "do_eval": True,
