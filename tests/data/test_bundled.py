@@ -1,6 +1,9 @@
 """The bundled data: whole, big enough, readable by the bundled tokenizer, and nothing of dev in train."""
 
+import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -95,3 +98,25 @@ def test_no_command_token_is_a_piece(bundled_tokenizer):
     pieces = {bundled_tokenizer.sp_model.id_to_piece(number) for number in range(len(bundled_tokenizer.sp_model))}
     assert pieces.isdisjoint(COMMAND_TOKENS)
     assert bundled_tokenizer.convert_ids_to_tokens(UNKNOWN_PIECE) == "<unk>"
+
+
+# -- choices
+
+
+def test_choices_are_what_their_program_makes(tmp_path):
+    subprocess.run([sys.executable, str(DATA / "make_choices.py"), str(tmp_path)], check=True)
+    for split in ("train", "dev"):
+        assert (tmp_path / f"{split}.json").read_bytes() == (DATA / "choices" / f"{split}.json").read_bytes()
+
+
+@pytest.mark.parametrize(("split", "choices"), [("train", 2), ("dev", 4)])
+def test_the_right_choice_is_the_question_of_the_record(split, choices, train, dev):
+    records = {record.id: record for record in (train if split == "train" else dev)}
+    rows = [json.loads(line) for line in (DATA / "choices" / f"{split}.json").read_text("utf-8").splitlines()]
+    assert len(rows) == len(records)
+    for row in rows:
+        record = records[row["id"]]
+        assert row["choices"][row["label"]] == record.target and len(set(row["choices"])) == choices
+        assert row["inputs"] == f"答案：{record.answer}，上下文：{record.source}问题：[MASK]"
+    places = Counter(row["label"] for row in rows)
+    assert min(places.values()) > 0.7 * len(rows) / choices  # no place is right more often than others

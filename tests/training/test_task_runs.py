@@ -37,7 +37,7 @@ def cloze(workspace):
     [
         {},
         {"loss_func": "mix", "candidate_length_penalty": 1.0},
-        {"loss_func": "hinge"},
+        {"loss_func": "hinge", "learning_rate": 3e-3},
         {"loss_func": "generative"},
         {"classification_head": True},
         {"classification_head": "start", "group_by_length": True},
@@ -45,7 +45,7 @@ def cloze(workspace):
     ids=["cross_entropy", "mix", "hinge", "generative", "head", "head-start"],
 )
 def test_two_labels_are_learnt(workspace, cloze, options, request):
-    run = workspace.finetune(request.node.callspec.id, **cloze, **options)
+    run = workspace.finetune(request.node.callspec.id, **{**cloze, **options})
     figures = json.loads((run / "eval" / "step-120.metrics.json").read_text(encoding="utf-8"))
     assert figures["accuracy"] == figures["macro f1"] == 100.0 and figures["records"] == 20
     losses = logged(run, "loss")
