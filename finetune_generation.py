@@ -9,17 +9,21 @@ import sys
 from pathlib import Path
 
 from glm.errors import Stopped
-from glm.evaluation.table import print_scores
+from glm.evaluation.symptoms import loss_symptom
+from glm.evaluation.table import print_scores, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.kinds import KINDS, predicted_rows
+from glm.prediction.kinds import predicted_rows
 from glm.prediction.predictions import write_rows
-from glm.prediction.scoring import write_scores
+from glm.prediction.scoring import Tally, coverage, write_scores
+from glm.report.curves import read_log
+from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
 from glm.training.run_data import RunData
 from glm.training.run_folder import write_done
@@ -32,14 +36,13 @@ def main(argv: list[str]) -> int:
     arguments = parse_finetune_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
-    with signals.heard(), watching(), opened_run(arguments) as checkpoint:
+    with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
         on_main(lambda: begin_run(trainer, data, checkpoint))
         try:
             code = train_evaluate_predict(trainer, data, checkpoint)
-        except Stopped:
-            trainer.keep_progress()
-            raise
+        except Stopped as stopped:
+            raise Stopped(stopped.number, trainer.keep_progress()) from stopped
         facts = {"exit_code": code, "global_step": trainer.state.global_step}
         on_main(lambda: write_done(Path(arguments.training.output_dir), facts))
         return code
@@ -60,27 +63,48 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         names = {f"eval_{name}": signature for name, signature in trainer.signatures.items()}
         if trainer.is_world_process_zero():
             print_scores(metrics, names, title="evaluation on the dev records")
-    if training.do_train and trainer.is_world_process_zero():
-        describe_model(output_dir, trainer.provenance, metrics, data.reports, trainer.signatures)
-    if training.do_predict:
-        return predict_test(trainer, data, output_dir)
-    return 0
+        if training.do_train:
+            trainer.save_state()  # its log has the evaluation too
+    if trainer.is_world_process_zero():
+        warnings = warnings_of(trainer, data)
+        if training.do_train:
+            describe_model(output_dir, trainer.provenance, metrics, data.reports, trainer.signatures, warnings)
+        print_warnings(warnings)
+    return predict_test_records(trainer, data) if training.do_predict else 0
 
 
-def predict_test(trainer: GenerationTrainer, data: RunData, output_dir: Path) -> int:
-    """Predicts the test records, and scores them where all say what is right; returns the exit code."""
-    kind, is_main = KINDS[trainer.encoder.kind], trainer.is_world_process_zero()
-    rows = predicted_rows(trainer.writer, trainer.encoder.kind, data.test_records)
-    if is_main:
-        write_rows(output_dir / "predictions.jsonl", rows, most_texts=trainer.generation.num_return_sequences)
-    answered = [row for row in rows if "error" not in row]
-    if answered and all(kind.reference in row for row in answered):
-        counts = {"records": len(answered), "failed records": len(rows) - len(answered)}
-        scores = kind.score(answered).with_figures(counts)
-        if is_main:
+def predict_test_records(trainer: GenerationTrainer, data: RunData) -> int:
+    """Predicts the test records, and scores those that say what is right; returns the exit code."""
+    rows = predicted_rows(trainer.writer, trainer.encoder.kind, data.test_records, all_beams=False)
+    if trainer.is_world_process_zero():
+        tally, output_dir = Tally(trainer.encoder.kind), Path(trainer.args.output_dir)
+        write_rows(output_dir / "predictions.jsonl", rows)
+        for row in rows:
+            tally.add(row)
+        if tally.scored:
+            scores = tally.scores()
+            if tally.scored < tally.rows - tally.failed:
+                print(f"{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
             write_scores(output_dir / "metrics.json", scores)
             print_scores(scores.figures, scores.signatures, title="prediction of the test records")
-    return INCOMPLETE if len(answered) < len(rows) else 0
+        print_warnings([f"test records: {line}" for line in tally.symptoms.lines()])
+    return INCOMPLETE if any("error" in row for row in rows) else 0
+
+
+def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
+    """What is wrong with a run, in words: its loss, its data, the texts of its last evaluation."""
+    found = []
+    if trainer.args.do_train:
+        log = read_log(Path(trainer.args.output_dir) / METRICS_NAME)
+        if line := loss_symptom(log, learning_rate=trainer.args.learning_rate):
+            found.append(line)
+        report = data.reports["train"]
+        if report.cut_sources:
+            found.append(
+                f"{report.cut_sources} of {report.used} training sources were cut and lost {report.lost_tokens} "
+                "tokens or more: raise --src_length if what matters may be in them"
+            )
+    return [*found, *(f"dev records: {line}" for line in trainer.symptoms.lines())]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,13 @@ from glm.models.presets import preset_file, published_presets
 from glm.models.protocol import Family
 from glm.runtime.settings_file import read_object
 
-EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", list: "a list of token ids"}
+EXPECTED = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of token ids",
+    str: "a text",
+}
 VOCABULARY_MULTIPLE = 128  # Megatron pads the vocabulary to a multiple of this times the number of ranks
 MOST_RANKS = 16
 
@@ -33,7 +39,7 @@ def declared_config(family: Family, content: Mapping[str, Any], origin: str | Pa
     for name, value in found.items():
         if not _is_a(fields[name], value):
             raise InputError(f"{origin}: {name} {value!r:.100}: {EXPECTED[fields[name]]} is expected")
-    return found
+    return dict(family.weights.declared(found, origin))
 
 
 def _is_a(kind: type, value: Any) -> bool:

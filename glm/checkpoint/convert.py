@@ -6,10 +6,12 @@ From Python: `import_checkpoint`, `export_checkpoint`, `reshard_checkpoint`; on 
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from glm.checkpoint.formats import CONFIG_NAME, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
+from glm.checkpoint.formats import CONFIG_NAME, FAIRSEQ_MODEL, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
 from glm.checkpoint.names import Weights, foreign_names, transposed_linears
 from glm.checkpoint.paddle_files import write_paddle
 from glm.checkpoint.ranks import head_by_head, split_weights
@@ -28,16 +30,25 @@ COMPANIONS = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     RUN_CONFIG_NAME,
 )
+FAIRSEQ_NAME = "checkpoint.pt"  # of an exported fairseq checkpoint
 ITERATION = "0"  # the folder of an exported Megatron checkpoint
 
 
-def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | None = None) -> WholeModel:
+def import_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    preset: str | None = None,
+    positions: int | None = None,
+    tasks: int | None = None,
+) -> WholeModel:
     """Writes a checkpoint of any format as the toolkit's own; every number keeps its bits.
 
     Args:
         source: its folder.
         target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
+        positions, tasks: how many the model is to have; None for those it has (`WeightNames.reshaped`).
 
     Returns:
         The model as it was found.
@@ -45,7 +56,21 @@ def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | N
     Raises:
         InputError: the source cannot be read or does not fit; the target exists or cannot be written.
     """
-    return export_checkpoint(source, target, to="glm", preset=preset)
+    model = open_model(source, preset)
+    _write(_reshaped(model, positions, tasks), Path(target), "glm", 1)
+    return model
+
+
+def _reshaped(model: WholeModel, positions: int | None, tasks: int | None) -> WholeModel:
+    """The model with other tables; what is to be said of them is said on standard error."""
+    if positions is None and tasks is None:
+        return model
+    names = model.source.family.weights
+    weights, warnings = names.reshaped(model.weights, positions=positions, tasks=tasks)
+    for warning in warnings:
+        print(f"{model.source.path}: {warning}", file=sys.stderr)
+    sizes = names.sizes_of({name: tensor.shape for name, tensor in weights.items()})
+    return replace(model, config={**model.config, **sizes}, weights=dict(weights))
 
 
 def export_checkpoint(
@@ -62,6 +87,8 @@ def export_checkpoint(
         InputError: as `import_checkpoint`; or `degree` does not divide the model.
     """
     model = open_model(source, preset)
+    if to in model.source.family.weights.foreign_to:
+        raise UsageError(f"format {to}: no program reads a {model.source.family.title} in it; use another one")
     _write(model, Path(target), to, degree)
     return model
 
@@ -81,6 +108,7 @@ def reshard_checkpoint(
 
 
 def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
+    _check_format(to, model)
     _check_degree(to, degree, model)
     with new_folder(target) as folder:
         _check_space(folder, model)
@@ -88,6 +116,12 @@ def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
         for name in (*model.source.family.tokenizer_files, *COMPANIONS):
             if (model.source.path / name).is_file():
                 shutil.copyfile(model.source.path / name, folder / name)
+
+
+def _check_format(to: str, model: WholeModel) -> None:
+    family = model.source.family
+    if to not in family.weights.formats:
+        raise UsageError(f"to {to}: {family.title} has no such files; use {', '.join(family.weights.formats)}")
 
 
 def _check_degree(to: str, degree: int, model: WholeModel) -> None:
@@ -112,30 +146,31 @@ def _check_space(folder: Path, model: WholeModel) -> None:
 
 
 def _write_glm(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "glm")
     for name, weights in _paddle_ranks("model{}.safetensors", model, degree):
         write_safetensors(folder / name, weights, framework="np")
 
 
 def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "paddlenlp")
+    names = model.source.family.weights
     for name, weights in _paddle_ranks("model_state{}.pdparams", model, degree):
-        write_paddle(folder / name, weights)
+        write_paddle(folder / name, foreign_names(names, weights, "paddlenlp", torch_layout=False))
 
 
 def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "huggingface")
     write_safetensors(folder / "model.safetensors", _foreign(model, model.weights, "huggingface"), framework="pt")
 
 
 def _write_huggingface_bin(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "huggingface-bin")
     write_torch(folder / "pytorch_model.bin", _foreign(model, model.weights, "huggingface-bin"))
 
 
 def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
     """With a config.json, which Megatron does without: the number of heads is nowhere else."""
-    _write_config(folder, model)
+    _write_config(folder, model, "megatron")
     (folder / ITERATION).mkdir()
     extras = {"iteration": int(ITERATION), WORLD_SIZE: degree}
     names = model.source.family.weights
@@ -149,12 +184,23 @@ def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
         (folder / name).write_text(ITERATION, encoding="utf-8")
 
 
+def _write_fairseq(folder: Path, model: WholeModel, degree: int) -> None:
+    """A file of weights as fairseq has them, tied ones under each of their names, and the options that say of what
+    sizes they are."""
+    names = model.source.family.weights
+    weights = _foreign(model, model.weights, "fairseq")
+    weights |= {copy: weights[name] for copy, name in names.copies(model.config, "fairseq").items()}
+    cfg = {"model": names.foreign_options(model.config, "fairseq")}
+    write_torch(folder / FAIRSEQ_NAME, {FAIRSEQ_MODEL: weights, "cfg": cfg})
+
+
 WRITERS = {
     "glm": _write_glm,
     "paddlenlp": _write_paddlenlp,
     "huggingface": _write_huggingface,
     "huggingface-bin": _write_huggingface_bin,
     "megatron": _write_megatron,
+    "fairseq": _write_fairseq,
 }
 RANKED = ("megatron", "paddlenlp", "glm")
 
@@ -179,8 +225,9 @@ def _foreign(model: WholeModel, weights: Weights, format: str) -> Weights:
     return foreign_names(names, transposed_linears(names, weights), format)
 
 
-def _write_config(folder: Path, model: WholeModel) -> None:
+def _write_config(folder: Path, model: WholeModel, format: str) -> None:
     family = model.source.family
     config = {"architectures": [family.architecture], "model_type": family.name, **model.config}
+    config |= family.weights.config_of(format, model.config)
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")

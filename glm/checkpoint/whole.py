@@ -57,6 +57,7 @@ def whole_model(source: Source, preset: str | None = None) -> WholeModel:
     try:
         declared = declared_config(family, source.config)
         weights = source.whole(declared.get("num_attention_heads") or settings.get("num_attention_heads"))
+        weights = names.settled(weights)
         sizes = infer_sizes(names, weights, title=family.title)
         model_name = name or guess_preset(family, sizes)
         settings = settings or published_presets(family.published).get(model_name, {})

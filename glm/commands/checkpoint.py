@@ -26,7 +26,13 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m glm checkpoint", description="Checkpoints of all families: look, convert.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
-    _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
+    importing = _action(
+        actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True
+    )
+    importing.add_argument("--positions", type=int, metavar="N", help="more positions, which repeat those there are")
+    importing.add_argument(
+        "--tasks", type=int, metavar="N", help="position tables and parts of the head: 4, or 1 (UniLM's pretraining)"
+    )
     export = _action(actions, "export", _export, "write a checkpoint in another format", target=True)
     export.add_argument("--to", required=True, choices=WRITERS, metavar="FORMAT", help=", ".join(WRITERS))
     export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks ({', '.join(RANKED)}); default 1")
@@ -52,7 +58,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> None:
-    _done(options, import_checkpoint(options.source, options.target, preset=options.preset))
+    wishes = {"preset": options.preset, "positions": options.positions, "tasks": options.tasks}
+    _done(options, import_checkpoint(options.source, options.target, **wishes))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from glm.options.data import FRAME, OF_FRAME, DataArguments
 from glm.options.parser import truth, without_none
 from glm.options.run_config import trained_with
 
+OF_GENERATED_TEXTS = ("punctuation",)  # of `DataArguments`
 LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
 
 
@@ -30,13 +31,14 @@ def add_layout_options(parser: Parser) -> None:
     for group in (DataArguments, GenerationConfig):
         types = typing.get_type_hints(group)
         for item in dataclasses.fields(group):
-            if group is GenerationConfig and item.name not in LENGTHS:
+            if (group is GenerationConfig and item.name not in LENGTHS) or item.name in OF_GENERATED_TEXTS:
                 continue
             kind = without_none(types[item.name])
             if types[item.name] is bool:
                 how = {"action": "store_true", "default": None}
             else:
                 how = {"type": truth if kind is bool else kind}
+            how |= {name: value for name, value in item.metadata.items() if name in ("choices", "nargs", "const")}
             parser.add_argument(f"--{item.name}", help=item.metadata["help"].replace("%", "%%"), **how)
 
 
@@ -58,12 +60,14 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
         print(f"from {values.tokenizer_name_or_path}: {taken}", file=sys.stderr)
     settings = inherited | given
     data = DataArguments(**{name: value for name, value in settings.items() if name not in LENGTHS})
+    data.inherited = frozenset(inherited)
     generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
     family = registry.of_model(values.tokenizer_name_or_path)
+    family.check_options(vars(data))
     encoder = encoder_of(
         family,
         load_tokenizer(family, values.tokenizer_name_or_path),
-        data.find_template(),
+        data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,

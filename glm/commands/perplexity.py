@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glm.commands.parser import Parser
+from glm.data.templates import GENERATION_BLANK
 from glm.errors import InputError, UsageError
 
 DETOKENIZERS = ("wikitext",)
@@ -69,7 +70,9 @@ def _parser() -> Parser:
     parser.add_argument("--seq_length", type=int, default=1024, help="ids of a window, and one (default 1024)")
     parser.add_argument("--overlap", type=int, help="ids a window has beyond the one before it [all]")
     parser.add_argument("--unidirectional", action="store_true", help="read all of a window from left to right")
-    parser.add_argument("--blank", default="[gMASK]", help="stands where the scored ids belong (default [gMASK])")
+    parser.add_argument(
+        "--blank", default=GENERATION_BLANK, help="stands where the scored ids belong (default %(default)s)"
+    )
     parser.add_argument("--detokenizer", choices=DETOKENIZERS, help="undo the tokens of a published corpus first")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=8, help="windows read together (default 8)")
     parser.add_argument("--device", default="gpu", help="gpu or cpu")

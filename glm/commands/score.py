@@ -1,12 +1,11 @@
 """`python -m glm score FILE`: scores a file of predictions and references; no model is loaded."""
 
-import json
 import math
 import sys
 from argparse import Namespace
 from typing import Any
 
-from glm.commands.parser import Parser
+from glm.commands.parser import Parser, print_json
 from glm.errors import UsageError
 
 OURS, ALL = "ours", "all"
@@ -16,19 +15,21 @@ def main(argv: list[str]) -> int:
     """Read, score, print."""
     arguments = _parser().parse_args(argv)
     from glm.evaluation.scored_file import read_scored_file
+    from glm.evaluation.table import print_warnings
     from glm.evaluation.task_file import kind_of_file
 
     limits = dict(_limit(text) for text in arguments.fail_under)
     if kind_of_file(arguments.file) is not None:
         return _score_task(arguments, limits)
-    file = read_scored_file(arguments.file)
+    file = read_scored_file(arguments.file, by_id=False)
     if file.failed:
         print(f"{file.path}: {len(file.failed)} of {file.rows} records failed and are not scored", file=sys.stderr)
     result = _scored(file, with_others=arguments.protocols == ALL)
     if arguments.format == "json":
-        print(json.dumps(result, ensure_ascii=False, indent=2))
+        print_json(result)
     else:
         _print_tables(result)
+        print_warnings(file.symptoms.lines())
     return int(_falls_short(result, limits))
 
 
@@ -48,7 +49,7 @@ def _score_task(arguments: Namespace, limits: dict[str, float]) -> int:
         "failed records": len(file.failed),
     }
     if arguments.format == "json":
-        print(json.dumps(result, ensure_ascii=False, indent=2))
+        print_json(result)
     else:
         _print_tables(result)
     return int(_falls_short(result, limits))
@@ -67,7 +68,7 @@ def _parser() -> Parser:
         "--protocols",
         choices=(OURS, ALL),
         default=OURS,
-        help="all: also the scores that sacrebleu, PaddleNLP, LLaMA-Factory and ms-swift give the same texts",
+        help="all: also the scores that sacrebleu, PaddleNLP, LLaMA-Factory, ms-swift and ROUGE-1.5.5 give",
     )
     parser.add_argument(
         "--fail_under",

@@ -11,7 +11,6 @@ from glm.commands.parser import Parser
 from glm.commands.show_task import show_questions
 from glm.data.columns import ColumnOptions
 from glm.data.examples import ExampleEncoder
-from glm.data.formats import read_rows
 from glm.data.records import Record, RecordFile, record_of_row
 from glm.data.tasks import GENERATE
 from glm.data.view import RecordView, view_record
@@ -62,7 +61,7 @@ def find_record(path: str, line: int, encoder: ExampleEncoder, columns: ColumnOp
     """
     file = RecordFile(path, encoder.template, columns, need_target=False, reserved=encoder.family.reserved)
     last = 0
-    for row in read_rows(path):
+    for row in file.rows():
         last = row.number
         if last == line:
             if row.error is not None:

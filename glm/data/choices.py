@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from glm.data.problems import Kind, RecordError
 from glm.data.task_records import TaskRecord
-from glm.data.tasks import CHOOSE, Cut, Part, Task, blank_of, check_pattern
-from glm.data.templates import BLANKS
+from glm.data.tasks import CHOOSE, MASK, Cut, Part, Task, blank_of, check_pattern
+from glm.data.templates import BLANKS, GENERATION_BLANK
 from glm.errors import InputError
 from glm.models.protocol import Family, GeometryOptions, Prompt, Tokenizer
 
@@ -81,12 +81,12 @@ class ChoiceEncoder:
         self.pattern_id = pattern_id
         self.src_length, self.tgt_length = src_length, tgt_length
         self.unidirectional = unidirectional
-        blank = "[MASK]" if callable(self.pattern.parts) else blank_of(self.pattern.parts)
+        blank = MASK if callable(self.pattern.parts) else blank_of(self.pattern.parts)
         family.check_template(f"…{blank}", blank)
         check_pattern(self.pattern, family, subject=f"task {task.name}")
         if unidirectional and (self.pattern.labels or family.blanks == ()):
             raise InputError("unidirectional True: only for files of choices, last words and perplexity; leave it out")
-        blank = "[gMASK]" if unidirectional else blank
+        blank = GENERATION_BLANK if unidirectional else blank
         self.geometry = family.geometry(tokenizer, GeometryOptions(blank, block_position))
         self.notes: list[str] = []
         self.words = {word: tokenizer.encode_text(word) for word in self.pattern.labels.values()}
@@ -133,7 +133,7 @@ class ChoiceEncoder:
     def special_tokens(self) -> int:
         """Tokens of a source beside its text."""
         if self.unidirectional and not self.task.exact:
-            return len(self.geometry.lay_out_blanks(["[gMASK]"]))
+            return len(self.geometry.lay_out_blanks([GENERATION_BLANK]))
         return self.geometry.special_tokens
 
     @property
@@ -145,6 +145,15 @@ class ChoiceEncoder:
     def target_budget(self) -> int:
         """Most tokens of a candidate."""
         return self.tgt_length
+
+    @property
+    def constant_text(self) -> str:
+        """What every text holds, and the words of labels."""
+        return "".join([self.pattern.constant_text, *self.words])
+
+    def uncut_length(self, encoded: EncodedChoice) -> int:
+        """Tokens that the text would have, were nothing cut."""
+        return len(encoded.before) + len(encoded.after) + len(encoded.opening) + encoded.lost + self.special_tokens
 
     def overflow(self, encoded: EncodedChoice) -> int:
         """By how many tokens the text was longer than `src_length`."""
@@ -208,7 +217,7 @@ class ChoiceEncoder:
         if error := self.source_problem(encoded):
             raise error
         if self.unidirectional and not encoded.before:
-            return self.geometry.lay_out_blanks(["[gMASK]"])
+            return self.geometry.lay_out_blanks([GENERATION_BLANK])
         return self.geometry.lay_out(encoded.before, encoded.after)
 
     def prompt(self, encoded: EncodedChoice) -> Prompt:

@@ -1,9 +1,10 @@
 """The encoder of a template or task: how records become what a family's model reads."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from glm.data.choices import ChoiceEncoder
-from glm.data.examples import ExampleEncoder
+from glm.data.examples import NO_CHOICE, ExampleEncoder
 from glm.data.pairs import PairEncoder
 from glm.data.tasks import CHOOSE, Frame
 from glm.data.templates import Template
@@ -27,12 +28,21 @@ def encoder_of(
     multi_token: bool | None = None,
     unidirectional: bool = False,
     classification_head: str | None = None,
+    max_seq_length: int | None = None,
+    objective: Mapping[str, Any] = NO_CHOICE,
 ) -> Encoder:
     """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
     how: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
     if isinstance(frame, Template):
         return ExampleEncoder(
-            family, tokenizer, frame, min_tgt_length=min_tgt_length, allow_cut_targets=allow_cut_targets, **how
+            family,
+            tokenizer,
+            frame,
+            min_tgt_length=min_tgt_length,
+            allow_cut_targets=allow_cut_targets,
+            max_seq_length=max_seq_length,
+            objective=objective,
+            **how,
         )
     if classification_head is not None:
         return PairEncoder(
@@ -48,4 +58,12 @@ def encoder_of(
             unidirectional=unidirectional,
             **how,
         )
-    return WindowEncoder(family, tokenizer, frame, pattern_id=pattern_id, allow_cut_targets=allow_cut_targets, **how)
+    return WindowEncoder(
+        family,
+        tokenizer,
+        frame,
+        pattern_id=pattern_id,
+        allow_cut_targets=allow_cut_targets,
+        objective=objective,
+        **how,
+    )

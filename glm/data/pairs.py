@@ -87,6 +87,12 @@ class PairEncoder:
         """Nothing is generated."""
         return 0
 
+    constant_text = ""  # a row has nothing but the record's texts
+
+    def uncut_length(self, encoded: EncodedPair) -> int:
+        """Tokens that the longest row would have, were nothing cut."""
+        return len(encoded.before) + len(encoded.after) + encoded.lost + self.special_tokens
+
     def overflow(self, encoded: EncodedPair) -> int:
         """By how many tokens the texts were longer than `src_length`."""
         return encoded.lost

@@ -21,8 +21,10 @@ class Kind(StrEnum):
     BLANK = "wrong number of blanks"
     PLACE = "place that does not match its text"
     CANDIDATES = "candidates that cannot be told apart"
-    BYTE_ORDER_MARK = "byte order mark"
     CONTROL = "control character"
+    MARK = "special token"
+    INVISIBLE = "invisible character"
+    NULL_WORD = "missing value as a word"
     DUPLICATE_ID = "duplicate id"
     DUPLICATE_ROW = "duplicate row"
     SHARED_ROW = "row in two files"
@@ -38,7 +40,15 @@ class Kind(StrEnum):
         return ADVICE[self]
 
 
-HARMLESS = {Kind.BYTE_ORDER_MARK, Kind.CONTROL, Kind.DUPLICATE_ID, Kind.DUPLICATE_ROW, Kind.SHARED_ROW}
+HARMLESS = {
+    Kind.CONTROL,
+    Kind.MARK,
+    Kind.INVISIBLE,
+    Kind.NULL_WORD,
+    Kind.DUPLICATE_ID,
+    Kind.DUPLICATE_ROW,
+    Kind.SHARED_ROW,
+}
 
 ADVICE = {
     Kind.ENCODING: "convert the file to UTF-8, e.g. iconv -f GB18030 -t UTF-8",
@@ -55,8 +65,10 @@ ADVICE = {
     Kind.BLANK: "write exactly one blank",
     Kind.PLACE: "mend the index, or the text of the span",
     Kind.CANDIDATES: "let candidates differ: what is equal to the model cannot be told apart",
-    Kind.BYTE_ORDER_MARK: "save the file as UTF-8 without byte order mark; here it is skipped",
+    Kind.MARK: "take it out where it is a left-over of a conversion: it is read letter by letter, as any text",
     Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
+    Kind.INVISIBLE: "take the characters out; they are left-overs of web pages, split words, and cannot be copied",
+    Kind.NULL_WORD: "take the rows out; the words are missing values of an export, and the model would learn them",
     Kind.DUPLICATE_ID: "give every row an id of its own, or none; predictions are told apart by it",
     Kind.DUPLICATE_ROW: "take one of the rows out; it counts twice in training and in scores",
     Kind.SHARED_ROW: "take the row out of one of the files; what was trained on cannot be used to evaluate",

@@ -62,12 +62,18 @@ class ExampleStore(Sequence[Example]):
         return len(self._ends) // 2
 
     def __getitem__(self, index: int) -> Example:
+        """The example that evaluation would take."""
+        return self.draw(index, None)
+
+    def draw(self, index: int, random: np.random.Generator | None) -> Example:
+        """An example; `random` makes it one of training, see `Geometry.example`."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
         start = self._ends[2 * index - 1] if index else 0
         source_end, span_end = self._ends[2 * index : 2 * index + 2]
-        return self.encoder.example_of(self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist())
+        source, span = self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist()
+        return self.encoder.example_of(source, span, random)
 
     @property
     def target_lengths(self) -> np.ndarray:
@@ -78,6 +84,11 @@ class ExampleStore(Sequence[Example]):
     def lengths(self) -> np.ndarray:
         """[number of examples], tokens."""
         return self._sizes[0]
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """[number of examples], what each takes of `--max_tokens`."""
+        return self.encoder.family.row_width(self.lengths - self.target_lengths, self.target_lengths)
 
     @cached_property
     def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -181,9 +192,3 @@ def content_digest(path: Path) -> str:
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     parts = [f"{name} {content_digest(path / name)}" for name in names]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def default_cache_folder() -> Path:
-    """`glm` in the user's folder of caches."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "glm"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,24 +116,51 @@ class TaskExamples(Sequence[Any]):
         row_hashes: of its rows, see `FileCheck.compare`.
     """
 
+    folder = Path("memory")  # where they are kept, for messages
+
     def __init__(self, items: Sequence[Any], encoder: ChoiceEncoder | WindowEncoder, report: FileReport, row_hashes):
         self.report = report
         self.row_hashes = np.asarray(row_hashes, np.uint64)
         self._examples: list[Any] = []
         self.origins: list[str] = []
+        self.encoder = encoder
         for item in items:
             if encoder.kind == CHOOSE:
                 make = pair_example if isinstance(encoder, PairEncoder) else choice_example
                 found = [make(item, encoder)]
             else:
-                found = [encoder.example_of(*pair) for pair in encoder.examples(item)]
+                found = encoder.examples(item)
             self._examples += found
             self.origins += [item.record.origin] * len(found)
-        self.lengths = np.array(list(map(len, self._examples)), np.int64)
-        self.target_lengths = np.array([example.num_labels for example in self._examples], np.int64)
+        self._sizes = np.array([self._size(index) for index in range(len(self))], np.int64).reshape(-1, 2)
+
+    def _size(self, index: int) -> tuple[int, int]:
+        example = self[index]
+        return len(example), example.num_labels
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[number of examples], tokens."""
+        return self._sizes[:, 0]
+
+    @property
+    def widths(self) -> np.ndarray:
+        """[number of examples], tokens of a row of a batch that holds one."""
+        return self._sizes[:, 0]
+
+    @property
+    def target_lengths(self) -> np.ndarray:
+        """[number of examples], labels; 1 of a question with candidates."""
+        return self._sizes[:, 1]
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> Any:
-        return self._examples[index]
+        return self.draw(index)
+
+    def draw(self, index: int, random: np.random.Generator | None = None) -> Any:
+        """An example; `random` makes it one of training, see `Geometry.example`."""
+        if self.encoder.kind == CHOOSE:
+            return self._examples[index]
+        return self.encoder.example_of(*self._examples[index], random)

@@ -173,8 +173,14 @@ class TaskFile(RecordFile):
         first = list(islice(read_rows(self.path), 1))
         if not first:
             raise InputError(f"{path}: no record in it; one JSON object per line is expected")
+        self.target_column = reader.label_column or "label"
         self.columns = f"task {reader.task.name}"
         self.has_ids = True
+
+    @property
+    def target_name(self) -> str:
+        """What the label's column is called."""
+        return self.target_column
 
     def __iter__(self) -> Iterator[TaskRecord | BadRecord]:
         for row in read_rows(self.path):
@@ -199,12 +205,23 @@ def open_records(
     wishes: ColumnOptions = RECOGNISED,
     *,
     need_target: bool = True,
+    each_needs_target: bool | None = None,
+    several_targets: bool = False,
     reserved: Sequence[str] = (),
     pattern_id: int | None = None,
 ) -> RecordFile:
     """The records of a file, by template or task; arguments as of `RecordFile`. Raises InputError as it does."""
     if isinstance(frame, Template):
-        return RecordFile(path, frame, wishes, need_target=need_target, reserved=reserved)
+        return RecordFile(
+            path,
+            frame,
+            wishes,
+            need_target=need_target,
+            each_needs_target=each_needs_target,
+            several_targets=several_targets,
+            reserved=reserved,
+        )
+    need_target = need_target if each_needs_target is None else each_needs_target
     return TaskFile(path, reader_of(frame, wishes, pattern_id=pattern_id, need_label=need_target, reserved=reserved))
 
 
@@ -215,11 +232,13 @@ def stream_of(
     *,
     name: str,
     need_target: bool,
+    several_targets: bool,
     reserved: Sequence[str],
     pattern_id: int | None = None,
 ) -> Iterator[Record | BadRecord]:
     """The records of lines of JSON, by template or task; arguments as of `stream_records`."""
     if isinstance(frame, Template):
-        return stream_records(lines, frame, wishes, name=name, need_target=need_target, reserved=reserved)
+        how = {"need_target": need_target, "several_targets": several_targets, "reserved": reserved}
+        return stream_records(lines, frame, wishes, name=name, **how)
     reader = reader_of(frame, wishes, pattern_id=pattern_id, need_label=need_target, reserved=reserved)
     return (record for row in json_lines(lines, name=name) for record in reader.records(row))

@@ -300,7 +300,7 @@ def chid(values: Values) -> Iterator[Item]:
 
 
 def choice_file(values: Values) -> Iterator[Item]:
-    """Any file of choices: `inputs` (with one [MASK], or none: it is put last), `choices`, `label`."""
+    """Any file of choices: `inputs` (with one blank, or none: it is put last), `choices`, `label`."""
     name = next((name for name in ("inputs", "inputs_pretokenized") if values.get(name) is not None), "inputs")
     before, after = _around(text_of(values, name) + ("" if MASK in str(values[name]) else MASK), MASK, name)
     choices = texts_of(values, "choices", "choices_pretokenized")

@@ -6,6 +6,7 @@ each part is encoded for itself, so where a part ends matters. Chinese ones foll
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from glm.data import task_rows as rows
 from glm.data.tasks import (
@@ -14,6 +15,7 @@ from glm.data.tasks import (
     EXTRACT,
     LAST_WORD,
     MASK,
+    SENTENCE_MASK,
     Bare,
     Cut,
     Part,
@@ -23,7 +25,7 @@ from glm.data.tasks import (
     parse_labels,
     parse_parts,
 )
-from glm.data.templates import Template, find_template, own_template
+from glm.data.templates import GENERATION_BLANK, Template, find_template, own_template
 from glm.errors import InputError
 
 YES_NO = {"1": " Yes", "0": " No"}
@@ -126,13 +128,13 @@ _BOOLQ = (Cut("{passage}"), " Question:", Cut(" {question}"), "? Answer:", MASK,
 _MULTIRC = (Cut("{passage}"), ".", " Question:", " {question}?", " Is it", " {answer}", "?", MASK, ".")
 _COPA_END = (Cut("{premise}"), "{joint}", MASK, ".")
 _EXTRACT = {
-    "zh": (Cut("{context}"), "问题：{question}", "答案：", "[gMASK]"),
-    "en": (Cut("{context}"), " Question: {question}", " Answer:", "[gMASK]"),
+    "zh": (Cut("{context}"), "问题：{question}", "答案：", GENERATION_BLANK),
+    "en": (Cut("{context}"), " Question: {question}", " Answer:", GENERATION_BLANK),
 }
 
 # of the multilingual GLM: English words whatever the language
-_SQUAD_V1 = (" {question}", "[sMASK]", Bare("."), Cut("{context}"))
-_MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", "[sMASK]")
+_SQUAD_V1 = (" {question}", SENTENCE_MASK, Bare("."), Cut("{context}"))
+_MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_MASK)
 
 
 def _published(name: str, parts: tuple[Part, ...], **more) -> Task:
@@ -255,7 +257,7 @@ TASKS: dict[str, Task] = {
         _choice_task(
             LAST_WORD,
             rows.last_word,
-            Pattern((Cut("{context}", 0, keeps_end=True), "[gMASK]")),
+            Pattern((Cut("{context}", 0, keeps_end=True), GENERATION_BLANK)),
             several=True,
             ends=False,
             exact=True,
@@ -271,13 +273,20 @@ TASKS: dict[str, Task] = {
 }
 
 
-def find_frame(task_name: str, template: str | None, target_prefix: str | None, labels: str | None) -> Template | Task:
+def find_frame(
+    task_name: str,
+    template: str | None,
+    target_prefix: str | None,
+    labels: str | None,
+    own: Mapping[str, str] = MappingProxyType({}),
+) -> Template | Task:
     """How the records of a run are laid out.
 
     Args:
         task_name: a task of TASKS or a template of TEMPLATES.
         template: of the user's own, in place of the task's.
         target_prefix: constant opening of the target, of a task that generates.
+        own: texts of a family's own for tasks that generate, by name.
         labels: words and labels of the user's own, `WORD=LABEL,…`: the task chooses among them.
 
     Raises:
@@ -288,6 +297,7 @@ def find_frame(task_name: str, template: str | None, target_prefix: str | None, 
         if template is not None:
             return own_template(template, target_prefix or "")
         found = find_template(task_name, others=TASKS)
+        found = own_template(own[task_name]) if task_name in own else found
         return found if target_prefix is None else own_template(found.source, target_prefix)
     if target_prefix is not None:
         raise InputError(

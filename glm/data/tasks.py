@@ -19,6 +19,7 @@ from glm.models.protocol import Family
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
 MASK = "[MASK]"
+SENTENCE_MASK = f"[s{MASK[1:]}"  # the blank of a whole sentence
 PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
@@ -99,6 +100,13 @@ class Pattern:
 
     parts: tuple[Part, ...] | Callable[[Mapping[str, str]], tuple[Part, ...]]
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def constant_text(self) -> str:
+        """What every question's text holds, as far as it is the same for all."""
+        parts = () if callable(self.parts) else self.parts
+        texts = [text for part in parts for text, _, _, _ in string.Formatter().parse(text_of_part(part))]
+        return BLANKS.sub("", "".join(texts))
 
     def parts_of(self, fields: Mapping[str, str]) -> tuple[Part, ...]:
         """The parts for a question, with its values in them."""

@@ -4,10 +4,13 @@ Source: the multilingual GLM's question answering (THUDM/Multilingual-GLM); a wi
 encoded again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from glm.data.examples import ExampleEncoder
+import numpy as np
+
+from glm.data.examples import NO_CHOICE, ExampleEncoder
 from glm.data.problems import Kind, RecordError
 from glm.data.task_records import TaskRecord
 from glm.data.tasks import EXTRACT, Bare, Task, blank_of, text_of_part
@@ -67,6 +70,7 @@ class WindowEncoder:
         pattern_id: int | None = None,
         block_position: bool = True,
         allow_cut_targets: bool = False,
+        objective: Mapping[str, Any] = NO_CHOICE,
     ):
         self.task = self.template = task
         self.pattern = task.pattern(pattern_id)
@@ -80,6 +84,7 @@ class WindowEncoder:
             tgt_length=tgt_length,
             block_position=block_position,
             allow_cut_targets=allow_cut_targets,
+            objective=objective,
         )
         self.notes: list[str] = []
 
@@ -93,6 +98,15 @@ class WindowEncoder:
     def described(self) -> list[str]:
         """What ids of a question depend on, beside lengths and tokenizer."""
         return self.task.described(self.pattern_id)
+
+    @property
+    def constant_text(self) -> str:
+        """What every window holds."""
+        return self.pattern.constant_text
+
+    def uncut_length(self, encoded: EncodedQuestion) -> int:
+        """Tokens of passage and question together."""
+        return len(encoded.before) + len(encoded.after) + self.special_tokens
 
     def overflow(self, encoded: EncodedQuestion) -> int:
         """0: a long passage becomes several windows, and nothing is cut."""
@@ -177,6 +191,8 @@ class WindowEncoder:
                 pairs.append((window.source_ids, self.base.tokenizer.encode_text(f" {self.task.no_answer}")))
         return pairs
 
-    def example_of(self, source_ids: Sequence[int], span: Sequence[int]) -> Example:
-        """The training example of a window and its answer."""
-        return self.base.example_of(source_ids, span)
+    def example_of(
+        self, source_ids: Sequence[int], span: Sequence[int], random: np.random.Generator | None = None
+    ) -> Example:
+        """The example of a window and its answer, see `ExampleEncoder.example_of`."""
+        return self.base.example_of(source_ids, span, random)

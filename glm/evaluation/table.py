@@ -1,5 +1,6 @@
 """Samples and scores as a table in the terminal."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -30,6 +31,12 @@ def print_scores(
     for name, value in scores.items():
         table.add_row(name, figure_text(name, value), signatures.get(name, ""))
     _console(to_stderr=to_stderr).print(table)
+
+
+def print_warnings(lines: Iterable[str]) -> None:
+    """Prints what is wrong, a line each, on standard error."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def print_by_length(buckets: Mapping[str, Mapping[str, float]]) -> None:

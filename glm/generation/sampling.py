@@ -70,6 +70,33 @@ def random_stream(config: GenerationConfig, record_id: RecordId) -> np.random.Ge
     return np.random.default_rng([config.generation_seed, *np.atleast_1d(record_id).tolist()])
 
 
+def draw_apart(
+    scores: np.ndarray,
+    sums: np.ndarray,
+    count: int,
+    *,
+    config: GenerationConfig,
+    streams: Sequence[np.random.Generator | None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a token for each live row by itself, so that rows are independent samples; `count` for an only row.
+
+    Arguments and results as of `draw_candidates`, in the order of the rows.
+    """
+    B, R, V = scores.shape
+    likely = keep_likely(scores.reshape([B * R, V]), top_k=config.top_k, top_p=config.top_p).reshape([B, R, V])
+    values, indices = np.full((B, count), -np.inf, dtype=scores.dtype), np.zeros((B, count), dtype=np.int64)
+    for example, stream in enumerate(streams):
+        if stream is None:
+            continue
+        rows = np.flatnonzero(np.isfinite(sums[example]) & np.isfinite(likely[example].max(axis=1)))
+        rows = np.resize(rows, count) if R == 1 else rows
+        for place, row in enumerate(rows):
+            token = int((likely[example, row] + stream.gumbel(size=V)).argmax())
+            values[example, place] = sums[example, row] + likely[example, row, token]
+            indices[example, place] = row * V + token
+    return values, indices
+
+
 def draw_candidates(
     scores: np.ndarray,
     sums: np.ndarray,

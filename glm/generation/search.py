@@ -1,12 +1,13 @@
 """The decoding loop: beam search, greedy search and sampling over any model with `prefill` and `step`.
 
-Beam search follows THUDM/GLM (tasks/seq2seq/evaluate.py). Each step takes the best 2K candidates of an example's K
-beams. A candidate that ends the text (`eop`) and ranks among the first K becomes a hypothesis; the best others are
-the next K beams. Of the hypotheses the best K are kept.
+Each step takes the best candidates of an example's K beams. A candidate that ends the text and ranks among the first K
+becomes a hypothesis; the best others are the next beams, at most K. Of the hypotheses the best K are kept. How many
+candidates there are, and how texts are ranked, says a rule (`glm.generation.finished`).
 
 Examples that are done give their places in the batch to those that wait.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,16 @@ import numpy as np
 
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.generation.logits_processors import NO_TOKEN, LogitsProcessor, build_logits_processors
-from glm.generation.sampling import RecordId, best_candidates, draw_candidates, log_softmax, random_stream
+from glm.generation.finished import RULES, FinishedRule
+from glm.generation.logits_processors import FORBIDDEN, NO_TOKEN, LogitsProcessor, build_logits_processors
+from glm.generation.sampling import (
+    RecordId,
+    best_candidates,
+    draw_apart,
+    draw_candidates,
+    log_softmax,
+    random_stream,
+)
 from glm.models.protocol import Cache, Decodable, Prompt
 
 # Examples that are done leave the batch, or give their places away, once no more than this share of it is unfinished:
@@ -30,7 +39,7 @@ class Hypothesis:
 
     Args:
         tokens: without what was given (the opening), and without the token that ends it.
-        score: sum of log-probabilities / n ** length_penalty.
+        score: the sum of its log-probabilities, divided as the rule says.
         token_scores: the log-probability of each token, and of `eop` if the text ended with it.
     """
 
@@ -47,7 +56,10 @@ class ExampleSearch:
         max_length: most tokens generated, `eop` among them.
         stream: what its candidates are drawn from, if they are.
         ends: whether a text ends with its last token, as it does with `eop`; that token counts as one of the text.
+        rule: says what finishes it.
     """
+
+    MOST_ROUNDS = 4  # of samples, where equal ones are left out and too few remain
 
     def __init__(
         self,
@@ -58,6 +70,7 @@ class ExampleSearch:
         max_length: int,
         stream: np.random.Generator | None = None,
         ends: Callable[[Sequence[int]], bool] | None = None,
+        rule: FinishedRule = RULES["glm"],
     ):
         self.prompt = prompt
         self.config = config
@@ -65,6 +78,8 @@ class ExampleSearch:
         self.max_length = max_length
         self.stream = stream
         self.ends = ends
+        self.rule = rule
+        self.rounds = 1
         self.length = 0  # tokens of its live beams
         self.hypotheses: list[Hypothesis] = []
         self.done = False
@@ -75,24 +90,33 @@ class ExampleSearch:
         return self.hypotheses[: self.config.num_return_sequences]
 
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
-        """Keeps a text if it is among the best K; `total` is its sum of log-probabilities."""
-        score = float(total) / max(len(tokens), 1) ** self.config.length_penalty
+        """Keeps a text if it is among the best K, or as the rule has it; of samples drawn apart, equal ones are one.
+
+        Args:
+            token_scores: of the tokens and, where the text ended, of its end.
+            total: its sum of log-probabilities.
+        """
+        if self.rule.draws_apart and self.stream and any(tokens.tolist() == [*h.tokens] for h in self.hypotheses):
+            return
+        if self.rule.keeps_first and len(self.hypotheses) == self.config.num_beams:
+            return
+        ended = len(token_scores) > len(tokens)
+        score = self.rule.score(float(total), len(tokens), ended=ended, length_penalty=self.config.length_penalty)
         self.hypotheses.append(Hypothesis(tuple(tokens.tolist()), score, tuple(token_scores.tolist())))
         self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: of equals the earlier stays
         del self.hypotheses[self.config.num_beams :]
 
     def check_done(self, best_live: float) -> None:
         """Decides after a step if live beams (the best summing to `best_live`) can still win."""
-        if not np.isfinite(best_live):
-            self.done = True
-        elif len(self.hypotheses) == self.config.num_beams:
-            if self.config.early_stopping == "true" or self.config.num_beams == 1:
-                self.done = True
-                return
-            length = self.length
-            if self.config.early_stopping == "never" and self.config.length_penalty > 0:
-                length = self.max_length  # sums are negative: the longest text divides best
-            self.done = self.hypotheses[-1].score >= best_live / length**self.config.length_penalty
+        self.done = self.rule.is_done(self, best_live)
+
+    def begins_again(self) -> bool:
+        """Readies it for another round of samples, if it is done and has found too few different ones."""
+        enough = len(self.hypotheses) >= self.config.num_return_sequences
+        if not (self.done and self.rule.draws_apart and self.stream) or enough or self.rounds == self.MOST_ROUNDS:
+            return False
+        self.done, self.length, self.rounds = False, 0, self.rounds + 1
+        return True
 
 
 class Batch:
@@ -103,12 +127,12 @@ class Batch:
     -inf where there is no beam.
     """
 
-    def __init__(self, searches: list[ExampleSearch], cache: Cache):
+    def __init__(self, searches: list[ExampleSearch], cache: Cache, dtype: type | np.dtype = np.float32):
         self.searches = searches
         self.cache = cache
         self.tokens = np.zeros((len(searches), 1, 0), dtype=np.int64)
-        self.token_scores = np.zeros((len(searches), 1, 0), dtype=np.float32)
-        self.sums = np.zeros((len(searches), 1), dtype=np.float32)
+        self.token_scores = np.zeros((len(searches), 1, 0), dtype=dtype)
+        self.sums = np.zeros((len(searches), 1), dtype=dtype)
 
     @property
     def longest_prompt(self) -> int:
@@ -168,6 +192,7 @@ class Decoder:
         processors: the rules, in their order.
         end_token_id: ends a span.
         longest_allowed: tokens of the longest allowed output, if only such are generated.
+        rule: when texts are finished.
     """
 
     model: Decodable
@@ -175,6 +200,7 @@ class Decoder:
     processors: Sequence[LogitsProcessor]
     end_token_id: int
     longest_allowed: int = 0
+    rule: FinishedRule = RULES["glm"]
 
     def search(
         self,
@@ -196,19 +222,21 @@ class Decoder:
             InputError: `tgt_length` leaves no room for what has to be generated.
         """
         config = config or self.config
-        fewest, max_length = max(config.min_tgt_length, self.longest_allowed), config.tgt_length - prompt.given
+        fewest, max_length = max(config.fewest_tokens, self.longest_allowed), config.tgt_length - prompt.given
         if max_length <= fewest:
             raise InputError(
                 f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
                 f"output) and eop after the {prompt.given} that are given"
             )
         stream = None if config.select_topk else random_stream(config, record_id)
-        return ExampleSearch(prompt, config, number=number, max_length=max_length, stream=stream, ends=ends)
+        return ExampleSearch(
+            prompt, config, number=number, max_length=max_length, stream=stream, ends=ends, rule=self.rule
+        )
 
     def open(self, searches: list[ExampleSearch]) -> Batch:
         """Reads the prompts of examples and chooses their first tokens."""
         logits, cache = self.model.prefill([search.prompt for search in searches])
-        batch = Batch(searches, cache)
+        batch = Batch(searches, cache, logits.dtype)
         self._advance(batch, logits[:, None])  # [B, V] -> [B, 1, V]
         return batch
 
@@ -226,8 +254,8 @@ class Decoder:
         totals, picks = self._candidates(batch, scores)
         beam_idx = np.zeros((len(batch.searches), K), dtype=np.int64)
         tokens = np.full(beam_idx.shape, self.end_token_id)
-        token_scores = np.zeros(beam_idx.shape, dtype=np.float32)
-        sums = np.full(beam_idx.shape, -np.inf, dtype=np.float32)
+        token_scores = np.zeros(beam_idx.shape, dtype=scores.dtype)
+        sums = np.full(beam_idx.shape, -np.inf, dtype=scores.dtype)
         for example, search in enumerate(batch.searches):
             if search.done:
                 continue
@@ -267,16 +295,29 @@ class Decoder:
             )
         for process in self.processors:
             process(batch.tokens.reshape([B * R, batch.tokens.shape[2]]), scores)
-        return scores.reshape([B, R, V])
+        scores = scores.reshape([B, R, V])
+        if self.config.follows_fairseq:
+            self._leave_only_the_end(batch, scores)
+        return scores
+
+    def _leave_only_the_end(self, batch: Batch, scores: np.ndarray) -> None:
+        """Of examples that can have one token more, forbids all but `eop`: scores [B, R, V], in place."""
+        last = [search.length + 1 == search.max_length for search in batch.searches]
+        of_end = scores[last, :, self.end_token_id]
+        scores[last] = FORBIDDEN
+        scores[last, :, self.end_token_id] = of_end
 
     def _candidates(self, batch: Batch, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each example's candidates, best first: their totals, and indices into R * V."""
         K = self.config.num_beams
         if self.config.select_topk:
             totals = scores + batch.sums[:, :, None]
-            return best_candidates(totals.reshape([len(totals), -1]), 2 * K)
+            return best_candidates(totals.reshape([len(totals), -1]), self.rule.candidates(K))
         streams = [None if search.done else search.stream for search in batch.searches]
-        return draw_candidates(scores, batch.sums, 2 * K if K > 1 else 1, config=self.config, streams=streams)
+        if self.rule.draws_apart:
+            return draw_apart(scores, batch.sums, K, config=self.config, streams=streams)
+        count = self.rule.candidates(K) if K > 1 else 1
+        return draw_candidates(scores, batch.sums, count, config=self.config, streams=streams)
 
 
 class Decoding:
@@ -307,14 +348,24 @@ class Decoding:
             if len(places):
                 self.batch.keep(np.flatnonzero(unfinished))
             self.batch.append(opened)
-        return [search for search in searches if search.done]
+        return self._settled([search for search in searches if search.done])
 
     def step(self) -> list[ExampleSearch]:
         """Gives every example one token more; returns those that are done now."""
         unfinished = self._is_unfinished()
         if unfinished.mean() <= MOST_UNFINISHED:
             self.batch.keep(np.flatnonzero(unfinished))
-        return self.decoder.step(self.batch)
+        return self._settled(self.decoder.step(self.batch))
+
+    def _settled(self, done: list[ExampleSearch]) -> list[ExampleSearch]:
+        """Those that are done, once others have joined again for more samples."""
+        again = []
+        for search in done:
+            left_behind = copy.copy(search)  # takes the place it had, and is done
+            if search.begins_again():
+                self.batch.searches[self.batch.searches.index(search)] = left_behind
+                again.append(search)
+        return [search for search in done if search not in again] + (self.join(again) if again else [])
 
     def _is_unfinished(self) -> np.ndarray:
         return np.array([not search.done for search in self.batch.searches] if self.batch else [], dtype=bool)
@@ -327,12 +378,23 @@ def build_decoder(
     end_token_id: int,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
+    ignored_token_ids: Sequence[int] = (),
 ) -> Decoder:
     """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
+    rule = config.finished_rule if config.finished_rule != "model" else getattr(model, "finished_rule", "glm")
+    rule = "fairseq" if config.follows_fairseq else rule
+    if rule == "unilm" and config.early_stopping != "false":
+        raise InputError(
+            f"early_stopping {config.early_stopping}: has no effect with finished_rule unilm; leave it out"
+        )
     processors = build_logits_processors(
-        config, end_token_id=end_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
+        config,
+        end_token_id=end_token_id,
+        banned_token_ids=banned_token_ids,
+        allowed_outputs=allowed_outputs,
+        ignored_token_ids=ignored_token_ids,
     )
-    return Decoder(model, config, processors, end_token_id, max(map(len, allowed_outputs), default=0))
+    return Decoder(model, config, processors, end_token_id, max(map(len, allowed_outputs), default=0), RULES[rule])
 
 
 def generate(
@@ -344,6 +406,7 @@ def generate(
     batch_size: int = 16,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
+    ignored_token_ids: Sequence[int] = (),
     record_ids: Sequence[RecordId] | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """Generates the span of one blank for each prompt.
@@ -356,6 +419,7 @@ def generate(
         batch_size: how many are decoded together.
         banned_token_ids: never generated.
         allowed_outputs: if there are any, nothing but these token sequences is generated.
+        ignored_token_ids: what the ban of n-grams leaves alone (`no_repeat_ignore`).
         record_ids: numbers, or tuples of them, that choose each example's random stream when candidates are drawn; its
             place among the prompts if not given.
 
@@ -372,6 +436,7 @@ def generate(
         end_token_id=end_token_id,
         banned_token_ids=banned_token_ids,
         allowed_outputs=allowed_outputs,
+        ignored_token_ids=ignored_token_ids,
     )
     return decode(decoder, prompts, batch_size=batch_size, record_ids=record_ids)
 

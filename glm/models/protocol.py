@@ -26,6 +26,19 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "prefix_tuning": {"prefix_tuning": False},
     "packing": {"packing": False},
     "classification_head": {"classification_head": None},
+    "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
+    "pair_length": {"max_seq_length": None},
+    "three_losses": {
+        "discriminator_weight": None,
+        "discriminator_warmup_steps": None,
+        "discriminator_start_warmup_steps": None,
+        "inconsistency_weight": None,
+        "inconsistency_warmup_steps": None,
+        "inconsistency_start_warmup_steps": None,
+        "discriminator_sampling_temperature": None,
+    },
+    "starts": {"start": None},
+    "positions": {"max_source_positions": None, "max_target_positions": None},
     "half_precision": {"fp16": False, "bf16": False, "decode_dtype": "float32"},
 }
 
@@ -50,10 +63,12 @@ class Tokenizer(Protocol):
         """The token of an id, as people read it."""
 
     def unknown_parts(self, text: str) -> list[str]:
-        """The parts of a text that have no token."""
+        """The parts of a text that have no token: characters, where a family does not know better."""
+        return [character for character in text if self.unknown_token_id in self.encode_text(character)]
 
     def ids_without_text(self, rows: int) -> set[int]:
         """Of a table of so many rows the ids that are no text, `end_token_id` among them: never generated."""
+        return {*self.special_ids.values(), *range(self.vocab_size, rows)}
 
 
 class Example(Protocol):
@@ -114,8 +129,20 @@ class Geometry(Protocol):
         Only of a family with the ability `fill`.
         """
 
-    def example(self, source_ids: Sequence[int], span: Sequence[int], *, tgt_length: int) -> Example:
-        """The training example of a source and its target; what is beyond `tgt_length` tokens is cut."""
+    def example(
+        self,
+        source_ids: Sequence[int],
+        span: Sequence[int],
+        *,
+        tgt_length: int,
+        random: np.random.Generator | None = None,
+    ) -> Example:
+        """The example of a source and its target; what is beyond `tgt_length` tokens is cut.
+
+        Args:
+            random: what a training example that has something random draws it from, a function of the run's seed, the
+                epoch and the record; None for the example of evaluation, which is free of chance.
+        """
 
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
@@ -133,7 +160,8 @@ class Geometry(Protocol):
         """
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of examples, [n] each, of numbers of ids of their sources and targets, [n] each."""
+        """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
+        the same whatever is random in them."""
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
         """The batch that `model(**batch)` takes, of rows of examples padded to a width: `input_ids` [B, L], `labels`
@@ -145,10 +173,24 @@ class Geometry(Protocol):
         had: an error of this program."""
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of a target beside a source of `src_length` tokens in a model of this configuration."""
+        """Most tokens of a target beside a source of `src_length` tokens in a model of this configuration: any number
+        where it has no table of positions."""
+        return 1 << 30
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
         """Raises InputError if a model of this configuration has no positions for such lengths."""
+        if tgt_length > (room := self.room(config, src_length)):
+            raise InputError(
+                f"tgt_length {tgt_length}: beside src_length {src_length} the model has {room} positions left"
+            )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:
+    """Rows of ids as [B, width] int64, padded on the right."""
+    table = np.full((len(rows), width), pad, dtype=np.int64)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
 
 
 @dataclass(frozen=True)
@@ -158,10 +200,21 @@ class GeometryOptions:
     Args:
         blank: the text that marks the place of the target in the task's template.
         block_position: False writes 1 at every block position (`--no_block_position`).
+        objective: which of a family's several; None for its own first.
+        mask_prob, max_pred, target_mask_prob: what an objective that draws tokens draws; None for its own.
+        max_seq_length: most tokens of source and target together, of which the longer one is cut; None where each has
+            a length of its own.
+        tgt_length: beside `max_seq_length` what is left to a target behind a prompt, which is cut for it.
     """
 
     blank: str
     block_position: bool = True
+    objective: str | None = None
+    mask_prob: float | None = None
+    max_pred: int | None = None
+    target_mask_prob: float | None = None
+    max_seq_length: int | None = None
+    tgt_length: int = 0
 
 
 class Cache(Protocol):
@@ -246,8 +299,11 @@ class WeightNames:
     What stands here does for a family that runs in one process and whose files have no other names than its own.
 
     Attributes:
+        formats: of files that the family's weights can be in, see `glm.checkpoint.formats`.
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
+        resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
+            `--max_source_positions`.
         copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
         linears: endings of the weights that PyTorch keeps the other way round ([out, in]).
         biased_linears: endings of two weights of `linears` whose biases tell which way round a file has them.
@@ -257,13 +313,17 @@ class WeightNames:
         fields: what of a config.json means something, and its type.
         sizes: the fields that weights show.
         agreed: the fields on which weights, config.json and preset must agree.
+        ignored: endings of names in files that are no weights.
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves them out means, for a forecast of memory.
+        foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
+    formats: tuple[str, ...] = ("glm", "paddlenlp", "huggingface", "huggingface-bin", "megatron")
     words: str = ""
     required: tuple[str, ...] = ()
+    resizable: tuple[str, ...] = ()
     copied_rows_key: str = ""
     linears: tuple[str, ...] = ()
     biased_linears: tuple[str, ...] = ()
@@ -273,9 +333,11 @@ class WeightNames:
     fields: Mapping[str, type] = {}
     sizes: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
+    foreign_to: tuple[str, ...] = ()
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Name and shape, Paddle's way round, of every weight of a configuration."""
@@ -283,7 +345,7 @@ class WeightNames:
 
     def recognises(self, names: Iterable[str]) -> bool:
         """Whether a file with weights of these names is one of the family's, under any naming it knows."""
-        raise NotImplementedError
+        return {*self.required} <= {self.ours(name)[0] for name in names}
 
     def sizes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The fields `sizes` that whole weights show, 0 where those that show them are missing.
@@ -298,13 +360,72 @@ class WeightNames:
         on the last axis. A name that the family does not know is returned as it is."""
         return name, 0, 1
 
+    def stated(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """What the options beside weights of these names in a file of fairseq say of the configuration."""
+        return {}
+
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
 
+    def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Weights of a file under the family's names, each with `shape`, `dtype` and `load()`: without what the file
+        has beside them, and what it has in another size made to fit.
+
+        Raises:
+            InputError: what a file says twice differs.
+        """
+        return weights
+
+    def declared(self, content: Mapping[str, Any], origin: object) -> Mapping[str, Any]:
+        """What of a config.json's `fields` is to be kept. Raises InputError where it means another model."""
+        return content
+
+    def config_of(self, format: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a config.json beside files of a format says beside `config`, or in its place."""
+        return {}
+
+    def copy_of(self, name: str) -> str | None:
+        """Of a name under which files hold a weight once more, the name of that weight there; None of any other."""
+        return None
+
+    def copies(self, config: Mapping[str, Any], format: str) -> Mapping[str, str]:
+        """The names under which files of a format hold a weight once more, each with that weight's name there."""
+        return {}
+
+    def foreign_options(self, config: Mapping[str, Any], format: str) -> dict[str, Any]:
+        """What files of a format say of a configuration beside the weights, by that format's names."""
+        return {}
+
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
         """Rows of the word embedding (to, from) that a format's files do not hold apart."""
         return ()
+
+    def reshaped(
+        self, weights: Mapping[str, Any], *, positions: int | None = None, tasks: int | None = None
+    ) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """Weights with another number of positions, or for another number of tasks, and what is to be said of it.
+
+        Raises:
+            InputError: the family, or this model, has no such.
+        """
+        asked = {"positions": positions, "tasks": tasks}
+        for name, value in asked.items():
+            if value is not None:
+                raise InputError(f"{name} {value}: models of this family keep theirs; leave it out")
+        return weights, ()
+
+    def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
+        """The configuration of a model that starts from parts of a checkpoint (`--start`).
+
+        Raises:
+            InputError: the checkpoint lacks a part.
+        """
+        raise NotImplementedError
+
+    def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
+        """What becomes of a checkpoint's weight where a model starts from parts of it: its name there, or None."""
+        return name
 
     def part_of(self, name: str) -> str | int | None:
         """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
@@ -329,9 +450,16 @@ class Family:
         abilities: of `ABILITIES`, and `memory_forecast`.
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
+        marks: texts of special tokens that data may hold, as any other text; a check names the rows.
         aliases: other values of `model_type` that mean the family.
+        row_width: what an example takes of `--max_tokens`, of the tokens [n] of sources and of targets.
+        cuts_tokens: whether a source that is all of a template loses tokens at its end where it is too long; else it
+            is cut between sentences.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         published_tokenizers: hub names of tokenizers that can be fetched.
+        vocabulary_multiple: of which the rows of a new model's word embedding are.
+        has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
+        templates: of tasks that the family frames in its own way, by the tasks' names.
     """
 
     name: str
@@ -348,9 +476,15 @@ class Family:
     abilities: frozenset[str] = field(default_factory=frozenset)
     blanks: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    row_width: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add
+    cuts_tokens: bool = False
     published: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
+    vocabulary_multiple: int = 128  # Megatron's
+    has_exact_vocabulary: bool = False
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.

@@ -1,7 +1,7 @@
 """The families, and which of them a checkpoint, a configuration or a tokenizer belongs to. Loads no Paddle."""
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ from glm.errors import InputError
 from glm.models.protocol import Family
 from glm.runtime.settings_file import read_object
 
-FAMILIES = {"glm": "glm.models.glm"}  # model_type -> the package that has its FAMILY
+# model_type -> the package that has its FAMILY
+FAMILIES = {"glm": "glm.models.glm", "unilm": "glm.models.unilm", "ganlm": "glm.models.ganlm"}
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"
 
@@ -55,9 +56,11 @@ def recognise(config: Mapping[str, Any], names: Iterable[str] = (), *, origin: o
     return found[0] if found else find(FIRST)
 
 
-def of_model(name_or_path: str) -> Family:
-    """The family of a checkpoint's folder, a configuration file or a published name, as far as can be seen without
-    opening weights.
+def of_model(name_or_path: str, *, names: Callable[[], Iterable[str]] | None = None) -> Family:
+    """The family of a checkpoint's folder, a configuration file or a published name.
+
+    Args:
+        names: those of a folder's weights, asked for where neither its configuration nor a tokenizer in it tell.
 
     Raises:
         InputError: its configuration names a family that is not known.
@@ -68,7 +71,14 @@ def of_model(name_or_path: str) -> Family:
             return family
     file = path / CONFIG_NAME if path.is_dir() else path
     config = _read(file) if file.suffix == ".json" and file.is_file() else {}
-    return recognise(config, origin=name_or_path) if "model_type" in config else of_tokenizer(path)
+    if "model_type" in config:
+        return recognise(config, origin=name_or_path)
+    if names is not None and path.is_dir() and not _tokenizers_in(path):
+        try:
+            return recognise({}, names(), origin=name_or_path)
+        except InputError:  # which whoever opens it will say
+            return find(FIRST)
+    return of_tokenizer(path)
 
 
 def of_tokenizer(path: Path) -> Family:
@@ -77,11 +87,16 @@ def of_tokenizer(path: Path) -> Family:
     Raises:
         InputError: a folder has the tokenizers of two.
     """
-    found = [family for family in families() if path.is_dir() and (path / family.tokenizer_files[0]).is_file()]
+    found = _tokenizers_in(path)
     if len(found) > 1:
         listed = " and ".join(f"{family.tokenizer_files[0]} ({family.name})" for family in found)
         raise InputError(f"{path}: has {listed}; say which family it is in {CONFIG_NAME} (model_type)")
     return found[0] if found else find(FIRST)
+
+
+def _tokenizers_in(path: Path) -> list[Family]:
+    """The families of which a folder has a tokenizer."""
+    return [family for family in families() if path.is_dir() and (path / family.tokenizer_files[0]).is_file()]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from glm.modules.loss import costs_and_slopes
+from glm.modules.loss import Smoothing, costs_and_slopes
 from glm.modules.tensors import as_tensor
 
 CHUNK = 512  # tokens whose logits exist at once
@@ -115,7 +115,7 @@ def _label_scores(head, states: Tensor, places: np.ndarray, labels: np.ndarray) 
         likeliest = logits.argmax(-1)
         pairs = np.stack([np.concatenate([which, np.arange(len(own))]), np.concatenate([labels[chunk], likeliest])])
         found = logits.gather_nd(as_tensor(pairs.T.astype(np.int64))).numpy().astype(np.float64)
-        costs, _ = costs_and_slopes(logits, likeliest, 0.0, False)  # overwrites the logits
+        costs, _ = costs_and_slopes(logits, likeliest, Smoothing(), False)  # overwrites the logits
         normalizers = costs.numpy() + found[len(chunk) :]
         log_probs[chunk] = found[: len(chunk)] - normalizers[which]
         best[chunk] = likeliest.numpy()[which]

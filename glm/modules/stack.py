@@ -130,11 +130,11 @@ class Stack(nn.Layer):
         last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
         return last, KVCache(caches, np.array(lengths), prompts)
 
-    def step(self, states: Tensor, cache: KVCache, sees: np.ndarray | None = None) -> Tensor:
-        """Reads one embedded token per live row: [B, R, H] -> [B, R, H]; `sees` as of `KVCache.open_step`."""
+    def step(self, states: Tensor, cache: KVCache, *, looks: int = 0, sees: np.ndarray | None = None) -> Tensor:
+        """Reads one embedded token per live row, or as `KVCache.open_step` says: [B, R, H] -> [B, R, H]."""
         B, R, H = states.shape
-        cache.open_step(sees)
-        seen = self.layer_cache.seen_by(cache.lengths, cache.width, cache.ancestors, cache.capacity, self.num_heads)
+        sees = cache.open_step(R, looks=looks, sees=sees)
+        seen = self.layer_cache.seen_by(cache.lengths, cache.width, sees, cache.capacity, self.num_heads)
         states = states.reshape([B * R, H])
         projected = self.before_attention(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):

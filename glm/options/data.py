@@ -64,6 +64,9 @@ def check_has_meaning(data: "DataArguments", given: Mapping[str, Any]) -> str | 
     return kind
 
 
+SRC_LENGTH = 608  # the default
+
+
 @dataclass
 class DataArguments:
     """How a record is laid out."""
@@ -100,15 +103,33 @@ class DataArguments:
     )
     classification_head: str | None = option(
         None,
-        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), of [CLS] (cls), or "
-        "of the token behind its end (start) [pad, where the option stands alone].",
+        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), its first token (cls) "
+        "or the token behind its end (start) [pad, where the option stands alone].",
         nargs="?",
         const=POOLS[0],
         choices=list(POOLS),
     )
     unidirectional: bool = option(False, "Files of choices and last words: read the text from left to right only.")
-    src_length: int = option(608, "Most source tokens; a longer passage is cut around the answer's sentence.")
+    multi_turn: str = option(
+        "error",
+        "What conversations of several turns, or with a system text, are: an error, or their last turn.",
+        choices=["error", "last"],
+    )
+    punctuation: str | None = option(
+        None,
+        "Punctuation of generated texts, which tokenizers make half-width; that of the training targets if not given.",
+        choices=["fullwidth", "halfwidth"],
+    )
+    src_length: int = option(SRC_LENGTH, "Most source tokens; a longer passage is cut around the answer's sentence.")
+    max_seq_length: int | None = option(
+        None,
+        "Most tokens of source and target together, in place of src_length: of a training pair the longer part is cut "
+        "(the target of equal ones), a source to generate for is cut to what tgt_length leaves (UniLM).",
+    )
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
+
+    # Those of the options above that the user did not give: their values are those of the checkpoint's training.
+    inherited = frozenset()
 
     def __post_init__(self):
         if self.src_length < 8:
@@ -118,15 +139,24 @@ class DataArguments:
         for name in ("multi_token", "unidirectional", "candidate_length_penalty"):
             if self.classification_head is not None and (value := getattr(self, name)):
                 raise UsageError(f"{name} {value}: has no effect beside classification_head; leave one of them out")
+        if self.max_seq_length is None:
+            return
+        if self.max_seq_length < 8:
+            raise UsageError(f"max_seq_length {self.max_seq_length}: use 8 or more")
+        if self.src_length != SRC_LENGTH:
+            raise UsageError(
+                f"src_length {self.src_length}: has no effect beside max_seq_length {self.max_seq_length}; leave "
+                "one out"
+            )
 
-    def find_template(self) -> Frame:
-        """The template or task of these options.
+    def find_template(self, own: Mapping[str, str] | None = None) -> Frame:
+        """The template or task of these options; a family may have its own for a task (`Family.templates`).
 
         Raises:
             InputError: there is no such task, or the user's own template or labels cannot be used.
             UsageError: an option has no effect on the task.
         """
-        frame = find_frame(self.task_name, self.template, self.target_prefix, self.labels)
+        frame = find_frame(self.task_name, self.template, self.target_prefix, self.labels, own or {})
         kind = frame.kind if isinstance(frame, Task) else None
         for name, kinds in ONLY_OF.items():
             if kind not in kinds and (value := getattr(self, name)) not in (None, False, 0.0):
@@ -148,9 +178,16 @@ class DataArguments:
             "multi_token": self.multi_token,
             "unidirectional": self.unidirectional,
             "classification_head": self.classification_head,
+            "max_seq_length": self.max_seq_length,
         }
 
     @property
     def columns(self) -> ColumnOptions:
         """The columns that were named."""
-        return ColumnOptions(self.source_column, self.answer_column, self.target_column)
+        return ColumnOptions(
+            self.source_column,
+            self.answer_column,
+            self.target_column,
+            inherited=self.inherited,
+            multi_turn=self.multi_turn,
+        )

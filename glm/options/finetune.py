@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from paddle import distributed
@@ -15,8 +17,10 @@ from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, check_has_meaning
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
+from glm.options.run_config import published_config
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
+from glm.runtime.paths import published, published_values
 
 # Shapes of the learning rate behind its warmup; the first ones fall.
 DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
@@ -53,6 +57,12 @@ WITHOUT_LEARNING = {
 }
 # PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
 OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
+MOST_LOGGING_STEPS = 500  # PaddleNLP's default
+LOGS_A_RUN = 20  # at least, where nobody says how often
+
+# Options of an objective that cannot be 0.
+OF_GEOMETRY = ("objective", "mask_prob", "max_pred", "target_mask_prob")  # of ObjectiveArguments
+NEVER_ZERO = ("discriminator_sampling_temperature", "max_source_positions", "max_target_positions")
 
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
@@ -101,6 +111,80 @@ class DropoutArguments:
     def given(self) -> dict[str, float]:
         """The rates that were given, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass
+class ObjectiveArguments:
+    """What training predicts of a record, by which losses, and from which parts of a checkpoint, for families that can
+    choose (UniLM; GanLM, whose names are fairseq's)."""
+
+    objective: str | None = option(
+        None,
+        "masked: some tokens of the target, drawn anew in each epoch; pseudo_masked: each, at a [MASK] of its own "
+        "behind what comes before it [masked].",
+        choices=["masked", "pseudo_masked"],
+    )
+    mask_prob: float | None = option(None, "Share of the target's tokens that masked predicts [0.2].")
+    max_pred: int | None = option(None, "Most tokens of a target that masked predicts [20].")
+    target_mask_prob: float | None = option(
+        None, "Share of the tokens before a [MASK] that pseudo_masked masks or replaces too [0]."
+    )
+
+    start: str | None = option(
+        None,
+        "Parts of a checkpoint that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
+        "the decoder that writes [both where there are two].",
+        choices=["both", "generator", "discriminator"],
+    )
+    max_source_positions: int | None = option(
+        None, "Most tokens of a source; a checkpoint's table is cut, or has rows of zeros added [the model's]."
+    )
+    max_target_positions: int | None = option(None, "Most tokens of a target; as max_source_positions.")
+    discriminator_weight: float | None = option(None, "Weight of the discriminator's loss [5]; 0 leaves it out.")
+    discriminator_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    discriminator_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    inconsistency_weight: float | None = option(
+        None, "Weight of the generator's loss where the discriminator erred [1]; 0 leaves it out."
+    )
+    inconsistency_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    inconsistency_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    discriminator_sampling_temperature: float | None = option(
+        None, "Logits are divided by this before the tokens to be judged are drawn [1]."
+    )
+
+    def __post_init__(self):
+        for name, value in self.of_model.items():
+            if name.endswith("_steps"):
+                continue  # fairseq's -1 is 0
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in NEVER_ZERO):
+                raise UsageError(f"{name} {value}: use a number above 0{'' if name in NEVER_ZERO else ', or 0'}")
+        if self.start in ("generator", "discriminator"):
+            for name in ("discriminator_weight", "inconsistency_weight"):
+                if getattr(self, name):
+                    raise UsageError(
+                        f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}"
+                    )
+
+    @property
+    def parts(self) -> str | None:
+        """`start`, or what the weights that are given need."""
+        return self.start or ("both" if self.discriminator_weight or self.inconsistency_weight else None)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was chosen, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @property
+    def of_geometry(self) -> dict[str, Any]:
+        """What was chosen of how a record is laid out."""
+        return {name: value for name, value in self.given.items() if name in OF_GEOMETRY}
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """What replaces the model's own settings."""
+        others = {"start", *OF_GEOMETRY}
+        return {name: value for name, value in self.given.items() if name not in others}
 
 
 @dataclass
@@ -167,7 +251,11 @@ class FinetuneTrainingArguments(TrainingArguments):
         None, "Each layer learns this many times as fast as the one above it, the embeddings slowest."
     )
     freeze: str | None = option(
-        None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
+        None,
+        "Weights that are not trained: embeddings, layers.3, layers.0-11, other parts of the family, joined by |.",
+    )
+    logging_steps: int | None = option(
+        None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
     )
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: int | None = option(
@@ -276,11 +364,24 @@ class FinetuneTrainingArguments(TrainingArguments):
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
         shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
+        self.logs_a_share = self.logging_steps is None
+        if self.logs_a_share:
+            self.logging_steps = MOST_LOGGING_STEPS
+        if self.logging_dir is None:  # PaddleNLP would put the machine's name into it
+            self.logging_dir = str(Path(self.output_dir) / "runs" / datetime.now().strftime("%b%d_%H-%M-%S"))
         if self.device == "cpu" and distributed.get_world_size() > 1:
             gloo.install()
         super().__post_init__()  # makes the groups of processes
         self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
+
+    def to_json_string(self) -> str:
+        """All options, for a log that may be published."""
+        return published(super().to_json_string())
+
+    def to_sanitized_dict(self) -> dict[str, Any]:
+        """All options, for the parameters of such a log."""
+        return published_values(super().to_sanitized_dict())
 
     def _check_decay(self):
         shape = self.lr_scheduler_type
@@ -318,6 +419,7 @@ class FinetuneArguments:
     generation: GenerationConfig
     files: FileArguments
     dropout: DropoutArguments
+    objective: ObjectiveArguments
     adapter: AdapterArguments
     training: FinetuneTrainingArguments
     given: dict[str, Any]
@@ -331,11 +433,12 @@ class FinetuneArguments:
         kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
         if "template" in kept:
             kept["template"] = parts_text(kept["template"])
-        return kept
+        return published_config(kept)
 
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        names |= {"src_length"} if self.data.max_seq_length is not None else set()
         kind = check_has_meaning(self.data, {})
         names |= {*WITHOUT_MEANING.get(kind, ()), *WITHOUT_LEARNING.get(kind, ())}
         if self.data.classification_head is not None:
@@ -355,6 +458,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         GenerationConfig,
         FileArguments,
         DropoutArguments,
+        ObjectiveArguments,
         AdapterArguments,
         FinetuneTrainingArguments,
     )
@@ -376,6 +480,15 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
         raise UsageError(
             f"resume_from_checkpoint {training.resume_from_checkpoint}: has no effect without --do_train; to evaluate "
             "a checkpoint give its folder as --model_name_or_path"
+        )
+    # A published data set stands in for none of the files, or was named: nobody's own data meet it unasked.
+    evaluates = training.do_eval or training.evaluation_strategy != IntervalStrategy.NO
+    if files.train_file is not None and evaluates and files.dev_file is None:
+        raise UsageError("do_eval True: needs --dev_file beside a --train_file of your own; give one, or leave it out")
+    if training.do_train and files.train_file is None and files.dev_file and "task_name" not in arguments.given:
+        raise UsageError(
+            f"dev_file {files.dev_file}: needs --train_file beside it; give one, or name the data set to train on "
+            f"(--task_name {arguments.data.task_name})"
         )
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")

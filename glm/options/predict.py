@@ -16,7 +16,7 @@ from glm.runtime.device import choose_device
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
-FILES_OPTIONS += ("token_scores", "show", "report")
+FILES_OPTIONS += ("output_format", "token_scores", "show", "report", "keep_columns")
 SERVING_OPTIONS = tuple(item.name for item in fields(ServingArguments))
 
 
@@ -25,17 +25,26 @@ class PredictArguments(ServingArguments):
     """What to generate text for, where it goes, and how it is made."""
 
     test_file: str | None = option(None, "Records, one JSON object per line; standard input if not given.")
-    fill: str | None = option(None, "A text whose blanks ([MASK], [sMASK], [gMASK]) are filled, in place of records.")
+    fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled, in place of records.")
     fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: str | None = option(None, "One JSON line per record; standard output if not given.")
     metrics_file: str | None = option(None, "Scores as JSON (needs questions in the data).")
     report: str | None = option(
         None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
     )
+    keep_columns: str | None = option(
+        None, "Columns that are copied into the rows of the output, separated by commas; all: every one."
+    )
     overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
     prefix: str = option("", "What every text starts with: given to the model, not generated.")
     allowed_outputs_file: str | None = option(None, "Outputs, one per line: nothing else is generated (after prefix).")
+    output_format: str = option(
+        "json",
+        "Of output_file: json, one line per record; unilm, lines of a source, U+0001, and its texts with || between "
+        "them (the JSON lines then go to output_file.jsonl).",
+        choices=["json", "unilm"],
+    )
     token_scores: bool = option(False, "Write the log-probability of every token.")
     per_device_eval_batch_size: int = option(16, "Records decoded together.")
     decode_dtype: str = option(
@@ -135,6 +144,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     inherited = {name: value for name, value in settings.items() if name not in own}
     values, _ = parser.read(argv, inherited)
     options = PredictOptions(*parser.build(values), inherited, argv)
+    options.data.inherited = frozenset(inherited)
     _check_given(given, options.prediction)
     if not options.prediction.fills:
         check_has_meaning(options.data, given)
@@ -150,8 +160,11 @@ def _check_given(given: dict[str, Any], arguments: PredictArguments) -> None:
             raise UsageError(f"{name}{value}: has no effect {how}; leave it out")
     if arguments.fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
-        for name in sorted(framing | {"show"}):
+        for name in sorted(framing | {"show", "keep_columns", "multi_turn"}):
             if name in given:
                 raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
+    if arguments.output_format == "unilm" and (arguments.output_file is None or arguments.fills):
+        needed = "where blanks are filled" if arguments.fills else "without output_file"
+        raise UsageError(f"output_format unilm: has no effect {needed}; leave it out")
     if "show" in given and arguments.output_file is None:
         raise UsageError(f"show {given['show']}: has no effect without output_file")

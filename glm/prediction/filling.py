@@ -116,7 +116,7 @@ def fill(
 
 def as_row(writer: Writer, number: int, text: BlankText, *, token_scores: bool) -> dict[str, Any]:
     """The JSON object of a filled text: as given, filled, and the hypotheses of each blank, best first."""
-    blanks: list[list[Text]] = [[writer.text(hypothesis) for hypothesis in found] for found in text.filled]
+    blanks: list[list[Text]] = [[writer.finished(hypothesis) for hypothesis in found] for found in text.filled]
     parts = text.parts.copy()
     parts[1::2] = [found[0].text if found else "" for found in blanks]
     return {

@@ -41,18 +41,25 @@ KINDS = {
 
 
 def writer_of(
-    model: Any, encoder: Encoder, generation: GenerationConfig, batch_size: int, *, length_penalty: float = 0.0
+    model: Any,
+    encoder: Encoder,
+    generation: GenerationConfig,
+    batch_size: int,
+    *,
+    length_penalty: float = 0.0,
+    punctuation: str | None = None,
 ) -> Any:
     """What the encoder's kind of task predicts with.
 
     Args:
         length_penalty: of candidates, see `Chooser`.
+        punctuation: of generated texts, see `Writer`.
     """
     if encoder.kind == CHOOSE:
         return Chooser(model, encoder, batch_size, length_penalty)
     if encoder.kind == EXTRACT:
-        return Answerer(Writer(model, encoder.base, generation, batch_size), encoder)
-    return Writer(model, encoder, generation, batch_size)
+        return Answerer(Writer(model, encoder.base, generation, batch_size, punctuation=punctuation), encoder)
+    return Writer(model, encoder, generation, batch_size, punctuation=punctuation)
 
 
 def predicted_rows(
@@ -62,9 +69,10 @@ def predicted_rows(
     *,
     description: str = "predicting",
     progress: bool = True,
+    all_beams: bool = True,
 ) -> list[dict[str, Any]]:
-    """The row of each record, in their order; of a task that generates with all beams."""
-    writer = writer.with_all_beams() if kind == GENERATE else writer
+    """The row of each record, in their order; of a task that generates with all beams, if they are wanted."""
+    writer = writer.with_all_beams() if kind == GENERATE and all_beams else writer
     found: dict[int, dict[str, Any]] = {}
     with tqdm(
         total=len(records), desc=description, unit="record", disable=None if progress else True, leave=False

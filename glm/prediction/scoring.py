@@ -8,18 +8,33 @@ from typing import Any
 from glm.data.tasks import GENERATE
 from glm.errors import InputError
 from glm.evaluation.metrics import Scorer, Scores, score
+from glm.evaluation.paraphrases import Paraphrases
+from glm.evaluation.scored_file import references_of
 from glm.evaluation.statistics import Pair
+from glm.evaluation.symptoms import Symptoms
 from glm.prediction.kinds import KINDS
 from glm.prediction.predictions import Prediction
 
 
-def score_predictions(predictions: Sequence[Prediction]) -> Scores:
-    """Scores of the best texts against the references, see `glm.evaluation.metrics.score`."""
+def coverage(scored: int, records: int) -> str:
+    """How many records have a reference, in words."""
+    return f"{scored} of {records} records {'has' if scored == 1 else 'have'} a reference"
+
+
+def score_predictions(predictions: Sequence[Prediction], *, of_paraphrases: bool = False) -> Scores:
+    """Scores of the best texts against the references, see `glm.evaluation.metrics.score`.
+
+    Args:
+        of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
+    """
+    found = Paraphrases()
+    for prediction in predictions if of_paraphrases else ():
+        found.add(prediction.record.source, [text.text for text in prediction.texts])
     return score(
-        Pair(prediction.best, (record.target,), record.source, record.answer)
+        Pair(prediction.best, record.references, record.source, record.answer)
         for prediction in predictions
         for record in (prediction.record,)
-    )
+    ).with_figures(found.figures(), found.signatures())
 
 
 class Tally:
@@ -27,35 +42,44 @@ class Tally:
 
     Args:
         kind: of the task, a key of `glm.prediction.kinds.KINDS`.
+        of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
         first_error: of the first row that failed.
+        symptoms: what is wrong with the texts.
     """
 
-    def __init__(self, kind: str = GENERATE):
+    def __init__(self, kind: str = GENERATE, *, of_paraphrases: bool = False):
         self.kind = KINDS[kind]
         self.is_generated = kind == GENERATE
+        self.paraphrases = Paraphrases() if of_paraphrases else None
         self.rows = 0
         self.failed = 0
         self.first_error: str | None = None
         self.scored = 0
+        self.symptoms = Symptoms()
         self._scorer = Scorer()
         self._kept: list[dict[str, Any]] = []  # of a task that does not generate: its figures need all rows at once
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes a row in; one that failed is counted, not scored."""
         self.rows += 1
+        self.symptoms.add_row(row)
         if "error" in row:
             self.failed += 1
             self.first_error = self.first_error or row["error"]
-        elif not self.is_generated:
+            return
+        if not self.is_generated:
             if self.kind.reference in row:
                 self._kept.append(row)
                 self.scored += 1
-        elif "reference" in row:
+            return
+        if self.paraphrases is not None:
+            self.paraphrases.add(row["source"], [prediction["text"] for prediction in row["predictions"]])
+        if "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            self._scorer.add([Pair(best, (row["reference"],), row.get("source"), row.get("answer"))])
+            self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
             self.scored += 1
 
     def scores(self) -> Scores:
@@ -67,10 +91,12 @@ class Tally:
         if self.failed == self.rows:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
         if not self.scored:
-            wanted = "question" if self.is_generated else "label or answer"
-            raise InputError(f"no record has a {wanted}, so there is nothing to score")
+            raise InputError("no record has a reference, so there is nothing to score")
         scores = self._scorer.result() if self.is_generated else self.kind.score(self._kept)
-        return scores.with_figures({"failed records": self.failed})
+        scores = scores.with_figures({"failed records": self.failed})
+        if self.paraphrases is None:
+            return scores
+        return scores.with_figures(self.paraphrases.figures(), self.paraphrases.signatures())
 
 
 def write_scores(path: Path, scores: Scores) -> None:

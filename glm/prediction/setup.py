@@ -1,10 +1,12 @@
 """From options to a writer: tokenizer, configuration and model of the family that the checkpoint belongs to."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
+from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
 from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
@@ -27,16 +29,18 @@ def build_encoder(
     *,
     template: Template | None = None,
     allow_cut_targets: bool = False,
+    objective: Mapping[str, Any] = NO_CHOICE,
 ) -> Encoder:
     """How records are laid out: by the template or task of the options, if no other is given."""
     return encoder_of(
         family,
         tokenizer,
-        template or data.find_template(),
+        template or data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
         allow_cut_targets=allow_cut_targets,
+        objective=objective,
         **data.layout,
     )
 
@@ -71,6 +75,8 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
     config = load_config(family, model.model_name_or_path, tokenizer, settings=ranks)
     encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
+    if unknown := " ".join(tokenizer.unknown_parts(arguments.prefix)):
+        raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")
     most = generation.tgt_length - 1 - len(encoder.opening_ids) - len(prefix_ids)
     if most < max(generation.min_tgt_length, 1):
         raise InputError(
@@ -84,14 +90,18 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
     if options.data.classification_head is not None:
         add_head(loaded, encoder, model.model_name_or_path, is_trained=True)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
+    batch_size, prefix = arguments.per_device_eval_batch_size, arguments.prefix
     if encoder.kind == GENERATE:
-        return Writer(loaded, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)
+        return Writer(
+            loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
+        )
     return writer_of(
         loaded,
         encoder,
         generation,
-        arguments.per_device_eval_batch_size,
+        batch_size,
         length_penalty=options.data.candidate_length_penalty,
+        punctuation=options.data.punctuation,
     )
 
 

@@ -1,6 +1,6 @@
 """The model card: what a folder with a model says of itself, with the front matter of the Hugging Face hub."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def write_model_card(
     figures: Mapping[str, float],
     signatures: Mapping[str, str],
     data: Mapping[str, str],
+    warnings: Sequence[str] = (),
 ) -> bool:
     """Writes `README.md` beside a model, but not over one that the user wrote or took over.
 
@@ -36,6 +37,7 @@ def write_model_card(
         figures: of the final evaluation, by name; empty if there was none.
         signatures: of these figures.
         data: by split, what was read.
+        warnings: what is wrong with the model or its data, in words.
 
     Returns:
         Whether it was written.
@@ -43,7 +45,8 @@ def write_model_card(
     if is_users_own(folder / CARD_NAME):
         return False
     start = str(provenance.settings["model_name_or_path"])
-    published = start if "/" in start and not start.endswith(".json") and not Path(start).exists() else None
+    is_path = start.startswith((".", "/", "~")) or start.endswith(".json") or Path(start).exists()
+    published = start if "/" in start and not is_path else None
     template = Template(
         TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -57,6 +60,7 @@ def write_model_card(
         figure_text=figure_text,
         signatures=signatures,
         data=data,
+        warnings=warnings,
         provenance=provenance,
         written=now(),
     )

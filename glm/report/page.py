@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from glm.evaluation.metrics import Scores, figure_text
+from glm.evaluation.scored_file import references_of
 from glm.report.copied import Span, copied_spans, found_span
 from glm.report.curves import curve_plots
 from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
@@ -176,6 +177,7 @@ def render(template: str, **values: Any) -> str:
     environment.globals |= {
         "copied": copied_spans,
         "figure_text": figure_text,
+        "references_of": references_of,
         "source_spans": _source_spans,
         "beams": _beams,
         "written": now(),

@@ -1,5 +1,6 @@
 """How the two scripts end: exit codes, and errors a person can read."""
 
+import io
 import os
 import sys
 import traceback
@@ -12,6 +13,14 @@ LINES = "\n\t"
 INCOMPLETE = 3  # the exit code of a run that came to its end, but not with every record
 
 
+def show_what_can_be_shown() -> None:
+    """Lets a console that is not UTF-8 (GBK, ASCII) show a character it does not have as an escape: what is printed is
+    for people, and must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(main: Callable[[list[str]], int | None]) -> int:
     """Runs a script's `main` on the command line; it may return an exit code.
 
@@ -21,6 +30,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 done but for records that failed, 130 interrupted, 141
         standard output closed, 143 terminated.
     """
+    show_what_can_be_shown()
     argv = sys.argv[1:]
     debug = "--debug" in argv
     try:

@@ -4,7 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import h11
@@ -46,8 +46,9 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     own = build_writer(options, build_prediction_encoder(options))
     writer = text_writer(own, options.generation)
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
+    columns = replace(options.data.columns, target_column=None)  # requests have none
     own = None if own is writer else own
-    service = Service(options.model.model_name_or_path, writer, batcher, options.data.columns, command, own)
+    service = Service(options.model.model_name_or_path, writer, batcher, columns, command, own)
     app = build_app(
         service,
         api_key=arguments.api_key,

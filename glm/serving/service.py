@@ -79,21 +79,21 @@ class Service:
         columns = columns_of(rows, template, self.columns, name="records", need_target=False)
         reserved = self.writer.encoder.family.reserved
 
-        def laid_out(numbered: tuple[int, Json]) -> tuple[Record | BadRecord, Prompt | None, str | None]:
+        def laid_out(numbered: tuple[int, Json]) -> tuple[Record | BadRecord, Prompt | None, str | None, int]:
             number, _ = numbered
             record = record_or_bad(rows[number], columns, need_target=False, reserved=reserved)
-            prompts, errors = self.writer.lay_out({number: record})
-            return record, prompts.get(number), errors.get(number)
+            prompts, errors, cut = self.writer.lay_out({number: record})
+            return record, prompts.get(number), errors.get(number), cut.get(number, 0)
 
         found = await self.desk.map(laid_out, list(enumerate(values)))
-        prompts = {number: prompt for number, (_, prompt, _) in enumerate(found) if prompt is not None}
+        prompts = {number: prompt for number, (_, prompt, *_) in enumerate(found) if prompt is not None}
         written = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
         hypotheses = dict(zip(prompts, written, strict=True))
 
         def row_of(number: int) -> Json:
-            record, _, error = found[number]
-            texts = [self.writer.text(hypothesis) for hypothesis in hypotheses.get(number, [])]
-            return Prediction(record, texts, error).as_row(token_scores=token_scores)
+            record, _, error, cut = found[number]
+            texts = [self.writer.finished(hypothesis) for hypothesis in hypotheses.get(number, [])]
+            return Prediction(record, texts, error, cut).as_row(token_scores=token_scores)
 
         return await self.desk.map(row_of, range(len(values)))
 
@@ -169,7 +169,7 @@ class Service:
 
     def _choice(self, hypothesis: Hypothesis, stops: Collection[str], *, token_scores: bool) -> Json:
         row = text_row(self.writer.text(hypothesis), token_scores=token_scores)
-        prefix = self.writer.encoder.tokenizer.decode_ids(self.writer.prefix_ids)
+        prefix = self.writer.opening
         end = first_of(stops, row["text"].removeprefix(prefix))
         if end is not None:
             row["text"] = row["text"][: end + len(prefix)]

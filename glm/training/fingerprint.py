@@ -14,6 +14,7 @@ from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.report.provenance import installed
 from glm.runtime.environment import cpu_threads, processor
+from glm.runtime.paths import published
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData
 
@@ -59,7 +60,7 @@ def fingerprint(
     shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
     adapter = {"lora": arguments.adapter.lora}
     if arguments.adapter.kind is not None:
-        adapter |= arguments.adapter.settings | {"model_name_or_path": arguments.model.model_name_or_path}
+        adapter |= arguments.adapter.settings | {"model_name_or_path": published(arguments.model.model_name_or_path)}
     found = {
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),
@@ -67,9 +68,11 @@ def fingerprint(
         "tokenizer (SHA-256)": encoder.tokenizer.digest,
         "template": encoder.described,
         "src_length": encoder.src_length,
+        **({} if arguments.data.max_seq_length is None else {"max_seq_length": arguments.data.max_seq_length}),
         "tgt_length": encoder.tgt_length,
         "allow_cut_targets": encoder.allow_cut_targets,
         "data-parallel processes": training.dataset_world_size,
+        **arguments.objective.given,
         **shape,
         **adapter,
         **options,
@@ -119,8 +122,8 @@ def manifest_facts(
     text = "; ".join(f"{c['field']}: {_shown(c['before'])} then, {_shown(c['now'])} now" for c in changes)
     if changes and not training.resume_with_changes:
         raise InputError(
-            f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, or add "
-            "--resume_with_changes"
+            f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, add "
+            "--resume_with_changes, or start anew with --overwrite_output_dir on the command line"
         )
     if changes:
         logger.warning(f"goes on from step {checkpoint.step} with changes: {text}")

@@ -17,6 +17,7 @@ from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
 from glm.report.model_card import write_model_card
 from glm.report.provenance import Provenance
 from glm.report.rows import ReportRows
+from glm.runtime.paths import published
 
 LARGEST_SHARE = 0.02  # of a run's time that is spent on drawing its page
 
@@ -59,6 +60,7 @@ def describe_model(
     metrics: Mapping[str, float],
     reports: Mapping[str, FileReport],
     signatures: Mapping[str, str],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes the model card of the final model.
 
@@ -66,6 +68,7 @@ def describe_model(
         metrics: of the final evaluation, their names beginning with `eval_`; empty if there was none.
         reports: what the check of each split of the data found.
         signatures: of the figures.
+        warnings: what is wrong with the model or its data, in words.
     """
     figures = {name.removeprefix("eval_"): value for name, value in metrics.items()}
     written = write_model_card(
@@ -73,7 +76,8 @@ def describe_model(
         provenance,
         figures={name: figures[name] for name in ("loss", *signatures) if name in figures},
         signatures=signatures,
-        data={split: report.summary() for split, report in reports.items()},
+        data={split: published(report.summary()) for split, report in reports.items()},
+        warnings=warnings,
     )
     if not written:
         logger.warning(f"{output_dir / CARD_NAME}: is your own, so the model card is not written")

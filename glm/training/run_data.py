@@ -15,11 +15,11 @@ from glm.data.check import FileCheck, check_file, check_records
 from glm.data.frames import Encoder
 from glm.data.published import fetch_records
 from glm.data.records import BadRecord, Record
+from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import (
     ExampleStore,
     content_digest,
-    default_cache_folder,
     new_store,
     remove_store,
     store_name,
@@ -33,6 +33,8 @@ from glm.data.tasks import GENERATE
 from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
+from glm.runtime.caches import user_cache
+from glm.runtime.paths import published, published_values
 
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
@@ -61,12 +63,12 @@ class RunData:
     def write(self, output_dir: Path) -> None:
         """Writes the reports, and the refused rows of each split beside them."""
         output_dir.mkdir(parents=True, exist_ok=True)
-        reports = {split: report.as_dict() for split, report in self.reports.items()}
+        reports = {split: published_values(report.as_dict()) for split, report in self.reports.items()}
         text = json.dumps(reports, ensure_ascii=True, indent=2)
         (output_dir / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
         for split, report in self.reports.items():
             if report.bad_rows:
-                lines = b"".join(map(json_line, report.bad_rows))
+                lines = b"".join(json_line(row | {"error": published(row["error"])}) for row in report.bad_rows)
                 (output_dir / REFUSED_NAME.format(split=split)).write_bytes(lines)
 
 
@@ -84,13 +86,14 @@ def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
         data.reports["train"] = store.report
     if training.do_eval:
         split = _Split("dev", files.dev_file, arguments, encoder)
-        data.dev_records = [item.record for item in split.items() if not isinstance(item, BadRecord)]
+        data.dev_records = split.shared([item.record for item in split.items() if not isinstance(item, BadRecord)])
         if training.do_train:
             split.check.compare(store.report.file, store.row_hashes)
         data.reports["dev"] = split.report()
     if training.do_predict:
         split = _Split("test", files.test_file, arguments, encoder)
-        data.test_records = [item.record if not isinstance(item, BadRecord) else item for item in split.items()]
+        records = [item if isinstance(item, BadRecord) else item.record for item in split.items()]
+        data.test_records = split.shared(records)
         data.reports["test"] = split.report()
     for report in data.reports.values():
         announce(report)
@@ -135,6 +138,7 @@ class _Split:
                 encoder.template,
                 arguments.data.columns,
                 need_target=name != "test",
+                several_targets=name != "train",
                 reserved=encoder.family.reserved,
                 pattern_id=encoder.pattern_id,
             )
@@ -148,6 +152,15 @@ class _Split:
         """All rows, one by one; with the last of them the check is done."""
         return chain.from_iterable(self._batches)
 
+    def shared(self, records: list[Record | BadRecord]) -> list[Record | BadRecord]:
+        """Records to be scored, each with the targets of all that have its source."""
+        if self.check.encoder.kind != GENERATE:
+            return records
+        found = SharedReferences(lambda: records)
+        if found.count:
+            self.check.notes.append(f"{self.check.name}: {shared_note(found.count)}")
+        return list(map(found.given_to, records))
+
     def report(self) -> FileReport:
         """What the check found. Raises InputError if more was refused than may be."""
         report = self.check.report()
@@ -160,7 +173,7 @@ def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore | Ta
     encoder = split.check.encoder
     if encoder.kind != GENERATE:
         return read_task_examples(split, encoder)
-    folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    folder = Path(cache_folder or user_cache()) / store_name(split.content, split.check)
     if folder.is_dir():
         try:
             verify_store(folder)

@@ -39,6 +39,7 @@ from glm.runtime.signals import StopSignals
 from glm.training.capacity import warn_of_memory
 from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
+from glm.training.going_on import overwrites_anything, same_command
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.progress import rewind_metrics
 from glm.training.run_data import RunData, read_run_data
@@ -47,6 +48,7 @@ from glm.training.run_folder import (
     check_disk,
     check_is_free,
     clear_earlier_run,
+    holds_unfinished,
     locked,
     set_later_aside,
 )
@@ -78,15 +80,22 @@ def build_trainer(
         tokenizer,
         settings={
             **arguments.dropout.given,
+            **arguments.objective.of_model,
             "tensor_parallel_degree": training.tensor_parallel_degree,
             "tensor_parallel_rank": training.tensor_parallel_rank,
         },
+        start=arguments.objective.parts,
     )
     check_metric(training.metric_for_best_model, data.find_template())
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
-        family, tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets
+        family,
+        tokenizer,
+        data,
+        arguments.generation,
+        allow_cut_targets=arguments.files.allow_cut_targets,
+        objective=arguments.objective.of_geometry,
     )
     encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
@@ -96,13 +105,15 @@ def build_trainer(
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
         if encoder.kind != CHOOSE:  # the forecast counts rows of a record
             warn_of_memory(family, config, arguments, run_data.train_examples)
+        if data.punctuation is None and run_data.train_examples.report.full_width:
+            data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)
         facts = manifest_facts(now, checkpoint, training)
 
     set_seed(seed=training.seed)
-    model = load_model(family, arguments.model.model_name_or_path, config)
+    model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
     if data.classification_head is not None:
         add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
     if training.device == "cpu" and config.hidden_size <= SMALL:
@@ -127,6 +138,7 @@ def build_trainer(
         signals=signals,
         facts=facts,
         length_penalty=data.candidate_length_penalty,
+        same_command=same_command(arguments),
     )
     for note in encoder.notes:
         logger.warning(note)
@@ -139,7 +151,8 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
     """
-    family.check_options(arguments.values)
+    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # as read it may be -1, for none
+    family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
     if not adapter.lora:
         return arguments
@@ -154,12 +167,14 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
 
 
 def _add_adapter(model: nn.Layer, arguments: FinetuneArguments) -> AdapterConfig:
-    options, base = arguments.adapter, arguments.model.model_name_or_path
+    options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
     if options.prefix_tuning:
-        config = prefix_config(base, model, tokens=options.num_prefix_tokens, projection=options.prefix_projection)
+        projection = options.prefix_projection
+        config = prefix_config(base, model, run=run, tokens=options.num_prefix_tokens, projection=projection)
     else:
         config = lora_config(
             base,
+            run=run,
             targets=options.lora_targets,
             rank=options.lora_rank,
             alpha=options.lora_alpha,
@@ -189,8 +204,8 @@ def set_recomputed_layers(model: nn.Layer, layers: int) -> None:
 
 def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:
     """Raises InputError if an example does not fit into a batch (`--max_tokens`)."""
-    longest = int(examples.lengths.argmax())
-    length = int(examples.lengths[longest])
+    longest = int(examples.widths.argmax())
+    length = int(examples.widths[longest])
     width = padded_width(length, multiple)
     if width > max_tokens:
         raise InputError(
@@ -235,7 +250,11 @@ def opened_run(arguments: FinetuneArguments) -> Iterator[Checkpoint | None]:
 
 def _starting_point(arguments: FinetuneArguments, is_unfinished: bool) -> Checkpoint | None:
     training = arguments.training
-    output_dir, overwrites = Path(training.output_dir), training.overwrite_output_dir
+    output_dir = Path(training.output_dir)
+    unfinished = training.do_train and holds_unfinished(output_dir, is_unfinished=is_unfinished)
+    if unfinished and not overwrites_anything(arguments):
+        training.overwrite_output_dir = False  # a file's wish is for results that a run has come to
+    overwrites = training.overwrite_output_dir
     goes_on = is_unfinished and training.do_train and not overwrites
     checkpoint = find_checkpoint(training.resume_from_checkpoint, output_dir, goes_on=goes_on)
     check_is_free(output_dir, is_ours=overwrites or is_unfinished or checkpoint is not None)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from glm.data.collator import padded_width
 from glm.data.frames import Encoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
+from glm.data.templates import PARAPHRASE
+from glm.evaluation.metrics import Scores
+from glm.evaluation.paraphrases import Paraphrases
+from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import Example
 from glm.modules.pretrained import WEIGHTS_NAME
@@ -36,7 +41,14 @@ from glm.training.guards import Guard
 from glm.training.objectives import mean_dev_loss, objective_of
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
-from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
+from glm.training.progress import (
+    GradientNorm,
+    MetricsLog,
+    ProgressBar,
+    logged_evaluation,
+    process_memory_gib,
+    shows_bar,
+)
 from glm.training.resumable import ResumableTrainer
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
@@ -45,23 +57,28 @@ MOST_NAMED = 16  # records of a step that a message names
 
 
 class Examples(Dataset):
-    """Encoded examples as Paddle's loader wants them."""
+    """Encoded examples as Paddle's loader wants them. What is random in one is a function of seed, epoch and index, so
+    that a resumed run, and every number of workers, draws the same.
 
-    def __init__(self, examples: Sequence[Example]):
+    Args:
+        sampler: knows the epoch; the loader's workers begin anew in each.
+    """
+
+    def __init__(self, examples: ExampleStore, sampler: EpochBatchSampler, seed: int):
         super().__init__()
-        self.examples = examples
+        self.examples, self.sampler, self.seed = examples, sampler, seed
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+        return self.examples.draw(index, np.random.default_rng([self.seed, self.sampler.epoch, index]))
 
 
 def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
     return EpochBatchSampler(
-        [padded_width(length, args.pad_to_multiple_of) for length in examples.lengths.tolist()],
+        [padded_width(width, args.pad_to_multiple_of) for width in examples.widths.tolist()],
         batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
         max_tokens=args.max_tokens,
         by_length=args.group_by_length,
@@ -88,6 +105,7 @@ class GenerationTrainer(ResumableTrainer):
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
         length_penalty: of candidates, see `glm.prediction.choosing.Chooser`.
+        same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 
     def __init__(
@@ -104,20 +122,23 @@ class GenerationTrainer(ResumableTrainer):
         adapter: AdapterConfig | None = None,
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
+        same_command: str = "the same command goes on from there",
         length_penalty: float = 0.0,
     ):
         self.train_examples = train_examples
         self.objective = objective_of(encoder, args, length_penalty=length_penalty)
         self.length_penalty = length_penalty
+        sampler = build_sampler(args, train_examples) if train_examples is not None else None
         super().__init__(
             model=model,
             args=args,
             data_collator=self.objective.collator,
-            train_dataset=Examples(train_examples) if train_examples is not None else None,
+            train_dataset=Examples(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
-            sampler=build_sampler(args, train_examples) if train_examples is not None else None,
+            sampler=sampler,
             signals=signals,
             facts=facts,
+            same_command=same_command,
         )
         self.encoder = encoder
         self.generation = generation
@@ -127,9 +148,11 @@ class GenerationTrainer(ResumableTrainer):
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
         self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
+        self.symptoms = Symptoms()  # of the last evaluation
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
+        self._terms: Counter[str] = Counter()  # of a loss of several parts, since the last log line
         self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
@@ -165,8 +188,14 @@ class GenerationTrainer(ResumableTrainer):
     @property
     def writer(self) -> Any:
         """Predicts with the present weights, see `glm.prediction.kinds`."""
-        size = self.args.per_device_eval_batch_size
-        return writer_of(self.model, self.encoder, self.generation, size, length_penalty=self.length_penalty)
+        return writer_of(
+            self.model,
+            self.encoder,
+            self.generation,
+            self.args.per_device_eval_batch_size,
+            length_penalty=self.length_penalty,
+            punctuation=self.run_config.get("punctuation"),
+        )
 
     # -- objective
 
@@ -183,12 +212,15 @@ class GenerationTrainer(ResumableTrainer):
         """The gradient of a batch's share in the mean over all labelled tokens of the optimizer step, so that batches
         accumulated or spread over ranks give what one large batch would; PaddleNLP takes the mean of their means."""
         if step_control == 0:
+            if hasattr(self.model, "begin_update"):
+                self.model.begin_update(self.state.global_step)
             examples = self.sampler.step_examples(self.state.global_step)
             self._num_items = int(self.train_examples.target_lengths[examples].sum())
             self._seen += (len(examples), self.train_examples.lengths[examples].sum())
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
+        self._terms.update(getattr(self.model, "terms", {}))
         if self.args.dataset_world_size > 1:  # gradients are averaged over the ranks
             loss = loss * self.args.dataset_world_size
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
@@ -256,6 +288,9 @@ class GenerationTrainer(ResumableTrainer):
             logs["memory_gib"] = round(process_memory_gib(), 3)
             if self.gradient_norm.value is not None:
                 logs["gradient_norm"] = round(self.gradient_norm.value, 6)
+            if self._terms:
+                logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
+                self._terms.clear()
         super().log(logs, **kwargs)
 
     # -- order of data, checkpoints
@@ -328,7 +363,7 @@ class GenerationTrainer(ResumableTrainer):
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
-        scores = KINDS[self.encoder.kind].score(row for row in rows if "error" not in row)
+        scores = self._scored(rows)
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"
@@ -346,8 +381,26 @@ class GenerationTrainer(ResumableTrainer):
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
 
+    def _scored(self, rows: list[dict[str, Any]]) -> Scores:
+        """The figures of predicted rows; notes what is wrong with them."""
+        self.symptoms = Symptoms()
+        for row in rows:
+            self.symptoms.add_row(row)
+        scores = KINDS[self.encoder.kind].score(row for row in rows if "error" not in row)
+        if self.run_config.get("task_name") != PARAPHRASE:
+            return scores
+        found = Paraphrases()
+        for row in rows:
+            found.add(row["source"], [text["text"] for text in row["predictions"]])
+        return scores.with_figures(found.figures(), found.signatures())
+
     def final_evaluation(self) -> dict[str, float]:
-        """`evaluate` of the final weights, not run again if the last step of training has done so."""
-        if self._last_evaluation and self._last_evaluation[0] == self.state.global_step:
+        """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
+        in one that was stopped right after it."""
+        step = self.state.global_step
+        if self._last_evaluation and self._last_evaluation[0] == step:
             return self._last_evaluation[1]
+        is_last = self.args.do_train and self._weights_step is None
+        if is_last and (metrics := logged_evaluation(Path(self.args.output_dir), step)):
+            return metrics
         return self.evaluate()

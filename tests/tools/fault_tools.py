@@ -37,10 +37,17 @@ class FaultServer:
             start_new_session=True,
         )
 
-    def run(self, name: str, fault: str = "nothing", *values, timeout: float = 120.0, **options) -> int:
-        """A run into the folder `name`; an option None is left out. Returns its exit code, -9 if SIGKILL ended it."""
+    def run(
+        self, name: str, fault: str = "nothing", *values, config: Path | None = None, timeout: float = 120.0, **options
+    ) -> int:
+        """A run into the folder `name`, with a configuration file if one is given; an option None is left out.
+
+        Returns:
+            Its exit code, -9 if SIGKILL ended it.
+        """
         settings = {**self.workspace.options, "output_dir": self.workspace.folder / name, **options}
         argv = [str(part) for part in arguments({key: value for key, value in settings.items() if value is not None})]
+        argv = [*([str(config)] if config else []), *argv]
         self.log.write_text("")
         self.process.stdin.write(json.dumps([fault, values, argv, str(self.log)]) + "\n")
         self.process.stdin.flush()

@@ -61,7 +61,7 @@ def test_freeze(model, parts, frozen):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ("embedding", "freeze embedding: embedding is unknown; join embeddings, layers.N, layers.N-M and"),
+        ("embedding", "freeze embedding: embedding is unknown; join layers.N, layers.N-M, embeddings and"),
         ("embeddings|", "freeze embeddings|: an empty part is unknown"),
         ("", "freeze : an empty part is unknown"),
         ("embeddings,layers.1", "embeddings,layers.1 is unknown"),

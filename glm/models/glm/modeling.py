@@ -242,4 +242,4 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         positions = np.stack([row[:, n] for row, n in zip(own, branches.numbers, strict=True)])  # [B, 2, R]
         words = self.glm.word_embeddings(as_tensor(branches.tokens))  # [B, R, H]
         embedded = self.glm.transformer.embed(words, as_tensor(positions))
-        return self.glm.transformer.step(embedded, cache, branches.sees).flatten(0, 1)
+        return self.glm.transformer.step(embedded, cache, sees=branches.sees).flatten(0, 1)

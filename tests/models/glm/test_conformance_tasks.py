@@ -28,7 +28,7 @@ from glm.modules.classifier import ClassificationHead
 from glm.prediction.choosing import Chooser, predict, score
 from glm.prediction.perplexity import measure
 from glm.training.choice_loss import choice_losses
-from tools.reference_files import reference_files, reference_json, reference_tensors
+from tools.reference_files import reference_json, reference_paths, reference_tensors
 
 pytestmark = pytest.mark.conformance
 CLOSE = 1e-9  # in float64
@@ -41,7 +41,7 @@ TO_OURS = {
 @pytest.fixture(scope="module")
 def pieces() -> GLMPieces:
     """The tokenizer of the golden numbers."""
-    return GLMPieces(str(reference_files("mglm", "*.model")[0]))
+    return GLMPieces(str(reference_paths("mglm", "*.model")[0]))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def geometry(pieces) -> GLMGeometry:
 @pytest.fixture(scope="module")
 def model() -> Iterator[GLMForConditionalGeneration]:
     """The model of the golden numbers, in float64."""
-    arrays, metadata = reference_tensors(reference_files("mglm", "tiny-mglm.safetensors")[0])
+    arrays, metadata = reference_tensors(reference_paths("mglm", "tiny-mglm.safetensors")[0])
     sizes = json.loads(metadata["config"])
     config = GLMConfig(
         num_layers=sizes["layers"],
@@ -398,7 +398,7 @@ def test_adapet_and_cross_entropy_of_the_original():  # check 9
 
 
 def test_classification_head(model, pieces):  # check 12
-    (path,) = reference_files("glm-tasks", "classification-head.safetensors")
+    (path,) = reference_paths("glm-tasks", "classification-head.safetensors")
     arrays, _ = reference_tensors(path)
     head = ClassificationHead(arrays["pool_layer.weight"].shape[1], len(arrays["multichoice_head.bias"]))
     for name, weight in head.named_parameters():
