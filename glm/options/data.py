@@ -103,8 +103,8 @@ class DataArguments:
     )
     classification_head: str | None = option(
         None,
-        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), its first token (cls) "
-        "or the token behind its end (start) [pad, where the option stands alone].",
+        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), of its first token "
+        "(cls) or of the one behind its end (start) [pad, where the option stands alone].",
         nargs="?",
         const=POOLS[0],
         choices=list(POOLS),
