@@ -90,6 +90,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         template=options.data.find_template(family.templates),
         columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
+        most=arguments.max_predict_samples,
         reserved=family.reserved,
         pattern_id=options.data.pattern_id,
     )

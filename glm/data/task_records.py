@@ -164,7 +164,8 @@ class TaskReader:
 class TaskFile(RecordFile):
     """The questions of a file, as `RecordFile`."""
 
-    def __init__(self, path: str | Path, reader: TaskReader):
+    def __init__(self, path: str | Path, reader: TaskReader, most: int | None = None):
+        self.most = most
         self.path = Path(path)
         self.name = str(path)
         self.reader = reader
@@ -183,8 +184,8 @@ class TaskFile(RecordFile):
         return self.target_column
 
     def __iter__(self) -> Iterator[TaskRecord | BadRecord]:
-        for row in read_rows(self.path):
-            yield from self.reader.records(row)
+        records = (record for row in read_rows(self.path) for record in self.reader.records(row))
+        yield from islice(records, self.most)
 
 
 def reader_of(task: Task, wishes: ColumnOptions, *, pattern_id: int | None = None, **how: Any) -> TaskReader:
@@ -207,6 +208,7 @@ def open_records(
     need_target: bool = True,
     each_needs_target: bool | None = None,
     several_targets: bool = False,
+    most: int | None = None,
     reserved: Sequence[str] = (),
     pattern_id: int | None = None,
 ) -> RecordFile:
@@ -219,10 +221,12 @@ def open_records(
             need_target=need_target,
             each_needs_target=each_needs_target,
             several_targets=several_targets,
+            most=most,
             reserved=reserved,
         )
     need_target = need_target if each_needs_target is None else each_needs_target
-    return TaskFile(path, reader_of(frame, wishes, pattern_id=pattern_id, need_label=need_target, reserved=reserved))
+    reader = reader_of(frame, wishes, pattern_id=pattern_id, need_label=need_target, reserved=reserved)
+    return TaskFile(path, reader, most)
 
 
 def stream_of(

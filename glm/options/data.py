@@ -1,7 +1,7 @@
 """The options that say how a record is read and laid out: the same for training, prediction, `check` and `show`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -43,25 +43,12 @@ WITHOUT_MEANING = {GENERATE: (), EXTRACT: ("min_tgt_length", "prefix", "allowed_
 WITHOUT_MEANING[CHOOSE] = (*WITHOUT_DECODING, *WITHOUT_MEANING[EXTRACT], "length_penalty")
 
 
-def check_has_meaning(data: "DataArguments", given: Mapping[str, Any]) -> str | None:
-    """The kind of task of these options; None if its template or task cannot be used, which whoever uses it will say.
-
-    Raises:
-        UsageError: an option was given that means nothing for the task.
-    """
-    try:
-        kind = data.kind
-    except UsageError:
-        raise
-    except InputError:
-        return None
-    for name in WITHOUT_MEANING[kind]:
+def meaningless(kind: str | None, given: Mapping[str, Any]) -> Iterator[str]:
+    """What is said of options that were given and mean nothing for a kind of task; None is any."""
+    for name in WITHOUT_MEANING.get(kind, ()):
         if name in given:
-            other = "; use candidate_length_penalty" if name == "length_penalty" else ""
-            raise UsageError(
-                f"{name} {given[name]}: has no effect on a task of kind {kind}{other or '; leave it out'}"
-            )
-    return kind
+            advice = "use candidate_length_penalty" if name == "length_penalty" else "leave it out"
+            yield f"{name} {given[name]}: has no effect on a task of kind {kind}; {advice}"
 
 
 SRC_LENGTH = 608  # the default
@@ -168,6 +155,14 @@ class DataArguments:
         """The kind of task that records are laid out for. Raises as `find_template`."""
         frame = self.find_template()
         return frame.kind if isinstance(frame, Task) else GENERATE
+
+    @property
+    def known_kind(self) -> str | None:
+        """The kind of task; None if its template or task cannot be used, which whoever uses it will say."""
+        try:
+            return self.kind
+        except InputError:
+            return None
 
     @property
     def layout(self) -> dict[str, Any]:

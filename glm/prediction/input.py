@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from glm.data.check import check_file
@@ -27,6 +28,7 @@ class PredictionInput:
         fills: the lines are texts with blanks, not records.
         template: which fields a record has.
         columns: the columns that were named.
+        most: only so many records or texts, the first ones.
         need_target: a record without target is unusable.
         reserved: see `RecordFile`.
         pattern_id: of a task's patterns.
@@ -49,6 +51,7 @@ class PredictionInput:
         columns: ColumnOptions = RECOGNISED,
         need_target: bool = False,
         reserved: Sequence[str] = (),
+        most: int | None = None,
         pattern_id: int | None = None,
     ):
         self.path = path
@@ -59,6 +62,7 @@ class PredictionInput:
         self.columns = columns
         self.need_target = need_target
         self.reserved = reserved
+        self.most = most
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
         self.shared: SharedReferences | None = None  # what rows of the same source have together, after the `check`
@@ -79,6 +83,7 @@ class PredictionInput:
                     each_needs_target=False,
                     several_targets=True,
                     reserved=reserved,
+                    most=most,
                     pattern_id=pattern_id,
                 )
             self.sha256 = content_digest(Path(path))
@@ -108,6 +113,9 @@ class PredictionInput:
         return check.report()
 
     def __iter__(self) -> Iterator[Record | BadRecord | str | BadText]:
+        return islice(self._all(), self.most)
+
+    def _all(self) -> Iterator[Record | BadRecord | str | BadText]:
         if self.text is not None:
             yield self.text
         elif self.records is not None:
