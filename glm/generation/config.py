@@ -42,6 +42,8 @@ def own_options(given: Collection[str]) -> set[str]:
         own |= set(DRAWING_OPTIONS)
     if "num_beams" in given:
         own |= {"early_stopping", "num_return_sequences"}
+    if "search_rules" in given:
+        own |= {"early_stopping", "temperature"}
     return own
 
 
@@ -59,7 +61,7 @@ class GenerationConfig:
 
     A hypothesis of n tokens (its `eop` not counted) scores `sum / n ** length_penalty`, where `sum` is the sum of the
     log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`,
-    which is that of `finished_rule unilm`).
+    which is that of `finished_rule unilm`). With `search_rules` fairseq its `eop` is counted, too.
 
     Raises:
         InputError: an option is out of its range, or another option leaves it without effect.
@@ -84,6 +86,12 @@ class GenerationConfig:
         "scores over ((5 + length) / 6)**length_penalty; drawn texts are independent), 'model' as the model was made.",
         choices=["model", "glm", "unilm"],
     )
+    search_rules: str = option(
+        "glm",
+        "Whose beam search: THUDM/GLM's, or fairseq's, where texts always end with eop, which counts in the length; "
+        "the first num_beams texts that end are all there are; and none is empty.",
+        choices=["glm", "fairseq"],
+    )
     no_repeat_ngram_size: int = option(3, "No n-gram of this size is generated twice; 0 allows all.")
     no_repeat_ignore: str | None = option(
         None, "Words that no_repeat_ngram_size leaves alone, joined by |; [x] is a special token."
@@ -94,7 +102,9 @@ class GenerationConfig:
     select_topk: bool = option(
         True, "True takes the best candidates of each step, False draws them from the model's distribution."
     )
-    temperature: float = option(1.0, "Logits are divided by this before drawing (--select_topk False).")
+    temperature: float = option(
+        1.0, "Logits are divided by this before drawing (--select_topk False), or by --search_rules fairseq."
+    )
     top_k: int = option(0, "Draw from the k most likely tokens only (--select_topk False); 0 is off.")
     top_p: float = option(
         0.0, "Draw from the smallest set of tokens with this probability (--select_topk False); 0 is off."
@@ -122,6 +132,8 @@ class GenerationConfig:
             wrong.append(self._error("early_stopping", "use true, false or never"))
         if self.finished_rule not in ("model", "glm", "unilm"):
             wrong.append(self._error("finished_rule", "use model, glm or unilm"))
+        if self.search_rules not in ("glm", "fairseq"):
+            wrong.append(self._error("search_rules", "use glm or fairseq"))
         return wrong
 
     def _relations(self) -> list[str]:
@@ -137,17 +149,37 @@ class GenerationConfig:
             wrong += [
                 self._error(name, "it has no effect with select_topk True: use False")
                 for name, off in DRAWING_OPTIONS.items()
+                if getattr(self, name) != off and not (name == "temperature" and self.follows_fairseq)
+            ]
+        if self.follows_fairseq:
+            wrong += [
+                self._error(name, "it has no effect with search_rules fairseq")
+                for name, off in (("finished_rule", "model"), ("early_stopping", "false"))
                 if getattr(self, name) != off
             ]
+            if not self.select_topk:
+                wrong.append(
+                    self._error("select_topk", "search_rules fairseq takes the best candidates; leave it out")
+                )
         if self.num_beams == 1 and self.early_stopping != "false":
             wrong.append(self._error("early_stopping", "it has no effect with num_beams 1: raise num_beams"))
         return wrong
 
     @property
+    def follows_fairseq(self) -> bool:
+        """Whether fairseq's rules of beam search hold."""
+        return self.search_rules == "fairseq"
+
+    @property
+    def fewest_tokens(self) -> int:
+        """Of a text, before its `eop`."""
+        return max(self.min_tgt_length, 1 if self.follows_fairseq else 0)
+
+    @property
     def batch_options(self) -> tuple:
         """What examples that are decoded together have in common; the other options are each example's own."""
         names = ("num_beams", "select_topk", "temperature", "top_k", "top_p", "finished_rule")  # candidates
-        names += ("min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")  # the rules
+        names += ("search_rules", "min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":

@@ -21,7 +21,8 @@ def user_path(path: str) -> str:
 def _wanted_threads() -> str | None:
     """OMP_NUM_THREADS, unless it is no number of threads: then it is taken away, and said so."""
     wish = os.environ.get("OMP_NUM_THREADS")
-    if wish is None or (wish.strip().isdecimal() and 1 <= int(wish) <= MOST_THREADS):
+    numbers = [number.strip() for number in (wish or "").split(",")]  # behind a comma: of threads within threads
+    if wish is None or all(number.isdecimal() and 1 <= int(number) <= MOST_THREADS for number in numbers):
         return wish
     del os.environ["OMP_NUM_THREADS"]
     if wish.strip():
@@ -100,7 +101,8 @@ for beginning in ("No ccache found", "Setuptools is replacing distutils", "pkg_r
 
 def cpu_threads() -> int:
     """Threads of a product: OMP_NUM_THREADS, or this process's share of the cores it may use."""
-    if WANTED_THREADS is not None:
-        return int(WANTED_THREADS)
+    wanted = (WANTED_THREADS or "").partition(",")[0].strip()  # behind a comma are those of threads within threads
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
     return max(1, len(os.sched_getaffinity(0)) // processes)
