@@ -68,8 +68,8 @@ class TrainedWith(Settings):
 def read_config(path: Path) -> dict[str, Any]:
     """The options of a configuration file, JSON or YAML; keys that start with an underscore are notes.
 
-    `~` in a path is the home. Values of YAML stay the words that they are written as: `no` and `1e-3` mean what they do
-    on the command line.
+    `~` in a path is the home. Values of YAML stay the words that they are written as: `no` and `1e-3` mean what they
+    do on the command line.
 
     Raises:
         UsageError: the file cannot be read, is not an object, has a key twice, or sets an option to null.
