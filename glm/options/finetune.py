@@ -466,6 +466,10 @@ class FinetuneTrainingArguments(TrainingArguments):
                 f"early_stopping_patience {self.early_stopping_patience}: needs evaluations while it trains; add "
                 "--do_eval with --eval_steps N, or --evaluation_strategy epoch"
             )
+        if self.dry_run and not self.do_train:
+            yield "dry_run True: has no effect without --do_train"
+        if self.dry_run and distributed.get_world_size() > 1:
+            yield "dry_run True: is for one process; leave the launcher out"
         for tool in self._tools():
             if tool not in TRACKERS:
                 yield f"report_to {tool}: use {', '.join(TRACKERS)} or none, several separated by commas"
