@@ -243,13 +243,12 @@ class ObjectiveArguments:
     )
 
     def __post_init__(self):
-        raise_any(out_of_range(vars(self), OBJECTIVE_RANGES))
+        errors = out_of_range(vars(self), OBJECTIVE_RANGES)
         if self.start in ("generator", "discriminator"):
             for name in ("discriminator_weight", "inconsistency_weight"):
                 if getattr(self, name):
-                    raise UsageError(
-                        f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}"
-                    )
+                    errors.append(f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}")
+        raise_any(errors)
 
     @property
     def parts(self) -> str | None:
@@ -487,6 +486,10 @@ class FinetuneTrainingArguments(TrainingArguments):
                 f"early_stopping_patience {self.early_stopping_patience}: needs evaluations while it trains; add "
                 "--do_eval with --eval_steps N, or --evaluation_strategy epoch"
             )
+        if self.dry_run and not self.do_train:
+            yield "dry_run True: has no effect without --do_train"
+        if self.dry_run and distributed.get_world_size() > 1:
+            yield "dry_run True: is for one process; leave the launcher out"
         for tool in self._tools():
             if tool not in TRACKERS:
                 yield f"report_to {tool}: use {', '.join(TRACKERS)} or none, several separated by commas"
