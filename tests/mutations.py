@@ -116,6 +116,7 @@ MUTATIONS = [
     Mutation("a late kill repeats no evaluation", "glm/training/progress.py", 'takewhile(lambda line: "train_loss" not in _row(line), ', "list(", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("an evaluation of the last step is found again", "glm/training/trainer.py", "if is_last and (metrics := ", "if (metrics := {}) and (", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("commands are published without the home", "glm/report/provenance.py", "return published_command(shlex.join(", "return (shlex.join(", "tests/training/test_published_folder.py", "names_the_user"),
+    Mutation("sizes of a configuration have a range", "glm/checkpoint/configuration.py", "        _check_range(name, value, origin)\n", "", "tests/checkpoint/test_folder_fuzz.py", "cannot_be_built"),
 ]  # fmt: skip
 
 
