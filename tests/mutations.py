@@ -117,6 +117,10 @@ MUTATIONS = [
     Mutation("an evaluation of the last step is found again", "glm/training/trainer.py", "if is_last and (metrics := ", "if (metrics := {}) and (", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("commands are published without the home", "glm/report/provenance.py", "return published_command(shlex.join(", "return (shlex.join(", "tests/training/test_published_folder.py", "names_the_user"),
     Mutation("sizes of a configuration have a range", "glm/checkpoint/configuration.py", "        _check_range(name, value, origin)\n", "", "tests/checkpoint/test_folder_fuzz.py", "cannot_be_built"),
+    Mutation("a line has a size", "glm/data/formats.py", "            if len(line) > most:\n                raise RecordError", "            if False:\n                raise RecordError", "tests/data/test_bounds.py", "a_line"),
+    Mutation("a line of a table has a size", "glm/data/formats.py", "        if len(line) > most:\n            raise InputError", "        if False:\n            raise InputError", "tests/data/test_bounds.py", "of_a_table"),
+    Mutation("what is packed has a size", "glm/data/formats.py", "    if not packed:\n", "    if True:\n", "tests/data/test_bounds.py", "packed_document"),
+    Mutation("a header of safetensors has a size", "glm/checkpoint/safetensors_files.py", "        if length > HEADER_LIMIT:", "        if False:", "tests/checkpoint/test_safetensors_files.py", "little_memory"),
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@
 | huggingface     | model.safetensors with PyTorch's layout                                               |
 | huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
+| fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
 
 The first four have a config.json beside them and may be several files with an index (`….index.json`); of the first two
 there are also parts of tensor-parallel ranks (`model_state.tp00.pdparams`). A file that is a pickle is read only where
@@ -21,10 +22,10 @@ from typing import Any
 
 from glm.checkpoint.names import Weights, canonical_names, is_torch_layout, transposed_linears
 from glm.checkpoint.paddle_files import read_paddle
-from glm.checkpoint.pickled_values import tensors_in
+from glm.checkpoint.pickled_values import Settings, tensors_in
 from glm.checkpoint.ranks import block_by_block, merge_weights
 from glm.checkpoint.safetensors_files import read_safetensors
-from glm.checkpoint.tensors import check_no_overlap, reading
+from glm.checkpoint.tensors import check_no_overlap, reading, same_numbers
 from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError, shown
 from glm.models import registry
@@ -40,6 +41,9 @@ ADAPTERS = {
 TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
+BEST_FILE = "checkpoint_best.pt"  # of several files of fairseq the one that is meant
+FAIRSEQ_MODEL = "model"  # where a file of fairseq has its weights
+MOST_OF_NAME = 255  # bytes; no file system has longer names
 MODULE = "module"  # where a rank file of Megatron has its weights
 WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
 
@@ -92,11 +96,13 @@ class Source:
 
 
 def open_checkpoint(folder: Path) -> Source:
-    """Finds out the format of a folder and what is in its files; no weights are read.
+    """Finds out the format of a folder, or of a file of fairseq, and what is in its files; no weights are read.
 
     Raises:
         InputError: it is no checkpoint, or a file cannot be read.
     """
+    if folder.is_file() and folder.suffix == ".pt":
+        return _open_fairseq(folder)
     if not folder.is_dir():
         what = "is a file; give the folder it lies in" if folder.is_file() else "no such folder"
         raise InputError(f"{folder}: {what}")
@@ -106,13 +112,29 @@ def open_checkpoint(folder: Path) -> Source:
             return _opened(folder, ranks, ending, read, _config_of(folder))
     if _iteration_folder(folder) is not None:
         return _open_megatron(folder)
+    if (file := fairseq_file(folder)) is not None:
+        return _open_fairseq(file)
     for name, advice in ADAPTERS.items():
         if (folder / name).is_file():
             raise InputError(f"{folder}: {advice}")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
-        f"one of them with .index.json, UniLM's model.N.bin, or Megatron's {' or '.join(TRACKERS)})"
+        f"one of them with .index.json, UniLM's model.N.bin, Megatron's {' or '.join(TRACKERS)}, or fairseq's .pt)"
     )
+
+
+def fairseq_file(path: Path) -> Path | None:
+    """The file of fairseq that is meant by a path: itself, or in a folder without other weights the best one, or the
+    only one."""
+    if path.is_file():
+        return path if path.suffix == ".pt" else None
+    if not path.is_dir() or _iteration_folder(path) is not None:
+        return None
+    if any(_files_of_kind(path, stem, ending) for stem, ending, _ in KINDS_OF_FILES):
+        return None
+    found = sorted(path.glob("*.pt"))
+    best = path / BEST_FILE
+    return best if best in found else (found[0] if len(found) == 1 else None)
 
 
 def open_file(path: Path, config: dict[str, Any]) -> Source:
@@ -179,7 +201,13 @@ def _indexed(index: Path) -> list[Path]:
         raise InputError(f"{index}: has no weight_map")
     files = []
     for name in dict.fromkeys(map(str, names.values())):
-        if Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
+        if (
+            Path(name).name != name
+            or name in ("", "..")
+            or "\\" in name
+            or "\0" in name
+            or len(name.encode("utf-8", "replace")) > MOST_OF_NAME
+        ):
             raise InputError(f"{index}: names a file outside its folder ({shown(name)})")
         if not (index.parent / name).is_file():
             raise InputError(f"{index}: names {shown(name)}, which is not there")
@@ -190,6 +218,7 @@ def _indexed(index: Path) -> list[Path]:
 def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader, config: dict[str, Any]) -> Source:
     tensors = [_together(files, read) for files in ranks]
     family = registry.recognise(config, tensors[0], origin=folder)
+    tensors = [_once(family, weights) for weights in tensors]
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
     found = formats.get(ending) or ("huggingface" if is_torch_layout(family.weights, tensors[0]) else "glm")
     return Source(folder, family, found, [path for files in ranks for path in files], tensors, config)
@@ -204,12 +233,32 @@ def _together(files: Iterable[Path], read: Reader) -> Weights:
     together: Weights = {}
     for path in files:
         tensors = read(path)
-        check_no_overlap(tensors)
         twice = sorted(set(tensors) & set(together))
         if twice:
             raise InputError(f"{path}: {shown(twice[0])} is in another file, too")
         together |= tensors
     return together
+
+
+def _once(family: Family, tensors: Weights) -> Weights:
+    """The tensors of a file without those that a family does not need, and each weight once.
+
+    Raises:
+        InputError: what should be the same weight twice is not, or tensors share bytes otherwise.
+    """
+    names, kept = family.weights, {}
+    for name, tensor in tensors.items():
+        origin = names.copy_of(name)
+        if name.endswith(names.ignored) or (origin is not None and origin not in tensors):
+            if origin is None:
+                continue
+            kept[origin] = tensor
+        elif origin is None:
+            kept[name] = tensor
+        elif not same_numbers(tensor, tensors[origin]):
+            raise InputError(f"{shown(name)}: has other numbers than {shown(origin)}, with which it is tied")
+    check_no_overlap(kept)
+    return kept
 
 
 def _iteration_folder(folder: Path) -> Path | None:
@@ -218,10 +267,31 @@ def _iteration_folder(folder: Path) -> Path | None:
         tracker = folder / name
         if tracker.is_file():
             iteration = tracker.read_bytes()[:200].decode("utf-8", errors="replace").strip()
-            if Path(iteration).name != iteration or iteration in ("", ".."):
+            if Path(iteration).name != iteration or iteration in ("", "..") or len(iteration.encode()) > MOST_OF_NAME:
                 raise InputError(f"{tracker}: {shown(iteration)} is not the name of a folder")
             return folder / iteration
     return folder if any(RANK_FILES.fullmatch(path.name) for path in folder.iterdir()) else None
+
+
+def _open_fairseq(path: Path) -> Source:
+    tree = read_torch(path)
+    if not isinstance(tree, dict) or not isinstance(tree.get(FAIRSEQ_MODEL), dict):
+        raise InputError(f"{path}: is no checkpoint of fairseq (a dict with {FAIRSEQ_MODEL}, and cfg or args)")
+    with reading(path, "PyTorch file"):
+        tensors = tensors_in(tree[FAIRSEQ_MODEL], path)
+    family = registry.recognise({}, tensors, origin=path)
+    if not family.weights.recognises(tensors):
+        raise InputError(f"{path}: its weights are of no known family ({', '.join(registry.FAMILIES)})")
+    cfg = _values(tree.get("cfg"))
+    options = _values(cfg.get("model")) or _values(tree.get("args"))
+    config = {"model_type": family.name, **family.weights.stated(options, tensors)}
+    return Source(path.parent, family, "fairseq", [path], [_once(family, tensors)], config)
+
+
+def _values(value: Any) -> dict[str, Any]:
+    """The options in a dict or a namespace."""
+    value = value.values if isinstance(value, Settings) else value
+    return value if isinstance(value, dict) else {}
 
 
 def _open_megatron(folder: Path) -> Source:

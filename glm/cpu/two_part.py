@@ -103,7 +103,7 @@ def _scale(row, factor, out):
 
 
 @njit(**OPTIONS)
-def _part(table, column, factor):
+def head_of(table, column, factor):
     """A copy of columns of a table [L, at least column + D]: [L, D], times a factor."""
     part = np.empty((len(table), HEAD_SIZE), np.float32)
     for i in range(len(table)):
@@ -112,14 +112,14 @@ def _part(table, column, factor):
 
 
 @njit(**OPTIONS)
-def _put(part, factor, table, column):
+def put_head(part, factor, table, column):
     """The other way round."""
     for i in range(len(part)):
         _scale(part[i], factor, table[i][column : column + HEAD_SIZE])
 
 
 @njit(**OPTIONS)
-def _turned(table):
+def turned(table):
     """[L, D] -> [panels, D, PANEL] of PANEL rows each, and 0 behind the last row."""
     L, D = table.shape
     panels = np.zeros(((L + PANEL - 1) // PANEL, D, PANEL), np.float32)
@@ -131,21 +131,21 @@ def _turned(table):
 
 
 @njit(**OPTIONS)
-def _multiply(rows, panel, products):
+def multiply_panel(rows, panel, products):
     """rows [r, D] by a panel [D, PANEL] that was turned: to products [r, at least PANEL]."""
     for r in range(0, len(rows), 5):
         _mix(rows, panel, HEAD_SIZE, products, r)
 
 
 @njit(**OPTIONS)
-def _add(shares, values, sums):
+def add_mixed(shares, values, sums):
     """Adds shares [r, at least v] by values [v, D] to sums [r, D]."""
     for r in range(0, len(sums), 5):
         _mix_more(shares, values, len(values), sums, r)
 
 
 @njit(**OPTIONS)
-def _product(a, b):
+def product_of_rows(a, b):
     total = np.float32(0)
     for d in range(HEAD_SIZE):
         total += a[d] * b[d]
@@ -153,7 +153,7 @@ def _product(a, b):
 
 
 @njit(**OPTIONS)
-def _differentiate(scores, d_shares, log, slope):
+def differentiate(scores, d_shares, log, slope):
     """In place: scores become shares, and gradients of shares become those of scores."""
     for key in range(len(scores)):
         scores[key] = exponential(scores[key] - log)
@@ -161,8 +161,8 @@ def _differentiate(scores, d_shares, log, slope):
 
 
 @njit(**OPTIONS)
-def _differentiate_kept(scores, d_shares, log, slope, kept, scale):
-    """As `_differentiate`, with dropout; scores become what dropout leaves of shares."""
+def differentiate_kept(scores, d_shares, log, slope, kept, scale):
+    """As `differentiate`, with dropout; scores become what dropout leaves of shares."""
     for key in range(len(scores)):
         share, factor = exponential(scores[key] - log), kept[key] * scale
         scores[key] = share * factor
@@ -170,7 +170,7 @@ def _differentiate_kept(scores, d_shares, log, slope, kept, scale):
 
 
 @njit(**OPTIONS)
-def _drop(shares, kept):
+def drop(shares, kept):
     """In place: 0 where dropout leaves nothing."""
     for key in range(len(shares)):
         shares[key] *= kept[key]
@@ -184,8 +184,8 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
         start, middle, end = spans[e]
         L, S, column = end - start, middle - start, h * HEAD_SIZE
         own = projected[start:end]
-        query, values = _part(own, column, SCALE), _part(own, 2 * H + column, ONE)
-        keys = _turned(_part(own, H + column, ONE))
+        query, values = head_of(own, column, SCALE), head_of(own, 2 * H + column, ONE)
+        keys = turned(head_of(own, H + column, ONE))
         scores = np.empty((BLOCK, len(keys) * PANEL + GAP), np.float32)
         mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
         totals = np.empty(BLOCK, np.float32)
@@ -193,7 +193,7 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
             for key in range(0, limit, PANEL):
-                _multiply(query[first : first + count], keys[key // PANEL], scores[:count, key:])
+                multiply_panel(query[first : first + count], keys[key // PANEL], scores[:count, key:])
             for r in range(count):
                 seen = _seen(first + r, S)
                 largest, totals[r] = exponentiate(scores[r][:seen])
@@ -201,10 +201,10 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
                 logs[h, start + first + r] = largest + np.log(totals[r])
                 if len(kept):
                     place = starts[e, h] + _row_start(first + r, S, L, virtual)
-                    _drop(scores[r][:seen], kept[place : place + seen])
+                    drop(scores[r][:seen], kept[place : place + seen])
             mixed[:] = 0
             for key in range(0, limit, PANEL):
-                _add(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count])
+                add_mixed(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count])
             for r in range(count):
                 row = context[start + first + r][column : column + HEAD_SIZE]
                 _scale(mixed[r], scale / totals[r], row)
@@ -218,9 +218,9 @@ def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_c
         start, middle, end = spans[e]
         L, S, column = end - start, middle - start, h * HEAD_SIZE
         own, d_own = projected[start:end], d_projected[start:end]
-        query, keys = _part(own, column, SCALE), _part(own, H + column, ONE)
-        turned_keys, turned_values = _turned(keys), _turned(_part(own, 2 * H + column, ONE))
-        d_out = _part(d_context[start:end], column, ONE)
+        query, keys = head_of(own, column, SCALE), head_of(own, H + column, ONE)
+        turned_keys, turned_values = turned(keys), turned(head_of(own, 2 * H + column, ONE))
+        d_out = head_of(d_context[start:end], column, ONE)
         d_keys, d_values = np.zeros((L, HEAD_SIZE), np.float32), np.zeros((L, HEAD_SIZE), np.float32)
         shares, d_scores = np.empty((BLOCK, PANEL + GAP), np.float32), np.empty((BLOCK, PANEL + GAP), np.float32)
         d_query, slopes = np.empty((BLOCK, HEAD_SIZE), np.float32), np.empty(BLOCK, np.float32)
@@ -229,26 +229,26 @@ def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_c
             limit = _seen(first + count - 1, S)
             own_query, own_d_out = query[first : first + count], d_out[first : first + count]
             for r in range(count):
-                slopes[r] = _product(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
+                slopes[r] = product_of_rows(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
             d_query[:] = 0
             for key in range(0, limit, PANEL):
                 end_key = min(key + PANEL, limit)
-                _multiply(own_query, turned_keys[key // PANEL], shares[:count])
-                _multiply(own_d_out, turned_values[key // PANEL], d_scores[:count])
+                multiply_panel(own_query, turned_keys[key // PANEL], shares[:count])
+                multiply_panel(own_d_out, turned_values[key // PANEL], d_scores[:count])
                 for r in range(count):
                     seen = min(max(_seen(first + r, S) - key, 0), PANEL)
                     row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
                     if len(kept):
                         place = starts[e, h] + _row_start(first + r, S, L, virtual) + key
-                        _differentiate_kept(row, d_row, log, slopes[r], kept[place : place + seen], scale)
+                        differentiate_kept(row, d_row, log, slopes[r], kept[place : place + seen], scale)
                     else:
-                        _differentiate(row, d_row, log, slopes[r])
+                        differentiate(row, d_row, log, slopes[r])
                     shares[r, seen:PANEL] = 0
                     d_scores[r, seen:PANEL] = 0
-                _add(d_scores[:count], keys[key:end_key], d_query[:count])
-                _add(shares[:count].T, own_d_out, d_values[key:end_key])
-                _add(d_scores[:count].T, own_query, d_keys[key:end_key])
-            _put(d_query[:count], SCALE, d_own[first : first + count], column)
+                add_mixed(d_scores[:count], keys[key:end_key], d_query[:count])
+                add_mixed(shares[:count].T, own_d_out, d_values[key:end_key])
+                add_mixed(d_scores[:count].T, own_query, d_keys[key:end_key])
+            put_head(d_query[:count], SCALE, d_own[first : first + count], column)
         d_own[:virtual, column : column + HEAD_SIZE] = 0
-        _put(d_keys, ONE, d_own, H + column)
-        _put(d_values, ONE, d_own, 2 * H + column)
+        put_head(d_keys, ONE, d_own, H + column)
+        put_head(d_values, ONE, d_own, 2 * H + column)

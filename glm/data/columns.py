@@ -33,6 +33,7 @@ MORE_LAYOUTS = (
     *(((source,), None, (target,)) for source, target in (("input", "target"), ("q", "a"), ("输入", "输出"))),
     *(((f"{name}1",), None, (f"{name}2",)) for name in ("sentence", "text", "sent", "question")),
     (("original",), None, ("paraphrase",)),
+    (("src_text",), None, ("tgt_text",)),  # UniLM's
 )
 CLEARED = "\ufeff\u200b \t\r\n\u3000"  # what may surround a column's name without a meaning
 
@@ -69,6 +70,7 @@ class ColumnOptions:
     Args:
         keep_columns: columns that predictions keep, or `all`.
         multi_turn: which turns of a conversation are a pair: `error` refuses more than one, `last` takes the last.
+        max_record_bytes: of a row of a file; more is an error.
         inherited: options whose value is that of a model's training. What they name may be missing: then the column
             is recognised, as if nothing had been said.
     """
@@ -79,6 +81,7 @@ class ColumnOptions:
     inherited: frozenset[str] = frozenset()
     keep_columns: str | None = None
     multi_turn: str = "error"
+    max_record_bytes: int = 32 << 20
 
     def of(self, role: str) -> tuple[str, ...] | None:
         """The columns of a role, None if it is to be recognised."""

@@ -86,6 +86,11 @@ class ExampleStore(Sequence[Example]):
         return self._sizes[0]
 
     @cached_property
+    def widths(self) -> np.ndarray:
+        """[number of examples], what each takes of `--max_tokens`."""
+        return self.encoder.family.row_width(self.lengths - self.target_lengths, self.target_lengths)
+
+    @cached_property
     def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
         spans = self._ends[1::2] - self._ends[::2]
         sources = self._ends[::2] - np.concatenate([[0], self._ends[1:-1:2]])

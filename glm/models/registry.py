@@ -9,7 +9,8 @@ from glm.errors import InputError
 from glm.models.protocol import Family
 from glm.runtime.settings_file import read_object
 
-FAMILIES = {"glm": "glm.models.glm", "unilm": "glm.models.unilm"}  # model_type -> the package that has its FAMILY
+# model_type -> the package that has its FAMILY
+FAMILIES = {"glm": "glm.models.glm", "unilm": "glm.models.unilm", "ganlm": "glm.models.ganlm"}
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"
 

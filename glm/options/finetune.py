@@ -51,6 +51,10 @@ OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
 MOST_LOGGING_STEPS = 500  # PaddleNLP's default
 LOGS_A_RUN = 20  # at least, where nobody says how often
 
+# Options of an objective that cannot be 0.
+OF_GEOMETRY = ("objective", "mask_prob", "max_pred", "target_mask_prob")  # of ObjectiveArguments
+NEVER_ZERO = ("discriminator_sampling_temperature", "max_source_positions", "max_target_positions")
+
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
@@ -102,7 +106,8 @@ class DropoutArguments:
 
 @dataclass
 class ObjectiveArguments:
-    """What training predicts of a record, for families that can choose (UniLM)."""
+    """What training predicts of a record, by which losses, and from which parts of a checkpoint, for families that can
+    choose (UniLM; GanLM, whose names are fairseq's)."""
 
     objective: str | None = option(
         None,
@@ -116,10 +121,61 @@ class ObjectiveArguments:
         None, "Share of the tokens before a [MASK] that pseudo_masked masks or replaces too [0]."
     )
 
+    start: str | None = option(
+        None,
+        "Parts of a checkpoint that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
+        "the decoder that writes [both where there are two].",
+        choices=["both", "generator", "discriminator"],
+    )
+    max_source_positions: int | None = option(
+        None, "Most tokens of a source; a checkpoint's table is cut, or has rows of zeros added [the model's]."
+    )
+    max_target_positions: int | None = option(None, "Most tokens of a target; as max_source_positions.")
+    discriminator_weight: float | None = option(None, "Weight of the discriminator's loss [5]; 0 leaves it out.")
+    discriminator_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    discriminator_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    inconsistency_weight: float | None = option(
+        None, "Weight of the generator's loss where the discriminator erred [1]; 0 leaves it out."
+    )
+    inconsistency_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    inconsistency_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    discriminator_sampling_temperature: float | None = option(
+        None, "Logits are divided by this before the tokens to be judged are drawn [1]."
+    )
+
+    def __post_init__(self):
+        for name, value in self.of_model.items():
+            if name.endswith("_steps"):
+                continue  # fairseq's -1 is 0
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in NEVER_ZERO):
+                raise UsageError(f"{name} {value}: use a number above 0{'' if name in NEVER_ZERO else ', or 0'}")
+        if self.start in ("generator", "discriminator"):
+            for name in ("discriminator_weight", "inconsistency_weight"):
+                if getattr(self, name):
+                    raise UsageError(
+                        f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}"
+                    )
+
+    @property
+    def parts(self) -> str | None:
+        """`start`, or what the weights that are given need."""
+        return self.start or ("both" if self.discriminator_weight or self.inconsistency_weight else None)
+
     @property
     def given(self) -> dict[str, Any]:
         """What was chosen, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @property
+    def of_geometry(self) -> dict[str, Any]:
+        """What was chosen of how a record is laid out."""
+        return {name: value for name, value in self.given.items() if name in OF_GEOMETRY}
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """What replaces the model's own settings."""
+        others = {"start", *OF_GEOMETRY}
+        return {name: value for name, value in self.given.items() if name not in others}
 
 
 @dataclass

@@ -51,6 +51,7 @@ class TrainedWith(Settings):
     length_penalty: Rate = None
     early_stopping: Literal["true", "false", "never"] = None
     finished_rule: Literal["model", "glm", "unilm"] = None
+    search_rules: Literal["glm", "fairseq"] = None
     no_repeat_ngram_size: Length = None
     no_repeat_ignore: Text = None
     repetition_penalty: Rate = None

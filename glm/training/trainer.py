@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
+from glm.data.templates import PARAPHRASE
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import IGNORE_INDEX, Example
@@ -73,7 +75,7 @@ class Examples(Dataset):
 def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
     return EpochBatchSampler(
-        [padded_width(length, args.pad_to_multiple_of) for length in examples.lengths.tolist()],
+        [padded_width(width, args.pad_to_multiple_of) for width in examples.widths.tolist()],
         batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
         max_tokens=args.max_tokens,
         by_length=args.group_by_length,
@@ -147,6 +149,7 @@ class GenerationTrainer(ResumableTrainer):
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
+        self._terms: Counter[str] = Counter()  # of a loss of several parts, since the last log line
         self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
@@ -205,12 +208,15 @@ class GenerationTrainer(ResumableTrainer):
         """The gradient of a batch's share in the mean over all labelled tokens of the optimizer step, so that batches
         accumulated or spread over ranks give what one large batch would; PaddleNLP takes the mean of their means."""
         if step_control == 0:
+            if hasattr(self.model, "begin_update"):
+                self.model.begin_update(self.state.global_step)
             examples = self.sampler.step_examples(self.state.global_step)
             self._num_items = int(self.train_examples.target_lengths[examples].sum())
             self._seen += (len(examples), self.train_examples.lengths[examples].sum())
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
+        self._terms.update(getattr(self.model, "terms", {}))
         if self.args.dataset_world_size > 1:  # gradients are averaged over the ranks
             loss = loss * self.args.dataset_world_size
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
@@ -278,6 +284,9 @@ class GenerationTrainer(ResumableTrainer):
             logs["memory_gib"] = round(process_memory_gib(), 3)
             if self.gradient_norm.value is not None:
                 logs["gradient_norm"] = round(self.gradient_norm.value, 6)
+            if self._terms:
+                logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
+                self._terms.clear()
         super().log(logs, **kwargs)
 
     # -- order of data, checkpoints
@@ -343,7 +352,8 @@ class GenerationTrainer(ResumableTrainer):
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
-        scores = score_predictions(predictions)
+        of_paraphrases = self.run_config.get("task_name") == PARAPHRASE
+        scores = score_predictions(predictions, of_paraphrases=of_paraphrases)
         self.symptoms = Symptoms()
         for prediction in predictions:
             self.symptoms.add_row(prediction.as_row())
