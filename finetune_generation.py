@@ -24,9 +24,10 @@ from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.dry_run import show_dry_run
 from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
-from glm.training.run_data import RunData
+from glm.training.run_data import RunData, first_records
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
 from glm.training.trainer import GenerationTrainer
@@ -39,11 +40,16 @@ def main(argv: list[str]) -> int:
     signals = StopSignals()
     with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
+        if arguments.training.dry_run:
+            show_dry_run(trainer, first_records(arguments, trainer.encoder), data.reports["train"])
+            return 0
         on_main(lambda: begin_run(trainer, data, checkpoint))
         try:
             code = train_evaluate_predict(trainer, data, checkpoint)
         except Stopped as stopped:
             raise Stopped(stopped.number, trainer.keep_progress()) from stopped
+        for tracker in trainer.trackers:
+            tracker.close()
         facts = {"exit_code": code, "global_step": trainer.state.global_step}
         on_main(lambda: write_done(Path(arguments.training.output_dir), facts))
         return code

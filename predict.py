@@ -89,6 +89,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         template=options.data.find_template(family.templates),
         columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
+        most=arguments.max_predict_samples,
         reserved=family.reserved,
     )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}

@@ -121,6 +121,8 @@ MUTATIONS = [
     Mutation("a line of a table has a size", "glm/data/formats.py", "        if len(line) > most:\n            raise InputError", "        if False:\n            raise InputError", "tests/data/test_bounds.py", "of_a_table"),
     Mutation("what is packed has a size", "glm/data/formats.py", "    if not packed:\n", "    if True:\n", "tests/data/test_bounds.py", "packed_document"),
     Mutation("a header of safetensors has a size", "glm/checkpoint/safetensors_files.py", "        if length > HEADER_LIMIT:", "        if False:", "tests/checkpoint/test_safetensors_files.py", "little_memory"),
+    Mutation("a disk without syncs and locks will do", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if True:", "tests/runtime/test_atomic.py", "can_do_less"),
+    Mutation("a disk that breaks will not", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if False:", "tests/runtime/test_atomic.py", "found_by_the_probe"),
 ]  # fmt: skip
 
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import ConfigDict, Field
 
-from glm.errors import InputError, UsageError
+from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
-from glm.runtime.paths import found_path, published
-from glm.runtime.settings_file import Settings, checked, read_object
+from glm.runtime.paths import published
+from glm.runtime.settings_file import MOST_BYTES, Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
+CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 
 # Options that are a path: `finetune_config.json` is published with a model, and has them without the user's home.
 PATHS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
@@ -64,27 +66,50 @@ class TrainedWith(Settings):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options of a configuration file; keys that start with an underscore are notes, `~` in a path is the home.
+    """The options of a configuration file, JSON or YAML; keys that start with an underscore are notes.
+
+    Values of YAML stay the words that they are written as: `no` and `1e-3` mean what they do on the command line.
 
     Raises:
-        UsageError: the file cannot be read, is not a JSON object, or sets an option to null.
+        UsageError: the file cannot be read, is not an object, has a key twice, or sets an option to null.
     """
+    is_yaml = path.suffix in (".yaml", ".yml")
     try:
-        settings = read_object(path)
+        settings = _read_yaml(path) if is_yaml else read_object(path)
     except InputError as error:
         raise UsageError(str(error)) from error
     settings = {name: value for name, value in settings.items() if not name.startswith("_")}
-    for name, value in settings.items():
-        if value is None:
-            raise UsageError(f"{path}: {name} is null; leave it out to have its default")
-        if name in PATHS and isinstance(value, str):
-            settings[name] = found_path(value)
+    nulls = [name for name, value in settings.items() if value is None or (is_yaml and value in ("", "~", "null"))]
+    if nulls:
+        raise UsageError(*(f"{path}: {name} is null; leave it out to have its default" for name in nulls))
     return settings
 
 
 def published_config(settings: dict[str, Any]) -> dict[str, Any]:
-    """Options as `finetune_config.json` has them, see `PATHS`; `read_config` gives back what they mean."""
+    """Options as `finetune_config.json` has them, see `PATHS`; the parser of options gives back what they mean."""
     return {name: published(value) if name in PATHS else value for name, value in settings.items()}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"has more than {MOST_BYTES} bytes; settings are smaller")
+        settings = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Words)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({shown(' '.join(str(error).split()))})") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: names and values are expected")
+    return {str(name): value for name, value in settings.items()}
+
+
+class _Words(yaml.BaseLoader):
+    """YAML without types: no object is ever made of it, and a scalar is the text that it is written as."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(name) for name, _ in node.value]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is set twice")
+        return super().construct_mapping(node, deep=True)
 
 
 def trained_with(folder: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from glm.data.check import check_file
@@ -25,6 +26,7 @@ class PredictionInput:
         fills: the lines are texts with blanks, not records.
         template: which fields a record has.
         columns: the columns that were named.
+        most: only so many records or texts, the first ones.
         need_target: a record without target is unusable.
         reserved: see `RecordFile`.
 
@@ -46,6 +48,7 @@ class PredictionInput:
         columns: ColumnOptions = RECOGNISED,
         need_target: bool = False,
         reserved: Sequence[str] = (),
+        most: int | None = None,
     ):
         self.path = path
         self.text = text
@@ -54,6 +57,7 @@ class PredictionInput:
         self.columns = columns
         self.need_target = need_target
         self.reserved = reserved
+        self.most = most
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
         self.shared: SharedReferences | None = None  # what rows of the same source have together, after the `check`
@@ -74,6 +78,7 @@ class PredictionInput:
                     each_needs_target=False,
                     several_targets=True,
                     reserved=reserved,
+                    most=most,
                 )
             self.sha256 = content_digest(Path(path))
         except OSError as error:
@@ -101,6 +106,9 @@ class PredictionInput:
         return check.report()
 
     def __iter__(self) -> Iterator[Record | BadRecord | str | BadText]:
+        return islice(self._all(), self.most)
+
+    def _all(self) -> Iterator[Record | BadRecord | str | BadText]:
         if self.text is not None:
             yield self.text
         elif self.records is not None:

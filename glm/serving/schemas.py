@@ -4,10 +4,10 @@ import secrets
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from glm.errors import InputError
-from glm.generation.config import GenerationConfig
+from glm.generation.config import GenerationConfig, early_stopping_word
 
 # What a server computes for anybody: beyond, one request would take all memory, or end in numbers out of range.
 LIMITS = {
@@ -19,6 +19,8 @@ LIMITS = {
 OPTION_NAMES = {option.name for option in fields(GenerationConfig)}
 
 Text = Annotated[str, Field(min_length=1)]
+# In any spelling, as JSON's `true`.
+EarlyStopping = Annotated[Literal["true", "false", "never"], BeforeValidator(early_stopping_word)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 
@@ -36,6 +38,8 @@ class Strict(BaseModel):
 def _field(option) -> tuple[Any, Any]:
     """An option of decoding as a field that may be left out."""
     choices = option.metadata.get("choices")
+    if option.name == "early_stopping":
+        return EarlyStopping | None, Field(None, description=option.metadata["help"])
     return (Literal[*choices] if choices else option.type) | None, Field(None, description=option.metadata["help"])
 
 
@@ -89,7 +93,7 @@ class CompletionRequest(Strict):
 
     num_beams: int | None = None
     length_penalty: float | None = None
-    early_stopping: Literal["true", "false", "never"] | None = None
+    early_stopping: EarlyStopping | None = None
     min_tgt_length: int | None = None
     no_repeat_ngram_size: int | None = None
     repetition_penalty: float | None = None

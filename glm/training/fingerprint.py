@@ -45,7 +45,7 @@ LEARNING_OPTIONS = (
     "scale_loss",
 )
 # Another name of one above; about this very comparison; about memory.
-WITHOUT_MEANING = {"update_freq", "resume_with_changes", "release_grads"}
+WITHOUT_MEANING = {"update_freq", "resume_with_changes", "release_grads", "logging_steps", "dry_run"}
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "numba", "llvmlite")  # of the first two one
 DIGITS = 12  # of a digest in messages
 

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from paddlenlp.utils.log import logger
@@ -96,6 +96,12 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
     return data
 
 
+def first_records(arguments: FinetuneArguments, encoder: ExampleEncoder) -> list[Record]:
+    """The first usable training records, for people to look at."""
+    split = _Split("train", arguments.files.train_file, arguments, encoder)
+    return [item.record for item in islice(split.items(), 100) if isinstance(item, EncodedRecord)]
+
+
 def announce(report: FileReport) -> None:
     """Says what was found in a file."""
     summary, *warnings = report.notices()
@@ -108,9 +114,11 @@ class _Split:
     """A file, or a published data set if none is given, and its check."""
 
     def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: ExampleEncoder):
+        files = arguments.files
+        most = {"train": files.max_train_samples, "test": files.max_predict_samples}.get(name)
         if path is None:
             task = arguments.data.task_name
-            records = fetch_records(task, name, encoder.template, encoder.family.reserved)
+            records = fetch_records(task, name, encoder.template, encoder.family.reserved)[:most]
             self.content = hashlib.sha256(repr(records).encode()).hexdigest()
             self.most_refused = math.inf  # what is wrong in a published data set is not the user's to mend
             self.check = FileCheck(encoder, name=f"{task} {name}")
@@ -122,9 +130,12 @@ class _Split:
                 arguments.data.columns,
                 need_target=name != "test",
                 several_targets=name != "train",
+                most=most,
                 reserved=encoder.family.reserved,
             )
             self.content = content_digest(file.path)
+            if most is not None:
+                self.content = hashlib.sha256(f"{self.content} first {most}".encode()).hexdigest()
             self.most_refused = arguments.files.max_bad_records
             self.check, self._batches = check_file(
                 file, encoder, learns_targets=name != "test", most_refused=self.most_refused

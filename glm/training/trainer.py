@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.io import Dataset
-from paddlenlp.trainer import PrinterCallback, ProgressCallback
+from paddlenlp.trainer import PrinterCallback, ProgressCallback, TrainerState
 
 from glm.adapters.files import AdapterConfig, adapter_weights, load_adapter, save_adapter
 from glm.checkpoint.gathering import gather_whole, take_part
@@ -35,6 +35,7 @@ from glm.report.provenance import Provenance
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
 from glm.training.clip import GlobalNormClip
+from glm.training.early_stopping import EarlyStopping, stops_early
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
@@ -49,6 +50,7 @@ from glm.training.progress import (
 from glm.training.resumable import ResumableTrainer
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
+from glm.training.trackers import Tracker
 
 MOST_NAMED = 16  # records of a step that a message names
 
@@ -155,6 +157,11 @@ class GenerationTrainer(ResumableTrainer):
         self.guard = Guard(self._records_of)
         self.add_callback(self.guard)
         self.add_callback(MemoryReturn())
+        self.trackers = [Tracker(tool, self.run_config) for tool in args.trackers]
+        for tracker in self.trackers:
+            self.add_callback(tracker)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(args.early_stopping_patience))
         self.gradient_norm = GradientNorm()
         self.add_callback(self.gradient_norm)
         self._show_progress()
@@ -248,6 +255,10 @@ class GenerationTrainer(ResumableTrainer):
         if not self.args.fp16:  # its scaler skips such steps
             self.guard.check_loss(loss.item(), self.state.global_step)
 
+    def has_stopped_early(self, state: TrainerState) -> bool:
+        patience = self.args.early_stopping_patience
+        return patience is not None and stops_early(self.args, state.log_history, patience)
+
     def create_optimizer(self, lr_scheduler=None):
         optimizer = super().create_optimizer(lr_scheduler)
         if self.args.max_grad_norm > 0:
@@ -287,7 +298,11 @@ class GenerationTrainer(ResumableTrainer):
             if self._terms:
                 logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
                 self._terms.clear()
+        history = self.state.log_history  # of evaluations, for `EarlyStopping`; PaddleNLP empties it
+        if any(name.startswith("eval_") for name in logs):
+            history = [*history, {**logs, "step": self.state.global_step}]
         super().log(logs, **kwargs)
+        self.state.log_history = history
 
     # -- order of data, checkpoints
 
