@@ -123,6 +123,7 @@ MUTATIONS = [
     Mutation("a header of safetensors has a size", "glm/checkpoint/safetensors_files.py", "        if length > HEADER_LIMIT:", "        if False:", "tests/checkpoint/test_safetensors_files.py", "little_memory"),
     Mutation("a disk without syncs and locks will do", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if True:", "tests/runtime/test_atomic.py", "can_do_less"),
     Mutation("a disk that breaks will not", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if False:", "tests/runtime/test_atomic.py", "found_by_the_probe"),
+    Mutation("ranks end with their launcher", "glm/runtime/watchdog.py", "if self.launcher is not None and os.getppid() != self.launcher.process:", "if False:", "tests/runtime/test_watchdog.py", "end_with"),
 ]  # fmt: skip
 
 
