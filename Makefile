@@ -10,14 +10,24 @@ DEMO_UNILM := runs/demo-unilm
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo demo-unilm bench-unilm test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
+.PHONY: setup lock demo demo-unilm bench-unilm test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt
+# The lock names every file by its SHA-256; nothing else is installed, and nothing that another one asks for.
+$(VENV)/.ready: requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python found; give one: make setup PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) tests/tools/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	touch $@
+
+# Makes the lock anew after a change of requirements or constraints; needs uv.
+lock:
+	uv pip compile --quiet --generate-hashes --no-annotate --no-header --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 requirements-dev.txt -o requirements.new
+	$(PYTHON) tests/tools/lock.py requirements.new > requirements.lock
+	rm requirements.new
 
 # Trains a small GLM on the bundled data, then generates questions for entities it has never seen.
 demo: setup
