@@ -3,12 +3,15 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
 from glm.checkpoint.safetensors_files import read_safetensors
+from glm.evaluation.protocols import PROTOCOLS
+from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Decoding, build_decoder
 from glm.models.ganlm import FAMILY
@@ -545,3 +548,22 @@ def test_check_16_layouts_of_xnli():
         assert place == len(source)  # of the decoder's first token in the row
         if label:
             assert XNLI_CLASSES.index(label[0]) == label[1]
+
+
+@pytest.mark.parametrize("system", ["convs2s", "lead"])
+def test_check_20_xsum_predictions(system, real_data):
+    """Published, by the script itself, and by a package that copies it."""
+    facts = golden_json("rouge.json")
+    folder = Path(real_data) / "data" / "xsum_predictions"
+    if not (folder / f"{system}.txt").is_file() or system not in facts["systems"]:
+        pytest.skip(f"{folder} has no {system}.txt")
+    texts = [(folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in (system, "gold")]
+    found = PROTOCOLS["rouge-1.5.5"]([Pair(prediction, (gold,)) for prediction, gold in zip(*texts, strict=True)])
+    tools = facts["systems"][system]
+    published = tools["published ROUGE-1.5.5"]["f-score"]
+    package = next(tools[name] for name in tools if name.endswith("weight_factor 1.0"))
+    for kind in "12l":
+        own = found.figures[f"rouge-{kind}"]
+        assert own == pytest.approx(published[f"rouge{kind.upper()}"], abs=0.02)
+        assert own == pytest.approx(package[f"rouge-{kind}"]["f"], abs=0.02)
+    assert "rouge-1.5.5" in found.signature and "wordnet" in found.signature
