@@ -116,6 +116,9 @@ MUTATIONS = [
     Mutation("a late kill repeats no evaluation", "glm/training/progress.py", 'takewhile(lambda line: "train_loss" not in _row(line), ', "list(", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("an evaluation of the last step is found again", "glm/training/trainer.py", "if is_last and (metrics := ", "if (metrics := {}) and (", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("commands are published without the home", "glm/report/provenance.py", "return published_command(shlex.join(", "return (shlex.join(", "tests/training/test_published_folder.py", "names_the_user"),
+    Mutation("products have the threads that were asked for", "glm/runtime/device.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/runtime/test_device.py", "test_threads"),
+    Mutation("products keep their threads when loops start theirs", "glm/cpu/loops.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/cpu/test_loops.py", "products_keep"),
+    Mutation("another number of threads is said", "glm/training/fingerprint.py", ', ("machine", "processor or number of threads")', ",", FAULTS, "number_of_threads"),
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp safetensors tqdm"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
-    "prediction": ("checkpoint models modules data generation evaluation options", "tqdm"),
+    "prediction": ("checkpoint models modules data generation evaluation options runtime", "tqdm"),
     "serving": ("prediction options data generation models runtime", "fastapi h11 pydantic starlette uvicorn"),
     "commands": (
         "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",

@@ -145,22 +145,20 @@ class GenerationConfig:
             wrong.append(self._error("num_return_sequences", f"use 1 to {self.num_beams}, or raise num_beams"))
         if self.no_repeat_ngram_size == 0 and self.no_repeat_ignore:
             wrong.append(self._error("no_repeat_ignore", "it has no effect with no_repeat_ngram_size 0"))
+        if self.follows_fairseq:
+            for name, off in (("finished_rule", "model"), ("early_stopping", "false")):
+                if getattr(self, name) != off:
+                    wrong.append(self._error(name, "it has no effect with search_rules fairseq"))
+            if not self.select_topk:
+                wrong.append(
+                    self._error("select_topk", "search_rules fairseq takes the best candidates; leave it out")
+                )
         if self.select_topk:
             wrong += [
                 self._error(name, "it has no effect with select_topk True: use False")
                 for name, off in DRAWING_OPTIONS.items()
                 if getattr(self, name) != off and not (name == "temperature" and self.follows_fairseq)
             ]
-        if self.follows_fairseq:
-            wrong += [
-                self._error(name, "it has no effect with search_rules fairseq")
-                for name, off in (("finished_rule", "model"), ("early_stopping", "false"))
-                if getattr(self, name) != off
-            ]
-            if not self.select_topk:
-                wrong.append(
-                    self._error("select_topk", "search_rules fairseq takes the best candidates; leave it out")
-                )
         if self.num_beams == 1 and self.early_stopping != "false":
             wrong.append(self._error("early_stopping", "it has no effect with num_beams 1: raise num_beams"))
         return wrong

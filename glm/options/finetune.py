@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +68,7 @@ COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and le
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
+    "required_batch_size_multiple": COUNT,
     **dict.fromkeys(("save_steps", "early_stopping_patience"), COUNT),
     "pad_to_multiple_of": (1, 4096, "use 1 or more"),
     "max_steps": (1, MANY, "use 1 or more, or leave it out"),
@@ -108,6 +108,15 @@ OBJECTIVE_RANGES: Ranges = {
     "mask_prob": (ABOVE_0, 1, "use a number above 0, at most 1"),
     "max_pred": COUNT,
     "target_mask_prob": (0, 1, "use 0 to 1"),
+    "max_source_positions": COUNT,
+    "max_target_positions": COUNT,
+    "discriminator_weight": (0, 1e6, "use 0 or more"),
+    "inconsistency_weight": (0, 1e6, "use 0 or more"),
+    "discriminator_sampling_temperature": (ABOVE_0, 1e6, "use a number above 0"),
+    "discriminator_warmup_steps": (-1, MANY, "use 0 or more"),  # fairseq's -1 is 0
+    "discriminator_start_warmup_steps": (-1, MANY, "use 0 or more"),
+    "inconsistency_warmup_steps": (-1, MANY, "use 0 or more"),
+    "inconsistency_start_warmup_steps": (-1, MANY, "use 0 or more"),
 }
 SHARDING = ("stage1", "stage2")
 TRACKERS = {"visualdl": "visualdl", "tensorboard": "tensorboardX", "swanlab": "swanlab", "wandb": "wandb"}  # packages
@@ -135,9 +144,7 @@ LOGS_A_RUN = 20  # at least, where nobody says how often
 # PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
 OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
 
-# Options of an objective that cannot be 0.
 OF_GEOMETRY = ("objective", "mask_prob", "max_pred", "target_mask_prob")  # of ObjectiveArguments
-NEVER_ZERO = ("discriminator_sampling_temperature", "max_source_positions", "max_target_positions")
 
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
@@ -228,11 +235,6 @@ class ObjectiveArguments:
 
     def __post_init__(self):
         errors = out_of_range(vars(self), OBJECTIVE_RANGES)
-        for name, value in self.of_model.items():
-            if name.endswith("_steps"):
-                continue  # fairseq's -1 is 0
-            if not 0 <= value < inf or (value == 0 and name in NEVER_ZERO):
-                errors.append(f"{name} {value}: use a number above 0{'' if name in NEVER_ZERO else ', or 0'}")
         if self.start in ("generator", "discriminator"):
             for name in ("discriminator_weight", "inconsistency_weight"):
                 if getattr(self, name):
@@ -331,6 +333,9 @@ class FinetuneTrainingArguments(TrainingArguments):
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
+    )
+    required_batch_size_multiple: int | None = option(
+        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
     )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
-from glm.runtime.paths import found_path, published
+from glm.runtime.paths import published
 from glm.runtime.settings_file import MOST_BYTES, Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
@@ -68,8 +68,7 @@ class TrainedWith(Settings):
 def read_config(path: Path) -> dict[str, Any]:
     """The options of a configuration file, JSON or YAML; keys that start with an underscore are notes.
 
-    `~` in a path is the home. Values of YAML stay the words that they are written as: `no` and `1e-3` mean what they
-    do on the command line.
+    Values of YAML stay the words that they are written as: `no` and `1e-3` mean what they do on the command line.
 
     Raises:
         UsageError: the file cannot be read, is not an object, has a key twice, or sets an option to null.
@@ -83,14 +82,11 @@ def read_config(path: Path) -> dict[str, Any]:
     nulls = [name for name, value in settings.items() if value is None or (is_yaml and value in ("", "~", "null"))]
     if nulls:
         raise UsageError(*(f"{path}: {name} is null; leave it out to have its default" for name in nulls))
-    return {
-        name: found_path(value) if name in PATHS and isinstance(value, str) else value
-        for name, value in settings.items()
-    }
+    return settings
 
 
 def published_config(settings: dict[str, Any]) -> dict[str, Any]:
-    """Options as `finetune_config.json` has them, see `PATHS`; `read_config` gives back what they mean."""
+    """Options as `finetune_config.json` has them, see `PATHS`; the parser of options gives back what they mean."""
     return {name: published(value) if name in PATHS else value for name, value in settings.items()}
 
 
