@@ -1,4 +1,4 @@
-# make demo | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-serve | bench-save |
+# make demo | demo-unilm | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-unilm | bench-serve | bench-save |
 # bench-parallel.
 # Each makes the environment itself if it is missing.
 
@@ -6,10 +6,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+DEMO_UNILM := runs/demo-unilm
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup lock demo test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
+.PHONY: setup lock demo demo-unilm bench-unilm test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +35,15 @@ demo: setup
 	$(BIN)/python predict.py --model_name_or_path $(DEMO) --test_file data/dev.json --device cpu \
 		--overwrite_output --output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json \
 		--report $(DEMO)/report
+
+# The same with a UniLM, whose texts are drawn beside the best ones.
+demo-unilm: setup
+	$(BIN)/python finetune_generation.py configs/unilm/demo.json
+	$(BIN)/python predict.py --model_name_or_path $(DEMO_UNILM) --test_file data/dev.json --device cpu \
+		--overwrite_output --output_file $(DEMO_UNILM)/predictions.jsonl --metrics_file $(DEMO_UNILM)/metrics.json
+	$(BIN)/python predict.py --model_name_or_path $(DEMO_UNILM) --test_file data/dev.json --device cpu \
+		--overwrite_output --output_file $(DEMO_UNILM)/samples.jsonl --select_topk False --top_p 0.9 \
+		--num_return_sequences 3 --show 5
 
 test: setup
 	$(BIN)/python -m pytest
@@ -72,6 +82,10 @@ bench-serve: setup
 # Times training against PaddleNLP and torch: make bench-train ARGS="--data train.json --tokenizer FILE"
 bench-train: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/train.py $(ARGS)
+
+# Times UniLM against torch: make bench-unilm ARGS="--data train.json --tokenizer vocab.txt"
+bench-unilm: setup $(BENCH_VENV)/.ready
+	PYTHONPATH=. $(BIN)/python benchmarks/unilm.py $(ARGS)
 
 # Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup

@@ -1,4 +1,4 @@
-"""Fine-tunes a GLM to generate text, evaluates it with beam search, and predicts.
+"""Fine-tunes a GLM to generate, choose or extract text, evaluates it, and predicts.
 
 python finetune_generation.py configs/demo.json
 python finetune_generation.py configs/demo.json --learning_rate 1e-3
@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 from glm.errors import Stopped
-from glm.evaluation.metrics import FIGURES, signatures
 from glm.evaluation.symptoms import loss_symptom
 from glm.evaluation.table import print_scores, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.predictions import write_predictions
+from glm.prediction.kinds import predicted_rows
+from glm.prediction.predictions import write_rows
 from glm.prediction.scoring import Tally, coverage, write_scores
-from glm.prediction.writer import predict
 from glm.report.curves import read_log
 from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
@@ -67,7 +66,7 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
     if training.do_eval:
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
-        names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
+        names = {f"eval_{name}": signature for name, signature in trainer.signatures.items()}
         if trainer.is_world_process_zero():
             print_scores(metrics, names, title="evaluation on the dev records")
         if training.do_train:
@@ -75,19 +74,19 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
     if trainer.is_world_process_zero():
         warnings = warnings_of(trainer, data)
         if training.do_train:
-            describe_model(output_dir, trainer.provenance, metrics, data.reports, warnings)
+            describe_model(output_dir, trainer.provenance, metrics, data.reports, trainer.signatures, warnings)
         print_warnings(warnings)
     return predict_test_records(trainer, data) if training.do_predict else 0
 
 
 def predict_test_records(trainer: GenerationTrainer, data: RunData) -> int:
-    """Generates for the test records, and scores those with references; returns the exit code."""
-    predictions = predict(trainer.writer, data.test_records)
+    """Predicts the test records, and scores those that say what is right; returns the exit code."""
+    rows = predicted_rows(trainer.writer, trainer.encoder.kind, data.test_records, all_beams=False)
     if trainer.is_world_process_zero():
-        tally, output_dir = Tally(), Path(trainer.args.output_dir)
-        write_predictions(output_dir / "predictions.jsonl", predictions)
-        for prediction in predictions:
-            tally.add(prediction.as_row())
+        tally, output_dir = Tally(trainer.encoder.kind), Path(trainer.args.output_dir)
+        write_rows(output_dir / "predictions.jsonl", rows)
+        for row in rows:
+            tally.add(row)
         if tally.scored:
             scores = tally.scores()
             if tally.scored < tally.rows - tally.failed:
@@ -95,7 +94,7 @@ def predict_test_records(trainer: GenerationTrainer, data: RunData) -> int:
             write_scores(output_dir / "metrics.json", scores)
             print_scores(scores.figures, scores.signatures, title="prediction of the test records")
         print_warnings([f"test records: {line}" for line in tally.symptoms.lines()])
-    return INCOMPLETE if any(prediction.error is not None for prediction in predictions) else 0
+    return INCOMPLETE if any("error" in row for row in rows) else 0
 
 
 def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:

@@ -13,8 +13,10 @@ VERBS: dict[str, str] = {
     "show": "show one record as the model sees it, in training and in prediction",
     "score": "score predictions against references, by our protocol and as other tools do",
     "compare": "compare two files of predictions, with intervals and p-values",
+    "perplexity": "how well a model predicts texts: per id, per character, per word",
     "merge": "make one model folder of a LoRA adapter and its model",
     "memory": "compute whether training and generation fit into a card",
+    "scaling": "compute what a model's size and data lead one to expect",
     "checkpoint": "look at checkpoints of any format, import, export and reshard them",
 }
 

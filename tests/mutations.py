@@ -124,6 +124,9 @@ MUTATIONS = [
     Mutation("a disk without syncs and locks will do", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if True:", "tests/runtime/test_atomic.py", "can_do_less"),
     Mutation("a disk that breaks will not", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if False:", "tests/runtime/test_atomic.py", "found_by_the_probe"),
     Mutation("ranks end with their launcher", "glm/runtime/watchdog.py", "if self.launcher is not None and os.getppid() != self.launcher.process:", "if False:", "tests/runtime/test_watchdog.py", "end_with"),
+    Mutation("products have the threads that were asked for", "glm/runtime/device.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/runtime/test_device.py", "test_threads"),
+    Mutation("products keep their threads when loops start theirs", "glm/cpu/loops.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/cpu/test_loops.py", "products_keep"),
+    Mutation("another number of threads is said", "glm/training/fingerprint.py", ', ("machine", "processor or number of threads")', ",", FAULTS, "number_of_threads"),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glm.data.templates import find_template
+from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
@@ -16,8 +16,9 @@ from glm.options.finetune import parse_finetune_arguments
 from glm.options.predict import parse_predict_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "configs").glob("*.json"))
 PRESETS = sorted((ROOT / "configs" / "model").glob("*.json"))
+RECIPES = sorted(set((ROOT / "configs").rglob("*.json")) - set(PRESETS))
+POSITIONS = ("max_sequence_length", "max_position_embeddings")  # of families whose source and target share them
 PARSERS = {"finetune_generation.py": parse_finetune_arguments, "predict.py": parse_predict_arguments}
 
 # Fact sheet, section 1: layers, hidden size, heads, positions, rows of the vocabulary. GLMConfig names the models as
@@ -78,26 +79,29 @@ def test_recipe_fits_its_model(recipe, monkeypatch):
     if script != "finetune_generation.py":
         pytest.skip("a recipe of prediction")
     arguments = parse_finetune_arguments(argv)
-    find_template(arguments.data.task_name)
+    arguments.data.find_template()
     settings = json.loads(recipe.read_text(encoding="utf-8"))
     for option in ("train_file", "dev_file", "test_file", "tokenizer_name_or_path"):
         name = settings.get(option)
         assert name is None or (ROOT / name).exists() or name.startswith("THUDM/"), name
     model = arguments.model.model_name_or_path
-    published = published_presets(GLM.published)
+    family = registry.of_model(model)
+    published = published_presets(family.published)
     preset = json.loads((ROOT / model).read_text()) if model.endswith(".json") else published[model]
-    length = arguments.data.src_length + arguments.generation.tgt_length
-    assert length <= preset["max_sequence_length"]
+    config = family.config_class()(**preset)
+    (positions,) = {getattr(config, name) for name in POSITIONS if hasattr(config, name)}
+    assert arguments.data.src_length + arguments.generation.tgt_length <= positions
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=names(PRESETS))
 def test_preset_is_a_configuration(preset):
     settings = json.loads(preset.read_text(encoding="utf-8"))
-    config = GLMConfig(**settings)
+    config_class = registry.of_model(str(preset)).config_class()
+    config = config_class(**settings)
     for name, value in settings.items():
         assert getattr(config, name) == value
-    known = GLMConfig().to_dict().keys()
-    assert set(settings) <= set(known)  # GLMConfig itself takes any name
+    known = config_class().to_dict().keys()
+    assert set(settings) <= set(known)  # the class itself takes any name
 
 
 def test_published_presets():

@@ -45,6 +45,10 @@ class ExampleEncoder:
         InputError: the lengths leave no room, or the family cannot lay out the template or has no such objective.
     """
 
+    kind = "generate"
+    pattern_id = None
+    notes: Sequence[str] = ()  # what a user should know of it
+
     def __init__(
         self,
         family: Family,
@@ -83,6 +87,17 @@ class ExampleEncoder:
                 f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
                 f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
+
+    @property
+    def described(self) -> list[str]:
+        """What ids of a record depend on, beside lengths and tokenizer."""
+        return [self.template.source, self.template.target_prefix]
+
+    @property
+    def constant_text(self) -> str:
+        """What every source and target holds."""
+        extras = dict.fromkeys(self.template.extra_names, "")
+        return "".join([*self.template.texts("", answer="", extras=extras), self.template.target_prefix])
 
     @property
     def special_tokens(self) -> int:

@@ -113,6 +113,11 @@ class RecordFile:
         for row in islice(self.rows(), self.most):
             yield record_or_bad(row, self.columns, **how)
 
+    @property
+    def target_name(self) -> str:
+        """What the target's column is called."""
+        return " + ".join(self.columns.target)
+
     def rows(self) -> Iterator[Row]:
         """The rows that records are made of, one by one."""
         return unfold(read_rows(self.path, most=self.max_record_bytes), multi_turn=self.multi_turn)

@@ -177,7 +177,7 @@ def store_name(content: str, check: FileCheck) -> str:
         "content": content,
         "columns": check.columns,
         "tokenizer": encoder.tokenizer.digest,
-        "template": [encoder.template.source, encoder.template.target_prefix],
+        "template": encoder.described,
         "lengths": [encoder.src_length, encoder.tgt_length, encoder.min_tgt_length],
         "allow_cut_targets": encoder.allow_cut_targets,
     }

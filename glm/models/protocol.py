@@ -25,6 +25,7 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
     "packing": {"packing": False},
+    "classification_head": {"classification_head": None},
     "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
     "pair_length": {"max_seq_length": None},
     "three_losses": {
@@ -148,6 +149,16 @@ class Geometry(Protocol):
     ) -> Prompt:
         """What generation of a text, which starts with `opening`, starts from; `filled` are the blanks before it."""
 
+    def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
+        """One text, or two, for a classification head, and the place whose state is classified.
+
+        Only of a family with the ability `classification_head`.
+
+        Args:
+            second: ids of the second text; none for one text.
+            pool: `cls` the place of the first token, `pad` of the last, `start` of the one behind it.
+        """
+
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
         the same whatever is random in them."""
@@ -239,13 +250,55 @@ class Decodable(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model makes of the tokens of a candidate.
+
+    Args:
+        log_probs: [n], of each token behind those before it.
+        best: [n] int64, the token that is likeliest in each place.
+    """
+
+    log_probs: np.ndarray
+    best: np.ndarray
+
+
+class Scorable(Protocol):
+    """A model that says how likely given texts are."""
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[TokenScores]]:
+        """Scores candidates behind their prompts, each of which is read once.
+
+        What is said of a candidate depends on no other, nor on the rest of the batch.
+
+        Args:
+            prompts: of B records.
+            candidates: of each record its candidates, each of one token or more; one that is to end brings
+                `Tokenizer.end_token_id`.
+
+        Returns:
+            Of each record those of its candidates.
+        """
+
+
+class Trainable(Protocol):
+    """A model whose answers are learnt, beside `forward(**batch, label_smoothing, num_items) -> loss []`."""
+
+    def labelled_states(self, **batch: Any) -> Any:
+        """States of the labelled positions of a batch, as the head takes them, row by row: [labels, H]."""
+
+    def labelled_logits(self, **batch: Any) -> Any:
+        """Logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""
+
+
 class WeightNames:
     """Names and shapes of a family's weights, and what a configuration says of them: tables and pure functions.
 
     What stands here does for a family that runs in one process and whose files have no other names than its own.
 
     Attributes:
-        formats: of files that the family's weights can be in, see `glm.checkpoint.formats`.
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
         resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
@@ -266,7 +319,6 @@ class WeightNames:
         foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
-    formats: tuple[str, ...] = ("glm", "paddlenlp", "huggingface", "huggingface-bin", "megatron")
     words: str = ""
     required: tuple[str, ...] = ()
     resizable: tuple[str, ...] = ()
@@ -283,7 +335,7 @@ class WeightNames:
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
-    foreign_to: tuple[str, ...] = ()
+    foreign_to: tuple[str, ...] = ("fairseq",)
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Name and shape, Paddle's way round, of every weight of a configuration."""

@@ -12,9 +12,10 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, parts_text
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
-from glm.options.data import DataArguments
+from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser, Reading
 from glm.options.ranges import ABOVE_0, BELOW_1, MANY, Ranges, out_of_range
@@ -68,6 +69,7 @@ COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and le
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
+    "required_batch_size_multiple": COUNT,
     **dict.fromkeys(("save_steps", "early_stopping_patience"), COUNT),
     "pad_to_multiple_of": (1, 4096, "use 1 or more"),
     "max_steps": (1, MANY, "use 1 or more, or leave it out"),
@@ -136,6 +138,14 @@ GIVES_WAY = (  # the first one to the second one
     *(("template", "task_name"), ("target_prefix", "task_name")),
 )
 
+# Of tasks that choose, see `glm.training.choice_loss`.
+LOSSES = ("cross_entropy", "hinge", "generative", "mix", "adapet")
+# Options of training that mean nothing for tasks of a kind.
+WITHOUT_LEARNING = {
+    GENERATE: ("loss_func",),
+    EXTRACT: ("loss_func",),
+    CHOOSE: ("label_smoothing", "packing", "allow_cut_targets"),
+}
 HIDDEN = {item.name for item in dataclasses.fields(TrainingArguments)} - HONOURED
 MOST_LOGGING_STEPS = 500  # PaddleNLP's default
 LOGS_A_RUN = 20  # at least, where nobody says how often
@@ -308,6 +318,12 @@ class AdapterArguments:
 class FinetuneTrainingArguments(TrainingArguments):
     """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
 
+    loss_func: str = option(
+        "cross_entropy",
+        "What is learnt of candidates: cross_entropy over them, hinge, generative (log p of the right one), or mix: "
+        "the sum of the first and the third; adapet also pushes the wrong words down.",
+        choices=list(LOSSES),
+    )
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
     lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
     lr_decay_ratio: float | None = option(
@@ -333,6 +349,9 @@ class FinetuneTrainingArguments(TrainingArguments):
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
+    )
+    required_batch_size_multiple: int | None = option(
+        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
     )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
@@ -534,12 +553,18 @@ class FinetuneArguments:
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
         left_out = once | self._without_effect()
         kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        if "template" in kept:
+            kept["template"] = parts_text(kept["template"])
         return published_config(kept)
 
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
         names |= {"src_length"} if self.data.max_seq_length is not None else set()
+        kind = self.data.known_kind
+        names |= {*WITHOUT_MEANING.get(kind, ()), *WITHOUT_LEARNING.get(kind, ())}
+        if self.data.classification_head is not None:
+            names |= {"loss_func", "multi_token", "unidirectional", "candidate_length_penalty"}
         return names | set(self.adapter.without_effect)
 
 
@@ -565,7 +590,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     built = parser.build(reading)
     if not reading.errors:
         arguments = FinetuneArguments(*built, reading.given, vars(reading.values), reading.typed, argv)
-        reading.errors += [*_clashes(arguments), *_adapter_clashes(arguments)]
+        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *_adapter_clashes(arguments)]
     raise_any(reading.errors)
     return arguments
 
@@ -632,6 +657,24 @@ def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "
             f"{training.per_device_train_batch_size}; leave one out"
         )
+
+
+def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
+    """Options that mean nothing for the task of a run."""
+    given, training = arguments.given, arguments.training
+    kind = arguments.data.known_kind
+    yield from meaningless(kind, given)
+    for name in WITHOUT_LEARNING.get(kind, ()):
+        if given.get(name):
+            yield f"{name} {given[name]}: has no effect on a task of kind {kind}; leave it out"
+    if arguments.data.classification_head is not None:
+        if "loss_func" in given:
+            yield f"loss_func {given['loss_func']}: has no effect beside classification_head; leave it out"
+        if arguments.adapter.kind is not None:
+            yield f"{arguments.adapter.kind} True: not beside classification_head; leave one of them out"
+    if kind == CHOOSE and training.tensor_parallel_degree > 1 and training.do_train:
+        degree = training.tensor_parallel_degree
+        yield f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out"
 
 
 def _adapter_clashes(arguments: FinetuneArguments) -> Iterator[str]:

@@ -8,7 +8,7 @@ from paddle import distributed
 
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, own_options
-from glm.options.data import DataArguments
+from glm.options.data import FRAME, OF_FRAME, DataArguments, meaningless
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
 from glm.options.ranges import MANY, Ranges, out_of_range
@@ -173,8 +173,8 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     parser = OptionParser(groups, "Generates text with a fine-tuned GLM, and scores it.", elsewhere=OF_TRAINING)
     reading = parser.read(argv)
     own = own_options(reading.given)
-    if {"task_name", "template"} & set(reading.given):  # another frame: nothing of the checkpoint's own is left in it
-        own |= {"template", "target_prefix"}
+    if FRAME & set(reading.given):  # another frame: nothing of the checkpoint's own is left in it
+        own |= OF_FRAME
     settings = trained_with(reading.values.model_name_or_path)
     inherited = {name: value for name, value in settings.items() if name not in own}
     reading = parser.read(argv, inherited=inherited)
@@ -183,6 +183,8 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
         options = PredictOptions(*built, inherited, argv)
         options.data.inherited = frozenset(inherited)
         reading.errors += _without_effect(reading.given, options.prediction)
+        if not options.prediction.fills:
+            reading.errors += meaningless(options.data.known_kind, reading.given)
     if reading.errors:
         raise UsageError(*reading.errors)
     return options

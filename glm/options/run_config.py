@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
+from glm.data.pairs import POOLS
+from glm.data.tasks import PARTS_FILE
 from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
@@ -26,6 +28,13 @@ Length = Annotated[int, Field(ge=0, le=1 << 20)]  # of texts, in tokens
 Rate = Annotated[float, Field(ge=-1000, le=1000)]
 
 
+def no_file(template: str) -> str:
+    """A template that is one itself, and no file's name. Raises ValueError."""
+    if template.endswith(PARTS_FILE):
+        raise ValueError("names a file; its parts themselves are expected")
+    return template
+
+
 class TrainedWith(Settings):
     """What prediction follows of the settings that a model was trained with, and how far: a model's folder may be from
     anywhere, and says how its texts are read and written, never where anything lies or goes.
@@ -36,11 +45,17 @@ class TrainedWith(Settings):
     model_config = ConfigDict(extra="ignore")
 
     task_name: Name = None
-    template: Text = None
+    template: Annotated[Text, AfterValidator(no_file)] = None
     target_prefix: Text = None
     source_column: Name = None
     answer_column: Name = None
     target_column: Name = None
+    labels: Text = None
+    pattern_id: Annotated[int, Field(ge=0, le=1000)] = None
+    multi_token: bool = None
+    candidate_length_penalty: Rate = None
+    classification_head: Literal[*POOLS] = None
+    unidirectional: bool = None
     multi_turn: Literal["error", "last"] = None
     punctuation: Literal["fullwidth", "halfwidth"] = None
     src_length: Length = None

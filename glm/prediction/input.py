@@ -7,12 +7,14 @@ from pathlib import Path
 
 from glm.data.check import check_file
 from glm.data.columns import RECOGNISED, ColumnOptions
-from glm.data.examples import ExampleEncoder
-from glm.data.records import BadRecord, Record, RecordFile, stream_records
+from glm.data.frames import Encoder
+from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import content_digest
-from glm.data.templates import QUESTION_GENERATION, Template
+from glm.data.task_records import open_records, stream_of
+from glm.data.tasks import GENERATE, Frame
+from glm.data.templates import QUESTION_GENERATION
 from glm.errors import InputError
 from glm.prediction.filling import BadText, stream_texts
 
@@ -29,6 +31,7 @@ class PredictionInput:
         most: only so many records or texts, the first ones.
         need_target: a record without target is unusable.
         reserved: see `RecordFile`.
+        pattern_id: of a task's patterns.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.
@@ -44,13 +47,15 @@ class PredictionInput:
         *,
         text: str | None = None,
         fills: bool,
-        template: Template = QUESTION_GENERATION,
+        template: Frame = QUESTION_GENERATION,
         columns: ColumnOptions = RECOGNISED,
         need_target: bool = False,
         reserved: Sequence[str] = (),
         most: int | None = None,
+        pattern_id: int | None = None,
     ):
         self.path = path
+        self.pattern_id = pattern_id
         self.text = text
         self.fills = fills
         self.template = template
@@ -70,7 +75,7 @@ class PredictionInput:
                 if not self.count:
                     raise InputError(f"{path}: no record in it; one text with blanks per line is expected")
             else:
-                self.records = RecordFile(
+                self.records = open_records(
                     path,
                     template,
                     columns,
@@ -79,12 +84,13 @@ class PredictionInput:
                     several_targets=True,
                     reserved=reserved,
                     most=most,
+                    pattern_id=pattern_id,
                 )
             self.sha256 = content_digest(Path(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
-    def check(self, encoder: ExampleEncoder) -> FileReport | None:
+    def check(self, encoder: Encoder) -> FileReport | None:
         """What is wrong in a file of records, before a model is loaded; None for anything else.
 
         Raises:
@@ -94,11 +100,12 @@ class PredictionInput:
             return None
         check, batches = check_file(self.records, encoder, learns_targets=False)
         self.count = sum(map(len, batches))
-        self.shared = SharedReferences(lambda: self.records)
-        if self.shared.count:
+        if encoder.kind == GENERATE:
+            self.shared = SharedReferences(lambda: self.records)
+        if self.shared and self.shared.count:
             check.notes.append(f"{self.path}: {shared_note(self.shared.count)}")
         if self.need_target and check.used and not check.target.tokens:
-            column = " + ".join(self.records.columns.target)
+            column = self.records.target_name
             raise InputError(
                 f"{self.path}, field {column}: empty in all records, so there is nothing to score; leave "
                 "--metrics_file out, or name another column with --target_column"
@@ -119,7 +126,7 @@ class PredictionInput:
         else:
             if sys.stdin.isatty():
                 print("reading records from standard input, one JSON object per line", file=sys.stderr)
-            yield from stream_records(
+            yield from stream_of(
                 sys.stdin.buffer,
                 self.template,
                 self.columns,
@@ -127,4 +134,5 @@ class PredictionInput:
                 need_target=False,
                 several_targets=True,
                 reserved=self.reserved,
+                pattern_id=self.pattern_id,
             )

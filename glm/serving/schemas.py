@@ -16,6 +16,7 @@ LIMITS = {
     "temperature": (0.01, 100),
     "repetition_penalty": (0.01, 100),
 }
+MOST_CANDIDATES = 256  # of a text
 OPTION_NAMES = {option.name for option in fields(GenerationConfig)}
 
 Text = Annotated[str, Field(min_length=1)]
@@ -72,6 +73,45 @@ class GenerateRequest(Options):
             InputError: one is out of range, or has no effect beside the others.
         """
         return _changed(server, self.given(*OPTION_NAMES))
+
+
+class ChooseRequest(Strict):
+    """`POST /choose`: records of the model's own task, or a text with one blank and what may stand there."""
+
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="As the lines of a file."
+    )
+    text: Text | None = Field(None, description="With one blank; it is put last if there is none.")
+    candidates: Annotated[list[Text], Field(fail_fast=True)] | None = Field(
+        None, min_length=2, max_length=MOST_CANDIDATES
+    )
+
+    @model_validator(mode="after")
+    def _check_input(self):
+        if (self.records is None) == (self.text is None):
+            raise ValueError("give either records, or text and candidates")
+        if (self.text is None) != (self.candidates is None):
+            raise ValueError("text and candidates belong together")
+        return self
+
+
+class ExtractRequest(Strict):
+    """`POST /extract`: a question about a passage, or several as records."""
+
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="With question and context."
+    )
+    question: Text | None = None
+    context: Text | None = None
+    language: Literal["zh", "en"] = Field("zh", description="Of the words around question and passage.")
+
+    @model_validator(mode="after")
+    def _check_input(self):
+        if (self.records is None) == (self.question is None):
+            raise ValueError("give either records, or question and context")
+        if (self.question is None) != (self.context is None):
+            raise ValueError("question and context belong together")
+        return self
 
 
 class CompletionRequest(Strict):

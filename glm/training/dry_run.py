@@ -7,9 +7,10 @@ from itertools import islice
 import numpy as np
 import paddle
 
-from glm.data.examples import ExampleEncoder
+from glm.data.frames import Encoder
 from glm.data.records import Record
 from glm.data.report import FileReport
+from glm.data.tasks import GENERATE
 from glm.data.view import view_record
 from glm.models.protocol import IGNORE_INDEX
 from glm.training.progress import process_memory_gib
@@ -44,8 +45,10 @@ def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: File
     print("dry_run True: nothing was trained or written; leave it out to begin")
 
 
-def example_lines(record: Record, encoder: ExampleEncoder) -> list[str]:
+def example_lines(record: Record, encoder: Encoder) -> list[str]:
     """A record as the model sees it: the pieces of its source, and those of its target that are learnt."""
+    if encoder.kind != GENERATE:
+        return [f"  {line}" for line in record.source.splitlines()] + [f"  learns: {record.target}"]
     view = view_record(record, encoder)
     sight = view.sight
     pieces = [encoder.tokenizer.token_of(int(number)) for number in sight.ids]

@@ -66,7 +66,7 @@ def fingerprint(
         "training examples": len(data.train_examples),
         "columns": data.train_columns,
         "tokenizer (SHA-256)": encoder.tokenizer.digest,
-        "template": [encoder.template.source, encoder.template.target_prefix],
+        "template": encoder.described,
         "src_length": encoder.src_length,
         **({} if arguments.data.max_seq_length is None else {"max_seq_length": arguments.data.max_seq_length}),
         "tgt_length": encoder.tgt_length,

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from paddlenlp.trainer import TrainerCallback
 from paddlenlp.utils.log import logger
 
 from glm.data.report import FileReport
-from glm.evaluation.metrics import FIGURES, Scores, signatures
-from glm.prediction.predictions import Prediction
+from glm.data.tasks import GENERATE
+from glm.evaluation.metrics import Scores
+from glm.prediction.kinds import KINDS
 from glm.report.curves import read_log
 from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
 from glm.report.model_card import write_model_card
@@ -26,17 +28,25 @@ def report_folder(output_dir: Path, step: int) -> Path:
 
 
 def write_evaluation_report(
-    output_dir: Path, step: int, predictions: Sequence[Prediction], scores: Scores, provenance: Provenance
+    output_dir: Path, step: int, kind: str, rows: Sequence[dict[str, Any]], scores: Scores, provenance: Provenance
 ) -> None:
-    """Writes the report of an evaluation."""
-    from glm.report.page import write_report  # here, because it loads matplotlib
+    """Writes the report of an evaluation.
 
-    rows = ReportRows()
-    for prediction in predictions:
-        rows.add(prediction.as_row())
-    write_report(
+    Args:
+        kind: of the task, a key of `glm.prediction.kinds.KINDS`.
+        rows: what was predicted.
+    """
+    from glm.report.page import write_report  # here, because they load matplotlib
+    from glm.report.task_page import TaskRows, write_task_report
+
+    is_generated = kind == GENERATE
+    shown = ReportRows() if is_generated else TaskRows(KINDS[kind].reference)
+    for row in rows:
+        shown.add(row)
+    write = write_report if is_generated else write_task_report
+    write(
         report_folder(output_dir, step),
-        rows,
+        shown,
         scores,
         provenance,
         title=f"{output_dir.name}: the dev records at step {step:,}",
@@ -49,6 +59,7 @@ def describe_model(
     provenance: Provenance,
     metrics: Mapping[str, float],
     reports: Mapping[str, FileReport],
+    signatures: Mapping[str, str],
     warnings: Sequence[str] = (),
 ) -> None:
     """Writes the model card of the final model.
@@ -56,14 +67,15 @@ def describe_model(
     Args:
         metrics: of the final evaluation, their names beginning with `eval_`; empty if there was none.
         reports: what the check of each split of the data found.
+        signatures: of the figures.
         warnings: what is wrong with the model or its data, in words.
     """
     figures = {name.removeprefix("eval_"): value for name, value in metrics.items()}
     written = write_model_card(
         output_dir,
         provenance,
-        figures={name: figures[name] for name in ("loss", *FIGURES) if name in figures},
-        signatures=signatures(FIGURES),
+        figures={name: figures[name] for name in ("loss", *signatures) if name in figures},
+        signatures=signatures,
         data={split: published(report.summary()) for split, report in reports.items()},
         warnings=warnings,
     )

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from paddlenlp.utils.log import logger
 
 from glm.data.check import FileCheck, check_file, check_records
-from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.frames import Encoder
 from glm.data.published import fetch_records
-from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.records import BadRecord, Record
 from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import (
@@ -26,6 +27,9 @@ from glm.data.store import (
     write_examples,
     write_report,
 )
+from glm.data.task_examples import TaskExamples
+from glm.data.task_records import open_records
+from glm.data.tasks import GENERATE
 from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
@@ -49,7 +53,7 @@ class RunData:
         reports: what the check of each split found.
     """
 
-    train_examples: ExampleStore | None = None
+    train_examples: ExampleStore | TaskExamples | None = None
     train_digest: str = ""
     train_columns: str = ""
     dev_records: list[Record] = field(default_factory=list)
@@ -68,7 +72,7 @@ class RunData:
                 (output_dir / REFUSED_NAME.format(split=split)).write_bytes(lines)
 
 
-def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunData:
+def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
     """Reads and checks all files of a run, and says what was found.
 
     Raises:
@@ -82,13 +86,13 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
         data.reports["train"] = store.report
     if training.do_eval:
         split = _Split("dev", files.dev_file, arguments, encoder)
-        data.dev_records = split.shared([item.record for item in split.items() if isinstance(item, EncodedRecord)])
+        data.dev_records = split.shared([item.record for item in split.items() if not isinstance(item, BadRecord)])
         if training.do_train:
             split.check.compare(store.report.file, store.row_hashes)
         data.reports["dev"] = split.report()
     if training.do_predict:
         split = _Split("test", files.test_file, arguments, encoder)
-        records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+        records = [item if isinstance(item, BadRecord) else item.record for item in split.items()]
         data.test_records = split.shared(records)
         data.reports["test"] = split.report()
     for report in data.reports.values():
@@ -96,10 +100,10 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
     return data
 
 
-def first_records(arguments: FinetuneArguments, encoder: ExampleEncoder) -> list[Record]:
+def first_records(arguments: FinetuneArguments, encoder: Encoder) -> list[Record]:
     """The first usable training records, for people to look at."""
     split = _Split("train", arguments.files.train_file, arguments, encoder)
-    return [item.record for item in islice(split.items(), 100) if isinstance(item, EncodedRecord)]
+    return [item.record for item in islice(split.items(), 100) if not isinstance(item, BadRecord)]
 
 
 def announce(report: FileReport) -> None:
@@ -110,10 +114,23 @@ def announce(report: FileReport) -> None:
         logger.warning(warning)
 
 
+def read_task_examples(split: "_Split", encoder: Encoder) -> TaskExamples:
+    """The training examples of a task that chooses or extracts.
+
+    Raises:
+        InputError: there is nothing to learn in the file.
+    """
+    items = [item for item in split.items() if not isinstance(item, BadRecord)]
+    examples = TaskExamples(items, encoder, split.report(), split.check.row_hashes)
+    if not len(examples):
+        raise InputError(f"{split.check.name}: no window of it holds its answer, so there is nothing to learn")
+    return examples
+
+
 class _Split:
     """A file, or a published data set if none is given, and its check."""
 
-    def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: ExampleEncoder):
+    def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: Encoder):
         files = arguments.files
         most = {"train": files.max_train_samples, "test": files.max_predict_samples}.get(name)
         if path is None:
@@ -124,7 +141,7 @@ class _Split:
             self.check = FileCheck(encoder, name=f"{task} {name}")
             self._batches = check_records(records, self.check)
         else:
-            file = RecordFile(
+            file = open_records(
                 path,
                 encoder.template,
                 arguments.data.columns,
@@ -132,6 +149,7 @@ class _Split:
                 several_targets=name != "train",
                 most=most,
                 reserved=encoder.family.reserved,
+                pattern_id=encoder.pattern_id,
             )
             self.content = content_digest(file.path)
             if most is not None:
@@ -141,12 +159,14 @@ class _Split:
                 file, encoder, learns_targets=name != "test", most_refused=self.most_refused
             )
 
-    def items(self) -> Iterator[EncodedRecord | BadRecord]:
+    def items(self) -> Iterator[Any]:
         """All rows, one by one; with the last of them the check is done."""
         return chain.from_iterable(self._batches)
 
     def shared(self, records: list[Record | BadRecord]) -> list[Record | BadRecord]:
         """Records to be scored, each with the targets of all that have its source."""
+        if self.check.encoder.kind != GENERATE:
+            return records
         found = SharedReferences(lambda: records)
         if found.count:
             self.check.notes.append(f"{self.check.name}: {shared_note(found.count)}")
@@ -159,9 +179,11 @@ class _Split:
         return report
 
 
-def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
-    """The training examples, encoded now or found whole in the cache."""
+def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore | TaskExamples:
+    """The training examples, encoded now or found whole in the cache; other tasks' stay in memory."""
     encoder = split.check.encoder
+    if encoder.kind != GENERATE:
+        return read_task_examples(split, encoder)
     folder = Path(cache_folder or user_cache()) / store_name(split.content, split.check)
     if folder.is_dir():
         try:

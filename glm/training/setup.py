@@ -22,12 +22,17 @@ from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
 from glm.data.store import ExampleStore
+from glm.data.tasks import CHOOSE, Frame
+from glm.data.templates import Template
 from glm.errors import InputError, UsageError
+from glm.evaluation.accuracy import SIGNATURES as CHOICE_FIGURES
+from glm.evaluation.answers import answer_figures
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
 from glm.parallel.ranks import on_main
+from glm.prediction.heads import add_head
 from glm.prediction.setup import build_encoder
 from glm.report.provenance import command_of
 from glm.runtime.signals import StopSignals
@@ -81,7 +86,7 @@ def build_trainer(
         },
         start=arguments.objective.parts,
     )
-    check_metric(training.metric_for_best_model)
+    check_metric(training.metric_for_best_model, data.find_template())
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
@@ -98,7 +103,8 @@ def build_trainer(
     if run_data.train_examples is not None:
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
-        warn_of_memory(family, config, arguments, run_data.train_examples)
+        if encoder.kind != CHOOSE:  # the forecast counts rows of a record
+            warn_of_memory(family, config, arguments, run_data.train_examples)
         if data.punctuation is None and run_data.train_examples.report.full_width:
             data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
     facts = None
@@ -108,6 +114,8 @@ def build_trainer(
 
     set_seed(seed=training.seed)
     model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
+    if data.classification_head is not None:
+        add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
     adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
@@ -129,8 +137,11 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
+        length_penalty=data.candidate_length_penalty,
         same_command=same_command(arguments),
     )
+    for note in encoder.notes:
+        logger.warning(note)
     return trainer, run_data
 
 
@@ -202,12 +213,22 @@ def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> 
         )
 
 
-def check_metric(name: str | None) -> None:
-    """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`)."""
+def check_metric(name: str | None, frame: Frame | None = None) -> None:
+    """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`).
+
+    Args:
+        frame: the run's template or task; None stands for any template.
+    """
     if name is None:
         return
-    known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
-    if name.removeprefix("eval_") not in known:
+    if frame is None or isinstance(frame, Template):
+        known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+    elif frame.kind == CHOOSE:
+        known = ["loss", *CHOICE_FIGURES]
+    else:
+        known = ["loss", *answer_figures()]
+    name = name.removeprefix("eval_")
+    if name not in known and not (name.startswith("accuracy (") and "accuracy" in known):
         raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import Tensor, nn
 from paddle.io import Dataset
 from paddlenlp.trainer import PrinterCallback, ProgressCallback, TrainerState
@@ -17,26 +16,30 @@ from glm.adapters.files import AdapterConfig, adapter_weights, load_adapter, sav
 from glm.checkpoint.gathering import gather_whole, take_part
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
-from glm.data.collator import Collator, padded_width
-from glm.data.examples import ExampleEncoder
+from glm.data.collator import padded_width
+from glm.data.frames import Encoder
 from glm.data.records import Record
 from glm.data.store import ExampleStore
 from glm.data.templates import PARAPHRASE
+from glm.evaluation.metrics import Scores
+from glm.evaluation.paraphrases import Paraphrases
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
-from glm.models.protocol import IGNORE_INDEX, Example
+from glm.models.protocol import Example
 from glm.modules.pretrained import WEIGHTS_NAME
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.options.run_config import RUN_CONFIG_NAME
-from glm.prediction.predictions import write_predictions
-from glm.prediction.scoring import score_predictions, write_scores
-from glm.prediction.writer import Writer, predict
+from glm.prediction.heads import HEAD_NAME, of_head
+from glm.prediction.kinds import KINDS, predicted_rows, writer_of
+from glm.prediction.predictions import write_rows
+from glm.prediction.scoring import write_scores
 from glm.report.provenance import Provenance
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
 from glm.training.clip import GlobalNormClip
 from glm.training.early_stopping import EarlyStopping, stops_early
 from glm.training.guards import Guard
+from glm.training.objectives import mean_dev_loss, objective_of
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
 from glm.training.progress import (
@@ -76,12 +79,15 @@ class Examples(Dataset):
 
 def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
+    orders = examples.lengths - examples.target_lengths, examples.target_lengths  # fairseq's: by source, then target
     return EpochBatchSampler(
         [padded_width(width, args.pad_to_multiple_of) for width in examples.widths.tolist()],
         batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
         max_tokens=args.max_tokens,
         by_length=args.group_by_length,
         accumulation=args.gradient_accumulation_steps,
+        multiple=args.required_batch_size_multiple or 1,
+        order_by=orders if args.required_batch_size_multiple else None,
         seed=args.seed,
         num_replicas=args.dataset_world_size,
         rank=args.dataset_rank,
@@ -103,6 +109,7 @@ class GenerationTrainer(ResumableTrainer):
         adapter: settings of the adapter that is in the model, if one is trained.
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
+        length_penalty: of candidates, see `glm.prediction.choosing.Chooser`.
         same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 
@@ -111,7 +118,7 @@ class GenerationTrainer(ResumableTrainer):
         model: nn.Layer,
         args: FinetuneTrainingArguments,
         *,
-        encoder: ExampleEncoder,
+        encoder: Encoder,
         generation: GenerationConfig,
         train_examples: ExampleStore | None = None,
         dev_records: Sequence[Record] = (),
@@ -121,18 +128,16 @@ class GenerationTrainer(ResumableTrainer):
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
         same_command: str = "the same command goes on from there",
+        length_penalty: float = 0.0,
     ):
         self.train_examples = train_examples
+        self.objective = objective_of(encoder, args, length_penalty=length_penalty)
+        self.length_penalty = length_penalty
         sampler = build_sampler(args, train_examples) if train_examples is not None else None
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(
-                encoder.geometry,
-                pad_token_id=encoder.tokenizer.pad_token_id,
-                multiple=args.pad_to_multiple_of,
-                row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
-            ),
+            data_collator=self.objective.collator,
             train_dataset=Examples(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
             sampler=sampler,
@@ -147,11 +152,13 @@ class GenerationTrainer(ResumableTrainer):
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
+        self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
         self.symptoms = Symptoms()  # of the last evaluation
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
-        self._terms: Counter[str] = Counter()  # of a loss of several parts, since the last log line
+        self._terms: Counter[str] = Counter()  # of a loss of several parts, sums since the last log line
+        self._term_steps = 0
         self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
@@ -190,13 +197,14 @@ class GenerationTrainer(ResumableTrainer):
         """PaddleNLP prints some 200 lines here; the settings of the run are in finetune_config.json."""
 
     @property
-    def writer(self) -> Writer:
-        """Generates with the present weights."""
-        return Writer(
+    def writer(self) -> Any:
+        """Predicts with the present weights, see `glm.prediction.kinds`."""
+        return writer_of(
             self.model,
             self.encoder,
             self.generation,
             self.args.per_device_eval_batch_size,
+            length_penalty=self.length_penalty,
             punctuation=self.run_config.get("punctuation"),
         )
 
@@ -208,7 +216,7 @@ class GenerationTrainer(ResumableTrainer):
         Args:
             num_items: labelled tokens that the sum over the batch is divided by; its own if None.
         """
-        loss = model(**inputs, label_smoothing=self.args.label_smoothing, num_items=num_items)
+        loss = self.objective.loss(model, inputs, num_items)
         return (loss, loss) if return_outputs else loss
 
     def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
@@ -223,7 +231,8 @@ class GenerationTrainer(ResumableTrainer):
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
-        self._terms.update(getattr(self.model, "terms", {}))
+        self._terms.update({name: float(value) for name, value in getattr(self.model, "terms", {}).items()})
+        self._term_steps += step_control == 0
         if self.args.dataset_world_size > 1:  # gradients are averaged over the ranks
             loss = loss * self.args.dataset_world_size
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
@@ -296,13 +305,19 @@ class GenerationTrainer(ResumableTrainer):
             if self.gradient_norm.value is not None:
                 logs["gradient_norm"] = round(self.gradient_norm.value, 6)
             if self._terms:
-                logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
+                logs |= {name: round(value, 6) for name, value in self._figures_of_terms().items()}
                 self._terms.clear()
         history = self.state.log_history  # of evaluations, for `EarlyStopping`; PaddleNLP empties it
         if any(name.startswith("eval_") for name in logs):
             history = [*history, {**logs, "step": self.state.global_step}]
         super().log(logs, **kwargs)
         self.state.log_history = history
+
+    def _figures_of_terms(self) -> dict[str, float]:
+        """What is logged of the terms: as the model says, else their means over optimizer steps."""
+        if hasattr(self.model, "figures_of"):
+            return self.model.figures_of(self._terms)
+        return {name: value / max(self._term_steps, 1) for name, value in self._terms.items()}
 
     # -- order of data, checkpoints
 
@@ -314,7 +329,10 @@ class GenerationTrainer(ResumableTrainer):
 
     def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
         if self.adapter is None:
-            write_tensors(folder / WEIGHTS_NAME, weights)
+            head = of_head(weights)
+            write_tensors(folder / WEIGHTS_NAME, {name: weights[name] for name in weights if name not in head})
+            if head:
+                write_tensors(folder / HEAD_NAME, head)
         else:
             check_finite(weights)
             save_adapter(self.model, self.adapter, folder)
@@ -330,6 +348,8 @@ class GenerationTrainer(ResumableTrainer):
             load_adapter(self.model, Path(resume_from_checkpoint))
         else:
             saved = self._take_share(read_safetensors(Path(resume_from_checkpoint) / WEIGHTS_NAME))
+            if (head := Path(resume_from_checkpoint) / HEAD_NAME).is_file():
+                saved |= read_safetensors(head)
             for name, weight in self.weights().items():
                 weight.set_value(saved[name].load())
 
@@ -348,45 +368,57 @@ class GenerationTrainer(ResumableTrainer):
     # -- evaluation
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
+        """Predicts the dev records with the options of the run, and scores it; also the loss on their targets.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
         source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`.
 
         Returns:
-            `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
+            `<prefix>_loss` (mean per token, without label smoothing; per question of a task that chooses) and
+            `<prefix>_<metric>`, metrics in percent.
         """
         start = time.perf_counter()
         self.model.eval()
         with self.interruptible(), self.autocast_smart_context_manager():
-            loss = self._dev_loss()
-            predictions = predict(
-                self.writer.with_all_beams(),
+            loss = mean_dev_loss(self.objective, self.model, self.dev_records, self.args.per_device_eval_batch_size)
+            rows = predicted_rows(
+                self.writer,
+                self.encoder.kind,
                 self.dev_records,
                 description="evaluating",
                 progress=not self.args.disable_tqdm and self.is_local_process_zero(),
             )
         seconds = time.perf_counter() - start
-        of_paraphrases = self.run_config.get("task_name") == PARAPHRASE
-        scores = score_predictions(predictions, of_paraphrases=of_paraphrases)
-        self.symptoms = Symptoms()
-        for prediction in predictions:
-            self.symptoms.add_row(prediction.as_row())
+        scores = self._scored(rows)
         step = self._weights_step or self.state.global_step
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / "eval"
-            most = self.generation.num_return_sequences
-            write_predictions(folder / f"step-{step}.jsonl", predictions, most_texts=most)
+            write_rows(folder / f"step-{step}.jsonl", rows, most_texts=self.generation.num_return_sequences)
             write_scores(folder / f"step-{step}.metrics.json", scores)
         metrics = {"loss": loss, **scores.figures}
-        metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
+        metrics |= {"samples_per_second": round(len(rows) / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics | {"step": step})
         if self.is_world_process_zero():
-            write_evaluation_report(Path(self.args.output_dir), step, predictions, scores, self.provenance)
+            folder = Path(self.args.output_dir)
+            write_evaluation_report(folder, step, self.encoder.kind, rows, scores, self.provenance)
+        self.signatures = scores.signatures
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
+
+    def _scored(self, rows: list[dict[str, Any]]) -> Scores:
+        """The figures of predicted rows; notes what is wrong with them."""
+        self.symptoms = Symptoms()
+        for row in rows:
+            self.symptoms.add_row(row)
+        scores = KINDS[self.encoder.kind].score(row for row in rows if "error" not in row)
+        if self.run_config.get("task_name") != PARAPHRASE:
+            return scores
+        found = Paraphrases()
+        for row in rows:
+            found.add(row["source"], [text["text"] for text in row["predictions"]])
+        return scores.with_figures(found.figures(), found.signatures())
 
     def final_evaluation(self) -> dict[str, float]:
         """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
@@ -398,16 +430,3 @@ class GenerationTrainer(ResumableTrainer):
         if is_last and (metrics := logged_evaluation(Path(self.args.output_dir), step)):
             return metrics
         return self.evaluate()
-
-    @paddle.no_grad()
-    def _dev_loss(self) -> float:
-        """Mean loss per labelled token of the dev records."""
-        examples = sorted((self.encoder.example(record) for record in self.dev_records), key=len)
-        size = self.args.per_device_eval_batch_size
-        total, tokens = 0.0, 0
-        for start in range(0, len(examples), size):
-            batch = self.data_collator(examples[start : start + size])
-            count = int((batch["labels"] != IGNORE_INDEX).sum())
-            total += count * float(self.model(**{name: paddle.to_tensor(table) for name, table in batch.items()}))
-            tokens += count
-        return total / tokens

@@ -7,7 +7,7 @@ import pytest
 from glm.evaluation.protocols import PROTOCOLS
 from glm.evaluation.rouge155 import rouge155, sentences, stem
 from glm.evaluation.statistics import Pair
-from tools.reference_files import reference_json
+from models.ganlm.golden import golden_json
 
 TOLERANCE = 0.02
 
@@ -49,7 +49,7 @@ def test_texts_without_words_count_0():
 @pytest.mark.parametrize("system", ["convs2s", "lead"])
 def test_check_20_xsum_predictions(system, real_data):
     """Published, by the script itself, and by a package that copies it."""
-    facts = reference_json("ganlm", "rouge.json")
+    facts = golden_json("rouge.json")
     folder = Path(real_data) / "data" / "xsum_predictions"
     if not (folder / f"{system}.txt").is_file() or system not in facts["systems"]:
         pytest.skip(f"{folder} has no {system}.txt")
