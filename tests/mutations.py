@@ -86,7 +86,6 @@ MUTATIONS = [
     Mutation("memory that runs out in a backward is explained", "glm/training/resumable.py", "except (MemoryError, OSError) as error:", "except MemoryError as error:", FAULTS, "out_of_memory and backward"),
     Mutation("a run that is refused leaves no lock", "glm/training/run_folder.py", "if _others(output_dir) == others and (is_new or not others):", "if not _others(output_dir):", FOLDER, "refused_leaves"),
     Mutation("results are written whole", "glm/training/resumable.py", "            write_whole(path, json.dumps", "            path.write_text(json.dumps", FAULTS, "results_are_written"),
-    Mutation("the summary of a run is logged once", "glm/training/progress.py", ' and "train_loss" not in row', "", FAULTS, "results_are_written"),
     Mutation("the summary of a run is logged at all", "glm/training/resumable.py", "        self.log(metrics)\n", "", FAULTS, "results_are_written"),
     Mutation("a full disk does not end a run for its log", "glm/training/progress.py", "            except OSError as error:", "            except KeyError as error:", FAULTS, "cannot_be_written_does"),
     Mutation("a folder's settings are of a closed list", "glm/options/run_config.py", "found = checked(settings, TrainedWith, path).model_dump(exclude_unset=True)", "found = {name: value for name, value in settings.items() if name in TrainedWith.model_fields}", RUN_CONFIG, "list or becomes_a_word"),
@@ -99,7 +98,7 @@ MUTATIONS = [
     Mutation("messages are cut", "glm/errors.py", "text if len(text) <= most else", "text if True else", SETTINGS, "safe_to_print"),
     Mutation("no expression of a file is run", "glm/adapters/schema.py", "if not set(form) <= OF_A_NAME or", "if", ADAPTER, "no_other_expression"),
     Mutation("a manifest names files of its folder", "glm/training/checkpoints.py", "    checked(manifest, Manifest, path)\n", "", CHECKPOINTS, "leads_elsewhere"),
-    Mutation("a file's list is no words of a command line", "glm/options/parser.py", "if is_list and (not takes_list or not value or", "if is_list and (not value or", PARSER, "wrong_values_of_a_file"),
+    Mutation("a file's list is no words of a command line", "glm/options/parser.py", "if not takes_list or not value or any(", "if not value or any(", PARSER, "wrong_values_of_a_file"),
     Mutation("items of a body are counted", "glm/serving/bodies.py", "if found.items > self.max_request_items:", "if False:", BODIES, "little_memory or limit"),
     Mutation("lists in lists of a body are counted", "glm/serving/bodies.py", "if found.depth > self.max_request_depth:", "if False:", BODIES, "limit"),
     Mutation("characters of a body are counted", "glm/serving/bodies.py", "if (size := characters(content)) > limits.max_request_characters:", "if (size := 0):", BODIES, "limit"),
@@ -116,9 +115,6 @@ MUTATIONS = [
     Mutation("a late kill repeats no evaluation", "glm/training/progress.py", 'takewhile(lambda line: "train_loss" not in _row(line), ', "list(", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("an evaluation of the last step is found again", "glm/training/trainer.py", "if is_last and (metrics := ", "if (metrics := {}) and (", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("commands are published without the home", "glm/report/provenance.py", "return published_command(shlex.join(", "return (shlex.join(", "tests/training/test_published_folder.py", "names_the_user"),
-    Mutation("products have the threads that were asked for", "glm/runtime/device.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/runtime/test_device.py", "test_threads"),
-    Mutation("products keep their threads when loops start theirs", "glm/cpu/loops.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/cpu/test_loops.py", "products_keep"),
-    Mutation("another number of threads is said", "glm/training/fingerprint.py", ', ("machine", "processor or number of threads")', ",", FAULTS, "number_of_threads"),
     Mutation("sizes of a configuration have a range", "glm/checkpoint/configuration.py", "        _check_range(name, value, origin)\n", "", "tests/checkpoint/test_folder_fuzz.py", "cannot_be_built"),
     Mutation("a line has a size", "glm/data/formats.py", "            if len(line) > most:\n                raise RecordError", "            if False:\n                raise RecordError", "tests/data/test_bounds.py", "a_line"),
     Mutation("a line of a table has a size", "glm/data/formats.py", "        if len(line) > most:\n            raise InputError", "        if False:\n            raise InputError", "tests/data/test_bounds.py", "of_a_table"),
@@ -127,6 +123,9 @@ MUTATIONS = [
     Mutation("a disk without syncs and locks will do", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if True:", "tests/runtime/test_atomic.py", "can_do_less"),
     Mutation("a disk that breaks will not", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if False:", "tests/runtime/test_atomic.py", "found_by_the_probe"),
     Mutation("ranks end with their launcher", "glm/runtime/watchdog.py", "if self.launcher is not None and os.getppid() != self.launcher.process:", "if False:", "tests/runtime/test_watchdog.py", "end_with"),
+    Mutation("products have the threads that were asked for", "glm/runtime/device.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/runtime/test_device.py", "test_threads"),
+    Mutation("products keep their threads when loops start theirs", "glm/cpu/loops.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/cpu/test_loops.py", "products_keep"),
+    Mutation("another number of threads is said", "glm/training/fingerprint.py", ', ("machine", "processor or number of threads")', ",", FAULTS, "number_of_threads"),
 ]  # fmt: skip
 
 
