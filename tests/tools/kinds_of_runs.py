@@ -41,6 +41,7 @@ VALUES: dict[str, list] = {
     "layerwise_lr_decay": [0.7],
     "freeze": ["embeddings", "layers.0", "embeddings|layers.1|final_layernorm"],
     "max_tokens": [250],
+    "required_batch_size_multiple": [2],
     "update_freq": [3],
     "pad_to_multiple_of": [1],
     "recompute_layers": [1],
@@ -81,6 +82,7 @@ NEEDS: dict[str, dict] = {
         ("prefix_tuning", *ADAPTERS["prefix_tuning"]), {"prefix_tuning": True, "num_prefix_tokens": 4, **TRAINED}
     ),
     "max_tokens": {"per_device_train_batch_size": None},
+    "required_batch_size_multiple": {"per_device_train_batch_size": None, "max_tokens": 250},
     "recompute_layers": {"recompute": True},
     "num_train_epochs": {"max_steps": None},
     "power": {"lr_scheduler_type": "polynomial"},
@@ -108,6 +110,7 @@ LEFT_OUT = {
         "of several processes, whose kinds stand in the test",
     ),
     "resume_with_changes": "lets a run go on as another one",
+    "loss_func": "of tasks that choose, whose runs have tests of their own",
 }
 # Pairs of options that meet in the same arithmetic.
 TOGETHER = [
