@@ -3,14 +3,12 @@
 from paddlenlp.transformers import PretrainedConfig
 
 from glm.errors import InputError
-from glm.models.presets import published_presets
 from glm.models.unilm.weights import (
     ATTENTION_NORM,
     DOWN,
     FUSED,
     MLP_NORM,
     OUTPUT,
-    PUBLISHED,
     SEGMENT_TYPES,
     TASKS,
     UP,
@@ -60,7 +58,6 @@ class UniLMConfig(PretrainedConfig):
 
     model_type = "unilm"
     attribute_map = {"num_layers": "num_hidden_layers", "torch_dtype": "dtype"}
-    pretrained_init_configuration = published_presets(PUBLISHED)
 
     def __init__(
         self,

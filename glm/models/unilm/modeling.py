@@ -81,7 +81,6 @@ class UniLMPretrainedModel(SafePretrainedModel):
 
     config_class = UniLMConfig
     base_model_prefix = "unilm"
-    pretrained_init_configuration = UniLMConfig.pretrained_init_configuration
 
     def _init_weights(self, layer: nn.Layer) -> None:
         """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)

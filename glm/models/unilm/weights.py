@@ -33,8 +33,6 @@ TASKS = (
 )
 SEGMENT_TYPES = 6
 ROWS_OF_TYPES = (0, 1, 0, 0, 0, 1)  # of a BERT's two types, which each of the six begins with
-# Hub names that PaddleNLP fetches; `configs/model` has a configuration for each.
-PUBLISHED = ("bert-base-chinese", "bert-wwm-ext-chinese", "macbert-base-chinese")
 
 # A part of a layer: what PyTorch's BERT calls it, and what PaddleNLP's does.
 LAYER_PARTS = {
