@@ -130,11 +130,16 @@ class TiedEmbedding(nn.Embedding):
 
     In training on a CPU its gradient is of the words that were looked up only, which Paddle adds to the head's in
     place; otherwise to the head's comes a second table of that size, zeros almost everywhere.
+
+    Attributes:
+        learns_as_head: False where the head takes no part in the loss: then the gradient is a whole table.
     """
+
+    learns_as_head = True
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] int64 -> [..., H]"""
-        is_sparse = self.training and ids.place.is_cpu_place()
+        is_sparse = self.training and self.learns_as_head and ids.place.is_cpu_place()
         return F.embedding(ids, self.weight, padding_idx=self._padding_idx, sparse=is_sparse)
 
 

@@ -84,6 +84,8 @@ class DataArguments:
     multi_token: bool | None = option(
         None,
         "True scores words piece by piece with their end, False refuses words of several pieces [what they need].",
+        nargs="?",
+        const=True,
     )
     candidate_length_penalty: float = option(
         0.0, "A candidate of n tokens scores sum(log p) / n**candidate_length_penalty."

@@ -9,6 +9,7 @@ from glm.checkpoint.tensors import LazyTensor
 from glm.data.pairs import PairEncoder
 from glm.errors import InputError
 from glm.modules.classifier import HEAD_PREFIX, ClassificationHead
+from glm.modules.layers import TiedEmbedding
 
 HEAD_NAME = "classification_head.safetensors"
 
@@ -27,6 +28,9 @@ def add_head(model: Any, encoder: PairEncoder, folder: str, *, is_trained: bool)
     model.classification_head = ClassificationHead(
         config.hidden_size, encoder.labels, dropout=config.output_dropout_prob, std=config.initializer_range
     )
+    for layer in model.sublayers():
+        if isinstance(layer, TiedEmbedding):
+            layer.learns_as_head = False
     path = Path(folder) / HEAD_NAME
     if path.is_file():
         saved = read_safetensors(path)

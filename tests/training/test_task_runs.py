@@ -37,7 +37,7 @@ def cloze(workspace):
     [
         {},
         {"loss_func": "mix", "candidate_length_penalty": 1.0},
-        {"loss_func": "hinge", "learning_rate": 3e-3},
+        {"loss_func": "hinge", "learning_rate": 5e-3, "weight_decay": 0.0},
         {"loss_func": "generative"},
         {"classification_head": True},
         {"classification_head": "start", "group_by_length": True},
