@@ -31,13 +31,16 @@ COMPANIONS = (
 ITERATION = "0"  # the folder of an exported Megatron checkpoint
 
 
-def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | None = None) -> WholeModel:
+def import_checkpoint(
+    source: str | Path, target: str | Path, *, preset: str | None = None, base: str | Path | None = None
+) -> WholeModel:
     """Writes a checkpoint of any format as the toolkit's own; every number keeps its bits.
 
     Args:
-        source: its folder.
+        source: its folder, or its one file.
         target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
+        base: a whole checkpoint, for one that holds only the weights that were trained.
 
     Returns:
         The model as it was found.
@@ -45,7 +48,14 @@ def import_checkpoint(source: str | Path, target: str | Path, *, preset: str | N
     Raises:
         InputError: the source cannot be read or does not fit; the target exists or cannot be written.
     """
-    return export_checkpoint(source, target, to="glm", preset=preset)
+    try:
+        model = open_model(source, preset, base=base)
+    except InputError as error:
+        if "\n  missing " in str(error) and base is None:
+            raise InputError(f"{error}\n  if it holds only what was trained, name its model with --base") from error
+        raise
+    _write(model, Path(target), "glm", 1)
+    return model
 
 
 def export_checkpoint(

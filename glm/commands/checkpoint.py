@@ -26,7 +26,8 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m glm checkpoint", description="Checkpoints of all families: look, convert.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
-    _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
+    taken = _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
+    taken.add_argument("--base", type=Path, metavar="DIR", help="whole checkpoint, if SRC has only what was trained")
     export = _action(actions, "export", _export, "write a checkpoint in another format", target=True)
     export.add_argument("--to", required=True, choices=WRITERS, metavar="FORMAT", help=", ".join(WRITERS))
     export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks ({', '.join(RANKED)}); default 1")
@@ -37,7 +38,7 @@ def _parser() -> Parser:
 
 def _action(actions, name: str, function, text: str, *, target: bool = False) -> Parser:
     parser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of the checkpoint")
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder or file of the checkpoint")
     if target:
         parser.add_argument("target", type=Path, metavar="DST", help="folder to write; must not exist yet")
     parser.add_argument("--preset", help="a published name, a name in configs/model or a .json file it must fit")
@@ -52,7 +53,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> None:
-    _done(options, import_checkpoint(options.source, options.target, preset=options.preset))
+    _done(options, import_checkpoint(options.source, options.target, preset=options.preset, base=options.base))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -205,7 +205,7 @@ class WeightNames:
         agreed: the fields on which weights, config.json and preset must agree.
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
-        defaults: what a configuration that leaves them out means, for a forecast of memory.
+        defaults: what a configuration that leaves fields out means.
     """
 
     words: str = ""
@@ -277,6 +277,7 @@ class Family:
         reserved: texts that data may not hold.
         aliases: other values of `model_type` that mean the family.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
+        presets: names in `configs/model` of models that are published, but cannot be fetched by a name.
         published_tokenizers: hub names of tokenizers that can be fetched.
     """
 
@@ -296,6 +297,7 @@ class Family:
     reserved: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
 
     def check_options(self, options: Mapping[str, Any]) -> None:

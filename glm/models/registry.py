@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from glm.errors import InputError
+from glm.models.presets import PRESET_FOLDER
 from glm.models.protocol import Family
 
-FAMILIES = {"glm": "glm.models.glm"}  # model_type -> the package that has its FAMILY
+FAMILIES = {"glm": "glm.models.glm", "mglm": "glm.models.mglm"}  # model_type -> the package that has its FAMILY
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"
 
@@ -30,11 +31,15 @@ def families() -> list[Family]:
     return [find(name) for name in FAMILIES]
 
 
-def recognise(config: Mapping[str, Any], names: Iterable[str] = (), *, origin: object) -> Family:
-    """The family of a checkpoint, by the `model_type` of its configuration, else by the names of its weights.
+def recognise(
+    config: Mapping[str, Any], names: Iterable[str] = (), *, origin: object, folder: Path | None = None
+) -> Family:
+    """The family of a checkpoint, by the `model_type` of its configuration, else by the tokenizer beside it, else by
+    the names of its weights.
 
     Args:
         origin: where they come from, for messages.
+        folder: where the checkpoint lies.
 
     Raises:
         InputError: no family is meant, or more than one.
@@ -48,6 +53,9 @@ def recognise(config: Mapping[str, Any], names: Iterable[str] = (), *, origin: o
             f"{origin}: {CONFIG_NAME} says model_type {stated!r:.60}, which is none of {', '.join(FAMILIES)}"
         )
     names = list(names)
+    beside = _by_tokenizer(folder) if folder is not None else []
+    if len(beside) == 1 and set(beside[0].weights.required) <= {beside[0].weights.ours(name)[0] for name in names}:
+        return beside[0]
     found = [family for family in families() if names and family.weights.recognises(names)]
     if len(found) > 1:
         fitting = " and ".join(family.name for family in found)
@@ -67,6 +75,8 @@ def of_model(name_or_path: str) -> Family:
         if name_or_path in family.published:
             return family
     file = path / CONFIG_NAME if path.is_dir() else path
+    if file.suffix == ".json" and not file.is_file():
+        file = PRESET_FOLDER / file.name
     config = _read(file) if file.suffix == ".json" and file.is_file() else {}
     return recognise(config, origin=name_or_path) if "model_type" in config else of_tokenizer(path)
 
@@ -77,11 +87,16 @@ def of_tokenizer(path: Path) -> Family:
     Raises:
         InputError: a folder has the tokenizers of two.
     """
-    found = [family for family in families() if path.is_dir() and (path / family.tokenizer_files[0]).is_file()]
+    found = _by_tokenizer(path)
     if len(found) > 1:
         listed = " and ".join(f"{family.tokenizer_files[0]} ({family.name})" for family in found)
         raise InputError(f"{path}: has {listed}; say which family it is in {CONFIG_NAME} (model_type)")
     return found[0] if found else find(FIRST)
+
+
+def _by_tokenizer(folder: Path) -> list[Family]:
+    """The families whose tokenizers lie in a folder."""
+    return [family for family in families() if folder.is_dir() and (folder / family.tokenizer_files[0]).is_file()]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class BlockOptions:
         attention_dropout, output_dropout: on attention probabilities, and on the output of attention and MLP.
         attention_scale: scores are divided by it before the product and multiplied after, against fp16 overflow.
         degree: tensor-parallel ranks.
+        norm: the class of its LayerNorms.
     """
 
     hidden_size: int
@@ -65,6 +66,7 @@ class BlockOptions:
     output_dropout: float = 0.0
     attention_scale: float = 1.0
     degree: int = 1
+    norm: type[LayerNorm] = LayerNorm
 
 
 class Attention(nn.Layer):
@@ -211,9 +213,9 @@ class Block(nn.Layer):
     def __init__(self, options: BlockOptions):
         super().__init__()
         self.names = names = options.names
-        self.add_sublayer(names.attention_norm, LayerNorm(options.hidden_size, epsilon=options.epsilon))
+        self.add_sublayer(names.attention_norm, options.norm(options.hidden_size, epsilon=options.epsilon))
         self.add_sublayer(names.attention, Attention(options))
-        self.add_sublayer(names.mlp_norm, LayerNorm(options.hidden_size, epsilon=options.epsilon))
+        self.add_sublayer(names.mlp_norm, options.norm(options.hidden_size, epsilon=options.epsilon))
         self.add_sublayer(names.mlp, MLP(options))
 
     @property
