@@ -139,15 +139,10 @@ def _refuse(summary: str, problems: list[str]) -> None:
 def _name_problems(tensors: Mapping[str, LazyTensor], expected: Mapping[str, Any]) -> list[str]:
     unknown = [name for name in tensors if name not in expected]
     missing = [name for name in expected if name not in tensors]
-    problems = [
+    return [
         *_listed("unknown", unknown, lambda name: shown(name) + _nearest(name, missing or expected)),
         *_listed("missing", missing, str),
     ]
-    if missing and tensors and not unknown:
-        problems.append(
-            "  if it holds only what was trained, complete it: python -m glm checkpoint import --base MODEL"
-        )
-    return problems
 
 
 def _listed(label: str, names: list[str], line: Callable[[str], str]) -> list[str]:
