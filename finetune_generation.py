@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 from glm.errors import Stopped
+from glm.evaluation.data_sets import figures_by_set
 from glm.evaluation.metrics import FIGURES, signatures
-from glm.evaluation.table import print_scores
+from glm.evaluation.table import print_scores, print_sets
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
 from glm.prediction.predictions import write_predictions
-from glm.prediction.scoring import score_predictions, write_scores
+from glm.prediction.scoring import score_predictions, write_set_scores
 from glm.prediction.writer import predict
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
@@ -22,7 +23,7 @@ from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
 from glm.training.pages import describe_model
-from glm.training.run_data import RunData
+from glm.training.run_data import RecordSet, RunData
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
 from glm.training.trainer import GenerationTrainer
@@ -60,23 +61,48 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         trainer.save_metrics("eval", metrics)
         names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
         if trainer.is_world_process_zero():
-            print_scores(metrics, names, title="evaluation on the dev records")
+            print_evaluation(metrics, names)
     if training.do_train and trainer.is_world_process_zero():
         describe_model(output_dir, trainer.provenance, metrics, data.reports)
     if training.do_predict:
-        predictions = predict(trainer.writer, data.test_records)
+        return predict_sets(trainer, data.test_sets)
+    return 0
+
+
+def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
+    """Prints the figures of the dev records; of several sets a column each."""
+    title, of_sets = "evaluation on the dev records", figures_by_set(metrics, prefix="eval_")
+    if of_sets:
+        print_sets(of_sets, title=title)
+    else:
+        print_scores(metrics, names, title=title)
+
+
+def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
+    """Predicts the test records: `predictions.jsonl` and `metrics.json`; of several sets `predictions.SET.jsonl`, and
+    a table. Returns the exit code."""
+    output_dir, code, scored = Path(trainer.args.output_dir), 0, {}
+    for test_set in sets:
+        predictions = predict(trainer.writer_for(test_set.encoder), test_set.records)
+        name = f"predictions.{test_set.name}.jsonl" if len(sets) > 1 else "predictions.jsonl"
         if trainer.is_world_process_zero():
-            write_predictions(output_dir / "predictions.jsonl", predictions)
+            write_predictions(output_dir / name, predictions)
         answered = [prediction for prediction in predictions if prediction.error is None]
         if all(prediction.record.target is not None for prediction in answered):
             counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
-            scores = score_predictions(answered).with_figures(counts)
-            if trainer.is_world_process_zero():
-                write_scores(output_dir / "metrics.json", scores)
-                print_scores(scores.figures, scores.signatures, title="prediction of the test records")
+            scored[test_set.name] = score_predictions(answered).with_figures(counts)
         if len(answered) < len(predictions):
-            return INCOMPLETE
-    return 0
+            code = INCOMPLETE
+    if scored and trainer.is_world_process_zero():
+        write_set_scores(output_dir / "metrics.json", scored, single=len(sets) == 1)
+        if len(sets) == 1:
+            (scores,) = scored.values()
+            print_scores(scores.figures, scores.signatures, title="prediction of the test records")
+        else:
+            print_sets(
+                {name: scores.figures for name, scores in scored.items()}, title="prediction of the test records"
+            )
+    return code
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class ExampleEncoder:
         self.src_length = src_length
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
+        self.block_position = block_position
         self.allow_cut_targets = allow_cut_targets
         self.geometry = family.geometry(tokenizer, GeometryOptions(template.blank, block_position))
         # Opening and target are encoded apart, so that the ids of the opening never depend on the target.
@@ -64,6 +65,21 @@ class ExampleEncoder:
                 f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
                 f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
+
+    def with_template(self, template: Template) -> "ExampleEncoder":
+        """The same for another template."""
+        if template == self.template:
+            return self
+        return ExampleEncoder(
+            self.family,
+            self.tokenizer,
+            template,
+            src_length=self.src_length,
+            tgt_length=self.tgt_length,
+            min_tgt_length=self.min_tgt_length,
+            block_position=self.block_position,
+            allow_cut_targets=self.allow_cut_targets,
+        )
 
     @property
     def special_tokens(self) -> int:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from glm.data.check import FileCheck
 from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.mixture import Mixture
 from glm.data.records import BadRecord
 from glm.data.report import FileReport
 from glm.models.protocol import Example
@@ -77,6 +78,57 @@ class ExampleStore(Sequence[Example]):
         """Where each example is from, "file, line n", for messages."""
         places = self._places.read_text(encoding="utf-8").splitlines()
         return [f"{self.report.file}, {place}" for place in places]
+
+    def mixture(self, seed: int) -> Mixture:
+        """Which examples an epoch has: all of them."""
+        return Mixture([len(self)], seed=seed)
+
+
+class JoinedExamples(Sequence[Example]):
+    """The examples of several data sets, one set behind the other; otherwise as `ExampleStore`.
+
+    Args:
+        stores: by name of the set.
+        shares: that each has of an epoch, see `glm.data.mixture.Mixture`.
+    """
+
+    def __init__(self, stores: Mapping[str, ExampleStore], shares: Sequence[float] | None = None):
+        self.stores = dict(stores)
+        self.shares = shares
+        self._ends = np.cumsum([len(store) for store in self.stores.values()])
+        self._parts = list(self.stores.values())
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[place][index - int(self._ends[place]) + len(self._parts[place])]
+
+    @cached_property
+    def target_lengths(self) -> np.ndarray:
+        """[number of examples], labels."""
+        return np.concatenate([store.target_lengths for store in self._parts])
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """[number of examples], tokens."""
+        return np.concatenate([store.lengths for store in self._parts])
+
+    @cached_property
+    def origins(self) -> list[str]:
+        """See `ExampleStore.origins`."""
+        return [origin for store in self._parts for origin in store.origins]
+
+    def mixture(self, seed: int) -> Mixture:
+        """Which examples an epoch has."""
+        return Mixture([len(store) for store in self._parts], self.shares, seed=seed)
+
+
+Examples = ExampleStore | JoinedExamples
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
+from glm.data.mixture import NamedFile, named_files, parse_weights, probabilities
+from glm.data.templates import TEMPLATES
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
 from glm.options.data import DataArguments
@@ -17,6 +20,7 @@ from glm.options.parser import OptionParser
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
 
+SPLITS = ("train", "dev", "test")  # each with an option `SPLIT_file`
 # Shapes of the learning rate behind its warmup; the first ones fall.
 DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
 SHAPES = (*DECAYING, "constant", "constant_with_warmup")
@@ -54,11 +58,24 @@ OF_HALF_PRECISION = {
 
 @dataclass
 class FileArguments:
-    """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets."""
+    """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets.
 
-    train_file: str | None = option(None, "Training records.")
-    dev_file: str | None = option(None, "Records of evaluation during and after training.")
-    test_file: str | None = option(None, "Records to predict (--do_predict).")
+    Each option takes several files, `NAME=PATH NAME=PATH`, see `glm.data.mixture`.
+    """
+
+    train_file: str | list[str] | None = option(
+        None,
+        "Training records; several as NAME=PATH NAME=PATH, where NAME may be the task if no task_name is given.",
+    )
+    dev_file: str | list[str] | None = option(
+        None,
+        "Records of evaluation during and after training; several as of train_file, each with figures of its own.",
+    )
+    test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as of dev_file.")
+    weights: str | None = option(None, "Share of each train_file in an epoch, e.g. 2,1; all of each if unset.")
+    sampling_temperature: float | None = option(
+        None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
+    )
     max_bad_records: int = option(
         0, "Unusable records of a file that are left out, and written to refused-*.jsonl in output_dir; more stop."
     )
@@ -70,6 +87,39 @@ class FileArguments:
     def __post_init__(self):
         if self.max_bad_records < 0:
             raise UsageError(f"max_bad_records {self.max_bad_records}: use 0 or more")
+        for split in SPLITS:
+            self.of_split(split)
+        self._check_shares()
+
+    def _check_shares(self):
+        files = self.of_split("train")
+        if self.weights is not None and self.sampling_temperature is not None:
+            raise UsageError(f"weights {self.weights}: has no effect beside sampling_temperature; leave one out")
+        for name in ("weights", "sampling_temperature"):
+            if getattr(self, name) is not None and len(files) < 2:
+                raise UsageError(f"{name} {getattr(self, name)}: has no effect with one train_file; leave it out")
+        if self.weights is not None and len(parse_weights(self.weights)) != len(files):
+            raise UsageError(
+                f"weights {self.weights}: one for each of the {len(files)} files of train_file is expected"
+            )
+        if self.sampling_temperature is not None and not 0.0 <= self.sampling_temperature <= 1.0:
+            raise UsageError(f"sampling_temperature {self.sampling_temperature}: use 0 to 1")
+
+    def of_split(self, split: str) -> tuple[NamedFile, ...]:
+        """The files of `train`, `dev` or `test`. Raises UsageError for names that cannot be told apart."""
+        return named_files(f"{split}_file", getattr(self, f"{split}_file"))
+
+    def shares(self, sizes: Sequence[int]) -> list[float] | None:
+        """The share that each training set has of an epoch; None if all of each is read.
+
+        Args:
+            sizes: examples of each.
+        """
+        if self.weights is not None:
+            return parse_weights(self.weights)
+        if self.sampling_temperature is not None:
+            return probabilities(sizes, self.sampling_temperature).tolist()
+        return None
 
 
 @dataclass
@@ -304,6 +354,11 @@ class FinetuneArguments:
     values: dict[str, Any]
     argv: list[str]
 
+    def data_of(self, file: NamedFile) -> DataArguments:
+        """How the records of a file are laid out: by the task that its name says, if the options say none."""
+        named = file.name in TEMPLATES and not {"task_name", "template"} & set(self.given)
+        return dataclasses.replace(self.data, task_name=file.name) if named else self.data
+
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
@@ -313,6 +368,9 @@ class FinetuneArguments:
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        files = [file for split in SPLITS for file in self.files.of_split(split)]
+        if any(self.data_of(file) is not self.data for file in files):  # names say the tasks
+            names.add("task_name")
         return names | set(self.adapter.without_effect)
 
 
@@ -353,6 +411,12 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")
     _check_adapter(arguments)
+    for name in ("weights", "sampling_temperature"):
+        if getattr(files, name) is not None and training.max_tokens is not None:
+            raise UsageError(
+                f"{name} {getattr(files, name)}: not beside max_tokens {training.max_tokens}, with which an epoch's "
+                "batches depend on what is drawn; use per_device_train_batch_size"
+            )
     if training.max_tokens is not None and "per_device_train_batch_size" in arguments.given:
         raise UsageError(
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "

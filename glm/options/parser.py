@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import json
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
@@ -105,19 +105,29 @@ class OptionParser(ArgumentParser):
 
 
 def without_none(hint: Any) -> Any:
-    """The type X of an annotation `X | None` or `Optional[X]`; of any other, itself."""
+    """The type X of an annotation `X | None` or `Optional[X]`; of any other, itself. `str | list[str]` stays."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
-    (kind,) = set(get_args(hint)) - {NoneType}
-    return kind
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    return kinds[0] if len(kinds) == 1 else kinds[0] | kinds[1]
+
+
+class OneOrMore(Action):
+    """Takes one value as it is, several as a list."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
 def how_to_read(kind: Any, default: Any) -> dict[str, Any]:
     """What argparse is to be told of an option of a type.
 
     Args:
-        kind: str, int, float, bool, an enum, a list of these, or a list of lists, one for each time it is given.
+        kind: str, int, float, bool, an enum, a list of these, one or a list (`str | list[str]`), or a list of lists,
+            one for each time it is given.
     """
+    if get_origin(kind) is UnionType:
+        return {"type": get_args(kind)[0], "nargs": "+", "action": OneOrMore}
     if kind is bool:
         return {"type": truth} | ({} if default is None else {"nargs": "?", "const": True})
     if get_origin(kind) is list:

@@ -8,39 +8,46 @@ from paddlenlp.trainer import TrainerCallback
 from paddlenlp.utils.log import logger
 
 from glm.data.report import FileReport
-from glm.evaluation.metrics import FIGURES, Scores, signatures
-from glm.prediction.predictions import Prediction
+from glm.evaluation.metrics import FIGURES, signatures
 from glm.report.curves import read_log
 from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
 from glm.report.model_card import write_model_card
 from glm.report.provenance import Provenance
 from glm.report.rows import ReportRows
+from glm.training.evaluation import SetEvaluation
 
 LARGEST_SHARE = 0.02  # of a run's time that is spent on drawing its page
 
 
-def report_folder(output_dir: Path, step: int) -> Path:
-    """Where the report of an evaluation is."""
-    return output_dir / "eval" / f"step-{step}.report"
+def report_folder(output_dir: Path, step: int, name: str = "") -> Path:
+    """Where the report of an evaluation is; of one of several dev sets, by its name."""
+    return output_dir / "eval" / (f"step-{step}.{name}.report" if name else f"step-{step}.report")
 
 
 def write_evaluation_report(
-    output_dir: Path, step: int, predictions: Sequence[Prediction], scores: Scores, provenance: Provenance
+    output_dir: Path, step: int, found: Sequence[SetEvaluation], provenance: Provenance
 ) -> None:
-    """Writes the report of an evaluation."""
-    from glm.report.page import write_report  # here, because it loads matplotlib
+    """Writes the report of an evaluation; of several dev sets one of each, and one of all side by side."""
+    from glm.report.page import write_report, write_sets_report  # here, because it loads matplotlib
 
-    rows = ReportRows()
-    for prediction in predictions:
-        rows.add(prediction.as_row())
-    write_report(
-        report_folder(output_dir, step),
-        rows,
-        scores,
-        provenance,
-        title=f"{output_dir.name}: the dev records at step {step:,}",
-        log=read_log(output_dir / METRICS_NAME),
-    )
+    log, subject = read_log(output_dir / METRICS_NAME), f"the dev records at step {step:,}"
+    for of_set in found:
+        rows = ReportRows()
+        for prediction in of_set.predictions:
+            rows.add(prediction.as_row())
+        name = of_set.name if len(found) > 1 else ""
+        title = f"{output_dir.name}: {f'{name}, ' if name else ''}{subject}"
+        folder = report_folder(output_dir, step, name)
+        write_report(folder, rows, of_set.scores, provenance, title=title, log=[] if name else log)
+    if len(found) > 1:
+        write_sets_report(
+            report_folder(output_dir, step),
+            {of_set.name: of_set.figures for of_set in found},
+            provenance,
+            title=f"{output_dir.name}: {subject}",
+            address=lambda name: f"../{report_folder(output_dir, step, name).name}/{REPORT_PAGE}",
+            log=log,
+        )
 
 
 def describe_model(

@@ -12,11 +12,14 @@ from paddlenlp.utils.log import logger
 
 from glm.data.check import FileCheck, check_file, check_records
 from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.mixture import NamedFile
 from glm.data.published import fetch_records
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import FileReport
 from glm.data.store import (
+    Examples,
     ExampleStore,
+    JoinedExamples,
     content_digest,
     default_cache_folder,
     new_store,
@@ -31,28 +34,43 @@ REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
 
 
+@dataclass(frozen=True)
+class RecordSet:
+    """Records of one file, and how they are laid out.
+
+    Args:
+        name: of the data set; empty where there is one without.
+    """
+
+    name: str
+    encoder: ExampleEncoder
+    records: list[Record | BadRecord]
+
+
 @dataclass
 class RunData:
     """What a run learns from, is evaluated on, and predicts.
 
     Args:
         train_examples: None if the run does not train.
-        train_digest: SHA-256 of the file they are from.
-        train_columns: its columns, as they are taken.
-        dev_records: empty if it does not evaluate.
-        test_records: empty if it does not predict; refused rows are among them, for their lines of the predictions.
-        reports: what the check of each split found.
+        train_digest: SHA-256 of the file they are from; of several, by name.
+        train_columns: its columns, as they are taken; of several, by name.
+        train_templates: of several files, their templates, by name.
+        dev_sets: empty if it does not evaluate.
+        test_sets: empty if it does not predict; refused rows are among them, for their lines of the predictions.
+        reports: what the check of each file found, by split, or by `split/name`.
     """
 
-    train_examples: ExampleStore | None = None
-    train_digest: str = ""
-    train_columns: str = ""
-    dev_records: list[Record] = field(default_factory=list)
-    test_records: list[Record | BadRecord] = field(default_factory=list)
+    train_examples: Examples | None = None
+    train_digest: str | dict[str, str] = ""
+    train_columns: str | dict[str, str] = ""
+    train_templates: dict[str, list[str]] = field(default_factory=dict)
+    dev_sets: list[RecordSet] = field(default_factory=list)
+    test_sets: list[RecordSet] = field(default_factory=list)
     reports: dict[str, FileReport] = field(default_factory=dict)
 
     def write(self, output_dir: Path) -> None:
-        """Writes the reports, and the refused rows of each split beside them."""
+        """Writes the reports, and the refused rows of each file beside them."""
         output_dir.mkdir(parents=True, exist_ok=True)
         reports = {split: report.as_dict() for split, report in self.reports.items()}
         text = json.dumps(reports, ensure_ascii=True, indent=2)
@@ -60,7 +78,7 @@ class RunData:
         for split, report in self.reports.items():
             if report.bad_rows:
                 lines = b"".join(map(json_line, report.bad_rows))
-                (output_dir / REFUSED_NAME.format(split=split)).write_bytes(lines)
+                (output_dir / REFUSED_NAME.format(split=split.replace("/", "-"))).write_bytes(lines)
 
 
 def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunData:
@@ -69,25 +87,49 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
     Raises:
         InputError: a file cannot be used, or more than max_bad_records rows of it are refused.
     """
-    training, files, data = arguments.training, arguments.files, RunData()
+    training, data = arguments.training, RunData()
+    stores = {}
     if training.do_train:
-        split = _Split("train", files.train_file, arguments, encoder)
-        store = _read_examples(split, files.data_cache_dir)
-        data.train_examples, data.train_digest, data.train_columns = store, split.content, split.check.columns
-        data.reports["train"] = store.report
+        stores = _read_training_sets(arguments, encoder, data)
     if training.do_eval:
-        split = _Split("dev", files.dev_file, arguments, encoder)
-        data.dev_records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]
-        if training.do_train:
-            split.check.compare(store.report.file, store.row_hashes)
-        data.reports["dev"] = split.report()
+        for split in _splits("dev", arguments, encoder):
+            records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]
+            for store in stores.values():
+                split.check.compare(store.report.file, store.row_hashes)
+            data.dev_sets.append(RecordSet(split.file.name, split.check.encoder, records))
+            data.reports[split.title] = split.report()
     if training.do_predict:
-        split = _Split("test", files.test_file, arguments, encoder)
-        data.test_records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
-        data.reports["test"] = split.report()
+        for split in _splits("test", arguments, encoder):
+            records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+            data.test_sets.append(RecordSet(split.file.name, split.check.encoder, records))
+            data.reports[split.title] = split.report()
     for report in data.reports.values():
         announce(report)
     return data
+
+
+def _read_training_sets(
+    arguments: FinetuneArguments, encoder: ExampleEncoder, data: RunData
+) -> dict[str, ExampleStore]:
+    """Encodes the training records, or finds them in the cache; notes what a run depends on of them."""
+    splits = _splits("train", arguments, encoder)
+    stores = {split.file.name: _read_examples(split, arguments.files.data_cache_dir) for split in splits}
+    for split in splits:
+        data.reports[split.title] = stores[split.file.name].report
+    if len(splits) == 1:
+        (split,), (data.train_examples,) = splits, stores.values()
+        data.train_digest, data.train_columns = split.content, split.check.columns
+        return stores
+    data.train_examples = JoinedExamples(stores, arguments.files.shares([len(store) for store in stores.values()]))
+    data.train_digest = {split.file.name: split.content for split in splits}
+    data.train_columns = {split.file.name: split.check.columns for split in splits}
+    templates = {split.file.name: split.check.encoder.template for split in splits}
+    data.train_templates = {name: [found.source, found.target_prefix] for name, found in templates.items()}
+    return stores
+
+
+def _splits(name: str, arguments: FinetuneArguments, encoder: ExampleEncoder) -> list["_Split"]:
+    return [_Split(name, file, arguments, encoder) for file in arguments.files.of_split(name)]
 
 
 def announce(report: FileReport) -> None:
@@ -101,26 +143,29 @@ def announce(report: FileReport) -> None:
 class _Split:
     """A file, or a published data set if none is given, and its check."""
 
-    def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: ExampleEncoder):
-        if path is None:
-            task = arguments.data.task_name
+    def __init__(self, name: str, file: NamedFile, arguments: FinetuneArguments, encoder: ExampleEncoder):
+        self.file, self.title = file, f"{name}/{file.name}" if file.name else name
+        data = arguments.data_of(file)
+        encoder = encoder.with_template(data.find_template())
+        if file.path is None:
+            task = data.task_name
             records = fetch_records(task, name, encoder.template, encoder.family.reserved)
             self.content = hashlib.sha256(repr(records).encode()).hexdigest()
             self.most_refused = math.inf  # what is wrong in a published data set is not the user's to mend
             self.check = FileCheck(encoder, name=f"{task} {name}")
             self._batches = check_records(records, self.check)
         else:
-            file = RecordFile(
-                path,
+            records = RecordFile(
+                file.path,
                 encoder.template,
-                arguments.data.columns,
+                data.columns,
                 need_target=name != "test",
                 reserved=encoder.family.reserved,
             )
-            self.content = content_digest(file.path)
+            self.content = content_digest(records.path)
             self.most_refused = arguments.files.max_bad_records
             self.check, self._batches = check_file(
-                file, encoder, learns_targets=name != "test", most_refused=self.most_refused
+                records, encoder, learns_targets=name != "test", most_refused=self.most_refused
             )
 
     def items(self) -> Iterator[EncodedRecord | BadRecord]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from paddle.io import DistributedBatchSampler
 
+from glm.data.mixture import Mixture
+
 Batch = list[int]  # indices of examples
 
 
@@ -20,6 +22,8 @@ class EpochBatchSampler(DistributedBatchSampler):
     rounds come out uneven, what comes first is repeated: a group that is cut short would leak its gradients into the
     next epoch's first step.
 
+    Of several data sets a mixture says which examples an epoch has.
+
     The Trainer calls `set_epoch` at the start of each epoch.
 
     Attributes:
@@ -31,6 +35,7 @@ class EpochBatchSampler(DistributedBatchSampler):
         max_tokens: most tokens of a rank's batch, padding included; implies `by_length`.
         by_length: batches are of examples of like width.
         accumulation: rounds per optimizer step.
+        mixture: which examples an epoch has; all of them if None. With shares not beside `max_tokens`.
     """
 
     def __init__(
@@ -44,9 +49,11 @@ class EpochBatchSampler(DistributedBatchSampler):
         seed: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
+        mixture: Mixture | None = None,
     ):
         super().__init__(widths, batch_size or 1, num_replicas=num_replicas, rank=rank)
         self.widths = np.asarray(widths)
+        self.mixture = mixture or Mixture([len(widths)])
         self.per_batch = batch_size
         self.max_tokens = max_tokens
         self.by_length = by_length or max_tokens is not None
@@ -77,7 +84,7 @@ class EpochBatchSampler(DistributedBatchSampler):
         """Where each round of an epoch ends, as places in the epoch's order."""
         if self.max_tokens is None:
             size = self.per_batch * self.nranks
-            return [min(start + size, len(self.widths)) for start in range(0, len(self.widths), size)]
+            return [min(start + size, len(self.mixture)) for start in range(0, len(self.mixture), size)]
         ends, start = [], 0
         for place, width in enumerate(np.sort(self.widths).tolist()):
             rows = -(-(place + 1 - start) // self.nranks)
@@ -89,7 +96,7 @@ class EpochBatchSampler(DistributedBatchSampler):
     def _rounds(self, epoch: int) -> list[list[Batch]]:
         """Batches as [round][rank][example]."""
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.widths))
+        order = random.permutation(self.mixture.epoch(epoch))
         if self.by_length:
             order = order[np.argsort(self.widths[order], kind="stable")]
         rounds = [self._share(chosen) for chosen in np.split(order, self.ends[:-1])]

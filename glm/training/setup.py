@@ -1,6 +1,6 @@
 """From arguments to a trainer: everything that can fail, fails here, before the first step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,9 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
-from glm.data.store import ExampleStore
+from glm.data.store import Examples
 from glm.errors import InputError, UsageError
+from glm.evaluation.data_sets import split_name
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
@@ -77,7 +78,7 @@ def build_trainer(
             "tensor_parallel_rank": training.tensor_parallel_rank,
         },
     )
-    check_metric(training.metric_for_best_model)
+    check_metric(training.metric_for_best_model, [file.name for file in arguments.files.of_split("dev")])
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
@@ -112,7 +113,7 @@ def build_trainer(
         encoder=encoder,
         generation=arguments.generation,
         train_examples=run_data.train_examples,
-        dev_records=run_data.dev_records,
+        dev_sets=run_data.dev_sets,
         run_config=arguments.run_config(),
         command=command_of("finetune_generation.py", arguments.argv),
         adapter=adapter,
@@ -176,7 +177,7 @@ def set_recomputed_layers(model: nn.Layer, layers: int) -> None:
         stack.recompute_layers = layers
 
 
-def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:
+def check_max_tokens(max_tokens: int, multiple: int, examples: Examples) -> None:
     """Raises InputError if an example does not fit into a batch (`--max_tokens`)."""
     longest = int(examples.lengths.argmax())
     length = int(examples.lengths[longest])
@@ -187,13 +188,21 @@ def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> 
         )
 
 
-def check_metric(name: str | None) -> None:
-    """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`)."""
+def check_metric(name: str | None, sets: Sequence[str] = ()) -> None:
+    """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`).
+
+    Args:
+        sets: names of the dev sets; of one of several the figure is `SET/FIGURE`, their mean `FIGURE`.
+    """
     if name is None:
         return
     known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
-    if name.removeprefix("eval_") not in known:
-        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
+    of_set, figure = split_name(name.removeprefix("eval_"))
+    if of_set and (of_set not in sets or len(sets) < 2):
+        named = f"the dev sets are {', '.join(sets)}" if len(sets) > 1 else "there is one dev set, without a name"
+        raise UsageError(f"metric_for_best_model {name}: {of_set} is none of them; {named}")
+    if figure not in known:
+        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(figure, known)}")
 
 
 @contextmanager

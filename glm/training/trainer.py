@@ -19,31 +19,32 @@ from glm.checkpoint.tensors import LazyTensor
 from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
-from glm.data.store import ExampleStore
+from glm.data.store import Examples
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import IGNORE_INDEX, Example
 from glm.modules.pretrained import WEIGHTS_NAME
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.options.run_config import RUN_CONFIG_NAME
-from glm.prediction.predictions import write_predictions
-from glm.prediction.scoring import score_predictions, write_scores
+from glm.prediction.scoring import score_predictions
 from glm.prediction.writer import Writer, predict
 from glm.report.provenance import Provenance
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
 from glm.training.clip import GlobalNormClip
+from glm.training.evaluation import SetEvaluation, figures_of, write_evaluation
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
 from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
 from glm.training.resumable import ResumableTrainer
+from glm.training.run_data import RecordSet
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 
 MOST_NAMED = 16  # records of a step that a message names
 
 
-class Examples(Dataset):
+class TrainingSet(Dataset):
     """Encoded examples as Paddle's loader wants them."""
 
     def __init__(self, examples: Sequence[Example]):
@@ -57,7 +58,7 @@ class Examples(Dataset):
         return self.examples[index]
 
 
-def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
+def build_sampler(args: FinetuneTrainingArguments, examples: Examples) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
     return EpochBatchSampler(
         [padded_width(length, args.pad_to_multiple_of) for length in examples.lengths.tolist()],
@@ -68,6 +69,7 @@ def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> Ep
         seed=args.seed,
         num_replicas=args.dataset_world_size,
         rank=args.dataset_rank,
+        mixture=examples.mixture(args.seed),
     )
 
 
@@ -80,7 +82,7 @@ class GenerationTrainer(ResumableTrainer):
         encoder: lays out records; brings the tokenizer.
         generation: how evaluation generates.
         train_examples: what is learnt; None if the run does not train.
-        dev_records: what evaluation generates for; may be empty if the run does not evaluate.
+        dev_sets: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
         command: the command line of the run, for its pages.
         adapter: settings of the adapter that is in the model, if one is trained.
@@ -95,8 +97,8 @@ class GenerationTrainer(ResumableTrainer):
         *,
         encoder: ExampleEncoder,
         generation: GenerationConfig,
-        train_examples: ExampleStore | None = None,
-        dev_records: Sequence[Record] = (),
+        train_examples: Examples | None = None,
+        dev_sets: Sequence[RecordSet] = (),
         run_config: dict[str, Any] | None = None,
         command: str = "",
         adapter: AdapterConfig | None = None,
@@ -113,7 +115,7 @@ class GenerationTrainer(ResumableTrainer):
                 multiple=args.pad_to_multiple_of,
                 row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
             ),
-            train_dataset=Examples(train_examples) if train_examples is not None else None,
+            train_dataset=TrainingSet(train_examples) if train_examples is not None else None,
             callbacks=[MetricsLog],
             sampler=build_sampler(args, train_examples) if train_examples is not None else None,
             signals=signals,
@@ -121,7 +123,7 @@ class GenerationTrainer(ResumableTrainer):
         )
         self.encoder = encoder
         self.generation = generation
-        self.dev_records = dev_records
+        self.dev_sets = dev_sets
         self.run_config = run_config or {}
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
@@ -144,9 +146,11 @@ class GenerationTrainer(ResumableTrainer):
         if not shows_bar(self.args):
             self.add_callback(PrinterCallback)
         elif self.sampler is not None:
-            self.add_callback(
-                ProgressBar(self._tokens_of, self.train_examples.lengths.sum() / self.sampler.steps_per_epoch)
-            )
+            self.add_callback(ProgressBar(self._tokens_of, self._tokens_of_epoch() / self.sampler.steps_per_epoch))
+
+    def _tokens_of_epoch(self) -> int:
+        """Tokens of the first epoch, without padding."""
+        return int(self.train_examples.lengths[self.sampler.mixture.epoch(0)].sum())
 
     def _tokens_of(self, step: int) -> int:
         """Tokens of an optimizer step of all ranks, without padding."""
@@ -162,9 +166,18 @@ class GenerationTrainer(ResumableTrainer):
         """PaddleNLP prints some 200 lines here; the settings of the run are in finetune_config.json."""
 
     @property
+    def dev_records(self) -> list[Record]:
+        """The records of all dev sets."""
+        return [record for found in self.dev_sets for record in found.records]
+
+    def writer_for(self, encoder: ExampleEncoder) -> Writer:
+        """Generates with the present weights for records that are laid out so."""
+        return Writer(self.model, encoder, self.generation, self.args.per_device_eval_batch_size)
+
+    @property
     def writer(self) -> Writer:
         """Generates with the present weights."""
-        return Writer(self.model, self.encoder, self.generation, self.args.per_device_eval_batch_size)
+        return self.writer_for(self.encoder)
 
     # -- objective
 
@@ -296,35 +309,29 @@ class GenerationTrainer(ResumableTrainer):
         """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
-        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`.
+        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`. Of several
+        dev sets each has its own, `step-<n>.<set>.…`, and the table of all is `step-<n>.metrics.json`.
 
         Returns:
-            `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent.
+            `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent; of
+            several dev sets also `<prefix>_<set>/<metric>`, and those without a set are the means.
         """
         start = time.perf_counter()
         self.model.eval()
-        with self.interruptible(), self.autocast_smart_context_manager():
-            loss = self._dev_loss()
-            predictions = predict(
-                self.writer.with_all_beams(),
-                self.dev_records,
-                description="evaluating",
-                progress=not self.args.disable_tqdm and self.is_local_process_zero(),
-            )
-        seconds = time.perf_counter() - start
-        scores = score_predictions(predictions)
         step = self._weights_step or self.state.global_step
+        with self.interruptible(), self.autocast_smart_context_manager():
+            found = [self._evaluate_set(dev_set) for dev_set in self.dev_sets]
+        seconds = time.perf_counter() - start
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir) / "eval"
-            most = self.generation.num_return_sequences
-            write_predictions(folder / f"step-{step}.jsonl", predictions, most_texts=most)
-            write_scores(folder / f"step-{step}.metrics.json", scores)
-        metrics = {"loss": loss, **scores.figures}
-        metrics |= {"samples_per_second": round(len(predictions) / seconds, 3), "runtime": round(seconds, 3)}
+            write_evaluation(Path(self.args.output_dir), step, found, most_texts=self.generation.num_return_sequences)
+        metrics = figures_of(found) | {
+            "samples_per_second": round(len(self.dev_records) / seconds, 3),
+            "runtime": round(seconds, 3),
+        }
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics | {"step": step})
         if self.is_world_process_zero():
-            write_evaluation_report(Path(self.args.output_dir), step, predictions, scores, self.provenance)
+            write_evaluation_report(Path(self.args.output_dir), step, found, self.provenance)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
@@ -335,10 +342,20 @@ class GenerationTrainer(ResumableTrainer):
             return self._last_evaluation[1]
         return self.evaluate()
 
+    def _evaluate_set(self, dev_set: RecordSet) -> SetEvaluation:
+        """Loss, texts and their scores of one dev set."""
+        predictions = predict(
+            self.writer_for(dev_set.encoder).with_all_beams(),
+            dev_set.records,
+            description=f"evaluating {dev_set.name}".strip(),
+            progress=not self.args.disable_tqdm and self.is_local_process_zero(),
+        )
+        return SetEvaluation(dev_set.name, self._dev_loss(dev_set), predictions, score_predictions(predictions))
+
     @paddle.no_grad()
-    def _dev_loss(self) -> float:
-        """Mean loss per labelled token of the dev records."""
-        examples = sorted((self.encoder.example(record) for record in self.dev_records), key=len)
+    def _dev_loss(self, dev_set: RecordSet) -> float:
+        """Mean loss per labelled token of a dev set."""
+        examples = sorted((dev_set.encoder.example(record) for record in dev_set.records), key=len)
         size = self.args.per_device_eval_batch_size
         total, tokens = 0.0, 0
         for start in range(0, len(examples), size):
