@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import HEAD_SIZE
+from glm.cpu.arrays import is_compiled_for
 from glm.modules.attention import TwoPartAttention, flashmask_attention, has_flashmask
 from glm.modules.cache import MASKED, KeysValues
 from glm.modules.layers import GELU, Dropout, LayerNorm
@@ -167,8 +167,8 @@ def _hidden(S: int, T: int) -> np.ndarray:
 
 
 def cpu_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
-    """[n, 3H] -> [n, H] on a CPU: compiled, if heads have the size it is compiled for."""
-    if projected.shape[1] == 3 * num_heads * HEAD_SIZE and projected.dtype == paddle.float32:
+    """[n, 3H] -> [n, H] on a CPU: compiled, where it is for heads of their size."""
+    if is_compiled_for(projected.shape[1] // (3 * num_heads)) and projected.dtype == paddle.float32:
         from glm.cpu.two_part import CompiledTwoPartAttention  # here: it loads Numba
 
         spans = np.array(list(layout.spans()), np.int64)
