@@ -74,10 +74,10 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     from glm.prediction.filling import fill
     from glm.prediction.input import PredictionInput
     from glm.prediction.scoring import Tally
-    from glm.prediction.setup import build_prediction_encoder, build_writer
+    from glm.prediction.setup import build_prediction_encoder, build_writer, family_of
     from glm.prediction.writer import predict_rows
 
-    arguments, encoder = options.prediction, build_prediction_encoder(options)
+    arguments, family = options.prediction, family_of(options)
     source = PredictionInput(
         arguments.input_file,
         text=arguments.fill,
@@ -85,10 +85,11 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         template=options.data.find_template(),
         columns=options.data.columns,
         need_target=arguments.metrics_file is not None,
-        reserved=encoder.family.reserved,
+        reserved=family.reserved,
     )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
+    encoder = build_prediction_encoder(options)
     if found := source.check(encoder):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)

@@ -23,9 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 from glm.checkpoint.convert import ITERATION, RANKED, WRITERS  # noqa: E402
 from glm.checkpoint.formats import CONFIG_NAME, MODULE, RANK_FILE, TRACKERS  # noqa: E402
-from glm.checkpoint.names import expected_shapes, split_weights, transposed_linears  # noqa: E402
+from glm.checkpoint.names import transposed_linears  # noqa: E402
+from glm.checkpoint.ranks import split_weights  # noqa: E402
 from glm.checkpoint.tensors import LazyTensor  # noqa: E402
 from glm.checkpoint.torch_files import write_torch  # noqa: E402
+from glm.models.glm import FAMILY as GLM  # noqa: E402
 
 RANKS = 2  # of the source, and of what is written where a format has ranks
 # The largest resident set is read from the process itself: what its parent is told counts the parent's own pages too.
@@ -65,13 +67,13 @@ def write_synthetic(folder: Path, gigabytes: float) -> int:
 
     weights = {
         name: LazyTensor(shape, "float16", lambda shape=shape: numbers(shape))
-        for name, shape in expected_shapes(config).items()
+        for name, shape in GLM.weights.shapes(config).items()
     }
     (folder / ITERATION).mkdir(parents=True)
     (folder / TRACKERS[0]).write_text(ITERATION)
     (folder / CONFIG_NAME).write_text(json.dumps(config))
     for rank in range(RANKS):
-        part = transposed_linears(split_weights(weights, rank=rank, degree=RANKS))
+        part = transposed_linears(GLM.weights, split_weights(GLM.weights.plan, weights, rank=rank, degree=RANKS))
         write_torch(folder / ITERATION / RANK_FILE.format(rank), {MODULE: part})
     return max(tensor.nbytes for tensor in weights.values())
 

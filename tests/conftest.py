@@ -168,7 +168,7 @@ class TableCache:
 
 
 class TableModel:
-    """What decoding asks of a model, answered from a function; it checks the positions it is given.
+    """What decoding asks of a model, answered from a function; it checks the numbers of tokens it is given.
 
     The first id of an example's source is its key; `next_logits(key)(tokens)` gives the logits [V] of the next token.
     An example whose position no longer moves is done; whatever it is asked, its logits are equal. `prefilled` are the
@@ -204,20 +204,21 @@ class TableModel:
         cache = TableCache(prompts)
         return self.logits(cache)[:, 0], cache
 
-    def step(self, tokens, position_ids, cache):
+    def step(self, tokens, numbers, cache):
         B, R = tokens.shape
-        assert position_ids.shape == (B, 2, R) and len(cache.rows) == B
+        assert numbers.shape == (B,) and len(cache.rows) == B
         self.steps += 1
         for example, prompt in enumerate(cache.prompts):
             assert len(cache.rows[example]) == R
             cache.rows[example] = [
                 row + (int(token),) for row, token in zip(cache.rows[example], tokens[example], strict=True)
             ]
-            (block,) = set(position_ids[example, 1].tolist())
+            place, block = prompt.step_position_ids(numbers[example])[:, 0].tolist()
             cache.done[example] |= block == cache.last_blocks[example]
             cache.last_blocks[example] = block
-            assert (position_ids[example, 0] == prompt.source_ids.tolist().index(TABLE_MASK)).all()
+            assert place == prompt.source_ids.tolist().index(TABLE_MASK)
             if not cache.done[example]:
+                assert numbers[example] == len(cache.rows[example][0]) - 1
                 assert block == len(prompt.opening_ids) + len(cache.rows[example][0])
         self.sizes.append(B)
         return self.logits(cache)

@@ -17,7 +17,8 @@ from glm.models.glm import FAMILY as GLM
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 from glm.options.data import DataArguments
-from glm.prediction.setup import Writer, build_encoder
+from glm.prediction.setup import build_encoder
+from glm.prediction.writer import Writer
 from glm.runtime.entry import INCOMPLETE, run
 from reference.beam_search import beam_search
 from tools.run_tools import Workspace, arguments, make_workspace, read_lines, write_records
@@ -368,7 +369,7 @@ def by_hand(workspace, checkpoint):
     encoder = build_encoder(GLM, tokenizer, DataArguments(src_length=60), config)
 
     class ByHand:
-        never = Writer(model, encoder, config, 1).never
+        banned_ids = Writer(model, encoder, config, 1).banned_ids
         eop = tokenizer.eop_token_id
         vocab_size = model.config.vocab_size
         encode = staticmethod(tokenizer.encode_text)
@@ -403,7 +404,7 @@ def test_prefix(workspace, checkpoint, tmp_path, by_hand, prefix):
             num_beams=3,
             length_penalty=0.9,
             no_repeat_ngram_size=3,
-            banned=by_hand.never,
+            banned=by_hand.banned_ids,
         )
         assert [text["text"] for text in row["predictions"]] == [
             by_hand.decode([*given, *tokens]) for tokens, _ in expected

@@ -17,7 +17,8 @@ from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.modules.decoding import prepare_decoding
 from glm.options.data import DataArguments
-from glm.prediction.setup import Writer, build_encoder, predict
+from glm.prediction.setup import build_encoder
+from glm.prediction.writer import Writer, predict
 
 
 def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:

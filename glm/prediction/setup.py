@@ -37,9 +37,14 @@ def build_encoder(
     )
 
 
+def family_of(options: PredictOptions) -> Family:
+    """The family of the model that is to write. Raises InputError as `find_family`."""
+    return find_family(options.model.model_name_or_path)
+
+
 def build_prediction_encoder(options: PredictOptions) -> ExampleEncoder:
     """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
-    family = find_family(options.model.model_name_or_path)
+    family = family_of(options)
     family.check_options(vars(options.data) | vars(options.prediction))
     tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
     template = NO_TEMPLATE if options.prediction.fills else None

@@ -28,6 +28,7 @@ from glm.adapters.files import (
     save_adapter,
 )
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
 from tools.prefix_tools import encoder_weights, keys_and_values, put_prefix
 
 ALL = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"
@@ -232,10 +233,8 @@ def test_settings_of_a_prefix_that_cannot_be(tiny_model, settings, message):
 
 
 def test_linear_layers_are_those_of_the_options(tiny_model):
-    from glm.options.finetune import LORA_TARGETS
-
     found = {name.rpartition(".")[2] for name, layer in tiny_model().named_sublayers() if isinstance(layer, nn.Linear)}
-    assert found == set(LORA_TARGETS)
+    assert found == set(GLM.weights.lora_targets)
 
 
 # -- prefixes

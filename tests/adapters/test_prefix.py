@@ -4,13 +4,13 @@ import numpy as np
 import paddle
 import pytest
 
-import glm.modules.attention
+import glm.modules.layout
 from glm.adapters.files import PREFIX_ENCODER, adapter_weights, add_adapter, prefix_config
 from glm.cpu.arrays import HEAD_SIZE
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.geometry import IGNORE_INDEX, BlankInfilling, attention_mask
-from glm.models.glm.modeling import GLMAttention
+from glm.modules.block import Attention
 from glm.modules.decoding import prepare_decoding
 from glm.modules.layout import Layout
 from reference.beam_search import beam_search
@@ -68,7 +68,7 @@ def numpy_logits(model, weights: dict[str, np.ndarray]) -> np.ndarray:
 def form(request, monkeypatch) -> str:
     """Attention written by hand, and in Paddle's operators."""
     if request.param == "by part":
-        monkeypatch.setattr(GLMAttention, "attend_by_example", GLMAttention.attend_by_part)
+        monkeypatch.setattr(Attention, "attend_by_example", Attention.attend_by_part)
     return request.param
 
 
@@ -100,7 +100,7 @@ def test_gradient_is_that_of_numpys_loss(tiny_model, form, projection):
             loss(numpy_logits(model, {**weights, name: weight + step * direction}), batch()["labels"], 0.1)
             for step in (1e-5, -1e-5)
         ]
-        slope = (adapter_weights(model)[PREFIX_ENCODER + name].grad.numpy() * direction).sum()
+        slope = (adapter_weights(model)[f"glm.transformer.{PREFIX_ENCODER}{name}"].grad.numpy() * direction).sum()
         assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-3, abs=1e-6), name
         assert abs(slope) > 1e-4
 
@@ -146,7 +146,7 @@ def test_only_the_prefix_has_a_gradient(tiny_model):
     put_prefix(model)
     outcome(model)
     for name, weight in model.named_parameters():
-        assert (weight.grad is not None and bool(weight.grad.any())) == name.startswith(PREFIX_ENCODER), name
+        assert (weight.grad is not None and bool(weight.grad.any())) == (f".{PREFIX_ENCODER}" in name), name
 
 
 def test_a_prefix_is_drawn_from_the_seed(tiny_model):
@@ -156,7 +156,7 @@ def test_a_prefix_is_drawn_from_the_seed(tiny_model):
         model = tiny_model()
         paddle.seed(seed)
         add_adapter(model, prefix_config("x", model, tokens=5, projection=False))
-        drawn.append(adapter_weights(model)[f"{PREFIX_ENCODER}0.weight"].numpy())
+        drawn.append(adapter_weights(model)[f"glm.transformer.{PREFIX_ENCODER}0.weight"].numpy())
     assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
     bound = (6 / (5 + 2 * 2 * 24)) ** 0.5
     assert drawn[0].shape == (5, 2 * 2 * 24) and 0.95 * bound < np.abs(drawn[0]).max() <= bound
@@ -168,7 +168,7 @@ def test_a_prefix_is_drawn_from_the_seed(tiny_model):
 
 @pytest.mark.parametrize("scores", [1, 20, 1 << 19])
 def test_blocks_leave_virtual_tokens_without_queries(monkeypatch, scores):
-    monkeypatch.setattr(glm.modules.attention, "SCORES", scores)
+    monkeypatch.setattr(glm.modules.layout, "SCORES", scores)
     layout = Layout(np.arange(15), [(5, 3), (0, 4), (3, 0)]).with_prefix(2)
     assert layout.examples == [(7, 3), (2, 4), (5, 0)]
     places = [0, 1, *range(2, 10), 0, 1, *range(10, 14), 0, 1, *range(14, 17)]
@@ -240,13 +240,13 @@ def test_beams_equal_full_forward_passes(tiny_model, batch_size, is_ready, size)
             name,
             weight,
         ) in each.named_parameters():  # so that products are of the size they have in the narrower model
-            if len(weight.shape) == 2 and not name.startswith(PREFIX_ENCODER):
+            if len(weight.shape) == 2 and PREFIX_ENCODER not in name:
                 weight.set_value(weight * (24 / each.config.hidden_size) ** 0.5)
     if is_ready:
         prepare_decoding(model, "float32", "cpu")
     prompts = [GEOMETRY.prompt(source, opening=opening) for source, opening in zip(sources, openings, strict=True)]
     config = GenerationConfig(tgt_length=9, num_beams=3, num_return_sequences=3, no_repeat_ngram_size=2)
-    found = dict(generate(model, prompts, config, eop_token_id=EOP, banned_token_ids=BANNED, batch_size=batch_size))
+    found = dict(generate(model, prompts, config, end_token_id=EOP, banned_token_ids=BANNED, batch_size=batch_size))
     for place, (source, opening) in enumerate(zip(sources, openings, strict=True)):
         want = beam_search(
             next_logits_by_full_forward(eager, source, opening),

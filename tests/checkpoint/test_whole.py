@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 from paddlenlp.transformers.conversion_utils import naive_merged_qkv_to_tensor_parallel_qkv
 
-from glm.checkpoint.configuration import FIELDS, guess_preset
+from glm.checkpoint.configuration import guess_preset
 from glm.checkpoint.formats import Source, open_checkpoint
-from glm.checkpoint.names import block_by_block, head_by_head, is_torch_layout, split_weights, transposed_linears
+from glm.checkpoint.names import is_torch_layout, transposed_linears
+from glm.checkpoint.ranks import block_by_block, head_by_head, split_weights
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.whole import open_model, whole_model
 from glm.errors import InputError
+from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
 from tools.checkpoint_tools import TINY, torch_layout, write_config, write_glm
 from tools.checkpoint_tools import tiny_weights as weights_of
 
+NAMES = GLM.weights
 TABLES = Path(__file__).resolve().parent / "published"
 # By hand: V H + 2 (positions + 1) H + layers (12 H^2 + 13 H) + 2 H
 PARAMETERS = {"glm-large-chinese": 355_659_776, "glm-10b-chinese": 9_879_633_920}
@@ -45,7 +48,7 @@ def published(name: str) -> dict[str, LazyTensor]:
 def test_the_published_files_fit(name, form):
     tensors = published(name)
     assert sum(math.prod(tensor.shape) for tensor in tensors.values()) == PARAMETERS[name]
-    model = whole_model(Source(Path("x"), form, [], [tensors]))
+    model = whole_model(Source(Path("x"), GLM, form, [], [tensors]))
     assert model.preset == f"THUDM/{name}"
     assert model.config == published_presets(GLM.published)[f"THUDM/{name}"]
     first = "glm.transformer.layers.0."
@@ -56,7 +59,9 @@ def test_the_published_files_fit(name, form):
 
 
 def test_the_fields_are_those_of_the_configuration():
-    assert set(FIELDS) == set(GLMConfig.__init__.__code__.co_varnames[1 : GLMConfig.__init__.__code__.co_argcount])
+    assert set(GLM.weights.fields) == set(
+        GLMConfig.__init__.__code__.co_varnames[1 : GLMConfig.__init__.__code__.co_argcount]
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 2, 11])
@@ -155,14 +160,14 @@ def test_every_wrong_name_and_shape_is_listed(tmp_path):
 def test_weights_that_are_no_floating_point_numbers(tmp_path):
     tensors = {name: lazy(array, "int16") for name, array in weights_of().items()}
     with pytest.raises(InputError, match=r"no floating-point numbers glm.word_embeddings.weight: int16"):
-        whole_model(Source(tmp_path, "glm", [], [tensors], dict(TINY)))
+        whole_model(Source(tmp_path, GLM, "glm", [], [tensors], dict(TINY)))
 
 
 def test_a_name_with_and_without_prefix(tmp_path):
     weights = weights_of()
     weights["word_embeddings.weight"] = weights["glm.word_embeddings.weight"]
     folder = write_glm(tmp_path / "m", weights)
-    with pytest.raises(InputError, match="word_embeddings.weight: occurs twice, with and without glm."):
+    with pytest.raises(InputError, match="word_embeddings.weight: occurs twice, under two names"):
         open_model(folder)
 
 
@@ -201,15 +206,24 @@ def test_a_name_that_claims_a_million_layers(tmp_path):
         open_model(folder)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "chatglm"])
+@pytest.mark.parametrize("model_type", ["llama", "chatglm", 7])
 def test_a_folder_of_another_model(tmp_path, model_type):
     folder = write_glm(tmp_path / "m", {"wte.weight": np.zeros((5, 4), "<f2"), "lm_head.weight": np.zeros(3, "<f2")})
     (folder / "config.json").write_text(json.dumps({"model_type": model_type, "n_layer": 2}))
     with pytest.raises(InputError) as caught:
         open_model(folder)
+    known = ", ".join(registry.FAMILIES)
+    assert str(caught.value) == f"{folder}: config.json says model_type {model_type!r}, which is none of {known}"
+
+
+def test_a_folder_that_says_nothing_and_is_of_no_known_model(tmp_path):
+    folder = write_glm(tmp_path / "m", {"vector.weight": np.zeros((5, 4), "<f2"), "z.weight": np.zeros(3, "<f2")})
+    (folder / "config.json").write_text(json.dumps({"n_layer": 2}))
+    with pytest.raises(InputError) as caught:
+        open_model(folder)
     first, second, third, *missing = str(caught.value).splitlines()
-    assert first == f"{folder}: config.json says model_type '{model_type}', not glm; not the weights of a GLM"
-    assert second.startswith("  unknown lm_head.weight") and third.startswith("  unknown wte.weight")
+    assert first == f"{folder}: not the weights of a GLM"
+    assert second.startswith("  unknown vector.weight") and third.startswith("  unknown z.weight")
     assert missing[0] == "  missing glm.word_embeddings.weight" and len(missing) == 16
 
 
@@ -244,7 +258,7 @@ def test_values_of_another_type(tmp_path, changes, reason):
 )
 def test_a_published_model_with_a_padded_vocabulary(rows, preset):
     sizes = {"num_layers": 48, "hidden_size": 4096, "max_sequence_length": 1024, "block_position_encoding": True}
-    assert guess_preset({**sizes, "vocab_size": rows}) == preset
+    assert guess_preset(GLM, {**sizes, "vocab_size": rows}) == preset
 
 
 # -- the row of gMASK
@@ -252,7 +266,7 @@ def test_a_published_model_with_a_padded_vocabulary(rows, preset):
 
 def gmask_source(form: str, extras: dict | None = None) -> Source:
     tensors = {name: lazy(array) for name, array in torch_layout(weights_of()).items()}
-    return Source(Path("x"), form, [], [tensors], dict(TINY), extras or {})
+    return Source(Path("x"), GLM, form, [], [tensors], dict(TINY), extras or {})
 
 
 @pytest.fixture
@@ -296,7 +310,7 @@ def test_gmask_of_10b_chinese_is_row_50009_from_50007():
     tensors = published("glm-10b-chinese")
     words = np.broadcast_to(np.arange(50048, dtype="<f4")[:, None], (50048, 4096))
     tensors["word_embeddings.weight"] = LazyTensor(words.shape, "float32", lambda: words[:, :2])
-    model = whole_model(Source(Path("x"), "megatron", [], [tensors]))
+    model = whole_model(Source(Path("x"), GLM, "megatron", [], [tensors]))
     found = model.weights["glm.word_embeddings.weight"].load()[:, 0]
     assert found[50009] == 50007 and found[50007] == 50007 and found[50008] == 50008 and found[50010] == 50010
     assert model.config["bad_words_id"] == [50009]
@@ -309,20 +323,20 @@ def test_gmask_of_10b_chinese_is_row_50009_from_50007():
 def test_which_way_round_linear_weights_are(degree):
     """At three and at four ranks one of the weights is a square."""
     whole = {name: lazy(array) for name, array in weights_of().items()}
-    part = split_weights(whole, rank=0, degree=degree)
-    assert not is_torch_layout(part) and is_torch_layout(transposed_linears(part))
+    part = split_weights(NAMES.plan, whole, rank=0, degree=degree)
+    assert not is_torch_layout(NAMES, part) and is_torch_layout(NAMES, transposed_linears(NAMES, part))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 12])
 def test_head_by_head_is_paddlenlps_order(heads):
     weights = {name: lazy(array) for name, array in weights_of().items()}
-    found = head_by_head(weights, heads=heads)
+    found = head_by_head(NAMES, weights, heads=heads)
     for name, tensor in weights.items():
         expected = tensor.load()
         if ".query_key_value." in name:
             expected = naive_merged_qkv_to_tensor_parallel_qkv(expected, heads)
         assert (found[name].load() == expected).all(), name
-    back = block_by_block(found, heads=heads)
+    back = block_by_block(NAMES, found, heads=heads)
     assert all((back[name].load() == tensor.load()).all() for name, tensor in weights.items())
 
 

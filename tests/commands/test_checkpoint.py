@@ -51,7 +51,8 @@ def test_inspect(megatron, capsys):
     lines = capsys.readouterr().out.splitlines()
     files = ", ".join(f"1000/mp_rank_0{rank}_model_states.pt" for rank in range(4))
     size = sum(path.stat().st_size for path in (megatron / "1000").iterdir())
-    assert lines[:6] == [
+    assert lines[:7] == [
+        "family         glm",
         "format         megatron",
         f"files          {files}",
         "ranks          4",
@@ -59,8 +60,8 @@ def test_inspect(megatron, capsys):
         "linear weights [out, in] (PyTorch)",
         "tensors        116: 116 float16",
     ]
-    assert lines[6].startswith("size           ") and lines[6].endswith(f" bytes of tensors, {size:,} bytes of files")
-    assert lines[8] == "rank 0" and lines[9].split() == ["word_embeddings.weight", "float16", "[12,", "24]"]
+    assert lines[7].startswith("size           ") and lines[7].endswith(f" bytes of tensors, {size:,} bytes of files")
+    assert lines[9] == "rank 0" and lines[10].split() == ["word_embeddings.weight", "float16", "[12,", "24]"]
     assert lines[-1] == "no problems"
 
 
@@ -68,7 +69,7 @@ def test_inspect_tells_the_problem_and_all_else(megatron, capsys):
     write_config(megatron, vocab_size=64)
     assert main(["inspect", str(megatron)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "format         megatron" and lines[9].startswith("word_embeddings.weight")
+    assert lines[1] == "format         megatron" and lines[10].startswith("word_embeddings.weight")
     assert lines[-2:] == [
         f"problem: {megatron}: the configuration is contradictory",
         "  vocab_size: 48 in the weights, 64 in config.json",

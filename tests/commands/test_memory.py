@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from glm.commands.memory import CARDS, DEFAULTS, NEEDED, main, read_model
+from glm.commands.memory import CARDS, NEEDED, main, read_model
 from glm.errors import InputError, UsageError
 from glm.models.glm import FAMILY as GLM
 from glm.models.memory import GIB, Decoding, Training, decoding_memory, training_memory
@@ -67,17 +67,16 @@ def test_cpu(capsys):
 
 
 def test_a_preset_without_vocabulary(capsys):
-    assert read_model("tiny")["vocab_size"] == 50048
+    assert read_model("tiny")[1]["vocab_size"] == 50048
     assert capsys.readouterr().err == "tiny: has no vocab_size; 50048 is taken (published Chinese models)\n"
 
 
 def test_a_checkpoint_folder(tiny_model, tmp_path):
     model = tiny_model()
     model.save_pretrained(str(tmp_path), safe_serialization=True)
-    found, config = read_model(str(tmp_path)), model.config
-    assert {name: found[name] for name in (*NEEDED, *DEFAULTS, "vocab_size")} == {
-        name: getattr(config, name) for name in (*NEEDED, *DEFAULTS, "vocab_size")
-    }
+    (family, found), config = read_model(str(tmp_path)), model.config
+    names = (*NEEDED, *GLM.weights.defaults)
+    assert family is GLM and {name: found[name] for name in names} == {name: getattr(config, name) for name in names}
 
 
 def test_degrees_that_do_not_divide_are_left_out_unless_asked_for(capsys, tmp_path):

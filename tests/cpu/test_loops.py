@@ -131,7 +131,7 @@ print("numba" in sys.modules)
 prepare_decoding(model, "float32", "cpu")
 _, cache = model.prefill([BlankInfilling((60,), 61, 62).prompt([3, 4, 60])])
 cache.reorder(np.zeros((1, 2), np.int64))
-model.step(np.array([[5, 6]]), np.zeros((1, 2, 2), np.int64), cache)
+model.step(np.array([[5, 6]]), np.zeros(1, np.int64), cache)
 """
 
 

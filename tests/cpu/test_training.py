@@ -48,7 +48,7 @@ def test_gradients_are_those_of_paddles_operators(model, segments, monkeypatch):
     found = gradients(own, segments)
     monkeypatch.setattr(glm.modules.layers, "WORTH", 1 << 40)
     monkeypatch.setattr(
-        glm.models.glm.modeling.GLMAttention, "attend_by_example", lambda part, *inputs: part.attend_by_part(*inputs)
+        glm.modules.block.Attention, "attend_by_example", lambda part, *inputs: part.attend_by_part(*inputs)
     )
     for name, want in gradients(own, segments).items():
         np.testing.assert_allclose(found[name], want, rtol=0, atol=2e-5 * max(1.0, np.abs(want).max()), err_msg=name)

@@ -13,7 +13,7 @@ from glm.models.glm.geometry import attention_mask
 from glm.modules.attention import TwoPartAttention
 from glm.modules.block import cpu_attention
 from glm.modules.layout import Layout
-from tools.attention_tools import assert_as_by_operators, drawn, layout, outcome
+from tools.attention_tools import assert_as_by_operators, compiled, drawn, layout, outcome
 
 N, H = 2, 2 * HEAD_SIZE
 EXAMPLES = [
@@ -26,7 +26,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_against_paddles_operators(examples):
-    assert_as_by_operators(CompiledTwoPartAttention, examples, N, H, atol=5e-6)
+    assert_as_by_operators(compiled, examples, N, H, atol=5e-6)
 
 
 def test_virtual_tokens_are_keys_and_values_only():
@@ -38,7 +38,7 @@ def test_virtual_tokens_are_keys_and_values_only():
     slope[paddle.to_tensor(virtual)] = 0.0
     found = []
     for parts in (plain, prefixed):
-        context = CompiledTwoPartAttention.apply(projected, parts, N, 0.0)
+        context = compiled(projected, parts, N, 0.0)
         context.backward(slope)
         found.append((context.numpy()[~virtual], projected.grad.numpy()))
         projected.clear_grad()
@@ -89,7 +89,7 @@ def test_dropout_is_that_of_the_masks_drawn(examples, dropout, threads, virtual,
     n = len(own)
     want = outcome(lambda projected: of_own(with_masks(projected, parts, masks, dropout)), n, H, "float64")
     paddle.seed(7)
-    got = outcome(lambda projected: of_own(CompiledTwoPartAttention.apply(projected, parts, N, dropout)), n, H)
+    got = outcome(lambda projected: of_own(compiled(projected, parts, N, dropout)), n, H)
     for ours, exact in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, exact, atol=5e-6 / (1 - dropout))
 
@@ -101,7 +101,7 @@ def test_threads_change_no_bit(dropout, monkeypatch):
     for threads in (1, 2):
         monkeypatch.setattr(glm.cpu.loops, "cpu_threads", lambda threads=threads: threads)
         paddle.seed(4)
-        found.append(outcome(lambda projected: CompiledTwoPartAttention.apply(projected, parts, N, dropout), 458, H))
+        found.append(outcome(lambda projected: compiled(projected, parts, N, dropout), 458, H))
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -118,7 +118,7 @@ def test_nan_reaches_all_that_see_it():
     parts = layout((70, 5), (3, 4))
     projected = drawn(82, H)[0].detach()
     projected[3] = float("nan")
-    context = CompiledTwoPartAttention.apply(projected, parts, N, 0.0)
+    context = compiled(projected, parts, N, 0.0)
     assert paddle.isnan(context)[:75].all() and not paddle.isnan(context)[75:].any()
 
 

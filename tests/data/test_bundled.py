@@ -5,10 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 from glm.data.records import read_records
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
+from glm.models.glm.tokenization import COMMAND_TOKENS
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 UNKNOWN_PIECE = 0

@@ -42,7 +42,7 @@ def write(tmp_path):
 
 
 def checked(path, encoder, **options) -> tuple[FileCheck, list[EncodedRecord | BadRecord]]:
-    found, batches = check_file(RecordFile(path), encoder, **options)
+    found, batches = check_file(RecordFile(path, reserved=GLM.reserved), encoder, **options)
     return found, [item for batch in batches for item in batch]
 
 

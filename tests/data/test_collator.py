@@ -1,12 +1,14 @@
 """Batches against the examples that tests/reference builds item by item, one row to an example and packed."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from glm.data.collator import Collator, pack, padded_width
-from glm.models.glm.geometry import BlankInfilling, Example
+from glm.models.glm.geometry import BlankInfilling, Example, GLMGeometry
+from glm.models.protocol import GeometryOptions
 from reference.geometry import build_example
 
 MASKS, SOP, EOP, PAD = (91, 92, 93), 81, 82, 0
@@ -21,7 +23,10 @@ def examples_of(rows, *, tgt_length: int = 100, block_position: bool = True) -> 
 
 
 def batch_of(rows, *, multiple: int = 1, row_tokens: int | None = None, **options) -> dict[str, np.ndarray]:
-    geometry = BlankInfilling(MASKS, SOP, EOP, options.get("block_position", True))
+    commands = SimpleNamespace(
+        special_ids={"[gMASK]": MASKS[2]}, mask_token_ids=MASKS, sop_token_id=SOP, eop_token_id=EOP
+    )
+    geometry = GLMGeometry(commands, GeometryOptions("[gMASK]", options.get("block_position", True)))
     collator = Collator(geometry, pad_token_id=PAD, multiple=multiple, row_tokens=row_tokens)
     return collator(examples_of(rows, **options))
 

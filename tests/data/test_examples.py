@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from glm.data.examples import ExampleEncoder, pad_rows
+from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.templates import Template, find_template, own_template
 from glm.errors import InputError
@@ -55,7 +54,7 @@ class Letters:
     """A tokenizer whose ids can be read: the code point of each character, command tokens below 10."""
 
     cls_token_id, eos_token_id, pad_token_id, sop_token_id, eop_token_id = 1, 0, 0, 6, 7
-    command_ids = {"[MASK]": 3, "[sMASK]": 8, "[gMASK]": 9}
+    special_ids = {"[MASK]": 3, "[sMASK]": 8, "[gMASK]": 9}
     mask_token_ids = (3, 8, 9)
 
     def encode_text(self, text):
@@ -266,14 +265,3 @@ def test_text_cannot_inject_a_command(make, tokenizer, command):
     assert [token for token in example.labels.tolist() if token >= N] == [EOP]
     assert encoder.prompt(ids).place == len(ids) - 2
     assert command in tokenizer.decode_ids(ids)
-
-
-# -- padding
-
-
-def test_pad_rows():
-    table = pad_rows([[5, 6, 7], [], [8]], 4, -1)
-    assert table.tolist() == [[5, 6, 7, -1], [-1, -1, -1, -1], [8, -1, -1, -1]]
-    assert table.dtype == np.int64
-    with pytest.raises(ValueError):
-        pad_rows([[1, 2, 3]], 2, 0)

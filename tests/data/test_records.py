@@ -114,7 +114,7 @@ def test_text_is_kept_as_it_is(write):
 
 def test_lines_may_come_from_a_stream():
     lines = iter([line_of().encode(), b"\n", line_of().encode() + b"\n"])
-    records = list(stream_records(lines, name="standard input"))
+    records = list(stream_records(lines, name="standard input", reserved=COMMANDS))
     assert [record.origin for record in records] == ["standard input, line 1", "standard input, line 3"]
 
 
@@ -163,7 +163,7 @@ def test_command_token_in_text(write, field, command):
     changes = {names[field]: ...} if field in names else {}
     path = write(line_of(**changes, **{field: f"前{command}后"}))
     with pytest.raises(InputError) as caught:
-        read_records(path)
+        read_records(path, reserved=COMMANDS)
     assert (
         str(caught.value)
         == f"{path}, line 1, field {field}: holds the command token {command}; take it out of the text"
@@ -244,7 +244,7 @@ def test_question_that_is_there_is_kept_and_checked(write):
     (record,) = read_records(write(line_of()), need_target=False)
     assert record.target == "白鹿湖在哪里？"
     with pytest.raises(InputError, match=r"field question: holds the command token \[gMASK\]"):
-        read_records(write(line_of(question="[gMASK]")), need_target=False)
+        read_records(write(line_of(question="[gMASK]")), need_target=False, reserved=COMMANDS)
     with pytest.raises(InputError, match="field question: list where text"):
         read_records(write(line_of(question=["甲"])), need_target=False)
 
@@ -279,7 +279,7 @@ BAD_LINES = [
 def test_bad_line_of_a_stream_is_an_item(line, identity, message):
     line = line if isinstance(line, bytes) else line.encode()
     lines = [line_of().encode(), b" \n", line + b"\r\n", line_of(id="good").encode()]
-    first, bad, last = stream_records(lines, name="f.json")
+    first, bad, last = stream_records(lines, name="f.json", reserved=COMMANDS)
     assert isinstance(first, Record) and isinstance(last, Record) and (first.id, last.id) == (1, "good")
     separator = ", " if message.startswith("field") else ": "
     assert bad == BadRecord(
@@ -291,23 +291,23 @@ def test_bad_line_of_a_stream_is_an_item(line, identity, message):
 def test_error_of_a_list_is_the_first_of_the_stream(write, line, identity, message):
     lines = [line_of().encode(), line if isinstance(line, bytes) else line.encode(), b"worse"]
     path = write(b"\n".join(lines))
-    _, bad, _ = stream_records(lines, name=str(path))
+    _, bad, _ = stream_records(lines, name=str(path), reserved=COMMANDS)
     with pytest.raises(InputError) as caught:
-        read_records(path)
+        read_records(path, reserved=COMMANDS)
     assert str(caught.value) == bad.error
 
 
 @pytest.mark.fault
 def test_stream_is_read_one_line_at_a_time():
     lines = iter([line_of().encode(), b"bad"] * 5)
-    records = stream_records(lines, name="f.json")
+    records = stream_records(lines, name="f.json", reserved=COMMANDS)
     assert [next(records).id for _ in range(6)] == [1, 2, 3, 4, 5, 6]
     assert len(list(lines)) == 4
 
 
 def test_stream_of_an_open_file(write):
     with open(write(b"\xef\xbb\xbf" + f"{line_of()}\r\n\n{line_of(answer='白鹿湖')}".encode()), "rb") as file:
-        assert [(record.id, record.answer) for record in stream_records(file, name="f")] == [
+        assert [(record.id, record.answer) for record in stream_records(file, name="f", reserved=COMMANDS)] == [
             (1, "松江"),
             (3, "白鹿湖"),
         ]
@@ -319,9 +319,9 @@ def test_stream_without_a_line():
 
 def test_stream_without_questions():
     lines = [line_of(question=None).encode(), line_of(question="[MASK]").encode()]
-    record, bad = stream_records(lines, name="f.json", need_target=False)
+    record, bad = stream_records(lines, name="f.json", need_target=False, reserved=COMMANDS)
     assert record.target is None and isinstance(bad, BadRecord)
-    assert all(isinstance(record, BadRecord) for record in stream_records(lines, name="f.json"))
+    assert all(isinstance(record, BadRecord) for record in stream_records(lines, name="f.json", reserved=COMMANDS))
 
 
 def test_stream_whose_columns_are_not_recognised():

@@ -82,9 +82,8 @@ class _Far:
     """A tokenizer whose ids are 70,000 higher."""
 
     def __init__(self, tokenizer):
-        self.sp_model = tokenizer.sp_model
-        self.command_ids = {token: number + 70_000 for token, number in tokenizer.command_ids.items()}
-        self.cls_token_id, self.eos_token_id = self.command_ids["[CLS]"], self.command_ids["<|endoftext|>"]
+        self.digest, self.unknown_token_id = tokenizer.digest, tokenizer.unknown_token_id + 70_000
+        self.vocab_size = tokenizer.vocab_size + 70_000
         self.encode = tokenizer.encode_text
 
     def encode_text(self, text):

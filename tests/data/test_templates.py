@@ -1,10 +1,13 @@
 """Templates: the built-in ones, those of users, and that records cannot break out of them."""
 
+from dataclasses import replace
+
 import pytest
-from glm.models.glm.command_tokens import COMMAND_TOKENS
 
 from glm.data.templates import TEMPLATES, Template, find_template, own_template
 from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
+from glm.models.glm.tokenization import COMMAND_TOKENS
 
 
 def test_dureader_qg():
@@ -59,7 +62,6 @@ def test_braces_that_are_text():
         ("{source}", "one blank"),
         ("{source}[gMASK][gMASK]", "one blank"),
         ("{source}[MASK][sMASK]", "one blank"),
-        ("[CLS]{source}[gMASK]", r"one blank .* and no other command token \(\[CLS\], \[gMASK\]\)"),
         ("{answer}[gMASK]", "call the text that may be cut {source}"),
         ("{a}{b}[gMASK]", "call the text that may be cut {source}"),
         ("{source}{context}[gMASK]", "call the text that may be cut {source}"),
@@ -79,9 +81,24 @@ def test_templates_that_cannot_be_used(source, reason):
     assert str(caught.value).startswith(f"template {source}: ")
 
 
-def test_opening_with_a_command_token():
-    with pytest.raises(InputError, match=r"target_prefix 问\[MASK\]: holds a command token"):
-        own_template("{source}[gMASK]", "问[MASK]")
+@pytest.mark.parametrize(
+    ("source", "opening", "reason"),
+    [
+        ("[CLS]{source}[gMASK]", "", r"template .*: one blank and no other command token \(\[CLS\]\)"),
+        ("{source}[gMASK]", "问[MASK]", r"target_prefix 问\[MASK\]: holds a command token"),
+        ("{source}[tMASK]", "", r"template .*: \[tMASK\] is no blank of GLM; use \[MASK\], \[sMASK\], \[gMASK\]"),
+    ],
+)
+def test_what_a_family_cannot_lay_out(source, opening, reason):
+    with pytest.raises(InputError, match=reason):
+        own_template(source, opening).check(GLM)
+
+
+def test_a_family_without_blanks_writes_behind_its_source():
+    plain = replace(GLM, title="Plain", blanks=(), reserved=())
+    own_template("正文：{source}，摘要：[gMASK]").check(plain)
+    with pytest.raises(InputError, match=r"Plain writes behind its source; put \[gMASK\] last"):
+        own_template("{source}[gMASK]。").check(plain)
 
 
 def test_the_template_is_a_value():

@@ -8,8 +8,9 @@ import pytest
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.templates import Template
-from glm.data.view import check_alike, lay_out
+from glm.data.view import view_record
 from glm.models.glm import FAMILY as GLM
+from glm.models.glm.geometry import check_alike
 
 RECORD = Record(1, "xyz", "y", "w?", "f, line 1")
 
@@ -18,7 +19,7 @@ class Letters:
     """A tokenizer whose ids can be read: the code point of each character, command tokens below 10."""
 
     cls_token_id, eos_token_id, sop_token_id, eop_token_id = 1, 0, 6, 7
-    command_ids = {"[MASK]": 3, "[sMASK]": 8, "[gMASK]": 9}
+    special_ids = {"[MASK]": 3, "[sMASK]": 8, "[gMASK]": 9}
     mask_token_ids = (3, 8, 9)
 
     def encode_text(self, text):
@@ -31,37 +32,37 @@ def encoder_of(*, tgt_length=20, src_length=20, **options) -> ExampleEncoder:
 
 
 def test_layout_by_hand():
-    layout = lay_out(RECORD, encoder_of())
+    view = view_record(RECORD, encoder_of())
     source, target = [1, 65, 121, 67, 120, 121, 122, 9, 0], [6, 81, 58, 119, 63]
-    assert layout.source_length == 9 and layout.ids.tolist() == source + target
-    assert layout.training.tolist() == [
+    assert view.sight.source_length == 9 and view.sight.ids.tolist() == source + target
+    assert view.sight.training.tolist() == [
         source + target,
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 7, 7, 7, 7],
         [0] * 9 + [1, 2, 3, 4, 5],
         [-100] * 9 + [81, 58, 119, 63, 7],
     ]
-    assert layout.prediction.tolist() == [
+    assert view.sight.prediction.tolist() == [
         [*source, 6, 81, 58],
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 7, 7],
         [0] * 9 + [1, 2, 3],
     ]
     plain = [[column < 9 or column <= row for column in range(14)] for row in range(14)]
-    assert layout.sees.tolist() == plain
-    assert (layout.lost_source, layout.lost_target) == (0, 0)
+    assert view.sight.sees.tolist() == plain
+    assert (view.lost_source, view.lost_target) == (0, 0)
 
 
 def test_without_target():
-    layout = lay_out(replace(RECORD, target=None), encoder_of())
-    assert layout.training is None and layout.ids.tolist() == layout.prediction[0].tolist()
-    assert layout.sees.shape == (12, 12)
+    view = view_record(replace(RECORD, target=None), encoder_of())
+    assert view.sight.training is None and view.sight.ids.tolist() == view.sight.prediction[0].tolist()
+    assert view.sight.sees.shape == (12, 12)
 
 
 def test_what_was_cut():
-    layout = lay_out(replace(RECORD, target="wwww"), encoder_of(src_length=8, tgt_length=5, allow_cut_targets=True))
-    assert (layout.source_length, layout.lost_source, layout.lost_target) == (7, 2, 2)
-    assert layout.ids.tolist() == [1, 65, 121, 67, 121, 9, 0, 6, 81, 58, 119, 119]
-    layout = lay_out(RECORD, encoder_of(tgt_length=4, allow_cut_targets=True))
-    assert layout.training.shape[1] == 13
+    view = view_record(replace(RECORD, target="wwww"), encoder_of(src_length=8, tgt_length=5, allow_cut_targets=True))
+    assert (view.sight.source_length, view.lost_source, view.lost_target) == (7, 2, 2)
+    assert view.sight.ids.tolist() == [1, 65, 121, 67, 121, 9, 0, 6, 81, 58, 119, 119]
+    view = view_record(RECORD, encoder_of(tgt_length=4, allow_cut_targets=True))
+    assert view.sight.training.shape[1] == 13
 
 
 @pytest.mark.parametrize("block_position", [True, False])

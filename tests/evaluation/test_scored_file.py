@@ -147,7 +147,7 @@ def test_missing_file(tmp_path):
 def test_predictions_of_our_own_are_read(write, tmp_path):
     """What `write_predictions` writes."""
     from glm.data.records import Record
-    from glm.prediction.setup import Prediction, Text, write_predictions
+    from glm.prediction.predictions import Prediction, Text, write_predictions
 
     record = Record("x", "甲乙丙", "乙", "谁？", "d.json, line 1")
     path = tmp_path / "own.jsonl"

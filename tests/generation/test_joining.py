@@ -78,7 +78,7 @@ def test_who_joins_is_decoded_as_if_alone(table_model, table_prompts, random_tab
 def test_a_model_shows_who_joins_nothing_of_the_others(tiny_model, arrivals):
     """Prompts of growing and of shrinking length, a real cache, and no `eop`, so that slots fill up."""
     model = tiny_model()
-    geometry = BlankInfilling(mask_token_ids=(32,), sop_token_id=34, end_token_id=35)
+    geometry = BlankInfilling(mask_token_ids=(32,), sop_token_id=34, eop_token_id=35)
     rng = np.random.default_rng(0)
     lengths = (3, 9, 4, 20, 2, 30, 8, 30)
     prompts = [geometry.prompt([31, *rng.integers(0, 30, length), 32, 33]) for length in lengths]

@@ -332,7 +332,7 @@ def test_when_an_example_is_done(early_stopping, length_penalty, best_live, done
 
 CLS, MASK, EOS, SOP, EOP = 31, 32, 33, 34, 35
 BANNED = (CLS, MASK, EOS, SOP)
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 SOURCES = [
     [CLS, 1, 2, 3, MASK, EOS],
     [CLS, MASK, 4, 5, 6, 7, 9, 8, EOS],
@@ -453,13 +453,13 @@ def counted(table_model):
             super().__init__(ends_after_key_tokens)
             self.live = []
 
-        def step(self, tokens, position_ids, cache):
+        def step(self, tokens, numbers, cache):
             self.live.append(
                 sum(
                     len(rows[0]) < prompt.source_ids[0] for rows, prompt in zip(cache.rows, cache.prompts, strict=True)
                 )
             )
-            return super().step(tokens, position_ids, cache)
+            return super().step(tokens, numbers, cache)
 
     return Counted
 

@@ -120,7 +120,7 @@ def test_keys_and_values():
 def test_a_degree_that_does_not_divide(need):
     run = {training_memory: Training, decoding_memory: Decoding}[need]
     with pytest.raises(InputError, match="tensor_parallel_degree 4: does not divide num_attention_heads 2"):
-        need(SMALL, run(1, 8, 4, tensor_parallel_degree=4))
+        need(GLM, SMALL, run(1, 8, 4, tensor_parallel_degree=4))
 
 
 # -- against measurements

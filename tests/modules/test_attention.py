@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 import glm.cpu.arrays
-import glm.modules.attention
+import glm.modules.layout
 from glm.models.glm.geometry import attention_mask
 from glm.modules.attention import TwoPartAttention, has_flashmask
 from tools.attention_tools import assert_as_by_operators, layout
@@ -19,10 +19,10 @@ N, H = 4, 32
 @pytest.mark.parametrize("scores", [1, 20, 300, 1 << 19])
 @pytest.mark.parametrize("threads", [False, True])
 def test_blocks_of_queries_and_groups_of_heads(examples, scores, threads, monkeypatch):
-    monkeypatch.setattr(glm.modules.attention, "SCORES", scores)
+    monkeypatch.setattr(glm.modules.layout, "SCORES", scores)
     monkeypatch.setattr(glm.modules.attention, "WORTH", 0 if threads else 1 << 30)
     monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: 2)
-    assert_as_by_operators(TwoPartAttention, examples, N, H, atol=2e-6)
+    assert_as_by_operators(TwoPartAttention.apply, examples, N, H, atol=2e-6)
 
 
 def test_no_score_of_the_future_is_computed():
@@ -31,12 +31,12 @@ def test_no_score_of_the_future_is_computed():
     assert sum(rows.stop - rows.start for rows, *_ in blocks) == 2600
     for rows, keys, own_past in blocks:
         assert keys == slice(0, rows.stop if own_past else 600)
-        assert (rows.stop - rows.start) * (keys.stop - keys.start) <= glm.modules.attention.SCORES
+        assert (rows.stop - rows.start) * (keys.stop - keys.start) <= glm.modules.layout.SCORES
         assert own_past == (rows.start >= 600)
 
 
 def test_jobs_cover_every_head_of_every_example_once(monkeypatch):
-    monkeypatch.setattr(glm.modules.attention, "SCORES", 250)
+    monkeypatch.setattr(glm.modules.layout, "SCORES", 250)
     jobs = layout((6, 4), (2, 3), (20, 20)).jobs(N)
     assert [number for number, *_ in jobs] == list(range(len(jobs)))
     covered = [(blocks[0][0].start, head) for _, heads, blocks in jobs for head in range(N)[heads]]

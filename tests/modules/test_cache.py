@@ -7,12 +7,12 @@ import pytest
 from glm.cpu.arrays import HEAD_SIZE
 from glm.cpu.step_attention import CompiledLayerCache
 from glm.models.glm.geometry import BlankInfilling
-from glm.modules.cache import KVCache, LayerCache
+from glm.modules.cache import KVCache, LayerCache, visible
 from reference.geometry import build_example
 from tools.prefix_tools import put_prefix
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 SOURCES = [
     [CLS, 1, 2, 3, MASK, EOS],
     [CLS, MASK, 4, 5, 6, 7, 9, 8, EOS],
@@ -43,7 +43,7 @@ def full_logits(model, sources, texts):
 def opened(cache):
     """Opens a step: what each row sees."""
     cache.open_step()
-    return cache.seen()
+    return visible(cache.lengths, cache.width, cache.ancestors, cache.capacity)
 
 
 def prompt_of(source, opening=()):
@@ -96,17 +96,12 @@ class Run:
 
     def step(self, tokens):
         B, R = tokens.shape
-        positions = np.stack(
-            [
-                prompt.step_position_ids(len(rows[0]) - prompt.given)
-                for prompt, rows in zip(self.prompts, self.texts, strict=True)
-            ]
-        )
+        numbers = [len(rows[0]) - prompt.given for prompt, rows in zip(self.prompts, self.texts, strict=True)]
         self.texts = [
             [row + (int(token),) for row, token in zip(rows, new, strict=True)]
             for rows, new in zip(self.texts, tokens, strict=True)
         ]
-        got = self.model.step(tokens, np.repeat(positions, R, axis=2), self.cache)  # [B, R, V]
+        got = self.model.step(tokens, np.array(numbers), self.cache)  # [B, R, V]
         sources = [prompt.source_ids.tolist() for prompt in self.prompts for _ in range(R)]
         want = full_logits(self.model, sources, [text for rows in self.texts for text in rows]).reshape(got.shape)
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
@@ -190,7 +185,7 @@ def test_what_is_moved_keeps_its_order_and_its_values(monkeypatch):
     """By hand: room for two; each token's key is a number."""
     monkeypatch.setattr(KVCache, "ROOM", 2)
     prompt = paddle.zeros([2, 1, 1, 1])
-    cache = KVCache([LayerCache((prompt, prompt))], np.array([1, 1]))
+    cache = KVCache([LayerCache((prompt, prompt))], np.array([1, 1]), [None, None])
     number = iter(range(1, 100))
 
     def step():
@@ -223,8 +218,7 @@ def test_opening_equals_its_tokens_one_by_one(decoder):
     logits, cache = model.prefill(prompts)
     for number, token in enumerate(opening):
         cache.reorder(np.zeros((3, 1), dtype=np.int64))
-        positions = np.stack([prompt.step_position_ids(number) for prompt in prompts])
-        logits = model.step(np.full((3, 1), token), positions, cache)
+        logits = model.step(np.full((3, 1), token), np.full(3, number), cache)
     np.testing.assert_allclose(logits[:, 0], want, rtol=0, atol=1e-5)
 
 
@@ -253,7 +247,7 @@ def test_recompute_plays_no_part_in_decoding(tiny_model):
 
 def cache_by_hand(*lengths):
     prompt = paddle.zeros([len(lengths), 1, max(lengths), 1])
-    return KVCache([LayerCache((prompt, prompt))], np.array(lengths))
+    return KVCache([LayerCache((prompt, prompt))], np.array(lengths), [None] * len(lengths))
 
 
 def test_who_sees_which_slot_by_hand():

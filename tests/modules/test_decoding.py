@@ -18,7 +18,7 @@ from glm.modules.decoding import prepare_decoding
 from tools.tile_tools import needs_tiles
 
 V = 48
-GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, end_token_id=47)
+GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
 ROWS = [1, 2, 5, 10, 16, 17, 33, FEW, FEW + 1, 80, 257]  # around what loops and tiles take at once
 
 HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the second with compiled attention too
@@ -51,10 +51,18 @@ def logits_of(model, start: list, beams: int, steps: int, *, seed: int = 1) -> l
         cache.reorder(np.zeros((len(start), beams), dtype=np.int64))
         for number in range(steps):
             tokens = generator.integers(40, size=(len(start), beams))
-            positions = np.stack([prompt.step_position_ids(number) for prompt in start])
-            found.append(np.array(model.step(tokens, np.repeat(positions, beams, axis=2), cache)))
+            found.append(np.array(model.step(tokens, np.full(len(start), number), cache)))
             cache.reorder(np.tile(np.arange(beams)[::-1], (len(start), 1)))
     return found
+
+
+def layer_by_layer(stack, index, states, context):
+    """What `Stack.after_attention` gives without its compiled blocks."""
+    compiled, stack.compiled_blocks = stack.compiled_blocks, None
+    try:
+        return stack.after_attention(index, states, context)
+    finally:
+        stack.compiled_blocks = compiled
 
 
 # -- float32
@@ -81,10 +89,20 @@ def test_any_number_of_rows(models):
         states, context = (paddle.to_tensor(generator.normal(size=(n, 32)).astype("float32")) for _ in range(2))
         with paddle.no_grad():
             results = [
-                (stack.enter(states), theirs.enter(states), 96),
-                *zip(stack.leave(0, states, context), theirs.leave(0, states, context), (32, 96), strict=True),
-                *zip(stack.leave(1, states, context), theirs.leave(1, states, context), (32, 32), strict=True),
-                (other.logits(states), eager.logits(states), V),
+                (stack.before_attention(states), theirs.before_attention(states), 96),
+                *zip(
+                    stack.after_attention(0, states, context),
+                    theirs.after_attention(0, states, context),
+                    (32, 96),
+                    strict=True,
+                ),
+                *zip(
+                    stack.after_attention(1, states, context),
+                    theirs.after_attention(1, states, context),
+                    (32, 32),
+                    strict=True,
+                ),
+                (other.head.logits(states), eager.head.logits(states), V),
             ]
         for ours, expected, width in results:
             assert ours.shape == expected.shape == [n, width]
@@ -97,12 +115,12 @@ def test_compiled_blocks_equal_their_layers(models, dtype, n):
     """One after the other, the layers give the same but for the order of sums, which may turn a rounding."""
     _, other = models(dtype)
     stack = other.glm.transformer
-    assert "leave" in vars(stack)
+    assert stack.compiled_blocks is not None
     generator = np.random.default_rng(n)
     states, context = (paddle.to_tensor(generator.normal(size=(n, 32)).astype("float32")) for _ in range(2))
     for index in range(2):
         for ours, theirs in zip(
-            stack.leave(index, states, context), type(stack).leave(stack, index, states, context), strict=True
+            stack.compiled_blocks(index, states, context), layer_by_layer(stack, index, states, context), strict=True
         ):
             error = np.abs(ours.numpy() - theirs.numpy())
             scale = np.abs(theirs.numpy()).max()
@@ -111,7 +129,7 @@ def test_compiled_blocks_equal_their_layers(models, dtype, n):
 
 def test_blocks_of_odd_sizes_stay_layers(models):
     eager, other = models(hidden_size=24)
-    assert "leave" not in vars(other.glm.transformer)
+    assert other.glm.transformer.compiled_blocks is None
     for ours, theirs in zip(logits_of(other, prompts(9, 5), 3, 3), logits_of(eager, prompts(9, 5), 3, 3), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
@@ -121,9 +139,9 @@ def test_blocks_of_odd_sizes_stay_layers(models):
 def test_results_are_not_overwritten_by_the_next_call(models, dtype, n):
     _, other = models(dtype)
     stack = other.glm.transformer
-    first = stack.leave(0, paddle.ones([n, 32]), paddle.ones([n, 32]))
+    first = stack.after_attention(0, paddle.ones([n, 32]), paddle.ones([n, 32]))
     kept = [part.numpy().copy() for part in first]
-    stack.leave(0, paddle.zeros([n, 32]), paddle.zeros([n, 32]))
+    stack.after_attention(0, paddle.zeros([n, 32]), paddle.zeros([n, 32]))
     for part, before in zip(first, kept, strict=True):
         np.testing.assert_array_equal(part.numpy(), before)
 
@@ -131,8 +149,8 @@ def test_results_are_not_overwritten_by_the_next_call(models, dtype, n):
 def test_logits_of_any_shape(models):
     eager, other = models()
     states = paddle.to_tensor(np.random.default_rng(3).normal(size=(3, 5, 32)).astype("float32"))
-    assert other.logits(states).shape == [3, 5, V]
-    np.testing.assert_allclose(other.logits(states).numpy(), eager.logits(states).numpy(), atol=1e-5)
+    assert other.head.logits(states).shape == [3, 5, V]
+    np.testing.assert_allclose(other.head.logits(states).numpy(), eager.head.logits(states).numpy(), atol=1e-5)
 
 
 def test_weights_are_held_once(models):
@@ -147,7 +165,7 @@ def test_weights_are_held_once(models):
     names = {name for name, _ in other.named_parameters()}
     assert names <= {name for name, _ in eager.named_parameters()}
     other.glm.word_embeddings.weight.set_value(paddle.zeros_like(other.glm.word_embeddings.weight))
-    assert not other.logits(paddle.ones([2, 32])).any()
+    assert not other.head.logits(paddle.ones([2, 32])).any()
 
 
 @needs_tiles
@@ -182,7 +200,7 @@ def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
     weight = eager.glm.word_embeddings.weight.numpy().astype(np.float64)  # [V, H]
     exact = states.numpy().astype(np.float64) @ weight.T
     bound = (2 * UNIT + UNIT**2) * (np.abs(states.numpy()) @ np.abs(weight).T)
-    difference = np.abs(other.logits(states).numpy() - exact)
+    difference = np.abs(other.head.logits(states).numpy() - exact)
     assert (difference <= bound + 1e-6).all()
     assert difference.max() > 1e-4, "no bfloat16 product was computed"
 
@@ -192,7 +210,7 @@ def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
     linear = block.attention.query_key_value
     exact = normal @ linear.weight.numpy() + linear.bias.numpy()
     bound = (2 * UNIT + UNIT**2) * (np.abs(normal) @ np.abs(linear.weight.numpy())) + 1e-6
-    difference = np.abs(other.glm.transformer.enter(states).numpy() - exact)
+    difference = np.abs(other.glm.transformer.before_attention(states).numpy() - exact)
     assert (difference <= bound).all()
     assert difference.max() > 1e-4
 
@@ -212,11 +230,11 @@ def test_bfloat16_logits_of_prefill_and_steps(models):
 def test_no_bfloat16_products(tiny_model, monkeypatch):
     monkeypatch.setattr("glm.cpu.tiles.has_tiles", lambda: False)
     model = tiny_model()
-    before = model.logits
+    before = model.head.arranged
     with pytest.raises(InputError) as caught:
         prepare_decoding(model, "bfloat16", "cpu")
     assert str(caught.value) == ("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
-    assert model.logits == before
+    assert model.head.arranged is before is None
     prepare_decoding(model, "float32", "cpu")
 
 
@@ -226,7 +244,7 @@ def test_no_bfloat16_products(tiny_model, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_which_products_decode(monkeypatch, tiny_model, dtype):
     asked = []
-    monkeypatch.setattr("glm.cpu.blocks.prepare_blocks", lambda model, dtype: asked.append(dtype))
+    monkeypatch.setattr("glm.modules.arranged.arrange_weights", lambda model, dtype: asked.append(dtype))
     monkeypatch.setattr("glm.cpu.tiles.has_tiles", lambda: True)
     model = tiny_model()
     model.train()
@@ -235,7 +253,7 @@ def test_which_products_decode(monkeypatch, tiny_model, dtype):
 
 
 def test_a_gpu_computes_in_the_type_asked_for(monkeypatch, tiny_model):
-    monkeypatch.setattr("glm.cpu.blocks.prepare_blocks", lambda *_: pytest.fail("arranged for a CPU"))
+    monkeypatch.setattr("glm.modules.arranged.arrange_weights", lambda *_: pytest.fail("arranged for a CPU"))
     model = tiny_model()
     prepare_decoding(model, "bfloat16", "gpu")
     assert {parameter.dtype for parameter in model.parameters()} == {paddle.bfloat16}

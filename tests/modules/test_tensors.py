@@ -61,7 +61,7 @@ def test_nothing_is_kept_of_decoding(tiny_model, tokenizer):
     geometry = BlankInfilling(
         mask_token_ids=tuple(tokenizer.command_ids[mask] for mask in ("[MASK]", "[sMASK]", "[gMASK]")),
         sop_token_id=tokenizer.sop_token_id,
-        end_token_id=tokenizer.eop_token_id,
+        eop_token_id=tokenizer.eop_token_id,
     )
     ids = [tokenizer.cls_token_id, *tokenizer.encode_text("春天来了"), tokenizer.command_ids["[gMASK]"]]
     prompts = [geometry.prompt(ids)]

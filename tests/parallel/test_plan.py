@@ -5,9 +5,11 @@ import pytest
 
 from glm.errors import InputError
 from glm.models.glm.configuration import GLMConfig
-from glm.parallel.plan import PLAN, merge_weight, split_weight
+from glm.models.glm.weights import GLMWeights
+from glm.parallel.plan import merge_weight, split_weight
 from reference.forward import gelu, softmax
 
+PLAN = GLMWeights.plan
 LAYER = "glm.transformer.layers.0."
 
 
@@ -16,15 +18,15 @@ def test_check_08_split_and_merge_is_bit_identical(tiny_model, degree):
     model = tiny_model(hidden_size=32, num_attention_heads=4, vocab_size=40)
     for name, value in model.state_dict().items():
         weight = value.numpy()
-        parts = split_weight(name, weight, degree=degree)
+        parts = split_weight(PLAN, name, weight, degree=degree)
         split = any(name.endswith(ending) for ending in PLAN)
         assert [part.size for part in parts] == [weight.size // degree if split else weight.size] * degree
-        assert (merge_weight(name, parts) == weight).all()
+        assert (merge_weight(PLAN, name, parts) == weight).all()
 
 
 def test_fused_weight_gives_each_rank_its_heads_of_all_three():
     bias = np.array(["q0", "q1", "q2", "q3", "k0", "k1", "k2", "k3", "v0", "v1", "v2", "v3"])
-    first, second = split_weight("attention.query_key_value.bias", bias, degree=2)
+    first, second = split_weight(PLAN, "attention.query_key_value.bias", bias, degree=2)
     assert first.tolist() == ["q0", "q1", "k0", "k1", "v0", "v1"]
     assert second.tolist() == ["q2", "q3", "k2", "k3", "v2", "v3"]
 
@@ -59,7 +61,9 @@ def test_outputs_of_the_ranks_sum_to_the_whole(degree):
     weights = dict(layer(name, generator, *shape) for name, shape in shapes.items())
     ranks = [
         dict(zip(weights, parts, strict=True))
-        for parts in zip(*(split_weight(name, weight, degree=degree) for name, weight in weights.items()), strict=True)
+        for parts in zip(
+            *(split_weight(PLAN, name, weight, degree=degree) for name, weight in weights.items()), strict=True
+        )
     ]
 
     def attend(held, heads):
@@ -75,7 +79,7 @@ def test_outputs_of_the_ranks_sum_to_the_whole(degree):
 
 def test_a_degree_that_does_not_divide_is_refused():
     with pytest.raises(InputError, match=r"degree 3: does not divide .*word_embeddings.weight \[40, 8\]"):
-        split_weight("glm.word_embeddings.weight", np.zeros((40, 8)), degree=3)
+        split_weight(PLAN, "glm.word_embeddings.weight", np.zeros((40, 8)), degree=3)
 
 
 def test_degrees_that_fit_are_named():

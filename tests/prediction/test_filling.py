@@ -8,7 +8,8 @@ from glm.generation.config import GenerationConfig
 from glm.models.glm import FAMILY as GLM
 from glm.options.data import DataArguments
 from glm.prediction.filling import BadText, fill, lay_out, stream_texts
-from glm.prediction.setup import Writer, build_encoder
+from glm.prediction.setup import build_encoder
+from glm.prediction.writer import Writer
 from reference.beam_search import beam_search
 from tools.slow_model import next_logits, token_scores
 
@@ -93,7 +94,7 @@ def filled_by_hand(writer: Writer, text: str) -> tuple[list[list[tuple[tuple[int
                 source,
                 filled=list(spans),
                 opening=prefix,
-                block_position=writer.encoder.geometry.block_position,
+                block_position=writer.encoder.geometry.infilling.block_position,
             )
         )
         found.append(
@@ -106,7 +107,7 @@ def filled_by_hand(writer: Writer, text: str) -> tuple[list[list[tuple[tuple[int
                 length_penalty=config.length_penalty,
                 no_repeat_ngram_size=config.no_repeat_ngram_size,
                 min_length=config.min_tgt_length,
-                banned=writer.never,
+                banned=writer.banned_ids,
             )
         )
         spans.append([*prefix, *found[-1][0][0]])

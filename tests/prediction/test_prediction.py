@@ -13,25 +13,14 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
 from glm.models.glm import FAMILY as GLM
+from glm.models.protocol import GeometryOptions
 from glm.options.data import DataArguments
 from glm.options.model import ModelArguments
 from glm.options.predict import PredictArguments, PredictOptions
-from glm.prediction.setup import (
-    Prediction,
-    Tally,
-    Text,
-    Writer,
-    build_encoder,
-    build_writer,
-    check_positions,
-    predict,
-    predict_rows,
-    read_allowed_outputs,
-    score_predictions,
-    text_row,
-    write_predictions,
-    write_scores,
-)
+from glm.prediction.predictions import Prediction, Text, text_row, write_predictions
+from glm.prediction.scoring import Tally, score_predictions, write_scores
+from glm.prediction.setup import build_encoder, build_prediction_encoder, build_writer, read_allowed_outputs
+from glm.prediction.writer import Writer, predict, predict_rows
 from glm.training.setup import check_metric, check_start_is_kept
 
 
@@ -199,14 +188,15 @@ def test_tally_without_references():
 
 
 @pytest.mark.parametrize(("src_length", "tgt_length", "fits"), [(608, 416, True), (608, 417, False), (1024, 1, False)])
-def test_positions(tiny_config, src_length, tgt_length, fits):
+def test_positions(tiny_config, tokenizer, src_length, tgt_length, fits):
     config = tiny_config(max_sequence_length=1024)
-    data, generation = DataArguments(src_length=src_length), GenerationConfig(tgt_length=tgt_length)
+    geometry = GLM.geometry(tokenizer, GeometryOptions("[gMASK]"))
+    assert geometry.room(config, src_length) == 1024 - src_length
     if fits:
-        check_positions(config, data, generation)
+        geometry.check_lengths(config, src_length, tgt_length)
         return
     with pytest.raises(InputError) as caught:
-        check_positions(config, data, generation)
+        geometry.check_lengths(config, src_length, tgt_length)
     assert str(caught.value) == (
         f"src_length {src_length} + tgt_length {tgt_length} = {src_length + tgt_length}: the model has 1024 positions "
         "(max_sequence_length); shorten one of them"
@@ -216,10 +206,10 @@ def test_positions(tiny_config, src_length, tgt_length, fits):
 def test_encoder_follows_the_arguments(tokenizer):
     data = DataArguments(src_length=99, no_block_position=True)
     encoder = build_encoder(GLM, tokenizer, data, GenerationConfig(tgt_length=33))
-    assert (encoder.src_length, encoder.tgt_length, encoder.geometry.block_position) == (99, 33, False)
+    assert (encoder.src_length, encoder.tgt_length, encoder.geometry.infilling.block_position) == (99, 33, False)
     assert encoder.template.target_prefix == "在已知答案的前提下，问题："
     encoder = build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig())
-    assert (encoder.src_length, encoder.tgt_length, encoder.geometry.block_position) == (608, 160, True)
+    assert (encoder.src_length, encoder.tgt_length, encoder.geometry.infilling.block_position) == (608, 160, True)
     with pytest.raises(InputError, match="tgt_length 33: no room for min_tgt_length 30 tokens"):
         build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig(tgt_length=33, min_tgt_length=30))
     with pytest.raises(InputError, match="task_name summaries: unknown; known tasks: dureader_qg"):
@@ -251,10 +241,10 @@ def test_metric_for_best_model():
 
 def test_ids_that_are_no_text_are_never_generated(tokenizer):
     """340 pieces, of which 0 to 2 are unknown and control pieces; eop is 347; the vocabulary is padded to 384."""
-    model = types.SimpleNamespace(config=types.SimpleNamespace(vocab_size=384, bad_words_id=[17, 349]))
+    model = types.SimpleNamespace(config=types.SimpleNamespace(vocab_size=384, banned_ids=[17, 349]))
     encoder = build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig())
     writer = Writer(model, encoder, GenerationConfig(), batch_size=1)
-    assert writer.never == [0, 1, 2, 17, *range(340, 347), *range(348, 384)]
+    assert writer.banned_ids == [0, 1, 2, 17, *range(340, 347), *range(348, 384)]
 
 
 def test_text_of_a_hypothesis(tokenizer):
@@ -358,7 +348,8 @@ def build(model_file, sentencepiece_file):
         config = GenerationConfig(**{"tgt_length": 30, "num_beams": 2, **(generation or {})})
         model, data = ModelArguments(model_file, str(sentencepiece_file)), DataArguments(src_length=60)
         prediction = PredictArguments(device="cpu", **options)
-        return build_writer(PredictOptions(model, data, config, prediction, inherited={}, argv=[]))
+        options = PredictOptions(model, data, config, prediction, inherited={}, argv=[])
+        return build_writer(options, build_prediction_encoder(options))
 
     return build
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import glm.prediction.setup
+import glm.prediction.writer
 import predict
 from glm.errors import InputError
+from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.prediction.output import PredictionsFile
 from glm.runtime.entry import run
 from tools.run_tools import Workspace, arguments, make_workspace, read_lines, write_records
@@ -53,13 +54,13 @@ class Killed(BaseException):
 @pytest.fixture
 def decoded(monkeypatch) -> list:
     """The numbers of the records that are decoded."""
-    numbers, decode = [], glm.prediction.setup.decode
+    numbers, decode = [], glm.prediction.writer.decode
 
     def counting(*args, record_ids, **options):
         numbers.extend(record_ids)
         return decode(*args, record_ids=record_ids, **options)
 
-    monkeypatch.setattr(glm.prediction.setup, "decode", counting)
+    monkeypatch.setattr(glm.prediction.writer, "decode", counting)
     return numbers
 
 
@@ -298,7 +299,7 @@ def test_foreign_output_is_not_continued(workspace, options):
 
 def test_interruption_leaves_whole_lines(workspace, options, monkeypatch, capsys, whole):
     expected = whole(options)
-    step, calls = glm.prediction.setup.GLMForConditionalGeneration.step, []
+    step, calls = GLMForConditionalGeneration.step, []
 
     def interrupted(self, *args):
         calls.append(1)
@@ -307,7 +308,7 @@ def test_interruption_leaves_whole_lines(workspace, options, monkeypatch, capsys
         return step(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(glm.prediction.setup.GLMForConditionalGeneration, "step", interrupted)
+        patch.setattr(GLMForConditionalGeneration, "step", interrupted)
         patch.setattr(sys, "argv", ["predict.py", *arguments({"device": "cpu", **options})])
         assert run(predict.main) == 130
     assert capsys.readouterr().err.endswith("interrupted\n")

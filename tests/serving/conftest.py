@@ -14,7 +14,8 @@ from glm.data.columns import ColumnOptions
 from glm.generation.config import GenerationConfig
 from glm.models.glm import FAMILY as GLM
 from glm.options.data import DataArguments
-from glm.prediction.setup import Writer, build_encoder
+from glm.prediction.setup import build_encoder
+from glm.prediction.writer import Writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.server import Server, bind

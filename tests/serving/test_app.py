@@ -10,7 +10,7 @@ from glm.data.columns import ColumnOptions
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.prediction.filling import fill
-from glm.prediction.setup import Writer, predict_rows
+from glm.prediction.writer import Writer, predict_rows
 from glm.serving import app as app_module
 from glm.serving.app import build_app
 
@@ -139,7 +139,7 @@ def written(service, prompt: str, config: GenerationConfig, *, record_id=(0, 0))
         [given],
         config,
         end_token_id=tokenizer.eop_token_id,
-        banned_token_ids=service.writer.never,
+        banned_token_ids=service.writer.banned_ids,
         record_ids=[record_id],
     )
     return found, len(given)
@@ -171,7 +171,8 @@ def test_finish_reasons(client):
     usual = {"prompt": PROMPT, "num_beams": 1}
     answer = found.post("/v1/completions", json=usual | {"max_tokens": 5, "min_tgt_length": 4}).json()
     assert (answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 5)
-    logits = found.service.writer.model.logits
+    head = found.service.writer.model.head
+    logits = head.logits
     eop = found.service.writer.encoder.tokenizer.eop_token_id
 
     def likely_eop(states):
@@ -179,7 +180,7 @@ def test_finish_reasons(client):
         raised[..., eop] = 99.0
         return raised
 
-    found.service.writer.model.logits = likely_eop
+    head.logits = likely_eop
     answer = found.post("/v1/completions", json=usual | {"max_tokens": 5, "min_tgt_length": 2}).json()
     assert (answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == ("stop", 3)
 

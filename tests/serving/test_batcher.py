@@ -46,7 +46,7 @@ def alone(writer, wanted: Task):
         [wanted.prompt],
         wanted.config,
         end_token_id=writer.encoder.tokenizer.eop_token_id,
-        banned_token_ids=writer.never,
+        banned_token_ids=writer.banned_ids,
         record_ids=[wanted.record_id],
     )
     return found

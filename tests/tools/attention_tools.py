@@ -3,8 +3,9 @@
 import numpy as np
 import paddle
 
+from glm.cpu.two_part import CompiledTwoPartAttention
 from glm.models.glm.configuration import GLMConfig
-from glm.models.glm.modeling import GLMAttention
+from glm.modules.block import Attention
 from glm.modules.layout import Layout
 
 
@@ -20,6 +21,12 @@ def drawn(n: int, H: int, dtype: str = "float32") -> tuple[paddle.Tensor, paddle
     return projected, paddle.to_tensor(random.normal(size=(n, H)), dtype)
 
 
+def compiled(projected: paddle.Tensor, layout: Layout, num_heads: int, dropout: float) -> paddle.Tensor:
+    """Compiled attention of a layout: [n, 3H] -> [n, H]."""
+    spans = np.array(list(layout.spans()), np.int64)
+    return CompiledTwoPartAttention.apply(projected, spans, layout.virtual, num_heads, dropout)
+
+
 def outcome(function, n: int, H: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
     """What attention makes of random numbers, and the gradient with respect to them."""
     projected, slope = drawn(n, H, dtype)
@@ -29,12 +36,12 @@ def outcome(function, n: int, H: int, dtype: str = "float32") -> tuple[np.ndarra
 
 
 def assert_as_by_operators(kind, examples: list[tuple[int, int]], num_heads: int, H: int, *, atol: float) -> None:
-    """Compares a kind of attention, without dropout, with Paddle's operators."""
+    """Compares a kind of attention (its function), without dropout, with Paddle's operators."""
     parts = layout(*examples)
     n = len(parts.places)
-    slow = GLMAttention(GLMConfig(hidden_size=H, num_attention_heads=num_heads))
+    slow = Attention(GLMConfig(hidden_size=H, num_attention_heads=num_heads).block)
     slow.eval()
     want = outcome(lambda projected: slow.attend_by_part(projected, parts), n, H)
-    got = outcome(lambda projected: kind.apply(projected, parts, num_heads, 0.0), n, H)
+    got = outcome(lambda projected: kind(projected, parts, num_heads, 0.0), n, H)
     for ours, paddles in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, paddles, atol=atol)

@@ -21,7 +21,7 @@ def put_prefix(
 def encoder_weights(model: GLMForConditionalGeneration) -> dict[str, np.ndarray]:
     """The prefix's weights by their names in PaddleNLP's encoder, float64."""
     return {
-        name.removeprefix(PREFIX_ENCODER): weight.numpy().astype("float64")
+        name.rpartition(PREFIX_ENCODER)[2]: weight.numpy().astype("float64")
         for name, weight in adapter_weights(model).items()
     }
 

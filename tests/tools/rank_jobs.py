@@ -14,7 +14,6 @@ import finetune_generation
 import predict
 from glm.checkpoint.gathering import gather_whole, take_part
 from glm.checkpoint.loading import load_model
-from glm.checkpoint.names import expected_shapes
 from glm.checkpoint.tensors import LazyTensor
 from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
@@ -50,13 +49,13 @@ def new_model(settings: dict[str, Any], degree: int, weights: Arrays | None = No
     )
     if weights is not None:
         for name, weight in model.named_parameters():
-            weight.set_value(part_of_weight(name, weights[name], degree=degree, rank=rank))
+            weight.set_value(part_of_weight(GLM.weights.plan, name, weights[name], degree=degree, rank=rank))
     return model
 
 
 def merged(ranks: list[Arrays]) -> Arrays:
     """Whole weights, or gradients, of what each rank has."""
-    return {name: merge_weight(name, [part[name] for part in ranks]) for name in ranks[0]}
+    return {name: merge_weight(GLM.weights.plan, name, [part[name] for part in ranks]) for name in ranks[0]}
 
 
 def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, prompts: list[list[int]]) -> dict:
@@ -86,13 +85,12 @@ def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, pro
     model.clear_gradients()
 
     model.eval()
-    geometry = BlankInfilling(mask_token_ids=(1,), sop_token_id=2, end_token_id=3)
+    geometry = BlankInfilling(mask_token_ids=(1,), sop_token_id=2, eop_token_id=3)
     prompts = [geometry.prompt(source, opening=[5]) for source in prompts]
     first, cache = model.prefill(prompts)
     cache.reorder(np.zeros([len(prompts), 2], dtype=np.int64))
     tokens = np.array([[7, 8]] * len(prompts))
-    positions = np.stack([prompt.step_position_ids(0) for prompt in prompts]).repeat(2, axis=2)
-    found["decoding"] = (first, model.step(tokens, positions, cache))
+    found["decoding"] = (first, model.step(tokens, np.zeros(len(prompts), np.int64), cache))
     return found
 
 
@@ -105,7 +103,7 @@ def check_dropout(degree: int, settings: dict, batch: Arrays) -> dict:
     block = model.glm.transformer.layers[0]
     ones = paddle.ones([50, settings["hidden_size"]])
     seen["replicated"] = [model.glm.transformer.embedding_dropout(ones).numpy(), block.mlp.dropout(ones).numpy()]
-    with randomness_of_rank(model.group):
+    with randomness_of_rank(model.head.group):
         seen["split"] = [block.attention.attention_dropout(ones).numpy()]
     tensors = {name: paddle.to_tensor(table) for name, table in batch.items()}
     for recompute in (False, True):
@@ -179,7 +177,7 @@ def measure_training(degree: int, settings: dict, work: dict) -> int:
 
 def shapes_of(config: GLMConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of whole weights by name."""
-    return expected_shapes(config.to_dict())
+    return GLM.weights.shapes(config.to_dict())
 
 
 def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:
@@ -187,10 +185,10 @@ def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:
     start(degree)
     rank = rank_of(degree)
     lazy = {name: LazyTensor(array.shape, "float32", lambda array=array: array) for name, array in whole.items()}
-    parts = {name: part.load() for name, part in take_part(lazy, degree=degree, rank=rank).items()}
+    parts = {name: part.load() for name, part in take_part(GLM.weights.plan, lazy, degree=degree, rank=rank).items()}
     held = {name: paddle.to_tensor(part) for name, part in parts.items()}
     for place, name in enumerate(sorted(held)):
         if place % 3 == 0 and parts[name].shape == whole[name].shape and rank != degree - 1:
             del held[name]
-    gathered = gather_whole(held, degree=degree, rank=rank)
+    gathered = gather_whole(GLM.weights.plan, held, degree=degree, rank=rank)
     return parts, {name: tensor.numpy() for name, tensor in gathered.items()}

@@ -3,8 +3,10 @@
 import pytest
 
 from glm.errors import UsageError
-from glm.training.parameters import freeze, layer_of, set_layerwise_rates, trained
+from glm.models.glm.weights import GLMWeights
+from glm.training.parameters import freeze, set_layerwise_rates, trained
 
+NAMES = GLMWeights()
 EMBEDDINGS = {
     "glm.word_embeddings.weight",
     "glm.transformer.position_embeddings.weight",
@@ -48,10 +50,10 @@ def model(tiny_model):
         ("layers.0-5|layers.3-11|final_layernorm", layers(*range(12)) | LAST),
     ],
 )
-def test_freeze(model, parts, frozen):
+def test_freeze(NAMES, model, parts, frozen):
     everything = EMBEDDINGS | LAST | layers(*range(12))
     assert {name for name, _ in trained(model)} == everything
-    freeze(model, parts, num_layers=12)
+    freeze(NAMES, model, parts, num_layers=12)
     assert {name for name, _ in trained(model)} == everything - frozen
     assert {name for name, weight in model.named_parameters() if weight.stop_gradient} == frozen
 
@@ -72,17 +74,18 @@ def test_freeze(model, parts, frozen):
 )
 def test_what_cannot_be_frozen(model, parts, message):
     with pytest.raises(UsageError) as caught:
-        freeze(model, parts, num_layers=12)
+        freeze(NAMES, model, parts, num_layers=12)
     assert message in str(caught.value)
 
 
-def test_layer_of_a_name():
-    assert {layer_of(name) for name in layers(7)} == {7} and {layer_of(name) for name in layers(11)} == {11}
-    assert {layer_of(name) for name in EMBEDDINGS | LAST} == {None}
+def test_part_of_a_name():
+    assert {NAMES.part_of(name) for name in layers(7)} == {7} and {NAMES.part_of(name) for name in layers(11)} == {11}
+    assert {NAMES.part_of(name) for name in EMBEDDINGS} == {"embeddings"}
+    assert {NAMES.part_of(name) for name in LAST} == {"final_layernorm"}
 
 
 def test_layerwise_rates(model):
-    set_layerwise_rates(model, 0.5, num_layers=12)
+    set_layerwise_rates(NAMES, model, 0.5, num_layers=12)
     rates = {name: weight.optimize_attr["learning_rate"] for name, weight in model.named_parameters()}
     expected = dict.fromkeys(EMBEDDINGS, 2**-12) | dict.fromkeys(LAST, 1.0)
     for number in range(12):

@@ -93,9 +93,13 @@ def test_paddlenlps_file_loads(tmp_path):
 
 def test_presets_are_the_files_of_the_folder(tmp_path, monkeypatch):
     (tmp_path / "glm-some.json").write_text(json.dumps({"num_layers": 3, "hidden_size": 32}), encoding="utf-8")
-    (tmp_path / "tiny.json").write_text("{}", encoding="utf-8")  # no published one
     monkeypatch.setattr(glm.models.presets, "PRESET_FOLDER", tmp_path)
-    assert published_presets(GLM.published) == {"THUDM/glm-some": {"num_layers": 3, "hidden_size": 32}}
+    assert published_presets(["THUDM/glm-some"]) == {"THUDM/glm-some": {"num_layers": 3, "hidden_size": 32}}
+
+
+def test_every_published_model_has_its_file():
+    files = {f"THUDM/{file.stem}" for file in glm.models.presets.PRESET_FOLDER.glob("glm-*.json")}
+    assert files == set(GLM.published)
 
 
 @pytest.mark.parametrize("name", sorted(published_presets(GLM.published)))

@@ -23,7 +23,7 @@ from reference.geometry import build_example
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
 COMMANDS = (CLS, MASK, EOS, SOP, PAD)
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, end_token_id=EOP)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK,), sop_token_id=SOP, eop_token_id=EOP)
 WORKED = [CLS, 1, 2, 3, MASK, EOS]  # the worked example: a b c are 1 2 3, t1 t2 are 11 12
 SOURCES = [WORKED, [CLS, MASK, 4, 5, 6, 7, EOS], [CLS, 8, 9, MASK]]
 
@@ -42,7 +42,7 @@ def states_and_logits(model, source, spans):
     with paddle.no_grad():
         ids, positions, segments = inputs(source, spans)
         states = model.glm(ids, positions, Layout.of(segments.numpy(), ids.shape[1]))
-        return states.numpy(), model.logits(states).numpy()
+        return states.numpy(), model.head.logits(states).numpy()
 
 
 def texts(model, *, banned=COMMANDS, **options):
@@ -106,7 +106,7 @@ def test_check_03_cached_decoding_equals_full_recomputation(tiny_model):
             tokens = generator.integers(30, size=(B, 1))
             for span, token in zip(spans, tokens[:, 0], strict=True):
                 span.append(int(token))
-            logits = model.step(tokens, np.stack([prompt.step_position_ids(step) for prompt in prompts]), cache)
+            logits = model.step(tokens, np.full(B, step), cache)
 
 
 def test_check_04_attention_scale_has_no_effect(tiny_model):
@@ -187,7 +187,7 @@ def second_blank_logits(model, source, first, second, *, opening=0):
     logits, cache = model.prefill([prompt])
     found = [logits[0]]
     for number, token in enumerate(second[opening:]):
-        found.append(model.step(np.array([[token]]), prompt.step_position_ids(number)[None], cache)[0, 0])
+        found.append(model.step(np.array([[token]]), np.array([number]), cache)[0, 0])
     return np.array(found)
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from glm.models.glm.geometry import BlankInfilling, attention_mask, prefix_mask
+from glm.models.glm.geometry import BlankInfilling, attention_mask, pad_rows, prefix_mask
 from reference.geometry import build_example
 
 CLS, MASK, GMASK, EOS, SOP, EOP, PAD = 100, 101, 102, 103, 104, 105, 106
-GEOMETRY = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, end_token_id=EOP)
-FLAT = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, end_token_id=EOP, block_position=False)
+GEOMETRY = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, eop_token_id=EOP)
+FLAT = BlankInfilling(mask_token_ids=(MASK, GMASK), sop_token_id=SOP, eop_token_id=EOP, block_position=False)
 
 
 def test_worked_example_of_the_fact_sheet():
@@ -183,3 +183,11 @@ def test_prefix_mask_by_hand():
         [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
         [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
     ]
+
+
+def test_pad_rows():
+    table = pad_rows([[5, 6, 7], [], [8]], 4, -1)
+    assert table.tolist() == [[5, 6, 7, -1], [-1, -1, -1, -1], [8, -1, -1, -1]]
+    assert table.dtype == np.int64
+    with pytest.raises(ValueError):
+        pad_rows([[1, 2, 3]], 2, 0)

@@ -8,11 +8,13 @@ import pytest
 from paddlenlp.transformers.glm.modeling import GLMForConditionalGeneration as TheirGLM
 from safetensors.numpy import load_file, save_file
 
+import glm.modules.head
+import glm.modules.stack
 from glm.checkpoint.loading import load_model
 from glm.errors import InputError
 from glm.models.glm import FAMILY as GLM
-from glm.models.glm.geometry import IGNORE_INDEX
 from glm.models.glm.modeling import GLMForConditionalGeneration, GLMModel
+from glm.models.protocol import IGNORE_INDEX
 from glm.modules.layout import Layout
 from reference.forward import forward, loss
 from reference.geometry import build_example, dense_mask
@@ -171,12 +173,10 @@ def test_gradients_of_the_loss_equal_those_through_all_logits(tiny_model, batch,
 
 
 def test_only_labelled_positions_meet_the_head(tiny_model, batch, monkeypatch):
-    import glm.models.glm.modeling
-
     model = tiny_model(seed=5)
-    seen, objective = [], glm.models.glm.modeling.smoothed_cross_entropy
+    seen, objective = [], glm.modules.head.smoothed_cross_entropy
     monkeypatch.setattr(
-        glm.models.glm.modeling,
+        glm.modules.head,
         "smoothed_cross_entropy",
         lambda states, *args, **kw: seen.append(states.shape) or objective(states, *args, **kw),
     )
@@ -295,7 +295,7 @@ def test_dropout_falls_on_what_the_formula_names(tiny_model, batch):
     words = model.glm.word_embeddings(paddle.to_tensor(batch["input_ids"]))
     stack, positions = model.glm.transformer, paddle.to_tensor(batch["position_ids"])
     states = words + stack.position_embeddings(positions[:, 0]) + stack.block_position_embeddings(positions[:, 1])
-    want = model.logits(stack.final_layernorm(states)).numpy()
+    want = model.head.logits(stack.final_layernorm(states)).numpy()
     np.testing.assert_allclose(model(*tensors(batch)).numpy()[real(batch)], want[real(batch)], atol=1e-5)
     model = tiny_model(seed=9, attention_dropout_prob=1.0)  # no probabilities: nobody sees anybody
     model.train()
@@ -307,10 +307,8 @@ def test_dropout_falls_on_what_the_formula_names(tiny_model, batch):
 
 
 def test_recompute_gives_the_same_loss_and_gradients(tiny_model, batch, monkeypatch):
-    import glm.models.glm.modeling
-
-    calls, recompute = [], glm.models.glm.modeling.recompute
-    monkeypatch.setattr(glm.models.glm.modeling, "recompute", lambda *args: calls.append(1) or recompute(*args))
+    calls, recompute = [], glm.modules.stack.recompute
+    monkeypatch.setattr(glm.modules.stack, "recompute", lambda *args: calls.append(1) or recompute(*args))
     model = tiny_model(seed=10, num_layers=3, **dict.fromkeys(DROPOUTS, 0.2))
     model.train()
 
