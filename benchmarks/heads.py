@@ -2,21 +2,26 @@
 
 python benchmarks/heads.py --repeats 7
 
-Of a layer: a training step (forward and backward, dropout 0.1) of two examples of 608 + 160 tokens, and a decoding step
-of two examples of 608 tokens with 5 beams. Sizes take turns, so that what else the machine does falls on all alike.
+Of a layer: a training step (forward and backward, dropout 0.1) of two examples of 608 + 160 tokens, and a decoding
+step of two examples of 608 tokens with 5 beams. Sizes take turns, so that what else the machine does falls on all
+alike.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import paddle
 
-from glm.cpu.step_attention import CompiledLayerCache
-from glm.cpu.two_part import CompiledTwoPartAttention
-from glm.modules.layout import Layout
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from glm.cpu.step_attention import CompiledLayerCache  # noqa: E402
+from glm.cpu.two_part import CompiledTwoPartAttention  # noqa: E402
+from glm.modules.layout import Layout  # noqa: E402
 
 HIDDEN, EXAMPLES, BEAMS, SLOTS = 1536, [(608, 160)] * 2, 5, 64
 SIZES = (64, 96)

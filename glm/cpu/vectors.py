@@ -53,12 +53,16 @@ def dot_products(rows: int, outputs: int) -> Callable:
     return multiply
 
 
-def mixtures(rows: int, width: int) -> Callable:
+def mixtures(rows: int, width: int, *, ahead: int = 0, add: bool = False) -> Callable:
     """A function for compiled loops: the sums of `length` values, each times the share that one of `rows` rows has.
 
     It takes shares [n, at least length], values [length or more, at least width], length, the sums [n, at least width]
     to write to, and the first row r. Numbers are float32, rows of values and sums contiguous, width a multiple of
     LANES. Rows behind the last one are the last one once more.
+
+    Args:
+        ahead: bytes behind each value to fetch at once; 0 for what is in the cache anyway.
+        add: to what is in the sums.
     """
 
     @intrinsic
@@ -66,7 +70,7 @@ def mixtures(rows: int, width: int) -> Callable:
         return types.void(shares, values, types.intp, sums, types.intp), generate
 
     def generate(context, builder, signature, arguments):
-        _generate_mixture(context, builder, signature, arguments, rows, width)
+        _generate_mixture(context, builder, signature, arguments, rows, width, ahead=ahead, add=add)
         return context.get_dummy_value()
 
     return mix
@@ -76,10 +80,6 @@ def head_mixtures(*, ahead: int = 0, add: bool = False) -> Callable:
     """As `mixtures`, of values as wide as a head, `rows_together` rows at a time.
 
     The function takes one argument more, `vectors_of` a head.
-
-    Args:
-        ahead: bytes behind each value to fetch at once; 0 for what is in the cache anyway.
-        add: to what is in the sums.
     """
 
     @intrinsic
@@ -107,7 +107,7 @@ def rows_together(vectors: Sized) -> int:
 
 
 def _generate_mixture(
-    context, builder: ir.IRBuilder, signature, arguments, rows: int, width: int, *, ahead: int = 0, add: bool = False
+    context, builder: ir.IRBuilder, signature, arguments, rows: int, width: int, *, ahead: int, add: bool
 ) -> None:
     shares, values, _, sums = tables(context, builder, signature, arguments[:4])
     rows_of = _following(builder, arguments[4], rows, sums.count)

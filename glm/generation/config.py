@@ -65,6 +65,12 @@ class GenerationConfig:
     top_p: float = option(
         0.0, "Draw from the smallest set of tokens with this probability (--select_topk False); 0 is off."
     )
+    processor_order: str = option(
+        "after_softmax",
+        "When rules (no_repeat_ngram_size, min_tgt_length, ...) act: 'after_softmax' leaves other tokens' probabilities "
+        "as they are (THUDM/GLM), 'before_softmax' gives them the forbidden ones' (THUDM/Multilingual-GLM).",
+        choices=["after_softmax", "before_softmax"],
+    )
     num_return_sequences: int = option(1, "Hypotheses returned per example, at most num_beams.")
     generation_seed: int = option(42, "Seed of drawn candidates (--select_topk False), with the record's number.")
 
@@ -80,6 +86,8 @@ class GenerationConfig:
         )
         self._require("num_beams", self.num_beams >= 1, "use 1 or more")
         self._require("early_stopping", self.early_stopping in ("true", "false", "never"), "use true, false or never")
+        orders = ("after_softmax", "before_softmax")
+        self._require("processor_order", self.processor_order in orders, f"use {' or '.join(orders)}")
         self._require("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "use 0 (off) or more")
         self._require("repetition_penalty", self.repetition_penalty > 0, "use a number above 0; 1.0 is off")
         self._require("temperature", self.temperature > 0, "use a number above 0; 1.0 is off")
@@ -102,7 +110,7 @@ class GenerationConfig:
     def batch_options(self) -> tuple:
         """What examples that are decoded together have in common; the other options are each example's own."""
         names = ("num_beams", "select_topk", "temperature", "top_k", "top_p")  # how candidates are chosen
-        names += ("min_tgt_length", "no_repeat_ngram_size", "repetition_penalty")  # the rules
+        names += ("min_tgt_length", "no_repeat_ngram_size", "repetition_penalty", "processor_order")  # the rules
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":
