@@ -67,8 +67,8 @@ class GenerationConfig:
     )
     processor_order: str = option(
         "after_softmax",
-        "When rules (no_repeat_ngram_size, min_tgt_length, ...) act: 'after_softmax' leaves other tokens' probabilities "
-        "as they are (THUDM/GLM), 'before_softmax' gives them the forbidden ones' (THUDM/Multilingual-GLM).",
+        "When rules (no_repeat_ngram_size, ...) act: 'after_softmax' leaves other tokens' probabilities as they are "
+        "(THUDM/GLM), 'before_softmax' gives them the forbidden ones' (THUDM/Multilingual-GLM).",
         choices=["after_softmax", "before_softmax"],
     )
     num_return_sequences: int = option(1, "Hypotheses returned per example, at most num_beams.")

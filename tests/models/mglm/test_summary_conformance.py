@@ -1,5 +1,5 @@
-"""Check 12: summaries. Ids and targets, losses with the pads of sources seen and hidden, and beam search whose rules act
-before the softmax, each against the original's."""
+"""Check 12: summaries against the original's: losses with the pads of sources seen and hidden, and beam search whose
+rules act before the softmax."""
 
 import json
 
