@@ -10,18 +10,22 @@ from pathlib import Path
 
 from glm.errors import Stopped
 from glm.evaluation.data_sets import figures_by_set
-from glm.evaluation.metrics import FIGURES, signatures
-from glm.evaluation.table import print_scores, print_sets
+from glm.evaluation.metrics import FIGURES, Scores, signatures
+from glm.evaluation.symptoms import Symptoms, loss_symptom
+from glm.evaluation.table import print_scores, print_sets, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.predictions import write_predictions
-from glm.prediction.scoring import score_predictions, write_set_scores
+from glm.prediction.predictions import Prediction, write_predictions
+from glm.prediction.scoring import Tally, coverage, write_set_scores
 from glm.prediction.writer import predict
+from glm.report.curves import read_log
+from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
 from glm.training.run_data import RecordSet, RunData
 from glm.training.run_folder import write_done
@@ -34,14 +38,13 @@ def main(argv: list[str]) -> int:
     arguments = parse_finetune_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
-    with signals.heard(), watching(), opened_run(arguments) as checkpoint:
+    with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
         on_main(lambda: begin_run(trainer, data, checkpoint))
         try:
             code = train_evaluate_predict(trainer, data, checkpoint)
-        except Stopped:
-            trainer.keep_progress()
-            raise
+        except Stopped as stopped:
+            raise Stopped(stopped.number, trainer.keep_progress()) from stopped
         facts = {"exit_code": code, "global_step": trainer.state.global_step}
         on_main(lambda: write_done(Path(arguments.training.output_dir), facts))
         return code
@@ -62,11 +65,12 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
         if trainer.is_world_process_zero():
             print_evaluation(metrics, names)
-    if training.do_train and trainer.is_world_process_zero():
-        describe_model(output_dir, trainer.provenance, metrics, data.reports)
-    if training.do_predict:
-        return predict_sets(trainer, data.test_sets)
-    return 0
+    if trainer.is_world_process_zero():
+        warnings = warnings_of(trainer, data)
+        if training.do_train:
+            describe_model(output_dir, trainer.provenance, metrics, data.reports, warnings)
+        print_warnings(warnings)
+    return predict_sets(trainer, data.test_sets) if training.do_predict else 0
 
 
 def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
@@ -79,30 +83,65 @@ def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
 
 
 def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
-    """Predicts the test records: `predictions.jsonl` and `metrics.json`; of several sets `predictions.SET.jsonl`, and
-    a table. Returns the exit code."""
-    output_dir, code, scored = Path(trainer.args.output_dir), 0, {}
+    """Generates for the test records, and scores those with references: `predictions.jsonl` and `metrics.json`; of
+    several sets `predictions.SET.jsonl`, and a table with their mean. Returns the exit code."""
+    output_dir, title, scored, code = Path(trainer.args.output_dir), "prediction of the test records", {}, 0
     for test_set in sets:
         predictions = predict(trainer.writer_for(test_set.encoder), test_set.records)
-        name = f"predictions.{test_set.name}.jsonl" if len(sets) > 1 else "predictions.jsonl"
-        if trainer.is_world_process_zero():
-            write_predictions(output_dir / name, predictions)
-        answered = [prediction for prediction in predictions if prediction.error is None]
-        if all(prediction.record.target is not None for prediction in answered):
-            counts = {"records": len(answered), "failed records": len(predictions) - len(answered)}
-            scored[test_set.name] = score_predictions(answered).with_figures(counts)
-        if len(answered) < len(predictions):
+        if any(prediction.error is not None for prediction in predictions):
             code = INCOMPLETE
-    if scored and trainer.is_world_process_zero():
+        if not trainer.is_world_process_zero():
+            continue
+        name = f"predictions.{test_set.name}.jsonl" if len(sets) > 1 else "predictions.jsonl"
+        write_predictions(output_dir / name, predictions)
+        if scores := scores_of(predictions, test_set.name if len(sets) > 1 else ""):
+            scored[test_set.name] = scores
+    if scored:
         write_set_scores(output_dir / "metrics.json", scored, single=len(sets) == 1)
-        if len(sets) == 1:
-            (scores,) = scored.values()
-            print_scores(scores.figures, scores.signatures, title="prediction of the test records")
-        else:
-            print_sets(
-                {name: scores.figures for name, scores in scored.items()}, title="prediction of the test records"
-            )
+    if len(sets) > 1 and scored:
+        print_sets({name: scores.figures for name, scores in scored.items()}, title=title)
+    for scores in scored.values() if len(sets) == 1 else ():
+        print_scores(scores.figures, scores.signatures, title=title)
     return code
+
+
+def scores_of(predictions: list[Prediction], name: str) -> Scores | None:
+    """The scores of test records, if some of them have a reference; says what is wrong with them.
+
+    Args:
+        name: of the set; empty where there is one.
+    """
+    tally, subject = Tally(), f"test records of {name}" if name else "test records"
+    for prediction in predictions:
+        tally.add(prediction.as_row())
+    print_warnings([f"{subject}: {line}" for line in tally.symptoms.lines()])
+    if not tally.scored:
+        return None
+    if tally.scored < tally.rows - tally.failed:
+        print(f"{subject}: {coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
+    return tally.scores()
+
+
+def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
+    """What is wrong with a run, in words: its loss, its data, the texts of its last evaluation."""
+    found = []
+    if trainer.args.do_train:
+        log = read_log(Path(trainer.args.output_dir) / METRICS_NAME)
+        if line := loss_symptom(log, learning_rate=trainer.args.learning_rate):
+            found.append(line)
+    for split, report in data.reports.items():
+        if report.cut_sources and split.partition("/")[0] == "train":
+            found.append(
+                f"{report.cut_sources} of {report.used} training sources were cut and lost {report.lost_tokens} "
+                "tokens or more: raise --src_length if what matters may be in them"
+            )
+    return [*found, *dev_warnings(trainer.symptoms)]
+
+
+def dev_warnings(symptoms: dict[str, Symptoms]) -> list[str]:
+    """What is wrong with the texts of the dev sets."""
+    subjects = {name: f"dev records of {name}" if len(symptoms) > 1 else "dev records" for name in symptoms}
+    return [f"{subjects[name]}: {line}" for name, found in symptoms.items() for line in found.lines()]
 
 
 if __name__ == "__main__":

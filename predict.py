@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from glm.errors import InputError
-from glm.evaluation.table import print_samples, print_scores
+from glm.errors import InputError, shown
+from glm.evaluation.scored_file import references_of
+from glm.evaluation.table import print_samples, print_scores, print_warnings
 from glm.options.predict import (
     FILES_OPTIONS,
     SERVING_OPTIONS,
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
     """Parse, join the other processes, serve or generate."""
     options = parse_predict_arguments(argv)
     arguments = options.prediction
-    taken = [f"--{name} {value}" for name, value in options.inherited.items()]
+    taken = [f"--{name} {shown(str(value))}" for name, value in options.inherited.items()]
     if options.model.tokenizer_name_or_path is None:
         taken.insert(0, "the tokenizer")
     if taken:
@@ -83,7 +84,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         text=arguments.fill,
         fills=arguments.fills,
         template=options.data.find_template(),
-        columns=options.data.columns,
+        columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
         reserved=family.reserved,
     )
@@ -178,8 +179,7 @@ def settings_of_rows(options: PredictOptions) -> dict[str, Any]:
     unimportant |= {"per_device_eval_batch_size", "tensor_parallel_degree"}  # texts do not depend on them
     groups = (options.model, options.data, options.generation, options.prediction)
     settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
-    scored = {"with metrics_file": settings["metrics_file"] is not None}  # records without question are errors then
-    return scored | {name: value for name, value in settings.items() if name not in unimportant}
+    return {name: value for name, value in settings.items() if name not in unimportant}
 
 
 def check_files(arguments: PredictArguments) -> None:
@@ -212,19 +212,22 @@ def check_report_folder(folder: Path, *, replaces: bool) -> None:
 
 def conclude(arguments: PredictArguments, tally: "Tally", *, records_per_second: float) -> None:
     """Samples and scores, and what failed."""
-    from glm.prediction.scoring import write_scores
+    from glm.prediction.scoring import coverage, write_scores
 
     if arguments.output_file is not None and not arguments.fills:
         show_samples(arguments.output_file, arguments.show)
     if arguments.metrics_file is not None:
         scores = tally.scores().with_figures({"records per second": round(records_per_second, 2)})
+        if tally.scored < tally.rows - tally.failed:
+            print(f"{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
         write_scores(Path(arguments.metrics_file), scores)
         print_scores(
             scores.figures,
             scores.signatures,
-            title=f"scores of {tally.rows} records",
+            title=f"scores of {tally.scored} records",
             to_stderr=arguments.output_file is None,
         )
+    print_warnings(tally.symptoms.lines())
     if tally.failed:
         print(
             f"{tally.failed} of {tally.rows} records failed, their rows say why; the first: {tally.first_error}",
@@ -254,7 +257,8 @@ def show_samples(output_file: str, count: int) -> None:
     with open(output_file, encoding="utf-8") as lines:
         for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            rows.append((shortened(row["source"]), row.get("answer", ""), row.get("reference", ""), best))
+            references = " / ".join(references_of(row))
+            rows.append((shortened(row["source"]), row.get("answer", ""), references, best))
     headings = ("passage", "answer", "gold question", "generated question")
     print_samples(rows, headings, title=f"the first {len(rows)} records")
 

@@ -34,13 +34,19 @@ FAULTS = "tests/training/test_faults.py"
 RESUME = "tests/training/test_exact_resume.py"
 STATE = "tests/training/test_optimizer_state.py"
 GUARDS = "tests/training/test_guards.py"
+SETTINGS = "tests/runtime/test_settings_file.py"
+ADAPTER = "tests/adapters/test_schema.py"
+RUN_CONFIG = "tests/options/test_run_config.py"
+BODIES = "tests/serving/test_bodies.py"
+HOSTS = "tests/serving/test_hosts.py"
+PARSER = "tests/options/test_parser.py"
 
 MUTATIONS = [
     Mutation("files are synced", "glm/runtime/atomic.py", "            _sync_one(Path(root, name))", "            pass", "tests/runtime/test_atomic.py"),
     Mutation("a save is one rename", "glm/training/checkpoints.py", "with new_folder(target) as aside:", "target.mkdir()\n        aside = target\n        if True:", CHECKPOINTS, "killed"),
     Mutation("hashes are compared", "glm/training/checkpoints.py", 'if _digest(folder / name, bar) != entry["sha256"]:', "if False:", CHECKPOINTS, "flipped or another_step"),
     Mutation("sizes are compared", "glm/training/checkpoints.py", 'if path.stat().st_size != entry["bytes"]:', "if False:", FAULTS, "spoilt_checkpoint_that_is_named"),
-    Mutation("the manifest is guarded", "glm/training/checkpoints.py", "if manifest is None or _manifest_bytes(manifest) != data:", "if manifest is None:", CHECKPOINTS, "flipped or another_manifest"),
+    Mutation("the manifest is guarded", "glm/training/checkpoints.py", "if manifest is None or _manifest_bytes(manifest) != path.read_bytes():", "if manifest is None:", CHECKPOINTS, "flipped or another_manifest"),
     Mutation("a missing file is found", "glm/training/checkpoints.py", 'raise InputError(f"{folder}: {name} is missing")', "continue", CHECKPOINTS, "newest_whole"),
     Mutation("a checkpoint has its step's name", "glm/training/checkpoints.py", 'if step_of(folder) not in (None, manifest["step"]):', "if False:", CHECKPOINTS, "another_manifest"),
     Mutation("steps are ordered as numbers", "glm/training/checkpoints.py", "return sorted(found, key=step_of)", "return sorted(found)", CHECKPOINTS, "numbers"),
@@ -83,6 +89,28 @@ MUTATIONS = [
     Mutation("the summary of a run is logged once", "glm/training/progress.py", ' and "train_loss" not in row', "", FAULTS, "results_are_written"),
     Mutation("the summary of a run is logged at all", "glm/training/resumable.py", "        self.log(metrics)\n", "", FAULTS, "results_are_written"),
     Mutation("a full disk does not end a run for its log", "glm/training/progress.py", "            except OSError as error:", "            except KeyError as error:", FAULTS, "cannot_be_written_does"),
+    Mutation("a folder's settings are of a closed list", "glm/options/run_config.py", "found = checked(settings, TrainedWith, path).model_dump(exclude_unset=True)", "found = {name: value for name, value in settings.items() if name in TrainedWith.model_fields}", RUN_CONFIG, "list or becomes_a_word"),
+    Mutation("settings are typed strictly", "glm/runtime/settings_file.py", "ConfigDict(strict=True, ", "ConfigDict(", SETTINGS, "deviation"),
+    Mutation("unknown settings are refused", "glm/runtime/settings_file.py", 'extra="forbid", ', "", SETTINGS, "deviation"),
+    Mutation("settings have a size", "glm/runtime/settings_file.py", "    if len(data) > most_bytes:", "    if False:", SETTINGS, "no_settings"),
+    Mutation("settings have a depth", "glm/runtime/settings_file.py", "if structure(data).depth > MOST_DEPTH:", "if False:", SETTINGS, "no_settings"),
+    Mutation("settings are in a plain file", "glm/runtime/settings_file.py", "if not stat.S_ISREG(path.stat().st_mode):", "if path.name == 'pipe':", SETTINGS, "no_pipe"),
+    Mutation("messages are escaped", "glm/errors.py", "c if c.isprintable() or c in kept else ascii(c)[1:-1]", "c", SETTINGS, "safe_to_print"),
+    Mutation("messages are cut", "glm/errors.py", "text if len(text) <= most else", "text if True else", SETTINGS, "safe_to_print"),
+    Mutation("no expression of a file is run", "glm/adapters/schema.py", "if not set(form) <= OF_A_NAME or", "if", ADAPTER, "no_other_expression"),
+    Mutation("a manifest names files of its folder", "glm/training/checkpoints.py", "    checked(manifest, Manifest, path)\n", "", CHECKPOINTS, "leads_elsewhere"),
+    Mutation("a file's list is no words of a command line", "glm/options/parser.py", "if is_list and (not takes_list or not value or", "if is_list and (not value or", PARSER, "wrong_values_of_a_file"),
+    Mutation("items of a body are counted", "glm/serving/bodies.py", "if found.items > self.max_request_items:", "if False:", BODIES, "little_memory or limit"),
+    Mutation("lists in lists of a body are counted", "glm/serving/bodies.py", "if found.depth > self.max_request_depth:", "if False:", BODIES, "limit"),
+    Mutation("characters of a body are counted", "glm/serving/bodies.py", "if (size := characters(content)) > limits.max_request_characters:", "if (size := 0):", BODIES, "limit"),
+    Mutation("unknown fields are cut", "glm/serving/bodies.py", "name not in unknown[MOST_NAMED:]}", "True}", BODIES, "little_memory or first_errors"),
+    Mutation("requests are laid out in slices", "glm/serving/bodies.py", "if size >= SLICE or len(part) == MOST_ITEMS:", "if False:", BODIES, "slices or turns"),
+    Mutation("another host is refused", "glm/serving/hosts.py", "if host is not None and (asked is None or not self._is_own(asked[0])):", "if False:", HOSTS, "names"),
+    Mutation("another site is refused", "glm/serving/hosts.py", "if page is not None and (page[0] in self.others or _with_port(page) == _with_port(asked, page[2])):", "if True:", HOSTS, "names"),
+    Mutation("the program looks at hosts", "glm/serving/server.py", "        hosts=Hosts(arguments.host, arguments.other_names),\n", "", HOSTS, "another_name"),
+    Mutation("errors of a loader come to the run", "glm/training/resumable.py", "        check_batch(inputs)\n", "", FAULTS, "cannot_be_read and OSError-0"),
+    Mutation("a damaged cache is found", "glm/training/run_data.py", "            verify_store(folder)", "            pass", "tests/training/test_run_data.py", "damaged_cache"),
+    Mutation("the seal of a cache is compared", "glm/data/store.py", "        if found != sealed:", "        if False:", "tests/data/test_store.py", "damaged_is_found"),
 ]  # fmt: skip
 
 

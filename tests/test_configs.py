@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from glm.data.templates import find_template
+from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
@@ -93,11 +94,12 @@ def test_recipe_fits_its_model(recipe, monkeypatch):
 @pytest.mark.parametrize("preset", PRESETS, ids=names(PRESETS))
 def test_preset_is_a_configuration(preset):
     settings = json.loads(preset.read_text(encoding="utf-8"))
-    config = GLMConfig(**settings)
+    config_class = registry.of_model(str(preset)).config_class()
+    config = config_class(**settings)
     for name, value in settings.items():
         assert getattr(config, name) == value
-    known = GLMConfig().to_dict().keys()
-    assert set(settings) <= set(known)  # GLMConfig itself takes any name
+    known = config_class().to_dict().keys()
+    assert set(settings) <= {*known, *config_class.attribute_map}  # the class itself takes any name
 
 
 def test_published_presets():

@@ -16,16 +16,16 @@ ROOT_FILES = {"glm", "glm.__main__", "glm.errors"}  # all that lies in glm/ itse
 
 # Folder -> the folders it may import, and the packages it may import beside the standard library and NumPy.
 MAY_IMPORT = {
-    "runtime": ("", "paddle paddlenlp psutil rich tqdm"),
+    "runtime": ("", "paddle paddlenlp psutil pydantic rich tqdm"),
     "parallel": ("", "paddle"),
     "cpu": ("runtime", "llvmlite numba paddle threadpoolctl"),
     "modules": ("cpu parallel", "paddle paddlenlp"),
-    "models": ("modules cpu parallel", "paddle paddlenlp sentencepiece"),
-    "adapters": ("models modules", "paddle paddlenlp safetensors"),
-    "data": ("models", "datasets paddlenlp pyarrow tqdm"),
+    "models": ("modules cpu parallel runtime", "paddle paddlenlp sentencepiece tokenizers"),
+    "adapters": ("models modules runtime", "paddle paddlenlp pydantic safetensors"),
+    "data": ("models runtime", "datasets paddlenlp pyarrow tqdm"),
     "generation": ("models", ""),
     "evaluation": ("data", "jieba rich rouge sacrebleu tqdm"),
-    "options": ("data generation parallel runtime", "paddle paddlenlp"),
+    "options": ("data generation parallel runtime", "paddle paddlenlp pydantic"),
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp safetensors tqdm"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
     "prediction": ("checkpoint models modules data generation evaluation options", "tqdm"),
@@ -36,7 +36,7 @@ MAY_IMPORT = {
     ),
     "training": (
         "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",
-        "paddle paddlenlp psutil safetensors tqdm",
+        "paddle paddlenlp psutil pydantic safetensors tqdm",
     ),
 }
 

@@ -8,7 +8,8 @@ the model they belong to; the model stays where it is.
 """
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import paddle
@@ -24,8 +25,10 @@ from paddlenlp.utils.env import (
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from glm.errors import InputError
+from glm.adapters.schema import LoRASettings, PrefixSettings, matching
+from glm.errors import InputError, shown
 from glm.modules.layers import Linear
+from glm.runtime.settings_file import read_settings
 
 ADAPTER_WEIGHTS_NAME = SAFE_PEFT_WEIGHTS_NAME
 LORA_MATRICES = (".lora_A", ".lora_B")
@@ -40,7 +43,10 @@ class PrefixTuningConfig(PrefixConfig):
 
 
 AdapterConfig = LoRAConfig | PrefixTuningConfig
-CONFIGS = {LORA_CONFIG_NAME: LoRAConfig, PREFIX_CONFIG_NAME: PrefixTuningConfig}
+CONFIGS = {
+    LORA_CONFIG_NAME: (LoRASettings, LoRAConfig),
+    PREFIX_CONFIG_NAME: (PrefixSettings, PrefixTuningConfig),
+}
 
 
 def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: float) -> LoRAConfig:
@@ -52,11 +58,12 @@ def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: floa
     """
     return LoRAConfig(
         base_model_name_or_path=_full_name(base),
-        target_modules=[rf".*\.({targets})"],
+        target_modules=[rf".*\.({'|'.join(dict.fromkeys(targets.split('|')))})"],
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         tensor_parallel_degree=1,
+        dtype=paddle.get_default_dtype(),
     )
 
 
@@ -94,11 +101,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
     name = next((name for name in CONFIGS if (folder / name).is_file()), None)
     if name is None:
         return None
-    path = folder / name
-    try:
-        config = CONFIGS[name].from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as settings of an adapter ({error})") from error
+    path, (schema, kind) = folder / name, CONFIGS[name]
+    config = kind(**read_settings(path, schema).model_dump(exclude={"scaling"}))
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
     return config
@@ -110,7 +114,8 @@ def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
     LoRA's does nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
 
     Raises:
-        InputError: a prefix is of a model of other sizes, or the model is split over processes.
+        InputError: a prefix is of a model of other sizes, LoRA's linear layers are not in the model, or that is split
+            over processes.
     """
     if (degree := model.config.tensor_parallel_degree) > 1:
         raise InputError(
@@ -118,13 +123,22 @@ def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
             "(LoRA can be merged: python -m glm merge)"
         )
     if isinstance(config, LoRAConfig):
-        LoRAModel(model, config)
+        LoRAModel(model, replace(config, target_modules=_escaped_targets(model, config)))
         return
     _check_prefix(model, config)
     # PaddleNLP's wrapper makes the encoder and freezes the model, and is not kept: its forward hands a model keys and
     # values as `cache` beside a mask; ours takes neither, so a `Stack` asks the encoder itself.
     (stack,) = model.stacks
     stack.prefix_encoder = PrefixModelForCausalLM(model, config).prefix_encoder
+
+
+def _escaped_targets(model: nn.Layer, config: LoRAConfig) -> list[str]:
+    """The linear layers that get matrices, each as a regular expression that is its name: PaddleNLP runs them."""
+    linears = [name for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)]
+    found = matching(linears, config.target_modules)
+    if not found:
+        raise InputError(f"target_modules {shown(str(config.target_modules))}: the model has no such linear layer")
+    return [re.escape(name) for name in found]
 
 
 def _check_prefix(model: nn.Layer, config: PrefixTuningConfig) -> None:

@@ -4,18 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.formats import CONFIG_NAME, read_json
+from glm.checkpoint.formats import CONFIG_NAME
 from glm.errors import InputError
 from glm.models import registry
 from glm.models.presets import preset_file, published_presets
 from glm.models.protocol import Family
+from glm.runtime.settings_file import read_object
 
 EXPECTED = {
     int: "a whole number",
-    str: "a text",
     float: "a number",
     bool: "true or false",
     list: "a list of token ids",
+    str: "a text",
 }
 VOCABULARY_MULTIPLE = 128  # Megatron pads the vocabulary to a multiple of this times the number of ranks
 MOST_RANKS = 16
@@ -39,7 +40,7 @@ def declared_config(family: Family, content: Mapping[str, Any], origin: str | Pa
     for name, value in found.items():
         if not _is_a(fields[name], value):
             raise InputError(f"{origin}: {name} {value!r:.100}: {EXPECTED[fields[name]]} is expected")
-    return found
+    return dict(family.weights.declared(found, origin))
 
 
 def _is_a(kind: type, value: Any) -> bool:
@@ -58,7 +59,7 @@ def read_preset(family: Family, name: str) -> tuple[str, dict[str, Any]]:
         if name in (known, known.rpartition("/")[2], f"{known.rpartition('/')[2]}.json"):
             return known, settings
     path = preset_file(name if name.endswith(".json") else f"{name}.json")
-    return str(path), declared_config(family, read_json(path), path)
+    return str(path), declared_config(family, read_object(path), path)
 
 
 def family_of_preset(name: str) -> Family | None:

@@ -6,7 +6,9 @@ From Python: `import_checkpoint`, `export_checkpoint`, `reshard_checkpoint`; on 
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from glm.checkpoint.formats import CONFIG_NAME, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
@@ -32,7 +34,13 @@ ITERATION = "0"  # the folder of an exported Megatron checkpoint
 
 
 def import_checkpoint(
-    source: str | Path, target: str | Path, *, preset: str | None = None, base: str | Path | None = None
+    source: str | Path,
+    target: str | Path,
+    *,
+    preset: str | None = None,
+    base: str | Path | None = None,
+    positions: int | None = None,
+    tasks: int | None = None,
 ) -> WholeModel:
     """Writes a checkpoint of any format as the toolkit's own; every number keeps its bits.
 
@@ -41,6 +49,7 @@ def import_checkpoint(
         target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
         base: a whole checkpoint, for one that holds only the weights that were trained.
+        positions, tasks: how many the model is to have; None for those it has (`WeightNames.reshaped`).
 
     Returns:
         The model as it was found.
@@ -54,8 +63,20 @@ def import_checkpoint(
         if "\n  missing " in str(error) and base is None:
             raise InputError(f"{error}\n  if it holds only what was trained, name its model with --base") from error
         raise
-    _write(model, Path(target), "glm", 1)
+    _write(_reshaped(model, positions, tasks), Path(target), "glm", 1)
     return model
+
+
+def _reshaped(model: WholeModel, positions: int | None, tasks: int | None) -> WholeModel:
+    """The model with other tables; what is to be said of them is said on standard error."""
+    if positions is None and tasks is None:
+        return model
+    names = model.source.family.weights
+    weights, warnings = names.reshaped(model.weights, positions=positions, tasks=tasks)
+    for warning in warnings:
+        print(f"{model.source.path}: {warning}", file=sys.stderr)
+    sizes = names.sizes_of({name: tensor.shape for name, tensor in weights.items()})
+    return replace(model, config={**model.config, **sizes}, weights=dict(weights))
 
 
 def export_checkpoint(
@@ -72,6 +93,8 @@ def export_checkpoint(
         InputError: as `import_checkpoint`; or `degree` does not divide the model.
     """
     model = open_model(source, preset)
+    if to in model.source.family.weights.foreign_to:
+        raise UsageError(f"format {to}: no program reads a {model.source.family.title} in it; use another one")
     _write(model, Path(target), to, degree)
     return model
 
@@ -122,30 +145,31 @@ def _check_space(folder: Path, model: WholeModel) -> None:
 
 
 def _write_glm(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "glm")
     for name, weights in _paddle_ranks("model{}.safetensors", model, degree):
         write_safetensors(folder / name, weights, framework="np")
 
 
 def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "paddlenlp")
+    names = model.source.family.weights
     for name, weights in _paddle_ranks("model_state{}.pdparams", model, degree):
-        write_paddle(folder / name, weights)
+        write_paddle(folder / name, foreign_names(names, weights, "paddlenlp", torch_layout=False))
 
 
 def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "huggingface")
     write_safetensors(folder / "model.safetensors", _foreign(model, model.weights, "huggingface"), framework="pt")
 
 
 def _write_huggingface_bin(folder: Path, model: WholeModel, degree: int) -> None:
-    _write_config(folder, model)
+    _write_config(folder, model, "huggingface-bin")
     write_torch(folder / "pytorch_model.bin", _foreign(model, model.weights, "huggingface-bin"))
 
 
 def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
     """With a config.json, which Megatron does without: the number of heads is nowhere else."""
-    _write_config(folder, model)
+    _write_config(folder, model, "megatron")
     (folder / ITERATION).mkdir()
     extras = {"iteration": int(ITERATION), WORLD_SIZE: degree}
     names = model.source.family.weights
@@ -189,8 +213,9 @@ def _foreign(model: WholeModel, weights: Weights, format: str) -> Weights:
     return foreign_names(names, transposed_linears(names, weights), format)
 
 
-def _write_config(folder: Path, model: WholeModel) -> None:
+def _write_config(folder: Path, model: WholeModel, format: str) -> None:
     family = model.source.family
     config = {"architectures": [family.architecture], "model_type": family.name, **model.config}
+    config |= family.weights.config_of(format, model.config)
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")

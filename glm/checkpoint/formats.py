@@ -5,7 +5,7 @@
 | glm             | this toolkit's, and PaddleNLP's in safetensors: model.safetensors                     |
 | paddlenlp       | model_state.pdparams                                                                  |
 | huggingface     | model.safetensors with PyTorch's layout                                               |
-| huggingface-bin | pytorch_model.bin                                                                     |
+| huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
 
 A bare file of a rank of Megatron (`pretrained.pt`) is a whole checkpoint. The first four have a config.json beside
@@ -13,7 +13,6 @@ them and may be several files with an index (`….index.json`); of the first two
 ranks (`model_state.tp00.pdparams`). A file that is a pickle is read only where there are no safetensors.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,11 +24,12 @@ from glm.checkpoint.paddle_files import read_paddle
 from glm.checkpoint.pickled_values import tensors_in
 from glm.checkpoint.ranks import block_by_block, merge_weights
 from glm.checkpoint.safetensors_files import read_safetensors
-from glm.checkpoint.tensors import check_no_overlap, reading, shown
+from glm.checkpoint.tensors import check_no_overlap, reading
 from glm.checkpoint.torch_files import read_torch
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.models import registry
 from glm.models.protocol import Family
+from glm.runtime.settings_file import read_object
 
 CONFIG_NAME = registry.CONFIG_NAME
 # Of an adapter, by the file with its settings: what it is, and what to do.
@@ -43,7 +43,6 @@ RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 RANK_ENDING = ".pt"
 MODULE = "module"  # where a rank file of Megatron has its weights
 WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
-JSON_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def open_checkpoint(folder: Path, family: Family | None = None) -> Source:
             raise InputError(f"{folder}: {advice}")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
-        f"one of them with .index.json, or Megatron's {' or '.join(TRACKERS)})"
+        f"one of them with .index.json, UniLM's model.N.bin, or Megatron's {' or '.join(TRACKERS)})"
     )
 
 
@@ -149,10 +148,12 @@ def _read_bin(path: Path) -> Weights:
 
 
 Reader = Callable[[Path], Weights]
+EPOCHS = ("model.N", re.compile(r"model\.(\d{1,9})\.bin"))  # files of UniLM's fine-tuning, one of each epoch
 KINDS_OF_FILES: tuple[tuple[str, str, Reader], ...] = (
     ("model", "safetensors", read_safetensors),
     ("model_state", "pdparams", read_paddle),
     ("pytorch_model", "bin", _read_bin),
+    (EPOCHS[0], "bin", _read_bin),
 )
 
 
@@ -160,6 +161,9 @@ def _files_of_kind(folder: Path, stem: str, ending: str) -> list[list[Path]]:
     """The files of each rank."""
     if (folder / f"{stem}.{ending}").is_file():
         return [[folder / f"{stem}.{ending}"]]
+    if stem == EPOCHS[0]:
+        epochs = {int(match[1]): path for path in folder.iterdir() if (match := EPOCHS[1].fullmatch(path.name))}
+        return [[epochs[max(epochs)]]] if epochs else []
     index = folder / f"{stem}.{ending}.index.json"
     if index.is_file():
         return [_indexed(index)]
@@ -181,7 +185,7 @@ def _numbered(folder: Path, pattern: re.Pattern) -> list[Path]:
 
 def _indexed(index: Path) -> list[Path]:
     """The files that an index names, each a plain name in the same folder."""
-    names = read_json(index).get("weight_map")
+    names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise InputError(f"{index}: has no weight_map")
     files = []
@@ -192,21 +196,6 @@ def _indexed(index: Path) -> list[Path]:
             raise InputError(f"{index}: names {shown(name)}, which is not there")
         files.append(index.parent / name)
     return files
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        InputError: the file is none.
-    """
-    with reading(path, "JSON file"):
-        if path.stat().st_size > JSON_LIMIT:
-            raise ValueError(f"more than {JSON_LIMIT} bytes")
-        content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object")
-    return content
 
 
 def _opened(
@@ -233,7 +222,7 @@ def _family_of(config: dict[str, Any], names: Iterable[str], folder: Path, wante
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    return read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
+    return read_object(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
 
 
 def _together(files: Iterable[Path], read: Reader) -> Weights:

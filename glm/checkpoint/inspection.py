@@ -6,9 +6,8 @@ from pathlib import Path
 
 from glm.checkpoint.configuration import family_of_preset
 from glm.checkpoint.formats import Source, open_checkpoint
-from glm.checkpoint.tensors import shown
 from glm.checkpoint.whole import whole_model
-from glm.errors import InputError
+from glm.errors import InputError, shown
 
 
 @dataclass(frozen=True)

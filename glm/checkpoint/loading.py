@@ -15,7 +15,6 @@ from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
-from glm.checkpoint.configuration import VOCABULARY_MULTIPLE
 from glm.checkpoint.formats import Source, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights
 from glm.checkpoint.ranks import split_weights
@@ -35,7 +34,7 @@ def find_family(name_or_path: str) -> Family:
     """
     adapter = read_adapter_config(Path(name_or_path))
     if adapter is None:
-        return registry.of_model(name_or_path)
+        return registry.of_model(name_or_path, names=lambda: open_checkpoint(Path(name_or_path)).ranks[0])
     with _adapters_model(Path(name_or_path)):
         return find_family(adapter.base_model_name_or_path)
 
@@ -49,7 +48,7 @@ def load_config(
         family: the model's.
         name_or_path: a folder with a checkpoint of any format (see `glm.checkpoint.formats`), a published name, or for
             a model from nothing a .json file or the name of one in `configs/model`; the vocabulary is then the
-            tokenizer's, rounded up to a multiple of 128.
+            tokenizer's, rounded up as the family does.
         settings: entries that replace the model's own (dropout rates, tensor parallelism).
 
     Raises:
@@ -58,7 +57,7 @@ def load_config(
     path, config_class = Path(name_or_path), family.config_class()
     try:
         if name_or_path.endswith(".json"):
-            rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+            rows = -(-tokenizer.vocab_size // family.vocabulary_multiple) * family.vocabulary_multiple
             return config_class(**{**_read_preset(config_class, path), "vocab_size": rows, **(settings or {})})
         if (adapter := read_adapter_config(path)) is not None:
             with _adapters_model(path):
@@ -75,6 +74,8 @@ def load_config(
         if path.exists():
             raise InputError(f"{path}: not a model configuration ({error})") from error
         raise not_found("model", name_or_path, error, family.published) from error
+    if config.vocab_size > tokenizer.vocab_size and family.vocabulary_multiple == 1:
+        raise InputError(f"model {path}: {config.vocab_size} words, and the tokenizer has {tokenizer.vocab_size}")
     if config.vocab_size < tokenizer.vocab_size:
         raise InputError(f"model {path}: {config.vocab_size} words, but the tokenizer has {tokenizer.vocab_size}")
     return config

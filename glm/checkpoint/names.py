@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor, shown
-from glm.errors import InputError
+from glm.checkpoint.tensors import WEIGHT_DTYPES, LazyTensor
+from glm.errors import InputError, shown
 from glm.models.protocol import WeightNames
 
 LISTED = 1000  # names in a message; a GLM has fewer than 600
@@ -52,19 +52,29 @@ def _side_by_side(name: str, parts: list[LazyTensor], axis: int) -> LazyTensor:
     return LazyTensor(tuple(shape), parts[0].dtype, lambda: np.concatenate([part.load() for part in parts], axis))
 
 
-def foreign_names(names: WeightNames, weights: Mapping[str, LazyTensor], format: str) -> Weights:
-    """The inverse of `canonical_names`: weights, PyTorch's way round, under the names of a format."""
+def foreign_names(
+    names: WeightNames, weights: Mapping[str, LazyTensor], format: str, *, torch_layout: bool = True
+) -> Weights:
+    """The inverse of `canonical_names`: weights under the names of a format.
+
+    Args:
+        torch_layout: whether linear weights are [out, in].
+    """
     found: Weights = {}
     for name, tensor in weights.items():
         parts = names.made_of(name, format)
-        size = tensor.shape[0] // len(parts) if len(parts) > 1 else 0
+        axis = 0 if torch_layout else len(tensor.shape) - 1
         for number, foreign in enumerate(parts):
-            found[foreign] = tensor if len(parts) == 1 else _rows(tensor, number * size, size)
+            found[foreign] = tensor if len(parts) == 1 else _part(tensor, number, len(parts), axis)
     return found
 
 
-def _rows(tensor: LazyTensor, start: int, count: int) -> LazyTensor:
-    return LazyTensor((count, *tensor.shape[1:]), tensor.dtype, lambda: tensor.load()[start : start + count])
+def _part(tensor: LazyTensor, number: int, parts: int, axis: int) -> LazyTensor:
+    """One of equal parts on an axis."""
+    size = tensor.shape[axis] // parts
+    shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
+    places = (*[slice(None)] * axis, slice(number * size, (number + 1) * size))
+    return LazyTensor(shape, tensor.dtype, lambda: np.ascontiguousarray(tensor.load()[places]))
 
 
 def is_torch_layout(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bool:

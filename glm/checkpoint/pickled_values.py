@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from glm.checkpoint.tensors import ITEMS, LazyTensor, Place, check_sizes, shown, tensor_of_file
-from glm.errors import InputError
+from glm.checkpoint.tensors import ITEMS, LazyTensor, Place, check_sizes, tensor_of_file
+from glm.errors import InputError, shown
 
 NUMPY_DTYPES = {ITEMS[name].str[1:]: name for name in ITEMS if name != "bfloat16"}
 STORAGE_DTYPES = {

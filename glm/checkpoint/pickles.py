@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from glm.checkpoint.pickled_values import ALLOWED, Global, NumpyArray, NumpyType, Storage, UnreadBytes, checked_key
-from glm.checkpoint.tensors import Place, shown
-from glm.errors import InputError
+from glm.checkpoint.tensors import Place
+from glm.errors import InputError, shown
 
 LONGEST = 8192  # bytes of a string or a number; what is longer can only be the numbers of a tensor and is not read
 MOST_READ = 1 << 26  # bytes of strings and numbers

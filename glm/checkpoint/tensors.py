@@ -12,7 +12,8 @@ import numpy as np
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from glm.errors import InputError
+from glm.errors import InputError, shown
+from glm.runtime.settings_file import stand_in
 
 # NumPy has no bfloat16: its numbers are carried as the 16 bits they consist of.
 ITEMS = {
@@ -151,11 +152,6 @@ def check_no_overlap(tensors: Mapping[str, LazyTensor]) -> None:
             raise InputError(f"{place.path}: the bytes of {shown(name)} and {shown(other)} overlap")
 
 
-def shown(name: str) -> str:
-    """A name as it may stand in a message, whatever a file calls its tensors."""
-    return ascii(name)[1:-1] if len(name) <= 200 else ascii(name[:200])[1:-1] + "…"
-
-
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turns what a corrupt file raises into an InputError that names it."""
@@ -166,19 +162,9 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except (RecursionError, MemoryError) as error:
         raise InputError(f"{path}: not a readable {kind} (nested too deeply or too large)") from error
     except CORRUPT as error:
-        reason = _stand_in(path) or str(error)[:300] or type(error).__name__
+        with path.open("rb") as file:
+            reason = stand_in(file.read(100)) or shown(str(error), 300) or type(error).__name__
         raise InputError(f"{path}: not a readable {kind} ({reason})") from error
-
-
-def _stand_in(path: Path) -> str | None:
-    """What a failed download has left in the place of a file, if that is to be seen."""
-    with path.open("rb") as file:
-        opening = file.read(100).lstrip().lower()
-    if opening.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS; fetch the file itself with git lfs pull"
-    if opening.startswith((b"<!doctype html", b"<html")):
-        return "a web page; download the file itself"
-    return None
 
 
 def chunks(tensor: LazyTensor) -> Iterator[memoryview]:

@@ -67,9 +67,8 @@ def whole_model(source: Source, preset: str | None = None, *, base: WholeModel |
     name, settings = read_preset(family, preset) if preset else (None, {})
     try:
         declared = {**(base.config if base else {}), **declared_config(family, source.config)}
-        weights = {**(base.weights if base else {})} | source.whole(
-            declared.get("num_attention_heads") or settings.get("num_attention_heads")
-        )
+        weights = source.whole(declared.get("num_attention_heads") or settings.get("num_attention_heads"))
+        weights = names.settled({**(base.weights if base else {}), **weights})
         sizes = infer_sizes(names, weights, title=family.title)
         model_name = name or guess_preset(family, sizes)
         settings = settings or published_presets((*family.published, *family.presets)).get(model_name, {})

@@ -1,13 +1,13 @@
 """`python -m glm check FILE… --tokenizer_name_or_path T`: what is wrong in data files, before any model is loaded."""
 
-import json
+from collections.abc import Sequence
 from itertools import combinations
 
 from rich.console import Console
 from rich.table import Table
 
 from glm.commands.options import add_layout_options, build_layout
-from glm.commands.parser import Parser
+from glm.commands.parser import Parser, print_json
 from glm.data.check import QUANTILES, FileCheck, check_file
 from glm.data.examples import ExampleEncoder
 from glm.data.records import RecordFile
@@ -17,7 +17,7 @@ from glm.options.data import DataArguments
 
 
 def main(argv: list[str]) -> int:
-    """Checks the files; returns 1 if there is any problem in them."""
+    """Checks the files; returns 1 if there are rows that training, or prediction, refuses."""
     parser = Parser(prog="python -m glm check", description="Looks for problems in data files, all in one pass.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="Records: training, dev and test files together.")
     add_layout_options(parser)
@@ -36,20 +36,44 @@ def main(argv: list[str]) -> int:
     for earlier, later in combinations(checks, 2):
         later.compare(earlier.name, earlier.row_hashes)
     reports = [check.report() for check in checks]
-    problems = sum(report.problem_count for report in reports)
+    problems, refused = sum(report.problem_count for report in reports), sum(report.refused for report in reports)
+    lengths = recommended_lengths(reports)
     if values.format == "json":
-        found = {"problems": problems, "files": [report.as_dict() for report in reports]}
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        found = {"problems": problems, "refused": refused, "recommended": lengths}
+        print_json(found | {"files": [report.as_dict() for report in reports]})
     else:
         console = Console(soft_wrap=True, highlight=False, markup=False)
         for report in reports:
             print_report(report, console)
-        console.print(f"{problems} problems" if problems else "no problems")
-    return 1 if problems else 0
+        if lengths:
+            given = " ".join(f"--{name} {value}" for name, value in lengths.items())
+            console.print(f"lengths that fit all files: {given}")
+        console.print(verdict(problems, refused))
+    return 1 if refused else 0
+
+
+def recommended_lengths(reports: Sequence[FileReport]) -> dict[str, int]:
+    """Lengths that fit all files, by option."""
+    names = dict.fromkeys(name for report in reports for name in report.recommended)
+    return {name: max(report.recommended.get(name, 0) for report in reports) for name in names}
+
+
+def verdict(problems: int, refused: int) -> str:
+    """What the check comes to, in words."""
+    if not problems:
+        return "no problems"
+    return f"{refused or 'no'} rows are refused; {problems} problems"
 
 
 def _checked(name: str, data: DataArguments, encoder: ExampleEncoder, *, need_target: bool, shown: int) -> FileCheck:
-    file = RecordFile(name, encoder.template, data.columns, need_target=need_target, reserved=encoder.family.reserved)
+    file = RecordFile(
+        name,
+        encoder.template,
+        data.columns,
+        need_target=need_target,
+        several_targets=True,
+        reserved=encoder.family.reserved,
+    )
     check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
     for _ in batches:
         pass
@@ -73,9 +97,8 @@ def print_report(report: FileReport, console: Console) -> None:
         shown = {piece if piece.isprintable() else repr(piece): n for piece, n in report.unknown_pieces.items()}
         pieces = " ".join(f"{piece} ({count})" for piece, count in shown.items())
         console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for: {pieces}")
-    if report.recommended:
-        lengths = " ".join(f"--{name} {value}" for name, value in report.recommended.items())
-        console.print(f"  lengths that fit: {lengths}")
+    for note in report.notes:
+        console.print(f"  note: {note}")
     console.print()
 
 

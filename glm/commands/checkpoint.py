@@ -26,8 +26,14 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m glm checkpoint", description="Checkpoints of all families: look, convert.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
-    taken = _action(actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True)
-    taken.add_argument("--base", type=Path, metavar="DIR", help="whole checkpoint, if SRC has only what was trained")
+    importing = _action(
+        actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True
+    )
+    importing.add_argument("--base", type=Path, metavar="DIR", help="whole model, if SRC has only what was trained")
+    importing.add_argument("--positions", type=int, metavar="N", help="more positions, which repeat those there are")
+    importing.add_argument(
+        "--tasks", type=int, metavar="N", help="position tables and parts of the head: 4, or 1 (UniLM's pretraining)"
+    )
     export = _action(actions, "export", _export, "write a checkpoint in another format", target=True)
     export.add_argument("--to", required=True, choices=WRITERS, metavar="FORMAT", help=", ".join(WRITERS))
     export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks ({', '.join(RANKED)}); default 1")
@@ -53,7 +59,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> None:
-    _done(options, import_checkpoint(options.source, options.target, preset=options.preset, base=options.base))
+    wishes = {name: getattr(options, name) for name in ("preset", "base", "positions", "tasks")}
+    _done(options, import_checkpoint(options.source, options.target, **wishes))
 
 
 def _export(options: argparse.Namespace) -> None:

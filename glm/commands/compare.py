@@ -1,10 +1,9 @@
 """`python -m glm compare A B`: how two files of predictions for the same records differ, and whether by chance."""
 
-import json
 import sys
 from typing import Any
 
-from glm.commands.parser import Parser
+from glm.commands.parser import Parser, print_json
 from glm.errors import InputError, UsageError
 
 SORTED_BY = "rouge-l (char)"  # the figure by which single records are compared
@@ -23,7 +22,7 @@ def main(argv: list[str]) -> None:
     result = _compared(*_same_records(*files), seed=arguments.seed, show=arguments.show)
     result = {"first": str(files[0].path), "second": str(files[1].path), **result}
     if arguments.format == "json":
-        print(json.dumps(result, ensure_ascii=False, indent=2))
+        print_json(result)
     else:
         _print_tables(result)
 

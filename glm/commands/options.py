@@ -8,11 +8,13 @@ from argparse import Namespace
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.commands.parser import Parser
 from glm.data.examples import ExampleEncoder
+from glm.errors import shown
 from glm.generation.config import GenerationConfig
 from glm.models import registry
 from glm.options.data import DataArguments
 from glm.options.run_config import trained_with
 
+OF_GENERATED_TEXTS = ("punctuation",)  # of `DataArguments`
 LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
 
 
@@ -28,12 +30,13 @@ def add_layout_options(parser: Parser) -> None:
     for group in (DataArguments, GenerationConfig):
         types = typing.get_type_hints(group)
         for item in dataclasses.fields(group):
-            if group is GenerationConfig and item.name not in LENGTHS:
+            if (group is GenerationConfig and item.name not in LENGTHS) or item.name in OF_GENERATED_TEXTS:
                 continue
             if types[item.name] is bool:
                 how = {"action": "store_true", "default": None}
             else:
-                how = {"type": int if types[item.name] is int else str}
+                how = {"type": int if types[item.name] in (int, int | None) else str}
+            how |= {name: value for name, value in item.metadata.items() if name == "choices"}
             parser.add_argument(f"--{item.name}", help=item.metadata["help"].replace("%", "%%"), **how)
 
 
@@ -51,20 +54,23 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
     trained = trained_with(values.tokenizer_name_or_path)
     inherited = {name: value for name, value in trained.items() if name in names - own}
     if inherited:
-        taken = " ".join(f"--{name} {value}" for name, value in inherited.items())
+        taken = " ".join(f"--{name} {shown(str(value))}" for name, value in inherited.items())
         print(f"from {values.tokenizer_name_or_path}: {taken}", file=sys.stderr)
     settings = inherited | given
     data = DataArguments(**{name: value for name, value in settings.items() if name not in LENGTHS})
+    data.inherited = frozenset(inherited)
     generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
     family = registry.of_model(values.tokenizer_name_or_path)
+    family.check_options(vars(data))
     encoder = ExampleEncoder(
         family,
         load_tokenizer(family, values.tokenizer_name_or_path),
-        data.find_template(),
+        data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
         block_position=not data.no_block_position,
         allow_cut_targets=allow_cut_targets,
+        max_seq_length=data.max_seq_length,
     )
     return data, encoder

@@ -1,11 +1,10 @@
 """`python -m glm score FILE`: scores a file of predictions and references; no model is loaded."""
 
-import json
 import math
 import sys
 from typing import Any
 
-from glm.commands.parser import Parser
+from glm.commands.parser import Parser, print_json
 from glm.errors import UsageError
 
 OURS, ALL = "ours", "all"
@@ -15,16 +14,18 @@ def main(argv: list[str]) -> int:
     """Read, score, print."""
     arguments = _parser().parse_args(argv)
     from glm.evaluation.scored_file import read_scored_file
+    from glm.evaluation.table import print_warnings
 
     limits = dict(_limit(text) for text in arguments.fail_under)
-    file = read_scored_file(arguments.file)
+    file = read_scored_file(arguments.file, by_id=False)
     if file.failed:
         print(f"{file.path}: {len(file.failed)} of {file.rows} records failed and are not scored", file=sys.stderr)
     result = _scored(file, with_others=arguments.protocols == ALL)
     if arguments.format == "json":
-        print(json.dumps(result, ensure_ascii=False, indent=2))
+        print_json(result)
     else:
         _print_tables(result)
+        print_warnings(file.symptoms.lines())
     return int(_falls_short(result, limits))
 
 

@@ -10,7 +10,6 @@ from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser
 from glm.data.columns import ColumnOptions
 from glm.data.examples import ExampleEncoder
-from glm.data.formats import read_rows
 from glm.data.records import Record, RecordFile, record_of_row
 from glm.data.view import RecordView, view_record
 from glm.errors import InputError
@@ -55,7 +54,7 @@ def find_record(path: str, line: int, encoder: ExampleEncoder, columns: ColumnOp
     """
     file = RecordFile(path, encoder.template, columns, need_target=False, reserved=encoder.family.reserved)
     last = 0
-    for row in read_rows(path):
+    for row in file.rows():
         last = row.number
         if last == line:
             if row.error is not None:

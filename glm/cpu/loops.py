@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import llvmlite.binding
 import numba
 import numpy as np
+import paddle
 
 from glm.cpu.arrays import openmp
 from glm.runtime.environment import cpu_threads
@@ -66,9 +68,21 @@ P3, P4, P5 = np.float32(0.055507425), np.float32(0.00967546), np.float32(0.00132
 SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-126), np.float32(127)
 
 
+@cache
+def _start_threads() -> None:
+    """Starts Numba's threads, one for each core whatever OMP_NUM_THREADS says.
+
+    Numba tells OpenMP of their number, which is Paddle's OpenMP too: what is computed behind the first loop would run
+    on other threads than what came before it, and add up in another order.
+    """
+    numba.set_num_threads(1)  # they start at the first word of them
+    paddle.base.core.set_num_threads(cpu_threads())
+
+
 def use_own_threads() -> None:
     """Gives a loop that is called next as many threads as Paddle's products have. One thread at a time may call one:
     not all of Numba's threading layers can be asked by two."""
+    _start_threads()
     numba.set_num_threads(min(cpu_threads(), numba.config.NUMBA_NUM_THREADS))
 
 

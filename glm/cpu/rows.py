@@ -1,7 +1,8 @@
 """What works on each row by itself on a CPU, compiled: GELU and LayerNorm.
 
 GELU in its tanh approximation (Hendrycks and Gimpel 2016, section 2): x s, with s = 1 / (1 + exp(-2 u)) and
-u = sqrt(2 / pi) (x + CUBE x^3).
+u = sqrt(2 / pi) (x + CUBE x^3). GELU itself: x Phi(x), where 1 - Phi of a positive number is exp(-x^2 / 2) times a
+polynomial in t = 1 / (1 + TAIL x) (Abramowitz and Stegun 1964, 7.1.26; error 1e-7).
 """
 
 import numpy as np
@@ -14,7 +15,11 @@ from glm.cpu.arrays import take_saved, tensor_of, view
 from glm.cpu.loops import OPTIONS, exponential, use_own_threads
 
 TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
-ONE, THREE = np.float32(1), np.float32(3)
+ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
+# The formula's p over the root of 2, for its argument is x over that root; its a1 to a5 halved, as erf is 2 Phi - 1.
+TAIL, HALF, DENSITY = np.float32(0.3275911 / np.sqrt(2)), np.float32(0.5), np.float32(1 / np.sqrt(2 * np.pi))
+A1, A2, A3 = np.float32(0.254829592 / 2), np.float32(-0.284496736 / 2), np.float32(1.421413741 / 2)
+A4, A5 = np.float32(-1.453152027 / 2), np.float32(1.061405429 / 2)
 ROWS = 64  # whose sums are added up by one thread, whatever the number of threads
 
 
@@ -36,6 +41,27 @@ class HostGELU(PyLayer):
         d_states = paddle.empty_like(states)
         use_own_threads()
         _differentiate_gelu(_flat(states), _flat(grad.contiguous()), _flat(d_states))
+        return d_states
+
+
+class HostExactGELU(PyLayer):
+    """Of float32."""
+
+    @staticmethod
+    def forward(ctx, states: Tensor) -> Tensor:
+        states = states.contiguous()
+        ctx.save_for_backward(states)
+        output = paddle.empty_like(states)
+        use_own_threads()
+        _apply_exact_gelu(_flat(states), _flat(output))
+        return output
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (states,) = take_saved(ctx)
+        d_states = paddle.empty_like(states)
+        use_own_threads()
+        _differentiate_exact_gelu(_flat(states), _flat(grad.contiguous()), _flat(d_states))
         return d_states
 
 
@@ -73,6 +99,31 @@ def _differentiate_gelu(states, grad, d_states):
             s = _gelu_factor(x)
             slope = s + x * s * (ONE - s) * TWICE_SLOPE * (ONE + THREE * CUBE * x * x)
             d_states[r, h] = grad[r, h] * slope
+
+
+@njit(inline="always", **OPTIONS)
+def _normal(x):
+    """Phi of a number, and exp(-x^2 / 2)."""
+    bell = exponential(-HALF * x * x)
+    t = ONE / (ONE + TAIL * abs(x))
+    tail = t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5)))) * bell
+    return (tail if x < ZERO else ONE - tail), bell
+
+
+@njit(parallel=True, **OPTIONS)
+def _apply_exact_gelu(states, output):
+    for r in prange(len(states)):
+        for h in range(states.shape[1]):
+            phi, _ = _normal(states[r, h])
+            output[r, h] = states[r, h] * phi
+
+
+@njit(parallel=True, **OPTIONS)
+def _differentiate_exact_gelu(states, grad, d_states):
+    for r in prange(len(states)):
+        for h in range(states.shape[1]):
+            phi, bell = _normal(states[r, h])
+            d_states[r, h] = grad[r, h] * (phi + states[r, h] * DENSITY * bell)
 
 
 def layer_norm_gradients(states: Tensor, weight: Tensor, epsilon: float, grad: Tensor) -> list[Tensor]:

@@ -15,15 +15,26 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from glm.data.columns import Columns
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.formats import guess_row_count, has_byte_order_mark
 from glm.data.problems import Kind, RecordError
+from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import SHOWN, FileReport, ProblemGroup
+from glm.data.truncation import find_answer
 
 BATCH = 2048  # records whose texts are encoded together
 # C0 and C1 but for tab, line feed and carriage return; a byte order mark within a text; the mark of a wrong decoding.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffd]")
+# Soft hyphens, zero-width spaces and joiners, marks and overrides of direction. A joiner between the parts of an emoji
+# belongs there.
+INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f]|(?<![\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d"
+)
+# What pandas, SQL, Excel and Python write for a value that is missing.
+NULL_WORDS = {"nan", "-nan", "null", "none", "nil", "nat", "undefined", "n/a", "<na>", "\\n", "(null)", "[null]"}
+NULL_WORDS |= {"#n/a", "#na", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
 QUANTILES = {"min": 0.0, "median": 0.5, "95 %": 0.95, "99 %": 0.99, "max": 1.0}
 
 
@@ -55,7 +66,7 @@ class FileCheck:
     Args:
         encoder: lays records out, and so knows what fits.
         name: of the file.
-        columns: where its fields are taken from, for people.
+        columns: where its fields are taken from.
         learns_targets: a target that would be cut is a problem; what is only compared with may have any length.
         shown: problems of a kind that are kept in words.
 
@@ -72,7 +83,7 @@ class FileCheck:
         encoder: ExampleEncoder,
         *,
         name: str,
-        columns: str = "",
+        columns: Columns | None = None,
         learns_targets: bool = True,
         has_ids: bool = True,
         shown: int = SHOWN,
@@ -80,7 +91,8 @@ class FileCheck:
     ):
         self.encoder = encoder
         self.name = name
-        self.columns = columns
+        self.columns = str(columns or "")
+        self._roles = columns
         self.learns_targets = learns_targets
         self.has_ids = has_ids
         self.shown = shown
@@ -90,7 +102,10 @@ class FileCheck:
         self.problems: dict[Kind, list[str]] = {}
         self.bad: list[BadRecord] = []
         self.source, self.target = Lengths(), Lengths()
-        self.cut_sources = self.lost_tokens = self.cut_targets = 0
+        self.cut_sources = self.lost_tokens = self.cut_targets = self.lost_answers = 0
+        self.notes: list[str] = []
+        self.several_targets = 0
+        self.marks = [0, 0]  # of the targets: full-width punctuation, and half-width one that could be
         self.unknown: Counter[str] = Counter()
         self.unknown_rows = 0
         self.row_hashes, self._id_hashes = array("Q"), array("Q")
@@ -132,31 +147,45 @@ class FileCheck:
     def _use(self, encoded: EncodedRecord) -> None:
         self.used += 1
         record, encoder = encoded.record, self.encoder
-        tokens = len(encoded.before) + len(encoded.after) + encoder.special_tokens
-        self.source.add(record.source, tokens)
+        self.source.add(record.source, encoder.uncut_length(encoded))
         overflow = encoder.overflow(encoded)
         self.cut_sources += overflow > 0
         self.lost_tokens += overflow
+        if overflow and record.answer is not None:
+            self.lost_answers += find_answer(record.source, record.answer) is None
         if encoded.target is not None:
             self.target.add(record.target, len(encoded.target))
+            self.several_targets += bool(record.more_targets)
+            self.marks = [sum(counts) for counts in zip(self.marks, count_marks(record.target), strict=True)]
             self.cut_targets += len(encoded.target) > encoder.target_budget
         self._look_at_text(encoded)
         self.places.append(record.origin.removeprefix(f"{self.name}, "))
-        self.row_hashes.append(_hash(f"{record.source}\0{record.answer}\0{record.target}\0{record.extras or ''}"))
+        content = f"{record.source}\0{record.answer}\0{record.target}\0{record.extras or ''}"
+        self.row_hashes.append(_hash(content + "\0".join(record.more_targets)))
         if self.has_ids:
             self._id_hashes.append(_hash(f"{type(record.id).__name__} {record.id}"))
 
     def _look_at_text(self, encoded: EncodedRecord) -> None:
         record = encoded.record
-        for name, text in _fields(record).items():
+        for name, text in _texts(record):
+            column = f"{record.origin}, field {self._column(name)}"
             if found := CONTROL.search(text):
-                code = f"U+{ord(found.group()):04X}"
+                code = _code(found.group())
                 self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
+            if found := INVISIBLE.findall(text):
+                codes = ", ".join(map(_code, dict.fromkeys(found)))
+                self.note(Kind.INVISIBLE, f"{column}: holds the invisible {_plural('character', codes)} {codes}")
+            if text.strip().lower() in NULL_WORDS:
+                self.note(Kind.NULL_WORD, f"{column}: is nothing but {text.strip()}")
         unknown = self.encoder.tokenizer.unknown_token_id
         if unknown in encoded.before or unknown in encoded.after or unknown in (encoded.target or ()):
             self.unknown_rows += 1
-            for text in _fields(record).values():
+            for _, text in _texts(record):
                 self.unknown.update(self.encoder.tokenizer.unknown_parts(text))
+
+    def _column(self, role: str) -> str:
+        """The column that a role's text is taken from."""
+        return " + ".join(getattr(self._roles, role, None) or (role,))
 
     def finish(self) -> None:
         """Looks at what only the whole file tells: rows and ids that occur twice."""
@@ -199,14 +228,25 @@ class FileCheck:
             warnings=self._warnings(),
             recommended=self._recommended(),
             bad_rows=[{"error": bad.error, "row": bad.values} for bad in self.bad],
+            notes=self._notes(),
+            full_width=self.marks[0] >= self.marks[1] if any(self.marks) else None,
         )
 
     def _warnings(self) -> list[str]:
         encoder, found = self.encoder, []
+        template = encoder.template
+        frame = template.texts("", answer="", extras=dict.fromkeys(template.extra_names, ""))
+        if unknown := " ".join(encoder.tokenizer.unknown_parts("".join([*frame, template.target_prefix]))):
+            found.append(f"template: the tokenizer has no piece for {unknown}, which the model cannot tell apart")
         if self.cut_sources:
             found.append(
                 f"{self.name}: {self.cut_sources} of {self.used} sources are longer than src_length "
                 f"{encoder.src_length} and are cut; they lose {self.lost_tokens} tokens or more"
+            )
+        if self.lost_answers:
+            found.append(
+                f"{self.name}: {self.lost_answers} of the sources that are cut do not hold their answer, so their "
+                "beginning is what is left of them"
             )
         if self.cut_targets:
             found.append(
@@ -222,13 +262,18 @@ class FileCheck:
             )
         return found
 
+    def _notes(self) -> list[str]:
+        if not self.several_targets:
+            return self.notes
+        several = f"{self.name}: {self.several_targets} of {self.used} rows have several targets: references of an "
+        return [*self.notes, f"{several}evaluation, which training does not take"]
+
     def _recommended(self) -> dict[str, int]:
         """Lengths that fit: `src_length` for 99 % of the sources, `tgt_length` for all targets."""
         found = {"src_length": _rounded(_quantile(self.source.tokens, 0.99))} if self.used else {}
         if self.target.tokens:
             room = len(self.encoder.opening_ids) + 1  # eop
             found["tgt_length"] = _rounded(max(self.target.tokens) + room)
-            found["min_tgt_length"] = min(self.target.tokens)
         return found
 
 
@@ -266,20 +311,34 @@ def check_file(
     check = FileCheck(
         encoder,
         name=file.name,
-        columns=str(file.columns),
+        columns=file.columns,
         learns_targets=learns_targets,
         has_ids=file.has_ids,
         shown=shown,
         keep_bad=0 if most_refused == math.inf else int(most_refused),
     )
     if has_byte_order_mark(file.path):
-        check.note(Kind.BYTE_ORDER_MARK, f"{file.name}: starts with a byte order mark")
+        check.notes.append(f"{file.name}: starts with a byte order mark, which is skipped")
     return check, check_records(file, check, total=guess_row_count(file.path), most_refused=most_refused)
 
 
 def _fields(record: Record) -> dict[str, str]:
     fields = {"source": record.source, "answer": record.answer, "target": record.target, **record.extras}
     return {name: text for name, text in fields.items() if text is not None}
+
+
+def _texts(record: Record) -> Iterator[tuple[str, str]]:
+    """The texts of a record with the names of their fields, all targets among them."""
+    yield from _fields(record).items()
+    yield from (("target", text) for text in record.more_targets)
+
+
+def _code(character: str) -> str:
+    return f"U+{ord(character):04X}"
+
+
+def _plural(noun: str, listed: str) -> str:
+    return f"{noun}s" if "," in listed else noun
 
 
 def _hash(text: str) -> int:

@@ -1,13 +1,14 @@
 """Which columns of a file are source, answer and target: recognised by their names, or as the user says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glm.data.templates import Template
 from glm.errors import InputError
 
 ROLES = ("source", "answer", "target")
-# The names that people's files use, as (source, answer, target); several columns are joined by a line break.
+# The names that people's files use, as (source, answer, target); several columns are joined by a line break. Those of
+# the first table come before those of the second one, and what a task calls its target before both.
 LAYOUTS = (
     (("context",), ("answer",), ("question",)),
     (("source",), ("title",), ("target",)),  # DuReaderQG's loaders
@@ -18,6 +19,22 @@ LAYOUTS = (
     (("content",), None, ("summary",)),
 )
 OPTIONAL = "input"  # of the layout with an instruction
+# What data sets call a text that something is written from.
+TEXTS = ("content", "text", "article", "document", "passage", "paragraph", "context", "source", "abst", "abstract")
+TEXTS += ("body", "dialogue", "context_text", "正文", "原文", "文章", "内容", "段落", "文本", "上下文")
+ANSWERS, QUESTIONS = ("answer", "answer_text", "答案"), ("question", "query_text", "问题")
+MORE_LAYOUTS = (
+    *(((text,), (answer,), (question,)) for text in TEXTS for answer in ANSWERS for question in QUESTIONS),
+    *(((text,), None, (target,)) for text in TEXTS for target in ("summary", "highlights", "摘要")),
+    *((("prompt",), None, (target,)) for target in ("response", "completion", "output", "answer", "chosen")),
+    *((("instruction",), None, (target,)) for target in ("response", "answer", "completion")),
+    *(((source,), None, (target,)) for source, target in (("input", "output"), ("inputs", "targets"))),
+    *(((question,), None, (answer,)) for question in QUESTIONS for answer in (*ANSWERS, "回答")),
+    *(((source,), None, (target,)) for source, target in (("input", "target"), ("q", "a"), ("输入", "输出"))),
+    *(((f"{name}1",), None, (f"{name}2",)) for name in ("sentence", "text", "sent", "question")),
+    (("original",), None, ("paraphrase",)),
+)
+CLEARED = "\ufeff\u200b \t\r\n\u3000"  # what may surround a column's name without a meaning
 
 
 @dataclass(frozen=True)
@@ -28,12 +45,14 @@ class Columns:
         answer: none if the template has no field for it.
         target: none if the file has no targets.
         extras: the other columns that the template names.
+        kept: columns that predictions keep as they are.
     """
 
     source: tuple[str, ...]
     answer: tuple[str, ...] | None
     target: tuple[str, ...] | None
     extras: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         roles = {role: getattr(self, role) for role in ROLES}
@@ -45,19 +64,49 @@ class Columns:
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """The columns that the user named; several are separated by commas."""
+    """How the columns of a file are read: those that the user named, several separated by commas.
 
-    source_column: str | None = None
-    answer_column: str | None = None
-    target_column: str | None = None
+    Args:
+        keep_columns: columns that predictions keep, or `all`.
+        multi_turn: which turns of a conversation are a pair: `error` refuses more than one, `last` takes the last.
+        inherited: options whose value is that of a model's training. What they name may be missing: then the column
+            is recognised, as if nothing had been said.
+    """
+
+    source_column: str | tuple[str, ...] | None = None
+    answer_column: str | tuple[str, ...] | None = None
+    target_column: str | tuple[str, ...] | None = None
+    inherited: frozenset[str] = frozenset()
+    keep_columns: str | None = None
+    multi_turn: str = "error"
 
     def of(self, role: str) -> tuple[str, ...] | None:
         """The columns of a role, None if it is to be recognised."""
         wish = getattr(self, f"{role}_column")
-        return None if wish is None else tuple(name.strip() for name in wish.split(","))
+        return tuple(name.strip() for name in wish.split(",")) if isinstance(wish, str) else wish
+
+    def found_in(self, present: Sequence[str]) -> "ColumnOptions":
+        """These options with names as the file writes them, without inherited ones that name a missing column."""
+        found = {}
+        for option in (f"{role}_column" for role in ROLES):
+            columns = [actual_name(name, present) or name for name in self.of(option.removesuffix("_column")) or ()]
+            is_missing = option in self.inherited and not set(columns) <= set(present)
+            found[option] = None if is_missing or not columns else tuple(columns)
+        return replace(self, **found)
 
 
 RECOGNISED = ColumnOptions()  # nothing was named
+
+
+def actual_name(name: str, present: Sequence[str]) -> str | None:
+    """The column of a file that a name means: capitals and blanks around it do not matter, if one column is meant."""
+    if name in present:
+        return name
+    for form in (str, str.casefold):
+        found = [column for column in present if form(column.strip(CLEARED)) == form(name.strip(CLEARED))]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def choose_columns(
@@ -65,11 +114,12 @@ def choose_columns(
 ) -> Columns:
     """The columns of a file that are source, answer and target.
 
-    A layout all of whose columns are there is taken; if there is none, each role is recognised for itself.
+    A layout all of whose columns are there is taken: what the task calls its target, then `LAYOUTS`, then
+    `MORE_LAYOUTS`; if there is none, each role is recognised for itself.
 
     Args:
         present: the columns of the file.
-        template: says whether there is an answer, and which other columns are needed.
+        template: says whether there is an answer, what the target is called, and which other columns are needed.
         wishes: what the user said.
         name: stands for the file in messages.
         need_target: whether a file without targets is an error.
@@ -79,57 +129,122 @@ def choose_columns(
     """
     if wishes.answer_column is not None and not template.needs_answer:
         raise InputError(f"answer_column {wishes.answer_column}: the template has no field {{answer}}; leave it out")
+    wishes = wishes.found_in(present)
     needed = ["source", *(["answer"] if template.needs_answer else []), *(["target"] if need_target else [])]
+    _check_named(present, template, wishes, name)
+    tables = [LAYOUTS, MORE_LAYOUTS, _task_layouts(template.other_targets)]
+    if template.targets:
+        tables.insert(0, _task_layouts(template.targets))
+    choices = []
+    for table in tables:
+        choices = [_layout_columns(layout, present, wishes) for layout in table]
+        own = actual_name(template.source_name, present)
+        if template.source_name not in ("source", "context") and own and not wishes.source_column:
+            choices = [((own,), *choice[1:]) for choice in choices]
+        if whole := _whole_choices(choices, needed, template):
+            (source, answer, target), *_ = whole
+            _check_one_reading(whole, needed, name)
+            break
+    else:
+        source, answer, target = _each_by_name(present, wishes, needed, name)
+    kept = _kept(wishes.keep_columns, present, name)
+    return Columns(source, answer if template.needs_answer else None, target, template.extra_names, kept)
+
+
+def _check_named(present: Sequence[str], template: Template, wishes: ColumnOptions, name: str) -> None:
     for role in ROLES:
         missing = [column for column in wishes.of(role) or () if column not in present]
-        if missing and (role in needed):
-            raise _error(f"{role}_column {wishes.of(role)[0]}", f"no such column in {name}", present)
+        if missing:
+            raise _error(f"{role}_column {missing[0]}", f"no such column in {name}", present)
     missing = [column for column in template.extra_names if column not in present]
     if missing:
         raise _error("template", f"its field {missing[0]} is no column of {name}", present)
 
-    choices = [_layout_columns(layout, present, wishes) for layout in LAYOUTS]
-    own = (template.source_name,)
-    if template.source_name not in ("source", "context") and own[0] in present and not wishes.source_column:
-        choices = [(own, *choice[1:]) for choice in choices]
+
+def _task_layouts(targets: Sequence[str]) -> tuple:
+    """The layouts of a task whose target has one of these names."""
+    return tuple(((text,), None, (target,)) for target in targets for text in TEXTS if text != target)
+
+
+def _whole_choices(choices: Sequence[tuple], needed: Sequence[str], template: Template) -> list[tuple]:
+    """The choices that have all that is needed, each reading once; of a task's own targets the first that is there."""
     whole: dict[tuple, tuple] = {}
     for choice in choices:
         key = tuple(choice[ROLES.index(role)] for role in needed)
         if all(key):
             whole.setdefault(key, choice)
+    found = list(whole.values())
+    first = found[0][2] if found else None
+    is_tasks = first and first[0].strip(CLEARED).casefold() in (*template.targets, *template.other_targets)
+    return [choice for choice in found if not is_tasks or choice[2] == first]
+
+
+def _check_one_reading(whole: Sequence[tuple], needed: Sequence[str], name: str) -> None:
     if len(whole) > 1:
         listed = "; or ".join(
-            " ".join(f"--{role}_column {','.join(columns)}" for role, columns in zip(needed, key, strict=True))
-            for key in whole
+            " ".join(f"--{role}_column {','.join(choice[ROLES.index(role)])}" for role in needed) for choice in whole
         )
         raise InputError(f"{name}: its columns can be read in more than one way; say which: {listed}")
-    if whole:
-        ((source, answer, target),) = whole.values()
-    else:
-        source, answer, target = (_one_by_name(role, choices, role in needed, present, name) for role in ROLES)
-    return Columns(source, answer if template.needs_answer else None, target, template.extra_names)
+
+
+def _kept(wish: str | None, present: Sequence[str], name: str) -> tuple[str, ...]:
+    """The columns that predictions keep (`--keep_columns`)."""
+    if wish is None:
+        return ()
+    if wish.strip() == "all":
+        return tuple(present)
+    found = {text.strip(): actual_name(text, present) for text in wish.split(",")}
+    for text, column in found.items():
+        if column is None:
+            raise _error(f"keep_columns {text}", f"no such column in {name}", present)
+    return tuple(found.values())
 
 
 def _layout_columns(layout: tuple, present: Sequence[str], wishes: ColumnOptions) -> tuple:
     """Source, answer and target of a layout, each None where its columns are not there; wishes come first."""
     found = []
-    for role, columns in zip(ROLES, layout, strict=True):
-        columns = wishes.of(role) or tuple(c for c in columns or () if c in present or c != OPTIONAL)
-        found.append(columns if columns and set(columns) <= set(present) else None)
+    for role, names in zip(ROLES, layout, strict=True):
+        columns = [actual_name(name, present) for name in names or ()]
+        columns = [column for column, name in zip(columns, names or (), strict=True) if column or name != OPTIONAL]
+        wished = wishes.of(role)
+        found.append(wished or (tuple(columns) if columns and all(columns) else None))
     return tuple(found)
 
 
-def _one_by_name(role: str, choices: Sequence[tuple], needed: bool, present: Sequence[str], name: str):
-    found = sorted({choice[ROLES.index(role)] for choice in choices} - {None})
-    if len(found) == 1:
-        return found[0]
-    if not needed:
-        return None
-    if not found:
-        other = ", or take a template without {answer} (--task_name, --template)" if role == "answer" else ""
-        raise _error(name, f"no column is recognised as the {role}; name it with --{role}_column{other}", present)
-    listed = " or ".join(f"--{role}_column {','.join(columns)}" for columns in found)
-    raise InputError(f"{name}: more than one column can be the {role}; say which: {listed}")
+def _each_by_name(present: Sequence[str], wishes: ColumnOptions, needed: Sequence[str], name: str) -> list:
+    """Source, answer and target, each recognised for itself; None for one that is not needed.
+
+    Raises:
+        InputError: some are not recognised, all of which are named, or can be more than one column.
+    """
+    found, missing = [], []
+    for role in ROLES:
+        columns = []
+        for table in (LAYOUTS, MORE_LAYOUTS):
+            choices = {_layout_columns(layout, present, wishes)[ROLES.index(role)] for layout in table} - {None}
+            columns = columns or sorted(choices)
+        taken = [column for column in found if column]
+        columns = [column for column in columns if column not in taken or wishes.of(role)]
+        if len(columns) > 1 and role in needed:
+            listed = " or ".join(f"--{role}_column {','.join(names)}" for names in columns)
+            raise InputError(f"{name}: more than one column can be the {role}; say which: {listed}")
+        found.append(columns[0] if len(columns) == 1 else None)
+        missing += [role] if role in needed and not columns else []
+    if missing:
+        raise _unrecognised(missing, found, present, name)
+    return found
+
+
+def _unrecognised(missing: Sequence[str], found: Sequence, present: Sequence[str], name: str) -> InputError:
+    """All roles that no column was recognised for, and how they are named."""
+    other = ", or take a template without {answer} (--task_name, --template)" if "answer" in missing else ""
+    if len(missing) == 1:
+        reason = f"no column is recognised as the {missing[0]}; name it with --{missing[0]}_column{other}"
+        return _error(name, reason, present)
+    free = [column for column in present if column != "id" and (column,) not in found] + list("XYZ")
+    options = " ".join(f"--{role}_column {column}" for role, column in zip(missing, free, strict=False))
+    reason = f"no column is recognised as the {' nor as the '.join(missing)}; name them, e.g. {options}{other}"
+    return _error(name, reason, present)
 
 
 def _error(subject: str, reason: str, present: Sequence[str]) -> InputError:

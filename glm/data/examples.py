@@ -1,14 +1,20 @@
 """From a record to what the model reads: template, tokenizer and geometry in one place for training and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
-from glm.data.truncation import shorten_context
+from glm.data.truncation import find_answer, shorten_context
 from glm.errors import InputError
 from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
+
+NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,11 @@ class ExampleEncoder:
         min_tgt_length: fewest tokens to generate after the opening.
         block_position: see `GeometryOptions`.
         allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
+        max_seq_length: most tokens of source and target together, in place of `src_length`; see `GeometryOptions`.
+        objective: what training draws and predicts, by the names of `GeometryOptions`; the family's own if left out.
 
     Raises:
-        InputError: `tgt_length` leaves no room for them, or the family cannot lay out the template.
+        InputError: the lengths leave no room, or the family cannot lay out the template or has no such objective.
     """
 
     def __init__(
@@ -47,17 +55,29 @@ class ExampleEncoder:
         min_tgt_length: int = 0,
         block_position: bool = True,
         allow_cut_targets: bool = False,
+        max_seq_length: int | None = None,
+        objective: Mapping[str, Any] = NO_CHOICE,
     ):
         template.check(family)
         self.family = family
         self.tokenizer = tokenizer
         self.template = template
-        self.src_length = src_length
+        # Of a pair that is cut together either part may be nearly all of it.
+        self.src_length = src_length if max_seq_length is None else max_seq_length - 1
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
         self.block_position = block_position
-        self.allow_cut_targets = allow_cut_targets
-        self.geometry = family.geometry(tokenizer, GeometryOptions(template.blank, block_position))
+        self.max_seq_length = max_seq_length
+        self.objective = objective
+        self.allow_cut_targets = allow_cut_targets or max_seq_length is not None
+        layout = GeometryOptions(
+            template.blank, block_position, max_seq_length=max_seq_length, tgt_length=tgt_length, **objective
+        )
+        self.geometry = family.geometry(tokenizer, layout)
+        if max_seq_length is not None and tgt_length >= max_seq_length - self.special_tokens:
+            raise InputError(
+                f"tgt_length {tgt_length}: leaves no room for a source in max_seq_length {max_seq_length}; shorten it"
+            )
         # Opening and target are encoded apart, so that the ids of the opening never depend on the target.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
         if self.target_budget < min_tgt_length:
@@ -79,6 +99,8 @@ class ExampleEncoder:
             min_tgt_length=self.min_tgt_length,
             block_position=self.block_position,
             allow_cut_targets=self.allow_cut_targets,
+            max_seq_length=self.max_seq_length,
+            objective=self.objective,
         )
 
     @property
@@ -112,8 +134,10 @@ class ExampleEncoder:
     def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
         """Why the source of a record cannot be laid out: what must not be cut does not fit."""
         record = encoded.record
-        kept = record.answer if record.answer and record.answer in record.source else ""
-        if not self.overflow(encoded) or self._fits(record, kept):
+        if not self.overflow(encoded):
+            return None
+        start, end = find_answer(record.source, record.answer) or (0, 0)
+        if self._fits(record, record.source[start:end]):
             return None
         message = f"does not fit into src_length {self.src_length}"
         field = "answer" if record.answer else "template"
@@ -133,6 +157,10 @@ class ExampleEncoder:
     def overflow(self, encoded: EncodedRecord) -> int:
         """By how many tokens the source is longer than `src_length`."""
         return max(0, len(encoded.before) + len(encoded.after) - self.source_budget)
+
+    def uncut_length(self, encoded: EncodedRecord) -> int:
+        """Tokens that the source would have, were nothing cut."""
+        return len(encoded.before) + len(encoded.after) + self.special_tokens
 
     def lay_out_source(self, encoded: EncodedRecord) -> list[int]:
         """The ids of a source; one that is too long is cut around the answer's sentence, or at its end.
@@ -165,13 +193,16 @@ class ExampleEncoder:
         return self.lay_out_source(*self.encode([record]))
 
     def example(self, record: Record) -> Example:
-        """The training example of a record with a target. Raises as `lay_out_source` and `lay_out_span`."""
+        """The example of a record with a target, as evaluation takes it. Raises as `lay_out_source` and
+        `lay_out_span`."""
         (encoded,) = self.encode([record])
         return self.example_of(self.lay_out_source(encoded), self.lay_out_span(encoded))
 
-    def example_of(self, source_ids: Sequence[int], span: Sequence[int]) -> Example:
-        """The training example of a source and its span."""
-        return self.geometry.example(source_ids, span, tgt_length=self.tgt_length)
+    def example_of(
+        self, source_ids: Sequence[int], span: Sequence[int], random: np.random.Generator | None = None
+    ) -> Example:
+        """The example of a source and its span; `random` makes it one of training, see `Geometry.example`."""
+        return self.geometry.example(source_ids, span, tgt_length=self.tgt_length, random=random)
 
     def prompt(self, source_ids: Sequence[int], prefix_ids: Sequence[int] = ()) -> Prompt:
         """What generation starts from, of `source_ids` of a record; the span starts with opening and prefix."""

@@ -23,12 +23,24 @@ from glm.errors import InputError
 
 GZIP_START = b"\x1f\x8b"
 ZIP_START = b"PK\x03\x04"
+OLD_EXCEL_START = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
 UTF8_START = b"\xef\xbb\xbf"
+BLANKS = "\ufeff\u200b \t\u3000"  # around the names in a header
 UNDECODED = re.compile("[\udc80-\udcff]")  # what Python's `surrogateescape` makes of bytes that are not UTF-8
 SEPARATOR = re.compile(r"\s*,?\s*")  # of the items of a JSON list
 CHUNK = 1 << 20  # characters of a JSON list that are read at once
-FIRST_BYTES = 1 << 16  # that JSON is told from JSON lines by
+# Lists in an object that are rows, and those that are a field of one row.
+ROW_LISTS = {"data", "rows", "records", "examples", "items", "instances", "train", "dev", "test", "validation"}
+FIELD_LISTS = {"messages", "conversations", "conversation", "paragraphs", "qas", "answers", "answer", "question"}
+FIELD_LISTS |= {"history", "choices", "references", "targets", "tags", "keywords"}
+OTHER_SEPARATORS = {
+    ";": "semicolons",
+    "\t": "tabs",
+    "|": "bars",
+    "，": "full-width commas",
+    "；": "full-width semicolons",
+}
 ROWS_AT_ONCE = 1024  # of a columnar file
 
 
@@ -80,11 +92,15 @@ def open_text_file(path: Path) -> Iterator[BinaryIO]:
             packed = raw.read(2) == GZIP_START
             raw.seek(0)
             with gzip.open(raw) if packed else raw as file:
-                start = file.read(4)
+                start = file.read(8)
                 file.seek(0)
                 if start.startswith(UTF16_STARTS):
                     raise InputError(f"{path}: UTF-16 text; convert the file to UTF-8, e.g. iconv -f UTF-16 -t UTF-8")
-                if start == ZIP_START:
+                if b"\0" in start[:2]:
+                    raise InputError(f"{path}: UTF-16 text without a mark, or no text; convert the file to UTF-8")
+                if start == OLD_EXCEL_START:
+                    raise InputError(f"{path}: an old Excel workbook (.xls); save the table as CSV in UTF-8")
+                if start.startswith(ZIP_START):
                     raise InputError(f"{path}: a ZIP archive, as Excel's files are; save the table as CSV in UTF-8")
                 yield file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -137,11 +153,27 @@ def _decoded(line: bytes, origin: str, *, start_of_file: bool) -> str:
 
 def _not_utf8(line: bytes, place: str) -> str:
     message = f"not UTF-8 ({place}); convert the file to UTF-8"
-    try:
-        line.decode("gb18030")
-    except UnicodeDecodeError:
-        return message
-    return f"{message} (it may be GB18030)"
+    encoding = likely_encoding(line)
+    return message if encoding is None else f"{message} (it may be {encoding})"
+
+
+def likely_encoding(data: bytes) -> str | None:
+    """The Chinese encoding of bytes that are not UTF-8: the one by which more of the characters are common ones.
+
+    Nearly all bytes are something in GB18030. In GB2312 the common characters, and punctuation, begin with the bytes
+    A1 to A3 and B0 to D7, in Big5 with A1 to A3 and A4 to C6.
+    """
+    shares = {}
+    for name, codec, common, first in (
+        ("GB18030", "gb18030", "gb2312", range(0xB0, 0xD8)),
+        ("Big5", "cp950", "big5", range(0xA4, 0xC7)),
+    ):
+        text = data.decode(codec, "replace")
+        codes = [character.encode(common, "ignore")[:1] for character in text if not character.isascii()]
+        good = sum(code[0] in first or code[0] in range(0xA1, 0xA4) for code in codes if code)
+        shares[name] = good / max(len(codes), 1)
+    best = max(shares, key=shares.get)
+    return best if shares[best] > 0.5 else None
 
 
 def _object(text: str, origin: str) -> dict[str, Any]:
@@ -161,12 +193,37 @@ def _checked_object(value: object, origin: str) -> dict[str, Any]:
 
 
 def is_json_document(file: BinaryIO) -> bool:
-    """Whether a file is one JSON value rather than one per line: it starts with `[`, or its first line opens an
-    object and leaves it open."""
-    start = file.read(FIRST_BYTES).removeprefix(UTF8_START).lstrip()
+    """Whether a file is one JSON value rather than one per line: it starts with `[`, its first line opens an object
+    and leaves it open, or that is all of the file and holds a list of rows."""
+    start = file.read(CHUNK)
+    file.seek(len(start) - len(start.removeprefix(UTF8_START).lstrip()))
+    line = file.readline().strip()
+    opens = line.startswith(b"{")
+    is_all = opens and not any(block.strip() for block in iter(lambda: file.read(CHUNK), b""))
     file.seek(0)
-    line = start.partition(b"\n")[0].rstrip()
-    return line.startswith(b"[") or (line.startswith(b"{") and line.endswith((b"{", b"[", b",")))
+    if line.startswith(b"["):
+        return True
+    return opens and (line.endswith((b"{", b"[", b",")) or (is_all and _holds_rows(line)))
+
+
+def _holds_rows(line: bytes) -> bool:
+    try:
+        return bool(row_lists(json.loads(line)))
+    except (ValueError, RecursionError):
+        return False
+
+
+def row_lists(document: dict[str, Any]) -> list[str]:
+    """The names of the lists in an object that are lists of rows, and no field of one."""
+
+    def is_rows(value: object) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+    return [
+        key
+        for key, value in document.items()
+        if isinstance(value, list) and (key in ROW_LISTS or (is_rows(value) and key not in FIELD_LISTS))
+    ]
 
 
 def _document_rows(file: BinaryIO, name: str) -> Iterator[Row]:
@@ -180,7 +237,9 @@ def _document_rows(file: BinaryIO, name: str) -> Iterator[Row]:
             except RecordError as error:
                 yield Row(number, origin, {}, error)
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8; convert the file to UTF-8, e.g. iconv -f GB18030 -t UTF-8") from error
+        encoding = likely_encoding(bytes(error.object)) or "GB18030"
+        advice = f"convert the file to UTF-8, e.g. iconv -f {encoding} -t UTF-8"
+        raise InputError(f"{name}: not UTF-8; {advice}") from error
 
 
 def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
@@ -189,9 +248,12 @@ def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not JSON ({error}); one JSON object per line, or a list, is expected") from error
-    lists = [key for key, value in document.items() if isinstance(value, list)]
+    lists = row_lists(document)
+    if not lists and document.keys() and not all(isinstance(value, list) for value in document.values()):
+        yield document, f"{name}, record 1"
+        return
     if len(lists) != 1:
-        found = ", ".join(lists) or "none"
+        found = ", ".join(lists or [key for key, value in document.items() if isinstance(value, list)]) or "none"
         raise InputError(f"{name}: a JSON object with one list of rows is expected; lists in it: {found}")
     for number, value in enumerate(document[lists[0]], start=1):
         yield value, f"{name}, {lists[0]} {number}"
@@ -246,24 +308,43 @@ def _table_rows(file: BinaryIO, name: str, *, is_tsv: bool) -> Iterator[Row]:
             cells = next(table, None)
             if cells is None:
                 return
-            if not any(cells):
+            if not any(cells) and (len(cells) < 2 or header is None):  # an empty line; `,,` is a row without values
                 continue
             if header is None:
-                header = _checked_header(cells, name)
+                header = _checked_header([cell.strip(BLANKS) for cell in cells], name)
                 continue
+            _check_quotes(header, cells, origin, table.line_num - line)
             yield Row(line, origin, _cells(header, cells, origin))
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 message = "a quote is opened and never closed; nothing after it can be read"
                 raise InputError(f"{origin}: {message}") from error
-            yield Row(line, origin, {}, RecordError(Kind.SYNTAX, origin, f"not CSV ({error})"))
+            more = table.line_num - line
+            lost = f"; a quote that is opened takes the lines to line {line + more} into it" if more else ""
+            yield Row(line, origin, {}, RecordError(Kind.SYNTAX, origin, f"not CSV ({error}){lost}"))
         except RecordError as error:
             yield Row(line, origin, {}, error)
+
+
+def _check_quotes(header: list[str], cells: list[str], origin: str, more: int) -> None:
+    """Raises RecordError where a cell of many lines is rows that a stray quote has joined: all between its first line
+    and its last one have as many cells as the header."""
+    for column, cell in zip(header, cells, strict=False):
+        lines = cell.splitlines()[1:-1]
+        if len(lines) > 1 and len(header) > 1 and all(line.count(",") == len(header) - 1 for line in lines):
+            message = f'a quote that is opened takes {more} rows into one cell; take it out, or double it ("")'
+            raise RecordError(Kind.SYNTAX, origin, message, field=column)
 
 
 def _checked_header(cells: list[str], name: str) -> list[str]:
     if found := _undecoded(cells):
         raise InputError(f"{name}, line 1: {_not_utf8(found, 'the header')}")
+    others = [words for separator, words in OTHER_SEPARATORS.items() if separator in cells[0]]
+    if len(cells) == 1 and others:
+        raise InputError(
+            f"{name}, line 1: the header is one column, {cells[0]}, and looks separated by {others[0]}; save the "
+            "table with commas (.csv) or tabs (.tsv)"
+        )
     twice = sorted({cell for cell in cells if cells.count(cell) > 1})
     if twice:
         raise InputError(f"{name}, line 1: the header has the column {', '.join(twice)} twice; rename one of them")

@@ -17,8 +17,9 @@ class Kind(StrEnum):
     SURROGATE = "half a surrogate pair"
     SOURCE_LENGTH = "source too long"
     TARGET_LENGTH = "target too long"
-    BYTE_ORDER_MARK = "byte order mark"
     CONTROL = "control character"
+    INVISIBLE = "invisible character"
+    NULL_WORD = "missing value as a word"
     DUPLICATE_ID = "duplicate id"
     DUPLICATE_ROW = "duplicate row"
     SHARED_ROW = "row in two files"
@@ -34,7 +35,7 @@ class Kind(StrEnum):
         return ADVICE[self]
 
 
-HARMLESS = {Kind.BYTE_ORDER_MARK, Kind.CONTROL, Kind.DUPLICATE_ID, Kind.DUPLICATE_ROW, Kind.SHARED_ROW}
+HARMLESS = {Kind.CONTROL, Kind.INVISIBLE, Kind.NULL_WORD, Kind.DUPLICATE_ID, Kind.DUPLICATE_ROW, Kind.SHARED_ROW}
 
 ADVICE = {
     Kind.ENCODING: "convert the file to UTF-8, e.g. iconv -f GB18030 -t UTF-8",
@@ -47,8 +48,9 @@ ADVICE = {
     Kind.SURROGATE: "escape whole characters, or write them as UTF-8",
     Kind.SOURCE_LENGTH: "raise --src_length, or shorten what may not be cut",
     Kind.TARGET_LENGTH: "raise --tgt_length, shorten the target, or accept its cut with --allow_cut_targets",
-    Kind.BYTE_ORDER_MARK: "save the file as UTF-8 without byte order mark; here it is skipped",
     Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
+    Kind.INVISIBLE: "take the characters out; they are left-overs of web pages, split words, and cannot be copied",
+    Kind.NULL_WORD: "take the rows out; the words are missing values of an export, and the model would learn them",
     Kind.DUPLICATE_ID: "give every row an id of its own, or none; predictions are told apart by it",
     Kind.DUPLICATE_ROW: "take one of the rows out; it counts twice in training and in scores",
     Kind.SHARED_ROW: "take the row out of one of the files; what was trained on cannot be used to evaluate",

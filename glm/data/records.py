@@ -1,14 +1,15 @@
 """Rows of a data file become records, checked before anything else happens to them."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
 from glm.data.formats import Row, json_lines, read_rows
+from glm.data.layouts import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
@@ -27,6 +28,13 @@ class Record:
     target: str | None
     origin: str  # "file, line n", for messages
     extras: dict[str, str] = field(default_factory=dict)  # other fields of the template
+    more_targets: tuple[str, ...] = ()  # where a row to be evaluated has several; scores take the best
+    kept: dict[str, Any] = field(default_factory=dict, compare=False)  # columns that predictions keep
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All texts that a prediction is scored against; none where there is no target."""
+        return () if self.target is None else (self.target, *self.more_targets)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,9 @@ class RecordFile:
         path: a file in any format of `glm.data.formats`.
         template: which fields a record has.
         wishes: which columns they are, where the user says so.
-        need_target: False allows records without target, for prediction.
+        need_target: False allows a file without targets, for prediction.
+        each_needs_target: False allows records without target in a file that has some; as `need_target` if not given.
+        several_targets: a target may be a list of texts, as references of an evaluation are.
         reserved: texts that no field may hold: the model would read them as commands (`Family.reserved`).
 
     Attributes:
@@ -65,21 +75,43 @@ class RecordFile:
         wishes: ColumnOptions = RECOGNISED,
         *,
         need_target: bool = True,
+        each_needs_target: bool | None = None,
+        several_targets: bool = False,
         reserved: Sequence[str] = (),
     ):
         self.path = Path(path)
         self.name = str(path)
-        self.need_target = need_target
+        self.need_target = need_target if each_needs_target is None else each_needs_target
+        self.several_targets = several_targets
         self.reserved = reserved
-        first = list(islice(read_rows(self.path), ROWS_TO_RECOGNISE))
+        self.multi_turn = wishes.multi_turn
+        first = list(islice(self.rows(), ROWS_TO_RECOGNISE))
         if not first:
             raise InputError(f"{path}: no record in it; one JSON object per line is expected")
-        self.columns = columns_of(first, template, wishes, name=self.name, need_target=need_target)
+        rows = first if self.need_target else self._until_target(first, template, wishes)
+        self.columns = columns_of(rows, template, wishes, name=self.name, need_target=need_target)
         self.has_ids = any("id" in row.values for row in first)
 
+    def _until_target(self, first: list[Row], template: Template, wishes: ColumnOptions) -> list[Row]:
+        """The first rows, and where none of them has a target one that has: it may come late, and would be lost."""
+        if len(first) < ROWS_TO_RECOGNISE or _has_target(first, template, wishes, name=self.name):
+            return first
+        known = {column for row in first for column in row.values}
+        for row in self.rows():
+            if not row.values.keys() <= known:
+                known |= row.values.keys()
+                if _has_target([*first, row], template, wishes, name=self.name):
+                    return [*first, row]
+        return first
+
     def __iter__(self) -> Iterator[Record | BadRecord]:
-        for row in read_rows(self.path):
-            yield record_or_bad(row, self.columns, need_target=self.need_target, reserved=self.reserved)
+        how = {"need_target": self.need_target, "several_targets": self.several_targets, "reserved": self.reserved}
+        for row in self.rows():
+            yield record_or_bad(row, self.columns, **how)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows that records are made of, one by one."""
+        return unfold(read_rows(self.path), multi_turn=self.multi_turn)
 
 
 def stream_records(
@@ -89,19 +121,22 @@ def stream_records(
     *,
     name: str,
     need_target: bool = True,
+    several_targets: bool = False,
     reserved: Sequence[str] = (),
 ) -> Iterator[Record | BadRecord]:
     """The record of each of the lines of JSON, one line at a time; its columns are those of the first good line.
 
+    A target that only a later line has is recognised there.
+
     Args:
         lines: lines of bytes, such as standard input.
         name: stands for the file in messages.
-        need_target, reserved: as of `RecordFile`.
+        need_target, several_targets, reserved: as of `RecordFile`.
 
     Raises:
         InputError: the columns are not recognised.
     """
-    rows = json_lines(lines, name=name)
+    rows = unfold(json_lines(lines, name=name), multi_turn=wishes.multi_turn)
     unread = []
     for row in rows:
         unread.append(row)
@@ -109,8 +144,13 @@ def stream_records(
             break
     if unread:
         columns = columns_of(unread, template, wishes, name=name, need_target=need_target)
+        known = set(unread[-1].values)
+        how = {"need_target": need_target, "several_targets": several_targets, "reserved": reserved}
         for row in chain(unread, rows):
-            yield record_or_bad(row, columns, need_target=need_target, reserved=reserved)
+            if columns.target is None and not row.values.keys() <= known:
+                known |= row.values.keys()
+                columns = _with_target(columns, known, template, wishes, name=name)
+            yield record_or_bad(row, columns, **how)
 
 
 def read_records(path: str | Path, template: Template = QUESTION_GENERATION, **options: Any) -> list[Record]:
@@ -125,6 +165,28 @@ def read_records(path: str | Path, template: Template = QUESTION_GENERATION, **o
             raise InputError(record.error)
         records.append(record)
     return records
+
+
+def _with_target(
+    columns: Columns, present: Collection[str], template: Template, wishes: ColumnOptions, *, name: str
+) -> Columns:
+    """Columns with a target, if one is recognised beyond doubt."""
+    try:
+        found = choose_columns(list(present), template, wishes, name=name, need_target=False)
+    except InputError:
+        return columns
+    return replace(columns, target=found.target)
+
+
+def _has_target(rows: Iterable[Row], template: Template, wishes: ColumnOptions, *, name: str) -> bool:
+    """Whether one of the columns of these rows is the target; also where it cannot be told which."""
+    wished = wishes.of("target")
+    if wished is not None and "target_column" not in wishes.inherited:
+        return set(wished) <= {column for row in rows for column in row.values}
+    try:
+        return columns_of(rows, template, wishes, name=name, need_target=False).target is not None
+    except InputError:
+        return True  # what is wrong is told by who needs the columns
 
 
 def columns_of(
@@ -143,7 +205,12 @@ def columns_of(
 
 
 def record_or_bad(
-    row: Row, columns: Columns, *, need_target: bool, reserved: Sequence[str] = ()
+    row: Row,
+    columns: Columns,
+    *,
+    need_target: bool,
+    several_targets: bool = False,
+    reserved: Sequence[str] = (),
 ) -> Record | BadRecord:
     """The record of a row, or what is wrong with it; arguments as of `RecordFile`."""
     identity = row.number
@@ -151,25 +218,36 @@ def record_or_bad(
         if row.error is not None:
             raise row.error
         identity = _identity(row)  # before the fields, for a `BadRecord` has it too
-        return record_of_row(row, columns, need_target=need_target, reserved=reserved)
+        how = {"need_target": need_target, "several_targets": several_targets, "reserved": reserved}
+        return record_of_row(row, columns, **how)
     except RecordError as error:
         return BadRecord(identity, row.origin, str(error), error.kind, row.values)
 
 
-def record_of_row(row: Row, columns: Columns, *, need_target: bool, reserved: Sequence[str] = ()) -> Record:
+def record_of_row(
+    row: Row,
+    columns: Columns,
+    *,
+    need_target: bool,
+    several_targets: bool = False,
+    reserved: Sequence[str] = (),
+) -> Record:
     """The record of a row that could be parsed; arguments as of `RecordFile`.
 
     Raises:
         RecordError: a field is missing, empty, or not usable text.
     """
-    has_target = columns.target and any(not _is_absent(row.values.get(column)) for column in columns.target)
+    source = _text(row, columns.source)
+    targets = _targets(row, columns.target or (), needed=need_target, several=several_targets)
     record = Record(
         id=_identity(row),
-        source=_text(row, columns.source),
+        source=source,
         answer=_text(row, columns.answer) if columns.answer else None,
-        target=_text(row, columns.target) if need_target or has_target else None,
+        target=targets[0] if targets else None,
         origin=row.origin,
         extras={column: _text(row, (column,)) for column in columns.extras},
+        more_targets=tuple(targets[1:]),
+        kept={column: row.values[column] for column in columns.kept if column in row.values},
     )
     _check_reserved(row, columns, record, reserved)
     return record
@@ -179,12 +257,24 @@ def _check_reserved(row: Row, columns: Columns, record: Record, reserved: Sequen
     """Raises RecordError if a text that was taken holds one that the model would read as a command."""
     taken = (*columns.source, *(columns.answer or ()), *((columns.target or ()) if record.target is not None else ()))
     for column in (*taken, *columns.extras):
-        value = row.values.get(column)
-        held = [text for text in reserved if text in value] if isinstance(value, str) else []
-        if held:
-            first = min(held, key=lambda text: (value.index(text), -len(text)))
-            message = f"holds the command token {first}; take it out of the text"
-            raise RecordError(Kind.COMMAND, row.origin, message, field=column)
+        values = row.values.get(column)
+        for value in values if isinstance(values, list | tuple) else [values]:
+            held = [text for text in reserved if text in value] if isinstance(value, str) else []
+            if held:
+                first = min(held, key=lambda text: (value.index(text), -len(text)))
+                message = f"holds the command token {first}; take it out of the text"
+                raise RecordError(Kind.COMMAND, row.origin, message, field=column)
+
+
+def _targets(row: Row, columns: tuple[str, ...], *, needed: bool, several: bool) -> list[str]:
+    """The target, or all of them where there may be several; none if the row has none and needs none."""
+    values = [row.values.get(column) for column in columns]
+    if several and len(values) == 1 and isinstance(values[0], list | tuple):
+        found = [_checked_text(row, columns[0], text) for text in values[0] if not _is_absent(text)]
+        if needed and not found:
+            raise RecordError(Kind.EMPTY, row.origin, "empty", field=columns[0])
+        return found
+    return [] if not needed and all(map(_is_absent, values)) else [_text(row, columns)]
 
 
 def _identity(row: Row) -> str | int:
@@ -208,11 +298,10 @@ def _text(row: Row, columns: tuple[str, ...]) -> str:
     filled = [column for column in present if len(columns) == 1 or not _is_absent(row.values[column])]
     if not filled:
         raise RecordError(Kind.EMPTY, row.origin, "empty", field=" and ".join(columns))
-    return "\n".join(_checked_text(row, column) for column in filled)
+    return "\n".join(_checked_text(row, column, row.values[column]) for column in filled)
 
 
-def _checked_text(row: Row, column: str) -> str:
-    value = row.values[column]
+def _checked_text(row: Row, column: str, value: object) -> str:
     if not isinstance(value, str):
         message = f"{type(value).__name__} where text is expected"
         raise RecordError(Kind.TYPE, row.origin, message, field=column)

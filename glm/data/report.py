@@ -1,6 +1,6 @@
 """What a check found in a file of records: counts, problems, lengths; to be printed, stored, and insisted on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from glm.data.problems import Kind
@@ -43,6 +43,8 @@ class FileReport:
         warnings: what else should be known.
         recommended: lengths that fit, by option.
         bad_rows: the refused rows that were kept.
+        notes: what is good to know, and wrong with nothing.
+        full_width: whether most punctuation of the targets is full-width; None if there is none.
     """
 
     file: str
@@ -60,6 +62,8 @@ class FileReport:
     warnings: list[str]
     recommended: dict[str, int]
     bad_rows: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+    full_width: bool | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FileReport":
@@ -81,12 +85,13 @@ class FileReport:
         return f"{self.file}: {self.read} rows read = {self.used} used + {self.refused} refused{columns}"
 
     def notices(self) -> list[str]:
-        """Summary, warnings and the first problem of each kind: what a run says of its data."""
+        """Summary, warnings, the first problem of each kind, and notes: what a run says of its data."""
         groups = [
             f"{group.kind}, {group.count} times ({group.advice}); the first: {group.first[0]}"
             for group in self.problems
         ]
-        return [self.summary(), *(f"warning: {text}" for text in [*groups, *self.warnings])]
+        warnings = [f"warning: {text}" for text in [*groups, *self.warnings]]
+        return [self.summary(), *warnings, *(f"note: {text}" for text in self.notes)]
 
     def require(self, most_refused: int) -> None:
         """Raises InputError if more rows than that were refused, or all."""

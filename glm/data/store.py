@@ -2,7 +2,8 @@
 
 A folder holds the ids of all examples in a row, where each one's source and span end, and the report of the check. Its
 name is a digest of everything the ids depend on, so that a file, tokenizer, template or length that has changed has
-another folder.
+another folder. Its seal has the size and SHA-256 of each file, and is written last: what a disk or anybody has changed
+since is found before it is used.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -23,21 +24,33 @@ from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.mixture import Mixture
 from glm.data.records import BadRecord
 from glm.data.report import FileReport
+from glm.errors import InputError
 from glm.models.protocol import Example
+from glm.runtime.seals import FileSeal, seal
+from glm.runtime.settings_file import Settings, read_settings
 
-VERSION = 1  # of what is written; another one has other folders
+VERSION = 2  # of what is written; another one has other folders
 IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"
+SEAL = "seal.json"
+
+
+class Seal(Settings):
+    """Size and SHA-256 of the files of a store."""
+
+    files: dict[str, FileSeal]
 
 
 class ExampleStore(Sequence[Example]):
     """The examples in a folder, each laid out when it is asked for.
 
     Attributes:
+        folder: where they lie.
         report: of the check of the file they are from.
         row_hashes: of its rows, see `FileCheck.compare`.
     """
 
     def __init__(self, folder: Path, encoder: ExampleEncoder):
+        self.folder = folder
         self.encoder = encoder
         self._places = folder / PLACES
         # Mapped, not read: what is touched is the page cache's, and as many processes as like may share it.
@@ -50,12 +63,18 @@ class ExampleStore(Sequence[Example]):
         return len(self._ends) // 2
 
     def __getitem__(self, index: int) -> Example:
+        """The example that evaluation would take."""
+        return self.draw(index, None)
+
+    def draw(self, index: int, random: np.random.Generator | None) -> Example:
+        """An example; `random` makes it one of training, see `Geometry.example`."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
         start = self._ends[2 * index - 1] if index else 0
         source_end, span_end = self._ends[2 * index : 2 * index + 2]
-        return self.encoder.example_of(self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist())
+        source, span = self._ids[start:source_end].tolist(), self._ids[source_end:span_end].tolist()
+        return self.encoder.example_of(source, span, random)
 
     @property
     def target_lengths(self) -> np.ndarray:
@@ -78,6 +97,10 @@ class ExampleStore(Sequence[Example]):
         """Where each example is from, "file, line n", for messages."""
         places = self._places.read_text(encoding="utf-8").splitlines()
         return [f"{self.report.file}, {place}" for place in places]
+
+    def folder_of(self, index: int) -> Path:
+        """Where an example lies."""
+        return self.folder
 
     def mixture(self, seed: int) -> Mixture:
         """Which examples an epoch has: all of them."""
@@ -102,11 +125,25 @@ class JoinedExamples(Sequence[Example]):
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> Example:
+        """The example that evaluation would take."""
+        return self.draw(index, None)
+
+    def draw(self, index: int, random: np.random.Generator | None) -> Example:
+        """See `ExampleStore.draw`."""
+        store, own = self._place(index)
+        return store.draw(own, random)
+
+    def folder_of(self, index: int) -> Path:
+        """See `ExampleStore.folder_of`."""
+        return self._place(index)[0].folder
+
+    def _place(self, index: int) -> tuple[ExampleStore, int]:
+        """The set that an example is of, and its number there."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
         place = int(np.searchsorted(self._ends, index, side="right"))
-        return self._parts[place][index - int(self._ends[place]) + len(self._parts[place])]
+        return self._parts[place], index - int(self._ends[place]) + len(self._parts[place])
 
     @cached_property
     def target_lengths(self) -> np.ndarray:
@@ -138,10 +175,38 @@ def new_store(folder: Path) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         yield aside
+        files = {path.name: seal(path) for path in sorted(aside.iterdir())}
+        (aside / SEAL).write_text(Seal(files=files).model_dump_json(), encoding="utf-8")
         if not folder.exists():  # else another process was quicker, with the same content
             os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def verify_store(folder: Path) -> None:
+    """Reads all of a store and compares it with its seal.
+
+    Raises:
+        InputError: it is not what was written; the text names the file.
+    """
+    files = read_settings(folder / SEAL, Seal).files
+    if files.keys() != {IDS, ENDS, ROWS, PLACES, REPORT}:
+        raise InputError(f"{folder / SEAL}: is not what was written")
+    for name, sealed in files.items():
+        try:
+            found = seal(folder / name)
+        except OSError as error:
+            raise InputError(f"{folder / name}: cannot be read ({error.strerror})") from error
+        if found != sealed:
+            raise InputError(f"{folder / name}: is not what was written (size or SHA-256 differs)")
+
+
+def remove_store(folder: Path) -> None:
+    """Removes a store, first of all its name; another process may be doing the same."""
+    dead = Path(tempfile.mkdtemp(prefix=f"{folder.name}.dead.", dir=folder.parent))
+    with suppress(FileNotFoundError):
+        os.replace(folder, dead / folder.name)
+    shutil.rmtree(dead, ignore_errors=True)
 
 
 def write_examples(folder: Path, items: Iterable[EncodedRecord | BadRecord], encoder: ExampleEncoder) -> None:

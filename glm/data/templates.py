@@ -22,11 +22,15 @@ class Template:
         source: Part A with named fields and one blank, e.g. `答案：{answer}，上下文：{context}[gMASK]`. `{source}` or
             `{context}` is the text that is cut if it is too long, `{answer}` what the cut keeps; any other name is
             that of a column. A field that is the only one is the source, whatever its name.
+        targets: columns that are the task's target where they are there, before all other names.
+        other_targets: columns that are it if no other name is there.
         target_prefix: constant opening of the target: given to the model at generation, and no part of what is scored.
     """
 
     source: str
     target_prefix: str = ""
+    targets: tuple[str, ...] = ()
+    other_targets: tuple[str, ...] = ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -78,11 +82,15 @@ QUESTION_GENERATION = Template(
     source="答案：{answer}，上下文：{context}[gMASK]", target_prefix="在已知答案的前提下，问题："
 )
 
+TITLES = ("title", "headline", "标题")
+
 TEMPLATES = {
     "dureader_qg": QUESTION_GENERATION,
     "question_generation": QUESTION_GENERATION,
-    "summary": Template(source="正文：{source}，摘要：[gMASK]"),
-    "title": Template(source="正文：{source}，标题：[gMASK]"),
+    "summary": Template(
+        source="正文：{source}，摘要：[gMASK]", targets=("summary", "highlights", "摘要"), other_targets=TITLES
+    ),
+    "title": Template(source="正文：{source}，标题：[gMASK]", targets=TITLES),
     "advertisement": Template(source="商品属性：{source}，广告文案：[gMASK]"),
     "paraphrase": Template(source="原句：{source}，改写：[gMASK]"),
     "pair": Template(source="{source}[gMASK]"),

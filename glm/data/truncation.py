@@ -1,9 +1,52 @@
 """Cutting a passage that is too long, so that the answer's own sentence stays."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 SENTENCE = re.compile(r"[^。！？；!?;\n]*[。！？；!?;\n]+[”’」』）)]*|[^。！？；!?;\n]+")
+
+
+# A character and the marks that NFKC may make one character with it.
+CHARACTER = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*")
+
+
+def find_answer(context: str, answer: str | None) -> tuple[int, int] | None:
+    """Where the first occurrence of an answer begins and ends in a passage; None if it has no answer or not this one.
+
+    It is looked for as it is written, then as tokenizers read it: after Unicode's NFKC, white space and what cannot be
+    seen aside, so that `１９９９` is found for `1999`.
+    """
+    if not answer:
+        return None
+    place = context.find(answer)
+    if place >= 0:
+        return place, place + len(answer)
+    wanted = "".join(text for _, _, text in _normalized(answer))
+    parts = [part for part in _normalized(context) if part[2]]
+    text = "".join(text for _, _, text in parts)
+    place = text.find(wanted) if wanted else -1
+    if place < 0:
+        return None
+    starts = [start for start, _, text in parts for _ in text]
+    ends = [end for _, end, text in parts for _ in text]
+    return starts[place], ends[place + len(wanted) - 1]
+
+
+def _normalized(text: str) -> list[tuple[int, int, str]]:
+    """The characters of a text as (start, end, normal form), which is empty for what is left aside."""
+    return [
+        (
+            found.start(),
+            found.end(),
+            "".join(
+                character
+                for character in unicodedata.normalize("NFKC", found.group())
+                if not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
+            ),
+        )
+        for found in CHARACTER.finditer(text)
+    ]
 
 
 def shorten_context(context: str, answer: str, fits: Callable[[str], bool]) -> str | None:
@@ -20,8 +63,7 @@ def shorten_context(context: str, answer: str, fits: Callable[[str], bool]) -> s
     """
     if fits(context):
         return context
-    place = max(context.find(answer), 0)
-    answer_end = place + len(answer) if answer in context else 0
+    place, answer_end = find_answer(context, answer) or (0, 0)
     ends = [match.end() for match in SENTENCE.finditer(context)]
     starts = [0, *ends[:-1]]
     first = max(index for index, start in enumerate(starts) if start <= place)

@@ -33,9 +33,8 @@ def view_record(record: Record, encoder: ExampleEncoder) -> RecordView:
     example = None
     if encoded.target is not None:
         example = encoder.example_of(source_ids, encoder.lay_out_span(encoded))
-    uncut = len(encoded.before) + len(encoded.after) + encoder.special_tokens
     return RecordView(
         sight=encoder.geometry.sight(example, encoder.prompt(source_ids)),
-        lost_source=uncut - len(source_ids),
+        lost_source=encoder.uncut_length(encoded) - len(source_ids),
         lost_target=max(0, len(encoded.target or ()) - encoder.target_budget),
     )

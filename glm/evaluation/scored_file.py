@@ -1,6 +1,6 @@
 """Files of predictions and references: ours and those of other tools, told apart by their fields."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from glm.data.formats import read_rows
 from glm.data.records import SURROGATE
 from glm.errors import InputError
 from glm.evaluation.statistics import Pair
+from glm.evaluation.symptoms import Symptoms
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class _Row:
         raise InputError(f"{self.origin}: no field {' or '.join(names)}" + (f": {advice}" if advice else ""))
 
 
+def references_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The references in a row of `predict.py`: one text, or a list of them; none if it has none."""
+    found = row.get("reference", ())
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
 def _own(row: _Row) -> Pair:
     texts = row.fields["predictions"]
     if not isinstance(texts, list) or not all(
@@ -113,13 +120,15 @@ class ScoredFile:
         format: name of its format.
         pairs: by id as in the file, or by line number if rows have none; in the order of the file.
         failed: ids of rows whose record failed (`error`): they are not scored.
-        has_ids: rows bring ids of their own.
+        symptoms: what is wrong with the texts.
+        has_ids: rows bring ids of their own, and are told apart by them.
     """
 
     path: Path
     format: str = ""
     pairs: dict[str | int, Pair] = field(default_factory=dict)
     failed: list[str | int] = field(default_factory=list)
+    symptoms: Symptoms = field(default_factory=Symptoms)
     has_ids: bool = False
 
     @property
@@ -128,8 +137,11 @@ class ScoredFile:
         return len(self.pairs) + len(self.failed)
 
 
-def read_scored_file(path: str | Path) -> ScoredFile:
+def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
     """Reads a file of predictions: rows of any data file (`glm.data.formats`), with the fields of one of `FORMATS`.
+
+    Args:
+        by_id: rows are told apart by their ids, if they have any; False takes their line numbers.
 
     Raises:
         InputError: the file cannot be read, has no row, or a row is unusable; file, line and field are named.
@@ -141,20 +153,30 @@ def read_scored_file(path: str | Path) -> ScoredFile:
             raise found.error
         row = _Row(found.values, found.origin)
         if not file.format:
-            file.format, file.has_ids = _format_of(row), "id" in row.fields
-        identity = _identity(row, found.number, file)
+            file.format, file.has_ids = _format_of(row), by_id and "id" in row.fields
+        identity = _identity(row, found.number, file) if by_id else found.number
         if identity in seen:
             raise InputError(f"{row.origin}, field id: {identity} is the id of {seen[identity]} too")
         seen[identity] = row.origin
         if row.fields.get("error"):
             file.failed.append(identity)
         else:
-            file.pairs[identity] = _pair(row, file.format)
+            pair = file.pairs[identity] = _pair(row, file.format)
+            file.symptoms.add(pair.prediction, references=pair.references, **_marks(row))
     if not seen:
         raise InputError(f"{path}: no prediction in it; one JSON object per line is expected")
     if not file.pairs:
         raise InputError(f"{path}: all {file.rows} records failed, so there is nothing to score")
     return file
+
+
+def _marks(row: _Row) -> dict[str, Any]:
+    """What a row of `predict.py` says of its source and its best text; others do not tell."""
+    cut, texts = row.fields.get("cut"), row.fields.get("predictions")
+    return {
+        "cut": cut if isinstance(cut, int) and cut > 0 else 0,
+        "at_limit": bool(texts) and isinstance(texts, list) and texts[0].get("finish_reason") == "length",
+    }
 
 
 def _format_of(row: _Row) -> str:

@@ -1,5 +1,6 @@
 """Samples and scores as a table in the terminal."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -43,6 +44,12 @@ def print_sets(of_sets: Mapping[str, Mapping[str, float]], *, title: str, to_std
         cells = [figure_text(figure, found[figure]) for found in of_sets.values()]
         table.add_row(figure, *cells, figure_text(figure, mean))
     _console(to_stderr=to_stderr).print(table)
+
+
+def print_warnings(lines: Iterable[str]) -> None:
+    """Prints what is wrong, a line each, on standard error."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def print_by_length(buckets: Mapping[str, Mapping[str, float]]) -> None:

@@ -35,7 +35,8 @@ class GenerationConfig:
     summaries, and questions have 5 to 20 tokens.
 
     A hypothesis of n tokens (its `eop` not counted) scores `sum / n ** length_penalty`, where `sum` is the sum of the
-    log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`).
+    log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`,
+    which is that of `finished_rule unilm`).
 
     Raises:
         InputError: an option is out of its range, or another option leaves it without effect.
@@ -53,7 +54,16 @@ class GenerationConfig:
         "better at its present length, 'never' when none could score better at any length.",
         choices=["true", "false", "never"],
     )
+    finished_rule: str = option(
+        "model",
+        "When texts are finished and how they are ranked: 'glm' as THUDM/GLM, 'unilm' as UniLM (K candidates a step, "
+        "scores over ((5 + length) / 6)**length_penalty; drawn texts are independent), 'model' as the model was made.",
+        choices=["model", "glm", "unilm"],
+    )
     no_repeat_ngram_size: int = option(3, "No n-gram of this size is generated twice; 0 allows all.")
+    no_repeat_ignore: str | None = option(
+        None, "Words that no_repeat_ngram_size leaves alone, joined by |; [x] is a special token."
+    )
     repetition_penalty: float = option(
         1.0, "Log-probabilities of tokens generated before are multiplied by this; above 1 discourages repeats."
     )
@@ -85,6 +95,11 @@ class GenerationConfig:
             f"use 0 to {self.tgt_length - 1} (tgt_length)",
         )
         self._require("num_beams", self.num_beams >= 1, "use 1 or more")
+        self._require("finished_rule", self.finished_rule in ("model", "glm", "unilm"), "use model, glm or unilm")
+        if self.no_repeat_ngram_size == 0:
+            self._require(
+                "no_repeat_ignore", not self.no_repeat_ignore, "it has no effect with no_repeat_ngram_size 0"
+            )
         self._require("early_stopping", self.early_stopping in ("true", "false", "never"), "use true, false or never")
         orders = ("after_softmax", "before_softmax")
         self._require("processor_order", self.processor_order in orders, f"use {' or '.join(orders)}")
@@ -109,8 +124,9 @@ class GenerationConfig:
     @property
     def batch_options(self) -> tuple:
         """What examples that are decoded together have in common; the other options are each example's own."""
-        names = ("num_beams", "select_topk", "temperature", "top_k", "top_p")  # how candidates are chosen
-        names += ("min_tgt_length", "no_repeat_ngram_size", "repetition_penalty", "processor_order")  # the rules
+        names = ("num_beams", "select_topk", "temperature", "top_k", "top_p", "finished_rule")  # candidates
+        names += ("min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")  # the rules
+        names += ("processor_order",)
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":

@@ -23,11 +23,13 @@ def build_logits_processors(
     end_token_id: int,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
+    ignored_token_ids: Sequence[int] = (),
 ) -> list[LogitsProcessor]:
     """The rules that `config` asks for, in the order in which they are applied.
 
     Args:
         allowed_outputs: if given, only these token sequences are generated.
+        ignored_token_ids: what the ban of n-grams leaves alone.
 
     Raises:
         InputError: an allowed output is empty or holds `eop`.
@@ -40,7 +42,7 @@ def build_logits_processors(
     if config.min_tgt_length:
         processors.append(MinLength(config.min_tgt_length, end_token_id))
     if config.no_repeat_ngram_size:
-        processors.append(NoRepeatNGram(config.no_repeat_ngram_size))
+        processors.append(NoRepeatNGram(config.no_repeat_ngram_size, ignored_token_ids))
     if allowed_outputs:
         processors.append(AllowedOutputs(allowed_outputs, end_token_id))
     return processors
@@ -81,10 +83,16 @@ class MinLength:
 
 
 class NoRepeatNGram:
-    """Forbids every token that would complete an n-gram of the row's own text a second time."""
+    """Forbids every token that would complete an n-gram of the row's own text a second time.
 
-    def __init__(self, size: int):
+    Args:
+        ignored: tokens that are never forbidden, and behind which nothing is within n - 1 tokens (UniLM's
+            `forbid_ignore_word`).
+    """
+
+    def __init__(self, size: int, ignored: Sequence[int] = ()):
         self.size = size
+        self.ignored = np.asarray(ignored, dtype=np.int64)
 
     def __call__(self, generated: np.ndarray, scores: np.ndarray) -> None:
         length = generated.shape[1]
@@ -93,6 +101,8 @@ class NoRepeatNGram:
         grams = np.lib.stride_tricks.sliding_window_view(generated, self.size, axis=1)  # [rows, grams, n]
         ending = generated[:, None, length - self.size + 1 :]  # [rows, 1, n - 1]
         same = (grams[:, :, :-1] == ending).all(axis=2) & (grams[:, :, 0] != NO_TOKEN)
+        if len(self.ignored):
+            same &= ~np.isin(ending, self.ignored).any(axis=2) & ~np.isin(grams[:, :, -1], self.ignored)
         rows, places = np.nonzero(same)
         scores[rows, grams[rows, places, -1]] = FORBIDDEN
 

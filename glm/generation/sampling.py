@@ -51,8 +51,9 @@ def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
         order = np.argsort(-scores, axis=1, kind="stable")
         probabilities = np.exp(np.take_along_axis(scores, order, axis=1))
         before = np.cumsum(probabilities, axis=1) - probabilities  # mass of the likelier ones
-        keep = np.zeros_like(scores, dtype=bool)
-        np.put_along_axis(keep, order, before < top_p, axis=1)
+        keep, enough = np.zeros_like(scores, dtype=bool), before < top_p
+        enough[:, 0] = True  # also where top_p is less than a float of this width can be
+        np.put_along_axis(keep, order, enough, axis=1)
         scores = _normalised(np.where(keep, scores, -np.inf))
     return scores
 
@@ -67,6 +68,33 @@ def _normalised(scores: np.ndarray) -> np.ndarray:
 def random_stream(config: GenerationConfig, record_id: RecordId) -> np.random.Generator:
     """The stream an example draws from: it depends on `generation_seed` and the record's number, not on the batch."""
     return np.random.default_rng([config.generation_seed, *np.atleast_1d(record_id).tolist()])
+
+
+def draw_apart(
+    scores: np.ndarray,
+    sums: np.ndarray,
+    count: int,
+    *,
+    config: GenerationConfig,
+    streams: Sequence[np.random.Generator | None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a token for each live row by itself, so that rows are independent samples; `count` for an only row.
+
+    Arguments and results as of `draw_candidates`, in the order of the rows.
+    """
+    B, R, V = scores.shape
+    likely = keep_likely(scores.reshape([B * R, V]), top_k=config.top_k, top_p=config.top_p).reshape([B, R, V])
+    values, indices = np.full((B, count), -np.inf, dtype=scores.dtype), np.zeros((B, count), dtype=np.int64)
+    for example, stream in enumerate(streams):
+        if stream is None:
+            continue
+        rows = np.flatnonzero(np.isfinite(sums[example]) & np.isfinite(likely[example].max(axis=1)))
+        rows = np.resize(rows, count) if R == 1 else rows
+        for place, row in enumerate(rows):
+            token = int((likely[example, row] + stream.gumbel(size=V)).argmax())
+            values[example, place] = sums[example, row] + likely[example, row, token]
+            indices[example, place] = row * V + token
+    return values, indices
 
 
 def draw_candidates(

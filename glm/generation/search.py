@@ -1,8 +1,8 @@
 """The decoding loop: beam search, greedy search and sampling over any model with `prefill` and `step`.
 
-Beam search follows THUDM/GLM (tasks/seq2seq/evaluate.py). Each step takes the best 2K candidates of an example's K
-beams. A candidate that ends the text (`eop`) and ranks among the first K becomes a hypothesis; the best others are
-the next K beams. Of the hypotheses the best K are kept.
+Each step takes the best candidates of an example's K beams. A candidate that ends the text and ranks among the first K
+becomes a hypothesis; the best others are the next beams, at most K. Of the hypotheses the best K are kept. How many
+candidates there are, and how texts are ranked, says a rule (`glm.generation.finished`).
 
 Examples that are done give their places in the batch to those that wait.
 """
@@ -15,8 +15,16 @@ import numpy as np
 
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
+from glm.generation.finished import RULES, FinishedRule
 from glm.generation.logits_processors import FORBIDDEN, NO_TOKEN, LogitsProcessor, build_logits_processors
-from glm.generation.sampling import RecordId, best_candidates, draw_candidates, log_softmax, random_stream
+from glm.generation.sampling import (
+    RecordId,
+    best_candidates,
+    draw_apart,
+    draw_candidates,
+    log_softmax,
+    random_stream,
+)
 from glm.models.protocol import Cache, Decodable, Prompt
 
 # Examples that are done leave the batch, or give their places away, once no more than this share of it is unfinished:
@@ -30,7 +38,7 @@ class Hypothesis:
 
     Args:
         tokens: without what was given (the opening), and without the token that ends it.
-        score: sum of log-probabilities / n ** length_penalty.
+        score: the sum of its log-probabilities, divided as the rule says.
         token_scores: the log-probability of each token, and of `eop` if the text ended with it.
     """
 
@@ -47,7 +55,10 @@ class ExampleSearch:
         max_length: most tokens generated, `eop` among them.
         stream: what its candidates are drawn from, if they are.
         ends: whether a text ends with its last token, as it does with `eop`; that token counts as one of the text.
+        rule: says what finishes it.
     """
+
+    MOST_ROUNDS = 4  # of samples, where equal ones are left out and too few remain
 
     def __init__(
         self,
@@ -58,6 +69,7 @@ class ExampleSearch:
         max_length: int,
         stream: np.random.Generator | None = None,
         ends: Callable[[Sequence[int]], bool] | None = None,
+        rule: FinishedRule = RULES["glm"],
     ):
         self.prompt = prompt
         self.config = config
@@ -65,6 +77,8 @@ class ExampleSearch:
         self.max_length = max_length
         self.stream = stream
         self.ends = ends
+        self.rule = rule
+        self.rounds = 1
         self.length = 0  # tokens of its live beams
         self.hypotheses: list[Hypothesis] = []
         self.done = False
@@ -75,24 +89,31 @@ class ExampleSearch:
         return self.hypotheses[: self.config.num_return_sequences]
 
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
-        """Keeps a text if it is among the best K; `total` is its sum of log-probabilities."""
-        score = float(total) / max(len(tokens), 1) ** self.config.length_penalty
+        """Keeps a text if it is among the best K; of samples that are drawn apart, equal ones are one.
+
+        Args:
+            token_scores: of the tokens and, where the text ended, of its end.
+            total: its sum of log-probabilities.
+        """
+        if self.rule.draws_apart and self.stream and any(tokens.tolist() == [*h.tokens] for h in self.hypotheses):
+            return
+        ended = len(token_scores) > len(tokens)
+        score = self.rule.score(float(total), len(tokens), ended=ended, length_penalty=self.config.length_penalty)
         self.hypotheses.append(Hypothesis(tuple(tokens.tolist()), score, tuple(token_scores.tolist())))
         self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: of equals the earlier stays
         del self.hypotheses[self.config.num_beams :]
 
     def check_done(self, best_live: float) -> None:
         """Decides after a step if live beams (the best summing to `best_live`) can still win."""
-        if not np.isfinite(best_live):
-            self.done = True
-        elif len(self.hypotheses) == self.config.num_beams:
-            if self.config.early_stopping == "true" or self.config.num_beams == 1:
-                self.done = True
-                return
-            length = self.length
-            if self.config.early_stopping == "never" and self.config.length_penalty > 0:
-                length = self.max_length  # sums are negative: the longest text divides best
-            self.done = self.hypotheses[-1].score >= best_live / length**self.config.length_penalty
+        self.done = self.rule.is_done(self, best_live)
+
+    def begins_again(self) -> bool:
+        """Readies it for another round of samples, if it is done and has found too few different ones."""
+        enough = len(self.hypotheses) >= self.config.num_return_sequences
+        if not (self.done and self.rule.draws_apart and self.stream) or enough or self.rounds == self.MOST_ROUNDS:
+            return False
+        self.done, self.length, self.rounds = False, 0, self.rounds + 1
+        return True
 
 
 class Batch:
@@ -168,6 +189,7 @@ class Decoder:
         processors: the rules, in their order.
         end_token_id: ends a span.
         longest_allowed: tokens of the longest allowed output, if only such are generated.
+        rule: when texts are finished.
     """
 
     model: Decodable
@@ -175,6 +197,7 @@ class Decoder:
     processors: Sequence[LogitsProcessor]
     end_token_id: int
     longest_allowed: int = 0
+    rule: FinishedRule = RULES["glm"]
 
     def search(
         self,
@@ -203,7 +226,9 @@ class Decoder:
                 f"output) and eop after the {prompt.given} that are given"
             )
         stream = None if config.select_topk else random_stream(config, record_id)
-        return ExampleSearch(prompt, config, number=number, max_length=max_length, stream=stream, ends=ends)
+        return ExampleSearch(
+            prompt, config, number=number, max_length=max_length, stream=stream, ends=ends, rule=self.rule
+        )
 
     def open(self, searches: list[ExampleSearch]) -> Batch:
         """Reads the prompts of examples and chooses their first tokens."""
@@ -288,9 +313,12 @@ class Decoder:
         K = self.config.num_beams
         if self.config.select_topk:
             totals = scores + batch.sums[:, :, None]
-            return best_candidates(totals.reshape([len(totals), -1]), 2 * K)
+            return best_candidates(totals.reshape([len(totals), -1]), self.rule.candidates(K))
         streams = [None if search.done else search.stream for search in batch.searches]
-        return draw_candidates(scores, batch.sums, 2 * K if K > 1 else 1, config=self.config, streams=streams)
+        if self.rule.draws_apart:
+            return draw_apart(scores, batch.sums, K, config=self.config, streams=streams)
+        count = self.rule.candidates(K) if K > 1 else 1
+        return draw_candidates(scores, batch.sums, count, config=self.config, streams=streams)
 
 
 def _check_numbers(numbers: np.ndarray) -> None:
@@ -327,14 +355,19 @@ class Decoding:
             if len(places):
                 self.batch.keep(np.flatnonzero(unfinished))
             self.batch.append(opened)
-        return [search for search in searches if search.done]
+        return self._settled([search for search in searches if search.done])
 
     def step(self) -> list[ExampleSearch]:
         """Gives every example one token more; returns those that are done now."""
         unfinished = self._is_unfinished()
         if unfinished.mean() <= MOST_UNFINISHED:
             self.batch.keep(np.flatnonzero(unfinished))
-        return self.decoder.step(self.batch)
+        return self._settled(self.decoder.step(self.batch))
+
+    def _settled(self, done: list[ExampleSearch]) -> list[ExampleSearch]:
+        """Those that are done, once others have joined again for more samples."""
+        again = [search for search in done if search.begins_again()]
+        return [search for search in done if search not in again] + (self.join(again) if again else [])
 
     def _is_unfinished(self) -> np.ndarray:
         return np.array([not search.done for search in self.batch.searches] if self.batch else [], dtype=bool)
@@ -347,12 +380,22 @@ def build_decoder(
     end_token_id: int,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
+    ignored_token_ids: Sequence[int] = (),
 ) -> Decoder:
     """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
+    rule = config.finished_rule if config.finished_rule != "model" else getattr(model, "finished_rule", "glm")
+    if rule == "unilm" and config.early_stopping != "false":
+        raise InputError(
+            f"early_stopping {config.early_stopping}: has no effect with finished_rule unilm; leave it out"
+        )
     processors = build_logits_processors(
-        config, end_token_id=end_token_id, banned_token_ids=banned_token_ids, allowed_outputs=allowed_outputs
+        config,
+        end_token_id=end_token_id,
+        banned_token_ids=banned_token_ids,
+        allowed_outputs=allowed_outputs,
+        ignored_token_ids=ignored_token_ids,
     )
-    return Decoder(model, config, processors, end_token_id, max(map(len, allowed_outputs), default=0))
+    return Decoder(model, config, processors, end_token_id, max(map(len, allowed_outputs), default=0), RULES[rule])
 
 
 def generate(
@@ -364,6 +407,7 @@ def generate(
     batch_size: int = 16,
     banned_token_ids: Sequence[int] = (),
     allowed_outputs: Sequence[Sequence[int]] = (),
+    ignored_token_ids: Sequence[int] = (),
     record_ids: Sequence[RecordId] | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
     """Generates the span of one blank for each prompt.
@@ -376,6 +420,7 @@ def generate(
         batch_size: how many are decoded together.
         banned_token_ids: never generated.
         allowed_outputs: if there are any, nothing but these token sequences is generated.
+        ignored_token_ids: what the ban of n-grams leaves alone (`no_repeat_ignore`).
         record_ids: numbers, or tuples of them, that choose each example's random stream when candidates are drawn; its
             place among the prompts if not given.
 
@@ -392,6 +437,7 @@ def generate(
         end_token_id=end_token_id,
         banned_token_ids=banned_token_ids,
         allowed_outputs=allowed_outputs,
+        ignored_token_ids=ignored_token_ids,
     )
     return decode(decoder, prompts, batch_size=batch_size, record_ids=record_ids)
 

@@ -25,6 +25,8 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
     "packing": {"packing": False},
+    "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
+    "pair_length": {"max_seq_length": None},
     "half_precision": {"fp16": False, "bf16": False, "decode_dtype": "float32"},
 }
 
@@ -113,8 +115,20 @@ class Geometry(Protocol):
         Only of a family with the ability `fill`.
         """
 
-    def example(self, source_ids: Sequence[int], span: Sequence[int], *, tgt_length: int) -> Example:
-        """The training example of a source and its target; what is beyond `tgt_length` tokens is cut."""
+    def example(
+        self,
+        source_ids: Sequence[int],
+        span: Sequence[int],
+        *,
+        tgt_length: int,
+        random: np.random.Generator | None = None,
+    ) -> Example:
+        """The example of a source and its target; what is beyond `tgt_length` tokens is cut.
+
+        Args:
+            random: what a training example that has something random draws it from, a function of the run's seed, the
+                epoch and the record; None for the example of evaluation, which is free of chance.
+        """
 
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
@@ -122,7 +136,8 @@ class Geometry(Protocol):
         """What generation of a text, which starts with `opening`, starts from; `filled` are the blanks before it."""
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of examples, [n] each, of numbers of ids of their sources and targets, [n] each."""
+        """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
+        the same whatever is random in them."""
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
         """The batch that `model(**batch)` takes, of rows of examples padded to a width: `input_ids` [B, L], `labels`
@@ -147,10 +162,21 @@ class GeometryOptions:
     Args:
         blank: the text that marks the place of the target in the task's template.
         block_position: False writes 1 at every block position (`--no_block_position`).
+        objective: which of a family's several; None for its own first.
+        mask_prob, max_pred, target_mask_prob: what an objective that draws tokens draws; None for its own.
+        max_seq_length: most tokens of source and target together, of which the longer one is cut; None where each has
+            a length of its own.
+        tgt_length: beside `max_seq_length` what is left to a target behind a prompt, which is cut for it.
     """
 
     blank: str
     block_position: bool = True
+    objective: str | None = None
+    mask_prob: float | None = None
+    max_pred: int | None = None
+    target_mask_prob: float | None = None
+    max_seq_length: int | None = None
+    tgt_length: int = 0
 
 
 class Cache(Protocol):
@@ -206,6 +232,7 @@ class WeightNames:
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves fields out means.
+        foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
     words: str = ""
@@ -222,6 +249,7 @@ class WeightNames:
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
+    foreign_to: tuple[str, ...] = ()
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Name and shape, Paddle's way round, of every weight of a configuration."""
@@ -248,9 +276,40 @@ class WeightNames:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
 
+    def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Weights of a file under the family's names, each with `shape`, `dtype` and `load()`: without what the file
+        has beside them, and what it has in another size made to fit.
+
+        Raises:
+            InputError: what a file says twice differs.
+        """
+        return weights
+
+    def declared(self, content: Mapping[str, Any], origin: object) -> Mapping[str, Any]:
+        """What of a config.json's `fields` is to be kept. Raises InputError where it means another model."""
+        return content
+
+    def config_of(self, format: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a config.json beside files of a format says beside `config`, or in its place."""
+        return {}
+
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
         """Rows of the word embedding (to, from) that a format's files do not hold apart."""
         return ()
+
+    def reshaped(
+        self, weights: Mapping[str, Any], *, positions: int | None = None, tasks: int | None = None
+    ) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """Weights with another number of positions, or for another number of tasks, and what is to be said of it.
+
+        Raises:
+            InputError: the family, or this model, has no such.
+        """
+        asked = {"positions": positions, "tasks": tasks}
+        for name, value in asked.items():
+            if value is not None:
+                raise InputError(f"{name} {value}: models of this family keep theirs; leave it out")
+        return weights, ()
 
     def part_of(self, name: str) -> str | int | None:
         """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
@@ -279,6 +338,9 @@ class Family:
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         presets: names in `configs/model` of models that are published, but cannot be fetched by a name.
         published_tokenizers: hub names of tokenizers that can be fetched.
+        vocabulary_multiple: of which the rows of a new model's word embedding are; 1 also says that a model
+            has exactly the rows that its tokenizer has.
+        templates: of tasks that the family frames in its own way, by the tasks' names.
     """
 
     name: str
@@ -299,6 +361,8 @@ class Family:
     published: tuple[str, ...] = ()
     presets: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
+    vocabulary_multiple: int = 128  # Megatron's
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.

@@ -1,16 +1,17 @@
 """The families, and which of them a checkpoint, a configuration or a tokenizer belongs to. Loads no Paddle."""
 
 import importlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from glm.errors import InputError
 from glm.models.presets import PRESET_FOLDER
 from glm.models.protocol import Family
+from glm.runtime.settings_file import read_object
 
-FAMILIES = {"glm": "glm.models.glm", "mglm": "glm.models.mglm"}  # model_type -> the package that has its FAMILY
+# model_type -> the package that has its FAMILY
+FAMILIES = {"glm": "glm.models.glm", "mglm": "glm.models.mglm", "unilm": "glm.models.unilm"}
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"
 
@@ -53,7 +54,7 @@ def recognise(
             f"{origin}: {CONFIG_NAME} says model_type {stated!r:.60}, which is none of {', '.join(FAMILIES)}"
         )
     names = list(names)
-    beside = _by_tokenizer(folder) if folder is not None else []
+    beside = _tokenizers_in(folder) if folder is not None else []
     if len(beside) == 1 and set(beside[0].weights.required) <= {beside[0].weights.ours(name)[0] for name in names}:
         return beside[0]
     found = [family for family in families() if names and family.weights.recognises(names)]
@@ -63,9 +64,11 @@ def recognise(
     return found[0] if found else find(FIRST)
 
 
-def of_model(name_or_path: str) -> Family:
-    """The family of a checkpoint's folder, a configuration file or a published name, as far as can be seen without
-    opening weights.
+def of_model(name_or_path: str, *, names: Callable[[], Iterable[str]] | None = None) -> Family:
+    """The family of a checkpoint's folder, a configuration file or a published name.
+
+    Args:
+        names: those of a folder's weights, asked for where neither its configuration nor a tokenizer in it tell.
 
     Raises:
         InputError: its configuration names a family that is not known.
@@ -78,7 +81,14 @@ def of_model(name_or_path: str) -> Family:
     if file.suffix == ".json" and not file.is_file():
         file = PRESET_FOLDER / file.name
     config = _read(file) if file.suffix == ".json" and file.is_file() else {}
-    return recognise(config, origin=name_or_path) if "model_type" in config else of_tokenizer(path)
+    if "model_type" in config:
+        return recognise(config, origin=name_or_path)
+    if names is not None and path.is_dir() and not _tokenizers_in(path):
+        try:
+            return recognise({}, names(), origin=name_or_path)
+        except InputError:  # which whoever opens it will say
+            return find(FIRST)
+    return of_tokenizer(path)
 
 
 def of_tokenizer(path: Path) -> Family:
@@ -87,22 +97,21 @@ def of_tokenizer(path: Path) -> Family:
     Raises:
         InputError: a folder has the tokenizers of two.
     """
-    found = _by_tokenizer(path)
+    found = _tokenizers_in(path)
     if len(found) > 1:
         listed = " and ".join(f"{family.tokenizer_files[0]} ({family.name})" for family in found)
         raise InputError(f"{path}: has {listed}; say which family it is in {CONFIG_NAME} (model_type)")
     return found[0] if found else find(FIRST)
 
 
-def _by_tokenizer(folder: Path) -> list[Family]:
-    """The families whose tokenizers lie in a folder."""
-    return [family for family in families() if folder.is_dir() and (folder / family.tokenizer_files[0]).is_file()]
+def _tokenizers_in(path: Path) -> list[Family]:
+    """The families of which a folder has a tokenizer."""
+    return [family for family in families() if path.is_dir() and (path / family.tokenizer_files[0]).is_file()]
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; nothing where it is none, which whoever reads all of it will say."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_object(path)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}

@@ -85,7 +85,7 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
             if type(part) is Linear and len(part.weight) % unit == 0:
                 setattr(layer, name, by_outputs(part, arranged))
     if model.head.group is None and model.head.weight.shape[1] % unit == 0:
-        model.head.arranged = arranged(model.head.weight, None)
+        model.head.arranged = arranged(model.head.weight, model.head.bias)
     for stack in model.stacks:
         if can_be_compiled(stack):
             stack.compiled_blocks = CompiledBlocks(stack)

@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 from glm.cpu.arrays import is_compiled_for
 from glm.modules.attention import TwoPartAttention, flashmask_attention, has_flashmask
 from glm.modules.cache import MASKED, KeysValues
-from glm.modules.layers import GELU, Dropout, LayerNorm
+from glm.modules.layers import ACTIVATIONS, Dropout, LayerNorm
 from glm.modules.layout import Layout
 from glm.modules.split_layers import (
     column_parallel_linear,
@@ -28,9 +28,9 @@ class BlockNames:
 
     Args:
         attention, mlp: the two halves.
-        attention_norm, mlp_norm: the LayerNorm in front of each.
+        attention_norm, mlp_norm: the LayerNorm of each: in front of it, or behind its sum in a post-LN block.
         projection, output: the linears of attention, H -> 3H and H -> H.
-        up, down: those of the MLP, H -> 4H and 4H -> H.
+        up, down: those of the MLP, H -> F and F -> H.
     """
 
     attention: str
@@ -56,6 +56,8 @@ class BlockOptions:
         attention_scale: scores are divided by it before the product and multiplied after, against fp16 overflow.
         degree: tensor-parallel ranks.
         norm: the class of its LayerNorms.
+        mlp_size: F, of the MLP between its linears; None for 4H.
+        activation: of the MLP, a key of `glm.modules.layers.ACTIVATIONS`.
     """
 
     hidden_size: int
@@ -67,6 +69,8 @@ class BlockOptions:
     attention_scale: float = 1.0
     degree: int = 1
     norm: type[LayerNorm] = LayerNorm
+    mlp_size: int | None = None
+    activation: str = "gelu_tanh"
 
 
 class Attention(nn.Layer):
@@ -134,7 +138,11 @@ class Attention(nn.Layer):
 
     def forward(self, projected: Tensor, layout: Layout) -> Tensor:
         """Each example of a batch by itself: [n, 3H] -> [n, H], without the rows of virtual tokens."""
-        return layout.without_prefix(self.attend_by_example(projected, layout))
+        if not layout.twins:
+            return layout.without_prefix(self.attend_by_example(projected, layout))
+        clean = len(layout.clean.places)
+        context = self.attend_by_example(projected[:clean], layout.clean)
+        return paddle.concat([context, self.attend_twins(projected[:clean], projected[clean:], layout)])
 
     def attend_by_example(self, projected: Tensor, layout: Layout) -> Tensor:
         """As `forward`; what stands in the rows of virtual tokens has no meaning."""
@@ -159,6 +167,33 @@ class Attention(nn.Layer):
                 contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
         return paddle.concat(contexts)
 
+    def attend_twins(self, clean: Tensor, twins: Tensor, layout: Layout) -> Tensor:
+        """Attention of Part C, in Paddle's operators on any device.
+
+        Args:
+            clean, twins: [tokens of Part A and Part B, 3H] and [of Part C, 3H].
+
+        Returns:
+            [of Part C, H]
+        """
+        contexts, first = [], 0
+        for (start, middle, end), count in zip(layout.spans(), layout.twins, strict=True):
+            if not count:
+                continue
+            _, keys, values = self.split(clean[start:end].unsqueeze(0))  # [1, N, S + T, D]
+            query, own_keys, own_values = self.split(twins[first : first + count].unsqueeze(0))  # [1, N, C, D]
+            bias = as_tensor(_hidden_from_twins(middle - start, end - middle, count))
+            parts = [(keys, values), (own_keys, own_values)]
+            contexts.append(self.attend(query, parts, bias.expand([1, self.num_heads, -1, -1]))[0])
+            first += count
+        return paddle.concat(contexts)
+
+
+def _hidden_from_twins(S: int, T: int, C: int) -> np.ndarray:
+    """What is added to the scores of C twins, of S + T tokens and then of themselves: [C, S + T + C]."""
+    rows, columns = np.arange(C)[:, None], np.arange(S + T + C)[None, :]
+    return np.where((columns < S + rows) | (columns == S + T + rows), 0.0, MASKED).astype(np.float32)
+
 
 def _hidden(S: int, T: int) -> np.ndarray:
     """What is added to the scores of T tokens behind S, which see those S and their own past: [T, S + T]."""
@@ -177,24 +212,25 @@ def cpu_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: fl
 
 
 class MLP(nn.Layer):
-    """H -> 4H -> H with the tanh approximation of GELU."""
+    """H -> F -> H, with an activation between; F is 4H where the options say nothing else."""
 
     def __init__(self, options: BlockOptions):
         super().__init__()
         H, self.names = options.hidden_size, options.names
-        self.add_sublayer(self.names.up, column_parallel_linear(H, 4 * H, degree=options.degree))
-        self.activation = GELU()
-        self.add_sublayer(self.names.down, row_parallel_linear(4 * H, H, degree=options.degree))
+        size = options.mlp_size or 4 * H
+        self.add_sublayer(self.names.up, column_parallel_linear(H, size, degree=options.degree))
+        self.activation = ACTIVATIONS[options.activation]()
+        self.add_sublayer(self.names.down, row_parallel_linear(size, H, degree=options.degree))
         self.dropout = Dropout(options.output_dropout)
 
     @property
     def up(self) -> nn.Layer:
-        """The linear [..., H] -> [..., 4H]."""
+        """The linear [..., H] -> [..., F]."""
         return self._sub_layers[self.names.up]
 
     @property
     def down(self) -> nn.Layer:
-        """The linear [..., 4H] -> [..., H]."""
+        """The linear [..., F] -> [..., H]."""
         return self._sub_layers[self.names.down]
 
     def forward(self, states: Tensor) -> Tensor:

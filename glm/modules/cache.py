@@ -155,14 +155,30 @@ class KVCache:
         self.start = 0  # slots filled by earlier steps
         self.ancestors = np.zeros((len(self.lengths), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
 
-    def open_step(self) -> None:
-        """Makes room for one new token per live row."""
+    def open_step(self, rows: int, *, looks: int = 0) -> np.ndarray:
+        """Makes room for one new token per live row, and for tokens that only look.
+
+        Args:
+            rows: tokens read, R or R and `looks`, or `looks` alone.
+            looks: R or 0; the last ones read. Each sees what its row sees, the new token among it, and itself. Nothing
+                sees it later: its slot is given away.
+
+        Returns:
+            [B, rows, slots] bool, which slots each of the tokens sees.
+        """
         B, R, _ = self.ancestors.shape
-        if self.ancestors.shape[2] + R > self.capacity:
-            self._collect(R)
+        if self.ancestors.shape[2] + rows > self.capacity:
+            self._collect(rows)
         self.start = self.ancestors.shape[2]
         own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R))
-        self.ancestors = np.concatenate([self.ancestors, own], axis=2)
+        if rows > looks:
+            self.ancestors = np.concatenate([self.ancestors, own], axis=2)
+        if not looks:
+            return self.ancestors
+        seen = [np.concatenate([self.ancestors, own], axis=2)]
+        if rows > looks:
+            seen.insert(0, np.concatenate([self.ancestors, np.zeros_like(own)], axis=2))
+        return np.concatenate(seen, axis=1)
 
     def _collect(self, rows: int) -> None:
         """Gives back the slots that no row sees, and makes room for half as many new ones as are left."""

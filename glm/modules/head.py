@@ -4,7 +4,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed.communication.group import Group
 
-from glm.modules.loss import smoothed_cross_entropy
+from glm.modules.loss import Smoothing, smoothed_cross_entropy
 from glm.modules.split_layers import enter, side_by_side
 
 
@@ -14,14 +14,16 @@ class TiedHead:
     Args:
         embedding: of the words, [V, H]; with a group this rank's rows of it.
         group: the tensor-parallel ranks that the table is split over.
+        bias: [V], a parameter of the model's, added to the logits; not with a group.
 
     Attributes:
         arranged: a layer that computes [n, H] -> [n, V] faster, once the model can only decode.
     """
 
-    def __init__(self, embedding: nn.Layer, group: Group | None):
+    def __init__(self, embedding: nn.Layer, group: Group | None, bias: Tensor | None = None):
         self.embedding = embedding
         self.group = group
+        self.bias = bias
         self.arranged: nn.Layer | None = None
 
     @property
@@ -34,14 +36,17 @@ class TiedHead:
         if self.arranged is not None:
             return self.arranged(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
         parts = paddle.matmul(enter(states, self.group), self.weight, transpose_y=True)
-        return side_by_side(parts, self.group)
+        return side_by_side(parts if self.bias is None else parts + self.bias, self.group)
 
-    def loss(self, states: Tensor, labels: Tensor, *, label_smoothing: float, num_items: int | None) -> Tensor:
+    def loss(
+        self, states: Tensor, labels: Tensor, *, label_smoothing: float | Smoothing, num_items: float | None
+    ) -> Tensor:
         """The loss of labelled tokens, see `glm.modules.loss`: states [n, H], labels [n] int64 -> []."""
         return smoothed_cross_entropy(
             enter(states, self.group),
             self.weight,
             labels,
+            bias=self.bias,
             label_smoothing=label_smoothing,
             num_items=num_items,
             group=self.group,

@@ -111,6 +111,20 @@ class GELU(nn.GELU):
         return super().forward(states)
 
 
+class ExactGELU(nn.GELU):
+    """x Phi(x), by the error function."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        if worth_by_hand(states) and states.dtype == paddle.float32:
+            from glm.cpu.rows import HostExactGELU  # here: it loads Numba
+
+            return HostExactGELU.apply(states)
+        return super().forward(states)
+
+
+ACTIVATIONS = {"gelu_tanh": GELU, "gelu": ExactGELU}  # names as in Hugging Face's configurations
+
+
 class TiedEmbedding(nn.Embedding):
     """A table of words that is the head too.
 

@@ -24,25 +24,44 @@ class Layout:
         places: [n] int64, of each token in the flattened batch [B * L].
         examples: tokens of Part A and of Part B of each.
         virtual: how many tokens Part A of each begins with that are keys and values only, see `with_prefix`.
+        twins: tokens of Part C of each, if any has some; they stand behind all of Part A and Part B. The first is a
+            twin of the first token of Part B, and so on: it sees Part A, what comes before its twin, and itself;
+            nothing else sees it.
     """
 
     places: np.ndarray
     examples: list[tuple[int, int]]
     virtual: int = 0
+    twins: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, segments: np.ndarray, L: int) -> "Layout":
-        """From `segments` [B, E, 2] of rows of L tokens, tokens of Part A and of Part B of each example of a row.
+        """From `segments` [B, E, 2] of rows of L tokens, tokens of Part A and of Part B of each example of a row; or
+        [B, E, 3], with those of Part C, which stand right behind the example's Part B.
 
         Raises:
-            ValueError: the examples of a row have more tokens than the row.
+            ValueError: the examples of a row have more tokens than the row, or one more twins than Part B has tokens.
         """
         lengths = segments.sum(axis=(1, 2))  # [B]
-        if (segments < 0).any() or (lengths > L).any():
+        if (segments < 0).any() or (lengths > L).any() or (segments[..., 2:] > segments[..., 1:2]).any():
             raise ValueError(f"segments {segments.tolist()} do not fit into rows of {L} tokens")
-        places = [row * L + np.arange(length) for row, length in enumerate(lengths)]
-        examples = [(int(a), int(b)) for a, b in segments.reshape(-1, 2) if a + b]
-        return cls(np.concatenate(places), examples)
+        if not segments[..., 2:].any():
+            places = [row * L + np.arange(length) for row, length in enumerate(lengths)]
+            examples = [(int(a), int(b)) for a, b in segments[..., :2].reshape(-1, 2) if a + b]
+            return cls(np.concatenate(places), examples)
+        ends = np.arange(len(segments))[:, None] * L + np.cumsum(segments.sum(axis=2), axis=1)  # [B, E]
+        parts = [
+            (end - c - b - a + np.arange(a + b), end - c + np.arange(c), (int(a), int(b)))
+            for (a, b, c), end in zip(segments.reshape(-1, 3), ends.flatten(), strict=True)
+            if a + b
+        ]
+        places = [clean for clean, _, _ in parts] + [twins for _, twins, _ in parts]
+        return cls(np.concatenate(places), [part[2] for part in parts], twins=tuple(len(part[1]) for part in parts))
+
+    @cached_property
+    def clean(self) -> "Layout":
+        """Part A and Part B of each example, without twins."""
+        return Layout(self.places[: len(self.places) - sum(self.twins)], self.examples, self.virtual)
 
     def with_prefix(self, virtual: int) -> "Layout":
         """These examples with as many virtual tokens in front of each, seen by all of it: Part A begins with them.

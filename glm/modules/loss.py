@@ -1,8 +1,11 @@
-"""The training objective on the tokens of Part B: cross entropy with label smoothing, straight from the head.
+"""The training objective on labelled tokens: cross entropy with label smoothing, straight from the head.
 
 Logits exist for a chunk of tokens at a time. Their gradient is taken as soon as they are there, in the forward pass,
 so that no pass needs them twice; what it leaves for the backward pass is of the size of its inputs.
 """
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
@@ -12,8 +15,32 @@ from paddle.autograd import PyLayer
 from paddle.distributed.communication.group import Group
 
 from glm.cpu.arrays import by_rows, view
+from glm.modules.layers import column_sums
 
 CHUNK = 512  # tokens whose logits exist at once
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How much of a token's probability label smoothing takes from its label, and where that goes.
+
+    Args:
+        share: e, from 0 to 1.
+        spared: the id of an unlearnt token. With one, e goes to the V - 2 words that are neither the label nor it, the
+            loss is the divergence, less than the cross entropy by a constant, and 0 where the label is this token
+            (Microsoft's UniLM, LabelSmoothingLoss); None spreads e / V over the whole vocabulary (THUDM/GLM,
+            finetune_glm.py).
+    """
+
+    share: float = 0.0
+    spared: int | None = None
+
+    def entropy(self, V: int) -> float:
+        """By how much the loss is less than the cross entropy."""
+        if self.spared is None or not self.share:
+            return 0.0
+        rest = (1.0 - self.share) * math.log(1.0 - self.share) if self.share < 1.0 else 0.0
+        return -rest - self.share * math.log(self.share / (V - 2))
 
 
 def smoothed_cross_entropy(
@@ -21,19 +48,21 @@ def smoothed_cross_entropy(
     head: Tensor,
     labels: Tensor,
     *,
-    label_smoothing: float = 0.0,
-    num_items: int | None = None,
+    bias: Tensor | None = None,
+    label_smoothing: float | Smoothing = 0.0,
+    num_items: float | None = None,
     group: Group | None = None,
 ) -> Tensor:
     """Sum over tokens, divided by `num_items`, of (1 - e) * (-log p[label]) + e * mean over the vocabulary of -log p.
 
-    This spreads e / V over the whole vocabulary (THUDM/GLM, finetune_glm.py), not e / (V - 1) over the rest of it.
+    This spreads e / V over the whole vocabulary, not e / (V - 1) over the rest of it; see `Smoothing` for another way.
 
     Args:
         states: [n, H].
         head: [V, H]; p is the softmax, in float32 or better, of states times head.
         labels: [n] int64, all within the vocabulary.
-        label_smoothing: e, from 0 to 1.
+        bias: [V], added to the logits; not with a group.
+        label_smoothing: e, from 0 to 1, or how it is spread too.
         num_items: None for n, which makes it a mean.
         group: the tensor-parallel ranks that the vocabulary is split over, with head [V / ranks, H] on each; no rank
             has logits of more. The gradient with respect to the states is then this rank's share of a sum.
@@ -42,45 +71,55 @@ def smoothed_cross_entropy(
         [], float32 (float64 if states are)
     """
     items = max(len(labels), 1) if num_items is None else num_items
-    wanted = [paddle.is_grad_enabled() and not part.stop_gradient for part in (states, head)]
-    return _HeadLoss.apply(states, head, labels, label_smoothing, items, group, *wanted)
+    smoothing = label_smoothing if isinstance(label_smoothing, Smoothing) else Smoothing(label_smoothing)
+    operands = [states, head] if bias is None else [states, head, bias]
+    wanted = [paddle.is_grad_enabled() and not part.stop_gradient for part in operands]
+    return _HeadLoss.apply(*operands, *[None] * (3 - len(operands)), labels, smoothing, items, group, tuple(wanted))
 
 
 class _HeadLoss(PyLayer):
     @staticmethod
-    def forward(ctx, states, head, labels, label_smoothing, items, group, wants_states, wants_head):
+    def forward(ctx, states, head, bias, labels, smoothing, items, group, wanted):
+        wants_states, wants_head, wants_bias = (*wanted, False)[:3]
         dtype = "float64" if states.dtype == paddle.float64 else "float32"
         is_summed = not 0 < len(labels) <= CHUNK  # the gradient of one chunk is all of it
         ctx.d_head = paddle.zeros(head.shape, dtype) if wants_head and is_summed else None
+        ctx.d_bias = paddle.zeros(bias.shape, dtype) if wants_bias else None
         total, d_states = paddle.zeros([], dtype), [states[:0]]
         for start in range(0, len(labels), CHUNK):
             part, chosen = states[start : start + CHUNK], labels[start : start + CHUNK]
             logits = paddle.matmul(part, head, transpose_y=True).astype(dtype)  # [chunk, V]
-            costs, slopes = costs_and_slopes(logits, chosen, label_smoothing, wants_states or wants_head, group)
+            if bias is not None:
+                logits.add_(bias.astype(dtype).expand_as(logits))
+            costs, slopes = costs_and_slopes(logits, chosen, smoothing, any(wanted), group)
             total += costs.sum()
+            if wants_bias:
+                ctx.d_bias.add_(column_sums(slopes))
             if wants_states:
                 d_states.append(paddle.matmul(slopes.astype(head.dtype), head).astype(states.dtype))
             if wants_head:
                 d_head = paddle.matmul(slopes.astype(part.dtype), part, transpose_x=True).astype(dtype)
                 ctx.d_head = d_head if ctx.d_head is None else ctx.d_head.add_(d_head)
         ctx.d_states = paddle.concat(d_states) if wants_states else None
-        ctx.items, ctx.head_dtype = items, head.dtype
+        ctx.items, ctx.head_dtype, ctx.has_bias = items, head.dtype, bias is not None
         return total / items
 
     @staticmethod
     def backward(ctx, grad):
         scale = float(grad) / ctx.items
-        d_states, d_head = ctx.d_states, ctx.d_head
-        ctx.d_states = ctx.d_head = None
-        return (
+        d_states, d_head, d_bias = ctx.d_states, ctx.d_head, ctx.d_bias
+        ctx.d_states = ctx.d_head = ctx.d_bias = None
+        gradients = (
             None if d_states is None else d_states.scale_(scale),
             None if d_head is None else d_head.scale_(scale).astype(ctx.head_dtype),
-            None,
+            None if d_bias is None else d_bias.scale_(scale).astype(ctx.head_dtype),
+            None,  # of the labels
         )
+        return gradients if ctx.has_bias else (*gradients[:2], None)
 
 
 def costs_and_slopes(
-    logits: Tensor, labels: Tensor, label_smoothing: float, wants_slopes: bool, group: Group | None = None
+    logits: Tensor, labels: Tensor, smoothing: Smoothing, wants_slopes: bool, group: Group | None = None
 ) -> tuple[Tensor, Tensor]:
     """The loss of each token, and its gradient with respect to the token's logits.
 
@@ -91,41 +130,71 @@ def costs_and_slopes(
         [n], and of the logits' shape (without meaning if they are not wanted).
     """
     if group is not None or not logits.place.is_cpu_place():
-        return _by_paddle(logits, labels, label_smoothing, group)
+        return _by_paddle(logits, labels, smoothing, group)
     costs = paddle.empty(labels.shape, logits.dtype)
+    e, spared, V = smoothing.share, smoothing.spared, logits.shape[-1]
+    on_label, elsewhere = _shares(smoothing, V)
+    constant = smoothing.entropy(V)
 
     def replace(x, label, cost):
         places = np.arange(len(x)), label
         x -= x.max(-1, keepdims=True)
-        chosen, mean = x[places], x.mean(-1) if label_smoothing else 0.0
+        chosen = x[places]
+        rest = 0.0 if not e else e * x.mean(-1) if spared is None else elsewhere * (x.sum(-1) - x[:, spared])
         np.exp(x, out=x)
         total = x.sum(-1, keepdims=True)
-        cost[:] = np.log(total[:, 0]) - (1.0 - label_smoothing) * chosen - label_smoothing * mean
+        cost[:] = np.log(total[:, 0]) - on_label * chosen - rest - constant
+        if spared is not None and e:
+            cost[label == spared] = 0.0
         if wants_slopes:
             x /= total
-            if label_smoothing:
-                x -= label_smoothing / x.shape[-1]
-            x[places] -= 1.0 - label_smoothing
+            if e:
+                x -= elsewhere
+            x[places] -= on_label
+            if spared is not None and e:
+                x[:, spared] += elsewhere
+                x[label == spared] = 0.0
 
     by_rows(replace, view(logits), view(labels), view(costs))
     return costs, logits
 
 
-def _by_paddle(logits: Tensor, labels: Tensor, label_smoothing: float, group: Group | None) -> tuple[Tensor, Tensor]:
-    """As `costs_and_slopes`, in Paddle's operators: for a GPU, and for a vocabulary that is split over ranks."""
+def _shares(smoothing: Smoothing, V: int) -> tuple[float, float]:
+    """What the label has beside what every word has, and what that is."""
+    if smoothing.spared is None:
+        return 1.0 - smoothing.share, smoothing.share / V
+    return 1.0 - smoothing.share - smoothing.share / (V - 2), smoothing.share / (V - 2)
+
+
+def _by_paddle(logits: Tensor, labels: Tensor, smoothing: Smoothing, group: Group | None) -> tuple[Tensor, Tensor]:
+    """As `costs_and_slopes`, in Paddle's operators: for a GPU, and for a vocabulary that is split over ranks.
+
+    A spared token must be one of the first rank's.
+    """
     columns = logits.shape[-1]
     V, first = (columns, 0) if group is None else (columns * group.nranks, columns * group.rank)
+    on_label, elsewhere = _shares(smoothing, V)
     places = (labels - first).unsqueeze(-1)  # [n, 1]
     is_own = ((places >= 0) & (places < columns)).astype(logits.dtype)
     places = places.clip(0, columns - 1)
+    has_spared = smoothing.spared is not None and bool(smoothing.share)
     logits.subtract_(_over_ranks(logits.max(axis=-1, keepdim=True), dist.ReduceOp.MAX, group))
     chosen, everything = logits.take_along_axis(places, axis=-1) * is_own, logits.sum(axis=-1, keepdim=True)
+    if has_spared and not first:
+        everything -= logits[:, smoothing.spared].unsqueeze(-1)
     logits.exp_()
     sums = paddle.stack([logits.sum(axis=-1, keepdim=True), chosen, everything])
     total, chosen, everything = _over_ranks(sums, dist.ReduceOp.SUM, group)  # [n, 1] each
-    costs = total.log() - (1.0 - label_smoothing) * chosen - label_smoothing * everything / V
-    logits.divide_(total).subtract_(paddle.to_tensor(label_smoothing / V, logits.dtype))
-    logits.put_along_axis_(places, (label_smoothing - 1.0) * is_own, axis=-1, reduce="add")
+    words = V if smoothing.spared is None else V - 2
+    costs = total.log() - on_label * chosen - smoothing.share * everything / words - smoothing.entropy(V)
+    logits.divide_(total).subtract_(paddle.to_tensor(elsewhere, logits.dtype))
+    logits.put_along_axis_(places, -on_label * is_own, axis=-1, reduce="add")
+    if has_spared:
+        learnt = (labels != smoothing.spared).astype(logits.dtype).unsqueeze(-1)
+        costs = costs * learnt
+        if not first:
+            logits[:, smoothing.spared] = logits[:, smoothing.spared] + elsewhere
+        logits.multiply_(learnt)
     return costs.squeeze(-1), logits
 
 

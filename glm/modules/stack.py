@@ -130,11 +130,11 @@ class Stack(nn.Layer):
         last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
         return last, KVCache(caches, np.array(lengths), prompts)
 
-    def step(self, states: Tensor, cache: KVCache) -> Tensor:
-        """Reads one embedded token per live row: [B, R, H] -> [B, R, H]."""
+    def step(self, states: Tensor, cache: KVCache, *, looks: int = 0) -> Tensor:
+        """Reads one embedded token per live row, or as `KVCache.open_step` says: [B, R, H] -> [B, R, H]."""
         B, R, H = states.shape
-        cache.open_step()
-        seen = self.layer_cache.seen_by(cache.lengths, cache.width, cache.ancestors, cache.capacity, self.num_heads)
+        sees = cache.open_step(R, looks=looks)
+        seen = self.layer_cache.seen_by(cache.lengths, cache.width, sees, cache.capacity, self.num_heads)
         states = states.reshape([B * R, H])
         projected = self.before_attention(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):

@@ -46,6 +46,11 @@ WITHOUT_EFFECT = {
     "num_cycles": 0.5,
 }
 
+# PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
+OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
+MOST_LOGGING_STEPS = 500  # PaddleNLP's default
+LOGS_A_RUN = 20  # at least, where nobody says how often
+
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
@@ -142,6 +147,28 @@ class DropoutArguments:
 
 
 @dataclass
+class ObjectiveArguments:
+    """What training predicts of a record, for families that can choose (UniLM)."""
+
+    objective: str | None = option(
+        None,
+        "masked: some tokens of the target, drawn anew in each epoch; pseudo_masked: each, at a [MASK] of its own "
+        "behind what comes before it [masked].",
+        choices=["masked", "pseudo_masked"],
+    )
+    mask_prob: float | None = option(None, "Share of the target's tokens that masked predicts [0.2].")
+    max_pred: int | None = option(None, "Most tokens of a target that masked predicts [20].")
+    target_mask_prob: float | None = option(
+        None, "Share of the tokens before a [MASK] that pseudo_masked masks or replaces too [0]."
+    )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was chosen, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass
 class AdapterArguments:
     """LoRA, or prefix tuning: a small addition to the model is trained in place of the model."""
 
@@ -200,6 +227,9 @@ class FinetuneTrainingArguments(TrainingArguments):
     )
     freeze: str | None = option(
         None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
+    )
+    logging_steps: int | None = option(
+        None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
     )
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: int | None = option(
@@ -298,6 +328,8 @@ class FinetuneTrainingArguments(TrainingArguments):
         for name, off in OF_HALF_PRECISION.items():
             if getattr(self, name) != off and not (self.fp16 or self.bf16):
                 raise UsageError(f"{name} {getattr(self, name)}: has no effect without --fp16 or --bf16")
+        if self.optim not in OPTIMIZERS:
+            raise UsageError(f"optim {self.optim}: use {', '.join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}")
         if self.fp16 and self.bf16:
             raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
 
@@ -306,6 +338,9 @@ class FinetuneTrainingArguments(TrainingArguments):
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
         shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
+        self.logs_a_share = self.logging_steps is None
+        if self.logs_a_share:
+            self.logging_steps = MOST_LOGGING_STEPS
         if self.device == "cpu" and distributed.get_world_size() > 1:
             gloo.install()
         super().__post_init__()  # makes the groups of processes
@@ -348,6 +383,7 @@ class FinetuneArguments:
     generation: GenerationConfig
     files: FileArguments
     dropout: DropoutArguments
+    objective: ObjectiveArguments
     adapter: AdapterArguments
     training: FinetuneTrainingArguments
     given: dict[str, Any]
@@ -371,6 +407,7 @@ class FinetuneArguments:
         files = [file for split in SPLITS for file in self.files.of_split(split)]
         if any(self.data_of(file) is not self.data for file in files):  # names say the tasks
             names.add("task_name")
+        names |= {"src_length"} if self.data.max_seq_length is not None else set()
         return names | set(self.adapter.without_effect)
 
 
@@ -386,11 +423,12 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         GenerationConfig,
         FileArguments,
         DropoutArguments,
+        ObjectiveArguments,
         AdapterArguments,
         FinetuneTrainingArguments,
     )
     parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
-    values, given = parser.read(parser.with_config(argv))
+    values, given = parser.read(argv)
     arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
     _check_finetune(arguments)
     return arguments
@@ -407,6 +445,15 @@ def _check_finetune(arguments: FinetuneArguments) -> None:
         raise UsageError(
             f"resume_from_checkpoint {training.resume_from_checkpoint}: has no effect without --do_train; to evaluate "
             "a checkpoint give its folder as --model_name_or_path"
+        )
+    # A published data set stands in for none of the files, or was named: nobody's own data meet it unasked.
+    evaluates = training.do_eval or training.evaluation_strategy != IntervalStrategy.NO
+    if files.train_file is not None and evaluates and files.dev_file is None:
+        raise UsageError("do_eval True: needs --dev_file beside a --train_file of your own; give one, or leave it out")
+    if training.do_train and files.train_file is None and files.dev_file and "task_name" not in arguments.given:
+        raise UsageError(
+            f"dev_file {files.dev_file}: needs --train_file beside it; give one, or name the data set to train on "
+            f"(--task_name {arguments.data.task_name})"
         )
     if training.do_predict and files.test_file is None:
         raise UsageError("do_predict True: give the records with --test_file")

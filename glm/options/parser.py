@@ -3,14 +3,21 @@
 import dataclasses
 import difflib
 import json
-from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable
+from argparse import (
+    Action,
+    ArgumentDefaultsHelpFormatter,
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+)
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from glm.errors import UsageError
+from glm.errors import UsageError, shown
 from glm.options.run_config import read_config
 
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
@@ -51,34 +58,64 @@ class OptionParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
-    def with_config(self, argv: list[str]) -> list[str]:
-        """The command line with the settings of a leading configuration file written out before the rest.
-
-        Raises:
-            UsageError: the file cannot be read or has an unknown option, or what comes first is neither file nor
-                option.
-        """
-        if not argv or argv[0].startswith("-"):
-            return argv
-        if not argv[0].endswith(".json"):
-            raise UsageError(f"{argv[0]}: a configuration file ending in .json, or an option, is expected first")
-        settings = read_config(Path(argv[0]))
-        self._check_names(settings, where=argv[0])
-        return as_command_line(settings) + argv[1:]
-
-    def read(self, argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
+    def read(self, argv: list[str], inherited: Mapping[str, Any] | None = None) -> tuple[Namespace, dict[str, Any]]:
         """The values of all options, and those of the options that were set, by name.
 
+        Args:
+            argv: options, behind a configuration file if there is one; they win over it.
+            inherited: values that take the defaults' places.
+
         Raises:
-            UsageError: an option is unknown or malformed, or one that is needed is missing.
+            UsageError: an option is unknown or malformed, or one that is needed is missing; the file cannot be read;
+                or what comes first is neither file nor option.
         """
+        settings: dict[str, Any] = {}
+        if argv and not argv[0].startswith("-"):
+            settings = self._settings_of(argv[0])
+            argv = argv[1:]
         names = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--")]
         self._check_names(names, where="command line")
-        values, rest = self.parse_known_args(argv)
+        for name in settings:
+            self._option_string_actions[f"--{name}"].required = False
+        values, rest = self.parse_known_args(argv, Namespace(**{**(inherited or {}), **settings}))
         if rest:
             raise UsageError(f"command line: {' '.join(rest)} belongs to no option")
-        given = {self._option_string_actions[f"--{name}"].dest for name in names}
+        given = {self._option_string_actions[f"--{name}"].dest for name in [*settings, *names]}
         return values, {name: getattr(values, name) for name in sorted(given)}
+
+    def _settings_of(self, path: str) -> dict[str, Any]:
+        """The values in a configuration file. They are values, not words of a command line, whatever they look like.
+
+        Raises:
+            UsageError: the file cannot be read, or has an unknown option or a value of another type.
+        """
+        if not path.endswith(".json"):
+            raise UsageError(f"{path}: a configuration file ending in .json, or an option, is expected first")
+        settings = read_config(Path(path))
+        self._check_names(settings, where=path)
+        try:
+            return {name: self._value_of(name, value, path) for name, value in settings.items()}
+        except ArgumentError as error:
+            raise UsageError(f"{path}: {error}") from error
+
+    def _value_of(self, name: str, value: Any, path: str) -> Any:
+        """A value of JSON as the option takes it: by the conversion of its words, but one by one."""
+        action = self._option_string_actions[f"--{name}"]
+        if action.nargs == 0:
+            raise UsageError(f"{path}: {name}: set {action.dest} to false")
+        takes_list, is_list = action.nargs == "+", isinstance(value, list)
+        if is_list and (not takes_list or not value or any(isinstance(item, list) for item in value)):
+            expected = "a list with an item at least" if takes_list else "one value, not a list,"
+            raise UsageError(f"{path}: {name} {shown(json.dumps(value, ensure_ascii=False))}: {expected} is expected")
+        found = [self._converted(action, item) for item in (value if is_list else [value])]
+        if not takes_list or (isinstance(action, OneOrMore) and len(found) == 1):
+            return found[0]
+        return [found] if action.const is None and type(action).__name__ == "_AppendAction" else found
+
+    def _converted(self, action: Action, value: Any) -> Any:
+        found = self._get_value(action, json.dumps(value) if isinstance(value, dict) else str(value))
+        self._check_value(action, found)
+        return found
 
     def build(self, values: Namespace) -> list[Any]:
         """The groups of options, each checked by itself.
@@ -146,12 +183,3 @@ def truth(text: str) -> bool:
         pairs = ", ".join(f"{yes}/{no}" for yes, no in zip(TRUE, FALSE, strict=True))
         raise ArgumentTypeError(f"Truthy value expected: got {text} but expected one of {pairs} (case insensitive).")
     return text.lower() in TRUE
-
-
-def as_command_line(settings: dict[str, Any]) -> list[str]:
-    """Settings as the command line would give them; an object as JSON, an item of a list after the other."""
-    argv = []
-    for name, value in settings.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        argv += [f"--{name}={values[0]}"] if len(values) == 1 else [f"--{name}", *map(str, values)]
-    return argv

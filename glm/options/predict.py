@@ -1,8 +1,6 @@
 """The options of prediction; how a record is laid out and decoded is as the checkpoint was trained, if not given."""
 
-import ipaddress
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from paddle import distributed
@@ -11,18 +9,19 @@ from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, own_options
 from glm.options.data import DataArguments
 from glm.options.model import ModelArguments
-from glm.options.parser import OptionParser, as_command_line
+from glm.options.parser import OptionParser
 from glm.options.run_config import trained_with
+from glm.options.serving import ServingArguments
 from glm.runtime.device import choose_device
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
-FILES_OPTIONS += ("token_scores", "show", "report")
-SERVING_OPTIONS = ("host", "port", "api_key", "max_waiting", "request_timeout")
+FILES_OPTIONS += ("token_scores", "show", "report", "keep_columns")
+SERVING_OPTIONS = tuple(item.name for item in fields(ServingArguments))
 
 
 @dataclass
-class PredictArguments:
+class PredictArguments(ServingArguments):
     """What to generate text for, where it goes, and how it is made."""
 
     test_file: str | None = option(None, "Records, one JSON object per line; standard input if not given.")
@@ -32,6 +31,9 @@ class PredictArguments:
     metrics_file: str | None = option(None, "Scores as JSON (needs questions in the data).")
     report: str | None = option(
         None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
+    )
+    keep_columns: str | None = option(
+        None, "Columns that are copied into the rows of the output, separated by commas; all: every one."
     )
     overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
@@ -48,15 +50,10 @@ class PredictArguments:
     device: str = option("gpu", "gpu or cpu.")
     tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
     serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
-    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs an api_key.")
-    port: int = option(8000, "Port to serve at; 0 is a free one.")
-    api_key: str | None = option(None, "What requests have to bring as 'Authorization: Bearer KEY'.")
-    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
-    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
 
     def __post_init__(self):
         self.device = choose_device(self.device)
-        self._check_serving()
+        self.check_serving(serves=self.serve)
         self._check_parallel()
         if self.per_device_eval_batch_size < 1:
             raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
@@ -96,18 +93,6 @@ class PredictArguments:
         if self.input_file is None and self.fill is None:
             raise UsageError(f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file")
 
-    def _check_serving(self):
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port {self.port}: use 0 to 65535")
-        if self.max_waiting < 1:
-            raise UsageError(f"max_waiting {self.max_waiting}: use 1 or more")
-        if not 0 < self.request_timeout < math.inf:
-            raise UsageError(f"request_timeout {self.request_timeout}: use a number above 0")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            raise UsageError("api_key: use printable ASCII characters, at least one")
-        if self.api_key is None and not is_own_address(self.host):
-            raise UsageError(f"host {self.host}: can be reached from other machines; protect it with --api_key")
-
     @property
     def fills(self) -> bool:
         """Whether blanks are to be filled, rather than records answered."""
@@ -117,14 +102,6 @@ class PredictArguments:
     def input_file(self) -> str | None:
         """The file with what text is generated for."""
         return self.test_file or self.fill_file
-
-
-def is_own_address(host: str) -> bool:
-    """Whether a host can be reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -153,15 +130,15 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     """
     groups = (ModelArguments, DataArguments, GenerationConfig, PredictArguments)
     parser = OptionParser(groups, "Generates text with a fine-tuned GLM, and scores it.")
-    command = parser.with_config(argv)
-    values, given = parser.read(command)
+    values, given = parser.read(argv)
     own = own_options(given)
     if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
         own |= {"template", "target_prefix"}
     settings = trained_with(values.model_name_or_path)
     inherited = {name: value for name, value in settings.items() if name not in own}
-    values, _ = parser.read(as_command_line(inherited) + command)
+    values, _ = parser.read(argv, inherited)
     options = PredictOptions(*parser.build(values), inherited, argv)
+    options.data.inherited = frozenset(inherited)
     _check_given(given, options.prediction)
     return options
 
@@ -171,10 +148,11 @@ def _check_given(given: dict[str, Any], arguments: PredictArguments) -> None:
     for name in FILES_OPTIONS if arguments.serve else SERVING_OPTIONS:
         if name in given:
             how = "with --serve" if arguments.serve else "without --serve"
-            raise UsageError(f"{name} {given[name]}: has no effect {how}; leave it out")
+            value = "" if name == "api_key" else f" {given[name]}"  # which nobody else should see
+            raise UsageError(f"{name}{value}: has no effect {how}; leave it out")
     if arguments.fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
-        for name in sorted(framing | {"show"}):
+        for name in sorted(framing | {"show", "keep_columns", "multi_turn"}):
             if name in given:
                 raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
     if "show" in given and arguments.output_file is None:

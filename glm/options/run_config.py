@@ -1,15 +1,60 @@
 """The configuration that a run leaves in its folder, and what prediction and checks take from it."""
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from glm.errors import UsageError
+from pydantic import ConfigDict, Field
+
+from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
+from glm.runtime.settings_file import Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
+
+Text = Annotated[str, Field(max_length=10_000)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Length = Annotated[int, Field(ge=0, le=1 << 20)]  # of texts, in tokens
+Rate = Annotated[float, Field(ge=-1000, le=1000)]
+
+
+class TrainedWith(Settings):
+    """What prediction follows of the settings that a model was trained with, and how far: a model's folder may be from
+    anywhere, and says how its texts are read and written, never where anything lies or goes.
+
+    The other entries of the file are options of training, which prediction does not look at.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    task_name: Name = None
+    template: Text = None
+    target_prefix: Text = None
+    source_column: Name = None
+    answer_column: Name = None
+    target_column: Name = None
+    multi_turn: Literal["error", "last"] = None
+    punctuation: Literal["fullwidth", "halfwidth"] = None
+    src_length: Length = None
+    max_seq_length: Length = None
+    no_block_position: bool = None
+
+    tgt_length: Length = None
+    min_tgt_length: Length = None
+    num_beams: Annotated[int, Field(ge=1, le=1024)] = None
+    length_penalty: Rate = None
+    early_stopping: Literal["true", "false", "never"] = None
+    finished_rule: Literal["model", "glm", "unilm"] = None
+    no_repeat_ngram_size: Length = None
+    no_repeat_ignore: Text = None
+    repetition_penalty: Rate = None
+    select_topk: bool = None
+    temperature: Rate = None
+    top_k: Length = None
+    top_p: Annotated[float, Field(ge=0, le=1)] = None
+    processor_order: Literal["after_softmax", "before_softmax"] = None
+    num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = None
+    generation_seed: Annotated[int, Field(ge=0, lt=1 << 64)] = None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -19,11 +64,9 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: the file cannot be read, is not a JSON object, or sets an option to null.
     """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path}: a JSON object is expected")
+        settings = read_object(path)
+    except InputError as error:
+        raise UsageError(str(error)) from error
     settings = {name: value for name, value in settings.items() if not name.startswith("_")}
     for name, value in settings.items():
         if value is None:
@@ -32,9 +75,28 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def trained_with(folder: str) -> dict[str, Any]:
-    """The settings in a checkpoint's folder that prediction follows; none if it has no configuration."""
+    """The settings in a checkpoint's folder that prediction follows; none if it has no configuration.
+
+    Raises:
+        UsageError: the file cannot be read, or one of them is of another type, out of its range or without effect
+            beside the others; the text names both.
+    """
     path = Path(folder) / RUN_CONFIG_NAME
     if not path.is_file():
         return {}
-    followed = {item.name for group in (DataArguments, GenerationConfig) for item in dataclasses.fields(group)}
-    return {name: value for name, value in read_config(path).items() if name in followed}
+    settings = read_config(path)
+    try:
+        found = checked(settings, TrainedWith, path).model_dump(exclude_unset=True)
+        for group in (DataArguments, GenerationConfig):
+            _check(group, found, path)
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    return {name: found[name] for name in settings if name in found}  # in the file's order
+
+
+def _check(group: type, settings: dict[str, Any], path: Path) -> None:
+    """Raises InputError if options of a group do not go together."""
+    try:
+        group(**{name: value for name, value in settings.items() if name in group.__dataclass_fields__})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

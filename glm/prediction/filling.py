@@ -68,6 +68,8 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     encoder = writer.encoder
     blank = re.compile(f"({'|'.join(map(re.escape, encoder.family.blanks))})")
     parts = blank.split(text if blank.search(text) else f"{text}{GENERATION_BLANK}")
+    if (blanks := len(parts) // 2) > encoder.src_length:
+        raise InputError(f"{blanks} blanks do not fit into src_length {encoder.src_length}: {text[:40]}…")
     laid_out = [part if place % 2 else encoder.tokenizer.encode_text(part) for place, part in enumerate(parts) if part]
     ids = encoder.geometry.lay_out_blanks(laid_out)
     if len(ids) > encoder.src_length:
@@ -114,7 +116,7 @@ def fill(
 
 def as_row(writer: Writer, number: int, text: BlankText, *, token_scores: bool) -> dict[str, Any]:
     """The JSON object of a filled text: as given, filled, and the hypotheses of each blank, best first."""
-    blanks: list[list[Text]] = [[writer.text(hypothesis) for hypothesis in found] for found in text.filled]
+    blanks: list[list[Text]] = [[writer.finished(hypothesis) for hypothesis in found] for found in text.filled]
     parts = text.parts.copy()
     parts[1::2] = [found[0].text if found else "" for found in blanks]
     return {

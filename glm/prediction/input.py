@@ -8,6 +8,7 @@ from glm.data.check import check_file
 from glm.data.columns import RECOGNISED, ColumnOptions
 from glm.data.examples import ExampleEncoder
 from glm.data.records import BadRecord, Record, RecordFile, stream_records
+from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import content_digest
 from glm.data.templates import QUESTION_GENERATION, Template
@@ -55,6 +56,7 @@ class PredictionInput:
         self.reserved = reserved
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
+        self.shared: SharedReferences | None = None  # what rows of the same source have together, after the `check`
         self.sha256: str | None = None
         if path is None:
             return
@@ -64,24 +66,45 @@ class PredictionInput:
                 if not self.count:
                     raise InputError(f"{path}: no record in it; one text with blanks per line is expected")
             else:
-                self.records = RecordFile(path, template, columns, need_target=need_target, reserved=reserved)
+                self.records = RecordFile(
+                    path,
+                    template,
+                    columns,
+                    need_target=need_target,
+                    each_needs_target=False,
+                    several_targets=True,
+                    reserved=reserved,
+                )
             self.sha256 = content_digest(Path(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
     def check(self, encoder: ExampleEncoder) -> FileReport | None:
-        """What is wrong in a file of records, before a model is loaded; None for anything else."""
+        """What is wrong in a file of records, before a model is loaded; None for anything else.
+
+        Raises:
+            InputError: references are needed, and no record has one.
+        """
         if self.records is None:
             return None
         check, batches = check_file(self.records, encoder, learns_targets=False)
         self.count = sum(map(len, batches))
+        self.shared = SharedReferences(lambda: self.records)
+        if self.shared.count:
+            check.notes.append(f"{self.path}: {shared_note(self.shared.count)}")
+        if self.need_target and check.used and not check.target.tokens:
+            column = " + ".join(self.records.columns.target)
+            raise InputError(
+                f"{self.path}, field {column}: empty in all records, so there is nothing to score; leave "
+                "--metrics_file out, or name another column with --target_column"
+            )
         return check.report()
 
     def __iter__(self) -> Iterator[Record | BadRecord | str | BadText]:
         if self.text is not None:
             yield self.text
         elif self.records is not None:
-            yield from self.records
+            yield from map(self.shared.given_to, self.records) if self.shared else self.records
         elif self.path is not None:
             with open(self.path, "rb") as lines:
                 yield from stream_texts(lines, name=self.path)
@@ -93,6 +116,7 @@ class PredictionInput:
                 self.template,
                 self.columns,
                 name="standard input",
-                need_target=self.need_target,
+                need_target=False,
+                several_targets=True,
                 reserved=self.reserved,
             )

@@ -8,23 +8,36 @@ from typing import Any
 
 from glm.data.records import BadRecord, Record
 
+# What a row has of its own: no column of these names is kept beside it.
+ROW_FIELDS = ("id", "source", "answer", "cut", "predictions", "reference", "error")
+
 
 @dataclass(frozen=True)
 class Text:
-    """A generated text, its score, and the pieces it was made of with their log-probabilities (`eop` last)."""
+    """A generated text, its score, and the pieces it was made of with their log-probabilities (`eop` last).
+
+    Args:
+        at_limit: the length limit ended it: it has no `eop`.
+    """
 
     text: str
     score: float
     token_scores: list[tuple[str, float]]
+    at_limit: bool = False
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was generated for a record, best first; or why nothing was."""
+    """What was generated for a record, best first; or why nothing was.
+
+    Args:
+        cut: tokens that its source lost.
+    """
 
     record: Record | BadRecord
     texts: list[Text]
     error: str | None = None
+    cut: int = 0
 
     @property
     def best(self) -> str:
@@ -35,13 +48,25 @@ class Prediction:
         """The JSON object of one line of a predictions file, with so many texts at most."""
         row: dict[str, Any] = {"id": self.record.id}
         if isinstance(self.record, Record):
+            row |= {name: plain(value) for name, value in self.record.kept.items() if name not in ROW_FIELDS}
             row["source"] = self.record.source
             if self.record.answer is not None:
                 row["answer"] = self.record.answer
-        row["predictions"] = [text_row(text, token_scores=token_scores) for text in self.texts[:most_texts]]
-        if isinstance(self.record, Record) and self.record.target is not None:
-            row["reference"] = self.record.target
+        if self.cut:
+            row["cut"] = self.cut
+        row["predictions"] = [
+            text_row(text, token_scores=token_scores) | ({"finish_reason": "length"} if text.at_limit else {})
+            for text in self.texts[:most_texts]
+        ]
+        if isinstance(self.record, Record) and self.record.references:
+            one, *more = self.record.references
+            row["reference"] = [one, *more] if more else one
         return row if self.error is None else row | {"error": self.error}
+
+
+def plain(value: Any) -> Any:
+    """A value of a data file as JSON has it: dates and the like, of parquet, as text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def text_row(text: Text, *, token_scores: bool) -> dict[str, Any]:

@@ -8,14 +8,21 @@ from typing import Any
 from glm.errors import InputError
 from glm.evaluation.data_sets import table_of
 from glm.evaluation.metrics import Scorer, Scores, score
+from glm.evaluation.scored_file import references_of
 from glm.evaluation.statistics import Pair
+from glm.evaluation.symptoms import Symptoms
 from glm.prediction.predictions import Prediction
+
+
+def coverage(scored: int, records: int) -> str:
+    """How many records have a reference, in words."""
+    return f"{scored} of {records} records {'has' if scored == 1 else 'have'} a reference"
 
 
 def score_predictions(predictions: Sequence[Prediction]) -> Scores:
     """Scores of the best texts against the references, see `glm.evaluation.metrics.score`."""
     return score(
-        Pair(prediction.best, (record.target,), record.source, record.answer)
+        Pair(prediction.best, record.references, record.source, record.answer)
         for prediction in predictions
         for record in (prediction.record,)
     )
@@ -27,6 +34,7 @@ class Tally:
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
         first_error: of the first row that failed.
+        symptoms: what is wrong with the texts.
     """
 
     def __init__(self):
@@ -34,17 +42,19 @@ class Tally:
         self.failed = 0
         self.first_error: str | None = None
         self.scored = 0
+        self.symptoms = Symptoms()
         self._scorer = Scorer()
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes a row in; one that failed is counted, not scored."""
         self.rows += 1
+        self.symptoms.add_row(row)
         if "error" in row:
             self.failed += 1
             self.first_error = self.first_error or row["error"]
         elif "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
-            self._scorer.add([Pair(best, (row["reference"],), row.get("source"), row.get("answer"))])
+            self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
             self.scored += 1
 
     def scores(self) -> Scores:
@@ -56,7 +66,7 @@ class Tally:
         if self.failed == self.rows:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
         if not self.scored:
-            raise InputError("no record has a question, so there is nothing to score")
+            raise InputError("no record has a reference, so there is nothing to score")
         return self._scorer.result().with_figures({"failed records": self.failed})
 
 

@@ -1,10 +1,12 @@
 """From options to a writer: tokenizer, configuration and model of the family that the checkpoint belongs to."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
-from glm.data.examples import ExampleEncoder
+from glm.data.examples import NO_CHOICE, ExampleEncoder
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -23,17 +25,20 @@ def build_encoder(
     *,
     template: Template | None = None,
     allow_cut_targets: bool = False,
+    objective: Mapping[str, Any] = NO_CHOICE,
 ) -> ExampleEncoder:
     """How records are laid out: by the template of the options, if no other is given."""
     return ExampleEncoder(
         family,
         tokenizer,
-        template or data.find_template(),
+        template or data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
         block_position=not data.no_block_position,
         allow_cut_targets=allow_cut_targets,
+        max_seq_length=data.max_seq_length,
+        objective=objective,
     )
 
 
@@ -67,6 +72,8 @@ def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int 
     config = load_config(family, model.model_name_or_path, tokenizer, settings=ranks)
     encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
+    if unknown := " ".join(tokenizer.unknown_parts(arguments.prefix)):
+        raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")
     most = generation.tgt_length - 1 - len(encoder.opening_ids) - len(prefix_ids)
     if most < max(generation.min_tgt_length, 1):
         raise InputError(
@@ -78,7 +85,10 @@ def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int 
         allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
     loaded = load_model(family, model.model_name_or_path, config)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
-    return Writer(loaded, encoder, generation, arguments.per_device_eval_batch_size, prefix_ids, allowed)
+    batch_size, prefix = arguments.per_device_eval_batch_size, arguments.prefix
+    return Writer(
+        loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
+    )
 
 
 def read_allowed_outputs(

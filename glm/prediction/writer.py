@@ -8,12 +8,13 @@ from typing import Any
 from tqdm import tqdm
 
 from glm.data.examples import ExampleEncoder
+from glm.data.punctuation import to_full_width
 from glm.data.records import BadRecord, Record
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
-from glm.models.protocol import Decodable, Prompt
+from glm.models.protocol import Decodable, Prompt, Tokenizer
 from glm.prediction.predictions import Prediction, Text
 
 
@@ -23,6 +24,8 @@ class Writer:
 
     Args:
         prefix_ids: what every text starts with; given to the model, not generated.
+        prefix: how that is written; as the tokenizer writes it if not given.
+        punctuation: `fullwidth` writes Chinese marks as wide as Chinese texts have them (`--punctuation`).
         allowed_outputs: if there are any, nothing but these (token ids, behind the prefix) is written.
     """
 
@@ -32,6 +35,8 @@ class Writer:
     batch_size: int
     prefix_ids: Sequence[int] = ()
     allowed_outputs: Sequence[Sequence[int]] = ()
+    prefix: str | None = None
+    punctuation: str | None = None
 
     def with_all_beams(self) -> "Writer":
         """Writes the same, and returns all hypotheses of a record."""
@@ -44,6 +49,11 @@ class Writer:
         banned = tokenizer.ids_without_text(config.vocab_size) | {*config.banned_ids}
         return sorted(banned - {tokenizer.end_token_id})
 
+    @property
+    def opening(self) -> str:
+        """What every text starts with."""
+        return self.encoder.tokenizer.decode_ids(self.prefix_ids) if self.prefix is None else self.prefix
+
     def decoder(self, config: GenerationConfig) -> Decoder:
         """A decoder with these options in place of the writer's own."""
         self.model.eval()
@@ -53,6 +63,7 @@ class Writer:
             end_token_id=self.encoder.tokenizer.end_token_id,
             banned_token_ids=self.banned_ids,
             allowed_outputs=self.allowed_outputs,
+            ignored_token_ids=ignored_ids(config.no_repeat_ignore, self.encoder.tokenizer),
         )
 
     def write(self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]) -> Iterator[tuple[Any, list[Hypothesis]]]:
@@ -69,37 +80,68 @@ class Writer:
         """A hypothesis as text, the prefix included."""
         tokenizer = self.encoder.tokenizer
         pieces = map(tokenizer.token_of, [*hypothesis.tokens, tokenizer.end_token_id])
+        text = tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens])
         return Text(
-            tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens]),
+            self.opening + text.removeprefix(tokenizer.decode_ids(self.prefix_ids)),
             hypothesis.score,
             list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
+            at_limit=len(hypothesis.token_scores) == len(hypothesis.tokens),
         )
 
-    def lay_out(self, records: Mapping[int, Record | BadRecord]) -> tuple[dict[int, Prompt], dict[int, str]]:
-        """The prompts of records by number, and why there is none for the others."""
+    def finished(self, hypothesis: Hypothesis) -> Text:
+        """A hypothesis as the text of a record: with the punctuation that is wanted."""
+        text = self.text(hypothesis)
+        if self.punctuation != "fullwidth":
+            return text
+        return replace(text, text=self.opening + to_full_width(text.text.removeprefix(self.opening)))
+
+    def lay_out(
+        self, records: Mapping[int, Record | BadRecord]
+    ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, int]]:
+        """By number: the prompts of records, why there is none for the others, and the tokens that sources lost."""
         usable = {number: record for number, record in records.items() if isinstance(record, Record)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
-        prompts, errors = {}, {}
+        prompts, errors, cut = {}, {}, {}
         for number, record in records.items():
             try:
                 if isinstance(record, BadRecord):
                     raise InputError(record.error)
                 source_ids = self.encoder.lay_out_source(encoded[number])
+                cut[number] = self.encoder.uncut_length(encoded[number]) - len(source_ids)
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
                 errors[number] = str(error)
-        return prompts, errors
+        return prompts, errors, cut
 
     def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
         """Generates text for records by number, in the order of finishing; what is unusable comes first.
 
         Records of like length are decoded together; what is generated for one depends on no other.
         """
-        prompts, errors = self.lay_out(records)
+        prompts, errors, cut = self.lay_out(records)
         for number, error in errors.items():
             yield number, Prediction(records[number], [], error)
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
-            yield number, Prediction(records[number], [self.text(hypothesis) for hypothesis in hypotheses])
+            texts = [self.finished(hypothesis) for hypothesis in hypotheses]
+            yield number, Prediction(records[number], texts, cut=cut[number])
+
+
+def ignored_ids(words: str | None, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of the words that the ban of n-grams leaves alone (`no_repeat_ignore`).
+
+    Raises:
+        InputError: a word is no single token.
+    """
+    found = []
+    for word in (words or "").split("|") if words else ():
+        if word.startswith("[") and word.endswith("]") and word.upper() in tokenizer.special_ids:
+            found.append(tokenizer.special_ids[word.upper()])
+            continue
+        ids = tokenizer.encode_text(word)
+        if len(ids) != 1 or ids[0] == tokenizer.unknown_token_id:
+            raise InputError(f"no_repeat_ignore {words}: {word!r} is no single token of the vocabulary")
+        found += ids
+    return found
 
 
 def predict_rows(

@@ -1,6 +1,6 @@
 """The model card: what a folder with a model says of itself, with the front matter of the Hugging Face hub."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def write_model_card(
     figures: Mapping[str, float],
     signatures: Mapping[str, str],
     data: Mapping[str, str],
+    warnings: Sequence[str] = (),
 ) -> bool:
     """Writes `README.md` beside a model, but not over one that the user wrote or took over.
 
@@ -36,6 +37,7 @@ def write_model_card(
         figures: of the final evaluation, by name; empty if there was none.
         signatures: of these figures.
         data: by split, what was read.
+        warnings: what is wrong with the model or its data, in words.
 
     Returns:
         Whether it was written.
@@ -57,6 +59,7 @@ def write_model_card(
         figure_text=figure_text,
         signatures=signatures,
         data=data,
+        warnings=warnings,
         provenance=provenance,
         written=now(),
     )

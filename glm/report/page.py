@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from glm.evaluation.data_sets import MEAN, mean_figures
 from glm.evaluation.metrics import Scores, figure_text
+from glm.evaluation.scored_file import references_of
 from glm.report.copied import Span, copied_spans, found_span
 from glm.report.curves import curve_plots
 from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
@@ -208,6 +209,7 @@ def _render(template: str, **values: Any) -> str:
     environment.globals |= {
         "copied": copied_spans,
         "figure_text": figure_text,
+        "references_of": references_of,
         "source_spans": _source_spans,
         "beams": _beams,
         "written": now(),

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm.evaluation.rouge import best_rouge
+from glm.evaluation.scored_file import references_of
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 from glm.evaluation.statistics import repeated_share
+from glm.evaluation.symptoms import Symptoms
 
 SHOWN = 10  # rows of each kind that are kept
 RANKED_BY = "rouge-l (char)"
@@ -38,7 +40,8 @@ class Sample:
     @property
     def is_exact(self) -> bool:
         """Whether the best text is the reference, but for white space."""
-        return bool(self.best.strip()) and squeezed(self.best) == squeezed(self.row.get("reference", ""))
+        references = map(squeezed, references_of(self.row))
+        return bool(self.best.strip()) and squeezed(self.best) in references
 
     @property
     def leaks_answer(self) -> bool:
@@ -75,6 +78,7 @@ class ReportRows:
         best, worst: by score, if there are references; `random` is drawn from all that did not fail.
         empty: rows without text; `repeating` those with the largest share of repeated 4-grams, above 0.
         errors: rows that failed.
+        symptoms: what is wrong with the texts.
         texts: how often each text was generated.
     """
 
@@ -89,6 +93,7 @@ class ReportRows:
     empty: Kept = field(default_factory=Kept)
     repeating: Kept = field(default_factory=Kept)
     errors: Kept = field(default_factory=Kept)
+    symptoms: Symptoms = field(default_factory=Symptoms)
     texts: Counter[str] = field(default_factory=Counter)
     empties: int = 0
     repeats: int = 0
@@ -97,6 +102,7 @@ class ReportRows:
         """Takes in a row of a predictions file."""
         digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
         self.count += 1
+        self.symptoms.add_row(row)
         if "error" in row:
             self.failed += 1
             self.errors.add(0, digest, Sample(row, None, 0.0))
@@ -127,13 +133,11 @@ class ReportRows:
         return [(text, count) for text, count in self.texts.most_common(SHOWN) if count > 1]
 
     def _count_lengths(self, row: Mapping[str, Any]) -> None:
-        for name, text in (
-            ("source", row.get("source")),
-            ("reference", row.get("reference")),
-            ("generated", best_text(row)),
-        ):
-            if text is not None:
-                self.lengths[name][len(squeezed(text))] += 1
+        texts = {"source": [row.get("source")], "reference": references_of(row), "generated": [best_text(row)]}
+        for name, found in texts.items():
+            for text in found:
+                if text is not None:
+                    self.lengths[name][len(squeezed(text))] += 1
 
 
 def best_text(row: Mapping[str, Any]) -> str:
@@ -145,7 +149,7 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     segment = SEGMENTERS["char"]
     tokens = segment(normalized(best_text(row)))
     score = None
-    if "reference" in row:
-        *_, rouge_l = best_rouge(tokens, [segment(normalized(row["reference"]))])
+    if references := references_of(row):
+        *_, rouge_l = best_rouge(tokens, [segment(normalized(text)) for text in references])
         score = 100 * rouge_l
     return Sample(row, score, repeated_share(tokens))

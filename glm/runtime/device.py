@@ -4,12 +4,11 @@ import ctypes
 import mmap
 import os
 import re
-from pathlib import Path
 
 import paddle
 
 from glm.errors import UsageError
-from glm.runtime.environment import WANTED_THREADS, cpu_threads
+from glm.runtime.environment import cpu_threads
 
 # mallopt's parameters, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -53,37 +52,11 @@ def prepare(device: str) -> None:
     paddle.set_device(device)
     if device != "cpu":
         return
-    if WANTED_THREADS is None:
-        paddle.base.core.set_num_threads(cpu_threads())
+    # Said to the products' library, not left to OpenMP, whose number Numba changes when its threads start.
+    paddle.base.core.set_num_threads(cpu_threads())
     # Views with strides make every transpose pay at its next use, many times over on a CPU.
     paddle.set_flags({"FLAGS_use_stride_kernel": False})
-    _choose_matrix_kernels()
     _keep_memory()
-
-
-def _choose_matrix_kernels() -> None:
-    """Lets the MKL that Paddle brings use an AMD processor's vector units; MKL asks at its first product."""
-    try:
-        kernels = matrix_kernels(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError:
-        return
-    if kernels is not None:
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
-
-
-def matrix_kernels(cpuinfo: str) -> str | None:
-    """The value of MKL_DEBUG_CPU_TYPE for a processor: 7 (AVX-512) or 5 (AVX2) on AMD, where MKL left alone takes its
-    slowest kernels; None where it chooses well by itself.
-
-    Args:
-        cpuinfo: the text of /proc/cpuinfo.
-    """
-    features = set(cpuinfo.partition("\n\n")[0].split())
-    if "AuthenticAMD" not in features:
-        return None
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features:
-        return "7"
-    return "5" if {"avx2", "fma"} <= features else None
 
 
 def _keep_memory() -> None:

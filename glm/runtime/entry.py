@@ -1,13 +1,24 @@
 """How the two scripts end: exit codes, and errors a person can read."""
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
-from glm.errors import InputError, Stopped, UsageError
+from glm.errors import InputError, Stopped, UsageError, shown
 
+MOST_SHOWN = 4000  # characters of an error
+LINES = "\n\t"
 INCOMPLETE = 3  # the exit code of a run that came to its end, but not with every record
+
+
+def show_what_can_be_shown() -> None:
+    """Lets a console that is not UTF-8 (GBK, ASCII) show a character it does not have as an escape: what is printed is
+    for people, and must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(main: Callable[[list[str]], int | None]) -> int:
@@ -19,6 +30,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 done but for records that failed, 130 interrupted, 141
         standard output closed, 143 terminated.
     """
+    show_what_can_be_shown()
     argv = sys.argv[1:]
     debug = "--debug" in argv
     try:
@@ -26,7 +38,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except InputError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error), MOST_SHOWN, kept=LINES)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # whoever read standard output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -39,7 +51,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error), MOST_SHOWN, kept=LINES)}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

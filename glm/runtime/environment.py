@@ -1,7 +1,9 @@
 """What must be said or noted before Paddle is imported; `glm/__init__.py` imports this first."""
 
+import itertools
 import os
 import warnings
+from pathlib import Path
 
 # Paddle sets OMP_NUM_THREADS to 1 where it is unset, so that later nobody could tell a wish from that default.
 WANTED_THREADS = os.environ.get("OMP_NUM_THREADS")
@@ -10,6 +12,36 @@ WANTED_THREADS = os.environ.get("OMP_NUM_THREADS")
 # threads need in training (glm/cpu/arrays.py). Decoding and small models set it back (`glm.cpu.arrays.wait_actively`).
 WANTED_BLOCKTIME = os.environ.get("KMP_BLOCKTIME")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def processor() -> dict[str, str]:
+    """What Linux says of the first processor (/proc/cpuinfo), by name; empty on other systems."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            lines = itertools.takewhile(str.strip, file)
+            return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    except OSError:
+        return {}
+
+
+def matrix_kernels(vendor: str, features: str) -> str | None:
+    """The value of MKL_DEBUG_CPU_TYPE for a processor: 7 (AVX-512) or 5 (AVX2) on AMD, where MKL left alone takes its
+    slowest kernels; None where it chooses well by itself.
+
+    Args:
+        vendor, features: `vendor_id` and `flags` of /proc/cpuinfo.
+    """
+    if vendor != "AuthenticAMD":
+        return None
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(features.split()):
+        return "7"
+    return "5" if {"avx2", "fma"} <= set(features.split()) else None
+
+
+# MKL asks at its first product, and other kernels add up in another order: were this said later, the last digits of a
+# process would depend on whether it had multiplied before.
+if kernels := matrix_kernels(processor().get("vendor_id", ""), processor().get("flags", "")):
+    os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
 
 # What Paddle and jieba say of build tools at import is of no use to someone who trains a model.
 for beginning in ("No ccache found", "Setuptools is replacing distutils", "pkg_resources is deprecated"):

@@ -21,7 +21,6 @@ from glm.errors import InputError
 INTERVAL = 5.0  # seconds between looks
 STRIKES = 3  # looks in a row: whoever stops a whole run by Ctrl-Z stops this process too, and lets all go on at once
 LINGER = 2.0  # seconds a rank stays when another one is gone, so that the others see which one went first
-GOES_ON = "The same command goes on from the last checkpoint"
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
@@ -51,7 +50,7 @@ def end_with_run(worker: int) -> None:
 
 
 @contextmanager
-def watching(advice: str = GOES_ON) -> Iterator[None]:
+def watching(advice: str) -> Iterator[None]:
     """Watches in the background: loader workers as they come and go, and of several ranks the next one in a ring.
 
     Args:

@@ -1,4 +1,4 @@
-"""The routes, and what surrounds each request: key, limits, errors, and dropping the work of a client that left."""
+"""The routes, and what surrounds each request: key, host, limits, errors, and dropping the work of who left."""
 
 import asyncio
 import hmac
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.serving.batcher import DecodingError, QueueFullError
-from glm.serving.errors import ApiError, JSONResponse
+from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
+from glm.serving.errors import ApiError, JSONResponse, render
+from glm.serving.hosts import Hosts
 from glm.serving.schemas import CompletionRequest, GenerateRequest
 from glm.serving.service import Service
 
-MOST_BYTES = 4 << 20  # of a request's body
+MOST_HELD = 64 << 20  # bytes of all bodies that are being read or answered
 BODY_SECONDS = 30.0  # until a body has to be there
 OPEN_PATHS = {"/", "/health"}  # no key is needed
 PAGE = Path(__file__).with_name("page.html")
@@ -32,61 +33,94 @@ PAGE_HEADERS = {
 }
 
 
-def build_app(service: Service, *, api_key: str | None = None, request_timeout: float = 120.0) -> FastAPI:
+def build_app(
+    service: Service,
+    *,
+    api_key: str | None = None,
+    request_timeout: float = 120.0,
+    limits: Limits | None = None,
+    hosts: Hosts | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         api_key: what requests have to bring, if anything.
         request_timeout: seconds until a request is given up.
+        limits: what one request may bring.
+        hosts: what requests may call this server; None does not look.
     """
+    limits = limits or Limits()
+    reader = Desk("reading")  # of large bodies; small ones, read at once, do not wait behind them to be laid out
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
         yield
+        reader.close()
+        service.desk.close()
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPI(
         title="GLM",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        openapi_url=None,
         lifespan=lifespan,
         default_response_class=JSONResponse,
         telemetry={"tracing": False, "metrics": False},
     )
-    app.add_middleware(Guard, api_key=api_key)
+    app.add_middleware(Guard, api_key=api_key, limits=limits, hosts=hosts)
     add_error_handlers(app)
+    add_routes_about(app, service)
+
+    async def asked(request: Request, schema: type[Body]) -> Body:
+        data = await request.body()
+        if len(data) <= SMALL:
+            return parse(data, schema, limits)
+        reader.give_memory_back()
+        return await reader.run(parse, data, schema, limits)
+
+    async def answer(request: Request, work: Coroutine[Any, Any, Any]) -> Response:
+        async def rendered() -> bytes:
+            return await service.desk.run(render, await work)
+
+        return Response(await answered(request, rendered(), request_timeout), media_type="application/json")
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        body = await asked(request, CompletionRequest)
+        if body.model not in (None, service.name):
+            message = f"model {shown(body.model)}: is not served; the model here is {service.name}"
+            raise ApiError(404, message, code="model_not_found", param="model")
+        return await answer(request, service.complete(body))
+
+    @app.post("/generate")
+    async def generate(request: Request) -> Response:
+        return await answer(request, service.generate(await asked(request, GenerateRequest)))
+
+    return app
+
+
+def add_routes_about(app: FastAPI, service: Service) -> None:
+    """The page, and what there is to know of server and model. None of these waits for a thread."""
 
     @app.get("/")
-    def page() -> HTMLResponse:
+    async def page() -> HTMLResponse:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=PAGE_HEADERS)
 
     @app.get("/health")
-    def health() -> JSONResponse:
+    async def health() -> JSONResponse:
         alive = service.batcher.is_alive
         status = {"status": "ok" if alive else "failed", **service.batcher.load}
         return JSONResponse(status, 200 if alive else 503)
 
     @app.get("/settings")
-    def settings() -> JSONResponse:
+    async def settings() -> JSONResponse:
         return JSONResponse(service.settings())
 
     @app.get("/v1/models")
-    def models() -> JSONResponse:
+    async def models() -> JSONResponse:
         return JSONResponse(service.models())
-
-    @app.post("/v1/completions")
-    async def completions(body: CompletionRequest, request: Request) -> JSONResponse:
-        if body.model not in (None, service.name):
-            message = f"model {body.model}: is not served; the model here is {service.name}"
-            raise ApiError(404, message, code="model_not_found", param="model")
-        return JSONResponse(await answered(request, service.complete(body), request_timeout))
-
-    @app.post("/generate")
-    async def generate(body: GenerateRequest, request: Request) -> JSONResponse:
-        return JSONResponse(await answered(request, service.generate(body), request_timeout))
-
-    return app
 
 
 async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
@@ -131,15 +165,13 @@ def add_error_handlers(app: FastAPI) -> None:
     def unusable(_: Request, error: InputError) -> JSONResponse:
         subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
         known = subject in CompletionRequest.model_fields or subject in GenerateRequest.model_fields
-        return ApiError(422, str(error), code="invalid_value", param=subject if known else None).response()
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return validation_error(error).response()
+        return ApiError(
+            422, shown(str(error), 2000, kept="\n"), code="invalid_value", param=subject if known else None
+        ).response()
 
     @app.exception_handler(HTTPException)
     def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "body_too_large"}
+        code = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "body_too_large", 503: "queue_full"}
         return ApiError(error.status_code, error.detail, code=code.get(error.status_code, "bad_request")).response()
 
     @app.exception_handler(Exception)
@@ -147,25 +179,15 @@ def add_error_handlers(app: FastAPI) -> None:
         return ApiError(500, "the server failed; its log says why", code="server_failed").response()
 
 
-def validation_error(error: RequestValidationError) -> ApiError:
-    """What pydantic found, by field."""
-    found = error.errors()
-    if found[0]["type"] == "json_invalid":
-        return ApiError(400, f"the body is no JSON ({found[0]['ctx']['error']})", code="invalid_json")
-    messages: dict[str, list[str]] = {}  # by field; its other parts are pydantic's names of types
-    for item in found:
-        place = item["loc"][1:2] + tuple(part for part in item["loc"][2:] if isinstance(part, int))
-        messages.setdefault(".".join(map(str, place)) or "body", []).append(item["msg"].removeprefix("Value error, "))
-    message = "; ".join(f"{name}: {' or '.join(found)}" for name, found in list(messages.items())[:3])
-    return ApiError(422, message, code=found[0]["type"], param=next(iter(messages)))
-
-
 class Guard:
-    """Turns away requests without key, of other types than JSON, and bodies that are too large or too slow."""
+    """Turns away requests for others, without key, of other types than JSON, and bodies too large or too slow."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None):
+    def __init__(self, app: ASGIApp, *, api_key: str | None, limits: Limits, hosts: Hosts | None):
         self.app = app
         self.api_key = api_key
+        self.hosts = hosts
+        self.most_bytes = limits.max_request_bytes
+        self.held = 0  # bytes of all bodies that are being read or answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -173,10 +195,18 @@ class Guard:
         elif error := self._refusal(scope):
             await error.response()(scope, receive, send)
         else:
-            await self.app(scope, limited(receive), send)
+            body = _Reading(self, receive)
+            try:
+                await self.app(scope, body.receive, send)
+            finally:
+                self.held -= body.size
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])
+        if self.hosts is not None:
+            host, origin = (_text(headers.get(name)) for name in (b"host", b"origin"))
+            if error := self.hosts.refusal(host, origin):
+                return error
         expected = f"Bearer {self.api_key}".encode()
         given = headers.get(b"authorization", b"")
         if self.api_key is not None and scope["path"] not in OPEN_PATHS and not hmac.compare_digest(given, expected):
@@ -187,32 +217,48 @@ class Guard:
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
             return ApiError(415, "send JSON, with 'Content-Type: application/json'", code="unsupported_media_type")
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > MOST_BYTES:
-            return ApiError(413, f"the body has {int(length)} bytes; at most {MOST_BYTES}", code="body_too_large")
+        if length.isdigit() and int(length) > self.most_bytes:
+            message = f"the body has {int(length)} bytes; at most {self.most_bytes} (max_request_bytes)"
+            return ApiError(413, message, code="body_too_large")
         return None
 
 
-def limited(receive: Receive) -> Receive:
-    """Messages of a request whose body has to be small enough and come soon enough.
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("latin-1")
 
-    Raises:
-        HTTPException: it is not, or does not.
+
+class _Reading:
+    """A body on its way, which has to be small enough and come soon enough.
+
+    Attributes:
+        size: bytes that have come.
     """
-    deadline = time.monotonic() + BODY_SECONDS
-    size, is_whole = 0, False
 
-    async def receive_limited() -> Message:
-        nonlocal size, is_whole
-        if is_whole:
-            return await receive()
+    def __init__(self, guard: Guard, receive: Receive):
+        self.guard = guard
+        self.size = 0
+        self._receive = receive
+        self._deadline = time.monotonic() + BODY_SECONDS
+        self._is_whole = False
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            HTTPException: the body is too large or too slow, or there are too many.
+        """
+        if self._is_whole:
+            return await self._receive()
         try:
-            message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            message = await asyncio.wait_for(self._receive(), self._deadline - time.monotonic())
         except TimeoutError:
             raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} s") from None
-        size += len(message.get("body", b""))
-        is_whole = not message.get("more_body", False)
-        if size > MOST_BYTES:
-            raise HTTPException(413, f"the body has more than {MOST_BYTES} bytes")
+        length = len(message.get("body", b""))
+        self.size += length
+        self.guard.held += length
+        self._is_whole = not message.get("more_body", False)
+        if self.size > self.guard.most_bytes:
+            raise HTTPException(413, f"the body has more than {self.guard.most_bytes} bytes (max_request_bytes)")
+        if self.guard.held > MOST_HELD:
+            raise HTTPException(503, "too many large requests at once; try again later")
         return message
-
-    return receive_limited

@@ -16,7 +16,9 @@ from glm.generation.sampling import RecordId
 from glm.generation.search import Decoding, ExampleSearch, Hypothesis
 from glm.models.protocol import Prompt
 from glm.prediction.writer import Writer
-from glm.runtime.device import prepare
+from glm.runtime.device import give_memory_back, prepare
+
+IDLE_SECONDS = 2.0  # without work until memory that was kept for it is given back
 
 
 class QueueFullError(Exception):
@@ -112,13 +114,22 @@ class Batcher:
             for future in futures:
                 future.cancel()
 
+    def check_room(self, count: int) -> None:
+        """Raises InputError if so many texts at once would not find room in an empty queue either."""
+        if count > self._room:
+            message = f"at most {self._room} (per_device_eval_batch_size + max_waiting); send them in several requests"
+            raise InputError(f"{count} texts at once: {message}")
+
+    @property
+    def _room(self) -> int:
+        """Texts that may be decoded and wait."""
+        return self.writer.batch_size + self.most_waiting
+
     def _submit(self, tasks: Sequence[Task]) -> list[Future]:
-        room = self.writer.batch_size + self.most_waiting
-        if len(tasks) > room:
-            raise InputError(f"{len(tasks)} texts at once: at most {room}; send them in several requests")
+        self.check_room(len(tasks))
         futures = [Future() for _ in tasks]
         with self._changed:
-            if len(self._unfinished) + len(tasks) > room:
+            if len(self._unfinished) + len(tasks) > self._room:
                 raise QueueFullError
             self._unfinished.update(futures)
             self._waiting = deque(waiting for waiting in self._waiting if not waiting[1].cancelled())
@@ -143,8 +154,13 @@ class Batcher:
     def _wait_for_work(self) -> bool:
         """Sleeps until there is some; False if there will be no more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._groups or self._closed)
+            if not self._changed.wait_for(self._has_work, IDLE_SECONDS):
+                give_memory_back()  # what a large batch took, once it is over
+            self._changed.wait_for(self._has_work)
             return not self._closed
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._groups or self._closed)
 
     def _take(self) -> dict[tuple, list[tuple[Task, Future]]]:
         """Those that find a place now, first come first served, by the options of their batch."""

@@ -42,3 +42,15 @@ class JSONResponse(Response):
 
     def render(self, content: Any) -> bytes:
         return json_line(content)
+
+
+def render(answer: dict[str, Any]) -> bytes:
+    """An answer as JSON, item by item of its lists: other threads have their turn between two."""
+    fields = []
+    for name, value in answer.items():
+        if isinstance(value, list):
+            text = b"[" + b", ".join(json_line(item).rstrip() for item in value) + b"]"
+        else:
+            text = json_line(value).rstrip()
+        fields.append(json_line(name).rstrip() + b": " + text)
+    return b"{" + b", ".join(fields) + b"}\n"

@@ -19,6 +19,7 @@ LIMITS = {
 OPTION_NAMES = {option.name for option in fields(GenerationConfig)}
 
 Text = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 
 
@@ -46,8 +47,12 @@ Options = create_model(
 class GenerateRequest(Options):
     """`POST /generate`: records, or texts with blanks, and options of decoding in place of the server's."""
 
-    records: list[dict[str, Any]] | None = Field(None, min_length=1, description="As the lines of a file.")
-    texts: list[str] | None = Field(None, min_length=1, description="With [MASK], [sMASK] or [gMASK].")
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="As the lines of a file."
+    )
+    texts: Annotated[list[str], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="With [MASK], [sMASK] or [gMASK]."
+    )
     token_scores: bool = Field(False, description="Return the log-probability of every token.")
 
     @model_validator(mode="after")
@@ -73,12 +78,12 @@ class CompletionRequest(Strict):
     """
 
     model: str | None = None
-    prompt: Text | Annotated[list[Text], Field(min_length=1)]
+    prompt: Text | Annotated[list[Text], Field(fail_fast=True, min_length=1)]
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=LIMITS["num_beams"][1])
-    stop: Text | Annotated[list[Text], Field(max_length=8)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(fail_fast=True, max_length=8)] | None = None
     seed: int | None = Field(None, ge=0)
     user: str | None = None
 

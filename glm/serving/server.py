@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import h11
@@ -16,6 +17,8 @@ from glm.options.predict import PredictOptions
 from glm.prediction.setup import build_prediction_encoder, build_writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
+from glm.serving.bodies import Limits
+from glm.serving.hosts import Hosts
 from glm.serving.service import Service
 
 REQUEST_SECONDS = 60.0  # until a request has to be there, head and body
@@ -41,8 +44,15 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     listener = bind(arguments.host, arguments.port)
     writer = build_writer(options, build_prediction_encoder(options))
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
-    service = Service(options.model.model_name_or_path, writer, batcher, options.data.columns, command)
-    app = build_app(service, api_key=arguments.api_key, request_timeout=arguments.request_timeout)
+    columns = replace(options.data.columns, target_column=None)  # requests have none
+    service = Service(options.model.model_name_or_path, writer, batcher, columns, command)
+    app = build_app(
+        service,
+        api_key=arguments.api_key,
+        request_timeout=arguments.request_timeout,
+        limits=Limits(**{item.name: getattr(arguments, item.name) for item in fields(Limits)}),
+        hosts=Hosts(arguments.host, arguments.other_names),
+    )
     run_app(app, listener, name=service.name)
     return 0
 

@@ -1,15 +1,15 @@
 """What the API answers, HTTP apart: requests become tasks of the batcher, hypotheses become answers."""
 
-import asyncio
 import time
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from glm.data.columns import ColumnOptions
 from glm.data.formats import Row
-from glm.data.records import columns_of, record_or_bad
+from glm.data.records import BadRecord, Record, columns_of, record_or_bad
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
@@ -19,6 +19,7 @@ from glm.prediction.filling import as_row, lay_out, lay_out_all
 from glm.prediction.predictions import Prediction, text_row
 from glm.prediction.writer import Writer
 from glm.serving.batcher import Batcher, Task
+from glm.serving.bodies import Desk
 from glm.serving.schemas import CompletionRequest, GenerateRequest
 
 Json = dict[str, Any]
@@ -41,6 +42,7 @@ class Service:
         self.writer = writer
         self.batcher = batcher
         self.columns = columns
+        self.desk = Desk("layout")
         self.started = int(time.time())
 
     # -- records and blanks
@@ -54,6 +56,7 @@ class Service:
         """
         config = request.config(self.writer.config)
         self._check_length("tgt_length", config.tgt_length)
+        self.batcher.check_room(len(request.records or request.texts))
         if request.texts is not None:
             return {"rows": await self._fill(request.texts, config, token_scores=request.token_scores)}
         return {"rows": await self._answer(request.records, config, token_scores=request.token_scores)}
@@ -63,25 +66,43 @@ class Service:
         rows = [Row(number, f"record {number}", row) for number, row in enumerate(values, start=1)]
         columns = columns_of(rows, template, self.columns, name="records", need_target=False)
         reserved = self.writer.encoder.family.reserved
-        records = {row.number - 1: record_or_bad(row, columns, need_target=False, reserved=reserved) for row in rows}
-        prompts, errors = await asyncio.to_thread(self.writer.lay_out, records)
-        found = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
-        texts = {n: list(map(self.writer.text, hypotheses)) for n, hypotheses in zip(prompts, found, strict=True)}
-        predictions = [Prediction(record, texts.get(n, []), errors.get(n)) for n, record in records.items()]
-        return [prediction.as_row(token_scores=token_scores) for prediction in predictions]
+
+        def laid_out(numbered: tuple[int, Json]) -> tuple[Record | BadRecord, Prompt | None, str | None, int]:
+            number, _ = numbered
+            record = record_or_bad(rows[number], columns, need_target=False, reserved=reserved)
+            prompts, errors, cut = self.writer.lay_out({number: record})
+            return record, prompts.get(number), errors.get(number), cut.get(number, 0)
+
+        found = await self.desk.map(laid_out, list(enumerate(values)))
+        prompts = {number: prompt for number, (_, prompt, *_) in enumerate(found) if prompt is not None}
+        written = await self.batcher.write([Task(prompt, config, number) for number, prompt in prompts.items()])
+        hypotheses = dict(zip(prompts, written, strict=True))
+
+        def row_of(number: int) -> Json:
+            record, _, error, cut = found[number]
+            texts = [self.writer.finished(hypothesis) for hypothesis in hypotheses.get(number, [])]
+            return Prediction(record, texts, error, cut).as_row(token_scores=token_scores)
+
+        return await self.desk.map(row_of, range(len(values)))
 
     async def _fill(self, texts: list[str], config: GenerationConfig, *, token_scores: bool) -> list[Json]:
         """Fills all first blanks, then all second ones, and so on: each blank sees those before it."""
-        unfinished, rows = await asyncio.to_thread(lay_out_all, self.writer, dict(enumerate(texts)))
+        unfinished, rows = {}, {}
+        for usable, bad in await self.desk.map(
+            lambda item: lay_out_all(self.writer, dict([item])), [*enumerate(texts)]
+        ):
+            unfinished |= usable
+            rows |= bad
         blank = 0
         while unfinished:
-            tasks = [Task(text.prompt(self.writer), config, (number, blank)) for number, text in unfinished.items()]
-            found = await self.batcher.write(tasks)
-            for (number, text), hypotheses in zip(list(unfinished.items()), found, strict=True):
+            prompts = await self.desk.map(lambda text: text.prompt(self.writer), list(unfinished.values()))
+            tasks = [Task(prompt, config, (n, blank)) for n, prompt in zip(unfinished, prompts, strict=True)]
+            for text, hypotheses in zip(unfinished.values(), await self.batcher.write(tasks), strict=True):
                 text.filled.append(hypotheses)
-                if text.is_full:
-                    rows[number] = as_row(self.writer, number, text, token_scores=token_scores)
-                    del unfinished[number]
+            full = [(number, text) for number, text in unfinished.items() if text.is_full]
+            for row in await self.desk.map(lambda item: as_row(self.writer, *item, token_scores=token_scores), full):
+                rows[row["id"] - 1] = row
+            unfinished = {number: text for number, text in unfinished.items() if not text.is_full}
             blank += 1
         return [rows[number] for number in range(len(texts))]
 
@@ -98,17 +119,16 @@ class Service:
         tgt_length = self.writer.config.tgt_length if request.max_tokens is None else given + request.max_tokens
         self._check_length("max_tokens", tgt_length, given)
         config = request.config(self.writer.config, tgt_length=tgt_length)
-        prompts = await asyncio.to_thread(self._prompts, request.prompts)
         draws = range(request.n or 1) if request.draws else range(1)
+        self.batcher.check_room(len(request.prompts) * len(draws))
+        prompts = await self.desk.map(self._prompt, request.prompts)
         stops = self._stops(request)
         tokenizer = self.writer.encoder.tokenizer
         ends = (lambda ids: first_of(stops, tokenizer.decode_ids(ids)) is not None) if stops else None
         tasks = [Task(prompt, config, (place, draw), ends) for place, prompt in enumerate(prompts) for draw in draws]
         found = [hypothesis for hypotheses in await self.batcher.write(tasks) for hypothesis in hypotheses]
-        choices = [
-            {"index": index, **self._choice(hypothesis, stops, token_scores=request.token_scores)}
-            for index, hypothesis in enumerate(found)
-        ]
+        choose = partial(self._choice, stops=stops, token_scores=request.token_scores)
+        choices = [{"index": n, **choice} for n, choice in enumerate(await self.desk.map(choose, found))]
         read = sum(map(len, prompts))
         written = sum(len(hypothesis.token_scores) for hypothesis in found)
         return {
@@ -120,15 +140,14 @@ class Service:
             "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
         }
 
-    def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
+    def _prompt(self, text: str) -> Prompt:
         try:
-            blanks = [lay_out(self.writer, text) for text in texts]
+            blanks = lay_out(self.writer, text)
         except InputError as error:
             raise InputError(f"prompt: {error}") from error
-        for text in blanks:
-            if len(text.parts) > 3:
-                raise InputError("prompt: holds more than one blank; POST /generate fills several")
-        return [text.prompt(self.writer) for text in blanks]
+        if len(blanks.parts) > 3:
+            raise InputError("prompt: holds more than one blank; POST /generate fills several")
+        return blanks.prompt(self.writer)
 
     def _stops(self, request: CompletionRequest) -> set[str]:
         """The texts at which generation ends, also as the tokenizer writes them (`？` is `?` there)."""
@@ -138,7 +157,7 @@ class Service:
 
     def _choice(self, hypothesis: Hypothesis, stops: Collection[str], *, token_scores: bool) -> Json:
         row = text_row(self.writer.text(hypothesis), token_scores=token_scores)
-        prefix = self.writer.encoder.tokenizer.decode_ids(self.writer.prefix_ids)
+        prefix = self.writer.opening
         end = first_of(stops, row["text"].removeprefix(prefix))
         if end is not None:
             row["text"] = row["text"][: end + len(prefix)]

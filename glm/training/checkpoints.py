@@ -12,13 +12,16 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from paddlenlp.utils.log import logger
+from pydantic import ConfigDict, Field
 from tqdm import tqdm
 
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.runtime.atomic import new_folder
+from glm.runtime.seals import FileSeal
+from glm.runtime.settings_file import Settings, checked, read_object
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -38,6 +41,25 @@ class Checkpoint:
     folder: Path
     step: int
     facts: dict[str, Any]
+
+
+class Facts(Settings):
+    """What a manifest says of the run, as far as a run that goes on looks at it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    fingerprint: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    changes: list[dict[str, Any]] = []
+
+
+class Manifest(Settings):
+    """`manifest.json`; files are those of its own folder."""
+
+    format: int
+    step: Annotated[int, Field(ge=0, lt=1 << 63)]
+    files: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)], FileSeal]
+    facts: Facts
 
 
 def folder_of(output_dir: Path, step: int) -> Path:
@@ -169,16 +191,17 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise InputError(f"{folder}: {MANIFEST_NAME} is missing, so it is no whole checkpoint of this program")
-    data = path.read_bytes()
     try:
-        manifest = json.loads(data)
+        manifest = read_object(path)
         del manifest["sha256"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (InputError, LookupError):
         manifest = None
-    if manifest is None or _manifest_bytes(manifest) != data:
+    if manifest is None or _manifest_bytes(manifest) != path.read_bytes():
         raise InputError(f"{folder}: {MANIFEST_NAME} is not what was saved")
-    if manifest["format"] != FORMAT:
-        raise InputError(f"{folder}: its format is {manifest['format']}; this version of the program knows {FORMAT}")
+    if manifest.get("format") != FORMAT:
+        found = shown(str(manifest.get("format")))
+        raise InputError(f"{folder}: its format is {found}; this version of the program knows {FORMAT}")
+    checked(manifest, Manifest, path)
     return manifest
 
 

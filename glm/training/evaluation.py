@@ -7,6 +7,7 @@ from pathlib import Path
 
 from glm.evaluation.data_sets import named
 from glm.evaluation.metrics import Scores
+from glm.evaluation.symptoms import Symptoms
 from glm.prediction.predictions import Prediction, write_predictions
 from glm.prediction.scoring import write_scores, write_set_scores
 
@@ -46,3 +47,11 @@ def write_evaluation(output_dir: Path, step: int, found: Sequence[SetEvaluation]
     if len(found) > 1:
         scores = {of_set.name: of_set.scores for of_set in found}
         write_set_scores(folder / f"step-{step}.metrics.json", scores, single=False)
+
+
+def symptoms_of(predictions: Sequence[Prediction]) -> Symptoms:
+    """What is wrong with the texts."""
+    found = Symptoms()
+    for prediction in predictions:
+        found.add_row(prediction.as_row())
+    return found

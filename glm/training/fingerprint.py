@@ -14,6 +14,7 @@ from glm.data.store import JoinedExamples
 from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.report.provenance import installed
+from glm.runtime.environment import cpu_threads, processor
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData
 
@@ -68,9 +69,11 @@ def fingerprint(
         "tokenizer (SHA-256)": encoder.tokenizer.digest,
         "template": [encoder.template.source, encoder.template.target_prefix],
         "src_length": encoder.src_length,
+        **({} if arguments.data.max_seq_length is None else {"max_seq_length": arguments.data.max_seq_length}),
         "tgt_length": encoder.tgt_length,
         "allow_cut_targets": encoder.allow_cut_targets,
         "data-parallel processes": training.dataset_world_size,
+        **arguments.objective.given,
         **shape,
         **adapter,
         **options,
@@ -98,6 +101,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **installed(PACKAGES)}
 
 
+def machine() -> dict[str, Any]:
+    """What the last digits of all that is computed depend on, beside versions."""
+    return {"processor": processor().get("model name", platform.machine()), "threads": cpu_threads()}
+
+
 def manifest_facts(
     now: dict[str, Any], checkpoint: Checkpoint | None, training: FinetuneTrainingArguments
 ) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def manifest_facts(
         InputError: something changed, without `--resume_with_changes`.
     """
     layout = {"data_parallel": training.dataset_world_size, "tensor_parallel": max(training.tensor_parallel_degree, 1)}
-    facts = {"fingerprint": now, "versions": versions(), "layout": layout, "changes": []}
+    facts = {"fingerprint": now, "versions": versions(), "machine": machine(), "layout": layout, "changes": []}
     if checkpoint is None:
         return facts
     before = checkpoint.facts
@@ -124,13 +132,14 @@ def manifest_facts(
     text = "; ".join(f"{c['field']}: {_shown(c['before'])} then, {_shown(c['now'])} now" for c in changes)
     if changes and not training.resume_with_changes:
         raise InputError(
-            f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, or add "
-            "--resume_with_changes"
+            f"{checkpoint.folder}: the run is another one now ({text}); give it as it was then, add "
+            "--resume_with_changes, or start anew with --overwrite_output_dir on the command line"
         )
     if changes:
         logger.warning(f"goes on from step {checkpoint.step} with changes: {text}")
-    if before["versions"] != facts["versions"]:
-        logger.warning(f"other versions than at the last start ({before['versions']}): last digits may differ")
+    for name, of_it in (("versions", "versions"), ("machine", "processor or number of threads")):
+        if before.get(name, facts[name]) != facts[name]:
+            logger.warning(f"other {of_it} than at the last start ({before[name]}): last digits may differ")
     return {**facts, "changes": before["changes"] + changes}
 
 

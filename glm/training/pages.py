@@ -51,13 +51,18 @@ def write_evaluation_report(
 
 
 def describe_model(
-    output_dir: Path, provenance: Provenance, metrics: Mapping[str, float], reports: Mapping[str, FileReport]
+    output_dir: Path,
+    provenance: Provenance,
+    metrics: Mapping[str, float],
+    reports: Mapping[str, FileReport],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes the model card of the final model.
 
     Args:
         metrics: of the final evaluation, their names beginning with `eval_`; empty if there was none.
         reports: what the check of each split of the data found.
+        warnings: what is wrong with the model or its data, in words.
     """
     figures = {name.removeprefix("eval_"): value for name, value in metrics.items()}
     written = write_model_card(
@@ -66,6 +71,7 @@ def describe_model(
         figures={name: figures[name] for name in ("loss", *FIGURES) if name in figures},
         signatures=signatures(FIGURES),
         data={split: report.summary() for split, report in reports.items()},
+        warnings=warnings,
     )
     if not written:
         logger.warning(f"{output_dir / CARD_NAME}: is your own, so the model card is not written")

@@ -9,10 +9,11 @@ from paddle import Tensor, distributed, nn
 from paddle.distributed.communication.group import Group
 
 from glm.cpu.arrays import squared_norms
-from glm.errors import UsageError
+from glm.errors import UsageError, shown
 from glm.models.protocol import WeightNames
 
-LAYER_RANGE = re.compile(r"layers\.(\d+)(?:-(\d+))?")
+LAYER_RANGE = re.compile(r"layers\.([0-9]{1,6})(?:-([0-9]{1,6}))?")
+MOST_PARTS = 256  # of `--freeze`
 
 
 def trained(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
@@ -55,6 +56,8 @@ def freeze(names: WeightNames, model: nn.Layer, parts: str, *, num_layers: int) 
     Raises:
         UsageError: a part is none of these or not in the model, or nothing is left to train.
     """
+    if parts.count("|") >= MOST_PARTS:
+        raise UsageError(f"freeze {shown(parts)}: has more than {MOST_PARTS} parts; name layers as a range")
     for name, weight in model.named_parameters():
         if is_frozen(names, name, parts, num_layers=num_layers):
             weight.stop_gradient = True
@@ -76,7 +79,7 @@ def _layers(names: WeightNames, part: str, parts: str, num_layers: int) -> range
     found = LAYER_RANGE.fullmatch(part)
     if not found:
         raise UsageError(
-            f"freeze {parts}: {part or 'an empty part'} is unknown; join layers.N, layers.N-M, "
+            f"freeze {shown(parts)}: {shown(part) or 'an empty part'} is unknown; join layers.N, layers.N-M, "
             f"{' and '.join(names.parts)} by |"
         )
     first, last = int(found[1]), int(found[2] or found[1])

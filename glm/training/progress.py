@@ -61,7 +61,7 @@ class GradientNorm(TrainerCallback):
         if args.sharding or (state.global_step + 1) % args.logging_steps:
             return
         scale = 1.0 if scaler is None else float(scaler._scale)
-        group = tensor_parallel_group(model.config) if args.tensor_parallel_degree > 1 else None
+        group = tensor_parallel_group(args.tensor_parallel_degree) if args.tensor_parallel_degree > 1 else None
         self.value = gradient_norm(model, group) / scale
 
 

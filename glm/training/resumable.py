@@ -24,11 +24,13 @@ from paddlenlp.utils.log import logger
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
+from glm.options.finetune import LOGS_A_RUN, MOST_LOGGING_STEPS
 from glm.parallel.ranks import anywhere, on_main
 from glm.runtime.atomic import put_files, write_whole
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import end_with_run
 from glm.training import checkpoints
+from glm.training.loading_errors import Examples, check_batch, guarded
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
 from glm.training.randomness import seed_step
 from glm.training.sampler import EpochBatchSampler
@@ -44,6 +46,7 @@ class ResumableTrainer(Trainer):
         sampler: the order of data; None if the run does not train.
         signals: those that stop the run.
         facts: what a checkpoint's manifest says of the run.
+        same_command: what the run's command does when it is given again after a checkpoint, for messages.
     """
 
     def __init__(
@@ -52,9 +55,11 @@ class ResumableTrainer(Trainer):
         sampler: EpochBatchSampler | None,
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
+        same_command: str = "the same command goes on from there",
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
+        self.same_command = same_command
         self.sampler = sampler
         self.signals = signals or StopSignals()
         self.facts = facts or {}
@@ -81,6 +86,10 @@ class ResumableTrainer(Trainer):
         """The loss of a batch [], its gradient added to that of the step."""
 
     @abstractmethod
+    def place_of(self, example: int) -> str:
+        """Where a training example is from, for messages; raises nothing."""
+
+    @abstractmethod
     def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
         """What to say of a batch that did not fit into memory."""
 
@@ -101,6 +110,8 @@ class ResumableTrainer(Trainer):
             InputError: the checkpoint does not fit the run, or the run cannot go on.
             Stopped: a signal came; a checkpoint of the step that was finished is there.
         """
+        if self.args.logs_a_share:
+            self.args.logging_steps = min(max(1, self._total_steps() // LOGS_A_RUN), MOST_LOGGING_STEPS)
         with self.signals.deferred():
             if resume_from_checkpoint is not None:
                 state = self._read_state(Path(resume_from_checkpoint))
@@ -119,11 +130,22 @@ class ResumableTrainer(Trainer):
             self._load_best_if_wanted()
             return output
 
-    def keep_progress(self) -> None:
-        """Saves a checkpoint of the last step, unless there is one or other weights have been loaded since."""
+    def keep_progress(self) -> str:
+        """Saves a checkpoint of the last step, unless there is one or other weights have been loaded since.
+
+        Returns:
+            What is there, and what the same command does with it.
+        """
         if self.state.global_step and self.state.global_step != self._saved_step and not self.is_in_train:
             with self.signals.deferred():
                 self._save_checkpoint(self.model)
+        return self._what_is_saved()
+
+    def _what_is_saved(self) -> str:
+        if self._saved_step is None:
+            return "stopped before there was anything to save"
+        folder = checkpoints.folder_of(Path(self.args.output_dir), self._saved_step)
+        return f"stopped: {folder} is saved, and {self.same_command}"
 
     def _read_state(self, checkpoint: Path) -> TrainerState:
         """Reads what a checkpoint says of the run, and goes to its place in the data."""
@@ -151,6 +173,7 @@ class ResumableTrainer(Trainer):
         return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
 
     def training_step(self, model, inputs, step_control=0) -> Tensor:
+        check_batch(inputs)
         try:
             loss = self.loss_and_gradient(model, inputs, step_control)
         except (MemoryError, OSError) as error:  # Paddle's and NumPy's
@@ -183,8 +206,7 @@ class ResumableTrainer(Trainer):
             self.is_stopping, self._evaluation_due = stopped.number, True
             self._save_checkpoint(model)
         if self.is_stopping and self._saved_step == self.state.global_step:
-            folder = checkpoints.folder_of(Path(self.args.output_dir), self._saved_step)
-            raise Stopped(self.is_stopping, f"stopped: {folder} is saved, and the same command goes on from there")
+            raise Stopped(self.is_stopping, self._what_is_saved())
 
     def interruptible(self) -> AbstractContextManager:
         """A block that a signal ends at once. Of several ranks all have to end it together, so there it does not."""
@@ -214,7 +236,7 @@ class ResumableTrainer(Trainer):
             try:
                 checkpoints.write_checkpoint(output_dir, step, write, self.facts)
             except InputError as error:
-                raise InputError(f"{error}; earlier checkpoints are untouched, the same command goes on") from error
+                raise InputError(f"{error}; earlier checkpoints are untouched, and {self.same_command}") from error
             checkpoints.rotate(output_dir, limit=self.args.save_total_limit, best=self._best_name())
 
         on_main(save)
@@ -307,6 +329,7 @@ class ResumableTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         loader = super().get_train_dataloader()
         loader.worker_init_fn = end_with_run
+        loader.dataset, loader.collate_fn = Examples(loader.dataset, self.place_of), guarded(loader.collate_fn)
         return loader
 
     def _load_rng_state(self, checkpoint) -> None:

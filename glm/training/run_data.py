@@ -15,6 +15,7 @@ from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.mixture import NamedFile
 from glm.data.published import fetch_records
 from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import (
     Examples,
@@ -23,10 +24,13 @@ from glm.data.store import (
     content_digest,
     default_cache_folder,
     new_store,
+    remove_store,
     store_name,
+    verify_store,
     write_examples,
     write_report,
 )
+from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
 
@@ -69,6 +73,12 @@ class RunData:
     test_sets: list[RecordSet] = field(default_factory=list)
     reports: dict[str, FileReport] = field(default_factory=dict)
 
+    @property
+    def learns_full_width(self) -> bool:
+        """Whether the targets of all training sets have full-width punctuation."""
+        training = [report for split, report in self.reports.items() if split.partition("/")[0] == "train"]
+        return bool(training) and all(report.full_width for report in training)
+
     def write(self, output_dir: Path) -> None:
         """Writes the reports, and the refused rows of each file beside them."""
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -93,7 +103,7 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
         stores = _read_training_sets(arguments, encoder, data)
     if training.do_eval:
         for split in _splits("dev", arguments, encoder):
-            records = [item.record for item in split.items() if isinstance(item, EncodedRecord)]
+            records = split.shared([item.record for item in split.items() if isinstance(item, EncodedRecord)])
             for store in stores.values():
                 split.check.compare(store.report.file, store.row_hashes)
             data.dev_sets.append(RecordSet(split.file.name, split.check.encoder, records))
@@ -101,7 +111,7 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
     if training.do_predict:
         for split in _splits("test", arguments, encoder):
             records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
-            data.test_sets.append(RecordSet(split.file.name, split.check.encoder, records))
+            data.test_sets.append(RecordSet(split.file.name, split.check.encoder, split.shared(records)))
             data.reports[split.title] = split.report()
     for report in data.reports.values():
         announce(report)
@@ -146,7 +156,7 @@ class _Split:
     def __init__(self, name: str, file: NamedFile, arguments: FinetuneArguments, encoder: ExampleEncoder):
         self.file, self.title = file, f"{name}/{file.name}" if file.name else name
         data = arguments.data_of(file)
-        encoder = encoder.with_template(data.find_template())
+        encoder = encoder.with_template(data.find_template(encoder.family.templates))
         if file.path is None:
             task = data.task_name
             records = fetch_records(task, name, encoder.template, encoder.family.reserved)
@@ -160,6 +170,7 @@ class _Split:
                 encoder.template,
                 data.columns,
                 need_target=name != "test",
+                several_targets=name != "train",
                 reserved=encoder.family.reserved,
             )
             self.content = content_digest(records.path)
@@ -172,6 +183,13 @@ class _Split:
         """All rows, one by one; with the last of them the check is done."""
         return chain.from_iterable(self._batches)
 
+    def shared(self, records: list[Record | BadRecord]) -> list[Record | BadRecord]:
+        """Records to be scored, each with the targets of all that have its source."""
+        found = SharedReferences(lambda: records)
+        if found.count:
+            self.check.notes.append(f"{self.check.name}: {shared_note(found.count)}")
+        return list(map(found.given_to, records))
+
     def report(self) -> FileReport:
         """What the check found. Raises InputError if more was refused than may be."""
         report = self.check.report()
@@ -180,9 +198,15 @@ class _Split:
 
 
 def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
-    """The training examples, encoded now or found in the cache."""
+    """The training examples, encoded now or found whole in the cache."""
     encoder = split.check.encoder
     folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    if folder.is_dir():
+        try:
+            verify_store(folder)
+        except InputError as error:
+            logger.warning(f"{error}; the examples are encoded anew")
+            remove_store(folder)
     if not folder.is_dir():
         with new_store(folder) as aside:
             write_examples(aside, split.items(), encoder)

@@ -111,19 +111,39 @@ def check_is_free(output_dir: Path, *, is_ours: bool) -> None:
     )
 
 
+def holds_unfinished(output_dir: Path, *, is_unfinished: bool) -> bool:
+    """Whether there is training in a folder that has not come to its end.
+
+    Args:
+        is_unfinished: what its lock says, see `locked`; without one, checkpoints and no end are told by themselves.
+    """
+    return is_unfinished or (bool(checkpoint_folders(output_dir)) and not (output_dir / DONE_NAME).exists())
+
+
 def clear_earlier_run(output_dir: Path) -> None:
-    """Removes an earlier run's checkpoints and results (`--overwrite_output_dir`), lest they mix with the new ones."""
+    """Removes an earlier run's checkpoints and results, lest they mix with the new ones (`--overwrite_output_dir`).
+
+    What it removes is said first.
+    """
+    results = [path for path in _results(output_dir) if path.exists()]
+    folders = checkpoint_folders(output_dir)
+    if names := [str(path.relative_to(output_dir)) for path in (*folders, *results)]:
+        logger.warning(f"output_dir {output_dir}: overwrite_output_dir deletes {', '.join(names)}")
     delete_all(output_dir)
-    for predictions in (output_dir / "eval").glob("step-*.json*"):
-        predictions.unlink()
-    for report in (output_dir / "eval").glob("step-*.report"):
-        shutil.rmtree(report)
-    if not is_users_own(output_dir / CARD_NAME):
-        (output_dir / CARD_NAME).unlink(missing_ok=True)
-    for refused in output_dir.glob(REFUSED_NAME.format(split="*")):
-        refused.unlink()
-    for name in RESULT_FILES:
-        (output_dir / name).unlink(missing_ok=True)
+    for path in results:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _results(output_dir: Path) -> list[Path]:
+    """What a run writes besides its checkpoints and its model, and would mix with that of the next one."""
+    card = output_dir / CARD_NAME
+    return [
+        *sorted((output_dir / "eval").glob("step-*.json*")),
+        *sorted((output_dir / "eval").glob("step-*.report")),
+        *sorted(output_dir.glob(REFUSED_NAME.format(split="*"))),
+        *([] if is_users_own(card) else [card]),
+        *(output_dir / name for name in RESULT_FILES),
+    ]
 
 
 def set_later_aside(output_dir: Path, start: Checkpoint | None) -> None:

@@ -35,6 +35,7 @@ from glm.runtime.signals import StopSignals
 from glm.training.capacity import warn_of_memory
 from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
+from glm.training.going_on import overwrites_anything, same_command
 from glm.training.parameters import freeze, set_layerwise_rates
 from glm.training.progress import rewind_metrics
 from glm.training.run_data import RunData, read_run_data
@@ -43,6 +44,7 @@ from glm.training.run_folder import (
     check_disk,
     check_is_free,
     clear_earlier_run,
+    holds_unfinished,
     locked,
     set_later_aside,
 )
@@ -82,7 +84,12 @@ def build_trainer(
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
-        family, tokenizer, data, arguments.generation, allow_cut_targets=arguments.files.allow_cut_targets
+        family,
+        tokenizer,
+        data,
+        arguments.generation,
+        allow_cut_targets=arguments.files.allow_cut_targets,
+        objective=arguments.objective.given,
     )
     encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
@@ -91,6 +98,8 @@ def build_trainer(
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
         warn_of_memory(family, config, arguments, run_data.train_examples)
+        if data.punctuation is None and run_data.learns_full_width:
+            data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
     facts = None
     if training.do_train:
         now = fingerprint(arguments, config, encoder, run_data)
@@ -119,6 +128,7 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
+        same_command=same_command(arguments),
     )
     return trainer, run_data
 
@@ -129,7 +139,8 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
     """
-    family.check_options(arguments.values)
+    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # as read it may be -1, for none
+    family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
     if not adapter.lora:
         return arguments
@@ -223,7 +234,11 @@ def opened_run(arguments: FinetuneArguments) -> Iterator[Checkpoint | None]:
 
 def _starting_point(arguments: FinetuneArguments, is_unfinished: bool) -> Checkpoint | None:
     training = arguments.training
-    output_dir, overwrites = Path(training.output_dir), training.overwrite_output_dir
+    output_dir = Path(training.output_dir)
+    unfinished = training.do_train and holds_unfinished(output_dir, is_unfinished=is_unfinished)
+    if unfinished and not overwrites_anything(arguments):
+        training.overwrite_output_dir = False  # a file's wish is for results that a run has come to
+    overwrites = training.overwrite_output_dir
     goes_on = is_unfinished and training.do_train and not overwrites
     checkpoint = find_checkpoint(training.resume_from_checkpoint, output_dir, goes_on=goes_on)
     check_is_free(output_dir, is_ours=overwrites or is_unfinished or checkpoint is not None)

@@ -20,6 +20,7 @@ from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import Examples
+from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import IGNORE_INDEX, Example
 from glm.modules.pretrained import WEIGHTS_NAME
@@ -31,7 +32,7 @@ from glm.report.provenance import Provenance
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
 from glm.training.clip import GlobalNormClip
-from glm.training.evaluation import SetEvaluation, figures_of, write_evaluation
+from glm.training.evaluation import SetEvaluation, figures_of, symptoms_of, write_evaluation
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
@@ -45,17 +46,22 @@ MOST_NAMED = 16  # records of a step that a message names
 
 
 class TrainingSet(Dataset):
-    """Encoded examples as Paddle's loader wants them."""
+    """Encoded examples as Paddle's loader wants them. What is random in one is a function of seed, epoch and index, so
+    that a resumed run, and every number of workers, draws the same.
 
-    def __init__(self, examples: Sequence[Example]):
+    Args:
+        sampler: knows the epoch; the loader's workers begin anew in each.
+    """
+
+    def __init__(self, examples: Examples, sampler: EpochBatchSampler, seed: int):
         super().__init__()
-        self.examples = examples
+        self.examples, self.sampler, self.seed = examples, sampler, seed
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+        return self.examples.draw(index, np.random.default_rng([self.seed, self.sampler.epoch, index]))
 
 
 def build_sampler(args: FinetuneTrainingArguments, examples: Examples) -> EpochBatchSampler:
@@ -88,6 +94,7 @@ class GenerationTrainer(ResumableTrainer):
         adapter: settings of the adapter that is in the model, if one is trained.
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
+        same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 
     def __init__(
@@ -104,8 +111,10 @@ class GenerationTrainer(ResumableTrainer):
         adapter: AdapterConfig | None = None,
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
+        same_command: str = "the same command goes on from there",
     ):
         self.train_examples = train_examples
+        sampler = build_sampler(args, train_examples) if train_examples is not None else None
         super().__init__(
             model=model,
             args=args,
@@ -115,11 +124,12 @@ class GenerationTrainer(ResumableTrainer):
                 multiple=args.pad_to_multiple_of,
                 row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
             ),
-            train_dataset=TrainingSet(train_examples) if train_examples is not None else None,
+            train_dataset=TrainingSet(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
-            sampler=build_sampler(args, train_examples) if train_examples is not None else None,
+            sampler=sampler,
             signals=signals,
             facts=facts,
+            same_command=same_command,
         )
         self.encoder = encoder
         self.generation = generation
@@ -128,6 +138,7 @@ class GenerationTrainer(ResumableTrainer):
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
+        self.symptoms: dict[str, Symptoms] = {}  # of the last evaluation, by dev set
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
@@ -172,7 +183,13 @@ class GenerationTrainer(ResumableTrainer):
 
     def writer_for(self, encoder: ExampleEncoder) -> Writer:
         """Generates with the present weights for records that are laid out so."""
-        return Writer(self.model, encoder, self.generation, self.args.per_device_eval_batch_size)
+        return Writer(
+            self.model,
+            encoder,
+            self.generation,
+            self.args.per_device_eval_batch_size,
+            punctuation=self.run_config.get("punctuation"),
+        )
 
     @property
     def writer(self) -> Writer:
@@ -204,6 +221,13 @@ class GenerationTrainer(ResumableTrainer):
             loss = loss * self.args.dataset_world_size
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
         return loss.detach()
+
+    def place_of(self, example: int) -> str:
+        try:
+            origin = self.train_examples.origins[example]
+        except (OSError, ValueError, IndexError):  # as damaged as the example
+            origin = f"example {example}"
+        return f"{origin} (in the cache, {self.train_examples.folder_of(example)})"
 
     def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
         rows, width = inputs["input_ids"].shape
@@ -322,6 +346,7 @@ class GenerationTrainer(ResumableTrainer):
         with self.interruptible(), self.autocast_smart_context_manager():
             found = [self._evaluate_set(dev_set) for dev_set in self.dev_sets]
         seconds = time.perf_counter() - start
+        self.symptoms = {of_set.name: symptoms_of(of_set.predictions) for of_set in found}
         if self.is_world_process_zero():
             write_evaluation(Path(self.args.output_dir), step, found, most_texts=self.generation.num_return_sequences)
         metrics = figures_of(found) | {

@@ -167,7 +167,7 @@ def test_files_that_cannot_be_used(tiny_model, tmp_path):
     with pytest.raises(InputError, match="does not name the adapter's model"):
         read_adapter_config(tmp_path)
     path.write_text("[1]")
-    with pytest.raises(InputError, match="cannot be read as settings of an adapter"):
+    with pytest.raises(InputError, match="config.json: a JSON object is expected"):
         read_adapter_config(tmp_path)
 
 
@@ -301,5 +301,5 @@ def test_a_prefix_that_cannot_be_used(tiny_model, tmp_path):
     with pytest.raises(InputError, match="does not name the adapter's model; set base_model_name_or_path"):
         read_adapter_config(tmp_path)
     path.write_text("[1]")
-    with pytest.raises(InputError, match="cannot be read as settings of an adapter"):
+    with pytest.raises(InputError, match="config.json: a JSON object is expected"):
         read_adapter_config(tmp_path)

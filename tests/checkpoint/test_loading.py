@@ -131,7 +131,7 @@ def test_folder_without_weights(folder, tokenizer):
 def test_configuration_that_does_not_parse(folder, tokenizer):
     (folder / "config.json").write_text("{")
     message = message_of(lambda: load(folder, tokenizer))
-    assert message.startswith(f"{folder / 'config.json'}: not a readable JSON file (Expecting property name")
+    assert message.startswith(f"{folder / 'config.json'}: cannot be read as JSON (Expecting property name")
 
 
 def test_missing_folder(tokenizer):

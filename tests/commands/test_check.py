@@ -87,11 +87,39 @@ def test_text_without_pieces_is_printable(write, check):
     assert "1 rows hold text that the tokenizer has no piece for: '\\x00龘'" in text and "\x00" not in text
 
 
-def test_the_minimum_of_another_task(write, check, tokenizer):
-    tokens = len(tokenizer.encode_text(GOOD["question"]))
+def test_the_minimum_of_another_task(write, check):
     text = check(write(GOOD), "--min_tgt_length", "55")[1]
     assert "1 of 1 targets have fewer tokens than min_tgt_length 55" in text
-    assert f" --min_tgt_length {tokens}\n" in text
+    assert "--min_tgt_length" not in text  # the README says to leave it alone
+
+
+def test_one_line_of_lengths_fits_all_files(write, check, tokenizer):
+    long = {**GOOD, "context": "白鹿湖在松江。" * 9}
+    names = write(GOOD, long), write({**GOOD, "question": "白鹿湖在哪里？" * 5}, name="dev.json")
+    code, text = check(*names)
+    lengths = [line for line in text.splitlines() if "lengths that fit" in line]
+    found = check(*names, as_json=True)[1]["recommended"]
+    assert code == 0
+    assert lengths == [
+        f"lengths that fit all files: --src_length {found['src_length']} --tgt_length {found['tgt_length']}"
+    ]
+    assert found["src_length"] >= len(tokenizer.encode_text(f"答案：松江，上下文：{long['context']}")) + 3
+    assert check(*names, *lengths[0].split()[5:], as_json=True)[1]["files"][1]["cut_targets"] == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [GOOD, GOOD],
+        [{**GOOD, "id": 1}, {**GOOD, "id": 1, "question": "谁？"}],
+        [{**GOOD, "question": "白\u200b鹿湖？"}, {**GOOD, "question": "nan"}],
+        [{**GOOD, "context": "白鹿湖\x00在松江。"}],
+    ],
+)
+def test_what_training_accepts_is_no_failure(write, check, rows):
+    code, found = check(write(*rows), *LENGTHS, as_json=True)
+    assert code == 0 and found["refused"] == 0 and found["problems"] > 0
+    assert check(write(*rows), *LENGTHS)[1].rstrip().splitlines()[-1].startswith("no rows are refused; ")
 
 
 def test_lengths_and_templates_are_those_of_training(write, check):

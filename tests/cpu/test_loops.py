@@ -111,6 +111,39 @@ def test_threads_are_those_of_products(monkeypatch):
     assert numba.get_num_threads() == min(glm.cpu.loops.cpu_threads(), numba.config.NUMBA_NUM_THREADS)
 
 
+PRODUCTS = """
+import sys
+import glm
+import numpy as np
+import paddle
+from glm.cpu.arrays import openmp
+from glm.cpu.loops import use_own_threads
+from glm.runtime.device import prepare
+
+def multiply(rows, inputs, outputs):
+    random = np.random.default_rng(0)
+    left, right = random.standard_normal((rows, inputs)), random.standard_normal((inputs, outputs))
+    product = paddle.matmul(paddle.to_tensor(left, "float32"), paddle.to_tensor(right, "float32"))
+    return hash(product.numpy().tobytes())
+
+def state():
+    products = [multiply(*shape) for shape in ((52, 2560, 32), (1, 4096, 64), (7, 999, 5), (300, 128, 512))]
+    return products, openmp() and openmp().omp_get_max_threads()
+
+prepare("cpu")
+before = state()
+use_own_threads()
+sys.exit(before != state())
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+def test_products_keep_their_threads_when_those_of_loops_start(threads):
+    """On two cores or more a product of many inputs has other bits on two threads than on one."""
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", PRODUCTS], env=environment).returncode == 0
+
+
 # -- what is compiled is kept
 
 STEP = """

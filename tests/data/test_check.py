@@ -9,11 +9,12 @@ import pytest
 
 from glm.data import check as check_module
 from glm.data.check import FileCheck, check_file
+from glm.data.columns import ColumnOptions
 from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.problems import Kind
 from glm.data.records import BadRecord, RecordFile
 from glm.data.report import FileReport
-from glm.data.templates import find_template
+from glm.data.templates import find_template, own_template
 from glm.errors import InputError
 from glm.models.glm import FAMILY as GLM
 
@@ -118,8 +119,9 @@ def test_no_problem(write, encoder):
 def test_byte_order_mark(write, encoder):
     path = write(b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
     report = checked(path, encoder())[0].report()
-    assert problems(report, path) == {"byte order mark": [f"{path}: starts with a byte order mark"]}
-    assert report.used == 1
+    assert (report.problems, report.used) == ([], 1)
+    assert report.notes == [f"{path}: starts with a byte order mark, which is skipped"]
+    assert report.notices()[1:] == [f"note: {report.notes[0]}"]
 
 
 @pytest.mark.parametrize("text", ["甲\t乙", "甲\n乙", "甲\r\n乙", "甲\u3000乙", "甲\u2028乙", "甲\x85乙"])
@@ -177,7 +179,6 @@ def test_lengths_against_a_count_by_hand(write, encoder, tokenizer, sentences):
     assert report.recommended == {
         "src_length": -(-max(sources) // 8) * 8,
         "tgt_length": -(-(max(targets) + opening + 1) // 8) * 8,
-        "min_tgt_length": min(targets),
     }
 
 
@@ -249,9 +250,80 @@ def test_require(write, encoder):
 
 def test_kinds_have_advice():
     assert all(kind.advice for kind in Kind) and {kind for kind in Kind if kind.refuses} == set(Kind) - {
-        Kind.BYTE_ORDER_MARK,
         Kind.CONTROL,
+        Kind.INVISIBLE,
+        Kind.NULL_WORD,
         Kind.DUPLICATE_ID,
         Kind.DUPLICATE_ROW,
         Kind.SHARED_ROW,
     }
+
+
+# -- what exports and web pages leave
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("白\u200b鹿\u200c湖", "characters U+200B, U+200C"),
+        ("\u2060白鹿\u2060湖", "character U+2060"),
+        ("白鹿湖\u200e", "character U+200E"),
+        ("\u202a白鹿湖\u202c", "characters U+202A, U+202C"),
+        ("白\u00ad鹿湖", "character U+00AD"),
+        ("白\u200d鹿湖", "character U+200D"),
+    ],
+)
+def test_invisible_characters_are_named(write, encoder, text, codes):
+    path = write({**GOOD, "question": f"{text}在哪里？"})
+    report = checked(path, encoder())[0].report()
+    assert problems(report, path) == {"invisible character": [f"line 1, field question: holds the invisible {codes}"]}
+    assert report.used == 1
+
+
+@pytest.mark.parametrize("emoji", ["👨\u200d👩\u200d👧", "❤\ufe0f\u200d🔥", "👩🏽\u200d🚀"])
+def test_a_joiner_within_an_emoji_belongs_there(write, encoder, emoji):
+    assert checked(write({**GOOD, "question": f"{emoji}？"}), encoder())[0].report().problems == []
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", " NULL ", "None", "#N/A", r"\N", "<NA>", "#REF!", "n/a"])
+def test_missing_values_that_became_words(tmp_path, encoder, word):
+    path = tmp_path / "export.csv"
+    path.write_text(f"passage_text,answer,question\n白鹿湖在松江。,松江,谁？\n白鹿湖。,湖,{word}\n", encoding="utf-8")
+    file = RecordFile(path, wishes=ColumnOptions(source_column="passage_text"))
+    found, batches = check_file(file, encoder())
+    assert sum(map(len, batches)) == 2
+    report = found.report()
+    assert problems(report, path) == {
+        "missing value as a word": [f"line 3, field question: is nothing but {word.strip()}"]
+    }
+    assert (report.used, report.refused) == (2, 0)
+
+
+def test_a_word_among_others_is_no_missing_value(write, encoder):
+    rows = [{**GOOD, "question": text} for text in ("None是什么？", "nan boy", "空")]
+    assert checked(write(*rows), encoder())[0].report().problems == []
+
+
+def test_a_cut_source_without_its_answer_is_a_warning(write, encoder):
+    long = "白鹿湖在河的北岸。" * 20
+    rows = [{**GOOD, "context": long, "answer": answer} for answer in ("云台山", "北岸", "青石镇")]
+    report = checked(write(*rows), encoder())[0].report()
+    assert report.cut_sources == 3
+    assert any("2 of the sources that are cut do not hold their answer" in text for text in report.warnings)
+
+
+def test_a_template_with_a_character_without_piece_is_a_warning(write, tokenizer):
+    encoder = ExampleEncoder(GLM, tokenizer, own_template("😀{source}[gMASK]"), src_length=60, tgt_length=40)
+    found, batches = check_file(RecordFile(write(GOOD), encoder.template), encoder)
+    assert sum(map(len, batches)) == 1
+    assert found.report().warnings == [
+        "template: the tokenizer has no piece for 😀, which the model cannot tell apart"
+    ]
+
+
+def test_several_targets_count_in_what_makes_rows_equal(write, encoder):
+    rows = [{**GOOD, "question": list(texts)} for texts in (("甲？", "乙？"), ("甲？", "丙？"), ("甲？", "乙？"))]
+    path = write(*rows)
+    found, batches = check_file(RecordFile(path, several_targets=True), encoder())
+    assert sum(map(len, batches)) == 3
+    assert problems(found.report(), path) == {"duplicate row": ["line 3: is line 1 once more"]}

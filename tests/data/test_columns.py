@@ -54,6 +54,7 @@ def test_named_columns():
 
 
 UNKNOWN = "a.json: no column is recognised as the {0}; name it with --{0}_column (columns: {1})"
+BOTH = "a.json: no column is recognised as the source nor as the target; name them, e.g. {0} (columns: {1})"
 NO_ANSWER = (
     "a.json: no column is recognised as the answer; name it with --answer_column, or take a template without {answer} "
     "(--task_name, --template) (columns: source, target)"
@@ -65,10 +66,10 @@ NO_COLUMN = "{0}: no such column in a.json (columns: source, target)"
 @pytest.mark.parametrize(
     ("present", "template", "wishes", "message"),
     [
-        ("en de", PAIR, {}, UNKNOWN.format("source", "en, de")),
+        ("en de", PAIR, {}, BOTH.format("--source_column en --target_column de", "en, de")),
         ("src de", PAIR, {}, UNKNOWN.format("target", "src, de")),
         ("source target", QG, {}, NO_ANSWER),
-        ("", PAIR, {}, UNKNOWN.format("source", "none")),
+        ("", PAIR, {}, BOTH.format("--source_column X --target_column Y", "none")),
         (
             "src tgt query response",
             PAIR,
@@ -103,6 +104,24 @@ def test_what_is_refused(present, template, wishes, message):
     with pytest.raises(InputError) as caught:
         choose(present, template, ColumnOptions(**wishes))
     assert str(caught.value) == message
+
+
+def test_a_target_that_is_named_has_to_be_there_for_prediction_too():
+    with pytest.raises(InputError) as caught:
+        choose("context answer question", QG, ColumnOptions(target_column="questoin"), need_target=False)
+    assert str(caught.value) == (
+        "target_column questoin: no such column in a.json (columns: context, answer, question)"
+    )
+
+
+def test_what_a_model_was_trained_with_need_not_be_there():
+    wishes = ColumnOptions("text", None, "keywords", inherited=frozenset({"source_column", "target_column"}))
+    assert choose("text keywords", wishes=wishes) == Columns(("text",), None, ("keywords",))
+    assert choose("text", wishes=wishes, need_target=False) == Columns(("text",), None, None)
+    assert choose("source target", wishes=wishes) == Columns(("source",), None, ("target",))
+    wishes = ColumnOptions("text", None, "keywords", inherited=frozenset({"target_column"}))
+    with pytest.raises(InputError, match="source_column text: no such column"):
+        choose("source target", wishes=wishes)
 
 
 def test_other_fields_of_a_template_are_columns():
@@ -167,3 +186,66 @@ def test_extra_fields_are_checked_as_others_are(write):
 def test_columns_are_those_of_the_first_rows_together(write):
     path = write({"instruction": "甲", "output": "乙"}, {"instruction": "丙", "input": "丁", "output": "戊"})
     assert [record.source for record in read_records(path, PAIR)] == ["甲", "丙\n丁"]
+
+
+TITLE, SUMMARY = find_template("title"), find_template("summary")
+
+
+@pytest.mark.parametrize(
+    ("present", "template", "source", "answer", "target"),
+    [
+        ("content title", TITLE, "content", None, "title"),
+        ("id abst title keyword", TITLE, "abst", None, "title"),
+        ("source title", TITLE, "source", None, "title"),
+        ("text headline", TITLE, "text", None, "headline"),
+        ("content title summary", TITLE, "content", None, "title"),
+        ("content title summary", SUMMARY, "content", None, "summary"),
+        ("content title", SUMMARY, "content", None, "title"),
+        ("text summary", SUMMARY, "text", None, "summary"),
+        ("article summary", SUMMARY, "article", None, "summary"),
+        ("document summary", SUMMARY, "document", None, "summary"),
+        ("id article highlights", SUMMARY, "article", None, "highlights"),
+        ("dialogue summary", SUMMARY, "dialogue", None, "summary"),
+        ("原文 摘要", SUMMARY, "原文", None, "摘要"),
+        ("source title target", SUMMARY, "source", None, "target"),
+        ("prompt response", PAIR, "prompt", None, "response"),
+        ("prompt completion", PAIR, "prompt", None, "completion"),
+        ("input output", PAIR, "input", None, "output"),
+        ("question answer", PAIR, "question", None, "answer"),
+        ("sentence1 sentence2 label", PAIR, "sentence1", None, "sentence2"),
+        ("question answer passage", QG, "passage", "answer", "question"),
+        ("title paragraph question answer", QG, "paragraph", "answer", "question"),
+        ("问题 答案 正文", QG, "正文", "答案", "问题"),
+        ("Content SUMMARY", SUMMARY, "Content", None, "SUMMARY"),
+        ("Question Answer Passage", QG, "Passage", "Answer", "Question"),
+    ],
+)
+def test_names_of_public_data_sets(present, template, source, answer, target):
+    assert choose(present, template) == Columns((source,), (answer,) if answer else None, (target,))
+
+
+@pytest.mark.parametrize("need_target", [True, False])
+@pytest.mark.parametrize("wish", ["content", " content ", "CONTENT", "\ufeffContent"])
+def test_blanks_and_capitals_are_no_obstacle(wish, need_target):
+    present = [" content ", "Target"]
+    wishes = ColumnOptions(source_column=wish, target_column="target")
+    found = choose_columns(present, PAIR, wishes, name="a.json", need_target=need_target)
+    assert found == Columns((" content ",), None, ("Target",))
+
+
+def test_names_that_differ_in_capitals_alone_are_apart():
+    assert choose("Text text summary", SUMMARY).source == ("text",)
+    with pytest.raises(InputError, match="no such column"):
+        choose("Text TEXT summary", SUMMARY, ColumnOptions(source_column="text"))
+
+
+def test_sources_of_a_task_that_can_be_more_than_one():
+    with pytest.raises(InputError, match="--source_column content --target_column title; or --source_column abst"):
+        choose("content abst title", TITLE)
+
+
+def test_columns_that_predictions_keep():
+    assert choose("source target Url", wishes=ColumnOptions(keep_columns="url, target")).kept == ("Url", "target")
+    assert choose("source target url", wishes=ColumnOptions(keep_columns="all")).kept == ("source", "target", "url")
+    with pytest.raises(InputError, match=r"keep_columns urls: no such column in a.json \(columns: source, target\)"):
+        choose("source target", wishes=ColumnOptions(keep_columns="source,urls"))

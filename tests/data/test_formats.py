@@ -196,7 +196,6 @@ def test_items_of_a_list_that_are_no_objects(write):
         ("a.json", "[" + "[" * 100_000, "line 1: not JSON"),
         ("a.json", '{\n"a": []', "not JSON"),
         ("a.json", '{\n"a": [], "b": []}', "a JSON object with one list of rows is expected; lists in it: a, b"),
-        ("a.json", '{\n"a": 1}', "a JSON object with one list of rows is expected; lists in it: none"),
         ("a.json", '[{"a": "中"}]'.encode("gb18030"), "not UTF-8; convert the file to UTF-8"),
         ("a.json", as_json_lines(ROWS).encode("utf-16"), "UTF-16 text; convert the file to UTF-8"),
         ("a.jsonl.gz", gzip.compress(as_json_lines(ROWS).encode() * 50)[:-20], "damaged gzip file"),
@@ -241,3 +240,114 @@ def test_guess_of_the_number_of_rows(write):
     assert guess_row_count(write("a.jsonl", as_json_lines(ROWS))) == 3
     assert guess_row_count(write("a.jsonl.gz", gzip.compress(as_json_lines(ROWS).encode()))) == 3
     assert guess_row_count(write("a.json", json.dumps(ROWS))) is None
+
+
+def test_a_row_without_values_does_not_vanish(write):
+    rows = list(read_rows(write("a.csv", "source,target\na,b\n,\n\n   \nc,d\n")))
+    assert [(row.number, row.values.get("source")) for row in rows] == [(2, "a"), (3, ""), (5, None), (6, "c")]
+    rows = list(read_rows(write("a.tsv", "\t\nsource\ttarget\n\t\na\tb\n")))
+    assert [(row.number, list(row.values.values())) for row in rows] == [(3, ["", ""]), (4, ["a", "b"])]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'source,target\n"a,b\nc,d\ne,f\ng,"h\n',  # closed by the quote that opens another cell
+        'source,target\n"a,b\nc,d\ne,f\ng,h",i\nj,k\n',
+        'source,target,more\n"a,b,c\nd,e,f\ng,h,i\nj",k,l\n',
+    ],
+)
+def test_rows_that_a_stray_quote_joins_are_named(write, content):
+    rows = [row for row in read_rows(write("a.csv", content)) if row.error]
+    assert len(rows) == 1 and rows[0].number == 2 and rows[0].error.kind is Kind.SYNTAX
+    assert "a quote that is opened takes" in str(rows[0].error)
+
+
+def test_a_cell_of_several_lines_is_no_stray_quote(write):
+    rows = list(read_rows(write("a.csv", 'source,target\n"甲，\n乙\n丙, 丁, 戊\n己",b\n"a,b\nc,d",e\n')))
+    assert [row.values["target"] for row in rows] == ["b", "e"]
+
+
+# -- JSON in any white space
+
+
+ITEMS = [{"source": "甲", "target": "乙"}, {"source": "丙", "target": "丁"}]
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1, 4])
+@pytest.mark.parametrize("name", ["data", "rows", "train", "made_up"])
+def test_white_space_decides_nothing(write, indent, name):
+    document = {"version": "1", "meta": {"n": 2}, name: ITEMS}
+    rows = list(read_rows(write("a.json", "\ufeff \n" + json.dumps(document, indent=indent) + "\n\n")))
+    assert [row.values for row in rows] == ITEMS
+    (row,) = read_rows(write("b.json", json.dumps(ITEMS[0], indent=indent)))
+    assert row.values == ITEMS[0]
+
+
+def test_lines_that_hold_lists_are_lines(write):
+    lines = [{"data": [{"source": "甲"}]}] * 2
+    assert [row.values for row in read_rows(write("a.json", as_json_lines(lines)))] == lines
+    for field in ("messages", "answers", "paragraphs"):
+        (row,) = read_rows(write("b.jsonl", json.dumps({field: [{"a": "b"}]}) + "\n"))
+        assert row.values == {field: [{"a": "b"}]}
+
+
+# -- what was saved otherwise
+
+
+TEXT = "扬州位于江苏省，著名的景点是瘦西湖。"
+TRADITIONAL = "臺灣位於太平洋，著名的景點是日月潭與阿里山，人口約兩千萬。"
+
+
+@pytest.mark.parametrize(
+    ("text", "codec", "encoding"),
+    [
+        (TEXT, "gb18030", "GB18030"),
+        (TEXT, "gbk", "GB18030"),
+        (TRADITIONAL, "big5", "Big5"),
+        (TRADITIONAL[:4], "cp950", "Big5"),
+        ("国家图书馆的藏书", "gb2312", "GB18030"),
+        ("圖書館的藏書很多", "big5", "Big5"),
+    ],
+)
+def test_the_encoding_is_told(write, text, codec, encoding):
+    line = json.dumps({"a": text}, ensure_ascii=False)
+    (row,) = read_rows(write("a.jsonl", line.encode(codec)))
+    assert str(row.error).endswith(f"convert the file to UTF-8 (it may be {encoding})")
+    with pytest.raises(InputError, match=f"iconv -f {encoding} -t UTF-8"):
+        list(read_rows(write("a.json", f"[{line}]".encode(codec))))
+    with pytest.raises(InputError, match=f"it may be {encoding}"):
+        list(read_rows(write("a.csv", f"{text},b\nc,d\n".encode(codec))))
+
+
+def test_bytes_of_no_chinese_encoding(write):
+    (row,) = read_rows(write("a.jsonl", '{"a": "café crème"}'.encode("latin-1")))
+    assert str(row.error).endswith("convert the file to UTF-8")
+
+
+@pytest.mark.parametrize("name", ["a.xls", "a.csv", "a.json"])
+def test_an_old_workbook(write, name):
+    path = write(name, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    with pytest.raises(InputError, match=r"an old Excel workbook \(.xls\); save the table as CSV in UTF-8"):
+        list(read_rows(path))
+
+
+def test_utf16_without_a_mark(write):
+    for codec in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(InputError, match="UTF-16 text"):
+            list(read_rows(write("a.json", '{"a": "甲"}'.encode(codec))))
+
+
+def test_names_in_a_header_are_without_blanks(write):
+    for name, separator in (("a.csv", ","), ("a.tsv", "\t")):
+        path = write(name, f"\ufeff \ufeffcontent {separator}\u3000summary \n甲 {separator}乙\n")
+        assert [row.values for row in read_rows(path)] == [{"content": "甲 ", "summary": "乙"}]
+
+
+@pytest.mark.parametrize(
+    ("separator", "words"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars"), ("，", "full-width")]
+)
+def test_a_table_with_other_separators_gets_a_hint(write, separator, words):
+    path = write("a.csv", f"content{separator}summary\n甲{separator}乙\n")
+    with pytest.raises(InputError, match=f"line 1: the header is one column, .*separated by {words}"):
+        list(read_rows(path))

@@ -254,6 +254,57 @@ def test_answer_is_needed_for_prediction_too(write):
         read_records(write(line_of(answer=...)), need_target=False)
 
 
+# -- several references
+
+
+@pytest.mark.parametrize(
+    ("value", "references"),
+    [
+        (["谁？", "是谁？"], ("谁？", "是谁？")),
+        (["谁？"], ("谁？",)),
+        ("谁？", ("谁？",)),
+        (["", "谁？", None, " "], ("谁？",)),
+        ([], ()),
+        (["", None], ()),
+        (None, ()),
+    ],
+)
+def test_a_target_may_be_a_list_of_references(write, value, references):
+    (record,) = read_records(
+        write(line_of(question=value)), need_target=False, several_targets=True, reserved=COMMANDS
+    )
+    assert record.references == references and record.target == (references[0] if references else None)
+
+
+def test_references_of_a_list_are_checked(write):
+    for value, message in ((["谁？", 7], "int where text"), (["谁[MASK]"], "holds the command token")):
+        with pytest.raises(InputError, match=f"line 1, field question: {message}"):
+            read_records(write(line_of(question=value)), need_target=False, several_targets=True, reserved=COMMANDS)
+    with pytest.raises(InputError, match="list where text is expected"):
+        read_records(write(line_of(question=["谁？", "是谁？"])))  # a training record
+    with pytest.raises(InputError, match="field question: empty"):
+        read_records(write(line_of(question=[])), several_targets=True)
+
+
+def test_a_reference_that_comes_late_is_found(write):
+    """After more rows than columns are recognised by."""
+    lines = [line_of(question=...)] * 130 + [line_of(question="谁？"), line_of(question=...)]
+    path = write("\n".join(lines))
+    records = read_records(path, need_target=False)
+    assert [number for number, record in enumerate(records) if record.references] == [130]
+    own = write("\n".join(lines).replace("question", "frage"))
+    records = read_records(own, wishes=ColumnOptions(target_column="frage"), need_target=False)
+    assert sum(len(record.references) for record in records) == 1
+    with pytest.raises(InputError, match=r"target_column frgae: no such column"):
+        read_records(own, wishes=ColumnOptions(target_column="frgae"), need_target=False)
+
+
+def test_a_stream_whose_references_come_late():
+    lines = [line_of(question=...).encode(), line_of(question="谁？").encode(), line_of(question=...).encode()]
+    records = list(stream_records(lines, name="f.json", need_target=False))
+    assert [record.references for record in records] == [(), ("谁？",), ()]
+
+
 # -- one at a time, bad ones too
 
 BAD_LINES = [

@@ -1,6 +1,7 @@
 """The store: the examples it gives are those the encoder lays out, and nothing that has changed meets an old one."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,11 +14,14 @@ from glm.data.store import (
     content_digest,
     default_cache_folder,
     new_store,
+    remove_store,
     store_name,
+    verify_store,
     write_examples,
     write_report,
 )
 from glm.data.templates import find_template, own_template
+from glm.errors import InputError
 from glm.models.glm import FAMILY as GLM
 
 
@@ -84,7 +88,7 @@ class _Far:
     def __init__(self, tokenizer):
         self.digest, self.unknown_token_id = tokenizer.digest, tokenizer.unknown_token_id + 70_000
         self.vocab_size = tokenizer.vocab_size + 70_000
-        self.encode = tokenizer.encode_text
+        self.encode, self.unknown_parts = tokenizer.encode_text, tokenizer.unknown_parts
 
     def encode_text(self, text):
         if isinstance(text, str):
@@ -126,7 +130,7 @@ def test_whatever_changes_changes_the_name(path, tokenizer, tmp_path):
         """A tokenizer that differs in its model only."""
 
         def __init__(self):
-            self.__dict__ |= tokenizer.__dict__
+            self.__dict__ |= {name: value for name, value in vars(tokenizer).items() if name != "digest"}
             self.sp_model = _Model(tokenizer.sp_model)
 
     class _Model:
@@ -186,3 +190,55 @@ def test_lengths_of_cut_targets(path, tmp_path, tokenizer):
     assert store.report.cut_targets > 0
     assert store.target_lengths.tolist() == [len(example.labels) for example in store]
     assert max(store.target_lengths) == 18
+
+
+# -- a store that is not what was written
+
+
+def damages(folder):
+    """(what is done, to which file): bits, sizes and names."""
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        yield f"{path.name} is gone", path.unlink
+        yield f"{path.name} is empty", lambda path=path: path.write_bytes(b"")
+        yield f"{path.name} is longer", lambda path=path, data=data: path.write_bytes(data + b"\0")
+        for place in range(0, len(data), max(1, len(data) // 20)):
+            changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+            yield f"byte {place} of {path.name}", lambda path=path, changed=changed: path.write_bytes(changed)
+
+
+def test_whatever_is_damaged_is_found(path, tmp_path, tokenizer):
+    encoder = encoder_of(tokenizer)
+    folder = tmp_path / "store"
+    write(path, folder, encoder)
+    verify_store(folder)
+    kept = tmp_path / "kept"
+    shutil.copytree(folder, kept)
+    missed = []
+    for what, damage in list(damages(folder)):
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+        damage()
+        try:
+            verify_store(folder)
+            missed.append(what)
+        except InputError as error:
+            assert str(folder) in str(error), what
+    assert missed == []
+
+
+def test_a_seal_that_leads_elsewhere(path, tmp_path, tokenizer):
+    write(path, tmp_path / "store", encoder_of(tokenizer))
+    seal = tmp_path / "store" / "seal.json"
+    files = json.loads(seal.read_text())["files"]
+    for wrong in (files | {"../x": files["ids.bin"]}, {"ids.bin": files["ids.bin"]}, {}):
+        seal.write_text(json.dumps({"files": wrong}))
+        with pytest.raises(InputError, match="seal.json: is not what was written"):
+            verify_store(tmp_path / "store")
+
+
+def test_removed_by_two_at_once(path, tmp_path, tokenizer):
+    write(path, tmp_path / "cache" / "store", encoder_of(tokenizer))
+    for _ in range(2):
+        remove_store(tmp_path / "cache" / "store")
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -25,7 +25,8 @@ def test_text_is_no_part_of_the_frame(text):
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_built_in_templates_are_such_as_users_may_write(name):
     template = TEMPLATES[name]
-    assert own_template(template.source, template.target_prefix) == template
+    own = own_template(template.source, template.target_prefix)
+    assert (own.source, own.target_prefix) == (template.source, template.target_prefix)
     assert template.source.endswith("[gMASK]") and template.blank == "[gMASK]"
     assert template.source_name in ("source", "context") and template.extra_names == ()
     assert sum(template.source.count(command) for command in COMMAND_TOKENS) == 1

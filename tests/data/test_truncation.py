@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from glm.data.truncation import shorten_context
+from glm.data.truncation import find_answer, shorten_context
 
 FIVE = ["春天来了。", "他住在松江！", "水是什么？", "铁很重；", "火车开了。"]  # 5, 6, 5, 4 and 5 characters
 PASSAGE = "".join(FIVE)
@@ -98,6 +98,50 @@ def test_answer_across_two_long_sentences():
     assert shorten_context(passage, "89。ab", at_most(9)) == "6789。abcd"
     assert shorten_context(passage, "89。ab", at_most(5)) == "89。ab"
     assert shorten_context(passage, "89。ab", at_most(4)) is None
+
+
+FULL_WIDTH = str.maketrans("0123456789abc%", "０１２３４５６７８９ａｂｃ％")
+
+
+@pytest.mark.parametrize(
+    ("passage", "answer", "found"),
+    [
+        ("建于１９９９年。", "1999", "１９９９"),
+        ("建于1999年。", "１９９９", "1999"),
+        ("住在New York市", "NewYork", "New York"),
+        ("住在NewYork市", "New  York", "NewYork"),
+        ("气温３ ５℃左右", "35°C", "３ ５℃"),
+        ("在扬\u200b州出生", "扬州", "扬\u200b州"),
+        ("咖啡cafe\u0301馆", "caf\u00e9", "cafe\u0301"),
+        ("製品ｶﾞｽです", "ガス", "ｶﾞｽ"),
+        ("第一行\n第二行", "第一行第二行", "第一行\n第二行"),
+        ("甲1999乙１９９９", "１９９９", "１９９９"),  # as it is written comes first
+    ],
+)
+def test_an_answer_in_another_form_is_found(passage, answer, found):
+    start, end = find_answer(passage, answer)
+    assert passage[start:end] == found
+
+
+@pytest.mark.parametrize(
+    ("passage", "answer"), [("建于1999年", "2000"), ("", "甲"), ("甲", ""), ("甲", None), ("甲", "\u200b")]
+)
+def test_an_answer_that_is_not_there(passage, answer):
+    assert find_answer(passage, answer) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sentence_of_an_answer_in_another_form_is_kept(seed):
+    """As that of the same answer in the passage's own form."""
+    generator = random.Random(seed)
+    for _ in range(50):
+        sentences = ["".join(generator.choices("甲乙丙丁戊己", k=8)) + "。" for _ in range(9)]
+        answer = f"{generator.randrange(1000, 9999)}a%"
+        own = answer.translate(FULL_WIDTH)
+        sentences.insert(generator.randrange(9), f"建于{own}年。")
+        passage = "".join(sentences)
+        result = shorten_context(passage, answer, at_most(30))
+        assert own in result and result == shorten_context(passage, own, at_most(30))
 
 
 def test_closing_quotes_belong_to_their_sentence():

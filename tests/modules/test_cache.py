@@ -42,7 +42,7 @@ def full_logits(model, sources, texts):
 
 def opened(cache):
     """Opens a step: what each row sees."""
-    cache.open_step()
+    cache.open_step(cache.ancestors.shape[1])
     return visible(cache.lengths, cache.width, cache.ancestors, cache.capacity)
 
 

@@ -1,5 +1,7 @@
 """Layers written by hand for training on a CPU, against Paddle's own and against arithmetic."""
 
+import math
+
 import numpy as np
 import paddle
 import pytest
@@ -8,7 +10,16 @@ from paddle.distributed.fleet.utils import recompute
 
 import glm.cpu.arrays
 import glm.modules.layers
-from glm.modules.layers import GELU, Dropout, LayerNorm, Linear, TiedEmbedding, column_sums, worth_by_hand
+from glm.modules.layers import (
+    GELU,
+    Dropout,
+    ExactGELU,
+    LayerNorm,
+    Linear,
+    TiedEmbedding,
+    column_sums,
+    worth_by_hand,
+)
 from glm.modules.loss import smoothed_cross_entropy
 
 
@@ -91,6 +102,24 @@ def test_gelu(worth, dtype, monkeypatch):
     exact = slope * (gelu(x + 1e-5) - gelu(x - 1e-5)) / 2e-5
     np.testing.assert_allclose(result.numpy().ravel(), gelu(x), rtol=1e-6, atol=2e-6)
     np.testing.assert_allclose(states.grad.numpy().ravel(), exact, atol=3e-6)
+
+
+@pytest.mark.parametrize("worth", [0, 1 << 30], ids=["by hand", "by Paddle"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exact_gelu(worth, dtype, monkeypatch):
+    """And its gradient, against the error function of Python's library; outside training too."""
+    monkeypatch.setattr(glm.modules.layers, "WORTH", worth)
+    x = np.linspace(-12, 12, 3000)
+    phi = 0.5 * (1 + np.array([math.erf(number / math.sqrt(2)) for number in x]))
+    states = paddle.to_tensor(x.reshape(2, 15, 100), dtype, stop_gradient=False)
+    layer, slope = ExactGELU(), np.cos(x)
+    result = layer(states)
+    result.backward(paddle.to_tensor(slope.reshape(states.shape), dtype))
+    np.testing.assert_allclose(result.numpy().ravel(), x * phi, rtol=0, atol=1e-6)
+    exact = slope * (phi + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi))
+    np.testing.assert_allclose(states.grad.numpy().ravel(), exact, rtol=0, atol=1e-6)
+    layer.eval()
+    np.testing.assert_allclose(layer(states).numpy().ravel(), x * phi, rtol=0, atol=1e-6)
 
 
 def test_gelu_by_hand_is_that_of_training_in_float32(monkeypatch):

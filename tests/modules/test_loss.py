@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 import glm.modules.loss
-from glm.modules.loss import costs_and_slopes, smoothed_cross_entropy
+from glm.modules.loss import Smoothing, costs_and_slopes, smoothed_cross_entropy
 from reference.forward import loss as reference_loss
 
 SMOOTHING = [0.0, 0.1, 0.5, 1.0]
@@ -131,7 +131,66 @@ def test_no_more_logits_than_a_chunk_exist(monkeypatch):
 def test_the_form_for_other_devices_is_the_same():
     logits, labels = random_case()
     for label_smoothing in SMOOTHING:
-        want = costs_and_slopes(paddle.to_tensor(logits), paddle.to_tensor(labels), label_smoothing, True)
-        got = glm.modules.loss._by_paddle(paddle.to_tensor(logits), paddle.to_tensor(labels), label_smoothing, None)
+        want = costs_and_slopes(paddle.to_tensor(logits), paddle.to_tensor(labels), Smoothing(label_smoothing), True)
+        got = glm.modules.loss._by_paddle(
+            paddle.to_tensor(logits), paddle.to_tensor(labels), Smoothing(label_smoothing), None
+        )
         for ours, paddles in zip(want, got, strict=True):
             np.testing.assert_allclose(ours.numpy(), paddles.numpy(), atol=1e-6)
+
+
+def divergence(logits: np.ndarray, labels: np.ndarray, share: float, spared: int) -> np.ndarray:
+    """Of each token, from the target distribution to the model's, word by word."""
+    found = np.zeros(len(labels))
+    for row, label in enumerate(labels):
+        V = logits.shape[1]
+        target = np.full(V, share / (V - 2))
+        target[spared], target[label] = 0.0, 1.0 - share
+        log_p = logits[row] - np.log(np.exp(logits[row]).sum())
+        positive = target > 0
+        found[row] = (target[positive] * (np.log(target[positive]) - log_p[positive])).sum()
+    return np.where(labels == spared, 0.0, found)
+
+
+@pytest.mark.parametrize("by_paddle", [False, True], ids=["on rows", "by Paddle"])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_smoothing_that_spares_a_token_is_a_divergence(share, by_paddle, monkeypatch):
+    """A label that is the spared token costs nothing; the gradient is that of finite differences."""
+    logits, labels = random_case()
+    logits, labels[2] = logits.astype("float64"), 0
+    if by_paddle:
+        monkeypatch.setattr(
+            glm.modules.loss,
+            "costs_and_slopes",
+            lambda logits, labels, smoothing, wanted, group: glm.modules.loss._by_paddle(
+                logits, labels, smoothing, group
+            ),
+        )
+    tensor = paddle.to_tensor(logits, stop_gradient=False)
+    loss = loss_of_logits(tensor, paddle.to_tensor(labels), label_smoothing=Smoothing(share, spared=0))
+    loss.backward()
+    assert float(loss) == pytest.approx(divergence(logits, labels, share, 0).mean(), abs=1e-12)
+    for row, column in np.ndindex(*logits.shape):
+        change = np.zeros_like(logits)
+        change[row, column] = 1e-5
+        above, below = (divergence(logits + sign * change, labels, share, 0).mean() for sign in (1, -1))
+        assert tensor.grad.numpy()[row, column] == pytest.approx((above - below) / 2e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("chunk", [512, 4])
+def test_bias_of_the_head(chunk, monkeypatch):
+    """Its gradient, and that the loss with it is the one of logits with it."""
+    monkeypatch.setattr(glm.modules.loss, "CHUNK", chunk)
+    logits, labels = random_case()
+    generator = np.random.default_rng(9)
+    states, head, bias = (generator.normal(size=shape) for shape in ((6, 5), (9, 5), (9,)))
+    tensors = [paddle.to_tensor(part, stop_gradient=False) for part in (states, head, bias)]
+    found = smoothed_cross_entropy(*tensors[:2], paddle.to_tensor(labels), bias=tensors[2], label_smoothing=0.1)
+    found.backward()
+    expected = paddle.to_tensor(states @ head.T + bias, stop_gradient=False)
+    loss = loss_of_logits(expected, paddle.to_tensor(labels), label_smoothing=0.1)
+    loss.backward()
+    slopes = expected.grad.numpy()
+    assert float(found) == pytest.approx(float(loss), abs=1e-12)
+    for tensor, gradient in zip(tensors, (slopes @ head, slopes.T @ states, slopes.sum(0)), strict=True):
+        np.testing.assert_allclose(tensor.grad.numpy(), gradient, atol=1e-12)

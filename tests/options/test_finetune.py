@@ -114,6 +114,7 @@ def test_output_dir_is_needed():
         ),
         (["--unified_checkpoint"], "unified_checkpoint True: has no effect in this program"),
         (["--ignore_load_lr_and_optim"], "ignore_load_lr_and_optim True: has no effect in this program"),
+        (["--optim", "adamw_mini"], "optim adamw_mini: use adamw, adamw_custom or adamw_16bit_moment"),
         (["--fp16_opt_level", "O2"], "fp16_opt_level O2: has no effect without --fp16 or --bf16"),
         (["--scale_loss", "1024"], "scale_loss 1024.0: has no effect without --fp16 or --bf16"),
         (["--pipeline_parallel_degree", "2"], "pipeline_parallel_degree 2: not supported"),
@@ -220,7 +221,7 @@ def test_decoding_options_reach_the_decoder():
     argv = (
         "--select_topk False --num_beams 4 --num_return_sequences 3 --top_k 20 --top_p 0.9 --temperature 0.7 "
         "--repetition_penalty 1.3 --no_repeat_ngram_size 2 --length_penalty 1.5 --min_tgt_length 4 --tgt_length 30 "
-        "--early_stopping never --generation_seed 5"
+        "--early_stopping never --generation_seed 5 --finished_rule glm --no_repeat_ignore 的|，"
     ).split()
     generation = parse_finetune_arguments([*TRAIN, *argv]).generation
     assert vars(generation) == {
@@ -230,6 +231,8 @@ def test_decoding_options_reach_the_decoder():
         "length_penalty": 1.5,
         "processor_order": "after_softmax",
         "early_stopping": "never",
+        "finished_rule": "glm",
+        "no_repeat_ignore": "的|，",
         "no_repeat_ngram_size": 2,
         "repetition_penalty": 1.3,
         "select_topk": False,

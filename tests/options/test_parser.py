@@ -10,7 +10,7 @@ import pytest
 
 from glm.generation.config import option
 from glm.options.finetune import parse_finetune_arguments
-from glm.options.parser import OptionParser, as_command_line
+from glm.options.parser import OptionParser
 from tools.option_tools import TRAIN, usage_error
 
 error_of = partial(usage_error, parse_finetune_arguments)
@@ -179,7 +179,7 @@ DEFAULTS |= {"pace": "slow", "words": None, "spans": None, "made": [1, 2]}
 
 def read(*argv: str):
     parser = OptionParser((Everything,), "Reads everything.")
-    values, given = parser.read(parser.with_config(["--needed", "n", *argv]))
+    values, given = parser.read(["--needed", "n", *argv])
     assert given.pop("needed") == "n" and given == {name: getattr(values, name) for name in given}
     (everything,) = parser.build(values)
     assert vars(everything) == vars(values)
@@ -241,9 +241,55 @@ def test_help_tells_defaults_and_does_not_fail(capsys):
     assert "--on [ON] A switch that is on. (default: True) --no_on A switch that is on. (default: False)" in text
 
 
-def test_settings_as_a_command_line():
-    settings = {"count": 1, "on": False, "words": ["a", "b"], "made": [3], "name": {"x": [1, "中"]}}
-    argv = as_command_line(settings)
-    assert argv[:6] == ["--count=1", "--on=False", "--words", "a", "b", "--made=3"]
-    assert json.loads(argv[6].removeprefix("--name=")) == settings["name"]
-    assert read(*argv[:6]) == ({"count": 1, "on": False, "words": ["a", "b"], "made": [3]}, {*settings} - {"name"})
+# -- what a file sets
+
+
+def read_file(write, settings: dict, *argv: str, **inherited):
+    parser = OptionParser((Everything,), "Reads everything.")
+    values, given = parser.read([write({"needed": "n", **settings}), *argv], inherited)
+    assert given.pop("needed") == "n"
+    parser.build(values)
+    return {name: value for name, value in vars(values).items() if value != DEFAULTS[name]}, set(given)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"count": 1, "rate": 1, "on": False, "off": True, "pace": "fast"},
+        {"words": ["a", "b"], "made": [3], "spans": [1, 2]},
+        {"name": {"x": [1, "中"]}, "unset": "no"},
+        {"words": ["--name=x", "--count", "5"], "name": "--no_on"},
+    ],
+)
+def test_settings_of_a_file_are_values(write, settings):
+    """A list is a list, whatever its items look like; an object is its JSON."""
+    expected = dict(settings)
+    if "name" in settings and isinstance(settings["name"], dict):
+        expected |= {"name": json.dumps(settings["name"]), "unset": False}
+    if "spans" in settings:
+        expected["spans"] = [[1, 2]]
+    assert read_file(write, settings) == (expected, set(settings))
+
+
+def test_a_flag_wins_over_a_file_and_that_over_what_is_inherited(write):
+    settings = {"count": 4, "rate": 0.5}
+    found = read_file(write, settings, "--count=6", "--off", count=1, rate=0.1, name="x", words=["a"])
+    assert found == ({"count": 6, "rate": 0.5, "off": True, "name": "x", "words": ["a"]}, {"count", "rate", "off"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": [3]}, "count [3]: one value, not a list, is expected"),
+        ({"name": ["x", "--count=9"]}, 'name ["x", "--count=9"]: one value, not a list, is expected'),
+        ({"on": [True, "--off"]}, 'on [true, "--off"]: one value, not a list, is expected'),
+        ({"words": []}, "words []: a list with an item at least is expected"),
+        ({"words": [["a"]]}, 'words [["a"]]: a list with an item at least is expected'),
+        ({"made": ["--count=9"]}, "argument --made: invalid int value: '--count=9'"),
+        ({"no_on": True}, "no_on: set on to false"),
+        ({"pace": "medium"}, "argument --pace: invalid choice: 'medium' (choose from 'slow', 'fast')"),
+    ],
+)
+def test_wrong_values_of_a_file(write, settings, message):
+    path = write({"needed": "n", **settings})
+    assert usage_error(OptionParser((Everything,), "").read, path) == f"{path}: {message}"

@@ -67,13 +67,10 @@ def test_records_of_a_file(write, encoder):
     assert list(source) == items  # read again
 
 
-def test_records_that_need_a_question(write):
-    path = write(RECORDS)
-    first, second, third = PredictionInput(path, fills=False, need_target=True)
-    assert isinstance(first, Record) and isinstance(third, BadRecord)
-    assert second == BadRecord(
-        "x", f"{path}, line 3", f"{path}, line 3: no field question (fields: context, answer, id)"
-    )
+def test_records_of_which_some_have_a_reference(write):
+    """All are predicted, also where there are scores to come: these are of the first one."""
+    first, second, third = PredictionInput(write(RECORDS), fills=False, need_target=True)
+    assert (first.references, second.references) == (("谁？",), ()) and isinstance(third, BadRecord)
 
 
 def test_texts_of_a_file(write):

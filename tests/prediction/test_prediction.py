@@ -180,7 +180,7 @@ def test_tally_of_failures_only():
 def test_tally_without_references():
     tally = Tally()
     tally.add({"id": 1, "predictions": [{"text": "a", "score": -1.0}]})
-    with pytest.raises(InputError, match="no record has a question"):
+    with pytest.raises(InputError, match="no record has a reference"):
         tally.scores()
 
 

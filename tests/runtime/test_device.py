@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from glm.runtime.device import matrix_kernels
+from glm.runtime.environment import matrix_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def cpuinfo(vendor: str, flags: str) -> str:
-    return f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\nprocessor\t: 1\n"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +22,26 @@ def cpuinfo(vendor: str, flags: str) -> str:
     ],
 )
 def test_matrix_kernels(vendor, flags, kernels):
-    assert matrix_kernels(cpuinfo(vendor, flags)) == kernels
+    assert matrix_kernels(vendor, f"fpu {flags}") == kernels
+
+
+def test_a_product_before_the_preparation_changes_no_bits():
+    """MKL chooses its kernels at its first product, on AMD by what is said in the environment until then."""
+    code = (
+        "import sys, glm, numpy as np, paddle; from glm.runtime.device import prepare; "
+        "numbers = paddle.to_tensor(np.random.default_rng(0).standard_normal((300, 300)).astype('float32')); "
+        "steps = {'multiply': lambda: numbers @ numbers, 'prepare': lambda: prepare('cpu')}; "
+        "[steps[name]() for name in sys.argv[1:]]; print((numbers @ numbers).numpy().tobytes().hex())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("MKL_DEBUG_CPU_TYPE", None)
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code, *steps], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ).stdout.splitlines()[-1]
+        for steps in (["prepare"], ["multiply", "prepare"])
+    ]
+    assert found[0] == found[1]
 
 
 def threads_set(**environment) -> list[str]:
@@ -50,7 +65,7 @@ def threads_set(**environment) -> list[str]:
 def test_threads():
     """All processors, unless the user said otherwise: Paddle by itself would take one."""
     assert threads_set() == [str(len(os.sched_getaffinity(0)))]
-    assert threads_set(OMP_NUM_THREADS="1") == []
+    assert threads_set(OMP_NUM_THREADS="1") == ["1"] and threads_set(OMP_NUM_THREADS="3") == ["3"]
     assert threads_set(PADDLE_LOCAL_SIZE="1000") == ["1"]
 
 

@@ -50,6 +50,12 @@ def test_what_the_user_can_mend(command_line, capsys, error, code):
     assert capsys.readouterr() == ("", f"error: {error}\n")
 
 
+def test_what_a_file_says_is_no_control_of_the_terminal(command_line, capsys):
+    assert run(raising(InputError("a.json: \x1b]0;title\x07 \u202e" + "x" * 10**6 + "\n"))) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: a.json: \\x1b]0;title\\x07 \\u202exxx") and len(text) < 5000
+
+
 def test_interrupted(command_line, capsys):
     assert run(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr() == ("", "interrupted\n")

@@ -137,7 +137,14 @@ async def slow_sender(port, client, tally):
 
 def head(path: str, length: int) -> bytes:
     """The head of a request with a body of so many bytes."""
-    lines = [f"POST {path} HTTP/1.1", "Host: a", "Content-Type: application/json", f"Content-Length: {length}", "", ""]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Content-Type: application/json",
+        f"Content-Length: {length}",
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode()
 
 

@@ -13,6 +13,7 @@ from glm.prediction.filling import fill
 from glm.prediction.writer import Writer, predict_rows
 from glm.serving import app as app_module
 from glm.serving.app import build_app
+from glm.serving.bodies import Limits
 
 RECORDS = [
     {"context": "青石镇位于河的北岸，人口大约3万。", "answer": "3万"},
@@ -28,9 +29,10 @@ def client(make_service):
     """A factory: a client of the application, `client(request_timeout=…, api_key=…, option=…)`."""
     opened = []
 
-    def make(*, api_key=None, request_timeout=60.0, **options) -> TestClient:
+    def make(*, api_key=None, request_timeout=60.0, limits=None, **options) -> TestClient:
         service = make_service(**options)
-        found = TestClient(build_app(service, api_key=api_key, request_timeout=request_timeout))
+        app = build_app(service, api_key=api_key, request_timeout=request_timeout, limits=limits)
+        found = TestClient(app)
         found.__enter__()
         found.service = service
         opened.append(found)
@@ -366,8 +368,8 @@ def test_errors_beside_the_body(shared_client):
     assert error("POST", "/generate", content="{}", headers=form) == (415, "unsupported_media_type")
 
 
-def test_large_bodies(shared_client, monkeypatch):
-    monkeypatch.setattr(app_module, "MOST_BYTES", 1000)
+def test_large_bodies(client):
+    shared_client = client(limits=Limits(max_request_bytes=1000))
     json_type = {"content-type": "application/json"}
     whole = json.dumps({"texts": ["甲"], "num_beams": 1})
     fits = whole + " " * (1000 - len(whole))

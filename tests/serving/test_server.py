@@ -63,7 +63,7 @@ def test_requests_that_never_end_are_closed(threaded, monkeypatch, sent):
     monkeypatch.setattr(server_module, "REQUEST_SECONDS", 0.5)
     server = threaded()
     with connection(server.port) as link:
-        link.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        link.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert link.recv(65536).startswith(b"HTTP/1.1 200")
         stop = threading.Event()
 
@@ -102,7 +102,7 @@ def test_each_request_has_its_own_time(threaded, monkeypatch):
         time.sleep(0.1)
         link.sendall(b"GET /health HTTP/1.1\r\n")
         time.sleep(0.8)
-        link.sendall(b"Host: a\r\nConnection: close\r\n\r\n")
+        link.sendall(b"Host: 127.0.0.1\r\nConnection: close\r\n\r\n")
         reply = b"".join(iter(lambda: link.recv(65536), b""))
     assert b"HTTP/1.1 200 OK" in reply
 
@@ -214,7 +214,7 @@ def test_other_addresses_need_a_key(host):
     ("argv", "message"),
     [
         (["--port", "9"], "port 9: has no effect without --serve"),
-        (["--api_key", "k"], "api_key k: has no effect without --serve"),
+        (["--api_key", "k"], "api_key: has no effect without --serve"),
         (["--serve", "--test_file", "f"], "test_file f: has no effect with --serve"),
         (["--serve", "--fill", "f"], "fill f: has no effect with --serve"),
         (["--serve", "--show", "3"], "show 3: has no effect with --serve"),
@@ -230,3 +230,41 @@ def test_other_addresses_need_a_key(host):
 def test_wrong_usage(argv, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         arguments(*argv)
+
+
+def test_a_key_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    path = tmp_path / "key"
+    path.write_text("secret\n")
+    open_address = ["--serve", "--host", "0.0.0.0"]
+    assert arguments(*open_address, "--api_key_file", str(path)).api_key == "secret"
+    monkeypatch.setenv("GLM_API_KEY", "other")
+    assert arguments(*open_address).api_key == "other"
+    assert arguments("--serve").api_key == "other"
+    assert arguments(*open_address, "--api_key_file", str(path)).api_key == "secret"
+    assert arguments().api_key is None  # of no use without a server
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "use printable ASCII characters, at least one"),
+        (b"a\nb", "use printable ASCII characters"),
+        ("钥匙".encode(), "use printable ASCII characters"),
+        (b"\xff", "use printable ASCII characters"),
+        (b"a" * 5000, "holds more than 4096 bytes"),
+    ],
+)
+def test_a_key_file_that_holds_none(tmp_path, content, message):
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        arguments("--serve", "--api_key_file", str(path))
+    assert f"api_key_file {path}: {message}" in str(error.value)
+    assert content is None or "钥" not in str(error.value)
+
+
+def test_two_keys():
+    with pytest.raises(UsageError, match="api_key_file f: has no effect beside api_key"):
+        arguments("--serve", "--api_key", "k", "--api_key_file", "f")

@@ -1,10 +1,11 @@
 """Runs of `finetune_generation.py` in processes forked from one that has imported everything: a fault costs no import.
 
-python tests/tools/fault_server.py: reads jobs, JSON lines `[name of a fault, its arguments, [argument, ...], log
-file]`, from standard input, and answers each with the exit code (negative: the signal that ended it). Faults are those
-of `tests/tools/faults.py`.
+python tests/tools/fault_server.py [by_hand]: reads jobs, JSON lines `[name of a fault, its arguments, [argument, ...],
+log file]`, from standard input, and answers each with the exit code (negative: the signal that ended it). Faults are
+those of `tests/tools/faults.py`.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -27,6 +28,9 @@ def serve() -> None:
     # Drawing pages takes longer than all else in these runs, and has tests of its own.
     glm.training.pages.TrainingPage._write = lambda *arguments: None
     glm.training.trainer.write_evaluation_report = lambda *arguments: None
+    if sys.argv[1:] == ["by_hand"]:
+        for name in ("glm.cpu.arrays", "glm.cpu.two_part", "glm.modules.attention", "glm.modules.layers"):
+            importlib.import_module(name).WORTH = 0
     for line in sys.stdin:
         fault, values, argv, log = json.loads(line)
         process = os.fork()

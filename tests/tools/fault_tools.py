@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import select
 import subprocess
 import sys
@@ -16,24 +17,37 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class FaultServer:
-    """Runs `finetune_generation.py` with faults, one after the other; see `fault_server`."""
+    """Runs `finetune_generation.py` with faults, one after the other; see `fault_server`.
 
-    def __init__(self, workspace: Workspace):
+    Args:
+        threads: of the runs. Paddle's import has set OMP_NUM_THREADS here, which they would take for the user's wish.
+        by_hand: layers that are written by hand compute what would be too little for them, too.
+    """
+
+    def __init__(self, workspace: Workspace, *, threads: int = 1, by_hand: bool = False):
         self.workspace = workspace
         self.log = workspace.folder / "log.txt"
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "tools" / "fault_server.py")],
+            [sys.executable, str(ROOT / "tests" / "tools" / "fault_server.py"), *["by_hand"] * by_hand],
             cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
-    def run(self, name: str, fault: str = "nothing", *values, timeout: float = 120.0, **options) -> int:
-        """A run into the folder `name`; an option None is left out. Returns its exit code, -9 if SIGKILL ended it."""
+    def run(
+        self, name: str, fault: str = "nothing", *values, config: Path | None = None, timeout: float = 120.0, **options
+    ) -> int:
+        """A run into the folder `name`, with a configuration file if one is given; an option None is left out.
+
+        Returns:
+            Its exit code, -9 if SIGKILL ended it.
+        """
         settings = {**self.workspace.options, "output_dir": self.workspace.folder / name, **options}
         argv = [str(part) for part in arguments({key: value for key, value in settings.items() if value is not None})]
+        argv = [*([str(config)] if config else []), *argv]
         self.log.write_text("")
         self.process.stdin.write(json.dumps([fault, values, argv, str(self.log)]) + "\n")
         self.process.stdin.flush()
@@ -96,9 +110,10 @@ def last_logged(folder: Path) -> int:
 def outcome(folder: Path, *, last: int) -> dict:
     """All that has to be the same bit for bit: log, final model, and the last checkpoint's tensors and numbers."""
     checkpoint = folder / f"checkpoint-{last}"
-    names = ("model.safetensors", "optimizer.safetensors", "run_state.json")
+    (model,) = folder.glob("*.safetensors")  # an adapter's has another name
+    names = (model.name, "optimizer.safetensors", "run_state.json")
     return {
         "figures": figures(folder),
-        "model": sha256(folder / "model.safetensors"),
+        "model": sha256(model),
         **{name: sha256(checkpoint / name) for name in names},
     }

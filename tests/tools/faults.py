@@ -74,6 +74,37 @@ def signal_in_save(number: int) -> None:
     resumable.write_tensors = signalling
 
 
+# -- examples that cannot be read
+
+
+def unreadable_example(index: int, kind: str) -> None:
+    """An error of a kind where an example is read, or (None) where its batch is made."""
+    from glm.data.collator import Collator
+    from glm.data.store import ExampleStore
+    from glm.errors import InputError
+
+    class OddError(InputError):
+        def __init__(self, one, two):  # which nobody can make again of its text
+            super().__init__(f"{one} {two}")
+
+    errors = {"OSError": OSError(5, "I/O"), "ValueError": ValueError("\x1b[2J"), "OddError": OddError("a", "b")}
+    errors |= {"StopIteration": StopIteration(), "MemoryError": MemoryError()}
+    read = ExampleStore.__getitem__
+
+    def failing(self, number):
+        if number == index:
+            raise errors[kind]
+        return read(self, number)
+
+    def failing_batch(self, examples):
+        raise ValueError("a batch")
+
+    if kind == "batch":
+        Collator.__call__ = failing_batch
+    else:
+        ExampleStore.__getitem__ = failing
+
+
 def _at_step(step: int, act: Callable[[], None]) -> None:
     from glm.training.resumable import ResumableTrainer
 

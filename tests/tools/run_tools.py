@@ -61,8 +61,8 @@ class Workspace:
         return predict.main(list(arguments({"device": "cpu", **options})))
 
 
-def make_workspace(folder: Path, tokenizer_file: Path) -> Workspace:
-    """Writes data and configuration into an empty folder."""
+def make_workspace(folder: Path, tokenizer_file: Path, **sizes: int) -> Workspace:
+    """Writes data and configuration, with these in place of the sizes it has, into an empty folder."""
     records = [
         {
             "context": f"{place}位于河的北岸，人口大约{number}万。",
@@ -80,6 +80,7 @@ def make_workspace(folder: Path, tokenizer_file: Path) -> Workspace:
         "initializer_range": 0.1,
         "num_attention_heads": 4,
         "max_sequence_length": 100,
+        **sizes,
     }
     (folder / "model.json").write_text(json.dumps(settings), encoding="utf-8")
     return Workspace(folder, tokenizer_file)

@@ -206,6 +206,32 @@ def test_a_format_of_the_future(tmp_path, monkeypatch):
         verify(tmp_path / "checkpoint-1")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"files": {"../checkpoint-2/weights": {"bytes": 1, "sha256": "0" * 64}}}, "files"),
+        ({"files": {"/etc/passwd": {"bytes": 1, "sha256": "0" * 64}}}, "files"),
+        ({"files": {"a": {"bytes": -1, "sha256": "0" * 64}}}, "files.a.bytes -1: has to be greater than"),
+        ({"files": {"a": {"bytes": 1}}}, "has no files.a.sha256"),
+        ({"files": ["a"]}, "files"),
+        ({"step": "1"}, 'step "1": has to be a valid integer'),
+        ({"facts": []}, "facts"),
+        ({"facts": {"fingerprint": []}}, "facts.fingerprint"),
+        ({"command": ["x"]}, "unknown entry command"),
+    ],
+)
+def test_a_manifest_that_leads_elsewhere(tmp_path, change, message):
+    """Its digest is right: whoever made the folder could count it, too."""
+    write(tmp_path, 1)
+    folder = tmp_path / "checkpoint-1"
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    del manifest["sha256"]
+    (folder / MANIFEST_NAME).write_bytes(checkpoints._manifest_bytes(manifest | change))
+    with pytest.raises(InputError) as error:
+        verify(folder)
+    assert f"{folder / MANIFEST_NAME}: {message}" in str(error.value)
+
+
 # -- kills and failing disks
 
 

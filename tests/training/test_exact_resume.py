@@ -1,78 +1,155 @@
-"""A run that is killed and started again is, bit for bit, the run that was not: 70 cases, and chains of 20 kills."""
+"""A run that is killed and started again is, bit for bit, the run that was not: every kind of run there is, killed at
+nine steps, on one, two and three threads and over two processes; and chains of 20 kills."""
 
 import random
+import shutil
 import signal
 
 import pytest
 
 from glm.training.checkpoints import newest_whole
+from tools import rank_jobs
 from tools.fault_tools import FaultServer, checkpoint_names, outcome
+from tools.kinds_of_runs import EVERY, STEPS, forgotten, kinds
+from tools.rank_tools import run_ranks
+from tools.run_tools import arguments, make_workspace
 
 pytestmark = pytest.mark.fault
 
-STEPS = 12
-EVERY = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 1}  # 5 steps an epoch, but where it says so
-KINDS = {
-    "plain": EVERY,
-    "accumulated": {**EVERY, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 5},
-    "workers": {**EVERY, "dataloader_num_workers": 2, "save_total_limit": 2},
-    "by length": {**EVERY, "max_tokens": 250, "update_freq": 2, "per_device_train_batch_size": None},
-    "packed": {**EVERY, "packing": True, "recompute": True, "lr_scheduler_type": "cosine", "warmup_steps": 4},
-    "evaluated": {
-        **EVERY,
-        **{"do_eval": True, "eval_steps": 3, "save_steps": 3, "evaluation_strategy": "steps"},
-        **{"load_best_model_at_end": True, "save_total_limit": 1, "metric_for_best_model": "loss"},
-    },
-    "by epoch": {**EVERY, "save_strategy": "epoch", "logging_strategy": "epoch"},
-}
+KINDS = kinds()
 KILLED_AT = [1, 2, 4, 5, 6, 7, 9, 10, 11]  # also within an epoch, at its last step and at its boundary
-SMOKE = [("plain", 5), ("accumulated", 7), ("workers", 4), ("evaluated", 10), ("by epoch", 9)]
+SMOKE = [
+    ("plain", 5),
+    ("update_freq 3", 7),
+    ("dataloader_num_workers 2", 4),
+    ("load_best_model_at_end", 10),
+    ("save_strategy epoch", 9),
+    ("lora", 7),  # each of these two has made the steps behind a start differ from those of a run that had computed
+    ("prefix_projection", 7),
+]
+LAYERS = {"of Paddle": {}, "by hand": {"hidden_size": 128, "num_attention_heads": 2}}  # heads of 64 are compiled
+THREADS = [(1, "by hand"), (2, "of Paddle"), (3, "by hand")]  # fewer than there are cores, as many, or more
+PROCESSES = {
+    "tensor parallel": {"tensor_parallel_degree": 2},
+    "tensor parallel, recompute": {"tensor_parallel_degree": 2, "recompute": True, "update_freq": 2},
+    "data parallel": {"per_device_train_batch_size": 2},
+    "data parallel, max_tokens": {"per_device_train_batch_size": None, "max_tokens": 150},
+    "data parallel, lora": {"per_device_train_batch_size": 2, "lora": True},
+    "data parallel, prefix_tuning": {"per_device_train_batch_size": 2, "prefix_tuning": True, "num_prefix_tokens": 4},
+    "stage1": {"per_device_train_batch_size": 2, "sharding": "stage1"},
+    "stage2": {"per_device_train_batch_size": 2, "sharding": "stage2"},
+}
 
 
-def options_of(server: FaultServer, kind: str) -> dict:
-    options = dict(KINDS[kind])
-    return options | {"dev_file": server.workspace.folder / "dev.json"} if "do_eval" in options else options
+def test_no_option_is_forgotten():
+    """Each is a kind of run, or is said to be none, in tests/tools/kinds_of_runs.py."""
+    assert forgotten() == []
 
 
 @pytest.fixture(scope="module")
-def whole(server):
+def server_of(server, tmp_path_factory, sentencepiece_file):
+    """A server of runs on so many threads, with layers of one sort."""
+    started = {(1, "of Paddle"): server}
+
+    def of(threads: int, layers: str) -> FaultServer:
+        if (threads, layers) not in started:
+            workspace = make_workspace(tmp_path_factory.mktemp("faults"), sentencepiece_file, **LAYERS[layers])
+            started[threads, layers] = FaultServer(workspace, threads=threads, by_hand=layers == "by hand")
+        return started[threads, layers]
+
+    yield of
+    for one in started.values():
+        if one is not server:
+            one.close()
+
+
+def options_of(server: FaultServer, kind: str) -> dict:
+    """With the folder's files, and a model that has learnt a little, made when it is first wanted."""
+    options, folder = dict(KINDS[kind]), server.workspace.folder
+    if options.get("model_name_or_path") == "base" and not (folder / "base").exists():
+        assert server.run("base", max_steps=15, learning_rate=1e-2) == 0, server.said()
+    files = {name: folder / options[name] for name in ("model_name_or_path", "dev_file") if name in options}
+    return options | files
+
+
+def whole(server: FaultServer, kind: str) -> dict:
     """The outcome of a run of some kind that nothing befalls."""
-    known = {}
-
-    def of(kind: str) -> dict:
-        if kind not in known:
-            name = f"whole {kind}"
-            assert server.run(name, **options_of(server, kind)) == 0, server.said()
-            known[kind] = outcome(server.workspace.folder / name, last=STEPS)
-        return known[kind]
-
-    return of
+    name = f"whole {kind}"
+    if not (server.workspace.folder / name).exists():
+        assert server.run(name, **options_of(server, kind)) == 0, server.said()
+    return outcome(server.workspace.folder / name, last=STEPS)
 
 
-def check_killed(server, whole, kind: str, step: int) -> None:
-    name, options = f"{kind} killed at {step}", options_of(server, kind)
-    assert server.run(name, "kill_at_step", step, **options) == -signal.SIGKILL
+def check_killed(server: FaultServer, kind: str, steps: list[int]) -> None:
+    """Of a run that is killed at these steps, one after the other."""
+    name, options = f"{kind} killed at {steps}", options_of(server, kind)
+    for step in steps:
+        assert server.run(name, "kill_at_step", step, **options) == -signal.SIGKILL, server.said()
     assert server.run(name, **options) == 0, server.said()
-    assert outcome(server.workspace.folder / name, last=STEPS) == whole(kind)
+    assert outcome(server.workspace.folder / name, last=STEPS) == whole(server, kind)
 
 
 @pytest.mark.parametrize(("kind", "step"), SMOKE)
-def test_killed_and_started_again(server, whole, kind, step):
-    check_killed(server, whole, kind, step)
+def test_killed_and_started_again(server, kind, step):
+    check_killed(server, kind, [step])
+
+
+@pytest.mark.parametrize("threads", [2])
+def test_killed_with_layers_written_by_hand(server_of, threads):
+    check_killed(server_of(threads, "by hand"), "lora, recompute", [7])
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("step", KILLED_AT)
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_every_kind_of_step(server, whole, kind, step):
-    check_killed(server, whole, kind, step)
+@pytest.mark.parametrize(("threads", "layers"), THREADS)
+def test_every_kind_killed_at_every_kind_of_step(server_of, threads, layers, kind):
+    check_killed(server_of(threads, layers), kind, KILLED_AT)
 
 
-def test_the_same_seed_gives_the_same_run(server, whole):
+# -- two processes
+
+
+def check_two_processes(server: FaultServer, *names: str) -> None:
+    """Runs over two processes, and what goes on in others from the middle of each."""
+    folder, settings = server.workspace.folder, {}
+    for name in names:
+        adapter = next((kind for kind in ("lora", "prefix_tuning") if kind in PROCESSES[name]), None)
+        start = options_of(server, adapter or "plain") | PROCESSES[name]
+        settings[name] = {**server.workspace.options, **start, "output_dir": folder / name}
+
+    def run() -> None:
+        commands = [{key: value for key, value in of_run.items() if value is not None} for of_run in settings.values()]
+        run_ranks(rank_jobs.run_scripts, 2, *(("finetune", list(arguments(options))) for options in commands))
+
+    run()
+    expected = {name: outcome(folder / name, last=STEPS) for name in names}
+    for name in names:
+        (folder / name / "done.json").unlink()
+        for step in range(STEPS // 2 + 1, STEPS + 1):
+            shutil.rmtree(folder / name / f"checkpoint-{step}")
+    run()
+    for name in names:
+        assert outcome(folder / name, last=STEPS) == expected[name], name
+
+
+def test_two_processes_go_on(server):
+    check_two_processes(server, "tensor parallel", "data parallel")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", PROCESSES)
+def test_every_kind_of_two_processes_goes_on(server, name):
+    check_two_processes(server, name)
+
+
+# -- seeds, chains
+
+
+def test_the_same_seed_gives_the_same_run(server):
     assert server.run("twin", **EVERY) == 0
-    assert outcome(server.workspace.folder / "twin", last=STEPS) == whole("plain")
+    assert outcome(server.workspace.folder / "twin", last=STEPS) == whole(server, "plain")
     assert server.run("another", **EVERY, seed=7) == 0
-    assert outcome(server.workspace.folder / "another", last=STEPS)["model"] != whole("plain")["model"]
+    assert outcome(server.workspace.folder / "another", last=STEPS)["model"] != whole(server, "plain")["model"]
 
 
 def chain(server: FaultServer, seed: int, *, kills: int, steps: int) -> None:

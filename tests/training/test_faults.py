@@ -258,6 +258,21 @@ def test_a_weight_that_is_not_finite_reaches_no_checkpoint(server, folder, value
     assert checkpoint_names(folder) == ["checkpoint-2"]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["OSError", "ValueError", "OddError", "StopIteration", "MemoryError", "batch"])
+def test_an_example_that_cannot_be_read(server, folder, kind, workers):
+    start, options = time.monotonic(), {**OPTIONS, "dataloader_num_workers": workers}
+    assert server.run(folder.name, "unreadable_example", 7, kind, **options) == 1
+    assert time.monotonic() - start < 60
+    (error,) = server.errors()
+    if kind == "batch":
+        assert error == "error: a batch cannot be made of its examples (ValueError: a batch)"
+    else:
+        assert error.startswith(f"error: {server.workspace.folder / 'train.json'}, line 8 (in the cache, ")
+        assert f": cannot be read ({kind}: " in error and error.isprintable()
+    assert not server.processes()
+
+
 @pytest.mark.parametrize("place", ["before", "backward"])
 def test_a_dead_worker(server, folder, place):
     start, options = time.monotonic(), {**OPTIONS, "dataloader_num_workers": 2}

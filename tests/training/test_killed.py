@@ -24,7 +24,7 @@ def start(options: dict) -> subprocess.Popen:
 def test_sigkill_and_resume(tmp_path, sentencepiece_file):
     workspace = make_workspace(tmp_path, sentencepiece_file)
     options = {**workspace.options, "num_train_epochs": 60, "save_strategy": "steps", "save_steps": 20}
-    whole = tmp_path / "whole"  # 300 steps; a process of its own too, as rounding depends on when MKL was first used
+    whole = tmp_path / "whole"  # 300 steps; in a process of its own, with the threads of one
     assert start({**options, "output_dir": whole, "save_strategy": "no"}).wait(timeout=120) == 0
 
     killed = {**options, "output_dir": tmp_path / "killed"}

@@ -143,6 +143,23 @@ def test_examples_are_encoded_once(workspace, written):
     assert len(written) == 4
 
 
+@pytest.mark.fault
+def test_a_damaged_cache_is_encoded_anew(workspace, written, caplog):
+    """The run learns what it would have, and says so."""
+    cache = {"data_cache_dir": workspace.folder / "cache"}
+    losses = [logged(workspace.finetune("a", **cache, **SHORT), "loss")]
+    ids = written[0] / "ids.bin"
+    good = ids.read_bytes()
+    for name, data in {"b": good[:-1], "c": bytes(byte ^ 1 for byte in good), "d": None}.items():
+        ids.unlink() if data is None else ids.write_bytes(data)
+        caplog.clear()
+        losses.append(logged(workspace.finetune(name, **cache, **SHORT), "loss"))
+        (line,) = [record.getMessage() for record in caplog.records if "encoded anew" in record.getMessage()]
+        assert line.startswith(f"{ids}: ") and ids.read_bytes() == good
+    assert len(written) == 4 and all(loss == losses[0] for loss in losses)
+    assert [*cache["data_cache_dir"].iterdir()] == [written[0]]
+
+
 def test_cache_of_a_user(workspace, written, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.folder / "home"))
     workspace.finetune("a", **SHORT)

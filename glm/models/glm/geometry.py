@@ -229,8 +229,15 @@ class GLMGeometry:
             ids.append(self.tokenizer.eos_token_id)
         return ids
 
-    def example(self, source_ids: Sequence[int], span: Sequence[int], *, tgt_length: int) -> Example:
-        """See `BlankInfilling.example`."""
+    def example(
+        self,
+        source_ids: Sequence[int],
+        span: Sequence[int],
+        *,
+        tgt_length: int,
+        random: np.random.Generator | None = None,
+    ) -> Example:
+        """See `BlankInfilling.example`; nothing is random in it."""
         return self.infilling.example(source_ids, [span], tgt_length=tgt_length)
 
     def prompt(

@@ -1,0 +1,144 @@
+"""Rows as other tools nest them become rows of columns: SQuAD's articles, and conversations of one turn.
+
+SQuAD (also CMRC 2018, DRCD, DuReader-robust): an article has `paragraphs` with a `context` and `qas`. LLaMA-Factory's
+ShareGPT has `conversations` of `from` and `value`; OpenAI's and ms-swift's have `messages` of `role` and `content`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from glm.data.formats import Row
+from glm.data.problems import Kind, RecordError
+
+CONVERSATIONS = ("messages", "conversations", "conversation")
+USERS, ASSISTANTS, SYSTEMS = ("user", "human"), ("assistant", "gpt", "chatgpt", "bard", "bing"), ("system",)
+HISTORY = ("history", "system")  # beside an instruction: what was said before, and to all
+HAVE_HISTORY = ("instruction", "query", "prompt")
+
+
+def unfold(rows: Iterable[Row], *, multi_turn: str) -> Iterator[Row]:
+    """Rows with their fields in columns, as many as are nested in each.
+
+    Args:
+        multi_turn: `error`, or `last` to take the last turn of a conversation and leave the others out.
+    """
+    count = 0  # of what SQuAD's articles hold
+    for row in rows:
+        if row.error is not None:
+            yield row
+        elif isinstance(row.values.get("paragraphs"), list) or isinstance(row.values.get("qas"), list):
+            for nested in _questions(row):
+                count += 1
+                yield replace(nested, number=count)
+        else:
+            yield _in_columns(row, multi_turn)
+
+
+def _in_columns(row: Row, multi_turn: str) -> Row:
+    values = row.values
+    try:
+        if (name := next((name for name in CONVERSATIONS if isinstance(values.get(name), list)), None)) is not None:
+            return replace(row, values=_pair(row, name, multi_turn))
+        if multi_turn == "error" and any(name in values for name in HAVE_HISTORY):
+            _check_history(row)
+    except RecordError as error:
+        return replace(row, error=error)
+    if "answer" not in values and "answers" in values and (answer := _first_answer(values["answers"])) is not None:
+        return replace(row, values=values | {"answer": answer})
+    return row
+
+
+# -- SQuAD
+
+
+def _questions(row: Row) -> Iterator[Row]:
+    """A row for each question of an article."""
+    article = row.values
+    paragraphs = article["paragraphs"] if isinstance(article.get("paragraphs"), list) else [article]
+    for place, paragraph in enumerate(paragraphs, start=1):
+        origin = row.origin if paragraph is article else f"{row.origin}, paragraph {place}"
+        asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
+        if not isinstance(asked, list):
+            yield replace(
+                row, origin=origin, error=RecordError(Kind.SYNTAX, origin, "no list of questions (qas) in it")
+            )
+            continue
+        for number, question in enumerate(asked, start=1):
+            yield _question(row, article, paragraph, question, f"{origin}, question {number}")
+
+
+def _question(row: Row, article: dict, paragraph: dict, question: object, origin: str) -> Row:
+    if not isinstance(question, dict):
+        error = RecordError(Kind.SYNTAX, origin, f"{type(question).__name__} where a question is expected")
+        return replace(row, origin=origin, error=error)
+    answer = question.get("answer", _first_answer(question.get("answers")))
+    found = {
+        "id": question.get("id", question.get("query_id")),
+        "context": paragraph.get("context", paragraph.get("context_text")),
+        "answer": "" if answer is None else answer,
+        "question": question.get("question", question.get("query_text")),
+        "title": paragraph.get("title", article.get("title")),
+    }
+    return replace(row, origin=origin, values={name: value for name, value in found.items() if value is not None})
+
+
+def _first_answer(answers: object) -> Any:
+    """The text of the first answer, in any of the forms that data sets have; None if there is none."""
+    if isinstance(answers, dict):
+        answers = answers.get("text")
+    if isinstance(answers, list | tuple):
+        answers = answers[0] if answers else None
+    return answers.get("text") if isinstance(answers, dict) else answers
+
+
+# -- conversations
+
+
+def _pair(row: Row, name: str, multi_turn: str) -> dict[str, Any]:
+    """The columns `prompt` and `response` of a conversation, beside the row's other ones."""
+    turns = [_turn(row, name, turn) for turn in row.values[name]]
+    kinds = [kind for kind, _ in turns]
+    if multi_turn == "error" and (found := _more_than_one_turn(kinds)):
+        message = f"{found}, and a pair is one turn; take the others out, or take the last turn with --multi_turn last"
+        raise RecordError(Kind.SYNTAX, row.origin, message, field=name)
+    users = [place for place, kind in enumerate(kinds) if kind == "user"]
+    if not users:
+        raise RecordError(Kind.SYNTAX, row.origin, "no turn of the user in it", field=name)
+    answered = [place for place in users if kinds[place + 1 : place + 2] == ["assistant"]]
+    place = users[-1] if kinds[-1] == "user" or not answered else answered[-1]
+    others = {column: value for column, value in row.values.items() if column != name}
+    found = {"prompt": turns[place][1]}
+    if kinds[place + 1 : place + 2] == ["assistant"]:
+        found["response"] = turns[place + 1][1]
+    return others | found
+
+
+def _more_than_one_turn(kinds: list[str]) -> str:
+    """What a conversation has beside one question and its answer, in words; empty if nothing."""
+    if "system" in kinds:
+        return "a system text"
+    if (turns := kinds.count("user")) > 1:
+        return f"{turns} turns"
+    return "" if kinds in (["user"], ["user", "assistant"]) else f"turns of {', '.join(kinds) or 'nobody'}"
+
+
+def _turn(row: Row, name: str, turn: object) -> tuple[str, Any]:
+    """Who speaks (`user`, `assistant`, `system`, or another role), and what."""
+    if not isinstance(turn, dict):
+        raise RecordError(Kind.TYPE, row.origin, f"{type(turn).__name__} where a turn is expected", field=name)
+    role = str(turn.get("role", turn.get("from", "nobody")))
+    text = turn.get("content", turn.get("value"))
+    for kind, names in (("user", USERS), ("assistant", ASSISTANTS), ("system", SYSTEMS)):
+        if role.lower() in names:
+            return kind, text
+    return role, text
+
+
+def _check_history(row: Row) -> None:
+    """Raises RecordError for an instruction with turns before it, or with a system text, which would be left out."""
+    for name in HISTORY:
+        value = row.values.get(name)
+        if value and (isinstance(value, list) or (isinstance(value, str) and value.strip() not in ("", "[]"))):
+            message = "is not empty, and a pair is one turn; take it out, or leave it aside with --multi_turn last"
+            raise RecordError(Kind.SYNTAX, row.origin, message, field=name)

@@ -1,0 +1,82 @@
+"""When a text is finished, and how finished texts are ranked: a rule by name.
+
+| rule  | of K beams                                                             | score                            |
+|-------|------------------------------------------------------------------------|----------------------------------|
+| glm   | the best 2K candidates, so that K go on; one that ends the text and is | sum / n ** length_penalty,       |
+|       | among the first K is kept                                              | n without the end                |
+| unilm | the best K candidates; one that ends the text is kept and fewer go on, | sum / ((5 + m) / 6) **           |
+|       | K again after the next step                                            | length_penalty, m with the end   |
+
+Sources: THUDM/GLM, tasks/seq2seq/evaluate.py; microsoft/unilm and YunwenTechnology/Unilm, beam search of
+`modeling.py` (BertForSeq2SeqDecoder). Sums are of log-probabilities, that of the end among them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from glm.generation.config import GenerationConfig
+
+
+class Searched(Protocol):
+    """What a rule asks of the search of an example, see `glm.generation.search.ExampleSearch`."""
+
+    config: GenerationConfig
+    hypotheses: Sequence[Any]
+    length: int
+    max_length: int
+
+
+class GLMRule:
+    """THUDM/GLM's; see the table. Drawn candidates are drawn from all beams at once, without replacement."""
+
+    name = "glm"
+    draws_apart = False
+
+    def candidates(self, num_beams: int) -> int:
+        """How many candidates a step looks at."""
+        return 2 * num_beams
+
+    def score(self, total: float, tokens: int, *, ended: bool, length_penalty: float) -> float:
+        """Of a text.
+
+        Args:
+            total: the sum of its log-probabilities.
+            tokens: of the text, without its end.
+            ended: whether it has one.
+        """
+        return total / max(tokens, 1) ** length_penalty
+
+    def is_done(self, search: Searched, best_live: float) -> bool:
+        """Whether no live beam, the best of which sums to `best_live`, is to go on after a step."""
+        if not np.isfinite(best_live):
+            return True
+        if len(search.hypotheses) < search.config.num_beams:
+            return False
+        config, length = search.config, search.length
+        if config.early_stopping == "true" or config.num_beams == 1:
+            return True
+        if config.early_stopping == "never" and config.length_penalty > 0:
+            length = search.max_length  # sums are negative: the longest text divides best
+        return search.hypotheses[-1].score >= best_live / length**config.length_penalty
+
+
+class UniLMRule(GLMRule):
+    """UniLM's; see the table. Each beam draws for itself, so that its texts are independent samples."""
+
+    name = "unilm"
+    draws_apart = True
+
+    def candidates(self, num_beams: int) -> int:
+        return num_beams
+
+    def score(self, total: float, tokens: int, *, ended: bool, length_penalty: float) -> float:
+        return total / ((5 + tokens + ended) / 6) ** length_penalty
+
+    def is_done(self, search: Searched, best_live: float) -> bool:
+        return not np.isfinite(best_live)
+
+
+FinishedRule = GLMRule
+RULES: dict[str, FinishedRule] = {rule.name: rule for rule in (GLMRule(), UniLMRule())}

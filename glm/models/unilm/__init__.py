@@ -1,0 +1,41 @@
+"""UniLM: BERT with the attention of four language models (Dong et al. 2019), as the Chinese one was trained."""
+
+from glm.models.protocol import Family
+from glm.models.unilm.geometry import UniLMGeometry
+from glm.models.unilm.tokenization import (
+    VOCAB_FILE,
+    open_tokenizer,
+    save_tokenizer,
+)
+from glm.models.unilm.weights import UniLMWeights
+
+
+def _config_class() -> type:
+    from glm.models.unilm.configuration import UniLMConfig
+
+    return UniLMConfig
+
+
+def _model_class() -> type:
+    from glm.models.unilm.modeling import UniLMForConditionalGeneration
+
+    return UniLMForConditionalGeneration
+
+
+FAMILY = Family(
+    name="unilm",
+    title="UniLM",
+    architecture="UniLMForConditionalGeneration",
+    tokenizer_files=(VOCAB_FILE,),
+    weights=UniLMWeights(),
+    open_tokenizer=open_tokenizer,
+    save_tokenizer=save_tokenizer,
+    geometry=UniLMGeometry,
+    config_class=_config_class,
+    model_class=_model_class,
+    abilities=frozenset({"objectives", "pair_length", "dropout", "layers", "lora", "packing", "half_precision"}),
+    aliases=("bert",),
+    vocabulary_multiple=1,
+    # Segments tell source from target: the originals put no words around them.
+    templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
+)

@@ -1,0 +1,103 @@
+"""The options of a server."""
+
+import ipaddress
+import math
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from glm.errors import UsageError, shown
+from glm.generation.config import option
+
+KEY_VARIABLE = "GLM_API_KEY"  # of the environment
+KEY_BYTES = 4096  # at most, of the file with a key
+
+
+@dataclass
+class ServingArguments:
+    """Where a server is, who may use it, and how much one request may ask for."""
+
+    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs a key.")
+    port: int = option(8000, "Port to serve at; 0 is a free one.")
+    allowed_hosts: str | None = option(
+        None, "Names, separated by commas, that requests may call this server besides its address, as behind a proxy."
+    )
+    api_key_file: str | None = option(
+        None, "File with the key that requests have to bring as 'Authorization: Bearer KEY'; GLM_API_KEY if not given."
+    )
+    api_key: str | None = option(
+        None, "The key itself; all users of the machine can read it in the list of processes, so a file is better."
+    )
+    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
+    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
+    max_request_bytes: int = option(4 << 20, "Bytes of a request's body (413).")
+    max_request_items: int = option(20_000, "Values and names of a request's JSON (413).")
+    max_request_depth: int = option(16, "Lists and objects of a request's JSON within each other (400).")
+    max_request_characters: int = option(1 << 18, "Characters of a request's texts together (413).")
+
+    def check_serving(self, *, serves: bool) -> None:
+        """Takes the key from where it is, and checks all options.
+
+        Raises:
+            UsageError: one is out of its range, the key cannot be used, or an open address has none.
+        """
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port {self.port}: use 0 to 65535")
+        if not 0 < self.request_timeout < math.inf:
+            raise UsageError(f"request_timeout {self.request_timeout}: use a number above 0")
+        for name in ("max_waiting", *(item.name for item in fields(self) if item.name.startswith("max_request_"))):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
+        if not all(self.other_names) or not all(name.isprintable() and "/" not in name for name in self.other_names):
+            raise UsageError(f"allowed_hosts {shown(self.allowed_hosts)}: use names of hosts, separated by commas")
+        if not serves:
+            return
+        self.api_key = self._find_key()
+        if self.api_key is None and not is_own_address(self.host):
+            raise UsageError(
+                f"host {self.host}: can be reached from other machines; protect it with --api_key_file FILE, or "
+                f"{KEY_VARIABLE} in the environment"
+            )
+
+    @property
+    def other_names(self) -> list[str]:
+        """What requests may call this server besides its address."""
+        return [] if self.allowed_hosts is None else [name.strip() for name in self.allowed_hosts.split(",")]
+
+    def _find_key(self) -> str | None:
+        if self.api_key is not None and self.api_key_file is not None:
+            raise UsageError(f"api_key_file {self.api_key_file}: has no effect beside api_key; leave that out")
+        origin, key = "api_key", self.api_key
+        if self.api_key_file is not None:
+            origin, key = f"api_key_file {self.api_key_file}", read_key(Path(self.api_key_file))
+        elif key is None and KEY_VARIABLE in os.environ:
+            origin, key = KEY_VARIABLE, os.environ[KEY_VARIABLE]
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
+            raise UsageError(f"{origin}: use printable ASCII characters, at least one")  # which are not said
+        return key
+
+
+def read_key(path: Path) -> str:
+    """The key in a file, which holds nothing else.
+
+    Raises:
+        UsageError: the file cannot be read or is too large for one.
+    """
+    try:
+        if not path.is_file():
+            raise UsageError(f"api_key_file {path}: no such file")
+        with path.open("rb") as file:
+            data = file.read(KEY_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"api_key_file {path}: cannot be read ({error.strerror})") from error
+    if len(data) > KEY_BYTES:
+        raise UsageError(f"api_key_file {path}: holds more than {KEY_BYTES} bytes; a key alone is expected")
+    return data.decode("utf-8", errors="replace").strip()
+
+
+def is_own_address(host: str) -> bool:
+    """Whether a host can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

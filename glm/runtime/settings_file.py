@@ -1,0 +1,138 @@
+"""Settings that lie in a file: read as data, against a schema, whoever wrote them.
+
+A folder with a model may come from anywhere. What is taken from its JSON files is a closed list of fields, each with a
+type and a range; nothing of it is ever a command line, a pattern that is run, or a name of code.
+"""
+
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from glm.errors import InputError, shown
+from glm.runtime.json_structure import structure
+
+MOST_BYTES = 1 << 21  # of a file: its values in memory take up to 30 times as much
+MOST_DEPTH = 32  # of lists and objects within each other
+MOST_ERRORS = 100
+SHOWN_ERRORS = 3
+
+
+class Settings(BaseModel):
+    """What a file of settings may hold. Nothing is converted, infinity and NaN are no numbers.
+
+    A subclass refuses fields that it does not name, unless it says `extra="ignore"`: of a file that has those of other
+    programs, too.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+Schema = TypeVar("Schema", bound=Settings)
+
+
+def read_settings(path: Path, schema: type[Schema]) -> Schema:
+    """The settings in a file.
+
+    Raises:
+        InputError: it cannot be read, or a field is unknown, of another type or out of its range; the text names it.
+    """
+    return checked(read_object(path), schema, path)
+
+
+def read_object(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: it is no plain file, too large, nested too deeply, or no JSON object; or a name is in it twice.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never come to its end
+            raise InputError(f"{path}: cannot be read as JSON (not a plain file)")
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as JSON ({shown(str(error))})") from error
+    if len(data) > most_bytes:
+        raise InputError(f"{path}: has more than {most_bytes} bytes; settings are smaller")
+    return parsed_object(data, path)
+
+
+def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:
+    """The JSON object that these bytes are; see `read_object`."""
+    try:
+        if structure(data).depth > MOST_DEPTH:
+            raise InputError(f"{origin}: cannot be read as JSON (nested more than {MOST_DEPTH} deep)")
+        content = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object)
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        reason = stand_in(data) or shown(str(error))
+        raise InputError(f"{origin}: cannot be read as JSON ({reason})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{origin}: a JSON object is expected")
+    return content
+
+
+def checked(content: dict[str, Any], schema: type[Schema], origin: Path | str) -> Schema:
+    """Settings that were read, against a schema; see `read_settings`."""
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        found = _deviations(content, error.errors(include_url=False)[:MOST_ERRORS])
+        raise InputError("\n".join(f"{origin}: {text}" for text in found)) from None
+
+
+def _deviations(content: dict[str, Any], errors: list[dict[str, Any]]) -> list[str]:
+    """What is wrong, a line for each field: its name, its value, and what is expected."""
+    found: dict[str, list[str]] = {}
+    for error in errors:
+        names, value = [], content
+        for part in error["loc"]:
+            try:
+                value = value[part]
+            except (LookupError, TypeError):  # missing, or the name of one of several types that would do
+                names += [part] if error["type"] == "missing" else []
+                break
+            names.append(part)
+        name = shown(".".join(map(str, names)))
+        if error["type"] == "extra_forbidden":
+            found[f"unknown entry {name}"] = []
+        elif error["type"] == "missing":
+            found[f"has no {name}"] = []
+        else:
+            subject = f"{name} {shown(json.dumps(value, ensure_ascii=False))}: "
+            found.setdefault(subject, []).append(_advice(error))
+    return [subject + " or ".join(advice) for subject, advice in found.items()][:SHOWN_ERRORS]
+
+
+def _advice(error: dict[str, Any]) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    return re.sub(r"^\w+ should (be|have)\b", r"has to \1", message)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice} is in it twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def stand_in(opening: bytes) -> str | None:
+    """What a failed download has left in the place of a file, if its first bytes tell."""
+    opening = opening[:100].lstrip().lower()
+    if opening.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; fetch the file itself with git lfs pull"
+    if opening.startswith((b"<!doctype html", b"<html")):
+        return "a web page; download the file itself"
+    return None

@@ -1,0 +1,156 @@
+"""From the bytes of a request to what it asks for: counted before they are read, and read aside from all others.
+
+Whatever a body holds, finding out that it is too much costs milliseconds, and an answer to `/health` does not wait for
+it: what takes longer than that is done by the thread of a `Desk`, a slice at a time.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from glm.errors import shown
+from glm.runtime.device import give_memory_back
+from glm.runtime.json_structure import structure
+from glm.serving.errors import ApiError
+from glm.serving.schemas import Strict
+
+Body = TypeVar("Body", bound=Strict)
+Result = TypeVar("Result")
+
+SMALL = 1 << 14  # bytes that are read at once, in less time than handing them on takes
+SLICE = 1 << 14  # characters of texts that are laid out before others have their turn
+MOST_ITEMS = 32  # that are laid out before others have their turn
+MOST_NAMED = 3  # errors that are told of a body
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may bring.
+
+    Args:
+        max_request_bytes: of its body.
+        max_request_items: values in it, and names of an object's entries.
+        max_request_depth: of lists and objects within each other.
+        max_request_characters: of its texts together.
+    """
+
+    max_request_bytes: int = 4 << 20
+    max_request_items: int = 20_000
+    max_request_depth: int = 16
+    max_request_characters: int = 1 << 18
+
+    def check(self, data: bytes) -> None:
+        """Raises ApiError if a body holds too much to be read."""
+        found = structure(data)
+        if found.depth > self.max_request_depth:
+            message = f"lists and objects {found.depth} deep; at most {self.max_request_depth} (max_request_depth)"
+            raise ApiError(400, message, code="body_too_deep")
+        if found.items > self.max_request_items:
+            message = f"about {found.items} values and names; at most {self.max_request_items} (max_request_items)"
+            raise ApiError(413, f"{message}; send them in several requests", code="body_too_large")
+
+
+class Desk:
+    """A thread that does one kind of work for all requests, in turn.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._is_to_give_back = False
+
+    def give_memory_back(self) -> None:
+        """Has what large requests took returned to the system, once for all of the next second."""
+        if not self._is_to_give_back:
+            self._is_to_give_back = True
+            asyncio.get_running_loop().call_later(1.0, self._begin_to_give_back)
+
+    def _begin_to_give_back(self) -> None:
+        self._is_to_give_back = False
+        with suppress(RuntimeError):  # the server has ended meanwhile
+            self._thread.submit(give_memory_back)
+
+    async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of some work, which should be small: what is begun is not cancelled."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def map(self, work: Callable[[Any], Result], items: Sequence[Any]) -> list[Result]:
+        """The results of some work for each of many items. Others have their turn in between, and cancelling ends it
+        there."""
+        found: list[Result] = []
+        for part in slices(items):
+            found += await self.run(lambda part: [work(item) for item in part], part)
+        return found
+
+    def close(self) -> None:
+        """Ends the thread after its present work."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def slices(items: Sequence[Any]) -> Iterator[list[Any]]:
+    """Parts of about `SLICE` characters and at most `MOST_ITEMS` items, one item at least."""
+    part: list[Any] = []
+    size = 0
+    for item in items:
+        part.append(item)
+        size += characters(item)
+        if size >= SLICE or len(part) == MOST_ITEMS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def characters(value: Any) -> int:
+    """The characters of a text, or of all texts in a value; a value has one at least, so that none is free."""
+    if isinstance(value, str):
+        return len(value) + 1
+    if isinstance(value, Mapping):
+        return characters(list(value)) + sum(map(characters, value.values()))
+    return 1 + sum(map(characters, value)) if isinstance(value, list | tuple) else 1
+
+
+def parse(data: bytes, schema: type[Body], limits: Limits) -> Body:
+    """What a body asks for.
+
+    Raises:
+        ApiError: it is no JSON, not what the schema says, or more than the limits allow.
+    """
+    limits.check(data)
+    if not data:
+        raise ApiError(422, "body: Field required", code="missing", param="body")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or str(error)
+        raise ApiError(400, f"the body is no JSON ({shown(reason)})", code="invalid_json") from error
+    if (size := characters(content)) > limits.max_request_characters:
+        message = f"texts of {size} characters; at most {limits.max_request_characters} (max_request_characters)"
+        raise ApiError(413, f"{message}; send them in several requests", code="body_too_large")
+    if isinstance(content, dict):
+        unknown = [name for name in content if name not in schema.model_fields]
+        content = {name: value for name, value in content.items() if name not in unknown[MOST_NAMED:]}
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise _deviation(error) from None
+
+
+def _deviation(error: ValidationError) -> ApiError:
+    """What pydantic found, by field."""
+    found = error.errors(include_url=False, include_input=False)
+    messages: dict[str, list[str]] = {}  # by field; its other parts are pydantic's names of types
+    for item in found:
+        place = item["loc"][:1] + tuple(part for part in item["loc"][1:] if isinstance(part, int))
+        name = shown(".".join(map(str, place))) or "body"
+        messages.setdefault(name, []).append(item["msg"].removeprefix("Value error, "))
+    message = "; ".join(f"{name}: {' or '.join(found)}" for name, found in list(messages.items())[:MOST_NAMED])
+    return ApiError(422, message, code=found[0]["type"], param=next(iter(messages)))

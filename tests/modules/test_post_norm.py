@@ -1,0 +1,110 @@
+"""The post-LN block against a forward in NumPy that computes every score, and in decoding against itself."""
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+
+from glm.modules.arranged import can_be_compiled
+from glm.modules.block import Block, BlockNames, BlockOptions
+from glm.modules.decoding import prepare_decoding
+from glm.modules.layout import Layout
+from glm.modules.post_norm import PostNormBlock
+from glm.modules.stack import Stack
+
+NAMES = BlockNames("attention", "mlp", "norm1", "norm2", "qkv_proj", "out_proj", "linear1", "linear2")
+ACTIVATIONS = {
+    "gelu": np.vectorize(lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2)))),
+    "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
+
+
+def make(activation: str, *, heads: int = 4, hidden: int = 32, mlp_size: int | None = 80) -> PostNormBlock:
+    options = BlockOptions(hidden, heads, NAMES, epsilon=1e-12, mlp_size=mlp_size, activation=activation)
+    block, numbers = PostNormBlock(options), np.random.default_rng(3)
+    for weight in block.parameters():
+        weight.set_value(numbers.normal(0.1, 0.4, weight.shape).astype("float32"))
+    return block
+
+
+def norm(states: np.ndarray, layer) -> np.ndarray:
+    centred = states - states.mean(-1, keepdims=True)
+    scale = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12)
+    return centred / scale * layer.weight.numpy() + layer.bias.numpy()
+
+
+def linear(states: np.ndarray, layer) -> np.ndarray:
+    return states @ layer.weight.numpy().astype("float64") + layer.bias.numpy()
+
+
+def expected(block: PostNormBlock, states: np.ndarray, sees: np.ndarray, activation: str, heads: int) -> np.ndarray:
+    """[L, H] -> [L, H], who sees whom given as [L, L]."""
+    L, H = states.shape
+    query, keys, values = np.split(linear(states, block.attention.projection), 3, axis=1)
+    context = np.zeros((L, H))
+    for head in np.split(np.arange(H), heads):
+        scores = query[:, head] @ keys[:, head].T / math.sqrt(H // heads)
+        weights = np.where(sees, np.exp(scores - scores.max(1, keepdims=True)), 0.0)
+        context[:, head] = weights / weights.sum(1, keepdims=True) @ values[:, head]
+    summed = norm(states + linear(context, block.attention.output), block.attention_norm)
+    inner = ACTIVATIONS[activation](linear(summed, block.mlp.up))
+    return norm(summed + linear(inner, block.mlp.down), block.mlp_norm)
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize(("heads", "hidden", "mlp_size"), [(4, 32, 80), (2, 128, None)], ids=["small", "heads of 64"])
+def test_equal_to_a_forward_in_numpy(activation, heads, hidden, mlp_size):
+    """Examples with both parts, with an empty Part A (left to right), and with an empty Part B (both directions)."""
+    block = make(activation, heads=heads, hidden=hidden, mlp_size=mlp_size)
+    examples = [(5, 7), (0, 9), (6, 0)]
+    states = np.random.default_rng(4).normal(size=(sum(map(sum, examples)), hidden)).astype("float32")
+    found = block(paddle.to_tensor(states), Layout(np.arange(len(states)), examples)).numpy()
+    start = 0
+    for source, target in examples:
+        rows, columns = np.indices((source + target, source + target))
+        sees = (columns < source) | ((columns <= rows) & (rows >= source))
+        part = slice(start, start + source + target)
+        wanted = expected(block, states[part].astype("float64"), sees, activation, heads)
+        np.testing.assert_allclose(found[part], wanted, rtol=0, atol=1e-5)
+        start = part.stop
+
+
+class Pile(Stack):
+    """Two blocks, no LayerNorm behind them."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.set_layers([make("gelu", heads=hidden // 64, hidden=hidden, mlp_size=None) for _ in range(2)])
+
+
+class Model(paddle.nn.Layer):
+    """What `prepare_decoding` needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack = Pile(128)
+        self.stacks = [self.stack]
+        self.head = type("Head", (), {"group": object()})()
+
+
+def test_prepared_for_decoding_it_keeps_its_own_steps():
+    """Compiled decoding would compute a pre-LN block; prefill and a step afterwards equal the layers before."""
+    model = Model()
+    states = paddle.randn([9, 128])
+    whole = model.stack(states, Layout(np.arange(9), [(5, 4)])).numpy()
+    prepare_decoding(model, "float32", "cpu")
+    assert not can_be_compiled(model.stack) and model.stack.compiled_blocks is None
+    last, cache = model.stack.prefill(states[:8], [(5, 3)], [None])
+    np.testing.assert_allclose(last[0].numpy(), whole[7], rtol=0, atol=1e-5)
+    step = model.stack.step(states[8:].unsqueeze(0), cache)
+    np.testing.assert_allclose(step[0, 0].numpy(), whole[8], rtol=0, atol=1e-5)
+
+
+def test_a_block_with_another_activation_is_not_compiled():
+    class PreNorm(Stack):
+        def __init__(self):
+            super().__init__()
+            self.set_layers([Block(BlockOptions(128, 2, NAMES, activation="gelu"))])
+
+    assert not can_be_compiled(PreNorm())

@@ -1,0 +1,146 @@
+"""Every kind of run that exact resume is tested with, made from the list of options.
+
+A flag is a kind of its own, an option with choices one of each choice. What other options are set to stands in
+`VALUES`, or in `LEFT_OUT` why they are no kind: an option that is new is in neither, and `forgotten` names it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from paddlenlp.trainer import TrainingArguments
+
+from glm.models import registry
+from glm.options.data import DataArguments
+from glm.options.finetune import (
+    ADAPTERS,
+    OF_HALF_PRECISION,
+    OPTIMIZERS,
+    AdapterArguments,
+    DropoutArguments,
+    FileArguments,
+    FinetuneTrainingArguments,
+)
+from glm.options.model import ModelArguments
+from glm.training.fingerprint import LEARNING_OPTIONS
+
+STEPS = 12  # of every kind; 5 are an epoch, but where a step takes more or fewer records
+EVERY = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 1}
+TARGETS = registry.find(registry.FIRST).weights.lora_targets
+
+# Options and the values that are kinds; behind those of the program's own, PaddleNLP's that change how a run goes.
+VALUES: dict[str, list] = {
+    **dict.fromkeys(("attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob"), [0.0, 0.3]),
+    "lora_rank": [3],
+    "lora_alpha": [5],
+    "lora_dropout": [0.2],
+    "lora_targets": [*TARGETS, "|".join(TARGETS)],
+    "num_prefix_tokens": [5],
+    "label_smoothing": [0.0],
+    "lr_decay_ratio": [0.5],
+    "layerwise_lr_decay": [0.7],
+    "freeze": ["embeddings", "layers.0", "embeddings|layers.1|final_layernorm"],
+    "max_tokens": [250],
+    "update_freq": [3],
+    "pad_to_multiple_of": [1],
+    "recompute_layers": [1],
+    "release_grads": ["false"],
+    "seed": [7],
+    "per_device_train_batch_size": [3],
+    "gradient_accumulation_steps": [2],
+    "num_train_epochs": [2.4],
+    "learning_rate": [1e-3],
+    "warmup_steps": [4],
+    "warmup_ratio": [0.3],
+    "power": [2.0],
+    "weight_decay": [0.1],
+    "adam_beta1": [0.8],
+    "adam_beta2": [0.95],
+    "adam_epsilon": [1e-4],
+    "max_grad_norm": [0.0, 0.1],
+    "optim": [*OPTIMIZERS],
+    "recompute": [True],
+    "dataloader_num_workers": [2],
+    "save_strategy": ["epoch"],
+    "save_total_limit": [1],
+    "logging_strategy": ["epoch"],
+    "logging_steps": [5],
+    "load_best_model_at_end": [True],
+}
+# What an option, or one value of it, asks for beside it; None leaves out what all runs have.
+TRAINED = {"model_name_or_path": "base", "tokenizer_name_or_path": None, "learning_rate": 1e-2}
+NEEDS: dict[str, dict] = {
+    **dict.fromkeys(("lora", *ADAPTERS["lora"]), {"lora": True, **TRAINED}),
+    **dict.fromkeys(
+        ("prefix_tuning", *ADAPTERS["prefix_tuning"]), {"prefix_tuning": True, "num_prefix_tokens": 4, **TRAINED}
+    ),
+    "max_tokens": {"per_device_train_batch_size": None},
+    "recompute_layers": {"recompute": True},
+    "num_train_epochs": {"max_steps": None},
+    "power": {"lr_scheduler_type": "polynomial"},
+    "lr_scheduler_type inverse_sqrt": {"warmup_steps": 3},
+    "load_best_model_at_end": {
+        **{"do_eval": True, "dev_file": "dev.json", "evaluation_strategy": "steps", "metric_for_best_model": "loss"},
+        **{"eval_steps": 3, "save_steps": 3, "save_total_limit": 1},
+    },
+}
+LEFT_OUT = {
+    **dict.fromkeys(
+        (item.name for item in fields(ModelArguments)), "where a run starts; adapters' runs start elsewhere"
+    ),
+    **dict.fromkeys(
+        (item.name for item in fields(DataArguments)), "how records are laid out, before training; see the fingerprint"
+    ),
+    **dict.fromkeys((item.name for item in fields(FileArguments)), "which records there are; see the fingerprint"),
+    **dict.fromkeys(("fp16", "bf16", *OF_HALF_PRECISION), "a CPU computes in float32"),
+    "max_steps": "of every kind",
+    "resume_with_changes": "lets a run go on as another one",
+}
+# Pairs of options that meet in the same arithmetic.
+TOGETHER = [
+    *((adapter, other) for adapter in ADAPTERS for other in ("recompute", "packing", "max_tokens", "update_freq")),
+    *((adapter, other) for adapter in ADAPTERS for other in ("load_best_model_at_end", "dataloader_num_workers")),
+    ("lora", "freeze"),
+    ("lora", "layerwise_lr_decay"),
+    ("packing", "recompute"),
+    ("logging_steps", "update_freq"),
+    ("max_tokens", "update_freq"),
+    ("freeze", "recompute"),
+]
+
+
+def _options() -> Iterator[tuple[str, list | None]]:
+    """Options of training by name, with the values that are kinds; None where neither table has them."""
+    groups = (ModelArguments, DataArguments, FileArguments, DropoutArguments, AdapterArguments)
+    own = [item for group in groups for item in fields(group) if item.init]
+    own += [item for item in fields(FinetuneTrainingArguments) if item.name not in _PADDLES]
+    for item in own:
+        choices = [choice for choice in item.metadata.get("choices") or () if choice != item.default]
+        yield item.name, choices or VALUES.get(item.name) or ([True] if item.default is False else None)
+    declared = {item.name for item in own}
+    for name in dict.fromkeys((*LEARNING_OPTIONS, *VALUES)):
+        if name not in declared:
+            yield name, VALUES.get(name)
+
+
+_PADDLES = {item.name for item in fields(TrainingArguments)} - set(FinetuneTrainingArguments.__annotations__)
+
+
+def forgotten() -> list[str]:
+    """Options that neither are a kind nor are said to be none."""
+    return [name for name, values in _options() if values is None and name not in LEFT_OUT]
+
+
+def _kind(name: str, value: Any) -> dict[str, Any]:
+    return {**NEEDS.get(name, {}), **NEEDS.get(f"{name} {value}", {}), name: value}
+
+
+def kinds() -> dict[str, dict[str, Any]]:
+    """Options of every kind of run by its name; `base` and `dev.json` stand for the folder's model and records."""
+    found = {"plain": EVERY}
+    values = {name: values for name, values in _options() if name not in LEFT_OUT}
+    for name, some in values.items():
+        found |= {f"{name} {value}".removesuffix(" True"): {**EVERY, **_kind(name, value)} for value in some}
+    for one, other in TOGETHER:
+        found[f"{one}, {other}"] = {**EVERY, **_kind(other, values[other][-1]), **_kind(one, values[one][-1])}
+    return found
