@@ -4,11 +4,14 @@ What must not load Paddle, or PaddleNLP's Trainer, is found out by loading it.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from glm.models import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("finetune_generation", "predict")
@@ -198,3 +201,32 @@ def test_scripts_import_glm_before_paddle(script):
     imported = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
     assert not [module for module in imported if module.split(".")[0] in ("paddle", "paddlenlp")]
     assert any(module.startswith("glm.") for module in imported)
+
+
+# Of GLM: its classes, command tokens, names of weights, sizes and files.
+NAMES_OF_GLM = re.compile(
+    r"GLM(Config|Model|Tokenizer|Pieces|Geometry|Transformer|ForConditionalGeneration)\b|BlankInfilling|"
+    r"startofpiece|endofpiece|endoftext|\[s?MASK\]|\[gMASK\]|\[CLS\]|sop_token|eop_token|"
+    r"query_key_value|dense_h_to_4h|dense_4h_to_h|word_embeddings|position_embeddings|layernorm\.|"
+    r"input_layernorm|post_attention_layernorm|final_layernorm|\b50048\b|\b50009\b|cog-pretrain"
+)
+# Text frames of tasks mark the place of the target; an option says what one family's objective does.
+MAY_MARK_BLANKS = {"glm.data.templates", "glm.data.tasks", "glm.options.data", "glm.options.finetune"}
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if family_of(module) is None and module != "glm"])
+def test_no_file_but_glms_own_names_what_is_glms(module):
+    source = SOURCES[module].read_text(encoding="utf-8")
+    found = {match[0] for match in NAMES_OF_GLM.finditer(source)}
+    assert found <= ({"[MASK]", "[gMASK]"} if module in MAY_MARK_BLANKS else set())
+
+
+def test_every_family_has_the_same_files():
+    """MGLM's others are GLM's; a family with objectives of its own has one file more."""
+    files = {"__init__", "configuration", "tokenization", "geometry", "modeling", "weights"}
+    more = {"paddlenlp_tokenizer", "objectives"}
+    folders = [folder for folder in (ROOT / "glm" / "models").iterdir() if (folder / "__init__.py").is_file()]
+    assert {folder.name for folder in folders} == {*registry.FAMILIES}
+    for folder in folders:
+        found = {path.stem for path in folder.glob("*.py")}
+        assert found <= files | more and (folder.name == "mglm" or files <= found), folder.name

@@ -14,7 +14,13 @@ def load_tokenizer(family: Family, name_or_path: str) -> Tokenizer:
         InputError: there is none, or it cannot be fetched.
     """
     path = Path(name_or_path)
-    if path.suffix == ".json" or path.exists():
+    if path.suffix == ".json":
+        raise InputError(f"model {path}: a configuration has no tokenizer; set tokenizer_name_or_path")
+    if path.is_dir() and not (path / family.tokenizer_files[0]).is_file():
+        raise InputError(
+            f"tokenizer {path}: the folder has no {family.tokenizer_files[0]}; set tokenizer_name_or_path"
+        )
+    if path.exists():
         return family.open_tokenizer(path)
     if is_path(name_or_path):
         raise InputError(f"model_name_or_path or tokenizer_name_or_path {name_or_path}: no such file or folder")

@@ -51,10 +51,12 @@ class Tokenizer(Protocol):
         """The token of an id, as people read it."""
 
     def unknown_parts(self, text: str) -> list[str]:
-        """The parts of a text that have no token."""
+        """The parts of a text that have no token: characters, where a family does not know better."""
+        return [character for character in text if self.unknown_token_id in self.encode_text(character)]
 
     def ids_without_text(self, rows: int) -> set[int]:
         """Of a table of so many rows the ids that are no text, `end_token_id` among them: never generated."""
+        return {*self.special_ids.values(), *range(self.vocab_size, rows)}
 
 
 class Example(Protocol):
@@ -149,10 +151,24 @@ class Geometry(Protocol):
         had: an error of this program."""
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of a target beside a source of `src_length` tokens in a model of this configuration."""
+        """Most tokens of a target beside a source of `src_length` tokens in a model of this configuration: any number
+        where it has no table of positions."""
+        return 1 << 30
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
         """Raises InputError if a model of this configuration has no positions for such lengths."""
+        if tgt_length > (room := self.room(config, src_length)):
+            raise InputError(
+                f"tgt_length {tgt_length}: beside src_length {src_length} the model has {room} positions left"
+            )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:
+    """Rows of ids as [B, width] int64, padded on the right."""
+    table = np.full((len(rows), width), pad, dtype=np.int64)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
 
 
 @dataclass(frozen=True)
@@ -257,7 +273,7 @@ class WeightNames:
 
     def recognises(self, names: Iterable[str]) -> bool:
         """Whether a file with weights of these names is one of the family's, under any naming it knows."""
-        raise NotImplementedError
+        return {*self.required} <= {self.ours(name)[0] for name in names}
 
     def sizes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The fields `sizes` that whole weights show, 0 where those that show them are missing.

@@ -226,7 +226,8 @@ class FinetuneTrainingArguments(TrainingArguments):
         None, "Each layer learns this many times as fast as the one above it, the embeddings slowest."
     )
     freeze: str | None = option(
-        None, "Weights that are not trained: embeddings, layers.3, layers.0-11, final_layernorm, joined by |."
+        None,
+        "Weights that are not trained: embeddings, layers.3, layers.0-11, other parts of the family, joined by |.",
     )
     logging_steps: int | None = option(
         None, "Steps between two lines of the log [a twentieth of the run, at most 500]."

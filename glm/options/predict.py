@@ -25,7 +25,7 @@ class PredictArguments(ServingArguments):
     """What to generate text for, where it goes, and how it is made."""
 
     test_file: str | None = option(None, "Records, one JSON object per line; standard input if not given.")
-    fill: str | None = option(None, "A text whose blanks ([MASK], [sMASK], [gMASK]) are filled, in place of records.")
+    fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled, in place of records.")
     fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: str | None = option(None, "One JSON line per record; standard output if not given.")
     metrics_file: str | None = option(None, "Scores as JSON (needs questions in the data).")

@@ -51,7 +51,7 @@ class GenerateRequest(Options):
         None, min_length=1, description="As the lines of a file."
     )
     texts: Annotated[list[str], Field(fail_fast=True)] | None = Field(
-        None, min_length=1, description="With [MASK], [sMASK] or [gMASK]."
+        None, min_length=1, description="With blanks, as the model's family marks them."
     )
     token_scores: bool = Field(False, description="Return the log-probability of every token.")
 
@@ -73,7 +73,7 @@ class GenerateRequest(Options):
 class CompletionRequest(Strict):
     """`POST /v1/completions` with OpenAI's fields, and this toolkit's options of decoding beside them.
 
-    A prompt is what the model reads; a `[gMASK]` is added where it has no blank. With `temperature` above 0, `top_p`,
+    A prompt is what the model reads; a blank is added where it has none. With `temperature` above 0, `top_p`,
     `top_k` or `seed` tokens are drawn, `n` times independently; otherwise `n` texts of one search are returned.
     """
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from glm.errors import InputError
 from glm.models.glm.tokenization import GLMPieces
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight, pad_rows
 
 
 @dataclass(frozen=True)
@@ -307,14 +307,6 @@ class GLMGeometry:
                 f"src_length {src_length} + tgt_length {tgt_length} = {length}: the model has "
                 f"{config.max_sequence_length} positions (max_sequence_length); shorten one of them"
             )
-
-
-def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:
-    """Rows of ids as [B, width] int64, padded on the right."""
-    table = np.full((len(rows), width), pad, dtype=np.int64)
-    for line, row in zip(table, rows, strict=True):
-        line[: len(row)] = row
-    return table
 
 
 def _input_ids(row: Sequence[Example]) -> np.ndarray:

@@ -8,7 +8,7 @@ Source: THUDM/GLM, change_mp.py; paddlenlp/transformers/conversion_utils.py, nai
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glm.errors import InputError
@@ -105,9 +105,6 @@ class GLMWeights(WeightNames):
             for name, multiples in LAYER_SHAPES.items():
                 shapes[LAYER.format(layer) + name] = tuple(multiple * H for multiple in multiples)
         return shapes | {f"glm.transformer.{FINAL_NORM}.{kind}": (H,) for kind in ("weight", "bias")}
-
-    def recognises(self, names: Iterable[str]) -> bool:
-        return {WORDS, POSITIONS} <= {self.ours(name)[0] for name in names}
 
     def sizes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         block = BLOCK_POSITIONS in shapes

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from glm.models.glm.geometry import BlankInfilling, attention_mask, pad_rows, prefix_mask
+from glm.models.glm.geometry import BlankInfilling, attention_mask, prefix_mask
+from glm.models.protocol import pad_rows
 from reference.geometry import build_example
 
 CLS, MASK, GMASK, EOS, SOP, EOP, PAD = 100, 101, 102, 103, 104, 105, 106
