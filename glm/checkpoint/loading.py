@@ -154,7 +154,7 @@ def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
     """A configuration file, or the one of that name in `configs/model`."""
     path = preset_file(path)
     settings = json.loads(path.read_text(encoding="utf-8"))
-    known = {*inspect.signature(config_class).parameters, *PretrainedConfig().to_dict(), "num_hidden_layers"}
+    known = {*inspect.signature(config_class).parameters, *config_class().to_dict(), "num_hidden_layers"}
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

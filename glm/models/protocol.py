@@ -31,6 +31,19 @@ ABILITIES: dict[str, dict[str, Any]] = {
 }
 
 
+# What only this toolkit's search can do, with the values that leave it off.
+OF_OUR_SEARCH: dict[str, Any] = {
+    "serve": False,
+    "prefix": "",
+    "allowed_outputs_file": None,
+    "token_scores": False,
+    "select_topk": True,
+    "finished_rule": "model",
+    "no_repeat_ignore": None,
+    "processor_order": "after_softmax",
+}
+
+
 class Tokenizer(Protocol):
     """Text as ids and back."""
 
@@ -228,6 +241,17 @@ class Decodable(Protocol):
         """
 
 
+class Searching(Protocol):
+    """A model that brings its own search, in place of `Decodable` (`Family.own_search`)."""
+
+    def search(self, prompts: Sequence[Prompt], options: Any) -> list[list[tuple[list[int], float]]]:
+        """Generates for prompts together: of each the tokens and the score of its texts, best first.
+
+        Args:
+            options: of decoding, by the names of `glm.generation.config.GenerationConfig`.
+        """
+
+
 class WeightNames:
     """Names and shapes of a family's weights, and what a configuration says of them: tables and pure functions.
 
@@ -291,6 +315,10 @@ class WeightNames:
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
+
+    def torch_layout(self, names: Iterable[str]) -> bool | None:
+        """Whether a file with weights of these names has linears PyTorch's way round; None where biases tell."""
+        return None
 
     def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
         """Weights of a file under the family's names, each with `shape`, `dtype` and `load()`: without what the file
@@ -357,6 +385,7 @@ class Family:
         vocabulary_multiple: of which the rows of a new model's word embedding are; 1 also says that a model
             has exactly the rows that its tokenizer has.
         templates: of tasks that the family frames in its own way, by the tasks' names.
+        own_search: its model is `Searching`: what only this toolkit's search can do is refused.
     """
 
     name: str
@@ -379,6 +408,7 @@ class Family:
     published_tokenizers: tuple[str, ...] = ()
     vocabulary_multiple: int = 128  # Megatron's
     templates: Mapping[str, str] = field(default_factory=dict)
+    own_search: bool = False
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.
@@ -386,6 +416,11 @@ class Family:
         Args:
             options: values of options by name; those that are off are well.
         """
+        for name, off in OF_OUR_SEARCH.items() if self.own_search else ():
+            if options.get(name, off) != off:
+                raise UsageError(
+                    f"{name} {options[name]}: {self.title} has a search of its own, without it; leave it out"
+                )
         for ability in ABILITIES.keys() - self.abilities:
             for name, off in ABILITIES[ability].items():
                 if options.get(name, off) != off:

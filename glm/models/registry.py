@@ -11,7 +11,12 @@ from glm.models.protocol import Family
 from glm.runtime.settings_file import read_object
 
 # model_type -> the package that has its FAMILY
-FAMILIES = {"glm": "glm.models.glm", "mglm": "glm.models.mglm", "unilm": "glm.models.unilm"}
+FAMILIES = {
+    "glm": "glm.models.glm",
+    "mglm": "glm.models.mglm",
+    "mt5": "glm.models.mt5",
+    "unilm": "glm.models.unilm",
+}
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"
 

@@ -378,8 +378,9 @@ class GenerationTrainer(ResumableTrainer):
         return SetEvaluation(dev_set.name, self._dev_loss(dev_set), predictions, score_predictions(predictions))
 
     @paddle.no_grad()
-    def _dev_loss(self, dev_set: RecordSet) -> float:
-        """Mean loss per labelled token of a dev set."""
+    def _dev_loss(self, dev_set: RecordSet | None = None) -> float:
+        """Mean loss per labelled token of a dev set, the first if none is named."""
+        dev_set = dev_set or self.dev_sets[0]
         examples = sorted((dev_set.encoder.example(record) for record in dev_set.records), key=len)
         size = self.args.per_device_eval_batch_size
         total, tokens = 0.0, 0

@@ -4,9 +4,9 @@ import dataclasses
 
 from glm.errors import InputError
 from glm.models.glm.configuration import GLMConfig
-from glm.models.mglm.block import RelaxedLayerNorm
 from glm.models.mglm.weights import PROMPT_FUNCTIONS, table_rows
 from glm.modules.block import BlockOptions
+from glm.modules.sandwich import RelaxedLayerNorm
 
 
 class MGLMConfig(GLMConfig):

@@ -9,9 +9,9 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from glm.models.glm.modeling import GLMForConditionalGeneration, GLMModel, GLMTransformer
-from glm.models.mglm.block import SandwichBlock
 from glm.models.mglm.configuration import MGLMConfig
 from glm.modules.block import Block
+from glm.modules.sandwich import SandwichBlock
 
 
 class PromptEncoder(nn.Layer):

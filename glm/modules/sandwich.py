@@ -1,4 +1,4 @@
-"""What blocks of the multilingual GLM may have beside GLM's: a LayerNorm behind each half, and one that is relaxed."""
+"""Blocks with a LayerNorm behind each half too, and a LayerNorm that is relaxed (multilingual GLM, CogView)."""
 
 import paddle
 from paddle import Tensor
