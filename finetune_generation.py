@@ -65,6 +65,8 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
         if trainer.is_world_process_zero():
             print_evaluation(metrics, names)
+        if training.do_train:
+            trainer.save_state()  # its log has the evaluation too
     if trainer.is_world_process_zero():
         warnings = warnings_of(trainer, data)
         if training.do_train:

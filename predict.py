@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from glm.data.templates import PARAPHRASE
 from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.table import print_samples, print_scores, print_warnings
@@ -31,12 +32,14 @@ from glm.options.predict import (
 from glm.options.run_config import trained_with
 from glm.parallel.launch import join, wait_for_all
 from glm.prediction.output import PredictionsFile, PrintedRows
+from glm.prediction.paraphrase_file import ROWS_SUFFIX, write_paraphrases
 from glm.report.curves import find_log, read_log
 from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
 from glm.runtime.device import hush, prepare
 from glm.runtime.entry import INCOMPLETE, run
+from glm.runtime.paths import published, published_values
 from glm.runtime.watchdog import watching
 
 if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the check of the options
@@ -83,7 +86,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         arguments.input_file,
         text=arguments.fill,
         fills=arguments.fills,
-        template=options.data.find_template(),
+        template=options.data.find_template(family.templates),
         columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
         reserved=family.reserved,
@@ -103,7 +106,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         return follow(generate, source, output)
 
     output.begin()
-    tally, shown = Tally(), ReportRows()
+    tally, shown = Tally(of_paraphrases=options.data.task_name == PARAPHRASE), ReportRows()
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():
         take(row, takers)
@@ -116,6 +119,8 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
                 bar.update()
             output.close_window(end)
     output.finish()
+    if arguments.output_format == "unilm":
+        write_paraphrases(Path(arguments.output_file), output.rows_done())
     if not tally.rows:
         raise InputError("standard input: no record in it; one JSON object per line is expected")
     records_per_second = (tally.rows - already) / (time.perf_counter() - start)
@@ -157,8 +162,13 @@ def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> Predic
     if arguments.output_file is None:
         return PrintedRows()
     return PredictionsFile(
-        arguments.output_file, settings, resume=arguments.resume, overwrite=arguments.overwrite_output
+        rows_file(arguments), settings, resume=arguments.resume, overwrite=arguments.overwrite_output
     )
+
+
+def rows_file(arguments: PredictArguments) -> str:
+    """The file of JSON lines: output_file, or beside it where that has another format."""
+    return arguments.output_file + (ROWS_SUFFIX if arguments.output_format == "unilm" else "")
 
 
 def take(row: dict[str, Any], takers: Sequence[Callable[[dict[str, Any]], None]]) -> None:
@@ -174,7 +184,16 @@ def first_texts(row: dict[str, Any], count: int) -> dict[str, Any]:
 
 def settings_of_rows(options: PredictOptions) -> dict[str, Any]:
     """The options that decide what is generated: a run is resumed with equal ones only."""
-    unimportant = {"output_file", "metrics_file", "report", "overwrite_output", "resume", "show", "device"}
+    unimportant = {
+        "output_file",
+        "output_format",
+        "metrics_file",
+        "report",
+        "overwrite_output",
+        "resume",
+        "show",
+        "device",
+    }
     unimportant |= {"serve", *SERVING_OPTIONS}
     unimportant |= {"per_device_eval_batch_size", "tensor_parallel_degree"}  # texts do not depend on them
     groups = (options.model, options.data, options.generation, options.prediction)
@@ -193,6 +212,10 @@ def check_files(arguments: PredictArguments) -> None:
             raise InputError(f"{name} {path}: is an input file too; choose another name")
         if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in path.parents):
             raise InputError(f"{name} {path}: no file can be written there")
+    written = paths.get("output_file")
+    replaces = arguments.overwrite_output or arguments.resume
+    if arguments.output_format == "unilm" and written.exists() and not replaces:
+        raise InputError(f"output_file {written}: exists; choose another name, or add --overwrite_output")
     metrics = paths.get("metrics_file")
     if metrics is not None and metrics.exists() and not (arguments.overwrite_output or arguments.resume):
         raise InputError(f"metrics_file {metrics}: exists; choose another name, or add --overwrite_output")
@@ -215,7 +238,7 @@ def conclude(arguments: PredictArguments, tally: "Tally", *, records_per_second:
     from glm.prediction.scoring import coverage, write_scores
 
     if arguments.output_file is not None and not arguments.fills:
-        show_samples(arguments.output_file, arguments.show)
+        show_samples(rows_file(arguments), arguments.show)
     if arguments.metrics_file is not None:
         scores = tally.scores().with_figures({"records per second": round(records_per_second, 2)})
         if tally.scored < tally.rows - tally.failed:
@@ -244,8 +267,8 @@ def write_page(options: PredictOptions, settings: dict[str, Any], shown: ReportR
         Path(arguments.report),
         shown,
         tally.scores() if tally.scored else None,
-        Provenance(command_of("predict.py", options.argv), settings, arguments.device),
-        title=f"Predictions of {model} for {arguments.test_file or 'standard input'}",
+        Provenance(command_of("predict.py", options.argv), published_values(settings), arguments.device),
+        title=published(f"Predictions of {model} for {arguments.test_file or 'standard input'}"),
         log=read_log(find_log(Path(model))),
     )
     print(f"report: {page}", file=sys.stderr)

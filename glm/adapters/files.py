@@ -28,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 from glm.adapters.schema import LoRASettings, PrefixSettings, matching
 from glm.errors import InputError, shown
 from glm.modules.layers import Linear
+from glm.runtime.paths import found_path, path_from
 from glm.runtime.settings_file import read_settings
 
 ADAPTER_WEIGHTS_NAME = SAFE_PEFT_WEIGHTS_NAME
@@ -49,15 +50,18 @@ CONFIGS = {
 }
 
 
-def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: float) -> LoRAConfig:
+def lora_config(
+    base: str, *, run: str | None = None, targets: str, rank: int, alpha: int, dropout: float
+) -> LoRAConfig:
     """A new adapter's settings.
 
     Args:
         base: the folder or published name of the model.
+        run: the folder that the adapter will be in.
         targets: names of linear layers of a block, joined by `|`.
     """
     return LoRAConfig(
-        base_model_name_or_path=_full_name(base),
+        base_model_name_or_path=_name_of_base(base, run),
         target_modules=[rf".*\.({'|'.join(dict.fromkeys(targets.split('|')))})"],
         r=rank,
         lora_alpha=alpha,
@@ -67,17 +71,20 @@ def lora_config(base: str, *, targets: str, rank: int, alpha: int, dropout: floa
     )
 
 
-def prefix_config(base: str, model: nn.Layer, *, tokens: int, projection: bool) -> PrefixTuningConfig:
+def prefix_config(
+    base: str, model: nn.Layer, *, run: str | None = None, tokens: int, projection: bool
+) -> PrefixTuningConfig:
     """A new prefix's settings.
 
     Args:
         base: the folder or published name of the model.
+        run: the folder that the prefix will be in.
         tokens: virtual tokens.
         projection: whether a network of one hidden layer, as wide as the model, makes keys and values of an embedding.
     """
     sizes = model.config
     return PrefixTuningConfig(
-        base_model_name_or_path=_full_name(base),
+        base_model_name_or_path=_name_of_base(base, run),
         num_prefix_tokens=tokens,
         num_attention_heads=sizes.num_attention_heads,
         num_hidden_layers=sizes.num_layers,
@@ -88,8 +95,9 @@ def prefix_config(base: str, model: nn.Layer, *, tokens: int, projection: bool) 
     )
 
 
-def _full_name(base: str) -> str:
-    return str(Path(base).resolve()) if Path(base).exists() else base
+def _name_of_base(base: str, run: str | None) -> str:
+    """A model's folder from that of the run, or in full."""
+    return path_from(base, run) if Path(base).exists() else base
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig | None:
@@ -105,6 +113,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
     config = kind(**read_settings(path, schema).model_dump(exclude={"scaling"}))
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
+    # From the adapter's folder, or from that of its run, where it is a checkpoint of one.
+    config.base_model_name_or_path = found_path(config.base_model_name_or_path, folder, folder.parent)
     return config
 
 

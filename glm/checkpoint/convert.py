@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from glm.checkpoint.formats import CONFIG_NAME, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
+from glm.checkpoint.formats import CONFIG_NAME, FAIRSEQ_MODEL, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
 from glm.checkpoint.names import Weights, foreign_names, transposed_linears
 from glm.checkpoint.paddle_files import write_paddle
 from glm.checkpoint.ranks import head_by_head, split_weights
@@ -30,6 +30,7 @@ COMPANIONS = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     RUN_CONFIG_NAME,
 )
+FAIRSEQ_NAME = "checkpoint.pt"  # of an exported fairseq checkpoint
 ITERATION = "0"  # the folder of an exported Megatron checkpoint
 
 
@@ -114,6 +115,7 @@ def reshard_checkpoint(
 
 
 def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
+    _check_format(to, model)
     _check_degree(to, degree, model)
     with new_folder(target) as folder:
         _check_space(folder, model)
@@ -121,6 +123,12 @@ def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
         for name in (*model.source.family.tokenizer_files, *COMPANIONS):
             if (model.source.path / name).is_file():
                 shutil.copyfile(model.source.path / name, folder / name)
+
+
+def _check_format(to: str, model: WholeModel) -> None:
+    family = model.source.family
+    if to not in family.weights.formats:
+        raise UsageError(f"to {to}: {family.title} has no such files; use {', '.join(family.weights.formats)}")
 
 
 def _check_degree(to: str, degree: int, model: WholeModel) -> None:
@@ -183,12 +191,23 @@ def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
         (folder / name).write_text(ITERATION, encoding="utf-8")
 
 
+def _write_fairseq(folder: Path, model: WholeModel, degree: int) -> None:
+    """A file of weights as fairseq has them, tied ones under each of their names, and the options that say of what
+    sizes they are."""
+    names = model.source.family.weights
+    weights = _foreign(model, model.weights, "fairseq")
+    weights |= {copy: weights[name] for copy, name in names.copies(model.config, "fairseq").items()}
+    cfg = {"model": names.foreign_options(model.config, "fairseq")}
+    write_torch(folder / FAIRSEQ_NAME, {FAIRSEQ_MODEL: weights, "cfg": cfg})
+
+
 WRITERS = {
     "glm": _write_glm,
     "paddlenlp": _write_paddlenlp,
     "huggingface": _write_huggingface,
     "huggingface-bin": _write_huggingface_bin,
     "megatron": _write_megatron,
+    "fairseq": _write_fairseq,
 }
 RANKED = ("megatron", "paddlenlp", "glm")
 

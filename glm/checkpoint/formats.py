@@ -7,6 +7,7 @@
 | huggingface     | model.safetensors with PyTorch's layout                                               |
 | huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
+| fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
 
 A bare file of a rank of Megatron (`pretrained.pt`) is a whole checkpoint. The first four have a config.json beside
 them and may be several files with an index (`….index.json`); of the first two there are also parts of tensor-parallel
@@ -21,10 +22,10 @@ from typing import Any
 
 from glm.checkpoint.names import Weights, canonical_names, is_torch_layout, transposed_linears
 from glm.checkpoint.paddle_files import read_paddle
-from glm.checkpoint.pickled_values import tensors_in
+from glm.checkpoint.pickled_values import Settings, tensors_in
 from glm.checkpoint.ranks import block_by_block, merge_weights
 from glm.checkpoint.safetensors_files import read_safetensors
-from glm.checkpoint.tensors import check_no_overlap, reading
+from glm.checkpoint.tensors import check_no_overlap, reading, same_numbers
 from glm.checkpoint.torch_files import read_torch
 from glm.errors import InputError, shown
 from glm.models import registry
@@ -41,6 +42,8 @@ TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 RANK_ENDING = ".pt"
+BEST_FILE = "checkpoint_best.pt"  # of several files of fairseq the one that is meant
+FAIRSEQ_MODEL = "model"  # where a file of fairseq has its weights
 MODULE = "module"  # where a rank file of Megatron has its weights
 WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
 
@@ -111,13 +114,29 @@ def open_checkpoint(folder: Path, family: Family | None = None) -> Source:
             return _opened(folder, ranks, ending, read, _config_of(folder), family)
     if _iteration_folder(folder) is not None:
         return _open_megatron(folder, _rank_files(folder), _config_of(folder), family)
+    if (file := fairseq_file(folder)) is not None:
+        return _open_pt(file, _config_of(folder), family)
     for name, advice in ADAPTERS.items():
         if (folder / name).is_file():
             raise InputError(f"{folder}: {advice}")
     raise InputError(
         f"{folder}: the folder has no weights (model.safetensors, model_state.pdparams, pytorch_model.bin, "
-        f"one of them with .index.json, UniLM's model.N.bin, or Megatron's {' or '.join(TRACKERS)})"
+        f"one of them with .index.json, UniLM's model.N.bin, Megatron's {' or '.join(TRACKERS)}, or fairseq's .pt)"
     )
+
+
+def fairseq_file(path: Path) -> Path | None:
+    """The file of fairseq that is meant by a path: itself, or in a folder without other weights the best one, or the
+    only one."""
+    if path.is_file():
+        return path if path.suffix == RANK_ENDING else None
+    if not path.is_dir() or _iteration_folder(path) is not None:
+        return None
+    if any(_files_of_kind(path, stem, ending) for stem, ending, _ in KINDS_OF_FILES):
+        return None
+    found = sorted(path.glob(f"*{RANK_ENDING}"))
+    best = path / BEST_FILE
+    return best if best in found else (found[0] if len(found) == 1 else None)
 
 
 def open_file(path: Path, config: dict[str, Any], family: Family | None = None) -> Source:
@@ -133,7 +152,7 @@ def open_file(path: Path, config: dict[str, Any], family: Family | None = None) 
         if path.suffix == f".{ending}":
             return _opened(path.parent, [[path]], ending, read, config, family)
     if path.suffix == RANK_ENDING:
-        return _open_megatron(path.parent, [path], config, family)
+        return _open_pt(path, config, family)
     known = [*(ending for _, ending, _ in KINDS_OF_FILES), RANK_ENDING[1:]]
     raise InputError(f"{path}: is a file, but not one of weights ({', '.join(known)})")
 
@@ -208,6 +227,7 @@ def _opened(
 ) -> Source:
     tensors = [_together(files, read) for files in ranks]
     family = _family_of(config, tensors[0], folder, family)
+    tensors = [_once(family, weights) for weights in tensors]
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
     found = formats.get(ending) or ("huggingface" if is_torch_layout(family.weights, tensors[0]) else "glm")
     return Source(folder, family, found, [path for files in ranks for path in files], tensors, config)
@@ -230,12 +250,32 @@ def _together(files: Iterable[Path], read: Reader) -> Weights:
     together: Weights = {}
     for path in files:
         tensors = read(path)
-        check_no_overlap(tensors)
         twice = sorted(set(tensors) & set(together))
         if twice:
             raise InputError(f"{path}: {shown(twice[0])} is in another file, too")
         together |= tensors
     return together
+
+
+def _once(family: Family, tensors: Weights) -> Weights:
+    """The tensors of a file without those that a family does not need, and each weight once.
+
+    Raises:
+        InputError: what should be the same weight twice is not, or tensors share bytes otherwise.
+    """
+    names, kept = family.weights, {}
+    for name, tensor in tensors.items():
+        origin = names.copy_of(name)
+        if name.endswith(names.ignored) or (origin is not None and origin not in tensors):
+            if origin is None:
+                continue
+            kept[origin] = tensor
+        elif origin is None:
+            kept[name] = tensor
+        elif not same_numbers(tensor, tensors[origin]):
+            raise InputError(f"{shown(name)}: has other numbers than {shown(origin)}, with which it is tied")
+    check_no_overlap(kept)
+    return kept
 
 
 def _iteration_folder(folder: Path) -> Path | None:
@@ -248,6 +288,34 @@ def _iteration_folder(folder: Path) -> Path | None:
                 raise InputError(f"{tracker}: {shown(iteration)} is not the name of a folder")
             return folder / iteration
     return folder if any(RANK_FILES.fullmatch(path.name) for path in folder.iterdir()) else None
+
+
+def _open_pt(path: Path, config: dict[str, Any], family: Family | None) -> Source:
+    """A `.pt` file: of Megatron if it has an entry `module`, else of fairseq."""
+    tree = read_torch(path)
+    if isinstance(tree, dict) and MODULE in tree:
+        return _open_megatron(path.parent, [path], config, family)
+    return _open_fairseq(path, tree)
+
+
+def _open_fairseq(path: Path, tree: Any) -> Source:
+    if not isinstance(tree, dict) or not isinstance(tree.get(FAIRSEQ_MODEL), dict):
+        raise InputError(f"{path}: is no checkpoint of fairseq (a dict with {FAIRSEQ_MODEL}, and cfg or args)")
+    with reading(path, "PyTorch file"):
+        tensors = tensors_in(tree[FAIRSEQ_MODEL], path)
+    family = registry.recognise({}, tensors, origin=path)
+    if not family.weights.recognises(tensors):
+        raise InputError(f"{path}: its weights are of no known family ({', '.join(registry.FAMILIES)})")
+    cfg = _values(tree.get("cfg"))
+    options = _values(cfg.get("model")) or _values(tree.get("args"))
+    config = {"model_type": family.name, **family.weights.stated(options, tensors)}
+    return Source(path.parent, family, "fairseq", [path], [_once(family, tensors)], config)
+
+
+def _values(value: Any) -> dict[str, Any]:
+    """The options in a dict or a namespace."""
+    value = value.values if isinstance(value, Settings) else value
+    return value if isinstance(value, dict) else {}
 
 
 def _rank_files(folder: Path) -> list[Path]:

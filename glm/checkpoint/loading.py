@@ -15,15 +15,16 @@ from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
-from glm.checkpoint.formats import Source, open_checkpoint, open_file
+from glm.checkpoint.formats import Source, fairseq_file, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights
 from glm.checkpoint.ranks import split_weights
+from glm.checkpoint.tensors import LazyTensor, with_rows
 from glm.checkpoint.tokenizers import is_path, not_found
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
 from glm.errors import InputError
 from glm.models import registry
 from glm.models.presets import preset_file
-from glm.models.protocol import Family, Tokenizer
+from glm.models.protocol import Family, Tokenizer, WeightNames
 
 
 def find_family(name_or_path: str) -> Family:
@@ -33,6 +34,8 @@ def find_family(name_or_path: str) -> Family:
         InputError: its configuration names a family that is not known, or it fits two.
     """
     adapter = read_adapter_config(Path(name_or_path))
+    if adapter is None and (file := fairseq_file(Path(name_or_path))) is not None:
+        return open_checkpoint(file).family
     if adapter is None:
         return registry.of_model(name_or_path, names=lambda: open_checkpoint(Path(name_or_path)).ranks[0])
     with _adapters_model(Path(name_or_path)):
@@ -40,7 +43,12 @@ def find_family(name_or_path: str) -> Family:
 
 
 def load_config(
-    family: Family, name_or_path: str, tokenizer: Tokenizer, *, settings: dict[str, Any] | None = None
+    family: Family,
+    name_or_path: str,
+    tokenizer: Tokenizer,
+    *,
+    settings: dict[str, Any] | None = None,
+    start: str | None = None,
 ) -> PretrainedConfig:
     """The configuration of a model, without its weights.
 
@@ -50,6 +58,7 @@ def load_config(
             a model from nothing a .json file or the name of one in `configs/model`; the vocabulary is then the
             tokenizer's, rounded up as the family does.
         settings: entries that replace the model's own (dropout rates, tensor parallelism).
+        start: the parts that a model starts from (`--start`); None for all there are.
 
     Raises:
         InputError: there is no such model, it is no configuration, or its vocabulary is smaller than the tokenizer's.
@@ -57,13 +66,17 @@ def load_config(
     path, config_class = Path(name_or_path), family.config_class()
     try:
         if name_or_path.endswith(".json"):
-            rows = -(-tokenizer.vocab_size // family.vocabulary_multiple) * family.vocabulary_multiple
-            return config_class(**{**_read_preset(config_class, path), "vocab_size": rows, **(settings or {})})
+            multiple = family.vocabulary_multiple
+            found = {**_read_preset(config_class, path), "vocab_size": -(-tokenizer.vocab_size // multiple) * multiple}
+            found = family.weights.started(found, start) if start else found
+            return config_class(**{**found, **(settings or {})})
         if (adapter := read_adapter_config(path)) is not None:
             with _adapters_model(path):
                 return load_config(family, adapter.base_model_name_or_path, tokenizer, settings=settings)
-        if path.is_dir():
-            config = config_class(**{**open_model(path).config, **(settings or {})})
+        if path.is_dir() or fairseq_file(path):
+            found = open_model(path).config
+            found = family.weights.started(found, start) if start else found
+            config = config_class(**{**found, **(settings or {})})
         elif is_path(name_or_path):
             raise InputError(f"model_name_or_path {name_or_path}: no such folder")
         else:
@@ -74,14 +87,22 @@ def load_config(
         if path.exists():
             raise InputError(f"{path}: not a model configuration ({error})") from error
         raise not_found("model", name_or_path, error, family.published) from error
-    if config.vocab_size > tokenizer.vocab_size and family.vocabulary_multiple == 1:
-        raise InputError(f"model {path}: {config.vocab_size} words, and the tokenizer has {tokenizer.vocab_size}")
-    if config.vocab_size < tokenizer.vocab_size:
-        raise InputError(f"model {path}: {config.vocab_size} words, but the tokenizer has {tokenizer.vocab_size}")
+    _check_rows(family, path, config.vocab_size, tokenizer.vocab_size)
     return config
 
 
-def load_model(family: Family, name_or_path: str, config: PretrainedConfig) -> nn.Layer:
+def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
+    """Raises InputError if a table of words is not one of a tokenizer's."""
+    if rows < words:
+        raise InputError(f"model {path}: {rows} words, but the tokenizer has {words}")
+    if family.has_exact_vocabulary and rows - words >= family.vocabulary_multiple:
+        raise InputError(
+            f"model {path}: {rows} words, but the tokenizer has {words}, and no more than "
+            f"{family.vocabulary_multiple - 1} rows can be filler; the dictionary is another one"
+        )
+
+
+def load_model(family: Family, name_or_path: str, config: PretrainedConfig, *, start: str | None = None) -> nn.Layer:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
     An adapter's folder stands for its model with LoRA merged in, or with the prefix in front. The format that was
@@ -97,12 +118,12 @@ def load_model(family: Family, name_or_path: str, config: PretrainedConfig) -> n
         return _load_adapted(family, name_or_path, adapter, config)
     found = whole_model(_opened(family, name_or_path, config))
     print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
-    return _filled(family, found, config)
+    return _filled(family, found, config, start)
 
 
 def _opened(family: Family, name_or_path: str, config: PretrainedConfig) -> Source:
     """The checkpoint of a folder, or of the file that is fetched for a published name."""
-    if Path(name_or_path).is_dir():
+    if Path(name_or_path).is_dir() or fairseq_file(Path(name_or_path)):
         return open_checkpoint(Path(name_or_path))
     try:
         file, *_ = family.model_class()._resolve_model_file_path(name_or_path, config=config)
@@ -111,11 +132,11 @@ def _opened(family: Family, name_or_path: str, config: PretrainedConfig) -> Sour
     return open_file(Path(file), config.to_dict())
 
 
-def _filled(family: Family, found: WholeModel, config: PretrainedConfig) -> nn.Layer:
+def _filled(family: Family, found: WholeModel, config: PretrainedConfig, start: str | None) -> nn.Layer:
     """A model with this rank's part of a checkpoint; weights pass through memory one by one."""
     weights = split_weights(
         family.weights.plan,
-        checked_weights(family.weights, found.weights, config.to_dict()),
+        checked_weights(family.weights, fitted_weights(family.weights, found, config, start), config.to_dict()),
         rank=config.tensor_parallel_rank,
         degree=config.tensor_parallel_degree,
     )
@@ -124,6 +145,19 @@ def _filled(family: Family, found: WholeModel, config: PretrainedConfig) -> nn.L
     for name, parameter in model.named_parameters():
         parameter.set_value(weights[name].float32())
     return model
+
+
+def fitted_weights(
+    names: WeightNames, found: WholeModel, config: PretrainedConfig, start: str | None
+) -> dict[str, LazyTensor]:
+    """The weights of a checkpoint that a model of a configuration starts from, with as many rows of positions."""
+    named = {names.at_start(name, found.config, start) if start else name: w for name, w in found.weights.items()}
+    named.pop(None, None)
+    shapes = names.shapes(config.to_dict())
+    return {
+        name: with_rows(tensor, shapes[name][0]) if name.endswith(names.resizable) and name in shapes else tensor
+        for name, tensor in named.items()
+    }
 
 
 def _load_adapted(family: Family, folder: str, adapter: AdapterConfig, config: PretrainedConfig) -> nn.Layer:

@@ -90,6 +90,13 @@ class NumpyType:
     name: str
 
 
+@dataclass
+class Settings:
+    """An `argparse.Namespace`: its attributes, which come after it was made."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Global:
     """Something that a pickle names: its builder, or for a storage type and `ndarray`, which only stand for
@@ -132,6 +139,7 @@ ALLOWED = {
     "torch._utils._rebuild_parameter": lambda tensor, requires_grad, hooks: tensor,
     "numpy.ndarray": None,
     "numpy.dtype": lambda name, align=False, copy=True: NumpyType(name),
+    "argparse.Namespace": Settings,  # how fairseq keeps the options of a run
     "_codecs.encode": _encoded,  # how protocol 2 writes bytes
     **{f"torch.{name}": None for name in STORAGE_DTYPES},
     **{f"{module}.set": _tuple for module in ("builtins", "__builtin__")},

@@ -11,7 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from glm.checkpoint.pickled_values import ALLOWED, Global, NumpyArray, NumpyType, Storage, UnreadBytes, checked_key
+from glm.checkpoint.pickled_values import (
+    ALLOWED,
+    Global,
+    NumpyArray,
+    NumpyType,
+    Settings,
+    Storage,
+    UnreadBytes,
+    checked_key,
+)
 from glm.checkpoint.tensors import Place
 from glm.errors import InputError, shown
 
@@ -204,6 +213,12 @@ class _Machine:
             self.refuse(function.name)
         self.stack.append(function.build(*arguments))
 
+    def do_NEWOBJ(self, argument):
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        if not isinstance(kind, Global) or kind.build is not Settings or arguments != ():
+            self.refuse(getattr(kind, "name", "something that is no class"))
+        self.stack.append(Settings())
+
     def do_BUILD(self, argument):
         state = self.stack.pop()
         target = self.stack[-1]
@@ -211,6 +226,8 @@ class _Machine:
             target.state = state
         elif isinstance(target, NumpyType) and isinstance(state, tuple) and state[1] in ("<", "|"):
             pass
+        elif isinstance(target, Settings) and isinstance(state, dict):
+            target.values = {checked_key(name): value for name, value in state.items()}
         elif type(target) is dict and isinstance(state, dict):
             pass  # attributes of an OrderedDict: torch keeps version numbers of modules there
         else:

@@ -152,6 +152,25 @@ def check_no_overlap(tensors: Mapping[str, LazyTensor]) -> None:
             raise InputError(f"{place.path}: the bytes of {shown(name)} and {shown(other)} overlap")
 
 
+def with_rows(tensor: LazyTensor, rows: int) -> LazyTensor:
+    """The first rows of a table, and zeros behind the last where it has fewer."""
+    if not tensor.shape or tensor.shape[0] == rows:
+        return tensor
+
+    def load() -> np.ndarray:
+        numbers = tensor.load()[:rows]
+        return np.concatenate([numbers, np.zeros((rows - len(numbers), *numbers.shape[1:]), numbers.dtype)])
+
+    return LazyTensor((rows, *tensor.shape[1:]), tensor.dtype, load)
+
+
+def same_numbers(one: LazyTensor, other: LazyTensor) -> bool:
+    """Whether two tensors hold the same numbers: the same bytes of a file, or equal ones."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return (one.place is not None and one.place == other.place) or bool(np.array_equal(one.load(), other.load()))
+
+
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turns what a corrupt file raises into an InputError that names it."""

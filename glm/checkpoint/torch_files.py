@@ -142,7 +142,10 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
 
 
 def write_torch(path: Path, tree: dict) -> None:
-    """Writes nested dicts of strings, numbers and `LazyTensor` as `torch.save` does, for `torch.load`."""
+    """Writes nested dicts of strings, numbers and `LazyTensor` as `torch.save` does, for `torch.load`.
+
+    One that occurs twice is written once, as torch does with weights that are tied.
+    """
     tensors: dict[str, LazyTensor] = {}
     content = b"\x80\x02" + _opcodes(tree, tensors) + pickle.STOP
     root = path.stem
@@ -165,7 +168,7 @@ def _opcodes(value: Any, tensors: dict[str, LazyTensor]) -> bytes:
         return pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS
     if not isinstance(value, LazyTensor):
         return plain(value)
-    key = str(len(tensors))
+    key = next((key for key, tensor in tensors.items() if tensor is value), str(len(tensors)))
     tensors[key] = value
     return b"".join(
         [

@@ -41,7 +41,7 @@ def _parser() -> Parser:
         "--protocols",
         choices=(OURS, ALL),
         default=OURS,
-        help="all: also the scores that sacrebleu, PaddleNLP, LLaMA-Factory and ms-swift give the same texts",
+        help="all: also the scores that sacrebleu, PaddleNLP, LLaMA-Factory, ms-swift and ROUGE-1.5.5 give",
     )
     parser.add_argument(
         "--fail_under",

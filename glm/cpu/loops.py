@@ -54,11 +54,14 @@ def _prepare() -> bool:
 
 
 # Sums may be added up in any order, so that a processor's vectors can do it; infinities and NaN stay what they are.
-# Other threads of Python go on meanwhile, such as those of a server.
+# Other threads of Python go on meanwhile, such as those of a server. What a loop calls becomes a part of it: left to
+# stand apart, its copies in two loops have one name and two orders of adding up, and which one both loops then call
+# depends on what this process compiled, or loaded, first.
 OPTIONS = {
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
     "error_model": "numpy",
     "nogil": True,
+    "forceinline": True,
     "cache": _prepare(),
 }
 LOG2E = np.float32(np.log2(np.e))

@@ -32,10 +32,13 @@ class CompiledLayerCache:
     def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "CompiledLayerCache":
         """See `LayerCache.of_prompts`."""
         table = view(projected.contiguous()).reshape(len(projected), 3, num_heads, -1)
-        prompt = np.zeros((2, len(lengths), num_heads, max(lengths), table.shape[3]), dtype=np.float32)
-        for place, (end, length) in enumerate(zip(np.cumsum(lengths), lengths, strict=True)):
-            prompt[:, place, :, :length] = table[end - length : end, 1:].transpose(1, 2, 0, 3)
-        return cls(tuple(prompt))
+        return cls(_side_by_side(table[:, 1:], lengths))
+
+    @classmethod
+    def of_pairs(cls, pairs: Tensor, lengths: Sequence[int], num_heads: int) -> "CompiledLayerCache":
+        """See `LayerCache.of_pairs`."""
+        table = view(pairs.contiguous()).reshape(len(pairs), 2, num_heads, -1)
+        return cls(_side_by_side(table, lengths))
 
     @staticmethod
     def seen_by(
@@ -54,6 +57,16 @@ class CompiledLayerCache:
         _attend(table, *self.prompt, *self.slots, start, *seen, view(context).reshape(B, R, N, D))
         return context
 
+    def look(self, attention: nn.Layer, queries: Tensor, seen: tuple[np.ndarray, ...]) -> Tensor:
+        """See `LayerCache.look`."""
+        B, R, H = queries.shape
+        _, N, _, D = self.prompt[0].shape
+        context = paddle.empty([B * R, H])
+        tables = (view(part.contiguous()).reshape(B, R, N, D) for part in (queries, context))
+        use_own_threads()
+        _look(next(tables), *self.prompt, seen[0], next(tables), np.float32(D**-0.5), vectors_of(D))
+        return context
+
     def keep_slots(self, used: np.ndarray, capacity: int) -> None:
         """See `LayerCache.keep_slots`."""
         B, N, _, D = self.prompt[0].shape
@@ -70,6 +83,10 @@ class CompiledLayerCache:
         if self.slots is not None:
             self.slots = tuple(part[places] for part in self.slots)
 
+    def widen(self, width: int) -> None:
+        """See `LayerCache.widen`."""
+        self.prompt = tuple(_wide(part, width) for part in self.prompt)
+
     def replace(self, places: Sequence[int], other: "CompiledLayerCache") -> None:
         """See `LayerCache.replace`."""
         for mine, theirs in zip(self.prompt, other.prompt, strict=True):
@@ -77,18 +94,29 @@ class CompiledLayerCache:
 
     def append(self, other: "CompiledLayerCache", width: int) -> None:
         """See `LayerCache.append`."""
-
-        def wide(part: np.ndarray) -> np.ndarray:
-            return np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[2]), (0, 0)])
-
         self.prompt = tuple(
-            np.concatenate([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+            np.concatenate([_wide(mine, width), _wide(theirs, width)])
+            for mine, theirs in zip(self.prompt, other.prompt, strict=True)
         )
         if self.slots is not None:
             n = len(other.prompt[0])
             self.slots = tuple(
                 np.concatenate([part, np.zeros((n, *part.shape[1:]), part.dtype)]) for part in self.slots
             )
+
+
+def _wide(part: np.ndarray, width: int) -> np.ndarray:
+    """[B, N, length, D] -> [B, N, width, D], zero behind."""
+    return np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[2]), (0, 0)])
+
+
+def _side_by_side(table: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values [n, 2, N, D] of prompts one behind the other -> [B, N, longest, D] each, zero behind the end."""
+    _, _, N, D = table.shape
+    prompt = np.zeros((2, len(lengths), N, max(lengths), D), dtype=np.float32)
+    for place, (end, length) in enumerate(zip(np.cumsum(lengths), lengths, strict=True)):
+        prompt[:, place, :, :length] = table[end - length : end].transpose(1, 2, 0, 3)
+    return tuple(prompt)
 
 
 def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,6 +176,33 @@ def _attend_heads(
         for r in range(R):
             path = paths[b, r][: counts[b, r]]
             _mix_path(scores[r][length:], slot_values[b, n], path, mixed[r], vectors)
+        for r in range(R):
+            for d in range(D):
+                context[b, r, n, d] = mixed[r, d] / totals[r]
+
+
+@njit(parallel=True, **OPTIONS)
+def _look(queries, keys, values, lengths, context, scale, vectors):
+    """queries: [B, R, N, D]; keys, values: [B, N, L, D]; context: [B, R, N, D], to write to."""
+    B, R, N, _ = queries.shape
+    D, together = LANES * len(vectors), _rows_together(vectors)
+    for task in prange(B * N):
+        b, n = task % B, task // B
+        length = lengths[b]
+        rows = np.empty((R, D), np.float32)
+        for r in range(R):
+            for d in range(D):
+                rows[r, d] = queries[b, r, n, d] * scale
+        scores = np.empty((R, length), np.float32)
+        for key in range(0, length, 4):
+            for r in range(0, R, 5):
+                _score_prompt(rows, keys[b, n, :length], scores, r, key)
+        mixed = np.empty((R, D), np.float32)
+        totals = np.empty(R, np.float32)
+        for r in range(R):
+            _, totals[r] = exponentiate(scores[r])
+        for r in range(0, R, together):
+            _mix_prompt(scores, values[b, n], length, mixed, r, vectors)
         for r in range(R):
             for d in range(D):
                 context[b, r, n, d] = mixed[r, d] / totals[r]

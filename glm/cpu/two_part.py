@@ -48,7 +48,7 @@ class CompiledTwoPartAttention(PyLayer):
         scale = np.float32(rescale(dropout))
         use_own_threads()
         _forward(
-            view(projected), spans, virtual, kept, starts, scale, view(context), logs, *_size_of(context, num_heads)
+            view(projected), spans, virtual, kept, starts, scale, view(context), logs, *size_of(context, num_heads)
         )
         ctx.save_for_backward(projected, context)
         ctx.rest = spans, virtual, kept, starts, scale, logs
@@ -63,11 +63,11 @@ class CompiledTwoPartAttention(PyLayer):
         d_projected = paddle.empty_like(projected)
         use_own_threads()
         tables = view(context), logs, view(grad.contiguous()), view(d_projected)
-        _backward(view(projected), *rest, *tables, *_size_of(context, len(logs)))
+        _backward(view(projected), *rest, *tables, *size_of(context, len(logs)))
         return d_projected
 
 
-def _size_of(context: Tensor, num_heads: int) -> tuple[tuple[int, ...], np.float32]:
+def size_of(context: Tensor, num_heads: int) -> tuple[tuple[int, ...], np.float32]:
     """Of the heads that made a context [n, H]: their vectors, and what their queries are multiplied by."""
     head_size = context.shape[1] // num_heads
     return vectors_of(head_size), np.float32(head_size**-0.5)
@@ -113,7 +113,7 @@ def _scale(row, factor, out, vectors):
 
 
 @njit(**OPTIONS)
-def _part(table, column, factor, vectors):
+def head_of(table, column, factor, vectors):
     """A copy of columns of a table [L, at least column + D]: [L, D], times a factor."""
     D = LANES * len(vectors)
     part = np.empty((len(table), D), np.float32)
@@ -123,14 +123,14 @@ def _part(table, column, factor, vectors):
 
 
 @njit(**OPTIONS)
-def _put(part, factor, table, column, vectors):
+def put_head(part, factor, table, column, vectors):
     """The other way round."""
     for i in range(len(part)):
         _scale(part[i], factor, table[i][column : column + LANES * len(vectors)], vectors)
 
 
 @njit(**OPTIONS)
-def _turned(table):
+def turned(table):
     """[L, D] -> [panels, D, PANEL] of PANEL rows each, and 0 behind the last row."""
     L, D = table.shape
     panels = np.zeros(((L + PANEL - 1) // PANEL, D, PANEL), np.float32)
@@ -142,21 +142,21 @@ def _turned(table):
 
 
 @njit(**OPTIONS)
-def _multiply(rows, panel, products, vectors):
+def multiply_panel(rows, panel, products, vectors):
     """rows [r, D] by a panel [D, PANEL] that was turned: to products [r, at least PANEL]."""
     for r in range(0, len(rows), 5):
         _mix(rows, panel, LANES * len(vectors), products, r)
 
 
 @njit(**OPTIONS)
-def _add(shares, values, sums, vectors):
+def add_mixed(shares, values, sums, vectors):
     """Adds shares [r, at least v] by values [v, D] to sums [r, D]."""
     for r in range(0, len(sums), _rows_together(vectors)):
         _mix_more(shares, values, len(values), sums, r, vectors)
 
 
 @njit(**OPTIONS)
-def _product(a, b, vectors):
+def product_of_rows(a, b, vectors):
     total = np.float32(0)
     for d in range(LANES * len(vectors)):
         total += a[d] * b[d]
@@ -164,7 +164,7 @@ def _product(a, b, vectors):
 
 
 @njit(**OPTIONS)
-def _differentiate(scores, d_shares, log, slope):
+def differentiate(scores, d_shares, log, slope):
     """In place: scores become shares, and gradients of shares become those of scores."""
     for key in range(len(scores)):
         scores[key] = exponential(scores[key] - log)
@@ -172,8 +172,8 @@ def _differentiate(scores, d_shares, log, slope):
 
 
 @njit(**OPTIONS)
-def _differentiate_kept(scores, d_shares, log, slope, kept, scale):
-    """As `_differentiate`, with dropout; scores become what dropout leaves of shares."""
+def differentiate_kept(scores, d_shares, log, slope, kept, scale):
+    """As `differentiate`, with dropout; scores become what dropout leaves of shares."""
     for key in range(len(scores)):
         share, factor = exponential(scores[key] - log), kept[key] * scale
         scores[key] = share * factor
@@ -181,7 +181,7 @@ def _differentiate_kept(scores, d_shares, log, slope, kept, scale):
 
 
 @njit(**OPTIONS)
-def _drop(shares, kept):
+def drop(shares, kept):
     """In place: 0 where dropout leaves nothing."""
     for key in range(len(shares)):
         shares[key] *= kept[key]
@@ -195,8 +195,8 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs, vect
         start, middle, end = spans[e]
         L, S, column = end - start, middle - start, h * D
         own = projected[start:end]
-        query, values = _part(own, column, query_scale, vectors), _part(own, 2 * H + column, ONE, vectors)
-        keys = _turned(_part(own, H + column, ONE, vectors))
+        query, values = head_of(own, column, query_scale, vectors), head_of(own, 2 * H + column, ONE, vectors)
+        keys = turned(head_of(own, H + column, ONE, vectors))
         scores = np.empty((BLOCK, len(keys) * PANEL + GAP), np.float32)
         mixed = np.empty((BLOCK, D), np.float32)
         totals = np.empty(BLOCK, np.float32)
@@ -204,7 +204,7 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs, vect
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
             for key in range(0, limit, PANEL):
-                _multiply(query[first : first + count], keys[key // PANEL], scores[:count, key:], vectors)
+                multiply_panel(query[first : first + count], keys[key // PANEL], scores[:count, key:], vectors)
             for r in range(count):
                 seen = _seen(first + r, S)
                 largest, totals[r] = exponentiate(scores[r][:seen])
@@ -212,10 +212,10 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs, vect
                 logs[h, start + first + r] = largest + np.log(totals[r])
                 if len(kept):
                     place = starts[e, h] + _row_start(first + r, S, L, virtual)
-                    _drop(scores[r][:seen], kept[place : place + seen])
+                    drop(scores[r][:seen], kept[place : place + seen])
             mixed[:] = 0
             for key in range(0, limit, PANEL):
-                _add(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count], vectors)
+                add_mixed(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count], vectors)
             for r in range(count):
                 row = context[start + first + r][column : column + D]
                 _scale(mixed[r], scale / totals[r], row, vectors)
@@ -231,9 +231,9 @@ def _backward(
         start, middle, end = spans[e]
         L, S, column = end - start, middle - start, h * D
         own, d_own = projected[start:end], d_projected[start:end]
-        query, keys = _part(own, column, query_scale, vectors), _part(own, H + column, ONE, vectors)
-        turned_keys, turned_values = _turned(keys), _turned(_part(own, 2 * H + column, ONE, vectors))
-        d_out = _part(d_context[start:end], column, ONE, vectors)
+        query, keys = head_of(own, column, query_scale, vectors), head_of(own, H + column, ONE, vectors)
+        turned_keys, turned_values = turned(keys), turned(head_of(own, 2 * H + column, ONE, vectors))
+        d_out = head_of(d_context[start:end], column, ONE, vectors)
         d_keys, d_values = np.zeros((L, D), np.float32), np.zeros((L, D), np.float32)
         shares, d_scores = np.empty((BLOCK, PANEL + GAP), np.float32), np.empty((BLOCK, PANEL + GAP), np.float32)
         d_query, slopes = np.empty((BLOCK, D), np.float32), np.empty(BLOCK, np.float32)
@@ -242,26 +242,26 @@ def _backward(
             limit = _seen(first + count - 1, S)
             own_query, own_d_out = query[first : first + count], d_out[first : first + count]
             for r in range(count):
-                slopes[r] = _product(own_d_out[r], context[start + first + r][column : column + D], vectors)
+                slopes[r] = product_of_rows(own_d_out[r], context[start + first + r][column : column + D], vectors)
             d_query[:] = 0
             for key in range(0, limit, PANEL):
                 end_key = min(key + PANEL, limit)
-                _multiply(own_query, turned_keys[key // PANEL], shares[:count], vectors)
-                _multiply(own_d_out, turned_values[key // PANEL], d_scores[:count], vectors)
+                multiply_panel(own_query, turned_keys[key // PANEL], shares[:count], vectors)
+                multiply_panel(own_d_out, turned_values[key // PANEL], d_scores[:count], vectors)
                 for r in range(count):
                     seen = min(max(_seen(first + r, S) - key, 0), PANEL)
                     row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
                     if len(kept):
                         place = starts[e, h] + _row_start(first + r, S, L, virtual) + key
-                        _differentiate_kept(row, d_row, log, slopes[r], kept[place : place + seen], scale)
+                        differentiate_kept(row, d_row, log, slopes[r], kept[place : place + seen], scale)
                     else:
-                        _differentiate(row, d_row, log, slopes[r])
+                        differentiate(row, d_row, log, slopes[r])
                     shares[r, seen:PANEL] = 0
                     d_scores[r, seen:PANEL] = 0
-                _add(d_scores[:count], keys[key:end_key], d_query[:count], vectors)
-                _add(shares[:count].T, own_d_out, d_values[key:end_key], vectors)
-                _add(d_scores[:count].T, own_query, d_keys[key:end_key], vectors)
-            _put(d_query[:count], query_scale, d_own[first : first + count], column, vectors)
+                add_mixed(d_scores[:count], keys[key:end_key], d_query[:count], vectors)
+                add_mixed(shares[:count].T, own_d_out, d_values[key:end_key], vectors)
+                add_mixed(d_scores[:count].T, own_query, d_keys[key:end_key], vectors)
+            put_head(d_query[:count], query_scale, d_own[first : first + count], column, vectors)
         d_own[:virtual, column : column + D] = 0
-        _put(d_keys, ONE, d_own, H + column, vectors)
-        _put(d_values, ONE, d_own, 2 * H + column, vectors)
+        put_head(d_keys, ONE, d_own, H + column, vectors)
+        put_head(d_values, ONE, d_own, 2 * H + column, vectors)

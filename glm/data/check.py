@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from glm.data.columns import Columns
 from glm.data.examples import EncodedRecord, ExampleEncoder
-from glm.data.formats import guess_row_count, has_byte_order_mark
+from glm.data.formats import guess_row_count, has_byte_order_mark, layout_without_header
 from glm.data.problems import Kind, RecordError
 from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
@@ -175,6 +175,8 @@ class FileCheck:
             if found := INVISIBLE.findall(text):
                 codes = ", ".join(map(_code, dict.fromkeys(found)))
                 self.note(Kind.INVISIBLE, f"{column}: holds the invisible {_plural('character', codes)} {codes}")
+            if found := [token for token in self.encoder.family.marks if token in text]:
+                self.note(Kind.MARK, f"{column}: holds {', '.join(found)}, which stays text")
             if text.strip().lower() in NULL_WORDS:
                 self.note(Kind.NULL_WORD, f"{column}: is nothing but {text.strip()}")
         unknown = self.encoder.tokenizer.unknown_token_id
@@ -317,6 +319,8 @@ def check_file(
         shown=shown,
         keep_bad=0 if most_refused == math.inf else int(most_refused),
     )
+    if kind := layout_without_header(file.path):
+        check.notes.append(f"{file.name}: {kind}")
     if has_byte_order_mark(file.path):
         check.notes.append(f"{file.name}: starts with a byte order mark, which is skipped")
     return check, check_records(file, check, total=guess_row_count(file.path), most_refused=most_refused)

@@ -33,6 +33,7 @@ MORE_LAYOUTS = (
     *(((source,), None, (target,)) for source, target in (("input", "target"), ("q", "a"), ("输入", "输出"))),
     *(((f"{name}1",), None, (f"{name}2",)) for name in ("sentence", "text", "sent", "question")),
     (("original",), None, ("paraphrase",)),
+    (("src_text",), None, ("tgt_text",)),  # UniLM's
 )
 CLEARED = "\ufeff\u200b \t\r\n\u3000"  # what may surround a column's name without a meaning
 

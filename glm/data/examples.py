@@ -14,6 +14,7 @@ from glm.data.truncation import find_answer, shorten_context
 from glm.errors import InputError
 from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
 
+NO_TOKEN = "has no token: the tokenizer drops all of it"
 NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -137,8 +138,10 @@ class ExampleEncoder:
         ]
 
     def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
-        """Why the source of a record cannot be laid out: what must not be cut does not fit."""
+        """Why the source of a record cannot be laid out: it has no token, or what must not be cut does not fit."""
         record = encoded.record
+        if not encoded.before and not encoded.after:
+            return RecordError(Kind.EMPTY, record.origin, NO_TOKEN, field="source")
         if not self.overflow(encoded):
             return None
         start, end = find_answer(record.source, record.answer) or (0, 0)
@@ -149,8 +152,10 @@ class ExampleEncoder:
         return RecordError(Kind.SOURCE_LENGTH, record.origin, message, field=field)
 
     def target_problem(self, encoded: EncodedRecord) -> RecordError | None:
-        """Why the target of a record, if it has one, cannot be learnt: it would be cut."""
+        """Why the target of a record, if it has one, cannot be learnt: it has no token, or would be cut."""
         tokens = len(encoded.target or ())
+        if encoded.target is not None and not tokens:
+            return RecordError(Kind.EMPTY, encoded.record.origin, NO_TOKEN, field="target")
         if self.allow_cut_targets or tokens <= self.target_budget:
             return None
         message = (
@@ -176,7 +181,9 @@ class ExampleEncoder:
         if error := self.source_problem(encoded):
             raise error
         record, before, after = encoded.record, encoded.before, encoded.after
-        if self.overflow(encoded):
+        if self.overflow(encoded) and self.family.cuts_tokens and self.template.is_bare:
+            before = before[: self.source_budget]
+        elif self.overflow(encoded):
             part = shorten_context(record.source, record.answer or "", lambda part: self._fits(record, part))
             before, after = self.tokenizer.encode_text(self._texts(record, part))
         return self.geometry.lay_out(before, after)

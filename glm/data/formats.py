@@ -1,8 +1,9 @@
 """The rows of a data file, whatever its format, one by one: JSON lines, JSON, CSV, TSV, parquet, a datasets folder.
 
 JSON, CSV and TSV may be compressed with gzip. The format is told by the file's name, and JSON from JSON lines by the
-first character. A row that cannot be parsed is a row with an error; what makes the rest of a file unreadable is an
-`InputError`.
+first character. Two kinds of files without a header are told by their first line: U+0001 between source and target
+(UniLM's fine-tuning), and one text a line. A row that cannot be parsed is a row with an error; what makes the rest of
+a file unreadable is an `InputError`.
 """
 
 import csv
@@ -29,6 +30,12 @@ UTF8_START = b"\xef\xbb\xbf"
 BLANKS = "\ufeff\u200b \t\u3000"  # around the names in a header
 UNDECODED = re.compile("[\udc80-\udcff]")  # what Python's `surrogateescape` makes of bytes that are not UTF-8
 SEPARATOR = re.compile(r"\s*,?\s*")  # of the items of a JSON list
+FIELD_SEPARATOR = "\x01"  # of files that have no header
+PAIRS = "no header: U+0001 stands between source and target"
+TEXTS = "no header: each line is a source"
+CHINESE = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+FIRST_LINE = 1 << 16  # bytes that files without a header are told by
+LONGEST_NAME = 4  # Chinese characters of a column's name; more, and the first line of a table is a text
 CHUNK = 1 << 20  # characters of a JSON list that are read at once
 # Lists in an object that are rows, and those that are a field of one row.
 ROW_LISTS = {"data", "rows", "records", "examples", "items", "instances", "train", "dev", "test", "validation"}
@@ -70,7 +77,9 @@ def read_rows(path: str | Path) -> Iterator[Row]:
             yield from _parquet_rows(path)
         else:
             with open_text_file(path) as file:
-                if suffix in (".csv", ".tsv"):
+                if (kind := _kind_without_header(file, suffix)) is not None:
+                    yield from _lines_without_header(file, name, has_pairs=kind == PAIRS)
+                elif suffix in (".csv", ".tsv"):
                     yield from _table_rows(file, name, is_tsv=suffix == ".tsv")
                 elif is_json_document(file):
                     yield from _document_rows(file, name)
@@ -127,6 +136,51 @@ def has_byte_order_mark(path: Path) -> bool:
         return False
     with open_text_file(path) as file:
         return file.read(3) == UTF8_START
+
+
+# -- lines without a header
+
+
+def layout_without_header(path: Path) -> str | None:
+    """What a text file without a header has in its lines, in words; None for other files."""
+    if path.is_dir() or path.suffix == ".parquet":
+        return None
+    with open_text_file(path) as file:
+        return _kind_without_header(file, Path(path.name.removesuffix(".gz")).suffix.lower())
+
+
+def _kind_without_header(file: BinaryIO, suffix: str) -> str | None:
+    """PAIRS or TEXTS by the first line that is not empty, None for a file with a header or JSON."""
+    start = file.read(FIRST_LINE).removeprefix(UTF8_START).lstrip()
+    file.seek(0)
+    line = start.partition(b"\n")[0].decode("utf-8", errors="replace").rstrip()
+    if FIELD_SEPARATOR in line and not line.startswith(("{", "[")):
+        return PAIRS
+    if suffix == ".txt":
+        return None if line.startswith(("{", "[")) else TEXTS
+    if suffix != ".csv" or any(mark in line for mark in ',"'):
+        return None
+    return TEXTS if len(CHINESE.findall(line)) > LONGEST_NAME else None
+
+
+def _lines_without_header(file: BinaryIO, name: str, *, has_pairs: bool) -> Iterator[Row]:
+    """The row of each line that is not empty."""
+    for number, line in enumerate(file, start=1):
+        origin = f"{name}, line {number}"
+        try:
+            text = _decoded(line, origin, start_of_file=number == 1)
+            if text:
+                yield Row(number, origin, _pair(text, origin) if has_pairs else {"source": text})
+        except RecordError as error:
+            yield Row(number, origin, {}, error)
+
+
+def _pair(text: str, origin: str) -> dict[str, str]:
+    parts = text.split(FIELD_SEPARATOR)
+    if len(parts) != 2:
+        message = f"{len(parts) - 1} separators U+0001, and one is expected, between source and target"
+        raise RecordError(Kind.SYNTAX, origin, message)
+    return dict(zip(("source", "target"), parts, strict=True))
 
 
 # -- JSON

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     SOURCE_LENGTH = "source too long"
     TARGET_LENGTH = "target too long"
     CONTROL = "control character"
+    MARK = "special token"
     INVISIBLE = "invisible character"
     NULL_WORD = "missing value as a word"
     DUPLICATE_ID = "duplicate id"
@@ -35,7 +36,15 @@ class Kind(StrEnum):
         return ADVICE[self]
 
 
-HARMLESS = {Kind.CONTROL, Kind.INVISIBLE, Kind.NULL_WORD, Kind.DUPLICATE_ID, Kind.DUPLICATE_ROW, Kind.SHARED_ROW}
+HARMLESS = {
+    Kind.CONTROL,
+    Kind.MARK,
+    Kind.INVISIBLE,
+    Kind.NULL_WORD,
+    Kind.DUPLICATE_ID,
+    Kind.DUPLICATE_ROW,
+    Kind.SHARED_ROW,
+}
 
 ADVICE = {
     Kind.ENCODING: "convert the file to UTF-8, e.g. iconv -f GB18030 -t UTF-8",
@@ -48,6 +57,7 @@ ADVICE = {
     Kind.SURROGATE: "escape whole characters, or write them as UTF-8",
     Kind.SOURCE_LENGTH: "raise --src_length, or shorten what may not be cut",
     Kind.TARGET_LENGTH: "raise --tgt_length, shorten the target, or accept its cut with --allow_cut_targets",
+    Kind.MARK: "take it out where it is a left-over of a conversion: it is read letter by letter, as any text",
     Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
     Kind.INVISIBLE: "take the characters out; they are left-overs of web pages, split words, and cannot be copied",
     Kind.NULL_WORD: "take the rows out; the words are missing values of an export, and the model would learn them",

@@ -87,6 +87,11 @@ class ExampleStore(Sequence[Example]):
         return self._sizes[0]
 
     @cached_property
+    def widths(self) -> np.ndarray:
+        """[number of examples], what each takes of `--max_tokens`."""
+        return self.encoder.family.row_width(self.lengths - self.target_lengths, self.target_lengths)
+
+    @cached_property
     def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
         spans = self._ends[1::2] - self._ends[::2]
         sources = self._ends[::2] - np.concatenate([[0], self._ends[1:-1:2]])
@@ -257,9 +262,3 @@ def content_digest(path: Path) -> str:
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
     parts = [f"{name} {content_digest(path / name)}" for name in names]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def default_cache_folder() -> Path:
-    """`glm` in the user's folder of caches."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "glm"

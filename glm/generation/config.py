@@ -19,6 +19,8 @@ def own_options(given: Collection[str]) -> set[str]:
         own |= set(DRAWING_OPTIONS)
     if "num_beams" in given:
         own |= {"early_stopping", "num_return_sequences"}
+    if "search_rules" in given:
+        own |= {"early_stopping", "temperature"}
     return own
 
 
@@ -36,7 +38,7 @@ class GenerationConfig:
 
     A hypothesis of n tokens (its `eop` not counted) scores `sum / n ** length_penalty`, where `sum` is the sum of the
     log-probabilities of its tokens and its `eop` (THUDM/GLM's formula; not GNMT's `((n + 5) / 6) ** length_penalty`,
-    which is that of `finished_rule unilm`).
+    which is that of `finished_rule unilm`). With `search_rules` fairseq its `eop` is counted, too.
 
     Raises:
         InputError: an option is out of its range, or another option leaves it without effect.
@@ -60,6 +62,12 @@ class GenerationConfig:
         "scores over ((5 + length) / 6)**length_penalty; drawn texts are independent), 'model' as the model was made.",
         choices=["model", "glm", "unilm"],
     )
+    search_rules: str = option(
+        "glm",
+        "Whose beam search: THUDM/GLM's, or fairseq's, where texts always end with eop, which counts in the length; "
+        "the first num_beams texts that end are all there are; and none is empty.",
+        choices=["glm", "fairseq"],
+    )
     no_repeat_ngram_size: int = option(3, "No n-gram of this size is generated twice; 0 allows all.")
     no_repeat_ignore: str | None = option(
         None, "Words that no_repeat_ngram_size leaves alone, joined by |; [x] is a special token."
@@ -70,7 +78,9 @@ class GenerationConfig:
     select_topk: bool = option(
         True, "True takes the best candidates of each step, False draws them from the model's distribution."
     )
-    temperature: float = option(1.0, "Logits are divided by this before drawing (--select_topk False).")
+    temperature: float = option(
+        1.0, "Logits are divided by this before drawing (--select_topk False), or by --search_rules fairseq."
+    )
     top_k: int = option(0, "Draw from the k most likely tokens only (--select_topk False); 0 is off.")
     top_p: float = option(
         0.0, "Draw from the smallest set of tokens with this probability (--select_topk False); 0 is off."
@@ -113,8 +123,19 @@ class GenerationConfig:
             1 <= self.num_return_sequences <= self.num_beams,
             f"use 1 to {self.num_beams}, or raise num_beams",
         )
+        self._require("search_rules", self.search_rules in ("glm", "fairseq"), "use glm or fairseq")
+        if self.follows_fairseq:
+            self._require("finished_rule", self.finished_rule == "model", "it has no effect with search_rules fairseq")
+            self._require(
+                "early_stopping", self.early_stopping == "false", "it has no effect with search_rules fairseq"
+            )
+            self._require(
+                "select_topk", self.select_topk, "search_rules fairseq takes the best candidates; leave it out"
+            )
         if self.select_topk:
             for name, off in DRAWING_OPTIONS.items():
+                if name == "temperature" and self.follows_fairseq:
+                    continue
                 self._require(name, getattr(self, name) == off, "it has no effect with select_topk True: use False")
         if self.num_beams == 1:
             self._require(
@@ -122,10 +143,20 @@ class GenerationConfig:
             )
 
     @property
+    def follows_fairseq(self) -> bool:
+        """Whether fairseq's rules of beam search hold."""
+        return self.search_rules == "fairseq"
+
+    @property
+    def fewest_tokens(self) -> int:
+        """Of a text, before its `eop`."""
+        return max(self.min_tgt_length, 1 if self.follows_fairseq else 0)
+
+    @property
     def batch_options(self) -> tuple:
         """What examples that are decoded together have in common; the other options are each example's own."""
         names = ("num_beams", "select_topk", "temperature", "top_k", "top_p", "finished_rule")  # candidates
-        names += ("min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")  # the rules
+        names += ("search_rules", "min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")
         names += ("processor_order",)
         return tuple(getattr(self, name) for name in names)
 

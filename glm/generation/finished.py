@@ -1,14 +1,17 @@
 """When a text is finished, and how finished texts are ranked: a rule by name.
 
-| rule  | of K beams                                                             | score                            |
-|-------|------------------------------------------------------------------------|----------------------------------|
-| glm   | the best 2K candidates, so that K go on; one that ends the text and is | sum / n ** length_penalty,       |
-|       | among the first K is kept                                              | n without the end                |
-| unilm | the best K candidates; one that ends the text is kept and fewer go on, | sum / ((5 + m) / 6) **           |
-|       | K again after the next step                                            | length_penalty, m with the end   |
+| rule    | of K beams                                                           | score                            |
+|---------|----------------------------------------------------------------------|----------------------------------|
+| glm     | the best 2K candidates, so that K go on; one that ends the text and  | sum / n ** length_penalty,       |
+|         | is among the first K is kept                                         | n without the end                |
+| unilm   | the best K candidates; one that ends the text is kept and fewer go   | sum / ((5 + m) / 6) **           |
+|         | on, K again after the next step                                      | length_penalty, m with the end   |
+| fairseq | the best 2K candidates, so that K go on; the first K texts that end  | sum / m ** length_penalty,       |
+|         | are all there are; the end comes last in any case, and never first   | m with the end                   |
 
 Sources: THUDM/GLM, tasks/seq2seq/evaluate.py; microsoft/unilm and YunwenTechnology/Unilm, beam search of
-`modeling.py` (BertForSeq2SeqDecoder). Sums are of log-probabilities, that of the end among them.
+`modeling.py` (BertForSeq2SeqDecoder); fairseq, sequence_generator.py. Sums are of log-probabilities, that of the end
+among them.
 """
 
 from collections.abc import Sequence
@@ -33,6 +36,7 @@ class GLMRule:
 
     name = "glm"
     draws_apart = False
+    keeps_first = False  # the first K texts that end, whatever comes later
 
     def candidates(self, num_beams: int) -> int:
         """How many candidates a step looks at."""
@@ -78,5 +82,18 @@ class UniLMRule(GLMRule):
         return not np.isfinite(best_live)
 
 
+class FairseqRule(GLMRule):
+    """fairseq's; see the table."""
+
+    name = "fairseq"
+    keeps_first = True
+
+    def score(self, total: float, tokens: int, *, ended: bool, length_penalty: float) -> float:
+        return total / (tokens + 1) ** length_penalty
+
+    def is_done(self, search: Searched, best_live: float) -> bool:
+        return not np.isfinite(best_live) or len(search.hypotheses) == search.config.num_beams
+
+
 FinishedRule = GLMRule
-RULES: dict[str, FinishedRule] = {rule.name: rule for rule in (GLMRule(), UniLMRule())}
+RULES: dict[str, FinishedRule] = {rule.name: rule for rule in (GLMRule(), UniLMRule(), FairseqRule())}

@@ -39,8 +39,8 @@ def build_logits_processors(
         processors.append(RepetitionPenalty(config.repetition_penalty))
     if banned_token_ids:
         processors.append(BannedTokens(banned_token_ids))
-    if config.min_tgt_length:
-        processors.append(MinLength(config.min_tgt_length, end_token_id))
+    if config.fewest_tokens:
+        processors.append(MinLength(config.fewest_tokens, end_token_id))
     if config.no_repeat_ngram_size:
         processors.append(NoRepeatNGram(config.no_repeat_ngram_size, ignored_token_ids))
     if allowed_outputs:

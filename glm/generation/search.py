@@ -7,6 +7,7 @@ candidates there are, and how texts are ranked, says a rule (`glm.generation.fin
 Examples that are done give their places in the batch to those that wait.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,13 +90,15 @@ class ExampleSearch:
         return self.hypotheses[: self.config.num_return_sequences]
 
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
-        """Keeps a text if it is among the best K; of samples that are drawn apart, equal ones are one.
+        """Keeps a text if it is among the best K, or as the rule has it; of samples drawn apart, equal ones are one.
 
         Args:
             token_scores: of the tokens and, where the text ended, of its end.
             total: its sum of log-probabilities.
         """
         if self.rule.draws_apart and self.stream and any(tokens.tolist() == [*h.tokens] for h in self.hypotheses):
+            return
+        if self.rule.keeps_first and len(self.hypotheses) == self.config.num_beams:
             return
         ended = len(token_scores) > len(tokens)
         score = self.rule.score(float(total), len(tokens), ended=ended, length_penalty=self.config.length_penalty)
@@ -124,12 +127,12 @@ class Batch:
     -inf where there is no beam.
     """
 
-    def __init__(self, searches: list[ExampleSearch], cache: Cache):
+    def __init__(self, searches: list[ExampleSearch], cache: Cache, dtype: type | np.dtype = np.float32):
         self.searches = searches
         self.cache = cache
         self.tokens = np.zeros((len(searches), 1, 0), dtype=np.int64)
-        self.token_scores = np.zeros((len(searches), 1, 0), dtype=np.float32)
-        self.sums = np.zeros((len(searches), 1), dtype=np.float32)
+        self.token_scores = np.zeros((len(searches), 1, 0), dtype=dtype)
+        self.sums = np.zeros((len(searches), 1), dtype=dtype)
 
     @property
     def longest_prompt(self) -> int:
@@ -219,7 +222,7 @@ class Decoder:
             InputError: `tgt_length` leaves no room for what has to be generated.
         """
         config = config or self.config
-        fewest, max_length = max(config.min_tgt_length, self.longest_allowed), config.tgt_length - prompt.given
+        fewest, max_length = max(config.fewest_tokens, self.longest_allowed), config.tgt_length - prompt.given
         if max_length <= fewest:
             raise InputError(
                 f"tgt_length {config.tgt_length}: no room for {fewest} tokens (min_tgt_length, or the longest allowed "
@@ -233,7 +236,7 @@ class Decoder:
     def open(self, searches: list[ExampleSearch]) -> Batch:
         """Reads the prompts of examples and chooses their first tokens."""
         logits, cache = self.model.prefill([search.prompt for search in searches])
-        batch = Batch(searches, cache)
+        batch = Batch(searches, cache, logits.dtype)
         self._advance(batch, logits[:, None])  # [B, V] -> [B, 1, V]
         return batch
 
@@ -251,8 +254,8 @@ class Decoder:
         totals, picks = self._candidates(batch, scores)
         beam_idx = np.zeros((len(batch.searches), K), dtype=np.int64)
         tokens = np.full(beam_idx.shape, self.end_token_id)
-        token_scores = np.zeros(beam_idx.shape, dtype=np.float32)
-        sums = np.full(beam_idx.shape, -np.inf, dtype=np.float32)
+        token_scores = np.zeros(beam_idx.shape, dtype=scores.dtype)
+        sums = np.full(beam_idx.shape, -np.inf, dtype=scores.dtype)
         for example, search in enumerate(batch.searches):
             if search.done:
                 continue
@@ -287,11 +290,22 @@ class Decoder:
             logits = logits / self.config.temperature
         logits = logits.reshape([B * R, V])
         if self.config.processor_order == "before_softmax":
-            return self._rules_first(batch, logits).reshape([B, R, V])
-        scores = log_softmax(logits)
-        _check_numbers(scores[:, 0])
-        self._apply_rules(batch, scores)
-        return scores.reshape([B, R, V])
+            scores = self._rules_first(batch, logits)
+        else:
+            scores = log_softmax(logits)
+            _check_numbers(scores[:, 0])
+            self._apply_rules(batch, scores)
+        scores = scores.reshape([B, R, V])
+        if self.config.follows_fairseq:
+            self._leave_only_the_end(batch, scores)
+        return scores
+
+    def _leave_only_the_end(self, batch: Batch, scores: np.ndarray) -> None:
+        """Of examples that can have one token more, forbids all but `eop`: scores [B, R, V], in place."""
+        last = [search.length + 1 == search.max_length for search in batch.searches]
+        of_end = scores[last, :, self.end_token_id]
+        scores[last] = FORBIDDEN
+        scores[last, :, self.end_token_id] = of_end
 
     def _rules_first(self, batch: Batch, logits: np.ndarray) -> np.ndarray:
         """Log-probabilities of what the rules leave, [rows, V]: others' share is given to them."""
@@ -366,7 +380,12 @@ class Decoding:
 
     def _settled(self, done: list[ExampleSearch]) -> list[ExampleSearch]:
         """Those that are done, once others have joined again for more samples."""
-        again = [search for search in done if search.begins_again()]
+        again = []
+        for search in done:
+            left_behind = copy.copy(search)  # takes the place it had, and is done
+            if search.begins_again():
+                self.batch.searches[self.batch.searches.index(search)] = left_behind
+                again.append(search)
         return [search for search in done if search not in again] + (self.join(again) if again else [])
 
     def _is_unfinished(self) -> np.ndarray:
@@ -384,6 +403,7 @@ def build_decoder(
 ) -> Decoder:
     """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
     rule = config.finished_rule if config.finished_rule != "model" else getattr(model, "finished_rule", "glm")
+    rule = "fairseq" if config.follows_fairseq else rule
     if rule == "unilm" and config.early_stopping != "false":
         raise InputError(
             f"early_stopping {config.early_stopping}: has no effect with finished_rule unilm; leave it out"

@@ -27,6 +27,17 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "packing": {"packing": False},
     "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
     "pair_length": {"max_seq_length": None},
+    "three_losses": {
+        "discriminator_weight": None,
+        "discriminator_warmup_steps": None,
+        "discriminator_start_warmup_steps": None,
+        "inconsistency_weight": None,
+        "inconsistency_warmup_steps": None,
+        "inconsistency_start_warmup_steps": None,
+        "discriminator_sampling_temperature": None,
+    },
+    "starts": {"start": None},
+    "positions": {"max_source_positions": None, "max_target_positions": None},
     "half_precision": {"fp16": False, "bf16": False, "decode_dtype": "float32"},
 }
 
@@ -258,8 +269,11 @@ class WeightNames:
     What stands here does for a family that runs in one process and whose files have no other names than its own.
 
     Attributes:
+        formats: of files that the family's weights can be in, see `glm.checkpoint.formats`.
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
+        resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
+            `--max_source_positions`.
         copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
         linears: endings of the weights that PyTorch keeps the other way round ([out, in]).
         biased_linears: endings of two weights of `linears` whose biases tell which way round a file has them.
@@ -269,14 +283,17 @@ class WeightNames:
         fields: what of a config.json means something, and its type.
         sizes: the fields that weights show.
         agreed: the fields on which weights, config.json and preset must agree.
+        ignored: endings of names in files that are no weights.
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves fields out means.
         foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
+    formats: tuple[str, ...] = ("glm", "paddlenlp", "huggingface", "huggingface-bin", "megatron")
     words: str = ""
     required: tuple[str, ...] = ()
+    resizable: tuple[str, ...] = ()
     copied_rows_key: str = ""
     linears: tuple[str, ...] = ()
     biased_linears: tuple[str, ...] = ()
@@ -286,6 +303,7 @@ class WeightNames:
     fields: Mapping[str, type] = {}
     sizes: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
@@ -312,6 +330,10 @@ class WeightNames:
         on the last axis. A name that the family does not know is returned as it is."""
         return name, 0, 1
 
+    def stated(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """What the options beside weights of these names in a file of fairseq say of the configuration."""
+        return {}
+
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
@@ -337,6 +359,18 @@ class WeightNames:
         """What a config.json beside files of a format says beside `config`, or in its place."""
         return {}
 
+    def copy_of(self, name: str) -> str | None:
+        """Of a name under which files hold a weight once more, the name of that weight there; None of any other."""
+        return None
+
+    def copies(self, config: Mapping[str, Any], format: str) -> Mapping[str, str]:
+        """The names under which files of a format hold a weight once more, each with that weight's name there."""
+        return {}
+
+    def foreign_options(self, config: Mapping[str, Any], format: str) -> dict[str, Any]:
+        """What files of a format say of a configuration beside the weights, by that format's names."""
+        return {}
+
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
         """Rows of the word embedding (to, from) that a format's files do not hold apart."""
         return ()
@@ -354,6 +388,18 @@ class WeightNames:
             if value is not None:
                 raise InputError(f"{name} {value}: models of this family keep theirs; leave it out")
         return weights, ()
+
+    def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
+        """The configuration of a model that starts from parts of a checkpoint (`--start`).
+
+        Raises:
+            InputError: the checkpoint lacks a part.
+        """
+        raise NotImplementedError
+
+    def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
+        """What becomes of a checkpoint's weight where a model starts from parts of it: its name there, or None."""
+        return name
 
     def part_of(self, name: str) -> str | int | None:
         """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
@@ -378,12 +424,16 @@ class Family:
         abilities: of `ABILITIES`, and `memory_forecast`.
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
+        marks: texts of special tokens that data may hold, as any other text; a check names the rows.
         aliases: other values of `model_type` that mean the family.
+        row_width: what an example takes of `--max_tokens`, of the tokens [n] of sources and of targets.
+        cuts_tokens: whether a source that is all of a template loses tokens at its end where it is too long; else it
+            is cut between sentences.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         presets: names in `configs/model` of models that are published, but cannot be fetched by a name.
         published_tokenizers: hub names of tokenizers that can be fetched.
-        vocabulary_multiple: of which the rows of a new model's word embedding are; 1 also says that a model
-            has exactly the rows that its tokenizer has.
+        vocabulary_multiple: of which the rows of a new model's word embedding are.
+        has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
     """
@@ -402,11 +452,15 @@ class Family:
     abilities: frozenset[str] = field(default_factory=frozenset)
     blanks: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    row_width: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add
+    cuts_tokens: bool = False
     published: tuple[str, ...] = ()
     presets: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
     vocabulary_multiple: int = 128  # Megatron's
+    has_exact_vocabulary: bool = False
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
 

@@ -16,6 +16,7 @@ FAMILIES = {
     "mglm": "glm.models.mglm",
     "mt5": "glm.models.mt5",
     "unilm": "glm.models.unilm",
+    "ganlm": "glm.models.ganlm",
 }
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"

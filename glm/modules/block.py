@@ -19,7 +19,7 @@ from glm.modules.split_layers import (
     row_parallel_linear,
     tensor_parallel_group,
 )
-from glm.modules.tensors import as_tensor
+from glm.modules.tensors import as_tensor, float32_at_least
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ class Attention(nn.Layer):
         Returns:
             [B, R, H]
         """
-        scores = [paddle.matmul(query, keys, transpose_y=True).astype("float32") for keys, _ in parts]
+        scores = [float32_at_least(paddle.matmul(query, keys, transpose_y=True)) for keys, _ in parts]
         scores = paddle.concat(scores, axis=-1) if len(scores) > 1 else scores[0]
         if self.scale != 1.0:
             scores = scores * self.scale
         if bias is not None:
-            scores = scores + bias
+            scores = scores + (bias if bias.dtype == scores.dtype else bias.astype(scores.dtype))
         probabilities = F.softmax(scores, axis=-1)
         probabilities = self.attention_dropout(probabilities).astype(query.dtype)
         lengths = [keys.shape[2] for keys, _ in parts]

@@ -6,6 +6,7 @@ ancestors, is a mask. To continue another beam is to copy a row of the mask: no 
 full, those that no beam sees any more are given back.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,12 @@ class LayerCache:
         _, keys, values = projected.reshape([len(projected), 3, num_heads, -1]).unbind(1)  # [n, N, D] each
         return cls(tuple(_side_by_side(part.split(list(lengths))) for part in (keys, values)))
 
+    @classmethod
+    def of_pairs(cls, pairs: Tensor, lengths: Sequence[int], num_heads: int) -> "LayerCache":
+        """From keys and values [m, 2H] of sources that stand one behind the other; such a cache gets no slots."""
+        keys, values = pairs.reshape([len(pairs), 2, num_heads, -1]).unbind(1)  # [m, N, D] each
+        return cls(tuple(_side_by_side(part.split(list(lengths))) for part in (keys, values)))
+
     @staticmethod
     def seen_by(lengths: np.ndarray, width: int, ancestors: np.ndarray, capacity: int, num_heads: int) -> Tensor:
         """What `attend` needs to know of who sees what; arguments as of `visible`.
@@ -59,6 +66,12 @@ class LayerCache:
         """
         query, keys, values = attention.split(projected)
         return attention.attend(query, self.extend(keys, values, start), seen).flatten(0, 1)
+
+    def look(self, attention: nn.Layer, queries: Tensor, seen: Tensor) -> Tensor:
+        """Attends to the prompts alone: queries [B, R, H] -> [B * R, H]; otherwise as `attend`."""
+        B, R, _ = queries.shape
+        heads = queries.reshape([B, R, attention.num_heads, -1]).transpose([0, 2, 1, 3])  # [B, N, R, D]
+        return attention.attend(heads / math.sqrt(heads.shape[-1]), [self.prompt], seen).flatten(0, 1)
 
     def extend(self, keys: Tensor, values: Tensor, start: int) -> list[KeysValues]:
         """Writes the keys and values of new tokens ([B, N, R, D] each) to the slots from `start` on.
@@ -87,6 +100,10 @@ class LayerCache:
         if self.slots is not None:
             self.slots = tuple(paddle.index_select(part, examples) for part in self.slots)
 
+    def widen(self, width: int) -> None:
+        """Makes the prompts so many places wide."""
+        self.prompt = tuple(_wide(part, width) for part in self.prompt)
+
     def replace(self, places: Sequence[int], other: "LayerCache") -> None:
         """Puts the prompts of `other`, which are no longer, at these places of the batch."""
         for mine, theirs in zip(self.prompt, other.prompt, strict=True):
@@ -95,18 +112,20 @@ class LayerCache:
 
     def append(self, other: "LayerCache", width: int) -> None:
         """Puts the prompts of `other` after those of the batch, and makes all of them `width` places wide."""
-
-        def wide(part: Tensor) -> Tensor:
-            return F.pad(part, [0, 0, 0, 0, 0, width - part.shape[2], 0, 0], pad_from_left_axis=True)
-
         self.prompt = tuple(
-            paddle.concat([wide(mine), wide(theirs)]) for mine, theirs in zip(self.prompt, other.prompt, strict=True)
+            paddle.concat([_wide(mine, width), _wide(theirs, width)])
+            for mine, theirs in zip(self.prompt, other.prompt, strict=True)
         )
         if self.slots is not None:
             n = other.prompt[0].shape[0]
             self.slots = tuple(
                 paddle.concat([part, paddle.zeros([n, *part.shape[1:]], dtype=part.dtype)]) for part in self.slots
             )
+
+
+def _wide(part: Tensor, width: int) -> Tensor:
+    """[B, N, length, D] -> [B, N, width, D], zero behind."""
+    return F.pad(part, [0, 0, 0, 0, 0, width - part.shape[2], 0, 0], pad_from_left_axis=True)
 
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
@@ -214,8 +233,12 @@ class KVCache:
 
         Args:
             places: [n] int.
-            other: the cache of n prompts, none longer than `width`.
+            other: the cache of n prompts.
         """
+        if other.width > self.width:
+            self.width = other.width
+            for layer in self.layers:
+                layer.widen(self.width)
         self.lengths[places] = other.lengths
         for place, prompt in zip(places, other.prompts, strict=True):
             self.prompts[place] = prompt

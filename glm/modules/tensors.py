@@ -1,4 +1,4 @@
-"""Arrays as tensors, for what runs without end."""
+"""Arrays as tensors, for what runs without end; and numbers as wide as sums need them."""
 
 import numpy as np
 import paddle
@@ -14,3 +14,8 @@ def as_tensor(array: np.ndarray) -> Tensor:
     tensor = paddle.empty(array.shape, array.dtype.name)
     tensor.get_tensor().set(array, paddle.framework._current_expected_place())
     return tensor
+
+
+def float32_at_least(tensor: Tensor) -> Tensor:
+    """A tensor in float32, or as it is if it is of float64."""
+    return tensor if tensor.dtype == paddle.float64 else tensor.astype("float32")

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from paddle import distributed
@@ -17,8 +19,10 @@ from glm.generation.config import GenerationConfig, option
 from glm.options.data import DataArguments
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
+from glm.options.run_config import published_config
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
+from glm.runtime.paths import published, published_values
 
 SPLITS = ("train", "dev", "test")  # each with an option `SPLIT_file`
 # Shapes of the learning rate behind its warmup; the first ones fall.
@@ -50,6 +54,10 @@ WITHOUT_EFFECT = {
 OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
 MOST_LOGGING_STEPS = 500  # PaddleNLP's default
 LOGS_A_RUN = 20  # at least, where nobody says how often
+
+# Options of an objective that cannot be 0.
+OF_GEOMETRY = ("objective", "mask_prob", "max_pred", "target_mask_prob")  # of ObjectiveArguments
+NEVER_ZERO = ("discriminator_sampling_temperature", "max_source_positions", "max_target_positions")
 
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
@@ -148,7 +156,8 @@ class DropoutArguments:
 
 @dataclass
 class ObjectiveArguments:
-    """What training predicts of a record, for families that can choose (UniLM)."""
+    """What training predicts of a record, by which losses, and from which parts of a checkpoint, for families that can
+    choose (UniLM; GanLM, whose names are fairseq's)."""
 
     objective: str | None = option(
         None,
@@ -162,10 +171,61 @@ class ObjectiveArguments:
         None, "Share of the tokens before a [MASK] that pseudo_masked masks or replaces too [0]."
     )
 
+    start: str | None = option(
+        None,
+        "Parts of a checkpoint that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
+        "the decoder that writes [both where there are two].",
+        choices=["both", "generator", "discriminator"],
+    )
+    max_source_positions: int | None = option(
+        None, "Most tokens of a source; a checkpoint's table is cut, or has rows of zeros added [the model's]."
+    )
+    max_target_positions: int | None = option(None, "Most tokens of a target; as max_source_positions.")
+    discriminator_weight: float | None = option(None, "Weight of the discriminator's loss [5]; 0 leaves it out.")
+    discriminator_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    discriminator_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    inconsistency_weight: float | None = option(
+        None, "Weight of the generator's loss where the discriminator erred [1]; 0 leaves it out."
+    )
+    inconsistency_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
+    inconsistency_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    discriminator_sampling_temperature: float | None = option(
+        None, "Logits are divided by this before the tokens to be judged are drawn [1]."
+    )
+
+    def __post_init__(self):
+        for name, value in self.of_model.items():
+            if name.endswith("_steps"):
+                continue  # fairseq's -1 is 0
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in NEVER_ZERO):
+                raise UsageError(f"{name} {value}: use a number above 0{'' if name in NEVER_ZERO else ', or 0'}")
+        if self.start in ("generator", "discriminator"):
+            for name in ("discriminator_weight", "inconsistency_weight"):
+                if getattr(self, name):
+                    raise UsageError(
+                        f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}"
+                    )
+
+    @property
+    def parts(self) -> str | None:
+        """`start`, or what the weights that are given need."""
+        return self.start or ("both" if self.discriminator_weight or self.inconsistency_weight else None)
+
     @property
     def given(self) -> dict[str, Any]:
         """What was chosen, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @property
+    def of_geometry(self) -> dict[str, Any]:
+        """What was chosen of how a record is laid out."""
+        return {name: value for name, value in self.given.items() if name in OF_GEOMETRY}
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """What replaces the model's own settings."""
+        others = {"start", *OF_GEOMETRY}
+        return {name: value for name, value in self.given.items() if name not in others}
 
 
 @dataclass
@@ -342,11 +402,21 @@ class FinetuneTrainingArguments(TrainingArguments):
         self.logs_a_share = self.logging_steps is None
         if self.logs_a_share:
             self.logging_steps = MOST_LOGGING_STEPS
+        if self.logging_dir is None:  # PaddleNLP would put the machine's name into it
+            self.logging_dir = str(Path(self.output_dir) / "runs" / datetime.now().strftime("%b%d_%H-%M-%S"))
         if self.device == "cpu" and distributed.get_world_size() > 1:
             gloo.install()
         super().__post_init__()  # makes the groups of processes
         self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
+
+    def to_json_string(self) -> str:
+        """All options, for a log that may be published."""
+        return published(super().to_json_string())
+
+    def to_sanitized_dict(self) -> dict[str, Any]:
+        """All options, for the parameters of such a log."""
+        return published_values(super().to_sanitized_dict())
 
     def _check_decay(self):
         shape = self.lr_scheduler_type
@@ -400,7 +470,8 @@ class FinetuneArguments:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
         left_out = once | self._without_effect()
-        return {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        return published_config(kept)
 
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""

@@ -16,7 +16,7 @@ from glm.runtime.device import choose_device
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
-FILES_OPTIONS += ("token_scores", "show", "report", "keep_columns")
+FILES_OPTIONS += ("output_format", "token_scores", "show", "report", "keep_columns")
 SERVING_OPTIONS = tuple(item.name for item in fields(ServingArguments))
 
 
@@ -39,6 +39,12 @@ class PredictArguments(ServingArguments):
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
     prefix: str = option("", "What every text starts with: given to the model, not generated.")
     allowed_outputs_file: str | None = option(None, "Outputs, one per line: nothing else is generated (after prefix).")
+    output_format: str = option(
+        "json",
+        "Of output_file: json, one line per record; unilm, lines of a source, U+0001, and its texts with || between "
+        "them (the JSON lines then go to output_file.jsonl).",
+        choices=["json", "unilm"],
+    )
     token_scores: bool = option(False, "Write the log-probability of every token.")
     per_device_eval_batch_size: int = option(16, "Records decoded together.")
     decode_dtype: str = option(
@@ -155,5 +161,8 @@ def _check_given(given: dict[str, Any], arguments: PredictArguments) -> None:
         for name in sorted(framing | {"show", "keep_columns", "multi_turn"}):
             if name in given:
                 raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
+    if arguments.output_format == "unilm" and (arguments.output_file is None or arguments.fills):
+        needed = "where blanks are filled" if arguments.fills else "without output_file"
+        raise UsageError(f"output_format unilm: has no effect {needed}; leave it out")
     if "show" in given and arguments.output_file is None:
         raise UsageError(f"show {given['show']}: has no effect without output_file")

@@ -8,9 +8,15 @@ from pydantic import ConfigDict, Field
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
+from glm.runtime.paths import found_path, published
 from glm.runtime.settings_file import Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
+
+# Options that are a path: `finetune_config.json` is published with a model, and has them without the user's home.
+PATHS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
+PATHS += ("allowed_outputs_file", "data_cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")
+PATHS += ("output_file", "metrics_file", "report", "api_key_file")
 
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -45,6 +51,7 @@ class TrainedWith(Settings):
     length_penalty: Rate = None
     early_stopping: Literal["true", "false", "never"] = None
     finished_rule: Literal["model", "glm", "unilm"] = None
+    search_rules: Literal["glm", "fairseq"] = None
     no_repeat_ngram_size: Length = None
     no_repeat_ignore: Text = None
     repetition_penalty: Rate = None
@@ -58,7 +65,7 @@ class TrainedWith(Settings):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options of a configuration file; keys that start with an underscore are notes.
+    """The options of a configuration file; keys that start with an underscore are notes, `~` in a path is the home.
 
     Raises:
         UsageError: the file cannot be read, is not a JSON object, or sets an option to null.
@@ -71,7 +78,14 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, value in settings.items():
         if value is None:
             raise UsageError(f"{path}: {name} is null; leave it out to have its default")
+        if name in PATHS and isinstance(value, str):
+            settings[name] = found_path(value)
     return settings
+
+
+def published_config(settings: dict[str, Any]) -> dict[str, Any]:
+    """Options as `finetune_config.json` has them, see `PATHS`; `read_config` gives back what they mean."""
+    return {name: published(value) if name in PATHS else value for name, value in settings.items()}
 
 
 def trained_with(folder: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from glm.errors import InputError
 from glm.evaluation.data_sets import table_of
 from glm.evaluation.metrics import Scorer, Scores, score
+from glm.evaluation.paraphrases import Paraphrases
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.statistics import Pair
 from glm.evaluation.symptoms import Symptoms
@@ -19,17 +20,27 @@ def coverage(scored: int, records: int) -> str:
     return f"{scored} of {records} records {'has' if scored == 1 else 'have'} a reference"
 
 
-def score_predictions(predictions: Sequence[Prediction]) -> Scores:
-    """Scores of the best texts against the references, see `glm.evaluation.metrics.score`."""
+def score_predictions(predictions: Sequence[Prediction], *, of_paraphrases: bool = False) -> Scores:
+    """Scores of the best texts against the references, see `glm.evaluation.metrics.score`.
+
+    Args:
+        of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
+    """
+    found = Paraphrases()
+    for prediction in predictions if of_paraphrases else ():
+        found.add(prediction.record.source, [text.text for text in prediction.texts])
     return score(
         Pair(prediction.best, record.references, record.source, record.answer)
         for prediction in predictions
         for record in (prediction.record,)
-    )
+    ).with_figures(found.figures(), found.signatures())
 
 
 class Tally:
     """Counts and scores rows of a predictions file, in any order; none is kept.
+
+    Args:
+        of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
@@ -37,7 +48,8 @@ class Tally:
         symptoms: what is wrong with the texts.
     """
 
-    def __init__(self):
+    def __init__(self, *, of_paraphrases: bool = False):
+        self.paraphrases = Paraphrases() if of_paraphrases else None
         self.rows = 0
         self.failed = 0
         self.first_error: str | None = None
@@ -52,7 +64,10 @@ class Tally:
         if "error" in row:
             self.failed += 1
             self.first_error = self.first_error or row["error"]
-        elif "reference" in row:
+            return
+        if self.paraphrases is not None:
+            self.paraphrases.add(row["source"], [prediction["text"] for prediction in row["predictions"]])
+        if "reference" in row:
             best = row["predictions"][0]["text"] if row["predictions"] else ""
             self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
             self.scored += 1
@@ -67,7 +82,10 @@ class Tally:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
         if not self.scored:
             raise InputError("no record has a reference, so there is nothing to score")
-        return self._scorer.result().with_figures({"failed records": self.failed})
+        scores = self._scorer.result().with_figures({"failed records": self.failed})
+        if self.paraphrases is None:
+            return scores
+        return scores.with_figures(self.paraphrases.figures(), self.paraphrases.signatures())
 
 
 def write_scores(path: Path, scores: Scores) -> None:

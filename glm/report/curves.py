@@ -39,6 +39,24 @@ class CurvePlot:
 # Plot: title, unit, and by label the key in metrics.jsonl.
 CURVE_PLOTS = {
     "loss": ("Loss", "nats per token", {"training, with label smoothing": "loss", "dev records": "eval_loss"}),
+    "losses": (
+        "Losses",
+        "nats per token",
+        {
+            "generator": "generator_loss",
+            "discriminator, weight left out": "discriminator_loss",
+            "generator again": "inconsistency_loss",
+        },
+    ),
+    "judgements": (
+        "The discriminator's judgements",
+        "share",
+        {
+            "right of replaced tokens": "replace_accuracy",
+            "right of original tokens": "keep_accuracy",
+            "replaced tokens": "replace_rate",
+        },
+    ),
     "scores": (
         "Scores of the dev records",
         "percent",

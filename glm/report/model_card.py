@@ -45,7 +45,8 @@ def write_model_card(
     if is_users_own(folder / CARD_NAME):
         return False
     start = str(provenance.settings["model_name_or_path"])
-    published = start if "/" in start and not start.endswith(".json") and not Path(start).exists() else None
+    is_path = start.startswith((".", "/", "~")) or start.endswith(".json") or Path(start).exists()
+    published = start if "/" in start and not is_path else None
     template = Template(
         TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True
     )

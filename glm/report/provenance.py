@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from glm.runtime.paths import published_command
+
 PACKAGES = (
     "paddlepaddle-gpu",
     "paddlepaddle",
@@ -32,7 +34,7 @@ class Provenance:
 
     Args:
         command: repeats the run, from the folder it was started in.
-        settings: all options of the run, and what else decides about its result.
+        settings: all options of the run, and what else decides about its result; paths as `published`.
         device: `cpu`, `gpu` or `gpu:N`.
     """
 
@@ -55,7 +57,7 @@ def command_of(script: str, argv: Sequence[str]) -> str:
     """The command line as a shell takes it."""
     processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     launcher = ["-m", "paddle.distributed.launch"] if processes > 1 else []
-    return shlex.join(["python", *launcher, script, *argv])
+    return published_command(shlex.join(["python", *launcher, script, *argv]))
 
 
 def now() -> str:

@@ -50,7 +50,8 @@ for beginning in ("No ccache found", "Setuptools is replacing distutils", "pkg_r
 
 def cpu_threads() -> int:
     """Threads of a product: OMP_NUM_THREADS, or this process's share of the cores it may use."""
-    if WANTED_THREADS is not None:
-        return int(WANTED_THREADS)
+    wanted = (WANTED_THREADS or "").partition(",")[0].strip()  # behind a comma are those of threads within threads
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
     return max(1, len(os.sched_getaffinity(0)) // processes)

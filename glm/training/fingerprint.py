@@ -15,6 +15,7 @@ from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.report.provenance import installed
 from glm.runtime.environment import cpu_threads, processor
+from glm.runtime.paths import published
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData
 
@@ -60,7 +61,7 @@ def fingerprint(
     shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
     adapter = {"lora": arguments.adapter.lora}
     if arguments.adapter.kind is not None:
-        adapter |= arguments.adapter.settings | {"model_name_or_path": arguments.model.model_name_or_path}
+        adapter |= arguments.adapter.settings | {"model_name_or_path": published(arguments.model.model_name_or_path)}
     found = {
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),

@@ -8,7 +8,7 @@ from paddlenlp.trainer import TrainerCallback
 
 from glm.cpu.arrays import squared_norms
 from glm.errors import InputError
-from glm.training.parameters import gradient, trained
+from glm.training.parameters import gradient, reached, trained
 
 # fp16's loss scale halves at each overflow: from 32768, after so many in a row, it has no part in them any more.
 MOST_OVERFLOWS = 20
@@ -41,7 +41,7 @@ class Guard(TrainerCallback):
         if scaler is None:
             self._check_gradients_are_finite(model, step)
         if not self.has_moved and optimizer.get_lr() > 0:
-            self.before = [_most_driven_entry(weight) for _, weight in trained(model)]
+            self.before = [_most_driven_entry(weight) for _, weight in reached(model)]
 
     def on_optimizer_end(self, args, state, control, scaler=None, **kwargs):
         if scaler is not None:
@@ -54,15 +54,16 @@ class Guard(TrainerCallback):
             self.has_moved, self.before = True, []
 
     def _check_gradients_exist(self, model: nn.Layer, step: int) -> None:
-        """Paddle would go on without gradients, and log losses."""
-        without = [name for name, weight in trained(model) if gradient(weight) is None]
+        """Paddle would go on without gradients, and log losses. A model may leave parts out of an update (`idle`)."""
+        idle = getattr(model, "idle", ())
+        without = [name for name, weight in trained(model) if gradient(weight) is None and not name.startswith(idle)]
         if without:
             raise self._stop(step, f"no gradient reaches {_some(without)}")
-        if not any(bool(gradient(weight).any()) for _, weight in trained(model)):
+        if not any(bool(gradient(weight).any()) for _, weight in reached(model)):
             raise self._stop(step, "all gradients are zero")
 
     def _check_gradients_are_finite(self, model: nn.Layer, step: int) -> None:
-        names, weights = zip(*trained(model), strict=True)
+        names, weights = zip(*reached(model), strict=True)
         squares = squared_norms([gradient(weight) for weight in weights])
         wrong = [name for name, square in zip(names, squares, strict=True) if not math.isfinite(square)]
         if wrong:

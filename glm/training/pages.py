@@ -14,6 +14,7 @@ from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
 from glm.report.model_card import write_model_card
 from glm.report.provenance import Provenance
 from glm.report.rows import ReportRows
+from glm.runtime.paths import published
 from glm.training.evaluation import SetEvaluation
 
 LARGEST_SHARE = 0.02  # of a run's time that is spent on drawing its page
@@ -70,7 +71,7 @@ def describe_model(
         provenance,
         figures={name: figures[name] for name in ("loss", *FIGURES) if name in figures},
         signatures=signatures(FIGURES),
-        data={split: report.summary() for split, report in reports.items()},
+        data={split: published(report.summary()) for split, report in reports.items()},
         warnings=warnings,
     )
     if not written:

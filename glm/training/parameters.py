@@ -21,6 +21,11 @@ def trained(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
     return ((name, weight) for name, weight in model.named_parameters() if not weight.stop_gradient)
 
 
+def reached(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
+    """Names and weights that are not frozen and have a gradient."""
+    return ((name, weight) for name, weight in trained(model) if gradient(weight) is not None)
+
+
 def gradient(weight: Tensor) -> Tensor | None:
     """A weight's gradient; with --amp_master_grad it is kept in float32 beside the usual one."""
     return getattr(weight, "main_grad", None) if weight.grad is None else weight.grad
@@ -32,7 +37,7 @@ def gradient_norm(model: nn.Layer, group: Group | None = None) -> float:
     Args:
         group: the processes that the model is split over.
     """
-    weights = [weight for _, weight in trained(model)]
+    weights = [weight for _, weight in reached(model)]
     squares = squared_norms([gradient(weight) for weight in weights])
     split, whole = (
         sum(square for weight, square in zip(weights, squares, strict=True) if bool(weight.is_distributed) == is_split)

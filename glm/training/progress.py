@@ -1,9 +1,12 @@
 """What a training run shows of itself while it runs, and what it leaves in `metrics.jsonl`."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import psutil
 from paddlenlp.trainer import TrainerCallback, TrainingArguments
@@ -30,21 +33,37 @@ class MetricsLog(TrainerCallback):
 
 
 def rewind_metrics(output_dir: Path, step: int) -> None:
-    """Takes out of `metrics.jsonl` what a run that goes on from a step logs again: later steps, and the summary."""
+    """Takes out of `metrics.jsonl` what a run that goes on from a step logs again: later steps, and the run's end."""
     path = output_dir / METRICS_NAME
     if not path.exists():
         return
-    kept = [line for line in path.read_bytes().splitlines(keepends=True) if _is_of_step(line, step)]
+    lines = takewhile(lambda line: "train_loss" not in _row(line), path.read_bytes().splitlines(keepends=True))
+    kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
     write_whole(path, b"".join(kept).decode())
 
 
-def _is_of_step(line: bytes, last: int) -> bool:
-    """Whether a line is whole, of this step or an earlier one, and not the summary at a run's end."""
+def logged_evaluation(output_dir: Path, step: int) -> dict[str, float]:
+    """The figures of the evaluation at a step in `metrics.jsonl`; none if there was none."""
+    path = output_dir / METRICS_NAME
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        if _step(line) == step and "eval_loss" in _row(line):
+            return {name: value for name, value in _row(line).items() if name.startswith("eval_")}
+    return {}
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """What a line says; nothing if it is torn."""
     try:
         row = json.loads(line)
-        return line.endswith(b"\n") and row["step"] <= last and "train_loss" not in row
-    except (ValueError, LookupError, TypeError):
-        return False
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _step(line: bytes) -> float:
+    """The step of a line; infinite if it has none."""
+    step = _row(line).get("step")
+    return step if isinstance(step, int) else math.inf
 
 
 class GradientNorm(TrainerCallback):

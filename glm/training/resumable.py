@@ -4,13 +4,14 @@ A checkpoint has what the next step depends on: weights, the optimizer's tensors
 and the random state are functions of seed and step, so they are not saved. Nothing in it is a pickle.
 """
 
+import dataclasses
 import json
 import math
 import re
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import paddle
@@ -20,13 +21,18 @@ from paddlenlp.trainer import IntervalStrategy, Trainer, TrainerCallback, Traine
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
+from pydantic import Field
 
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
 from glm.options.finetune import LOGS_A_RUN, MOST_LOGGING_STEPS
 from glm.parallel.ranks import anywhere, on_main
+from glm.report.curves import read_log
+from glm.report.files import METRICS_NAME
 from glm.runtime.atomic import put_files, write_whole
+from glm.runtime.paths import found_path, published
+from glm.runtime.settings_file import Settings, checked, read_object, read_settings
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import end_with_run
 from glm.training import checkpoints
@@ -37,6 +43,35 @@ from glm.training.sampler import EpochBatchSampler
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 RUN_STATE_NAME = "run_state.json"
+
+
+class RunState(Settings):
+    """`run_state.json`: what the next step depends on besides tensors."""
+
+    scheduler_step: Annotated[int, Field(ge=0)]
+    scaler: dict[str, Any] | None
+    loss_since_log: float
+    logged_step: Annotated[int, Field(ge=0)]
+    logged_loss: float
+    evaluation_due: bool
+
+
+class SavedTrainerState(Settings):
+    """`trainer_state.json`, PaddleNLP's."""
+
+    best_metric: float | None
+    best_model_checkpoint: Annotated[str, Field(max_length=4096)] | None
+    consumed_samples: Annotated[int, Field(ge=0)]
+    epoch: Annotated[float, Field(ge=0)] | None
+    global_step: Annotated[int, Field(ge=0)]
+    is_local_process_zero: bool
+    is_world_process_zero: bool
+    log_history: list[dict[str, Any]]
+    max_steps: int
+    num_train_epochs: float
+    total_flos: float
+    trial_name: str | None
+    trial_params: dict[str, Any] | None
 
 
 class ResumableTrainer(Trainer):
@@ -149,8 +184,10 @@ class ResumableTrainer(Trainer):
 
     def _read_state(self, checkpoint: Path) -> TrainerState:
         """Reads what a checkpoint says of the run, and goes to its place in the data."""
-        self._resumed = json.loads((checkpoint / RUN_STATE_NAME).read_text(encoding="utf-8"))
+        self._resumed = read_settings(checkpoint / RUN_STATE_NAME, RunState).model_dump()
         self._evaluation_due = self._resumed["evaluation_due"]
+        path = checkpoint / TRAINER_STATE_NAME
+        checked(read_object(path), SavedTrainerState, path)  # before PaddleNLP reads it
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         self._saved_step = state.global_step
         self.sampler.start = state.global_step % self.sampler.steps_per_epoch * self.sampler.rounds_per_step
@@ -263,6 +300,13 @@ class ResumableTrainer(Trainer):
             before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             write_whole(path, json.dumps({**before, **metrics}, indent=4, sort_keys=True))
 
+    def save_state(self) -> None:
+        """Writes `trainer_state.json` of the run's end, with all that it logged; PaddleNLP forgets what it printed."""
+        if self.is_world_process_zero():
+            state = dataclasses.replace(self.state, log_history=read_log(Path(self.args.output_dir) / METRICS_NAME))
+            text = json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True)
+            write_whole(Path(self.args.output_dir) / TRAINER_STATE_NAME, text + "\n")
+
     def _run_state(self) -> dict[str, Any]:
         """What the next step depends on besides tensors; floats keep all their digits in JSON."""
         return {
@@ -302,7 +346,7 @@ class ResumableTrainer(Trainer):
         if math.isfinite(value) and (best is None or sign * value > sign * best):
             self.state.best_metric = value
             folder = checkpoints.folder_of(Path(self.args.output_dir), self.state.global_step)
-            self.state.best_model_checkpoint = str(folder)
+            self.state.best_model_checkpoint = published(str(folder))
 
     def _best_name(self) -> str | None:
         best = self.state.best_model_checkpoint
@@ -340,7 +384,7 @@ class ResumableTrainer(Trainer):
         if self.args.load_best_model_at_end and name is not None:
             folder = Path(self.args.output_dir) / name
             if not folder.is_dir():  # the run went on from another folder's checkpoint
-                folder = Path(self.state.best_model_checkpoint)
+                folder = Path(found_path(self.state.best_model_checkpoint))
             on_main(lambda: checkpoints.verify(folder))
             self._load_from_checkpoint(str(folder))
             self.on_best_loaded(checkpoints.step_of(folder))

@@ -22,7 +22,6 @@ from glm.data.store import (
     ExampleStore,
     JoinedExamples,
     content_digest,
-    default_cache_folder,
     new_store,
     remove_store,
     store_name,
@@ -33,6 +32,8 @@ from glm.data.store import (
 from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
+from glm.runtime.caches import user_cache
+from glm.runtime.paths import published, published_values
 
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
@@ -82,12 +83,12 @@ class RunData:
     def write(self, output_dir: Path) -> None:
         """Writes the reports, and the refused rows of each file beside them."""
         output_dir.mkdir(parents=True, exist_ok=True)
-        reports = {split: report.as_dict() for split, report in self.reports.items()}
+        reports = {split: published_values(report.as_dict()) for split, report in self.reports.items()}
         text = json.dumps(reports, ensure_ascii=True, indent=2)
         (output_dir / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
         for split, report in self.reports.items():
             if report.bad_rows:
-                lines = b"".join(map(json_line, report.bad_rows))
+                lines = b"".join(json_line(row | {"error": published(row["error"])}) for row in report.bad_rows)
                 (output_dir / REFUSED_NAME.format(split=split.replace("/", "-"))).write_bytes(lines)
 
 
@@ -200,7 +201,7 @@ class _Split:
 def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
     """The training examples, encoded now or found whole in the cache."""
     encoder = split.check.encoder
-    folder = Path(cache_folder or default_cache_folder()) / store_name(split.content, split.check)
+    folder = Path(cache_folder or user_cache()) / store_name(split.content, split.check)
     if folder.is_dir():
         try:
             verify_store(folder)

@@ -65,6 +65,8 @@ def locked(output_dir: Path) -> Iterator[bool]:
         try:
             yield is_unfinished
         finally:
+            if (output_dir / DONE_NAME).exists():
+                file.truncate(0)  # nobody waits for this run, and its folder may be published
             if _others(output_dir) == others and (is_new or not others):  # the run has left nothing
                 path.unlink()
                 if made:

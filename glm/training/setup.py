@@ -76,9 +76,11 @@ def build_trainer(
         tokenizer,
         settings={
             **arguments.dropout.given,
+            **arguments.objective.of_model,
             "tensor_parallel_degree": training.tensor_parallel_degree,
             "tensor_parallel_rank": training.tensor_parallel_rank,
         },
+        start=arguments.objective.parts,
     )
     check_metric(training.metric_for_best_model, [file.name for file in arguments.files.of_split("dev")])
     if training.do_train:
@@ -89,7 +91,7 @@ def build_trainer(
         data,
         arguments.generation,
         allow_cut_targets=arguments.files.allow_cut_targets,
-        objective=arguments.objective.given,
+        objective=arguments.objective.of_geometry,
     )
     encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
@@ -106,7 +108,7 @@ def build_trainer(
         facts = manifest_facts(now, checkpoint, training)
 
     set_seed(seed=training.seed)
-    model = load_model(family, arguments.model.model_name_or_path, config)
+    model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
     adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
@@ -155,12 +157,14 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
 
 
 def _add_adapter(model: nn.Layer, arguments: FinetuneArguments) -> AdapterConfig:
-    options, base = arguments.adapter, arguments.model.model_name_or_path
+    options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
     if options.prefix_tuning:
-        config = prefix_config(base, model, tokens=options.num_prefix_tokens, projection=options.prefix_projection)
+        projection = options.prefix_projection
+        config = prefix_config(base, model, run=run, tokens=options.num_prefix_tokens, projection=projection)
     else:
         config = lora_config(
             base,
+            run=run,
             targets=options.lora_targets,
             rank=options.lora_rank,
             alpha=options.lora_alpha,
@@ -190,8 +194,8 @@ def set_recomputed_layers(model: nn.Layer, layers: int) -> None:
 
 def check_max_tokens(max_tokens: int, multiple: int, examples: Examples) -> None:
     """Raises InputError if an example does not fit into a batch (`--max_tokens`)."""
-    longest = int(examples.lengths.argmax())
-    length = int(examples.lengths[longest])
+    longest = int(examples.widths.argmax())
+    length = int(examples.widths[longest])
     width = padded_width(length, multiple)
     if width > max_tokens:
         raise InputError(

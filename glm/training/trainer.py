@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from glm.data.collator import Collator, padded_width
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
 from glm.data.store import Examples
+from glm.data.templates import PARAPHRASE
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import IGNORE_INDEX, Example
@@ -36,7 +38,14 @@ from glm.training.evaluation import SetEvaluation, figures_of, symptoms_of, writ
 from glm.training.guards import Guard
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
-from glm.training.progress import GradientNorm, MetricsLog, ProgressBar, process_memory_gib, shows_bar
+from glm.training.progress import (
+    GradientNorm,
+    MetricsLog,
+    ProgressBar,
+    logged_evaluation,
+    process_memory_gib,
+    shows_bar,
+)
 from glm.training.resumable import ResumableTrainer
 from glm.training.run_data import RecordSet
 from glm.training.sampler import EpochBatchSampler
@@ -67,7 +76,7 @@ class TrainingSet(Dataset):
 def build_sampler(args: FinetuneTrainingArguments, examples: Examples) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
     return EpochBatchSampler(
-        [padded_width(length, args.pad_to_multiple_of) for length in examples.lengths.tolist()],
+        [padded_width(width, args.pad_to_multiple_of) for width in examples.widths.tolist()],
         batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
         max_tokens=args.max_tokens,
         by_length=args.group_by_length,
@@ -142,6 +151,7 @@ class GenerationTrainer(ResumableTrainer):
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
+        self._terms: Counter[str] = Counter()  # of a loss of several parts, since the last log line
         self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
@@ -211,12 +221,15 @@ class GenerationTrainer(ResumableTrainer):
         """The gradient of a batch's share in the mean over all labelled tokens of the optimizer step, so that batches
         accumulated or spread over ranks give what one large batch would; PaddleNLP takes the mean of their means."""
         if step_control == 0:
+            if hasattr(self.model, "begin_update"):
+                self.model.begin_update(self.state.global_step)
             examples = self.sampler.step_examples(self.state.global_step)
             self._num_items = int(self.train_examples.target_lengths[examples].sum())
             self._seen += (len(examples), self.train_examples.lengths[examples].sum())
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
+        self._terms.update(getattr(self.model, "terms", {}))
         if self.args.dataset_world_size > 1:  # gradients are averaged over the ranks
             loss = loss * self.args.dataset_world_size
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
@@ -284,6 +297,9 @@ class GenerationTrainer(ResumableTrainer):
             logs["memory_gib"] = round(process_memory_gib(), 3)
             if self.gradient_norm.value is not None:
                 logs["gradient_norm"] = round(self.gradient_norm.value, 6)
+            if self._terms:
+                logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
+                self._terms.clear()
         super().log(logs, **kwargs)
 
     # -- order of data, checkpoints
@@ -362,9 +378,14 @@ class GenerationTrainer(ResumableTrainer):
         return metrics
 
     def final_evaluation(self) -> dict[str, float]:
-        """`evaluate` of the final weights, not run again if the last step of training has done so."""
-        if self._last_evaluation and self._last_evaluation[0] == self.state.global_step:
+        """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
+        in one that was stopped right after it."""
+        step = self.state.global_step
+        if self._last_evaluation and self._last_evaluation[0] == step:
             return self._last_evaluation[1]
+        is_last = self.args.do_train and self._weights_step is None
+        if is_last and (metrics := logged_evaluation(Path(self.args.output_dir), step)):
+            return metrics
         return self.evaluate()
 
     def _evaluate_set(self, dev_set: RecordSet) -> SetEvaluation:
@@ -375,7 +396,9 @@ class GenerationTrainer(ResumableTrainer):
             description=f"evaluating {dev_set.name}".strip(),
             progress=not self.args.disable_tqdm and self.is_local_process_zero(),
         )
-        return SetEvaluation(dev_set.name, self._dev_loss(dev_set), predictions, score_predictions(predictions))
+        of_paraphrases = self.run_config.get("task_name") == PARAPHRASE
+        scores = score_predictions(predictions, of_paraphrases=of_paraphrases)
+        return SetEvaluation(dev_set.name, self._dev_loss(dev_set), predictions, scores)
 
     @paddle.no_grad()
     def _dev_loss(self, dev_set: RecordSet | None = None) -> float:

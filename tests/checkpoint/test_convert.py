@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm.checkpoint.convert import RANKED, WRITERS, export_checkpoint, import_checkpoint, reshard_checkpoint
+from glm.checkpoint.convert import RANKED, export_checkpoint, import_checkpoint, reshard_checkpoint
 from glm.checkpoint.formats import open_checkpoint
 from glm.checkpoint.paddle_files import write_paddle
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.whole import open_model
 from glm.errors import InputError, UsageError
+from glm.models.glm import FAMILY as GLM
 from tools.checkpoint_tools import (
     TINY,
     Tensor,
@@ -29,7 +30,8 @@ from tools.checkpoint_tools import (
     write_torch,
 )
 
-LAYOUTS = [(form, degree) for form in WRITERS for degree in ((1, 2, 3, 4) if form in RANKED else (1,))]
+FORMATS = GLM.weights.formats
+LAYOUTS = [(form, degree) for form in FORMATS for degree in ((1, 2, 3, 4) if form in RANKED else (1,))]
 
 
 def assert_same(folder: Path, weights: dict[str, np.ndarray], dtype: str = "float16") -> None:
@@ -79,7 +81,7 @@ def test_resharding(everywhere, tmp_path, form):
 def test_import_keeps_the_dtype(tmp_path, dtype):
     weights = tiny_weights(dtype=dtype)
     write_glm(tmp_path / "start", weights, dtype=dtype)
-    for form in WRITERS:
+    for form in FORMATS:
         export_checkpoint(tmp_path / "start", tmp_path / form, to=form)
         import_checkpoint(tmp_path / form, tmp_path / f"from {form}")
         assert_same(tmp_path / f"from {form}", weights, dtype)
@@ -89,10 +91,10 @@ def test_a_model_of_base_size_into_every_format_and_back(long_tests, tmp_path):
     """12 layers of 768, 50048 words: every pair of formats, those with ranks in two."""
     sizes = {"num_layers": 12, "vocab_size": 50048, "hidden_size": 768, "max_sequence_length": 1024}
     start = write_glm(tmp_path / "start", tiny_weights(**sizes), **sizes)
-    for first in WRITERS:
+    for first in FORMATS:
         export_checkpoint(start, tmp_path / first, to=first, degree=2 if first in RANKED else 1)
-    for first in WRITERS:
-        for second in WRITERS:
+    for first in FORMATS:
+        for second in FORMATS:
             target = tmp_path / f"{first}-{second}"
             export_checkpoint(tmp_path / first, target, to=second, degree=2 if second in RANKED else 1)
             assert digests(target) == digests(tmp_path / second), (first, second)

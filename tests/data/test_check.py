@@ -251,6 +251,7 @@ def test_require(write, encoder):
 def test_kinds_have_advice():
     assert all(kind.advice for kind in Kind) and {kind for kind in Kind if kind.refuses} == set(Kind) - {
         Kind.CONTROL,
+        Kind.MARK,
         Kind.INVISIBLE,
         Kind.NULL_WORD,
         Kind.DUPLICATE_ID,

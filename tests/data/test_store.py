@@ -12,7 +12,6 @@ from glm.data.records import RecordFile, read_records
 from glm.data.store import (
     ExampleStore,
     content_digest,
-    default_cache_folder,
     new_store,
     remove_store,
     store_name,
@@ -174,14 +173,6 @@ def test_digest_of_content(tmp_path):
     digests.add(content_digest(tmp_path / "b"))
     assert len(digests) == 4
     assert content_digest(tmp_path / "b") in digests
-
-
-def test_default_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / "glm"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / ".cache" / "glm"
 
 
 def test_lengths_of_cut_targets(path, tmp_path, tokenizer):

@@ -170,7 +170,8 @@ def test_width_counts_by_other_protocols():
     """They do not normalize texts; ours does."""
     pairs = [Pair("我来到北京吗?", ("我来到北京吗？",))]
     assert metrics.score(pairs).figures["bleu-4 (char, corpus)"] == pytest.approx(100)
-    assert all(protocol(pairs).figures["bleu-4"] < 90 for name, protocol in PROTOCOLS.items() if "zh" not in name)
+    found = [protocol(pairs).figures for name, protocol in PROTOCOLS.items() if "zh" not in name]
+    assert all(figures["bleu-4"] < 90 for figures in found if "bleu-4" in figures)
 
 
 # -- published scores (opt-in)

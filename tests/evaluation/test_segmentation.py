@@ -1,8 +1,10 @@
 """Segmenters on the texts that trip Chinese scoring, and what importing them costs."""
 
+import os
 import random
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,28 @@ def test_jieba_is_silent():
 def test_normalized_and_squeezed():
     assert normalized("人口：３，０００万（约）…") == "人口:3,000万(约)..."
     assert squeezed(" 在\u3000哪\n里？") == "在哪里?"
+
+
+PLANTED = """
+import marshal, os, sys, tempfile
+from pathlib import Path
+words = {"青石镇位": 10**9, "青石": 0, "青": 1, "石": 1, "镇": 1, "位": 1}
+with open(os.path.join(tempfile.gettempdir(), "jieba.cache"), "wb") as file:
+    marshal.dump((words, 10**9), file)
+from glm.evaluation.segmentation import jieba_cut
+print(" ".join(jieba_cut("青石镇位于河的北岸")))
+print(sorted(path.relative_to(os.environ["XDG_CACHE_HOME"]).parts[1].rpartition("-")[0]
+             for path in Path(os.environ["XDG_CACHE_HOME"]).glob("glm/*")))
+"""
+
+
+def test_a_cache_that_others_planted_changes_no_score(tmp_path):
+    """Neither the folder for temporary files nor a cache of another dictionary is looked at; ours is used again."""
+    (tmp_path / "tmp").mkdir()
+    folders = {"TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for _ in range(2):
+        command = [sys.executable, "-c", PLANTED]
+        done = subprocess.run(command, env=os.environ | folders, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.stdout == f"青石 镇 位于 河 的 北岸\n['jieba-{version('jieba')}']\n", done.stderr
+    (cache,) = (tmp_path / "cache" / "glm").glob("*/dictionary.cache")
+    assert cache.parent.stat().st_mode & 0o777 == 0o700

@@ -221,7 +221,7 @@ def test_decoding_options_reach_the_decoder():
     argv = (
         "--select_topk False --num_beams 4 --num_return_sequences 3 --top_k 20 --top_p 0.9 --temperature 0.7 "
         "--repetition_penalty 1.3 --no_repeat_ngram_size 2 --length_penalty 1.5 --min_tgt_length 4 --tgt_length 30 "
-        "--early_stopping never --generation_seed 5 --finished_rule glm --no_repeat_ignore 的|，"
+        "--early_stopping never --generation_seed 5 --finished_rule glm --search_rules glm --no_repeat_ignore 的|，"
     ).split()
     generation = parse_finetune_arguments([*TRAIN, *argv]).generation
     assert vars(generation) == {
@@ -232,6 +232,7 @@ def test_decoding_options_reach_the_decoder():
         "processor_order": "after_softmax",
         "early_stopping": "never",
         "finished_rule": "glm",
+        "search_rules": "glm",
         "no_repeat_ignore": "的|，",
         "no_repeat_ngram_size": 2,
         "repetition_penalty": 1.3,

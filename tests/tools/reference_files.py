@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+UNSET = "set GLM_REFERENCE to the folder of golden numbers"
 
-def reference_folder() -> Path | None:
+
+def reference_root() -> Path | None:
     """The folder; None where neither variable names one."""
     if named := os.environ.get("GLM_REFERENCE"):
         return Path(named)
@@ -23,26 +25,54 @@ def reference_folder() -> Path | None:
 
 def reference_files(pattern: str) -> list[Any]:
     """The files that match, as parameters of a test; one that is skipped, and says why, if there are none."""
-    folder = reference_folder()
-    found = sorted(folder.glob(pattern)) if folder is not None else []
+    root = reference_root()
+    found = sorted(root.glob(pattern)) if root is not None else []
     if found:
         return [pytest.param(path, id=path.stem) for path in found]
-    reason = "set GLM_REFERENCE to the folder of golden numbers" if folder is None else f"{folder} has no {pattern}"
+    reason = UNSET if root is None else f"{root} has no {pattern}"
     return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
 
 
 def reference_file(name: str) -> Path:
     """A file of the folder; the test is skipped if it is not there."""
-    folder = reference_folder()
-    if folder is None:
-        pytest.skip("set GLM_REFERENCE to the folder of golden numbers")
-    if not (folder / name).is_file():
-        pytest.skip(f"{folder} has no {name}")
-    return folder / name
+    root = reference_root()
+    if root is None:
+        pytest.skip(UNSET)
+    if not (root / name).is_file():
+        pytest.skip(f"{root} has no {name}")
+    return root / name
+
+
+def reference_folder(name: str) -> Path:
+    """The folder of a family's golden numbers; the test is skipped where there is none."""
+    root = reference_root()
+    if root is None:
+        pytest.skip(UNSET)
+    if not (root / name).is_dir():
+        pytest.skip(f"{root} has no {name}")
+    return root / name
+
+
+def reference_paths(name: str, pattern: str) -> list[Path]:
+    """The files of a family's folder that a pattern fits, at least one; the test is skipped where there is none."""
+    folder = reference_folder(name)
+    if not (found := sorted(folder.glob(pattern))):
+        pytest.skip(f"{folder} has no {pattern}")
+    return found
+
+
+def reference_json(name: str, pattern: str) -> Any:
+    """What is in the JSON file that a pattern fits."""
+    return json.loads(reference_paths(name, pattern)[0].read_text(encoding="utf-8"))
+
+
+def reference_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata."""
+    with safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
 def read_golden(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors of a safetensors file by name, and its metadata, each entry read as JSON."""
-    with safe_open(path, "np") as file:
-        metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata
+    """As `reference_tensors`, each entry of the metadata read as JSON."""
+    tensors, metadata = reference_tensors(path)
+    return tensors, {name: json.loads(value) for name, value in metadata.items()}

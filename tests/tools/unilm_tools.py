@@ -54,14 +54,16 @@ def golden_model(case: Path, folder: Path) -> tuple[UniLMForConditionalGeneratio
 
 
 def random_model(*, seed: int = 0, **options) -> UniLMForConditionalGeneration:
-    """A model in evaluation mode, every number drawn from N(0, 0.3), LayerNorms' weights from N(1, 0.3)."""
+    """A model in evaluation mode, every number drawn from N(0, s), LayerNorms' weights from N(1, s); s is 0.3 for a
+    hidden size of 24, and less for more, so that logits are of one size."""
     sizes = {"vocab_size": 25, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
     sizes |= {"intermediate_size": 40, "max_position_embeddings": 60, "hidden_dropout_prob": 0.0}
     model = UniLMForConditionalGeneration(UniLMConfig(**{**sizes, "attention_probs_dropout_prob": 0.0, **options}))
     numbers = np.random.default_rng(seed)
     for name, weight in model.named_parameters():
         centre = 1.0 if name.endswith("layernorm.weight") else 0.0
-        weight.set_value(numbers.normal(centre, 0.3, weight.shape).astype("float32"))
+        std = 0.3 * (24 / model.config.hidden_size) ** 0.5
+        weight.set_value(numbers.normal(centre, std, weight.shape).astype("float32"))
     model.eval()
     return model
 

@@ -3,6 +3,7 @@
 from glm.models.protocol import Family
 from glm.models.unilm.geometry import UniLMGeometry
 from glm.models.unilm.tokenization import (
+    SPECIAL_TOKENS,
     VOCAB_FILE,
     open_tokenizer,
     save_tokenizer,
@@ -35,7 +36,9 @@ FAMILY = Family(
     model_class=_model_class,
     abilities=frozenset({"objectives", "pair_length", "dropout", "layers", "lora", "packing", "half_precision"}),
     aliases=("bert",),
+    marks=SPECIAL_TOKENS,
     vocabulary_multiple=1,
+    has_exact_vocabulary=True,
     # Segments tell source from target: the originals put no words around them.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
 )

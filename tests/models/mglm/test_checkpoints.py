@@ -102,7 +102,7 @@ def test_original_names_are_recognised_and_say_what_there_is(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("form", [form for form in WRITERS if form != "fairseq"])  # which is GanLM's
 def test_exported_and_imported(tmp_path, kind, form):
     settings = {**SIZES, **KINDS[kind]}
     write_pt(tmp_path / "model.pt", foreign(weights_of(settings), naming="mglm"))

@@ -27,8 +27,10 @@ from glm.models.unilm.geometry import (
 )
 from glm.models.unilm.tokenization import WordPieces
 from glm.modules.decoding import prepare_decoding
+from glm.prediction.paraphrase_file import write_paraphrases
 from tools.reference_files import reference_files
 from tools.unilm_tools import (
+    SPECIAL,
     geometry_of,
     golden_cases,
     golden_model,
@@ -37,6 +39,7 @@ from tools.unilm_tools import (
     in_text_order,
     row_places,
     tensors,
+    write_vocabulary,
 )
 
 pytestmark = pytest.mark.conformance
@@ -483,3 +486,26 @@ def test_15_frequencies(path):
         expected = np.zeros(len(case["logits"]))
         expected[sorted(case["kept"])] = case["probabilities"]
         assert (np.abs(counts - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all(), case["name"]
+
+
+@files("output-format*.json")
+def test_19_tokens_to_text(path, tmp_path):
+    """Over a vocabulary of the file's own tokens, for whatever they are."""
+    examples = read_json(path)["detokenise"]
+    words = dict.fromkeys(token for example in examples for token in example["tokens"])
+    words = [word for word in words if word not in SPECIAL]
+    tokenizer = WordPieces(write_vocabulary(tmp_path / "vocab.txt", words))
+    for example in examples:
+        ids = [tokenizer.ids[token] for token in example["tokens"]]
+        assert tokenizer.decode_ids(ids) == example["text"]
+
+
+@files("output-format*.json")
+def test_19_file_of_paraphrases(path, tmp_path):
+    facts = read_json(path)["file"]
+    rows = [
+        {"id": number, "source": row["source"], "predictions": [{"text": text} for text in row["predictions"]]}
+        for number, row in enumerate(facts["rows"])
+    ]
+    write_paraphrases(tmp_path / "test.json", rows)
+    assert (tmp_path / "test.json").read_bytes() == facts["content"].encode()

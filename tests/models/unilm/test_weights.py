@@ -249,7 +249,7 @@ def test_epsilon_of_the_pretraining_script(tmp_path):
 def test_a_vocabulary_of_another_size_is_refused(original, tmp_path):
     folder = original.write(tmp_path / "given")
     write_vocabulary(folder / "vocab.txt", "的一是不了")
-    with pytest.raises(InputError, match=r"25 words, and the tokenizer has 10"):
+    with pytest.raises(InputError, match=r"25 words, but the tokenizer has 10, and no more than 0 rows can be filler"):
         load_folder(folder)
 
 

@@ -1,0 +1,45 @@
+"""GanLM: an encoder, a generator and a discriminator that teaches it (Yang et al. 2023)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from glm.models.ganlm.geometry import GanLMGeometry
+from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMPieces, open_tokenizer
+from glm.models.ganlm.weights import GanLMWeights
+from glm.models.protocol import Family
+
+
+def _config_class() -> type:
+    from glm.models.ganlm.configuration import GanLMConfig
+
+    return GanLMConfig
+
+
+def _model_class() -> type:
+    from glm.models.ganlm.modeling import GanLMForConditionalGeneration
+
+    return GanLMForConditionalGeneration
+
+
+def _save_tokenizer(tokenizer: GanLMPieces, folder: Path) -> None:
+    tokenizer.save(folder)
+
+
+FAMILY = Family(
+    name="ganlm",
+    title="GanLM",
+    architecture="GanLMForConditionalGeneration",
+    tokenizer_files=(MODEL_FILE, DICTIONARY_FILE),
+    weights=GanLMWeights(),
+    open_tokenizer=open_tokenizer,
+    save_tokenizer=_save_tokenizer,
+    geometry=GanLMGeometry,
+    config_class=_config_class,
+    model_class=_model_class,
+    abilities=frozenset({"dropout", "lora", "half_precision", "three_losses", "starts", "positions"}),
+    row_width=np.maximum,  # fairseq's measure
+    cuts_tokens=True,
+    vocabulary_multiple=ROW_MULTIPLE,
+    has_exact_vocabulary=True,
+)

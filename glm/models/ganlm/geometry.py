@@ -1,0 +1,180 @@
+"""The geometry of an encoder with a decoder behind it: ids, positions, labels, and who sees whom. NumPy only.
+
+    source            what the decoder reads
+    w1 w2 w3 </s>  |  </s>  t1  t2        input ids
+     2  3  4   5   |    2    3   4        rows of the position tables
+     -  -  -   -   |   t1   t2 </s>       labels
+
+The source sees all of itself; a token of the decoder sees the source and its own past. Decoding starts with `</s>`.
+Rows 0 and 1 of a table of positions are of no text (fairseq counts from the id of the padding on).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from glm.errors import InputError
+from glm.models.ganlm.tokenization import EOS, GanLMPieces
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
+
+FIRST_POSITION = 2  # the row of a text's first token
+
+
+@dataclass(frozen=True)
+class Example:
+    """A source, what the decoder reads, and what it has to write.
+
+    Attributes:
+        source_ids: [S].
+        target_ids, labels: [T] each.
+    """
+
+    source_ids: np.ndarray
+    target_ids: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.source_ids) + len(self.target_ids)
+
+    @property
+    def num_labels(self) -> int:
+        """T; the decoder writes at each of its positions."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A source, and what the decoder has read before it writes.
+
+    Attributes:
+        source_ids: [S].
+        opening_ids: [P], `</s>` and the tokens that are given.
+    """
+
+    source_ids: np.ndarray
+    opening_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.source_ids) + len(self.opening_ids)
+
+    @property
+    def given(self) -> int:
+        """How many tokens of the text are given."""
+        return len(self.opening_ids) - 1
+
+
+def position_rows(length: int, start: int = 0) -> np.ndarray:
+    """The rows of tokens `start`, ..., `start + length - 1` of a text without padding: [length]."""
+    return FIRST_POSITION + start + np.arange(length)
+
+
+class GanLMGeometry:
+    """Lays out records as `source </s>` and `</s> target`.
+
+    Args:
+        tokenizer: brings the special tokens.
+        options: without effect; the target stands behind its source, and there is one row of positions.
+    """
+
+    special_tokens = 1  # of a source: </s>
+
+    def __init__(self, tokenizer: GanLMPieces, options: GeometryOptions):
+        self.tokenizer = tokenizer
+
+    def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
+        """The ids of a source."""
+        return [*before, *after, EOS]
+
+    def example(
+        self,
+        source_ids: Sequence[int],
+        span: Sequence[int],
+        *,
+        tgt_length: int,
+        random: np.random.Generator | None = None,
+    ) -> Example:
+        """The training example of a source and its target; what is beyond `tgt_length` tokens is cut.
+
+        Args:
+            random: without effect; nothing of an example is random.
+        """
+        return Example(
+            np.asarray(source_ids, dtype=np.int64),
+            np.asarray([EOS, *span], dtype=np.int64)[:tgt_length],
+            np.asarray([*span, EOS], dtype=np.int64)[:tgt_length],
+        )
+
+    def prompt(
+        self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
+    ) -> Prompt:
+        """What generation of a text that starts with `opening` starts from; there are no blanks to be filled."""
+        if filled:
+            raise ValueError("a source of this family has no blanks")
+        return Prompt(np.asarray(source_ids, dtype=np.int64), np.asarray([EOS, *opening], dtype=np.int64))
+
+    def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and labels of examples, [n] each."""
+        targets = np.minimum(spans + 1, tgt_length)
+        return sources + targets, targets
+
+    def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
+        """One example a row: its source, right behind it what the decoder reads, and padding at the end.
+
+        Returns:
+            input_ids [B, L], labels [B, L] with -100 where there is no loss; segments [B, 1, 2], tokens of source and
+            target of each row; text_ids [1], the number of ids that stand for text or end it, which are the first ones
+            (what is drawn beyond them is no replaced token). All int64.
+        """
+        ids, labels = np.full((len(rows), width), pad, np.int64), np.full((len(rows), width), IGNORE_INDEX, np.int64)
+        segments = np.zeros((len(rows), 1, 2), dtype=np.int64)
+        for number, (example,) in enumerate(rows):
+            S, L = len(example.source_ids), len(example)
+            ids[number, :S], ids[number, S:L] = example.source_ids, example.target_ids
+            labels[number, S:L] = example.labels
+            segments[number, 0] = S, L - S
+        text_ids = np.array([self.tokenizer.mask_token_id], dtype=np.int64)
+        return {"input_ids": ids, "labels": labels, "segments": segments, "text_ids": text_ids}
+
+    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+        """A record for people; training and prediction are asserted to lay it out alike."""
+        if example is not None:
+            given = min(len(prompt.opening_ids), len(example.target_ids))
+            assert (prompt.source_ids == example.source_ids).all(), "the sources differ"
+            assert (prompt.opening_ids[:given] == example.target_ids[:given]).all(), "the openings differ"
+        S, T = len(prompt.source_ids), len(example.target_ids if example else prompt.opening_ids)
+        training = None
+        if example is not None:
+            labels = np.concatenate([np.full(S, IGNORE_INDEX), example.labels])
+            training = np.stack([*_rows(example.source_ids, example.target_ids), labels])
+        return Sight(S, training, _rows(prompt.source_ids, prompt.opening_ids), ("position",), _sees(S, T))
+
+    def room(self, config: Any, src_length: int) -> int:
+        """Most tokens of a target: it has positions of its own."""
+        return config.max_target_positions
+
+    def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
+        """Raises InputError if source or target are longer than the model's positions."""
+        for name, length, most in (
+            ("src_length", src_length, config.max_source_positions),
+            ("tgt_length", tgt_length, config.max_target_positions),
+        ):
+            if length > most:
+                kind = name.removesuffix("_length").replace("src", "source").replace("tgt", "target")
+                raise InputError(
+                    f"{name} {length}: the model has {most} positions (max_{kind}_positions); use at most so many, or "
+                    f"have more of them learnt: --max_{kind}_positions {length}"
+                )
+
+
+def _rows(source_ids: np.ndarray, target_ids: np.ndarray) -> np.ndarray:
+    """Ids and rows of positions: [2, S + T]."""
+    positions = [position_rows(len(source_ids)), position_rows(len(target_ids))]
+    return np.stack([np.concatenate([source_ids, target_ids]), np.concatenate(positions)])
+
+
+def _sees(S: int, T: int) -> np.ndarray:
+    """[S + T, S + T] bool, True = row may attend to column: the decoder by its attention to the source, too."""
+    rows, columns = np.arange(S + T)[:, None], np.arange(S + T)[None, :]
+    return (columns < S) | ((rows >= S) & (columns <= rows))

@@ -1,0 +1,127 @@
+"""Span corruption: spans of a document are taken out, and written behind sentinels that stand in their places.
+
+    document   <s> a b c d e f </s>
+    source     <s> a <mask_0> d <mask_1> f </s>
+    spans      <mask_0> b c <mask_1> e
+    reads      <mask_0> b c <mask_1>       what the decoder reads: all but the last
+    writes     b c <mask_1> e              its labels: all but the first
+
+As the loader of CSJianYang/GanLM: there is no `</s>` at the end of the labels, two spans never touch, and the last
+token of a document stays.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from glm.errors import InputError
+from glm.models.ganlm.geometry import Example
+from glm.models.ganlm.tokenization import BOS, EOS
+
+NOISE = 0.15  # share of a document's tokens that is taken out
+SPAN_LENGTH = 3  # mean length of a span
+SHORTEST = 2  # tokens of a document: one is taken out, one stays
+
+
+def corrupted(
+    document: Sequence[int], cuts: Sequence[int], inserts: Sequence[int], sentinels: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Source and spans of a document for given places.
+
+    The noise tokens number `n`; cuts divide them into spans, and each span goes before a kept token.
+
+    Args:
+        document: [L] ids.
+        cuts: [k - 1], ascending, of 1 to n - 1: how many noise tokens are in the spans before.
+        inserts: [k], ascending, of 0 to L - n - 1: the kept token that each span stands before.
+        sentinels: ids of `<mask_0>`, `<mask_1>`, ...
+
+    Returns:
+        What the encoder reads, and the spans behind their sentinels.
+
+    Raises:
+        InputError: there are more spans than sentinels.
+    """
+    if len(inserts) > len(sentinels):
+        raise InputError(
+            f"a document of {len(document)} tokens: needs {len(inserts)} sentinels, and there are {len(sentinels)}; "
+            "use shorter documents"
+        )
+    ends = [*cuts, noise_tokens(len(document))]
+    lengths = np.diff([0, *ends]).tolist()
+    source, spans, place, kept = [], [], 0, 0
+    for sentinel, insert, length in zip(sentinels, inserts, lengths, strict=False):
+        source += [*document[place : place + insert - kept], sentinel]
+        place += insert - kept
+        kept = insert
+        spans += [sentinel, *document[place : place + length]]
+        place += length
+    return [*source, *document[place:]], spans
+
+
+def noise_tokens(length: int) -> int:
+    """How many of a document's tokens are taken out."""
+    return min(max(int(NOISE * length), 1), length - 1)
+
+
+def span_count(noise: int) -> int:
+    """How many spans so many tokens are in."""
+    return max(noise // SPAN_LENGTH, 1)
+
+
+def draw_places(length: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts and inserts of `corrupted` for a document of so many tokens: distinct places, uniformly drawn."""
+    noise = noise_tokens(length)
+    spans = span_count(noise)
+    cuts = 1 + random.choice(noise - 1, spans - 1, replace=False) if spans > 1 else np.empty(0, np.int64)
+    inserts = random.choice(length - noise, min(spans, length - noise), replace=False)
+    return np.sort(cuts), np.sort(inserts)
+
+
+class SpanCorruption:
+    """Examples of documents; what is taken out depends on the generator alone.
+
+    Args:
+        sentinels: ids of `<mask_0>` to `<mask_99>`.
+    """
+
+    def __init__(self, sentinels: Sequence[int]):
+        self.sentinels = sentinels
+
+    def example(self, document: Sequence[int], random: np.random.Generator) -> Example:
+        """The training example of a document of ids.
+
+        Raises:
+            InputError: the document is shorter than two tokens, or needs more sentinels than there are.
+        """
+        if len(document) < SHORTEST:
+            raise InputError(f"a document of {len(document)} tokens: at least {SHORTEST} are needed")
+        source, spans = corrupted(document, *draw_places(len(document), random), self.sentinels)
+        return Example(*(np.asarray(ids, dtype=np.int64) for ids in (source, spans[:-1], spans[1:])))
+
+    def sizes(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and labels [n] of examples of documents of so many tokens [n]: the same whatever is drawn."""
+        noise = np.clip((NOISE * lengths).astype(np.int64), 1, lengths - 1)
+        spans = np.maximum(noise // SPAN_LENGTH, 1)
+        labels = noise + spans - 1
+        return lengths - noise + spans + labels, labels
+
+
+def documents(sentences: Sequence[Sequence[int]], *, most: int, ends_at_blank: bool = False) -> Iterator[list[int]]:
+    """Documents of `<s>` and sentences, each closed by `</s>`, packed up to a number of tokens.
+
+    Args:
+        sentences: ids of each line of a text; of an empty line none.
+        most: tokens of a document; a sentence that is longer by itself is left out.
+        ends_at_blank: whether an empty line ends a document (fairseq's `complete_doc`), or means nothing (`complete`).
+    """
+    document = [BOS]
+    for sentence in sentences:
+        ends = not sentence and ends_at_blank
+        if len(document) > 1 and (ends or len(document) + len(sentence) + 1 > most):
+            yield document
+            document = [BOS]
+        if sentence and len(sentence) + 2 <= most:
+            document += [*sentence, EOS]
+    if len(document) > 1:
+        yield document
