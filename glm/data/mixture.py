@@ -43,7 +43,7 @@ def named_files(option: str, given: str | Sequence[str] | None) -> tuple[NamedFi
         UsageError: two have the same name, or some of several have none.
     """
     values = [given] if given is None or isinstance(given, str) else list(given)
-    files = [_named(value) for value in values]
+    files = [named_file(value) for value in values]
     if len(files) > 1 and not any(file.name for file in files):
         names = _distinct_parts([file.path for file in files])
         files = [NamedFile(name, file.path) for name, file in zip(names, files, strict=True)]
@@ -58,7 +58,8 @@ def named_files(option: str, given: str | Sequence[str] | None) -> tuple[NamedFi
     return tuple(files)
 
 
-def _named(value: str | None) -> NamedFile:
+def named_file(value: str | None) -> NamedFile:
+    """What `NAME=PATH` or `PATH` names."""
     name, mark, path = (value or "").partition("=")
     if value is None or not mark or not NAME.fullmatch(name) or Path(value).exists():
         return NamedFile("", value)

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from glm.data.mixture import named_file
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
-from glm.runtime.paths import found_path, published
+from glm.runtime.paths import found_path
 from glm.runtime.settings_file import Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
@@ -78,14 +79,20 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, value in settings.items():
         if value is None:
             raise UsageError(f"{path}: {name} is null; leave it out to have its default")
-        if name in PATHS and isinstance(value, str):
-            settings[name] = found_path(value)
+        if name in PATHS and isinstance(value, str | list):
+            settings[name] = _found(value) if isinstance(value, str) else [_found(str(one)) for one in value]
     return settings
+
+
+def _found(value: str) -> str:
+    """A path, or `NAME=PATH`, see `found_path`."""
+    file = named_file(value)
+    return f"{file.name}={found_path(file.path)}" if file.name else found_path(value)
 
 
 def published_config(settings: dict[str, Any]) -> dict[str, Any]:
     """Options as `finetune_config.json` has them, see `PATHS`; `read_config` gives back what they mean."""
-    return {name: published(value) if name in PATHS else value for name, value in settings.items()}
+    return {name: published_values(value) if name in PATHS else value for name, value in settings.items()}
 
 
 def trained_with(folder: str) -> dict[str, Any]:
