@@ -9,7 +9,7 @@ from glm.data.mixture import named_file
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
-from glm.runtime.paths import found_path
+from glm.runtime.paths import found_path, published_values
 from glm.runtime.settings_file import Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
