@@ -1,4 +1,4 @@
-"""Fine-tunes a GLM to generate text, evaluates it with beam search, and predicts.
+"""Fine-tunes a GLM to generate, choose or extract text, evaluates it, and predicts.
 
 python finetune_generation.py configs/demo.json
 python finetune_generation.py configs/demo.json --learning_rate 1e-3
@@ -7,17 +7,18 @@ python finetune_generation.py --model_name_or_path THUDM/glm-large-chinese --do_
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from glm.errors import Stopped
 from glm.evaluation.data_sets import figures_by_set
-from glm.evaluation.metrics import FIGURES, Scores, signatures
+from glm.evaluation.metrics import Scores
 from glm.evaluation.symptoms import Symptoms, loss_symptom
 from glm.evaluation.table import print_scores, print_sets, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
-from glm.prediction.predictions import Prediction, write_predictions
+from glm.prediction.kinds import predicted_rows
+from glm.prediction.predictions import write_rows
 from glm.prediction.scoring import Tally, coverage, write_set_scores
-from glm.prediction.writer import predict
 from glm.report.curves import read_log
 from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
@@ -25,9 +26,10 @@ from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.dry_run import show_dry_run
 from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
-from glm.training.run_data import RecordSet, RunData
+from glm.training.run_data import RecordSet, RunData, first_records
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
 from glm.training.trainer import GenerationTrainer
@@ -40,11 +42,16 @@ def main(argv: list[str]) -> int:
     signals = StopSignals()
     with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_trainer(arguments, checkpoint=checkpoint, signals=signals)
+        if arguments.training.dry_run:
+            show_dry_run(trainer, first_records(arguments, trainer.encoder), data.reports["train"])
+            return 0
         on_main(lambda: begin_run(trainer, data, checkpoint))
         try:
             code = train_evaluate_predict(trainer, data, checkpoint)
         except Stopped as stopped:
             raise Stopped(stopped.number, trainer.keep_progress()) from stopped
+        for tracker in trainer.trackers:
+            tracker.close()
         facts = {"exit_code": code, "global_step": trainer.state.global_step}
         on_main(lambda: write_done(Path(arguments.training.output_dir), facts))
         return code
@@ -62,7 +69,7 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
     if training.do_eval:
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
-        names = {f"eval_{name}": signature for name, signature in signatures(FIGURES).items()}
+        names = {f"eval_{name}": signature for name, signature in trainer.signatures.items()}
         if trainer.is_world_process_zero():
             print_evaluation(metrics, names)
         if training.do_train:
@@ -70,7 +77,7 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
     if trainer.is_world_process_zero():
         warnings = warnings_of(trainer, data)
         if training.do_train:
-            describe_model(output_dir, trainer.provenance, metrics, data.reports, warnings)
+            describe_model(output_dir, trainer.provenance, metrics, data.reports, trainer.signatures, warnings)
         print_warnings(warnings)
     return predict_sets(trainer, data.test_sets) if training.do_predict else 0
 
@@ -85,18 +92,19 @@ def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
 
 
 def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
-    """Generates for the test records, and scores those with references: `predictions.jsonl` and `metrics.json`; of
+    """Predicts the test records, and scores those that say what is right: `predictions.jsonl` and `metrics.json`; of
     several sets `predictions.SET.jsonl`, and a table with their mean. Returns the exit code."""
     output_dir, title, scored, code = Path(trainer.args.output_dir), "prediction of the test records", {}, 0
     for test_set in sets:
-        predictions = predict(trainer.writer_for(test_set.encoder), test_set.records)
-        if any(prediction.error is not None for prediction in predictions):
+        encoder = test_set.encoder
+        rows = predicted_rows(trainer.writer_for(encoder), encoder.kind, test_set.records, all_beams=False)
+        if any("error" in row for row in rows):
             code = INCOMPLETE
         if not trainer.is_world_process_zero():
             continue
-        name = f"predictions.{test_set.name}.jsonl" if len(sets) > 1 else "predictions.jsonl"
-        write_predictions(output_dir / name, predictions)
-        if scores := scores_of(predictions, test_set.name if len(sets) > 1 else ""):
+        name = test_set.name if len(sets) > 1 else ""
+        write_rows(output_dir / (f"predictions.{name}.jsonl" if name else "predictions.jsonl"), rows)
+        if scores := scores_of(rows, encoder.kind, name):
             scored[test_set.name] = scores
     if scored:
         write_set_scores(output_dir / "metrics.json", scored, single=len(sets) == 1)
@@ -107,15 +115,16 @@ def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
     return code
 
 
-def scores_of(predictions: list[Prediction], name: str) -> Scores | None:
-    """The scores of test records, if some of them have a reference; says what is wrong with them.
+def scores_of(rows: list[dict[str, Any]], kind: str, name: str) -> Scores | None:
+    """The scores of test records, if some of them say what is right; says what is wrong with them.
 
     Args:
+        kind: of their task.
         name: of the set; empty where there is one.
     """
-    tally, subject = Tally(), f"test records of {name}" if name else "test records"
-    for prediction in predictions:
-        tally.add(prediction.as_row())
+    tally, subject = Tally(kind), f"test records of {name}" if name else "test records"
+    for row in rows:
+        tally.add(row)
     print_warnings([f"{subject}: {line}" for line in tally.symptoms.lines()])
     if not tally.scored:
         return None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from glm.data.tasks import GENERATE
 from glm.data.templates import PARAPHRASE
 from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
@@ -77,9 +78,9 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     # Here, because they load PaddleNLP: a wrong option is told seconds earlier.
     from glm.prediction.filling import fill
     from glm.prediction.input import PredictionInput
+    from glm.prediction.kinds import KINDS
     from glm.prediction.scoring import Tally
     from glm.prediction.setup import build_prediction_encoder, build_writer, family_of
-    from glm.prediction.writer import predict_rows
 
     arguments, family = options.prediction, family_of(options)
     source = PredictionInput(
@@ -89,7 +90,9 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         template=options.data.find_template(family.templates),
         columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
+        most=arguments.max_predict_samples,
         reserved=family.reserved,
+        pattern_id=options.data.pattern_id,
     )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
@@ -98,15 +101,19 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
     writer = build_writer(options, encoder, rank=rank)
-    if arguments.report is not None:
+    for note in encoder.notes:
+        print(note, file=sys.stderr)
+    if arguments.report is not None and encoder.kind == GENERATE:
         writer = writer.with_all_beams()
-    generate = partial(fill if arguments.fills else predict_rows, writer, token_scores=arguments.token_scores)
+    predict = fill if arguments.fills else KINDS[encoder.kind].predict
+    generate = partial(predict, writer, token_scores=arguments.token_scores)
     wait_for_all()  # who has looked at the output by now does not see what the first process does to it
     if rank:
         return follow(generate, source, output)
 
     output.begin()
-    tally, shown = Tally(of_paraphrases=options.data.task_name == PARAPHRASE), ReportRows()
+    of_paraphrases = options.data.task_name == PARAPHRASE
+    tally, shown = Tally(encoder.kind, of_paraphrases=of_paraphrases), rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():
         take(row, takers)
@@ -126,8 +133,18 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     records_per_second = (tally.rows - already) / (time.perf_counter() - start)
     if arguments.report is not None:
         write_page(options, settings, shown, tally)
-    conclude(arguments, tally, records_per_second=records_per_second)
+    conclude(arguments, tally, kind=encoder.kind, records_per_second=records_per_second)
     return INCOMPLETE if tally.failed else 0
+
+
+def rows_of_report(kind: str) -> Any:
+    """What a report needs of the rows of a kind of task."""
+    if kind == GENERATE:
+        return ReportRows()
+    from glm.prediction.kinds import KINDS  # here, because it loads PaddleNLP
+    from glm.report.task_page import TaskRows  # and this matplotlib
+
+    return TaskRows(KINDS[kind].reference)
 
 
 def follow(generate: Callable, source: "PredictionInput", output: PredictionsFile | PrintedRows) -> int:
@@ -233,12 +250,12 @@ def check_report_folder(folder: Path, *, replaces: bool) -> None:
         raise InputError(f"report {folder}: holds {REPORT_PAGE}; choose another folder, or add --overwrite_output")
 
 
-def conclude(arguments: PredictArguments, tally: "Tally", *, records_per_second: float) -> None:
+def conclude(arguments: PredictArguments, tally: "Tally", *, kind: str, records_per_second: float) -> None:
     """Samples and scores, and what failed."""
     from glm.prediction.scoring import coverage, write_scores
 
     if arguments.output_file is not None and not arguments.fills:
-        show_samples(rows_file(arguments), arguments.show)
+        show_samples(rows_file(arguments), arguments.show, kind)
     if arguments.metrics_file is not None:
         scores = tally.scores().with_figures({"records per second": round(records_per_second, 2)})
         if tally.scored < tally.rows - tally.failed:
@@ -258,12 +275,13 @@ def conclude(arguments: PredictArguments, tally: "Tally", *, records_per_second:
         )
 
 
-def write_page(options: PredictOptions, settings: dict[str, Any], shown: ReportRows, tally: "Tally") -> None:
+def write_page(options: PredictOptions, settings: dict[str, Any], shown: Any, tally: "Tally") -> None:
     """Writes the report, and says where it is."""
-    from glm.report.page import write_report  # here, because it loads matplotlib
+    from glm.report.page import write_report  # here, because they load matplotlib
+    from glm.report.task_page import TaskRows, write_task_report
 
     arguments, model = options.prediction, options.model.model_name_or_path
-    page = write_report(
+    page = (write_task_report if isinstance(shown, TaskRows) else write_report)(
         Path(arguments.report),
         shown,
         tally.scores() if tally.scored else None,
@@ -274,16 +292,26 @@ def write_page(options: PredictOptions, settings: dict[str, Any], shown: ReportR
     print(f"report: {page}", file=sys.stderr)
 
 
-def show_samples(output_file: str, count: int) -> None:
+def show_samples(output_file: str, count: int, kind: str) -> None:
     """Prints passage, answer, reference and best text of the first rows that did not fail."""
     rows = []
     with open(output_file, encoding="utf-8") as lines:
         for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
-            best = row["predictions"][0]["text"] if row["predictions"] else ""
-            references = " / ".join(references_of(row))
-            rows.append((shortened(row["source"]), row.get("answer", ""), references, best))
+            rows.append(tuple(map(shortened, shown_cells(row))))
     headings = ("passage", "answer", "gold question", "generated question")
+    if kind != GENERATE:
+        headings = ("text", "question", "right", "predicted")
     print_samples(rows, headings, title=f"the first {len(rows)} records")
+
+
+def shown_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Source, answer or question, what is right and what was predicted."""
+    if "predictions" in row:
+        best = row["predictions"][0]["text"] if row["predictions"] else ""
+        return row["source"], row.get("answer", ""), " / ".join(references_of(row)), best
+    right = row.get("reference", row.get("references", ""))
+    right = right if isinstance(right, str) else " / ".join(right)
+    return row.get("source", row.get("window_text", "")), row.get("question", ""), right, row["prediction"]
 
 
 def shortened(text: str, most: int = 120) -> str:

@@ -13,7 +13,15 @@ def shown(text: str, most: int = 200, *, kept: str = "") -> str:
 
 
 class InputError(ValueError):
-    """A file, a record or an option cannot be used; the text names it, its value and what to do."""
+    """A file, a record or an option cannot be used; the text names it, its value and what to do.
+
+    Args:
+        messages: one, or all that is wrong, each a line.
+    """
+
+    def __init__(self, *messages: str):
+        super().__init__("\n".join(messages))
+        self.messages = messages
 
 
 class UsageError(InputError):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from glm.data.templates import find_template
 from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
@@ -79,7 +78,7 @@ def test_recipe_fits_its_model(recipe, monkeypatch):
     if script != "finetune_generation.py":
         pytest.skip("a recipe of prediction")
     arguments = parse_finetune_arguments(argv)
-    find_template(arguments.data.task_name)
+    arguments.data.find_template()
     settings = json.loads(recipe.read_text(encoding="utf-8"))
     for option in ("train_file", "dev_file", "test_file", "tokenizer_name_or_path"):
         name = settings.get(option)

@@ -305,3 +305,85 @@ def test_texts_of_one_source_are_references_of_each_other(workspace, model, writ
     assert "3 records share their source with others" in capfd.readouterr().err
     folder = workspace.finetune("shared", max_steps=1, do_eval=True, dev_file=write(*rows, name="dev.jsonl"))
     assert [row["reference"] for row in read_lines(folder / "eval" / "step-1.jsonl")] == found
+
+
+# -- looking before it costs
+
+
+def test_only_the_first_records(workspace, model, tmp_path, capfd):
+    folder = workspace.finetune("first", max_steps=1, max_train_samples=7)
+    assert json.loads((folder / "data_report.json").read_text("utf-8"))["train"]["read"] == 7
+    output = tmp_path / "out.jsonl"
+    options = {"model_name_or_path": model, "test_file": workspace.folder / "train.json", "output_file": output}
+    assert workspace.predict(**options, max_predict_samples=3) == 0
+    assert [row["id"] for row in read_lines(output)] == [1, 2, 3]
+    folder = workspace.finetune(
+        "first-2", max_steps=1, do_predict=True, test_file=workspace.folder / "train.json", max_predict_samples=2
+    )
+    assert len(read_lines(folder / "predictions.jsonl")) == 2
+
+
+def test_a_dry_run_shows_what_a_run_would_be_and_leaves_nothing(workspace, capsys):
+    folder = workspace.finetune("dry", max_steps=None, num_train_epochs=2, dry_run=True)
+    shown = capsys.readouterr().out
+    assert not folder.exists()
+    assert shown.count("  learns: ") == 3 and "example 3: " in shown and "steps: 10 = 2.00 epochs of 5" in shown
+    first = json.loads((workspace.folder / "train.json").read_text("utf-8").splitlines()[0])
+    learns = next(line for line in shown.splitlines() if line.startswith("  learns: "))
+    assert learns.replace(" ", "").replace("▁", "").endswith("<|endofpiece|>")
+    assert "".join(first["question"][:3]) in learns.replace(" ", "").replace("▁", "")
+    for line in (
+        "source, tokens: min",
+        "target, tokens: min",
+        "memory: ",
+        "time: ",
+        "dry_run True: nothing was trained",
+    ):
+        assert line in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("wandb", "report_to wandb: wandb is not installed; pip install it as requirements-trackers.txt has it"),
+        ("visualdl,swanlab", "report_to swanlab: swanlab is not installed"),
+        ("mlflow", "report_to mlflow: use visualdl, tensorboard, swanlab, wandb or none, several separated by commas"),
+    ],
+)
+def test_where_figures_cannot_go(workspace, monkeypatch, value, message):
+    monkeypatch.setattr("glm.options.finetune.find_spec", lambda package: object() if package == "visualdl" else None)
+    with pytest.raises(UsageError) as caught:
+        workspace.finetune("nowhere", max_steps=1, report_to=value)
+    assert caught.value.messages[0].startswith(message)
+
+
+# -- machines
+
+
+@pytest.mark.parametrize("threads", ["abc", "0", "-3", "2.5", "99999999"])
+def test_a_number_of_threads_that_is_none(threads):
+    code = "import glm, os; print(os.environ.get('OMP_NUM_THREADS'), glm.environment.cpu_threads() >= 1)"
+    done = run("-c", code, OMP_NUM_THREADS=threads)
+    assert done.returncode == 0 and done.stdout.decode().split() == ["None", "True"]
+    assert f"OMP_NUM_THREADS {threads}: is no number" in done.stderr.decode()
+
+
+def test_a_home_that_cannot_be_written_to(workspace, model, write, tmp_path):
+    output = tmp_path / "out.jsonl"
+    options = {"model_name_or_path": model, "test_file": write(RECORD), "output_file": output, "device": "cpu"}
+    done = run("predict.py", *arguments(options), HOME="/proc", XDG_CACHE_HOME="", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr.decode()
+    assert "HOME /proc: cannot be written to" in done.stderr.decode() and len(read_lines(output)) == 1
+    assert list(tmp_path.glob("glm-home-*"))
+
+
+def test_verbs_of_other_tools():
+    for verb, message in (
+        ("evaluate", "use python -m glm score"),
+        ("chekc", "did you mean check?"),
+        ("zzz", "one of"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            glm_main([verb])
+    with pytest.raises(UsageError, match=r"unknown option max_source_length; here it is --src_length"):
+        glm_main(["check", "f.json", "--tokenizer_name_or_path", "t", "--max_source_length", "3"])

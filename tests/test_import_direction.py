@@ -27,11 +27,11 @@ MAY_IMPORT = {
     "adapters": ("models modules runtime", "paddle paddlenlp pydantic safetensors"),
     "data": ("models runtime", "datasets paddlenlp pyarrow tqdm"),
     "generation": ("models", ""),
-    "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu tqdm"),
-    "options": ("data generation parallel runtime", "paddle paddlenlp pydantic"),
+    "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy tqdm"),
+    "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp safetensors tqdm"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
-    "prediction": ("checkpoint models modules data generation evaluation options", "tqdm"),
+    "prediction": ("checkpoint models modules data generation evaluation options runtime", "tqdm"),
     "serving": ("prediction options data generation models runtime", "fastapi h11 pydantic starlette uvicorn"),
     "commands": (
         "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     ),
     "training": (
         "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",
-        "paddle paddlenlp psutil pydantic safetensors tqdm",
+        "paddle paddlenlp psutil pydantic safetensors swanlab tensorboardX tqdm wandb",
     ),
 }
 

@@ -1,5 +1,6 @@
 """`python -m glm check FILE… --tokenizer_name_or_path T`: what is wrong in data files, before any model is loaded."""
 
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -9,9 +10,9 @@ from rich.table import Table
 from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser, print_json
 from glm.data.check import QUANTILES, FileCheck, check_file
-from glm.data.examples import ExampleEncoder
-from glm.data.records import RecordFile
+from glm.data.frames import Encoder
 from glm.data.report import SHOWN, FileReport
+from glm.data.task_records import open_records
 from glm.errors import UsageError
 from glm.options.data import DataArguments
 
@@ -29,6 +30,8 @@ def main(argv: list[str]) -> int:
     if values.shown < 0:
         raise UsageError(f"--shown {values.shown}: 0 or more is expected")
     data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
+    for note in encoder.notes:
+        print(note, file=sys.stderr)
     checks = [
         _checked(name, data, encoder, need_target=not values.without_targets, shown=values.shown)
         for name in values.files
@@ -65,14 +68,15 @@ def verdict(problems: int, refused: int) -> str:
     return f"{refused or 'no'} rows are refused; {problems} problems"
 
 
-def _checked(name: str, data: DataArguments, encoder: ExampleEncoder, *, need_target: bool, shown: int) -> FileCheck:
-    file = RecordFile(
+def _checked(name: str, data: DataArguments, encoder: Encoder, *, need_target: bool, shown: int) -> FileCheck:
+    file = open_records(
         name,
         encoder.template,
         data.columns,
         need_target=need_target,
         several_targets=True,
         reserved=encoder.family.reserved,
+        pattern_id=encoder.pattern_id,
     )
     check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
     for _ in batches:

@@ -1,6 +1,7 @@
 """`python -m glm compare A B`: how two files of predictions for the same records differ, and whether by chance."""
 
 import sys
+from argparse import Namespace
 from typing import Any
 
 from glm.commands.parser import Parser, print_json
@@ -17,14 +18,83 @@ def main(argv: list[str]) -> None:
     if arguments.seed < 0:
         raise UsageError(f"--seed {arguments.seed}: 0 or more is expected")
     from glm.evaluation.scored_file import read_scored_file
+    from glm.evaluation.task_file import kind_of_file
 
-    files = [read_scored_file(path) for path in (arguments.first, arguments.second)]
+    paths = (arguments.first, arguments.second)
+    kinds = {kind_of_file(path) for path in paths}
+    if len(kinds) > 1:
+        raise InputError(f"{arguments.first} and {arguments.second}: predictions of tasks of different kinds")
+    if kinds != {None}:
+        return _compare_tasks(arguments)
+    files = [read_scored_file(path) for path in paths]
     result = _compared(*_same_records(*files), seed=arguments.seed, show=arguments.show)
     result = {"first": str(files[0].path), "second": str(files[1].path), **result}
     if arguments.format == "json":
         print_json(result)
     else:
         _print_tables(result)
+
+
+def _compare_tasks(arguments: Namespace) -> None:
+    """Compares choices or answers."""
+    from glm.evaluation.significance import PERMUTATIONS, RESAMPLES, compare
+    from glm.evaluation.task_file import read_task_file, signatures_of, tables_of
+
+    first, second = (read_task_file(path) for path in (arguments.first, arguments.second))
+    ids = _common_ids(first, second)
+    rows = [[file.rows[identity] for identity in ids] for file in (first, second)]
+    *tables, figures = tables_of(*rows, first.kind)
+    differences = compare(*tables, seed=arguments.seed, figures=figures)
+    result = {
+        "first": str(first.path),
+        "second": str(second.path),
+        "records": len(ids),
+        "seed": arguments.seed,
+        "resamples": RESAMPLES,
+        "permutations": PERMUTATIONS,
+        "differences": {name: _as_json(found) for name, found in differences.items()},
+        "signatures": signatures_of(list(differences), first.kind),
+        "records where they differ": [
+            {"id": identity, "reference": a[first.reference], "A": a["prediction"], "B": b["prediction"]}
+            for identity, a, b in zip(ids, *rows, strict=True)
+            if a["prediction"] != b["prediction"]
+        ][: arguments.show],
+    }
+    if arguments.format == "json":
+        print_json(result)
+        return
+    from glm.evaluation.table import print_differences, print_samples
+
+    title = f"A: {first.path}, B: {second.path}, {len(ids)} records, seed {arguments.seed}"
+    print_differences(result["differences"], result["signatures"], title=title)
+    cells = [tuple(str(value) for value in row.values()) for row in result["records where they differ"]]
+    if cells:
+        print_samples(cells, ("id", "reference", "A", "B"), title="where they differ")
+
+
+def _common_ids(first, second) -> list:
+    """Ids of the records that failed in neither file. Raises InputError as `_same_records`."""
+    files = f"{first.path} and {second.path}"
+    ids = [{*file.rows, *file.failed} for file in (first, second)]
+    if only := ids[0] ^ ids[1]:
+        raise InputError(f"{files}: their ids differ: {len(only)} are in one only (such as {min(only, key=str)})")
+    common = [identity for identity in first.rows if identity in second.rows]
+    if not common:
+        raise InputError(f"{files}: no record without failure in both")
+    for identity in common:
+        if first.rows[identity][first.reference] != second.rows[identity][second.reference]:
+            raise InputError(f"{files}: record {identity} has another reference in each")
+    return common
+
+
+def _as_json(found) -> dict[str, Any]:
+    return {
+        "A": found.first,
+        "B": found.second,
+        "difference": found.difference,
+        "95 % interval": [found.low, found.high],
+        "p": found.p_value,
+    }
 
 
 def _parser() -> Parser:
@@ -111,16 +181,7 @@ def _compared(ids: list, first: list, second: list, *, seed: int, show: int) -> 
         "seed": seed,
         "resamples": RESAMPLES,
         "permutations": PERMUTATIONS,
-        "differences": {
-            name: {
-                "A": found.first,
-                "B": found.second,
-                "difference": found.difference,
-                "95 % interval": [found.low, found.high],
-                "p": found.p_value,
-            }
-            for name, found in differences.items()
-        },
+        "differences": {name: _as_json(found) for name, found in differences.items()},
         "signatures": signatures(differences, references=references),
         f"records by {SORTED_BY}": {
             "A is better": [row for row in better["A"] if row["score A"] > row["score B"]],

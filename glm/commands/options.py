@@ -7,11 +7,12 @@ from argparse import Namespace
 
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.commands.parser import Parser
-from glm.data.examples import ExampleEncoder
+from glm.data.frames import Encoder, encoder_of
 from glm.errors import shown
 from glm.generation.config import GenerationConfig
 from glm.models import registry
-from glm.options.data import DataArguments
+from glm.options.data import FRAME, OF_FRAME, DataArguments
+from glm.options.parser import truth, without_none
 from glm.options.run_config import trained_with
 
 OF_GENERATED_TEXTS = ("punctuation",)  # of `DataArguments`
@@ -32,15 +33,16 @@ def add_layout_options(parser: Parser) -> None:
         for item in dataclasses.fields(group):
             if (group is GenerationConfig and item.name not in LENGTHS) or item.name in OF_GENERATED_TEXTS:
                 continue
+            kind = without_none(types[item.name])
             if types[item.name] is bool:
                 how = {"action": "store_true", "default": None}
             else:
-                how = {"type": int if types[item.name] in (int, int | None) else str}
-            how |= {name: value for name, value in item.metadata.items() if name == "choices"}
+                how = {"type": truth if kind is bool else kind}
+            how |= {name: value for name, value in item.metadata.items() if name in ("choices", "nargs", "const")}
             parser.add_argument(f"--{item.name}", help=item.metadata["help"].replace("%", "%%"), **how)
 
 
-def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple[DataArguments, ExampleEncoder]:
+def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple[DataArguments, Encoder]:
     """The options of the layout, and the encoder they ask for; what was not given is the checkpoint's, if it is one.
 
     Raises:
@@ -49,8 +51,8 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
     names = {item.name for item in dataclasses.fields(DataArguments)} | set(LENGTHS)
     given = {name: value for name, value in vars(values).items() if name in names and value is not None}
     own = set(given)
-    if {"task_name", "template"} & own:
-        own |= {"template", "target_prefix"}
+    if FRAME & own:
+        own |= OF_FRAME
     trained = trained_with(values.tokenizer_name_or_path)
     inherited = {name: value for name, value in trained.items() if name in names - own}
     if inherited:
@@ -62,15 +64,14 @@ def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple
     generation = GenerationConfig(**{name: settings[name] for name in LENGTHS if name in settings})
     family = registry.of_model(values.tokenizer_name_or_path)
     family.check_options(vars(data))
-    encoder = ExampleEncoder(
+    encoder = encoder_of(
         family,
         load_tokenizer(family, values.tokenizer_name_or_path),
         data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
-        block_position=not data.no_block_position,
         allow_cut_targets=allow_cut_targets,
-        max_seq_length=data.max_seq_length,
+        **data.layout,
     )
     return data, encoder

@@ -2,20 +2,43 @@
 
 import json
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from glm.errors import UsageError
+from glm.options.suggestions import option_advice
+from glm.runtime.environment import user_path
 
 
 class Parser(ArgumentParser):
-    """An ArgumentParser that raises instead of exiting, and knows no abbreviations."""
+    """An ArgumentParser that raises instead of exiting, knows no abbreviations, and suggests what may be meant."""
 
     def __init__(self, **options: object):
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
+        words = [with_home(word) for word in (sys.argv[1:] if args is None else args)]
+        values, rest = self.parse_known_args(words, namespace)
+        if rest:
+            self.error(self._unknown(rest))
+        return values
+
+    def _unknown(self, rest: Sequence[str]) -> str:
+        known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+        names = [word[2:].partition("=")[0] for word in rest if word.startswith("--")]
+        if not names:
+            return f"{' '.join(rest)} belongs to no option"
+        return ", ".join(f"unknown option {name}{option_advice(name, known)}" for name in names)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the options")
+
+
+def with_home(word: str) -> str:
+    """A word of a command line with the home folder for `~`, which shells leave as it is behind `--name=`."""
+    name, equals, value = word.partition("=")
+    return f"{name}={user_path(value)}" if word.startswith("--") and equals else user_path(word)
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from argparse import Namespace
 from typing import Any
 
 from glm.commands.parser import Parser, print_json
@@ -15,8 +16,11 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     from glm.evaluation.scored_file import read_scored_file
     from glm.evaluation.table import print_warnings
+    from glm.evaluation.task_file import kind_of_file
 
     limits = dict(_limit(text) for text in arguments.fail_under)
+    if kind_of_file(arguments.file) is not None:
+        return _score_task(arguments, limits)
     file = read_scored_file(arguments.file, by_id=False)
     if file.failed:
         print(f"{file.path}: {len(file.failed)} of {file.rows} records failed and are not scored", file=sys.stderr)
@@ -29,11 +33,34 @@ def main(argv: list[str]) -> int:
     return int(_falls_short(result, limits))
 
 
+def _score_task(arguments: Namespace, limits: dict[str, float]) -> int:
+    """Scores choices or answers."""
+    from glm.evaluation.task_file import read_task_file
+
+    if arguments.protocols == ALL:
+        raise UsageError("--protocols all: is for texts; figures of choices and answers name their protocols")
+    file = read_task_file(arguments.file)
+    if file.failed:
+        print(f"{file.path}: {len(file.failed)} records failed and are not scored", file=sys.stderr)
+    result = {
+        "file": str(file.path),
+        "format": f"ours ({file.kind})",
+        **file.score().as_json(),
+        "failed records": len(file.failed),
+    }
+    if arguments.format == "json":
+        print_json(result)
+    else:
+        _print_tables(result)
+    return int(_falls_short(result, limits))
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m glm score",
         description="Scores predictions against references: ROUGE, BLEU, distinct-n, exact match, … overall and by "
-        "length of the source. Takes files of predict.py, LLaMA-Factory and ms-swift, and lines of "
+        "length of the source; accuracy of choices, EM and F1 of answers. Takes files of predict.py, LLaMA-Factory "
+        "and ms-swift, and lines of "
         '{"prediction": …, "reference": … or "references": […]}.',
     )
     parser.add_argument("file", help="one JSON object per line")
@@ -56,12 +83,15 @@ def _parser() -> Parser:
 
 def _limit(text: str) -> tuple[str, float]:
     """The figure and the value of a `--fail_under`."""
+    from glm.evaluation.accuracy import SIGNATURES
+    from glm.evaluation.answers import answer_figures
     from glm.evaluation.metrics import FIGURES, name_advice
 
     name, _, value = text.rpartition("=")
     name = name.strip()
-    if name not in FIGURES:
-        raise UsageError(f"--fail_under {text}: no figure of this name; {name_advice(name, FIGURES)}")
+    known = [*FIGURES, *SIGNATURES, *answer_figures()]
+    if name not in known and not name.startswith("accuracy ("):
+        raise UsageError(f"--fail_under {text}: no figure of this name; {name_advice(name, known)}")
     try:
         limit = float(value)
     except ValueError:
@@ -107,6 +137,6 @@ def _falls_short(result: dict[str, Any], limits: dict[str, float]) -> bool:
     """Whether a figure is under its limit, or absent; each is told on standard error."""
     short = {name: limit for name, limit in limits.items() if result.get(name, -math.inf) < limit}
     for name, limit in short.items():
-        found = f"{result[name]:.4f}" if name in result else "absent, for no record has an answer"
+        found = f"{result[name]:.4f}" if name in result else "absent"
         print(f"--fail_under {name}={limit:g}: it is {found}", file=sys.stderr)
     return bool(short)

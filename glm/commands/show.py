@@ -8,11 +8,13 @@ from rich.table import Table
 
 from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser
+from glm.commands.show_task import show_questions
 from glm.data.columns import ColumnOptions
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record, RecordFile, record_of_row
+from glm.data.tasks import GENERATE
 from glm.data.view import RecordView, view_record
-from glm.errors import InputError
+from glm.errors import InputError, UsageError
 from glm.models.protocol import IGNORE_INDEX, Sight
 
 CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "SimHei", "PingFang SC")
@@ -35,11 +37,16 @@ def main(argv: list[str]) -> int:
     if values.image and Path(values.image).exists() and not values.overwrite_output:
         raise InputError(f"image {values.image}: exists; choose another name, or add --overwrite_output")
     data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
-    record = find_record(values.file, values.line, encoder, data.columns)
-    view = view_record(record, encoder)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=PIPE_WIDTH)
+    if encoder.kind != GENERATE:
+        if values.image:
+            raise UsageError(f"--image {values.image}: has no effect on a task of kind {encoder.kind}; leave it out")
+        show_questions(values.file, values.line, encoder, data.columns, console)
+        return 0
+    record = find_record(values.file, values.line, encoder, data.columns)
+    view = view_record(record, encoder)
     print_view(record, view, encoder, console)
     if values.image:
         draw(view.sight, encoder, Path(values.image))

@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from glm.data.columns import Columns
-from glm.data.examples import EncodedRecord, ExampleEncoder
 from glm.data.formats import guess_row_count, has_byte_order_mark, layout_without_header
+from glm.data.frames import Encoder
 from glm.data.problems import Kind, RecordError
 from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
@@ -80,7 +81,7 @@ class FileCheck:
 
     def __init__(
         self,
-        encoder: ExampleEncoder,
+        encoder: Encoder,
         *,
         name: str,
         columns: Columns | None = None,
@@ -116,14 +117,14 @@ class FileCheck:
         """Number of rows that cannot be used."""
         return self.read - self.used
 
-    def take(self, items: Sequence[Record | BadRecord]) -> list[EncodedRecord | BadRecord]:
+    def take(self, items: Sequence[Record | BadRecord]) -> list[Any]:
         """Takes rows in; returns them as ids, or as refused."""
         encoded = iter(self.encoder.encode([item for item in items if isinstance(item, Record)]))
         return [self._take(next(encoded) if isinstance(item, Record) else item) for item in items]
 
-    def _take(self, item: EncodedRecord | BadRecord) -> EncodedRecord | BadRecord:
+    def _take(self, item: Any) -> Any:
         self.read += 1
-        if isinstance(item, EncodedRecord):
+        if not isinstance(item, BadRecord):
             error = self.encoder.source_problem(item) or self._target_problem(item)
             if error is None:
                 self._use(item)
@@ -134,7 +135,7 @@ class FileCheck:
             self.bad.append(item)
         return item
 
-    def _target_problem(self, encoded: EncodedRecord) -> RecordError | None:
+    def _target_problem(self, encoded: Any) -> RecordError | None:
         return self.encoder.target_problem(encoded) if self.learns_targets else None
 
     def note(self, kind: Kind, message: str) -> None:
@@ -144,7 +145,7 @@ class FileCheck:
         if len(words) < self.shown:
             words.append(message)
 
-    def _use(self, encoded: EncodedRecord) -> None:
+    def _use(self, encoded: Any) -> None:
         self.used += 1
         record, encoder = encoded.record, self.encoder
         self.source.add(record.source, encoder.uncut_length(encoded))
@@ -165,7 +166,7 @@ class FileCheck:
         if self.has_ids:
             self._id_hashes.append(_hash(f"{type(record.id).__name__} {record.id}"))
 
-    def _look_at_text(self, encoded: EncodedRecord) -> None:
+    def _look_at_text(self, encoded: Any) -> None:
         record = encoded.record
         for name, text in _texts(record):
             column = f"{record.origin}, field {self._column(name)}"
@@ -236,9 +237,7 @@ class FileCheck:
 
     def _warnings(self) -> list[str]:
         encoder, found = self.encoder, []
-        template = encoder.template
-        frame = template.texts("", answer="", extras=dict.fromkeys(template.extra_names, ""))
-        if unknown := " ".join(encoder.tokenizer.unknown_parts("".join([*frame, template.target_prefix]))):
+        if unknown := " ".join(encoder.tokenizer.unknown_parts(encoder.constant_text)):
             found.append(f"template: the tokenizer has no piece for {unknown}, which the model cannot tell apart")
         if self.cut_sources:
             found.append(
@@ -281,7 +280,7 @@ class FileCheck:
 
 def check_records(
     items: Iterable[Record | BadRecord], check: FileCheck, *, total: int | None = None, most_refused: float = math.inf
-) -> Iterator[list[EncodedRecord | BadRecord]]:
+) -> Iterator[list[Any]]:
     """Takes rows into their check, with a progress bar on a terminal: as ids or as refused, in batches.
 
     Args:
@@ -298,12 +297,12 @@ def check_records(
 
 def check_file(
     file: RecordFile,
-    encoder: ExampleEncoder,
+    encoder: Encoder,
     *,
     learns_targets: bool = True,
     most_refused: float = math.inf,
     shown: int = SHOWN,
-) -> tuple[FileCheck, Iterator[list[EncodedRecord | BadRecord]]]:
+) -> tuple[FileCheck, Iterator[list[Any]]]:
     """The check of a file, and its rows in batches: the check is done when these have been read.
 
     Args:

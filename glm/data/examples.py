@@ -45,6 +45,10 @@ class ExampleEncoder:
         InputError: the lengths leave no room, or the family cannot lay out the template or has no such objective.
     """
 
+    kind = "generate"
+    pattern_id = None
+    notes: Sequence[str] = ()  # what a user should know of it
+
     def __init__(
         self,
         family: Family,
@@ -67,9 +71,6 @@ class ExampleEncoder:
         self.src_length = src_length if max_seq_length is None else max_seq_length - 1
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
-        self.block_position = block_position
-        self.max_seq_length = max_seq_length
-        self.objective = objective
         self.allow_cut_targets = allow_cut_targets or max_seq_length is not None
         layout = GeometryOptions(
             template.blank, block_position, max_seq_length=max_seq_length, tgt_length=tgt_length, **objective
@@ -92,22 +93,16 @@ class ExampleEncoder:
                 f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
 
-    def with_template(self, template: Template) -> "ExampleEncoder":
-        """The same for another template."""
-        if template == self.template:
-            return self
-        return ExampleEncoder(
-            self.family,
-            self.tokenizer,
-            template,
-            src_length=self.src_length,
-            tgt_length=self.tgt_length,
-            min_tgt_length=self.min_tgt_length,
-            block_position=self.block_position,
-            allow_cut_targets=self.allow_cut_targets,
-            max_seq_length=self.max_seq_length,
-            objective=self.objective,
-        )
+    @property
+    def described(self) -> list[str]:
+        """What ids of a record depend on, beside lengths and tokenizer."""
+        return [self.template.source, self.template.target_prefix]
+
+    @property
+    def constant_text(self) -> str:
+        """What every source and target holds."""
+        extras = dict.fromkeys(self.template.extra_names, "")
+        return "".join([*self.template.texts("", answer="", extras=extras), self.template.target_prefix])
 
     @property
     def special_tokens(self) -> int:

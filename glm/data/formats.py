@@ -41,6 +41,7 @@ CHUNK = 1 << 20  # characters of a JSON list that are read at once
 ROW_LISTS = {"data", "rows", "records", "examples", "items", "instances", "train", "dev", "test", "validation"}
 FIELD_LISTS = {"messages", "conversations", "conversation", "paragraphs", "qas", "answers", "answer", "question"}
 FIELD_LISTS |= {"history", "choices", "references", "targets", "tags", "keywords"}
+FIELD_LISTS |= {"candidates", "questions", "entities", "predictions"}
 OTHER_SEPARATORS = {
     ";": "semicolons",
     "\t": "tabs",

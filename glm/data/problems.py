@@ -17,6 +17,10 @@ class Kind(StrEnum):
     SURROGATE = "half a surrogate pair"
     SOURCE_LENGTH = "source too long"
     TARGET_LENGTH = "target too long"
+    LABEL = "unknown label"
+    BLANK = "wrong number of blanks"
+    PLACE = "place that does not match its text"
+    CANDIDATES = "candidates that cannot be told apart"
     CONTROL = "control character"
     MARK = "special token"
     INVISIBLE = "invisible character"
@@ -57,6 +61,10 @@ ADVICE = {
     Kind.SURROGATE: "escape whole characters, or write them as UTF-8",
     Kind.SOURCE_LENGTH: "raise --src_length, or shorten what may not be cut",
     Kind.TARGET_LENGTH: "raise --tgt_length, shorten the target, or accept its cut with --allow_cut_targets",
+    Kind.LABEL: "write one of the task's labels, or name the words with --labels WORD=LABEL,WORD=LABEL",
+    Kind.BLANK: "write exactly one blank",
+    Kind.PLACE: "mend the index, or the text of the span",
+    Kind.CANDIDATES: "let candidates differ: what is equal to the model cannot be told apart",
     Kind.MARK: "take it out where it is a left-over of a conversion: it is read letter by letter, as any text",
     Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
     Kind.INVISIBLE: "take the characters out; they are left-overs of web pages, split words, and cannot be copied",

@@ -59,6 +59,7 @@ class RecordFile:
         each_needs_target: False allows records without target in a file that has some; as `need_target` if not given.
         several_targets: a target may be a list of texts, as references of an evaluation are.
         reserved: texts that no field may hold: the model would read them as commands (`Family.reserved`).
+        most: only so many rows, the first ones.
 
     Attributes:
         columns: where the fields are taken from.
@@ -78,7 +79,9 @@ class RecordFile:
         each_needs_target: bool | None = None,
         several_targets: bool = False,
         reserved: Sequence[str] = (),
+        most: int | None = None,
     ):
+        self.most = most
         self.path = Path(path)
         self.name = str(path)
         self.need_target = need_target if each_needs_target is None else each_needs_target
@@ -106,8 +109,13 @@ class RecordFile:
 
     def __iter__(self) -> Iterator[Record | BadRecord]:
         how = {"need_target": self.need_target, "several_targets": self.several_targets, "reserved": self.reserved}
-        for row in self.rows():
+        for row in islice(self.rows(), self.most):
             yield record_or_bad(row, self.columns, **how)
+
+    @property
+    def target_name(self) -> str:
+        """What the target's column is called."""
+        return " + ".join(self.columns.target)
 
     def rows(self) -> Iterator[Row]:
         """The rows that records are made of, one by one."""

@@ -161,6 +161,11 @@ class JoinedExamples(Sequence[Example]):
         return np.concatenate([store.lengths for store in self._parts])
 
     @cached_property
+    def widths(self) -> np.ndarray:
+        """[number of examples], tokens of a row of a batch that holds one."""
+        return np.concatenate([store.widths for store in self._parts])
+
+    @cached_property
     def origins(self) -> list[str]:
         """See `ExampleStore.origins`."""
         return [origin for store in self._parts for origin in store.origins]
@@ -247,7 +252,7 @@ def store_name(content: str, check: FileCheck) -> str:
         "content": content,
         "columns": check.columns,
         "tokenizer": encoder.tokenizer.digest,
-        "template": [encoder.template.source, encoder.template.target_prefix],
+        "template": encoder.described,
         "lengths": [encoder.src_length, encoder.tgt_length, encoder.min_tgt_length],
         "allow_cut_targets": encoder.allow_cut_targets,
     }

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -104,14 +104,17 @@ TEMPLATES = {
 }
 
 
-def find_template(task_name: str) -> Template:
-    """The template of a task.
+def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:
+    """The template of a task that generates.
+
+    Args:
+        others: names of tasks of other kinds, for the message.
 
     Raises:
         InputError: there is no such task.
     """
     if task_name not in TEMPLATES:
-        raise InputError(f"task_name {task_name}: unknown; known tasks: {', '.join(TEMPLATES)}")
+        raise InputError(f"task_name {task_name}: unknown; known tasks: {', '.join([*TEMPLATES, *others])}")
     return TEMPLATES[task_name]
 
 

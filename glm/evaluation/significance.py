@@ -1,6 +1,6 @@
 """Is one set of predictions better than another? Paired bootstrap and paired permutation test over records."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,13 @@ def table_of_statistics(pairs: Iterable[Pair]) -> np.ndarray:
     return np.array([np.concatenate([found.counts, found.values]) for found in map(statistics, pairs)])
 
 
-def compare(first: np.ndarray, second: np.ndarray, *, seed: int) -> dict[str, Difference]:
+def compare(
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    seed: int,
+    figures: Callable[[np.ndarray], dict[str, float]] | None = None,
+) -> dict[str, Difference]:
     """Compares every figure of two sets of predictions for the same records.
 
     Distinct-n is none of them: a record that is drawn twice brings no new n-gram, so its bootstrap is biased.
@@ -52,17 +58,19 @@ def compare(first: np.ndarray, second: np.ndarray, *, seed: int) -> dict[str, Di
     Args:
         first, second: [N, C + M] from `table_of_statistics`, row by row the same record.
         seed: of the draws.
+        figures: of sums over rows, where the columns are others than those of `table_of_statistics`.
 
     Returns:
         By name of the figure. Equal arguments give equal results.
     """
+    figures = figures or _figures
     streams = np.random.default_rng(seed).spawn(2)
-    of_first, of_second = (_figures(table.sum(axis=0)) for table in (first, second))
+    of_first, of_second = (figures(table.sum(axis=0)) for table in (first, second))
     names = [name for name in of_first if name in of_second and name not in _SAME]
     observed = _vector(of_second, names) - _vector(of_first, names)
-    resampled = _differences(_resample(first, second, streams[0]), names, RESAMPLES, "bootstrap")
+    resampled = _differences(_resample(first, second, streams[0]), figures, names, RESAMPLES, "bootstrap")
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    permuted = _differences(_permute(first, second, streams[1]), names, PERMUTATIONS, "permutation test")
+    permuted = _differences(_permute(first, second, streams[1]), figures, names, PERMUTATIONS, "permutation test")
     # The tolerance counts a trial that exchanged nothing, or all, as equal to the observed difference.
     as_large = (np.abs(permuted) >= np.abs(observed) - 1e-9).sum(axis=0)
     p_values = (as_large + 1) / (PERMUTATIONS + 1)
@@ -78,10 +86,12 @@ def _vector(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
     return np.array([figures.get(name, 0.0) for name in names])  # a resample may hold no record with an answer
 
 
-def _differences(trials: Iterator[tuple[np.ndarray, np.ndarray]], names, count: int, description: str) -> np.ndarray:
+def _differences(
+    trials: Iterator[tuple[np.ndarray, np.ndarray]], figures: Callable, names, count: int, description: str
+) -> np.ndarray:
     """[count, F] second - first of each trial; a trial is the sums of both."""
     found = [
-        _vector(_figures(second), names) - _vector(_figures(first), names)
+        _vector(figures(second), names) - _vector(figures(first), names)
         for first, second in tqdm(trials, total=count, desc=description, unit="trial", disable=None, leave=False)
     ]
     return np.array(found)

@@ -1,14 +1,37 @@
 """The options of decoding: one object goes from the command line to the decoder unchanged."""
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any
 
 from glm.errors import InputError
 
 # Options that only drawn candidates have (select_topk False), and the values that leave them off.
 DRAWING_OPTIONS = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
+
+
+EARLY_STOPPING = ("true", "false", "never")
+# Name -> the least and the largest value, and what to say of others.
+RANGES = {
+    "tgt_length": (1, 2**31 - 1, "use 1 or more"),
+    "min_tgt_length": (0, 2**31 - 1, "use 0 or more"),
+    "num_beams": (1, 1024, "use 1 or more"),
+    "length_penalty": (-100, 100, "use a finite number"),
+    "no_repeat_ngram_size": (0, 2**31 - 1, "use 0 (off) or more"),
+    "repetition_penalty": (1e-3, 1e3, "use a number above 0; 1.0 is off"),
+    "temperature": (1e-3, 1e6, "use a number above 0; 1.0 is off"),
+    "top_k": (0, 2**31 - 1, "use 0 (off) or more"),
+    "top_p": (0, 1, "use 0 (off) to 1"),
+    "num_return_sequences": (1, 1024, "use 1 or more"),
+    "generation_seed": (0, 2**63 - 1, "use 0 or more"),
+}
+
+
+def early_stopping_word(value: Any) -> Any:
+    """`true`, `false` or `never` in any spelling, as JSON's `true` and transformers' `True`; others are returned."""
+    text = str(value).lower()
+    return {"1": "true", "yes": "true", "0": "false", "no": "false"}.get(text, text)
 
 
 def own_options(given: Collection[str]) -> set[str]:
@@ -55,6 +78,7 @@ class GenerationConfig:
         "When an example with num_beams finished hypotheses is done: 'true' at once, 'false' when no live beam scores "
         "better at its present length, 'never' when none could score better at any length.",
         choices=["true", "false", "never"],
+        type=early_stopping_word,
     )
     finished_rule: str = option(
         "model",
@@ -95,52 +119,57 @@ class GenerationConfig:
     generation_seed: int = option(42, "Seed of drawn candidates (--select_topk False), with the record's number.")
 
     def __post_init__(self):
-        for name in ("length_penalty", "repetition_penalty", "temperature"):
-            self._require(name, math.isfinite(getattr(self, name)), "use a finite number")
-        self._require("generation_seed", self.generation_seed >= 0, "use 0 or more")
-        self._require("tgt_length", self.tgt_length >= 1, "use 1 or more")
-        self._require(
-            "min_tgt_length",
-            0 <= self.min_tgt_length < self.tgt_length,
-            f"use 0 to {self.tgt_length - 1} (tgt_length)",
-        )
-        self._require("num_beams", self.num_beams >= 1, "use 1 or more")
-        self._require("finished_rule", self.finished_rule in ("model", "glm", "unilm"), "use model, glm or unilm")
-        if self.no_repeat_ngram_size == 0:
-            self._require(
-                "no_repeat_ignore", not self.no_repeat_ignore, "it has no effect with no_repeat_ngram_size 0"
-            )
-        self._require("early_stopping", self.early_stopping in ("true", "false", "never"), "use true, false or never")
-        orders = ("after_softmax", "before_softmax")
-        self._require("processor_order", self.processor_order in orders, f"use {' or '.join(orders)}")
-        self._require("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "use 0 (off) or more")
-        self._require("repetition_penalty", self.repetition_penalty > 0, "use a number above 0; 1.0 is off")
-        self._require("temperature", self.temperature > 0, "use a number above 0; 1.0 is off")
-        self._require("top_k", self.top_k >= 0, "use 0 (off) or more")
-        self._require("top_p", 0 <= self.top_p <= 1, "use 0 (off) to 1")
-        self._require(
-            "num_return_sequences",
-            1 <= self.num_return_sequences <= self.num_beams,
-            f"use 1 to {self.num_beams}, or raise num_beams",
-        )
-        self._require("search_rules", self.search_rules in ("glm", "fairseq"), "use glm or fairseq")
+        self.early_stopping = early_stopping_word(self.early_stopping)
+        errors = self._numbers()
+        if not errors:  # the rest compares options that are numbers by now
+            errors = self._relations()
+        if errors:
+            raise InputError(*errors)
+
+    def _numbers(self) -> list[str]:
+        """What is wrong with single options, each a line."""
+        wrong = []
+        for name, (low, high, advice) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # which no NaN is
+                most = f", at most {high:g}" if high < value < inf and name != "top_p" else ""
+                wrong.append(self._error(name, advice + most))
+        if self.early_stopping not in EARLY_STOPPING:
+            wrong.append(self._error("early_stopping", "use true, false or never"))
+        if self.finished_rule not in ("model", "glm", "unilm"):
+            wrong.append(self._error("finished_rule", "use model, glm or unilm"))
+        if self.processor_order not in ("after_softmax", "before_softmax"):
+            wrong.append(self._error("processor_order", "use after_softmax or before_softmax"))
+        if self.search_rules not in ("glm", "fairseq"):
+            wrong.append(self._error("search_rules", "use glm or fairseq"))
+        return wrong
+
+    def _relations(self) -> list[str]:
+        """What is wrong with options beside others, each a line."""
+        wrong = []
+        if self.min_tgt_length >= self.tgt_length:
+            wrong.append(self._error("min_tgt_length", f"use 0 to {self.tgt_length - 1} (tgt_length)"))
+        if self.num_return_sequences > self.num_beams:
+            wrong.append(self._error("num_return_sequences", f"use 1 to {self.num_beams}, or raise num_beams"))
+        if self.no_repeat_ngram_size == 0 and self.no_repeat_ignore:
+            wrong.append(self._error("no_repeat_ignore", "it has no effect with no_repeat_ngram_size 0"))
         if self.follows_fairseq:
-            self._require("finished_rule", self.finished_rule == "model", "it has no effect with search_rules fairseq")
-            self._require(
-                "early_stopping", self.early_stopping == "false", "it has no effect with search_rules fairseq"
-            )
-            self._require(
-                "select_topk", self.select_topk, "search_rules fairseq takes the best candidates; leave it out"
-            )
+            for name, off in (("finished_rule", "model"), ("early_stopping", "false")):
+                if getattr(self, name) != off:
+                    wrong.append(self._error(name, "it has no effect with search_rules fairseq"))
+            if not self.select_topk:
+                wrong.append(
+                    self._error("select_topk", "search_rules fairseq takes the best candidates; leave it out")
+                )
         if self.select_topk:
-            for name, off in DRAWING_OPTIONS.items():
-                if name == "temperature" and self.follows_fairseq:
-                    continue
-                self._require(name, getattr(self, name) == off, "it has no effect with select_topk True: use False")
-        if self.num_beams == 1:
-            self._require(
-                "early_stopping", self.early_stopping == "false", "it has no effect with num_beams 1: raise num_beams"
-            )
+            wrong += [
+                self._error(name, "it has no effect with select_topk True: use False")
+                for name, off in DRAWING_OPTIONS.items()
+                if getattr(self, name) != off and not (name == "temperature" and self.follows_fairseq)
+            ]
+        if self.num_beams == 1 and self.early_stopping != "false":
+            wrong.append(self._error("early_stopping", "it has no effect with num_beams 1: raise num_beams"))
+        return wrong
 
     @property
     def follows_fairseq(self) -> bool:
@@ -170,6 +199,5 @@ class GenerationConfig:
         kept = {item.name: getattr(defaults if item.name in own else self, item.name) for item in fields(self)}
         return GenerationConfig(**{**kept, **given})
 
-    def _require(self, name: str, holds: bool, advice: str):
-        if not holds:
-            raise InputError(f"{name} {getattr(self, name)}: {advice}")
+    def _error(self, name: str, advice: str) -> str:
+        return f"{name} {getattr(self, name)}: {advice}"

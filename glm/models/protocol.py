@@ -25,6 +25,7 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
     "packing": {"packing": False},
+    "classification_head": {"classification_head": None},
     "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
     "pair_length": {"max_seq_length": None},
     "three_losses": {
@@ -161,6 +162,16 @@ class Geometry(Protocol):
     ) -> Prompt:
         """What generation of a text, which starts with `opening`, starts from; `filled` are the blanks before it."""
 
+    def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
+        """One text, or two, for a classification head, and the place whose state is classified.
+
+        Only of a family with the ability `classification_head`.
+
+        Args:
+            second: ids of the second text; none for one text.
+            pool: `cls` the place of the first token, `pad` of the last, `start` of the one behind it.
+        """
+
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
         the same whatever is random in them."""
@@ -261,6 +272,49 @@ class Searching(Protocol):
         Args:
             options: of decoding, by the names of `glm.generation.config.GenerationConfig`.
         """
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model makes of the tokens of a candidate.
+
+    Args:
+        log_probs: [n], of each token behind those before it.
+        best: [n] int64, the token that is likeliest in each place.
+    """
+
+    log_probs: np.ndarray
+    best: np.ndarray
+
+
+class Scorable(Protocol):
+    """A model that says how likely given texts are."""
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[TokenScores]]:
+        """Scores candidates behind their prompts, each of which is read once.
+
+        What is said of a candidate depends on no other, nor on the rest of the batch.
+
+        Args:
+            prompts: of B records.
+            candidates: of each record its candidates, each of one token or more; one that is to end brings
+                `Tokenizer.end_token_id`.
+
+        Returns:
+            Of each record those of its candidates.
+        """
+
+
+class Trainable(Protocol):
+    """A model whose answers are learnt, beside `forward(**batch, label_smoothing, num_items) -> loss []`."""
+
+    def labelled_states(self, **batch: Any) -> Any:
+        """States of the labelled positions of a batch, as the head takes them, row by row: [labels, H]."""
+
+    def labelled_logits(self, **batch: Any) -> Any:
+        """Logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""
 
 
 class WeightNames:

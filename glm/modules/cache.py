@@ -174,13 +174,14 @@ class KVCache:
         self.start = 0  # slots filled by earlier steps
         self.ancestors = np.zeros((len(self.lengths), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
 
-    def open_step(self, rows: int, *, looks: int = 0) -> np.ndarray:
+    def open_step(self, rows: int, *, looks: int = 0, sees: np.ndarray | None = None) -> np.ndarray:
         """Makes room for one new token per live row, and for tokens that only look.
 
         Args:
             rows: tokens read, R or R and `looks`, or `looks` alone.
             looks: R or 0; the last ones read. Each sees what its row sees, the new token among it, and itself. Nothing
                 sees it later: its slot is given away.
+            sees: [B, R, R] bool, which new tokens each row sees; its own alone if not given.
 
         Returns:
             [B, rows, slots] bool, which slots each of the tokens sees.
@@ -189,7 +190,7 @@ class KVCache:
         if self.ancestors.shape[2] + rows > self.capacity:
             self._collect(rows)
         self.start = self.ancestors.shape[2]
-        own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R))
+        own = np.broadcast_to(np.eye(R, dtype=bool), (B, R, R)) if sees is None else sees
         if rows > looks:
             self.ancestors = np.concatenate([self.ancestors, own], axis=2)
         if not looks:
@@ -216,6 +217,10 @@ class KVCache:
             beam_idx: [B, K] int; K becomes the number of live rows.
         """
         self.ancestors = np.take_along_axis(self.ancestors, beam_idx[:, :, None], axis=1)
+
+    def begin_anew(self, rows: int) -> None:
+        """Lets so many rows of each example go on from its prompt; what was read behind it is forgotten."""
+        self.ancestors = np.zeros((len(self.lengths), rows, 0), dtype=bool)
 
     def keep(self, examples: np.ndarray) -> None:
         """Lets only some examples of the batch go on.

@@ -130,10 +130,10 @@ class Stack(nn.Layer):
         last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
         return last, KVCache(caches, np.array(lengths), prompts)
 
-    def step(self, states: Tensor, cache: KVCache, *, looks: int = 0) -> Tensor:
+    def step(self, states: Tensor, cache: KVCache, *, looks: int = 0, sees: np.ndarray | None = None) -> Tensor:
         """Reads one embedded token per live row, or as `KVCache.open_step` says: [B, R, H] -> [B, R, H]."""
         B, R, H = states.shape
-        sees = cache.open_step(R, looks=looks)
+        sees = cache.open_step(R, looks=looks, sees=sees)
         seen = self.layer_cache.seen_by(cache.lengths, cache.width, sees, cache.capacity, self.num_heads)
         states = states.reshape([B * R, H])
         projected = self.before_attention(states)  # [B * R, 3H]

@@ -1,12 +1,55 @@
 """The options that say how a record is read and laid out: the same for training, prediction, `check` and `show`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from glm.data.columns import ColumnOptions
-from glm.data.templates import Template, find_template, own_template
-from glm.errors import UsageError
-from glm.generation.config import option
+from glm.data.pairs import POOLS
+from glm.data.task_table import find_frame
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, Frame, Task
+from glm.errors import InputError, UsageError
+from glm.generation.config import GenerationConfig, option
+
+FRAME = {
+    "task_name",
+    "template",
+    "labels",
+}  # any of them makes another frame, to which the others of a run do not belong
+OF_FRAME = {
+    "template",
+    "target_prefix",
+    "labels",
+    "pattern_id",
+    "multi_token",
+    "unidirectional",
+    "classification_head",
+}
+# Options that mean something for tasks of some kinds only.
+ONLY_OF = {
+    "pattern_id": (CHOOSE, EXTRACT),
+    "multi_token": (CHOOSE,),
+    "candidate_length_penalty": (CHOOSE,),
+    "unidirectional": (CHOOSE,),
+    "classification_head": (CHOOSE,),
+}
+
+# Options of decoding that a task of a kind does without.
+WITHOUT_DECODING = [
+    item.name for item in fields(GenerationConfig) if item.name not in ("tgt_length", "length_penalty")
+]
+WITHOUT_MEANING = {GENERATE: (), EXTRACT: ("min_tgt_length", "prefix", "allowed_outputs_file", "token_scores")}
+WITHOUT_MEANING[CHOOSE] = (*WITHOUT_DECODING, *WITHOUT_MEANING[EXTRACT], "length_penalty")
+
+
+def meaningless(kind: str | None, given: Mapping[str, Any]) -> Iterator[str]:
+    """What is said of options that were given and mean nothing for a kind of task; None is any."""
+    for name in WITHOUT_MEANING.get(kind, ()):
+        if name in given:
+            advice = "use candidate_length_penalty" if name == "length_penalty" else "leave it out"
+            yield f"{name} {given[name]}: has no effect on a task of kind {kind}; {advice}"
+
 
 SRC_LENGTH = 608  # the default
 
@@ -19,7 +62,8 @@ class DataArguments:
     template: str | None = option(
         None,
         "Template of your own in place of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
-        "one blank. {source} or {context} is cut if it is too long; other names are columns.",
+        "one blank. {source} or {context} is cut if it is too long; other names are columns. With --labels also a "
+        ".json file with a list of its parts.",
     )
     target_prefix: str | None = option(
         None, "Constant opening of the target in place of the task's (none with --template): given, not generated."
@@ -28,7 +72,31 @@ class DataArguments:
         None, "Column of the source; several, separated by commas, are joined. Recognised if not given."
     )
     answer_column: str | None = option(None, "Column of the answer. Recognised if not given.")
-    target_column: str | None = option(None, "Column of the target. Recognised if not given.")
+    target_column: str | None = option(None, "Column of the target, or of the label. Recognised if not given.")
+    labels: str | None = option(
+        None,
+        "Words that may stand in the blank and the labels they mean, one of which is chosen, e.g. "
+        "对=entailment,错=contradiction,可能=neutral.",
+    )
+    pattern_id: int | None = option(
+        None, "Which of the task's patterns, where it has several; its first if not given."
+    )
+    multi_token: bool | None = option(
+        None,
+        "True scores words piece by piece with their end, False refuses words of several pieces [what they need].",
+    )
+    candidate_length_penalty: float = option(
+        0.0, "A candidate of n tokens scores sum(log p) / n**candidate_length_penalty."
+    )
+    classification_head: str | None = option(
+        None,
+        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), of its first token "
+        "(cls) or of the one behind its end (start) [pad, where the option stands alone].",
+        nargs="?",
+        const=POOLS[0],
+        choices=list(POOLS),
+    )
+    unidirectional: bool = option(False, "Files of choices and last words: read the text from left to right only.")
     multi_turn: str = option(
         "error",
         "What conversations of several turns, or with a system text, are: an error, or their last turn.",
@@ -53,6 +121,11 @@ class DataArguments:
     def __post_init__(self):
         if self.src_length < 8:
             raise UsageError(f"src_length {self.src_length}: use 8 or more")
+        if not math.isfinite(self.candidate_length_penalty):
+            raise UsageError(f"candidate_length_penalty {self.candidate_length_penalty}: use a finite number")
+        for name in ("multi_token", "unidirectional", "candidate_length_penalty"):
+            if self.classification_head is not None and (value := getattr(self, name)):
+                raise UsageError(f"{name} {value}: has no effect beside classification_head; leave one of them out")
         if self.max_seq_length is None:
             return
         if self.max_seq_length < 8:
@@ -63,18 +136,45 @@ class DataArguments:
                 "one out"
             )
 
-    def find_template(self, own: Mapping[str, str] | None = None) -> Template:
-        """The template of these options; a family may have its own for a task (`Family.templates`).
+    def find_template(self, own: Mapping[str, str] | None = None) -> Frame:
+        """The template or task of these options; a family may have its own for a task (`Family.templates`).
 
         Raises:
-            InputError: there is no such task, or the user's template cannot be used.
+            InputError: there is no such task, or the user's own template or labels cannot be used.
+            UsageError: an option has no effect on the task.
         """
-        if self.template is not None:
-            return own_template(self.template, self.target_prefix or "")
-        template = find_template(self.task_name)
-        if own and self.task_name in own:
-            template = own_template(own[self.task_name])
-        return template if self.target_prefix is None else own_template(template.source, self.target_prefix)
+        frame = find_frame(self.task_name, self.template, self.target_prefix, self.labels, own or {})
+        kind = frame.kind if isinstance(frame, Task) else None
+        for name, kinds in ONLY_OF.items():
+            if kind not in kinds and (value := getattr(self, name)) not in (None, False, 0.0):
+                raise UsageError(f"{name} {value}: has no effect on the task {self.task_name}; leave it out")
+        return frame
+
+    @property
+    def kind(self) -> str:
+        """The kind of task that records are laid out for. Raises as `find_template`."""
+        frame = self.find_template()
+        return frame.kind if isinstance(frame, Task) else GENERATE
+
+    @property
+    def known_kind(self) -> str | None:
+        """The kind of task; None if its template or task cannot be used, which whoever uses it will say."""
+        try:
+            return self.kind
+        except InputError:
+            return None
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How records are laid out, beside lengths: options of `glm.data.frames.encoder_of`."""
+        return {
+            "block_position": not self.no_block_position,
+            "pattern_id": self.pattern_id,
+            "multi_token": self.multi_token,
+            "unidirectional": self.unidirectional,
+            "classification_head": self.classification_head,
+            "max_seq_length": self.max_seq_length,
+        }
 
     @property
     def columns(self) -> ColumnOptions:

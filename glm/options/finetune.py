@@ -1,10 +1,10 @@
 """The options of fine-tuning, checked against each other."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
 from glm.data.mixture import NamedFile, named_files, parse_weights, probabilities
+from glm.data.task_table import TASKS
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, parts_text
 from glm.data.templates import TEMPLATES
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
-from glm.options.data import DataArguments
+from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
 from glm.options.model import ModelArguments
-from glm.options.parser import OptionParser
+from glm.options.parser import OptionParser, Reading
+from glm.options.ranges import ABOVE_0, BELOW_1, MANY, Ranges, out_of_range
 from glm.options.run_config import published_config
+from glm.options.suggestions import NONE
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
 from glm.runtime.paths import published, published_values
@@ -33,31 +37,126 @@ ADAPTERS = {
     "lora": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
     "prefix_tuning": ("num_prefix_tokens", "prefix_projection"),
 }
-# Options of PaddleNLP's Trainer that our subclass would not honour, with the values that leave them off.
-WITHOUT_EFFECT = {
-    "dataloader_drop_last": False,
-    "max_evaluate_steps": -1,
-    "prediction_loss_only": False,
-    "eval_accumulation_steps": None,
-    "ignore_data_skip": False,
-    "to_static": False,
-    "unified_checkpoint": False,
-    "ignore_save_lr_and_optim": False,
-    "ignore_load_lr_and_optim": False,
-    "fp16_full_eval": False,
-    "bf16_full_eval": False,
-    "lr_end": 1e-7,  # lr_decay_ratio says where every schedule ends
-    "num_cycles": 0.5,
+# Options of PaddleNLP's Trainer that our subclass honours; the others are not in --help, and refused where they are
+# set.
+HONOURED = {
+    *("output_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "optim"),
+    *("num_train_epochs", "max_steps", "warmup_ratio", "warmup_steps", "power", "seed"),
+    *("evaluation_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit"),
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    *("logging_dir", "logging_strategy", "logging_first_step", "report_to", "run_name", "disable_tqdm"),
+    *("bf16", "fp16", "fp16_opt_level", "scale_loss", "amp_master_grad"),
+    *("amp_custom_black_list", "amp_custom_white_list", "recompute", "device", "dataloader_num_workers"),
+    *("sharding", "sharding_parallel_degree", "sharding_parallel_config", "tensor_parallel_degree"),
+    *("logging_steps", "lr_scheduler_type", "release_grads"),
 }
+# Values of others that leave them off beside the default: what scripts of PaddleNLP write out.
+OFF = {
+    "pipeline_parallel_degree": (0, 1),
+    "sep_parallel_degree": (0, 1),
+    "context_parallel_degree": (0, 1),
+    "expert_parallel_degree": (0, 1),
+    "expert_tensor_parallel_degree": (0, 1),
+    "eval_accumulation_steps": (0,),
+}
+REASONS = {  # where there is more to say than that it has no effect
+    **{name: "not supported" for name in OFF if name.endswith("_degree")},
+    "sequence_parallel": "not supported; leave it out",
+    "sharding_degree": "is sharding_parallel_degree by an old name; use that",
+    "no_cuda": "use --device cpu",
+    "lr_end": "has no effect in this program; leave it out (lr_decay_ratio says where every schedule ends)",
+    **{name: reason for name, reason in NONE.items() if name in ("local_rank", "remove_unused_columns")},
+}
+COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and less than 1")
+RANGES: Ranges = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
+    **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
+    **dict.fromkeys(("save_steps", "early_stopping_patience"), COUNT),
+    "pad_to_multiple_of": (1, 4096, "use 1 or more"),
+    "max_steps": (1, MANY, "use 1 or more, or leave it out"),
+    "save_total_limit": (1, MANY, "use 1 or more, or leave it out to keep all"),
+    "tensor_parallel_degree": (1, 4096, "use 1 or more"),
+    "sharding_parallel_degree": (1, 4096, "use 1 or more"),
+    "seed": (0, 2**32 - 1, "use 0 or more"),
+    "weight_decay": (0, 100, "use 0 or more"),
+    "warmup_steps": (0, MANY, "use 0 or more"),
+    "warmup_ratio": (0, 1, "use 0 to 1"),
+    "max_grad_norm": (0, 1e30, "use 0 or more"),
+    "dataloader_num_workers": (0, 256, "use 0 or more"),
+    "adam_beta1": SHARE,
+    "adam_beta2": SHARE,
+    "label_smoothing": SHARE,
+    "adam_epsilon": (ABOVE_0, 1, "use a number above 0, at most 1"),
+    "learning_rate": (ABOVE_0, 100, "use a number above 0"),
+    "num_train_epochs": (ABOVE_0, 1e6, "use a number above 0"),
+    "power": (ABOVE_0, 100, "use a number above 0"),
+    "scale_loss": (1, 2**40, "use 1 or more"),
+    "lr_decay_ratio": (0, 1, "use 0 to 1"),
+    "layerwise_lr_decay": (ABOVE_0, 1, "use a number above 0, at most 1"),
+}
+NOT_SET = {"max_steps": (-1,), "tensor_parallel_degree": (-1, 0), "sharding_parallel_degree": (-1,)}
+ADAPTER_RANGES: Ranges = {
+    "lora_rank": (1, 4096, "use 1 or more"),
+    "lora_alpha": (1, 10**6, "use 1 or more"),
+    "lora_dropout": SHARE,
+    "num_prefix_tokens": (1, 4096, "use 1 or more"),
+}
+FILE_RANGES: Ranges = {
+    "max_bad_records": (0, MANY, "use 0 or more"),
+    "max_train_samples": COUNT,
+    "max_predict_samples": COUNT,
+}
+OBJECTIVE_RANGES: Ranges = {
+    "mask_prob": (ABOVE_0, 1, "use a number above 0, at most 1"),
+    "max_pred": COUNT,
+    "target_mask_prob": (0, 1, "use 0 to 1"),
+    "max_source_positions": COUNT,
+    "max_target_positions": COUNT,
+    "discriminator_weight": (0, 1e6, "use 0 or more"),
+    "inconsistency_weight": (0, 1e6, "use 0 or more"),
+    "discriminator_sampling_temperature": (ABOVE_0, 1e6, "use a number above 0"),
+    "discriminator_warmup_steps": (-1, MANY, "use 0 or more"),  # fairseq's -1 is 0
+    "discriminator_start_warmup_steps": (-1, MANY, "use 0 or more"),
+    "inconsistency_warmup_steps": (-1, MANY, "use 0 or more"),
+    "inconsistency_start_warmup_steps": (-1, MANY, "use 0 or more"),
+}
+SHARDING = ("stage1", "stage2")
+TRACKERS = {"visualdl": "visualdl", "tensorboard": "tensorboardX", "swanlab": "swanlab", "wandb": "wandb"}  # packages
+# What has an effect with an action only, and what leaves no room for each other: where the file has one of them and
+# the command line the other, the command line wins.
+OF_ACTIONS = {
+    "do_train": ("train_file", "resume_from_checkpoint"),
+    "do_eval": ("dev_file", "evaluation_strategy", "eval_steps", "load_best_model_at_end", "early_stopping_patience"),
+    "do_predict": ("test_file", "max_predict_samples"),
+    "select_topk": (),
+    "recompute": ("recompute_layers",),
+}
+GIVES_WAY = (  # the first one to the second one
+    *(("max_tokens", "per_device_train_batch_size"), ("per_device_train_batch_size", "max_tokens")),
+    *(("update_freq", "gradient_accumulation_steps"), ("gradient_accumulation_steps", "update_freq")),
+    *(("lora", "prefix_tuning"), ("prefix_tuning", "lora"), ("fp16", "bf16"), ("bf16", "fp16")),
+    *(("max_steps", "num_train_epochs"), ("warmup_steps", "warmup_ratio")),
+    *(("template", "task_name"), ("target_prefix", "task_name")),
+)
 
-# PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
-OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
+# Of tasks that choose, see `glm.training.choice_loss`.
+LOSSES = ("cross_entropy", "hinge", "generative", "mix", "adapet")
+# Options of training that mean nothing for tasks of a kind.
+WITHOUT_LEARNING = {
+    GENERATE: ("loss_func",),
+    EXTRACT: ("loss_func",),
+    CHOOSE: ("label_smoothing", "packing", "allow_cut_targets"),
+}
+HIDDEN = {item.name for item in dataclasses.fields(TrainingArguments)} - HONOURED
 MOST_LOGGING_STEPS = 500  # PaddleNLP's default
 LOGS_A_RUN = 20  # at least, where nobody says how often
 
-# Options of an objective that cannot be 0.
+# PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
+OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
+
 OF_GEOMETRY = ("objective", "mask_prob", "max_pred", "target_mask_prob")  # of ObjectiveArguments
-NEVER_ZERO = ("discriminator_sampling_temperature", "max_source_positions", "max_target_positions")
 
 # Options of half precision, with the values that leave them off.
 OF_HALF_PRECISION = {
@@ -89,6 +188,8 @@ class FileArguments:
     sampling_temperature: float | None = option(
         None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
     )
+    max_train_samples: int | None = option(None, "Only so many usable training records of a file, the first ones.")
+    max_predict_samples: int | None = option(None, "Only so many records of a file of --do_predict, the first ones.")
     max_bad_records: int = option(
         0, "Unusable records of a file that are left out, and written to refused-*.jsonl in output_dir; more stop."
     )
@@ -98,8 +199,7 @@ class FileArguments:
     )
 
     def __post_init__(self):
-        if self.max_bad_records < 0:
-            raise UsageError(f"max_bad_records {self.max_bad_records}: use 0 or more")
+        raise_any(out_of_range(vars(self), FILE_RANGES))
         for split in SPLITS:
             self.of_split(split)
         self._check_shares()
@@ -144,9 +244,7 @@ class DropoutArguments:
     output_dropout_prob: float | None = option(None, "Dropout after attention and MLP; the model's if unset.")
 
     def __post_init__(self):
-        for name, value in self.given.items():
-            if not 0.0 <= value < 1.0:
-                raise UsageError(f"{name} {value}: use 0 or more, and less than 1")
+        raise_any(out_of_range(vars(self), dict.fromkeys(vars(self), SHARE)))
 
     @property
     def given(self) -> dict[str, float]:
@@ -194,11 +292,7 @@ class ObjectiveArguments:
     )
 
     def __post_init__(self):
-        for name, value in self.of_model.items():
-            if name.endswith("_steps"):
-                continue  # fairseq's -1 is 0
-            if not math.isfinite(value) or value < 0 or (value == 0 and name in NEVER_ZERO):
-                raise UsageError(f"{name} {value}: use a number above 0{'' if name in NEVER_ZERO else ', or 0'}")
+        raise_any(out_of_range(vars(self), OBJECTIVE_RANGES))
         if self.start in ("generator", "discriminator"):
             for name in ("discriminator_weight", "inconsistency_weight"):
                 if getattr(self, name):
@@ -247,13 +341,10 @@ class AdapterArguments:
     prefix_projection: bool = option(False, "Learn them through a network of one hidden layer, which is saved too.")
 
     def __post_init__(self):
+        errors = out_of_range(vars(self), ADAPTER_RANGES)
         if self.lora and self.prefix_tuning:
-            raise UsageError("prefix_tuning True: not beside lora True; leave one of them out")
-        for name in ("lora_rank", "lora_alpha", "num_prefix_tokens"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
-        if not 0.0 <= self.lora_dropout < 1.0:
-            raise UsageError(f"lora_dropout {self.lora_dropout}: use 0 or more, and less than 1")
+            errors.append("prefix_tuning True: not beside lora True; leave one of them out")
+        raise_any(errors)
 
     @property
     def kind(self) -> str | None:
@@ -276,6 +367,12 @@ class AdapterArguments:
 class FinetuneTrainingArguments(TrainingArguments):
     """PaddleNLP's TrainingArguments and what GLM's example adds to them."""
 
+    loss_func: str = option(
+        "cross_entropy",
+        "What is learnt of candidates: cross_entropy over them, hinge, generative (log p of the right one), or mix: "
+        "the sum of the first and the third; adapet also pushes the wrong words down.",
+        choices=list(LOSSES),
+    )
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
     lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
     lr_decay_ratio: float | None = option(
@@ -292,6 +389,12 @@ class FinetuneTrainingArguments(TrainingArguments):
     logging_steps: int | None = option(
         None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
     )
+    early_stopping_patience: int | None = option(
+        None, "End when metric_for_best_model has not become better in so many evaluations."
+    )
+    dry_run: bool = option(
+        False, "Show three examples, lengths, memory, steps and the time of a few measured steps; train nothing."
+    )
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
@@ -304,18 +407,27 @@ class FinetuneTrainingArguments(TrainingArguments):
     )
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
+    optim: str = option("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
+    fp16_opt_level: str = option("O1", "AMP level of --fp16 and --bf16: O2 computes all in it.", choices=["O1", "O2"])
     recompute_layers: int | None = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
     release_grads: bool | None = option(
         None, "Free gradients after each step; they need not be set to zero then [true; false with sharding stage2]."
     )
 
+    HIDDEN = HIDDEN
+    BASE_TITLE = "PaddleNLP's Trainer"
+
     def __post_init__(self):
-        if self.update_freq is not None:
-            self._take_update_freq()
-        parallel = ("tensor_parallel_degree", "pipeline_parallel_degree", "sharding_parallel_degree")
+        parallel = ("tensor_parallel_degree", "sharding_parallel_degree")
         asked = {name: getattr(self, name) for name in parallel}
-        self._check_numbers()
-        self._check_parallel()
+        raise_any([*out_of_range(vars(self), RANGES, also=NOT_SET), *self._refused(), *self._clashes()])
+        self._take_update_freq()
+        self._choose_release()
+        tools = self._tools()
+        self.report_to = [tool for tool in tools if tool == "visualdl"]  # PaddleNLP's own
+        self.trackers = [tool for tool in tools if tool != "visualdl"]
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
         self.device = choose_device(self.device)
         for precision in ("fp16", "bf16"):
             if getattr(self, precision) and self.device == "cpu":
@@ -328,71 +440,110 @@ class FinetuneTrainingArguments(TrainingArguments):
                     f"{name} {degree}: needs {degree} processes; start with python -m paddle.distributed.launch"
                 )
         self.tensor_parallel_degree = max(self.tensor_parallel_degree, 1)
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise UsageError(f"label_smoothing {self.label_smoothing}: use 0 or more, and less than 1")
-        self._check_decay()
+        if self.lr_decay_ratio is None:
+            self.lr_decay_ratio = 0.1 if self.lr_scheduler_type in DECAYING else 1.0
 
-    def _check_parallel(self):
-        """Before the base class makes groups of processes, and asserts."""
-        for name in ("pipeline_parallel_degree", "sep_parallel_degree", "context_parallel_degree"):
-            if getattr(self, name) > 1:
-                raise UsageError(f"{name} {getattr(self, name)}: not supported")
-        if self.sequence_parallel:
-            raise UsageError("sequence_parallel True: not supported; leave it out")
+    def _tools(self) -> list[str]:
+        """What `--report_to` names; VisualDL if nothing."""
+        given = ["visualdl"] if self.report_to is None else self.report_to
+        words = [given] if isinstance(given, str) else given
+        names = [name.strip() for word in words for name in str(word).split(",")]
+        if "all" in names:
+            names = [tool for tool, package in TRACKERS.items() if find_spec(package) is not None]
+        return [name for name in dict.fromkeys(names) if name != "none"]
+
+    def _refused(self) -> list[str]:
+        """Options that nothing honours, each a line."""
+        found = []
+        for item in dataclasses.fields(TrainingArguments):
+            if item.name in HIDDEN and hasattr(self, item.name):
+                value = getattr(self, item.name)
+                if value != item.default and value not in OFF.get(item.name, ()):
+                    reason = REASONS.get(item.name, "has no effect in this program; leave it out")
+                    found.append(f"{item.name} {value}: {reason}")
+        return found
+
+    def _clashes(self) -> list[str]:
+        """Options that leave no room for each other, each a line."""
+        kinds = (self._parallel_clashes, self._precision_clashes, self._schedule_clashes, self._saving_clashes)
+        return [line for kind in kinds for line in kind()]
+
+    def _parallel_clashes(self) -> Iterator[str]:
         processes, degree = distributed.get_world_size(), max(self.tensor_parallel_degree, 1)
         if processes > 1 and processes % degree:
-            raise UsageError(f"tensor_parallel_degree {degree}: does not divide the {processes} processes")
-        self._check_sharding()
-
-    def _check_sharding(self):
+            yield f"tensor_parallel_degree {degree}: does not divide the {processes} processes"
         kinds = str(self.sharding).split()
-        for kind in ("stage3", "offload"):
-            if kind in kinds:
-                raise UsageError(f"sharding {self.sharding}: {kind} is not supported; use stage1 or stage2")
+        for kind in kinds:
+            if kind in ("stage3", "offload"):
+                yield f"sharding {self.sharding}: {kind} is not supported; use stage1 or stage2"
+            elif kind not in SHARDING:
+                yield f"sharding {self.sharding}: use {' or '.join(SHARDING)}"
         if "split_param" in str(self.sharding_parallel_config):
-            raise UsageError(
+            yield (
                 f"sharding_parallel_config {self.sharding_parallel_config}: split_param is not supported; leave it out"
             )
-        keeps_gradients = "stage2" in kinds  # in storages of its own
-        if self.release_grads and keeps_gradients:
-            raise UsageError(f"release_grads True: has no effect with sharding {self.sharding}; leave it out")
+        elif self.sharding_parallel_config and not kinds:
+            yield f"sharding_parallel_config {self.sharding_parallel_config}: has no effect without --sharding"
+        if self.release_grads and "stage2" in kinds:
+            yield f"release_grads True: has no effect with sharding {self.sharding}; leave it out"
+        if kinds and set(kinds) <= set(SHARDING) and processes == 1 and self.sharding_parallel_degree <= 1:
+            yield f"sharding {self.sharding}: needs several processes; start with python -m paddle.distributed.launch"
+
+    def _choose_release(self):
         if self.release_grads is None:
-            self.release_grads = not keeps_gradients
+            self.release_grads = "stage2" not in str(self.sharding).split()  # which has storages of its own
 
     def _take_update_freq(self):
-        if self.gradient_accumulation_steps not in (1, self.update_freq):
-            raise UsageError(
+        if self.update_freq is not None:
+            self.gradient_accumulation_steps = self.update_freq
+
+    def _precision_clashes(self) -> Iterator[str]:
+        if self.update_freq is not None and self.gradient_accumulation_steps not in (1, self.update_freq):
+            yield (
                 f"update_freq {self.update_freq}: is gradient_accumulation_steps by another name, and that is "
                 f"{self.gradient_accumulation_steps}; leave one out"
             )
-        self.gradient_accumulation_steps = self.update_freq
-
-    def _check_numbers(self):
-        counts = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        for name in (*counts, "max_tokens", "pad_to_multiple_of", "recompute_layers"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
-        for name in ("seed", "weight_decay", "warmup_steps", "max_grad_norm", "dataloader_num_workers"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} {getattr(self, name)}: use 0 or more")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise UsageError(f"{name} {getattr(self, name)}: use 0 or more, and less than 1")
-        for name in ("learning_rate", "num_train_epochs"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} {getattr(self, name)}: use a number above 0")
-        for name, off in WITHOUT_EFFECT.items():
-            if getattr(self, name) != off:
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect in this program; leave it out")
         if self.recompute_layers is not None and not self.recompute:
-            raise UsageError(f"recompute_layers {self.recompute_layers}: has no effect without --recompute")
+            yield f"recompute_layers {self.recompute_layers}: has no effect without --recompute"
         for name, off in OF_HALF_PRECISION.items():
             if getattr(self, name) != off and not (self.fp16 or self.bf16):
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect without --fp16 or --bf16")
+                yield f"{name} {getattr(self, name)}: has no effect without --fp16 or --bf16"
         if self.optim not in OPTIMIZERS:
-            raise UsageError(f"optim {self.optim}: use {', '.join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}")
+            yield f"optim {self.optim}: use {', '.join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}"
         if self.fp16 and self.bf16:
-            raise UsageError("fp16 True: has no effect beside bf16 True; choose one")
+            yield "fp16 True: has no effect beside bf16 True; choose one"
+
+    def _schedule_clashes(self) -> Iterator[str]:
+        shape = self.lr_scheduler_type
+        if self.power != 1.0 and shape != "polynomial":
+            yield f"power {self.power}: has no effect with lr_scheduler_type {shape}"
+        if shape == "inverse_sqrt" and not (self.warmup_steps or self.warmup_ratio):
+            yield "lr_scheduler_type inverse_sqrt: falls from the end of a warmup; add warmup_steps or warmup_ratio"
+        if self.lr_decay_ratio is not None and shape not in DECAYING:
+            yield (
+                f"lr_decay_ratio {self.lr_decay_ratio}: has no effect with lr_scheduler_type {shape}; "
+                f"leave it out or use {' or '.join(DECAYING)}"
+            )
+
+    def _saving_clashes(self) -> Iterator[str]:
+        """Before PaddleNLP's own checks, which would say the same in more words."""
+        evaluates = self.eval_steps is not None or _word(self.evaluation_strategy) != "no"
+        if self.early_stopping_patience is not None and not (self.do_train and evaluates):
+            yield (
+                f"early_stopping_patience {self.early_stopping_patience}: needs evaluations while it trains; add "
+                "--do_eval with --eval_steps N, or --evaluation_strategy epoch"
+            )
+        for tool in self._tools():
+            if tool not in TRACKERS:
+                yield f"report_to {tool}: use {', '.join(TRACKERS)} or none, several separated by commas"
+            elif find_spec(TRACKERS[tool]) is None:
+                missing = f"{TRACKERS[tool]} is not installed; pip install it as requirements-trackers.txt has it"
+                yield f"report_to {tool}: {missing}"
+        if self.load_best_model_at_end and self.save_strategy != self.evaluation_strategy and not self.eval_steps:
+            yield (
+                f"load_best_model_at_end True: save_strategy {_word(self.save_strategy)} and evaluation_strategy "
+                f"{_word(self.evaluation_strategy)} have to be the same; set both to epoch, or to steps"
+            )
 
     def _init_base(self):
         """PaddleNLP turns --do_eval without eval_steps into an evaluation at every log line; here it means the end."""
@@ -418,26 +569,6 @@ class FinetuneTrainingArguments(TrainingArguments):
         """All options, for the parameters of such a log."""
         return published_values(super().to_sanitized_dict())
 
-    def _check_decay(self):
-        shape = self.lr_scheduler_type
-        if self.power != 1.0 and shape != "polynomial":
-            raise UsageError(f"power {self.power}: has no effect with lr_scheduler_type {shape}")
-        if shape == "inverse_sqrt" and not (self.warmup_steps or self.warmup_ratio):
-            raise UsageError(
-                "lr_scheduler_type inverse_sqrt: falls from the end of a warmup; add warmup_steps or warmup_ratio"
-            )
-        if self.lr_decay_ratio is None:
-            self.lr_decay_ratio = 0.1 if shape in DECAYING else 1.0
-        elif shape not in DECAYING:
-            raise UsageError(
-                f"lr_decay_ratio {self.lr_decay_ratio}: has no effect with lr_scheduler_type {shape}; "
-                f"leave it out or use {' or '.join(DECAYING)}"
-            )
-        elif not 0.0 <= self.lr_decay_ratio <= 1.0:
-            raise UsageError(f"lr_decay_ratio {self.lr_decay_ratio}: use 0 to 1")
-        if self.layerwise_lr_decay is not None and not 0.0 < self.layerwise_lr_decay <= 1.0:
-            raise UsageError(f"layerwise_lr_decay {self.layerwise_lr_decay}: use a number above 0, at most 1")
-
 
 @dataclass(frozen=True)
 class FinetuneArguments:
@@ -446,6 +577,7 @@ class FinetuneArguments:
     Args:
         given: those that were set, by name.
         values: the values of all options as they were read, by name.
+        typed: the names of those that stand on the command line.
         argv: the command line.
     """
 
@@ -459,11 +591,18 @@ class FinetuneArguments:
     training: FinetuneTrainingArguments
     given: dict[str, Any]
     values: dict[str, Any]
+    typed: set[str]
     argv: list[str]
+
+    @property
+    def first_file(self) -> NamedFile:
+        """The first that the run reads: of training, else of evaluation, else of prediction."""
+        asked = {"train": self.training.do_train, "dev": self.training.do_eval, "test": self.training.do_predict}
+        return self.files.of_split(next(split for split in SPLITS if asked[split]))[0]
 
     def data_of(self, file: NamedFile) -> DataArguments:
         """How the records of a file are laid out: by the task that its name says, if the options say none."""
-        named = file.name in TEMPLATES and not {"task_name", "template"} & set(self.given)
+        named = (file.name in TEMPLATES or file.name in TASKS) and not {"task_name", "template"} & set(self.given)
         return dataclasses.replace(self.data, task_name=file.name) if named else self.data
 
     def run_config(self) -> dict[str, Any]:
@@ -471,6 +610,8 @@ class FinetuneArguments:
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
         left_out = once | self._without_effect()
         kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
+        if "template" in kept:
+            kept["template"] = parts_text(kept["template"])
         return published_config(kept)
 
     def _without_effect(self) -> set[str]:
@@ -480,6 +621,10 @@ class FinetuneArguments:
         if any(self.data_of(file) is not self.data for file in files):  # names say the tasks
             names.add("task_name")
         names |= {"src_length"} if self.data.max_seq_length is not None else set()
+        kind = self.data.known_kind
+        names |= {*WITHOUT_MEANING.get(kind, ()), *WITHOUT_LEARNING.get(kind, ())}
+        if self.data.classification_head is not None:
+            names |= {"loss_func", "multi_token", "unidirectional", "candidate_length_penalty"}
         return names | set(self.adapter.without_effect)
 
 
@@ -499,67 +644,122 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
         AdapterArguments,
         FinetuneTrainingArguments,
     )
-    parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.")
-    values, given = parser.read(argv)
-    arguments = FinetuneArguments(*parser.build(values), given, vars(values), argv)
-    _check_finetune(arguments)
+    parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.", elsewhere=of_prediction())
+    reading = parser.read(argv)
+    _let_the_file_give_way(reading, parser.defaults)
+    built = parser.build(reading)
+    if not reading.errors:
+        arguments = FinetuneArguments(*built, reading.given, vars(reading.values), reading.typed, argv)
+        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *_adapter_clashes(arguments)]
+    raise_any(reading.errors)
     return arguments
 
 
-def _check_finetune(arguments: FinetuneArguments) -> None:
-    files, training = arguments.files, arguments.training
+def of_prediction() -> tuple[set[str], str]:
+    """The names of options that only prediction has, and where."""
+    from glm.options.predict import PredictArguments
+
+    return {item.name for item in dataclasses.fields(PredictArguments)}, "predict.py"
+
+
+def raise_any(errors: list[str]) -> None:
+    """Raises UsageError with all of these, if there is one."""
+    if errors:
+        raise UsageError(*errors)
+
+
+def _word(strategy: Any) -> str:
+    return getattr(strategy, "value", strategy)
+
+
+def _let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
+    """Takes back what the file has set and the command line leaves no room for: flags after the file win."""
+
+    def switched_off(name: str) -> bool:
+        return name in reading.typed and not getattr(reading.values, name)
+
+    for action, names in OF_ACTIONS.items():
+        for name in names if switched_off(action) else ():
+            reading.give_way(name, action, defaults[name])
+    for kind, names in ADAPTERS.items():
+        for name in names if switched_off(kind) else ():
+            reading.give_way(name, kind, defaults[name])
+    for one, other in GIVES_WAY:
+        reading.give_way(one, other, defaults[one])
+
+
+def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
+    """Options of several groups that leave no room for each other, each a line."""
+    files, training, given = arguments.files, arguments.training, arguments.given
     if not (training.do_train or training.do_eval or training.do_predict):
-        raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
+        yield "nothing to do: add --do_train, --do_eval or --do_predict"
     for name, action in (("train_file", "do_train"), ("dev_file", "do_eval"), ("test_file", "do_predict")):
         if getattr(files, name) is not None and not getattr(training, action):
-            raise UsageError(f"{name} {getattr(files, name)}: has no effect without --{action}")
+            yield f"{name} {getattr(files, name)}: has no effect without --{action}"
     if training.resume_from_checkpoint is not None and not training.do_train:
-        raise UsageError(
+        yield (
             f"resume_from_checkpoint {training.resume_from_checkpoint}: has no effect without --do_train; to evaluate "
             "a checkpoint give its folder as --model_name_or_path"
         )
     # A published data set stands in for none of the files, or was named: nobody's own data meet it unasked.
     evaluates = training.do_eval or training.evaluation_strategy != IntervalStrategy.NO
-    if files.train_file is not None and evaluates and files.dev_file is None:
-        raise UsageError("do_eval True: needs --dev_file beside a --train_file of your own; give one, or leave it out")
-    if training.do_train and files.train_file is None and files.dev_file and "task_name" not in arguments.given:
-        raise UsageError(
+    if training.do_train and files.train_file is not None and evaluates and files.dev_file is None:
+        yield "do_eval True: needs --dev_file beside a --train_file of your own; give one, or leave it out"
+    if training.do_train and files.train_file is None and files.dev_file and "task_name" not in given:
+        yield (
             f"dev_file {files.dev_file}: needs --train_file beside it; give one, or name the data set to train on "
             f"(--task_name {arguments.data.task_name})"
         )
     if training.do_predict and files.test_file is None:
-        raise UsageError("do_predict True: give the records with --test_file")
-    _check_adapter(arguments)
+        yield "do_predict True: give the records with --test_file"
     for name in ("weights", "sampling_temperature"):
         if getattr(files, name) is not None and training.max_tokens is not None:
-            raise UsageError(
+            yield (
                 f"{name} {getattr(files, name)}: not beside max_tokens {training.max_tokens}, with which an epoch's "
                 "batches depend on what is drawn; use per_device_train_batch_size"
             )
-    if training.max_tokens is not None and "per_device_train_batch_size" in arguments.given:
-        raise UsageError(
+    if training.max_tokens is not None and "per_device_train_batch_size" in given:
+        yield (
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "
             f"{training.per_device_train_batch_size}; leave one out"
         )
 
 
-def _check_adapter(arguments: FinetuneArguments) -> None:
+def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
+    """Options that mean nothing for the task of a run."""
+    given, training = arguments.given, arguments.training
+    kind = arguments.data.known_kind
+    yield from meaningless(kind, given)
+    for name in WITHOUT_LEARNING.get(kind, ()):
+        if given.get(name):
+            yield f"{name} {given[name]}: has no effect on a task of kind {kind}; leave it out"
+    if arguments.data.classification_head is not None:
+        if "loss_func" in given:
+            yield f"loss_func {given['loss_func']}: has no effect beside classification_head; leave it out"
+        if arguments.adapter.kind is not None:
+            yield f"{arguments.adapter.kind} True: not beside classification_head; leave one of them out"
+    if kind == CHOOSE and training.tensor_parallel_degree > 1 and training.do_train:
+        degree = training.tensor_parallel_degree
+        yield f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out"
+
+
+def _adapter_clashes(arguments: FinetuneArguments) -> Iterator[str]:
     adapter, training, kind = arguments.adapter, arguments.training, arguments.adapter.kind
     for name, needed in adapter.without_effect.items():
         if name in arguments.given:
-            raise UsageError(f"{name} {arguments.given[name]}: has no effect without --{needed}")
+            yield f"{name} {arguments.given[name]}: has no effect without --{needed}"
     if kind is None:
         return
     if training.tensor_parallel_degree > 1:
         degree = training.tensor_parallel_degree
-        raise UsageError(f"{kind} True: not beside tensor_parallel_degree {degree}; leave one of them out")
+        yield f"{kind} True: not beside tensor_parallel_degree {degree}; leave one of them out"
     if not training.do_train:
-        raise UsageError(f"{kind} True: has no effect without --do_train; an adapter's folder is used as it is")
+        yield f"{kind} True: has no effect without --do_train; an adapter's folder is used as it is"
     if arguments.model.model_name_or_path.endswith(".json"):
-        raise UsageError(
+        yield (
             f"{kind} True: model_name_or_path {arguments.model.model_name_or_path} starts from random weights, which "
             "nothing would save; give a trained model"
         )
     for name in ("freeze", "layerwise_lr_decay"):
         if adapter.prefix_tuning and name in arguments.given:
-            raise UsageError(f"{name} {arguments.given[name]}: has no effect with --prefix_tuning; leave it out")
+            yield f"{name} {arguments.given[name]}: has no effect with --prefix_tuning; leave it out"

@@ -1,9 +1,12 @@
 """A command line whose options are fields of dataclasses, behind a configuration file that it overrides."""
 
 import dataclasses
-import difflib
 import json
+import os
+import re
+import sys
 from argparse import (
+    SUPPRESS,
     Action,
     ArgumentDefaultsHelpFormatter,
     ArgumentError,
@@ -11,16 +14,54 @@ from argparse import (
     ArgumentTypeError,
     Namespace,
 )
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from glm.errors import UsageError, shown
-from glm.options.run_config import read_config
+from glm.data.mixture import named_file
+from glm.errors import InputError, UsageError, shown
+from glm.options.run_config import CONFIG_SUFFIXES, read_config
+from glm.options.suggestions import option_advice
+from glm.runtime.environment import user_path
 
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
+UNSET = ("none", "null")  # as a value: the option's default, as if nobody had given it
+KEY_VALUE = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.S)
+# Options that are read from, which are looked for beside the configuration file that names them too; and written to.
+INPUTS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
+INPUTS += ("allowed_outputs_file", "resume_from_checkpoint")
+OUTPUTS = ("output_dir", "logging_dir", "data_cache_dir", "output_file", "metrics_file", "report")
+
+
+@dataclass
+class Reading:
+    """What a command line and its configuration file say.
+
+    Attributes:
+        values: of all options; those that nobody set have their defaults.
+        given: the options that were set, by name.
+        typed: those of them that stand on the command line; the others are the file's.
+        unset: those that the command line takes back.
+        file: the configuration file, if there is one.
+        errors: all that is wrong, each a line.
+    """
+
+    values: Namespace
+    given: dict[str, Any] = field(default_factory=dict)
+    typed: set[str] = field(default_factory=set)
+    unset: set[str] = field(default_factory=set)
+    file: str = ""
+    errors: list[str] = field(default_factory=list)
+
+    def give_way(self, name: str, other: str, default: Any) -> None:
+        """Takes back an option that only the file has set, where one on the command line leaves no room for it."""
+        if name in self.given and name not in self.typed and other in self.typed:
+            print(f"{self.file}: {name} {self.given[name]} gives way to --{other}", file=sys.stderr)
+            del self.given[name]
+            setattr(self.values, name, default)
 
 
 class OptionParser(ArgumentParser):
@@ -28,117 +69,257 @@ class OptionParser(ArgumentParser):
 
     The forms are those of PaddleNLP's PdArgumentParser, so that its users' commands mean the same. A `bool` may stand
     alone (`--recompute`) or have a value, and one that is True has a `--no_NAME` too; a list takes its items one by
-    one; an enum is given by its value. What is wrong raises UsageError, and no name may be abbreviated.
+    one; an enum is given by its value. `NAME=VALUE` does without dashes. `none` takes back what the file has set. No
+    name may be abbreviated.
 
     Args:
-        groups: dataclasses; no two have a field in common.
+        groups: dataclasses; no two have a field in common. `HIDDEN`, where a class has it, names fields that --help
+            does not show, and `BASE_TITLE` is what those of its base class are called there.
         description: what `--help` begins with.
+        elsewhere: names of options that another script has, and the script.
     """
 
-    def __init__(self, groups: tuple[type, ...], description: str):
-        super().__init__(description=description, allow_abbrev=False, formatter_class=ArgumentDefaultsHelpFormatter)
+    def __init__(self, groups: tuple[type, ...], description: str, elsewhere: tuple[Collection[str], str] = ((), "")):
+        usage = "%(prog)s [FILE.json | FILE.yaml] [--OPTION VALUE | OPTION=VALUE ...]"
+        super().__init__(
+            usage=usage, description=description, allow_abbrev=False, formatter_class=ArgumentDefaultsHelpFormatter
+        )
         self.groups = groups
+        self.elsewhere = elsewhere
+        self.defaults: dict[str, Any] = {}
         for group in groups:
-            types = get_type_hints(group)
-            for item in dataclasses.fields(group):
+            types, own = get_type_hints(group), self.add_argument_group(_title(group))
+            base = None
+            for item in sorted(dataclasses.fields(group), key=lambda item: not _is_own(group, item.name)):
                 if item.init:
-                    self._add_option(item, without_none(types[item.name]))
+                    if not _is_own(group, item.name) and base is None:
+                        base = self.add_argument_group(group.BASE_TITLE)
+                    shown = item.name not in getattr(group, "HIDDEN", ())
+                    self._add_option(base or own, item, without_none(types[item.name]), shown=shown)
+        self.known = {option[2:]: action for option, action in self._option_string_actions.items()}
 
-    def _add_option(self, item: dataclasses.Field, kind: Any) -> None:
+    def _add_option(self, group: Any, item: dataclasses.Field, kind: Any, *, shown: bool) -> None:
         has_factory = item.default_factory is not dataclasses.MISSING
         default = item.default_factory() if has_factory else item.default
-        how = dict(item.metadata) | how_to_read(kind, default)
+        how = how_to_read(kind, default) | dict(item.metadata)
         how |= {"required": True} if default is dataclasses.MISSING else {"default": default}
-        self.add_argument(f"--{item.name}", **how)
+        how |= {} if shown else {"help": SUPPRESS}
+        group.add_argument(f"--{item.name}", **how)
+        self.defaults[item.name] = None if default is dataclasses.MISSING else default
         if kind is bool and default is True:
             # Its value is the other option's, which is added first; False is what --help says of it.
             opposite = dict(item.metadata) | {"action": "store_false", "dest": item.name, "default": False}
-            self.add_argument(f"--no_{item.name}", **opposite)
+            group.add_argument(f"--no_{item.name}", **opposite | ({} if shown else {"help": SUPPRESS}))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
-    def read(self, argv: list[str], inherited: Mapping[str, Any] | None = None) -> tuple[Namespace, dict[str, Any]]:
-        """The values of all options, and those of the options that were set, by name.
+    # -- reading
+
+    def read(self, argv: list[str], *, inherited: dict[str, Any] | None = None) -> Reading:
+        """What a command line says: `[FILE] [--option value | option=value ...]`.
 
         Args:
-            argv: options, behind a configuration file if there is one; they win over it.
-            inherited: values that take the defaults' places.
-
-        Raises:
-            UsageError: an option is unknown or malformed, or one that is needed is missing; the file cannot be read;
-                or what comes first is neither file nor option.
+            inherited: settings that come before all others, and count as nobody's.
         """
-        settings: dict[str, Any] = {}
-        if argv and not argv[0].startswith("-"):
-            settings = self._settings_of(argv[0])
+        if {"-h", "--help"} & set(argv):
+            self.print_help()
+            raise SystemExit(0)
+        reading = Reading(Namespace(**self.defaults))
+        for name, value in (inherited or {}).items():  # checked already, and never words of a command line
+            setattr(reading.values, name, value)
+        if argv and not argv[0].startswith("-") and not self._is_pair(argv[0]):
+            reading.file = argv[0]
+            self._take_file(reading, Path(user_path(argv[0])))
             argv = argv[1:]
-        names = [argument[2:].partition("=")[0] for argument in argv if argument.startswith("--")]
-        self._check_names(names, where="command line")
-        for name in settings:
-            self._option_string_actions[f"--{name}"].required = False
-        values, rest = self.parse_known_args(argv, Namespace(**{**(inherited or {}), **settings}))
+        before = dict(reading.given)
+        reading.given = {}
+        pairs, rest = self._pairs(argv)
+        self._take(reading, pairs, where="command line", before=before)
+        reading.typed = set(reading.given)
+        reading.given = {name: value for name, value in before.items() if name not in reading.unset} | reading.given
         if rest:
-            raise UsageError(f"command line: {' '.join(rest)} belongs to no option")
-        given = {self._option_string_actions[f"--{name}"].dest for name in [*settings, *names]}
-        return values, {name: getattr(values, name) for name in sorted(given)}
+            reading.errors.append(f"command line: {' '.join(rest)} belongs to no option")
+        missing = [f"--{a.dest}" for a in self.known.values() if a.required and a.dest not in reading.given]
+        if missing:
+            reading.errors.append(f"the following arguments are required: {', '.join(missing)}")
+        return reading
 
-    def _settings_of(self, path: str) -> dict[str, Any]:
-        """The values in a configuration file. They are values, not words of a command line, whatever they look like.
+    def _take_file(self, reading: Reading, path: Path) -> None:
+        if not path.name.endswith(CONFIG_SUFFIXES):
+            kinds = f"{', '.join(CONFIG_SUFFIXES[:-1])} or {CONFIG_SUFFIXES[-1]}"
+            reading.errors.append(f"{path}: a configuration file ending in {kinds}, or an option, is expected first")
+            return
+        try:
+            settings = read_config(path)
+        except UsageError as error:
+            reading.errors += error.messages
+            return
+        beside = {name: _beside(path, value) for name, value in settings.items() if name in INPUTS}
+        pairs = []
+        for name, value in (settings | beside).items():
+            try:
+                pairs.append((name, self._words(name, value)))
+            except UsageError as error:
+                reading.errors += [f"{path}: {message}" for message in error.messages]
+        self._take(reading, pairs, where=str(path))
+
+    def _words(self, name: str, value: Any) -> list[str]:
+        """A value of a file as the words that the command line would have; each is a value, whatever it looks like.
 
         Raises:
-            UsageError: the file cannot be read, or has an unknown option or a value of another type.
+            UsageError: a list stands where one value is expected, or none where a list is.
         """
-        if not path.endswith(".json"):
-            raise UsageError(f"{path}: a configuration file ending in .json, or an option, is expected first")
-        settings = read_config(Path(path))
-        self._check_names(settings, where=path)
-        try:
-            return {name: self._value_of(name, value, path) for name, value in settings.items()}
-        except ArgumentError as error:
-            raise UsageError(f"{path}: {error}") from error
+        action = self.known.get(self._known_name(name))
+        if action is not None and action.nargs == 0:
+            raise UsageError(f"{name}: set {action.dest} to false")
+        takes_list = action is not None and action.nargs == "+"
+        if isinstance(value, list) and action is not None:
+            if not takes_list or not value or any(isinstance(item, list) for item in value):
+                expected = "a list with an item at least" if takes_list else "one value, not a list,"
+                raise UsageError(f"{name} {shown(json.dumps(value, ensure_ascii=False))}: {expected} is expected")
+        items = value if isinstance(value, list) else [value]
+        return [json.dumps(item) if isinstance(item, dict) else str(item) for item in items]
 
-    def _value_of(self, name: str, value: Any, path: str) -> Any:
-        """A value of JSON as the option takes it: by the conversion of its words, but one by one."""
-        action = self._option_string_actions[f"--{name}"]
+    def _pairs(self, argv: list[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
+        """The names on a command line with the words that are their values, and the words that belong to nothing."""
+        pairs: list[tuple[str, list[str]]] = []
+        rest: list[str] = []
+        for word in argv:
+            if word.startswith("--") and len(word) > 2:
+                name, equals, value = word[2:].partition("=")
+                pairs.append((name, [value] if equals else []))
+            elif pairs and self._wants(pairs[-1], word):
+                pairs[-1][1].append(word)
+            elif self._is_pair(word):
+                name, _, value = word.partition("=")
+                pairs.append((name, [value]))
+            else:
+                rest.append(word)
+        return pairs, rest
+
+    def _wants(self, pair: tuple[str, list[str]], word: str) -> bool:
+        """Whether a word can be a further value of an option."""
+        name, texts = pair
+        action = self.known.get(self._known_name(name))
+        if action is None:
+            return not texts
+        if isinstance(action, OneOrMore):  # NAME=PATH is a value, but where NAME is an option's
+            return not word.partition("=")[1] or self._known_name(word.partition("=")[0]) not in self.known
+        if action.nargs == "+":
+            return not self._is_pair(word)
+        if action.nargs == "?":
+            return not texts and not self._is_pair(word)
+        return action.nargs is None and not texts
+
+    def _is_pair(self, word: str) -> bool:
+        """Whether a word is `NAME=VALUE` with the name of an option, or one that is much like it."""
+        found = KEY_VALUE.fullmatch(word)
+        return bool(found) and (
+            self._known_name(found[1]) in self.known or bool(option_advice(found[1], self.known)) or "/" not in word
+        )
+
+    def _known_name(self, name: str) -> str:
+        return name if name in self.known else name.replace("-", "_")
+
+    def _unsets(self, action: Any, texts: list[str], before: Collection[str]) -> bool:
+        """Whether a value takes back what was set: one of `UNSET`, or nothing in place of what the file has set."""
+        if len(texts) != 1:
+            return False
+        words = {word for word in UNSET if word not in (action.choices or ()) and action.dest != "report_to"}
+        return texts[0].lower() in words or (texts[0] == "" and action.default is None and action.dest in before)
+
+    def _take(
+        self, reading: Reading, pairs: Iterable[tuple[str, list[str]]], *, where: str, before: Collection[str] = ()
+    ) -> None:
+        """Takes settings in, and notes what is wrong with any of them.
+
+        Args:
+            before: the options that the file has set.
+        """
+        for name, texts in pairs:
+            action = self.known.get(self._known_name(name))
+            if action is None:
+                reading.errors.append(f"{where}: unknown option {name}{self._advice(name)}")
+            elif self._unsets(action, texts, before):
+                reading.given.pop(action.dest, None)
+                reading.unset.add(action.dest)
+                setattr(reading.values, action.dest, self.defaults[action.dest])
+            else:
+                try:
+                    value = self._value(action, texts)
+                except ArgumentError as error:
+                    reading.errors.append(f"{error}" if where == "command line" else f"{where}: {error}")
+                    continue
+                if type(action).__name__ == "_AppendAction":
+                    value = [*(reading.given.get(action.dest) or ()), value]
+                setattr(reading.values, action.dest, value)
+                reading.given[action.dest] = value
+                reading.unset.discard(action.dest)
+
+    def _value(self, action: Any, texts: list[str]) -> Any:
+        """The value of an option. Raises ArgumentError if its words are none."""
         if action.nargs == 0:
-            raise UsageError(f"{path}: {name}: set {action.dest} to false")
-        takes_list, is_list = action.nargs == "+", isinstance(value, list)
-        if is_list and (not takes_list or not value or any(isinstance(item, list) for item in value)):
-            expected = "a list with an item at least" if takes_list else "one value, not a list,"
-            raise UsageError(f"{path}: {name} {shown(json.dumps(value, ensure_ascii=False))}: {expected} is expected")
-        found = [self._converted(action, item) for item in (value if is_list else [value])]
-        if not takes_list or (isinstance(action, OneOrMore) and len(found) == 1):
-            return found[0]
-        return [found] if action.const is None and type(action).__name__ == "_AppendAction" else found
+            if texts:
+                raise ArgumentError(action, f"has no value, and {texts[0]} is given")
+            return action.const
+        if not texts and action.nargs == "?":
+            return action.const
+        if not texts:
+            raise ArgumentError(action, f"expected {'at least ' if action.nargs == '+' else ''}one argument")
+        if action.dest in (*INPUTS, *OUTPUTS):
+            texts = [_user_file(text) for text in texts]
+        if isinstance(action, OneOrMore) and len(texts) == 1:
+            return self._get_values(action, texts)[0]
+        if action.nargs == "+":
+            return self._get_values(action, texts)
+        return self._get_values(action, texts[:1])
 
-    def _converted(self, action: Action, value: Any) -> Any:
-        found = self._get_value(action, json.dumps(value) if isinstance(value, dict) else str(value))
-        self._check_value(action, found)
-        return found
+    def _advice(self, name: str) -> str:
+        names, script = self.elsewhere
+        visible = [known for known, action in self.known.items() if action.help != SUPPRESS]
+        return f"; it is an option of {script}" if name in names else option_advice(name, visible)
 
-    def build(self, values: Namespace) -> list[Any]:
-        """The groups of options, each checked by itself.
+    def build(self, reading: Reading) -> list[Any]:
+        """The groups of options, each checked by itself; None, and a note, for one that does not take its values."""
+        built = []
+        for group in self.groups:
+            names = [item.name for item in dataclasses.fields(group) if item.init]
+            try:
+                built.append(group(**{name: getattr(reading.values, name) for name in names}))
+            except (InputError, ValueError, AssertionError, TypeError, OverflowError) as error:
+                # The last four are PaddleNLP's own checks.
+                reading.errors += getattr(error, "messages", [f"{_title(group)}: {error}"])
+                built.append(None)
+        return built
 
-        Raises:
-            UsageError: a group does not take its values.
-        """
-        try:
-            return [
-                group(**{item.name: getattr(values, item.name) for item in dataclasses.fields(group) if item.init})
-                for group in self.groups
-            ]
-        except UsageError:
-            raise
-        except (ValueError, AssertionError) as error:  # of GenerationConfig, and PaddleNLP's own checks
-            raise UsageError(str(error)) from error
 
-    def _check_names(self, names: Iterable[str], *, where: str) -> None:
-        known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
-        for name in names:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                raise UsageError(f"{where}: unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+def _user_file(text: str) -> str:
+    """A path of the user's, or `NAME=PATH`."""
+    file = named_file(text)
+    return f"{file.name}={user_path(file.path)}" if file.name else user_path(text)
+
+
+def _title(group: type) -> str:
+    return (group.__doc__ or group.__name__).strip().splitlines()[0].rstrip(".")
+
+
+def _is_own(group: type, name: str) -> bool:
+    """Whether a field is the class's, not its base class's."""
+    return name in group.__annotations__
+
+
+def _beside(config: Path, value: Any) -> Any:
+    """The path that a configuration file names, or the paths: one beside it, if none is where the program runs."""
+    if isinstance(value, list):
+        return [_beside(config, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    file = named_file(value)
+    path = user_path(file.path if file.name else value)
+    beside = config.parent / path
+    found = str(beside) if not os.path.exists(path) and beside.exists() else None
+    return value if found is None else f"{file.name}={found}" if file.name else found
 
 
 def without_none(hint: Any) -> Any:

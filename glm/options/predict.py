@@ -1,5 +1,6 @@
 """The options of prediction; how a record is laid out and decoded is as the checkpoint was trained, if not given."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,17 +8,39 @@ from paddle import distributed
 
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, own_options
-from glm.options.data import DataArguments
+from glm.options.data import FRAME, OF_FRAME, DataArguments, meaningless
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
+from glm.options.ranges import MANY, Ranges, out_of_range
 from glm.options.run_config import trained_with
 from glm.options.serving import ServingArguments
 from glm.runtime.device import choose_device
 
 # Options of `predict.py` that a server does not have, and those that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
-FILES_OPTIONS += ("output_format", "token_scores", "show", "report", "keep_columns")
+FILES_OPTIONS += ("output_format", "token_scores", "show", "report", "keep_columns", "max_predict_samples")
 SERVING_OPTIONS = tuple(item.name for item in fields(ServingArguments))
+
+
+# Options that people give to this script and that belong to the other one.
+OF_TRAINING = (
+    (
+        "train_file",
+        "dev_file",
+        "do_train",
+        "do_eval",
+        "do_predict",
+        "output_dir",
+        "overwrite_output_dir",
+        "learning_rate",
+    ),
+    "finetune_generation.py",
+)
+RANGES: Ranges = {
+    "per_device_eval_batch_size": (1, MANY, "use 1 or more"),
+    "show": (0, MANY, "use 0 or more"),
+    "max_predict_samples": (1, MANY, "use 1 or more"),
+}
 
 
 @dataclass
@@ -35,6 +58,7 @@ class PredictArguments(ServingArguments):
     keep_columns: str | None = option(
         None, "Columns that are copied into the rows of the output, separated by commas; all: every one."
     )
+    max_predict_samples: int | None = option(None, "Only so many records, the first ones.")
     overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
     prefix: str = option("", "What every text starts with: given to the model, not generated.")
@@ -58,46 +82,48 @@ class PredictArguments(ServingArguments):
     serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
 
     def __post_init__(self):
-        self.device = choose_device(self.device)
-        self.check_serving(serves=self.serve)
-        self._check_parallel()
-        if self.per_device_eval_batch_size < 1:
-            raise UsageError(f"per_device_eval_batch_size {self.per_device_eval_batch_size}: use 1 or more")
-        if self.show < 0:
-            raise UsageError(f"show {self.show}: use 0 or more")
+        errors = [
+            *out_of_range(vars(self), RANGES),
+            *self.serving_errors(serves=self.serve),
+            *self._parallel_errors(),
+            *self._clashes(),
+        ]
+        self.device = _noting(errors, choose_device, self.device)
         if self.decode_dtype == "float16" and self.device == "cpu":
-            raise UsageError("decode_dtype float16: a CPU has no such products; use float32 or bfloat16")
+            errors.append("decode_dtype float16: a CPU has no such products; use float32 or bfloat16")
+        if errors:
+            raise UsageError(*errors)
+
+    def _clashes(self) -> Iterator[str]:
         inputs = [name for name in ("test_file", "fill", "fill_file") if getattr(self, name) is not None]
         if len(inputs) > 1:
-            raise UsageError(f"{inputs[1]} {getattr(self, inputs[1])}: has no effect beside {inputs[0]}; choose one")
+            yield f"{inputs[1]} {getattr(self, inputs[1])}: has no effect beside {inputs[0]}; choose one"
         if self.fills and self.metrics_file is not None:
-            raise UsageError(
-                f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
-            )
+            yield f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
         if self.fills and self.report is not None:
-            raise UsageError(f"report {self.report}: there is none of filled blanks; leave it out")
+            yield f"report {self.report}: there is none of filled blanks; leave it out"
         if self.resume:
             for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
                 if given is None:
-                    raise UsageError(f"resume True: there is nothing to continue without {name}")
+                    yield f"resume True: there is nothing to continue without {name}"
             if self.overwrite_output:
-                raise UsageError("resume True: has no effect beside overwrite_output True; choose one")
+                yield "resume True: has no effect beside overwrite_output True; choose one"
 
-    def _check_parallel(self):
+    def _parallel_errors(self) -> Iterator[str]:
         degree, processes = self.tensor_parallel_degree, distributed.get_world_size()
         if degree != processes:
-            raise UsageError(
+            yield (
                 f"tensor_parallel_degree {degree}: there are {processes} processes; start as many with python -m "
                 "paddle.distributed.launch (--nproc_per_node N, or --gpus)"
             )
-        if degree == 1:
+        if degree == 1 or degree != processes:
             return
         if self.serve:
-            raise UsageError(f"serve True: not beside tensor_parallel_degree {degree}; leave one of them out")
+            yield f"serve True: not beside tensor_parallel_degree {degree}; leave one of them out"
         if self.decode_dtype != "float32" and self.device == "cpu":
-            raise UsageError(f"decode_dtype {self.decode_dtype}: not beside tensor_parallel_degree {degree} on a CPU")
+            yield f"decode_dtype {self.decode_dtype}: not beside tensor_parallel_degree {degree} on a CPU"
         if self.input_file is None and self.fill is None:
-            raise UsageError(f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file")
+            yield f"tensor_parallel_degree {degree}: standard input has one reader; give a --test_file"
 
     @property
     def fills(self) -> bool:
@@ -108,6 +134,15 @@ class PredictArguments(ServingArguments):
     def input_file(self) -> str | None:
         """The file with what text is generated for."""
         return self.test_file or self.fill_file
+
+
+def _noting(errors: list[str], choose: Callable[[str], str], value: str) -> str:
+    """What a function makes of a value; the value itself where it raises, and then the error is noted."""
+    try:
+        return choose(value)
+    except UsageError as error:
+        errors += error.messages
+        return value
 
 
 @dataclass(frozen=True)
@@ -135,34 +170,39 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
         UsageError: an option is unknown, malformed, out of range or without effect beside the others.
     """
     groups = (ModelArguments, DataArguments, GenerationConfig, PredictArguments)
-    parser = OptionParser(groups, "Generates text with a fine-tuned GLM, and scores it.")
-    values, given = parser.read(argv)
-    own = own_options(given)
-    if {"task_name", "template"} & set(given):  # another frame: nothing of the checkpoint's own is left in it
-        own |= {"template", "target_prefix"}
-    settings = trained_with(values.model_name_or_path)
+    parser = OptionParser(groups, "Generates text with a fine-tuned GLM, and scores it.", elsewhere=OF_TRAINING)
+    reading = parser.read(argv)
+    own = own_options(reading.given)
+    if FRAME & set(reading.given):  # another frame: nothing of the checkpoint's own is left in it
+        own |= OF_FRAME
+    settings = trained_with(reading.values.model_name_or_path)
     inherited = {name: value for name, value in settings.items() if name not in own}
-    values, _ = parser.read(argv, inherited)
-    options = PredictOptions(*parser.build(values), inherited, argv)
-    options.data.inherited = frozenset(inherited)
-    _check_given(given, options.prediction)
+    reading = parser.read(argv, inherited=inherited)
+    built = parser.build(reading)
+    if not reading.errors:
+        options = PredictOptions(*built, inherited, argv)
+        options.data.inherited = frozenset(inherited)
+        reading.errors += _without_effect(reading.given, options.prediction)
+        if not options.prediction.fills:
+            reading.errors += meaningless(options.data.known_kind, reading.given)
+    if reading.errors:
+        raise UsageError(*reading.errors)
     return options
 
 
-def _check_given(given: dict[str, Any], arguments: PredictArguments) -> None:
-    """Raises UsageError for an option that was given and has no effect."""
+def _without_effect(given: dict[str, Any], arguments: PredictArguments) -> Iterator[str]:
+    """Options that were given and have no effect, each a line."""
     for name in FILES_OPTIONS if arguments.serve else SERVING_OPTIONS:
         if name in given:
             how = "with --serve" if arguments.serve else "without --serve"
-            value = "" if name == "api_key" else f" {given[name]}"  # which nobody else should see
-            raise UsageError(f"{name}{value}: has no effect {how}; leave it out")
+            yield f"{name} {given[name]}: has no effect {how}; leave it out"
     if arguments.fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
         for name in sorted(framing | {"show", "keep_columns", "multi_turn"}):
             if name in given:
-                raise UsageError(f"{name} {given[name]}: has no effect where blanks are filled; leave it out")
+                yield f"{name} {given[name]}: has no effect where blanks are filled; leave it out"
     if arguments.output_format == "unilm" and (arguments.output_file is None or arguments.fills):
         needed = "where blanks are filled" if arguments.fills else "without output_file"
-        raise UsageError(f"output_format unilm: has no effect {needed}; leave it out")
+        yield f"output_format unilm: has no effect {needed}; leave it out"
     if "show" in given and arguments.output_file is None:
-        raise UsageError(f"show {given['show']}: has no effect without output_file")
+        yield f"show {given['show']}: has no effect without output_file"

@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+import yaml
+from pydantic import AfterValidator, ConfigDict, Field
 
-from glm.data.mixture import named_file
-from glm.errors import InputError, UsageError
+from glm.data.pairs import POOLS
+from glm.data.tasks import PARTS_FILE
+from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
-from glm.runtime.paths import found_path, published_values
-from glm.runtime.settings_file import Settings, checked, read_object
+from glm.runtime.paths import published_values
+from glm.runtime.settings_file import MOST_BYTES, Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
+CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 
 # Options that are a path: `finetune_config.json` is published with a model, and has them without the user's home.
 PATHS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
@@ -25,6 +28,13 @@ Length = Annotated[int, Field(ge=0, le=1 << 20)]  # of texts, in tokens
 Rate = Annotated[float, Field(ge=-1000, le=1000)]
 
 
+def no_file(template: str) -> str:
+    """A template that is one itself, and no file's name. Raises ValueError."""
+    if template.endswith(PARTS_FILE):
+        raise ValueError("names a file; its parts themselves are expected")
+    return template
+
+
 class TrainedWith(Settings):
     """What prediction follows of the settings that a model was trained with, and how far: a model's folder may be from
     anywhere, and says how its texts are read and written, never where anything lies or goes.
@@ -35,11 +45,17 @@ class TrainedWith(Settings):
     model_config = ConfigDict(extra="ignore")
 
     task_name: Name = None
-    template: Text = None
+    template: Annotated[Text, AfterValidator(no_file)] = None
     target_prefix: Text = None
     source_column: Name = None
     answer_column: Name = None
     target_column: Name = None
+    labels: Text = None
+    pattern_id: Annotated[int, Field(ge=0, le=1000)] = None
+    multi_token: bool = None
+    candidate_length_penalty: Rate = None
+    classification_head: Literal[*POOLS] = None
+    unidirectional: bool = None
     multi_turn: Literal["error", "last"] = None
     punctuation: Literal["fullwidth", "halfwidth"] = None
     src_length: Length = None
@@ -66,33 +82,50 @@ class TrainedWith(Settings):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options of a configuration file; keys that start with an underscore are notes, `~` in a path is the home.
+    """The options of a configuration file, JSON or YAML; keys that start with an underscore are notes.
+
+    Values of YAML stay the words that they are written as: `no` and `1e-3` mean what they do on the command line.
 
     Raises:
-        UsageError: the file cannot be read, is not a JSON object, or sets an option to null.
+        UsageError: the file cannot be read, is not an object, has a key twice, or sets an option to null.
     """
+    is_yaml = path.suffix in (".yaml", ".yml")
     try:
-        settings = read_object(path)
+        settings = _read_yaml(path) if is_yaml else read_object(path)
     except InputError as error:
         raise UsageError(str(error)) from error
     settings = {name: value for name, value in settings.items() if not name.startswith("_")}
-    for name, value in settings.items():
-        if value is None:
-            raise UsageError(f"{path}: {name} is null; leave it out to have its default")
-        if name in PATHS and isinstance(value, str | list):
-            settings[name] = _found(value) if isinstance(value, str) else [_found(str(one)) for one in value]
+    nulls = [name for name, value in settings.items() if value is None or (is_yaml and value in ("", "~", "null"))]
+    if nulls:
+        raise UsageError(*(f"{path}: {name} is null; leave it out to have its default" for name in nulls))
     return settings
 
 
-def _found(value: str) -> str:
-    """A path, or `NAME=PATH`, see `found_path`."""
-    file = named_file(value)
-    return f"{file.name}={found_path(file.path)}" if file.name else found_path(value)
-
-
 def published_config(settings: dict[str, Any]) -> dict[str, Any]:
-    """Options as `finetune_config.json` has them, see `PATHS`; `read_config` gives back what they mean."""
+    """Options as `finetune_config.json` has them, see `PATHS`; the parser of options gives back what they mean."""
     return {name: published_values(value) if name in PATHS else value for name, value in settings.items()}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"has more than {MOST_BYTES} bytes; settings are smaller")
+        settings = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Words)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({shown(' '.join(str(error).split()))})") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: names and values are expected")
+    return {str(name): value for name, value in settings.items()}
+
+
+class _Words(yaml.BaseLoader):
+    """YAML without types: no object is ever made of it, and a scalar is the text that it is written as."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(name) for name, _ in node.value]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is set twice")
+        return super().construct_mapping(node, deep=True)
 
 
 def trained_with(folder: str) -> dict[str, Any]:

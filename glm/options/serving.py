@@ -1,13 +1,13 @@
 """The options of a server."""
 
 import ipaddress
-import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from glm.errors import UsageError, shown
 from glm.generation.config import option
+from glm.options.ranges import ABOVE_0, MANY, out_of_range
 
 KEY_VARIABLE = "GLM_API_KEY"  # of the environment
 KEY_BYTES = 4096  # at most, of the file with a key
@@ -35,29 +35,31 @@ class ServingArguments:
     max_request_depth: int = option(16, "Lists and objects of a request's JSON within each other (400).")
     max_request_characters: int = option(1 << 18, "Characters of a request's texts together (413).")
 
-    def check_serving(self, *, serves: bool) -> None:
-        """Takes the key from where it is, and checks all options.
+    BASE_TITLE = "Where a server is, who may use it, and how much one request may ask for"
 
-        Raises:
-            UsageError: one is out of its range, the key cannot be used, or an open address has none.
-        """
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port {self.port}: use 0 to 65535")
-        if not 0 < self.request_timeout < math.inf:
-            raise UsageError(f"request_timeout {self.request_timeout}: use a number above 0")
-        for name in ("max_waiting", *(item.name for item in fields(self) if item.name.startswith("max_request_"))):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: use 1 or more")
+    def serving_errors(self, *, serves: bool) -> list[str]:
+        """Takes the key from where it is; what is wrong with all options, each a line: one is out of its range, the
+        key cannot be used, or an open address has none."""
+        counts = (item.name for item in fields(ServingArguments) if item.name.startswith("max_"))
+        ranges = dict.fromkeys(counts, (1, MANY, "use 1 or more")) | {
+            "port": (0, 65535, "use 0 to 65535"),
+            "request_timeout": (ABOVE_0, 10**6, "use a number above 0"),
+        }
+        errors = out_of_range(vars(self), ranges)
         if not all(self.other_names) or not all(name.isprintable() and "/" not in name for name in self.other_names):
-            raise UsageError(f"allowed_hosts {shown(self.allowed_hosts)}: use names of hosts, separated by commas")
+            errors.append(f"allowed_hosts {shown(self.allowed_hosts)}: use names of hosts, separated by commas")
         if not serves:
-            return
-        self.api_key = self._find_key()
+            return errors
+        try:
+            self.api_key = self._find_key()
+        except UsageError as error:
+            return [*errors, *error.messages]
         if self.api_key is None and not is_own_address(self.host):
-            raise UsageError(
+            errors.append(
                 f"host {self.host}: can be reached from other machines; protect it with --api_key_file FILE, or "
                 f"{KEY_VARIABLE} in the environment"
             )
+        return errors
 
     @property
     def other_names(self) -> list[str]:

@@ -2,16 +2,19 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from glm.data.check import check_file
 from glm.data.columns import RECOGNISED, ColumnOptions
-from glm.data.examples import ExampleEncoder
-from glm.data.records import BadRecord, Record, RecordFile, stream_records
+from glm.data.frames import Encoder
+from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import content_digest
-from glm.data.templates import QUESTION_GENERATION, Template
+from glm.data.task_records import open_records, stream_of
+from glm.data.tasks import GENERATE, Frame
+from glm.data.templates import QUESTION_GENERATION
 from glm.errors import InputError
 from glm.prediction.filling import BadText, stream_texts
 
@@ -25,8 +28,10 @@ class PredictionInput:
         fills: the lines are texts with blanks, not records.
         template: which fields a record has.
         columns: the columns that were named.
+        most: only so many records or texts, the first ones.
         need_target: a record without target is unusable.
         reserved: see `RecordFile`.
+        pattern_id: of a task's patterns.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.
@@ -42,18 +47,22 @@ class PredictionInput:
         *,
         text: str | None = None,
         fills: bool,
-        template: Template = QUESTION_GENERATION,
+        template: Frame = QUESTION_GENERATION,
         columns: ColumnOptions = RECOGNISED,
         need_target: bool = False,
         reserved: Sequence[str] = (),
+        most: int | None = None,
+        pattern_id: int | None = None,
     ):
         self.path = path
+        self.pattern_id = pattern_id
         self.text = text
         self.fills = fills
         self.template = template
         self.columns = columns
         self.need_target = need_target
         self.reserved = reserved
+        self.most = most
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
         self.shared: SharedReferences | None = None  # what rows of the same source have together, after the `check`
@@ -66,7 +75,7 @@ class PredictionInput:
                 if not self.count:
                     raise InputError(f"{path}: no record in it; one text with blanks per line is expected")
             else:
-                self.records = RecordFile(
+                self.records = open_records(
                     path,
                     template,
                     columns,
@@ -74,12 +83,14 @@ class PredictionInput:
                     each_needs_target=False,
                     several_targets=True,
                     reserved=reserved,
+                    most=most,
+                    pattern_id=pattern_id,
                 )
             self.sha256 = content_digest(Path(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
-    def check(self, encoder: ExampleEncoder) -> FileReport | None:
+    def check(self, encoder: Encoder) -> FileReport | None:
         """What is wrong in a file of records, before a model is loaded; None for anything else.
 
         Raises:
@@ -89,11 +100,12 @@ class PredictionInput:
             return None
         check, batches = check_file(self.records, encoder, learns_targets=False)
         self.count = sum(map(len, batches))
-        self.shared = SharedReferences(lambda: self.records)
-        if self.shared.count:
+        if encoder.kind == GENERATE:
+            self.shared = SharedReferences(lambda: self.records)
+        if self.shared and self.shared.count:
             check.notes.append(f"{self.path}: {shared_note(self.shared.count)}")
         if self.need_target and check.used and not check.target.tokens:
-            column = " + ".join(self.records.columns.target)
+            column = self.records.target_name
             raise InputError(
                 f"{self.path}, field {column}: empty in all records, so there is nothing to score; leave "
                 "--metrics_file out, or name another column with --target_column"
@@ -101,6 +113,9 @@ class PredictionInput:
         return check.report()
 
     def __iter__(self) -> Iterator[Record | BadRecord | str | BadText]:
+        return islice(self._all(), self.most)
+
+    def _all(self) -> Iterator[Record | BadRecord | str | BadText]:
         if self.text is not None:
             yield self.text
         elif self.records is not None:
@@ -111,7 +126,7 @@ class PredictionInput:
         else:
             if sys.stdin.isatty():
                 print("reading records from standard input, one JSON object per line", file=sys.stderr)
-            yield from stream_records(
+            yield from stream_of(
                 sys.stdin.buffer,
                 self.template,
                 self.columns,
@@ -119,4 +134,5 @@ class PredictionInput:
                 need_target=False,
                 several_targets=True,
                 reserved=self.reserved,
+                pattern_id=self.pattern_id,
             )

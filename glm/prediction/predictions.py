@@ -1,7 +1,7 @@
 """What was generated for a record, and how files have it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,16 @@ def text_row(text: Text, *, token_scores: bool) -> dict[str, Any]:
     return row
 
 
-def write_predictions(path: Path, predictions: Sequence[Prediction], *, most_texts: int | None = None) -> None:
-    """Writes one JSON line per record, see `Prediction.as_row`."""
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], *, most_texts: int | None = None) -> None:
+    """Writes one JSON line per row, with so many generated texts at most."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        for prediction in predictions:
-            file.write(json.dumps(prediction.as_row(most_texts=most_texts), ensure_ascii=False) + "\n")
+        for row in rows:
+            if "predictions" in row:
+                row = row | {"predictions": row["predictions"][:most_texts]}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction], *, most_texts: int | None = None) -> None:
+    """Writes one JSON line per record, see `Prediction.as_row`."""
+    write_rows(path, (prediction.as_row() for prediction in predictions), most_texts=most_texts)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from glm.data.tasks import GENERATE
 from glm.errors import InputError
 from glm.evaluation.data_sets import table_of
 from glm.evaluation.metrics import Scorer, Scores, score
@@ -12,6 +13,7 @@ from glm.evaluation.paraphrases import Paraphrases
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.statistics import Pair
 from glm.evaluation.symptoms import Symptoms
+from glm.prediction.kinds import KINDS
 from glm.prediction.predictions import Prediction
 
 
@@ -37,9 +39,10 @@ def score_predictions(predictions: Sequence[Prediction], *, of_paraphrases: bool
 
 
 class Tally:
-    """Counts and scores rows of a predictions file, in any order; none is kept.
+    """Counts and scores rows of a predictions file, in any order; of a task that generates none is kept.
 
     Args:
+        kind: of the task, a key of `glm.prediction.kinds.KINDS`.
         of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
 
     Attributes:
@@ -48,7 +51,9 @@ class Tally:
         symptoms: what is wrong with the texts.
     """
 
-    def __init__(self, *, of_paraphrases: bool = False):
+    def __init__(self, kind: str = GENERATE, *, of_paraphrases: bool = False):
+        self.kind = KINDS[kind]
+        self.is_generated = kind == GENERATE
         self.paraphrases = Paraphrases() if of_paraphrases else None
         self.rows = 0
         self.failed = 0
@@ -56,6 +61,7 @@ class Tally:
         self.scored = 0
         self.symptoms = Symptoms()
         self._scorer = Scorer()
+        self._kept: list[dict[str, Any]] = []  # of a task that does not generate: its figures need all rows at once
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes a row in; one that failed is counted, not scored."""
@@ -64,6 +70,11 @@ class Tally:
         if "error" in row:
             self.failed += 1
             self.first_error = self.first_error or row["error"]
+            return
+        if not self.is_generated:
+            if self.kind.reference in row:
+                self._kept.append(row)
+                self.scored += 1
             return
         if self.paraphrases is not None:
             self.paraphrases.add(row["source"], [prediction["text"] for prediction in row["predictions"]])
@@ -82,7 +93,8 @@ class Tally:
             raise InputError(f"all {self.rows} records failed, the first with: {self.first_error}")
         if not self.scored:
             raise InputError("no record has a reference, so there is nothing to score")
-        scores = self._scorer.result().with_figures({"failed records": self.failed})
+        scores = self._scorer.result() if self.is_generated else self.kind.score(self._kept)
+        scores = scores.with_figures({"failed records": self.failed})
         if self.paraphrases is None:
             return scores
         return scores.with_figures(self.paraphrases.figures(), self.paraphrases.signatures())

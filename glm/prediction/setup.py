@@ -6,7 +6,9 @@ from typing import Any
 
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
-from glm.data.examples import NO_CHOICE, ExampleEncoder
+from glm.data.examples import NO_CHOICE
+from glm.data.frames import Encoder, encoder_of
+from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -14,6 +16,8 @@ from glm.models.protocol import Family, Tokenizer
 from glm.modules.decoding import prepare_decoding
 from glm.options.data import DataArguments
 from glm.options.predict import PredictOptions
+from glm.prediction.heads import add_head
+from glm.prediction.kinds import writer_of
 from glm.prediction.writer import Writer
 
 
@@ -26,19 +30,18 @@ def build_encoder(
     template: Template | None = None,
     allow_cut_targets: bool = False,
     objective: Mapping[str, Any] = NO_CHOICE,
-) -> ExampleEncoder:
-    """How records are laid out: by the template of the options, if no other is given."""
-    return ExampleEncoder(
+) -> Encoder:
+    """How records are laid out: by the template or task of the options, if no other is given."""
+    return encoder_of(
         family,
         tokenizer,
         template or data.find_template(family.templates),
         src_length=data.src_length,
         tgt_length=generation.tgt_length,
         min_tgt_length=generation.min_tgt_length,
-        block_position=not data.no_block_position,
         allow_cut_targets=allow_cut_targets,
-        max_seq_length=data.max_seq_length,
         objective=objective,
+        **data.layout,
     )
 
 
@@ -47,7 +50,7 @@ def family_of(options: PredictOptions) -> Family:
     return find_family(options.model.model_name_or_path)
 
 
-def build_prediction_encoder(options: PredictOptions) -> ExampleEncoder:
+def build_prediction_encoder(options: PredictOptions) -> Encoder:
     """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
     family = family_of(options)
     family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
@@ -56,8 +59,8 @@ def build_prediction_encoder(options: PredictOptions) -> ExampleEncoder:
     return build_encoder(family, tokenizer, options.data, options.generation, template=template)
 
 
-def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int = 0) -> Writer:
-    """The writer that the options ask for.
+def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) -> Any:
+    """The writer that the options ask for: what the encoder's kind of task predicts with.
 
     Args:
         encoder: theirs, see `build_prediction_encoder`.
@@ -84,10 +87,21 @@ def build_writer(options: PredictOptions, encoder: ExampleEncoder, *, rank: int 
     if arguments.allowed_outputs_file is not None:
         allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
     loaded = load_model(family, model.model_name_or_path, config)
+    if options.data.classification_head is not None:
+        add_head(loaded, encoder, model.model_name_or_path, is_trained=True)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
     batch_size, prefix = arguments.per_device_eval_batch_size, arguments.prefix
-    return Writer(
-        loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
+    if encoder.kind == GENERATE:
+        return Writer(
+            loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
+        )
+    return writer_of(
+        loaded,
+        encoder,
+        generation,
+        batch_size,
+        length_penalty=options.data.candidate_length_penalty,
+        punctuation=options.data.punctuation,
     )
 
 

@@ -1,6 +1,6 @@
 """Writes texts for records: a model with all that decoding needs to know."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,10 @@ from glm.data.examples import ExampleEncoder
 from glm.data.punctuation import to_full_width
 from glm.data.records import BadRecord, Record
 from glm.errors import InputError
+from glm.evaluation.metrics import Scores
+from glm.evaluation.metrics import score as score_pairs
+from glm.evaluation.scored_file import references_of
+from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
@@ -165,6 +169,19 @@ def predict_rows(
     """Generates text for records by number: (number, JSON object) in the order of finishing."""
     for number, prediction in writer.predict(records):
         yield number, prediction.as_row(token_scores=token_scores)
+
+
+def score(rows: Iterable[dict[str, Any]]) -> Scores:
+    """ROUGE, BLEU and what goes with them, of the rows that have a reference."""
+    return score_pairs(
+        Pair(
+            row["predictions"][0]["text"] if row["predictions"] else "",
+            references_of(row),
+            row.get("source"),
+            row.get("answer"),
+        )
+        for row in rows
+    )
 
 
 def predict(

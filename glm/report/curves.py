@@ -60,7 +60,7 @@ CURVE_PLOTS = {
     "scores": (
         "Scores of the dev records",
         "percent",
-        {name: f"eval_{name}" for name in ("bleu-4 (char, corpus)", "rouge-l (char)")},
+        {name: f"eval_{name}" for name in ("bleu-4 (char, corpus)", "rouge-l (char)", "accuracy", "macro f1")},
     ),
     "learning-rate": ("Learning rate", "", {"learning rate": "learning_rate"}),
     "gradient-norm": ("Gradient norm, before clipping", "", {"gradient norm": "gradient_norm"}),

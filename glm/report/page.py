@@ -20,6 +20,7 @@ from glm.report.provenance import Provenance, now
 from glm.report.rows import RANKED_BY, SHOWN, ReportRows, Sample
 
 HEADLINES = ("bleu-4 (char, corpus)", "rouge-l (char)", "exact match", "distinct-2 (char)")
+NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # of what an evaluation logs
 # What a page shows of a text at most, in characters: 1,000 rows of any texts stay far below 2 MB.
 MOST_OF_SOURCE, MOST_OF_FIELD, MOST_OF_BEAMS, LEAST_OF_BEAM = 3000, 600, 4000, 80
 REFRESH_SECONDS = 20
@@ -49,7 +50,7 @@ def write_report(
     score_plots, length_plots = list(draw_scores_by_length(buckets)), list(draw_lengths(rows.lengths))
     curves = list(map(draw_curves, curve_plots(log)))
     write_plots(folder, score_plots + length_plots + curves)
-    page = _render(
+    page = render(
         "report.html.jinja",
         title=title,
         rows=rows,
@@ -92,7 +93,7 @@ def write_sets_report(
     shown = [name for name in HEADLINES if name in means][:BARS]
     bars, curves = [draw_sets(rows, shown)] if shown else [], list(map(draw_curves, curve_plots(log)))
     write_plots(folder, bars + curves)
-    page = _render(
+    page = render(
         "sets.html.jinja",
         title=title,
         of_sets=rows,
@@ -128,7 +129,7 @@ def write_training_page(
     log = list(log)
     curves = list(map(draw_curves, curve_plots(log)))
     write_plots(output_dir, curves)
-    page = _render(
+    page = render(
         "training.html.jinja",
         title=f"Training: {output_dir.name}",
         refresh=REFRESH_SECONDS if running else None,
@@ -136,8 +137,8 @@ def write_training_page(
         max_steps=max_steps,
         time_left=None if seconds_left is None else timedelta(seconds=round(seconds_left)),
         last={key: value for entry in log if "loss" in entry for key, value in entry.items()},
-        evaluations=_evaluations(log, report_address),
-        headlines=HEADLINES,
+        evaluations=(evaluations := _evaluations(log, report_address)),
+        headlines=_headlines(evaluations),
         curve_plots=curves,
         provenance=provenance,
     )
@@ -171,6 +172,14 @@ def _evaluations(log: Iterable[Mapping[str, Any]], report_address: Callable[[int
     return [found[step] for step in sorted(found)]
 
 
+def _headlines(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
+    """The figures that stand first: of a task that does not generate its own first ones."""
+    found = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.figures))
+    if not found or HEADLINES[0] in found:
+        return HEADLINES
+    return tuple(name for name in found if name not in NO_SCORES)[: len(HEADLINES)]
+
+
 @dataclass(frozen=True)
 class SampleGroup:
     """Samples under a heading."""
@@ -197,7 +206,8 @@ def _sample_groups(rows: ReportRows) -> list[SampleGroup]:
     return [group for group in groups if group.samples]
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A page of a template of this folder."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

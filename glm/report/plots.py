@@ -117,6 +117,18 @@ def draw_sets(of_sets: Mapping[str, Mapping[str, float]], figures: Sequence[str]
     return _drawn("scores-by-set", title, figure)
 
 
+def draw_figure_by_length(buckets: Mapping[str, Mapping[str, float]], name: str) -> Iterator[Plot]:
+    """Bars of one figure, in percent, for each bucket of source length."""
+    if not buckets:
+        return
+    title = f"{name} by length of the source"
+    figure, axes = _axes(title, "characters of the source (records)", "percent")
+    axes.bar(range(len(buckets)), [found.get(name, 0.0) for found in buckets.values()], 0.6, color=COLOURS[0])
+    axes.set_xticks(range(len(buckets)), [f"{key}\n({found['records']:.0f})" for key, found in buckets.items()])
+    axes.set_ylim(0, 100)
+    yield _drawn("scores-by-length", title, figure)
+
+
 def _edges(found: Mapping[str, Counter[int]]) -> list[int]:
     """Edges of bins of equal whole widths, between whole numbers."""
     values = [value for counts in found.values() for value in counts]

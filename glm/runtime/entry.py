@@ -38,7 +38,8 @@ def run(main: Callable[[list[str]], int | None]) -> int:
     except InputError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {shown(str(error), MOST_SHOWN, kept=LINES)}", file=sys.stderr)
+        for message in error.messages:
+            print(f"error: {shown(message, MOST_SHOWN, kept=LINES)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # whoever read standard output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

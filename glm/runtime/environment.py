@@ -2,11 +2,61 @@
 
 import itertools
 import os
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 
+MOST_THREADS = 1024
+HOME = os.path.expanduser("~")  # of the user, also where another folder stands in for it
+
+
+def user_path(path: str) -> str:
+    """A path with the user's home folder for a leading `~`, which shells leave as it is in `--name=~/file`."""
+    if path == "~" or path.startswith("~/"):
+        return HOME + path[1:]
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
+def _wanted_threads() -> str | None:
+    """OMP_NUM_THREADS, unless it is no number of threads: then it is taken away, and said so."""
+    wish = os.environ.get("OMP_NUM_THREADS")
+    if wish is None or (wish.strip().isdecimal() and 1 <= int(wish) <= MOST_THREADS):
+        return wish
+    del os.environ["OMP_NUM_THREADS"]
+    if wish.strip():
+        print(f"OMP_NUM_THREADS {wish}: is no number from 1 to {MOST_THREADS}, so it is left aside", file=sys.stderr)
+    return None
+
+
+def _can_be_written(folder: str) -> bool:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _have_a_home() -> None:
+    """Lets a folder for temporary files stand in for a home that cannot be written to, as in containers: the libraries
+    make their caches in it when they are imported."""
+    if _can_be_written(os.path.join(HOME, ".cache")) and _can_be_written(HOME):
+        return
+    folder = os.path.join(tempfile.gettempdir(), f"glm-home-{os.getuid()}")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if os.stat(folder).st_uid != os.getuid() or os.path.islink(folder):
+            folder = tempfile.mkdtemp(prefix="glm-home-")
+    except OSError:
+        return
+    os.environ["HOME"] = folder
+    print(f"HOME {HOME}: cannot be written to, so caches go to {folder} (set HOME to move them)", file=sys.stderr)
+
+
 # Paddle sets OMP_NUM_THREADS to 1 where it is unset, so that later nobody could tell a wish from that default.
-WANTED_THREADS = os.environ.get("OMP_NUM_THREADS")
+WANTED_THREADS = _wanted_threads()
+_have_a_home()
 
 # After a product MKL's threads wait for the next one, for 200 ms and at full speed, on the cores that the host's own
 # threads need in training (glm/cpu/arrays.py). Decoding and small models set it back (`glm.cpu.arrays.wait_actively`).

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from glm.runtime.environment import user_path
+
 BEFORE = r"(?<![^\s\"'=:(,;\[`])"  # where a path can begin in a text
 
 
@@ -51,7 +53,7 @@ def found_path(path: str, *starts: Path) -> str:
     for start in starts:
         if not os.path.isabs(path) and (start / path).exists():
             return str((start / path).resolve())
-    return os.path.expanduser(path)
+    return user_path(path)
 
 
 def _places():

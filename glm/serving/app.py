@@ -18,11 +18,12 @@ from glm.serving.batcher import DecodingError, QueueFullError
 from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
 from glm.serving.errors import ApiError, JSONResponse, render
 from glm.serving.hosts import Hosts
-from glm.serving.schemas import CompletionRequest, GenerateRequest
+from glm.serving.schemas import ChooseRequest, CompletionRequest, ExtractRequest, GenerateRequest
 from glm.serving.service import Service
 
 MOST_HELD = 64 << 20  # bytes of all bodies that are being read or answered
 BODY_SECONDS = 30.0  # until a body has to be there
+SCHEMAS = (CompletionRequest, GenerateRequest, ChooseRequest, ExtractRequest)
 OPEN_PATHS = {"/", "/health"}  # no key is needed
 PAGE = Path(__file__).with_name("page.html")
 # The page loads nothing from anywhere and talks to this server only.
@@ -98,6 +99,14 @@ def build_app(
     async def generate(request: Request) -> Response:
         return await answer(request, service.generate(await asked(request, GenerateRequest)))
 
+    @app.post("/choose")
+    async def choose(request: Request) -> Response:
+        return await answer(request, service.tasks.choose(await asked(request, ChooseRequest)))
+
+    @app.post("/extract")
+    async def extract(request: Request) -> Response:
+        return await answer(request, service.tasks.extract(await asked(request, ExtractRequest)))
+
     return app
 
 
@@ -164,7 +173,7 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(InputError)
     def unusable(_: Request, error: InputError) -> JSONResponse:
         subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
-        known = subject in CompletionRequest.model_fields or subject in GenerateRequest.model_fields
+        known = any(subject in schema.model_fields for schema in SCHEMAS)
         return ApiError(
             422, shown(str(error), 2000, kept="\n"), code="invalid_value", param=subject if known else None
         ).response()

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -70,6 +71,7 @@ class Batcher:
         self.device = device
         self.most_waiting = most_waiting
         self._waiting: deque[tuple[Task, Future]] = deque()
+        self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._groups: dict[tuple, _Group] = {}
         self._unfinished: set[Future] = set()
         self._closed = False
@@ -114,6 +116,29 @@ class Batcher:
             for future in futures:
                 future.cancel()
 
+    async def run(self, work: Callable[[], Any], *, count: int) -> Any:
+        """Lets the decoding thread do something else with the model, between two steps: its result.
+
+        Args:
+            count: of texts that it stands for.
+
+        Raises:
+            QueueFullError, InputError, DecodingError: as `write`.
+        """
+        self.check_room(count)
+        future: Future = Future()
+        with self._changed:
+            if len(self._unfinished) + count > self._room:
+                raise QueueFullError
+            self._unfinished.add(future)
+            self._calls.append((work, future))
+            self._changed.notify()
+        future.add_done_callback(self._unfinished.discard)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            future.cancel()
+
     def check_room(self, count: int) -> None:
         """Raises InputError if so many texts at once would not find room in an empty queue either."""
         if count > self._room:
@@ -144,6 +169,7 @@ class Batcher:
     def _run(self) -> None:
         prepare(self.device)  # numbers of threads are each thread's own
         while self._wait_for_work():
+            self._call_next()
             for key, arrived in self._take().items():
                 self._join(key, arrived)
             for key in list(self._groups):
@@ -160,7 +186,23 @@ class Batcher:
             return not self._closed
 
     def _has_work(self) -> bool:
-        return bool(self._waiting or self._groups or self._closed)
+        return bool(self._waiting or self._calls or self._groups or self._closed)
+
+    def _call_next(self) -> None:
+        """Does one thing that is no generation, if there is one that somebody still waits for."""
+        with self._changed:
+            if not self._calls:
+                return
+            work, future = self._calls.popleft()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except InputError as error:
+            future.set_exception(error)
+        except Exception as error:  # whatever it is, the others go on
+            traceback.print_exc(file=sys.stderr)
+            future.set_exception(DecodingError(str(error)))
 
     def _take(self) -> dict[tuple, list[tuple[Task, Future]]]:
         """Those that find a place now, first come first served, by the options of their batch."""

@@ -4,10 +4,10 @@ import secrets
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from glm.errors import InputError
-from glm.generation.config import GenerationConfig
+from glm.generation.config import GenerationConfig, early_stopping_word
 
 # What a server computes for anybody: beyond, one request would take all memory, or end in numbers out of range.
 LIMITS = {
@@ -16,9 +16,12 @@ LIMITS = {
     "temperature": (0.01, 100),
     "repetition_penalty": (0.01, 100),
 }
+MOST_CANDIDATES = 256  # of a text
 OPTION_NAMES = {option.name for option in fields(GenerationConfig)}
 
 Text = Annotated[str, Field(min_length=1)]
+# In any spelling, as JSON's `true`.
+EarlyStopping = Annotated[Literal["true", "false", "never"], BeforeValidator(early_stopping_word)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 
@@ -36,6 +39,8 @@ class Strict(BaseModel):
 def _field(option) -> tuple[Any, Any]:
     """An option of decoding as a field that may be left out."""
     choices = option.metadata.get("choices")
+    if option.name == "early_stopping":
+        return EarlyStopping | None, Field(None, description=option.metadata["help"])
     return (Literal[*choices] if choices else option.type) | None, Field(None, description=option.metadata["help"])
 
 
@@ -70,6 +75,45 @@ class GenerateRequest(Options):
         return _changed(server, self.given(*OPTION_NAMES))
 
 
+class ChooseRequest(Strict):
+    """`POST /choose`: records of the model's own task, or a text with one blank and what may stand there."""
+
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="As the lines of a file."
+    )
+    text: Text | None = Field(None, description="With one blank; it is put last if there is none.")
+    candidates: Annotated[list[Text], Field(fail_fast=True)] | None = Field(
+        None, min_length=2, max_length=MOST_CANDIDATES
+    )
+
+    @model_validator(mode="after")
+    def _check_input(self):
+        if (self.records is None) == (self.text is None):
+            raise ValueError("give either records, or text and candidates")
+        if (self.text is None) != (self.candidates is None):
+            raise ValueError("text and candidates belong together")
+        return self
+
+
+class ExtractRequest(Strict):
+    """`POST /extract`: a question about a passage, or several as records."""
+
+    records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, description="With question and context."
+    )
+    question: Text | None = None
+    context: Text | None = None
+    language: Literal["zh", "en"] = Field("zh", description="Of the words around question and passage.")
+
+    @model_validator(mode="after")
+    def _check_input(self):
+        if (self.records is None) == (self.question is None):
+            raise ValueError("give either records, or question and context")
+        if (self.question is None) != (self.context is None):
+            raise ValueError("question and context belong together")
+        return self
+
+
 class CompletionRequest(Strict):
     """`POST /v1/completions` with OpenAI's fields, and this toolkit's options of decoding beside them.
 
@@ -89,7 +133,7 @@ class CompletionRequest(Strict):
 
     num_beams: int | None = None
     length_penalty: float | None = None
-    early_stopping: Literal["true", "false", "never"] | None = None
+    early_stopping: EarlyStopping | None = None
     min_tgt_length: int | None = None
     no_repeat_ngram_size: int | None = None
     repetition_penalty: float | None = None

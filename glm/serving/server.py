@@ -20,6 +20,7 @@ from glm.serving.batcher import Batcher
 from glm.serving.bodies import Limits
 from glm.serving.hosts import Hosts
 from glm.serving.service import Service
+from glm.serving.tasks import text_writer
 
 REQUEST_SECONDS = 60.0  # until a request has to be there, head and body
 # Until an idle connection is closed. Clients close theirs sooner (httpx after 5 s): who closes first decides whether a
@@ -42,10 +43,12 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     """
     arguments = options.prediction
     listener = bind(arguments.host, arguments.port)
-    writer = build_writer(options, build_prediction_encoder(options))
+    own = build_writer(options, build_prediction_encoder(options))
+    writer = text_writer(own, options.generation)
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
     columns = replace(options.data.columns, target_column=None)  # requests have none
-    service = Service(options.model.model_name_or_path, writer, batcher, columns, command)
+    own = None if own is writer else own
+    service = Service(options.model.model_name_or_path, writer, batcher, columns, command, own)
     app = build_app(
         service,
         api_key=arguments.api_key,

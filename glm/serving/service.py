@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from glm.data.columns import ColumnOptions
+from glm.data.columns import RECOGNISED, ColumnOptions
 from glm.data.formats import Row
 from glm.data.records import BadRecord, Record, columns_of, record_or_bad
 from glm.errors import InputError
@@ -21,6 +21,7 @@ from glm.prediction.writer import Writer
 from glm.serving.batcher import Batcher, Task
 from glm.serving.bodies import Desk
 from glm.serving.schemas import CompletionRequest, GenerateRequest
+from glm.serving.tasks import TaskService
 
 Json = dict[str, Any]
 
@@ -32,17 +33,26 @@ class Service:
         name: of the model.
         columns: which fields of a record are what, where the user says so.
         command: arguments of `predict.py` for the same texts, but for the options of decoding.
+        own: what the model's own task predicts with, where it writes no texts.
     """
 
     def __init__(
-        self, name: str, writer: Writer, batcher: Batcher, columns: ColumnOptions, command: Sequence[str] = ()
+        self,
+        name: str,
+        writer: Writer,
+        batcher: Batcher,
+        columns: ColumnOptions,
+        command: Sequence[str] = (),
+        own: Any = None,
     ):
         self.name = name
         self.command = command
         self.writer = writer
         self.batcher = batcher
-        self.columns = columns
+        self.columns = columns if own is None else RECOGNISED
+        self.own = own
         self.desk = Desk("layout")
+        self.tasks = TaskService(own or writer, writer, batcher, self.desk, columns)
         self.started = int(time.time())
 
     # -- records and blanks
@@ -54,6 +64,8 @@ class Service:
             InputError: the options cannot be used, or the fields of the records are not recognised.
             QueueFullError, DecodingError: see `Batcher.write`.
         """
+        if request.records is not None and self.own is not None:
+            raise InputError("records: the model's task writes no texts; POST them to /choose or /extract")
         config = request.config(self.writer.config)
         self._check_length("tgt_length", config.tgt_length)
         self.batcher.check_room(len(request.records or request.texts))
@@ -188,6 +200,7 @@ class Service:
             "checkpoint": defaults | trained,
             "defaults": defaults,
             "command": self.command,
+            "task": self.tasks.settings(),
         }
 
     def models(self) -> Json:

@@ -4,11 +4,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from glm.data.templates import PARAPHRASE
 from glm.evaluation.data_sets import named
 from glm.evaluation.metrics import Scores
+from glm.evaluation.paraphrases import Paraphrases
 from glm.evaluation.symptoms import Symptoms
-from glm.prediction.predictions import Prediction, write_predictions
+from glm.prediction.kinds import KINDS
+from glm.prediction.predictions import write_rows
 from glm.prediction.scoring import write_scores, write_set_scores
 
 
@@ -18,18 +22,32 @@ class SetEvaluation:
 
     Args:
         name: empty where there is one set without a name.
-        loss: mean per labelled token.
+        kind: of its task, a key of `glm.prediction.kinds.KINDS`.
+        loss: mean per labelled token, or per question.
+        rows: what was predicted.
     """
 
     name: str
+    kind: str
     loss: float
-    predictions: Sequence[Prediction]
+    rows: list[dict[str, Any]]
     scores: Scores
 
     @property
     def figures(self) -> dict[str, float]:
         """Loss and scores, by name."""
         return {"loss": self.loss, **self.scores.figures}
+
+
+def scores_of_rows(kind: str, rows: Sequence[dict[str, Any]], *, task: str | None) -> Scores:
+    """The figures of predicted rows."""
+    scores = KINDS[kind].score(row for row in rows if "error" not in row)
+    if task != PARAPHRASE:
+        return scores
+    found = Paraphrases()
+    for row in rows:
+        found.add(row["source"], [text["text"] for text in row["predictions"]])
+    return scores.with_figures(found.figures(), found.signatures())
 
 
 def figures_of(found: Sequence[SetEvaluation]) -> dict[str, float]:
@@ -42,16 +60,16 @@ def write_evaluation(output_dir: Path, step: int, found: Sequence[SetEvaluation]
     folder = output_dir / "eval"
     for of_set in found:
         stem = f"step-{step}.{of_set.name}" if len(found) > 1 else f"step-{step}"
-        write_predictions(folder / f"{stem}.jsonl", of_set.predictions, most_texts=most_texts)
+        write_rows(folder / f"{stem}.jsonl", of_set.rows, most_texts=most_texts)
         write_scores(folder / f"{stem}.metrics.json", of_set.scores)
     if len(found) > 1:
         scores = {of_set.name: of_set.scores for of_set in found}
         write_set_scores(folder / f"step-{step}.metrics.json", scores, single=False)
 
 
-def symptoms_of(predictions: Sequence[Prediction]) -> Symptoms:
-    """What is wrong with the texts."""
+def symptoms_of(rows: Sequence[dict[str, Any]]) -> Symptoms:
+    """What is wrong with predicted rows."""
     found = Symptoms()
-    for prediction in predictions:
-        found.add_row(prediction.as_row())
+    for row in rows:
+        found.add_row(row)
     return found

@@ -46,7 +46,7 @@ LEARNING_OPTIONS = (
     "scale_loss",
 )
 # Another name of one above; about this very comparison; about memory.
-WITHOUT_MEANING = {"update_freq", "resume_with_changes", "release_grads"}
+WITHOUT_MEANING = {"update_freq", "resume_with_changes", "release_grads", "logging_steps", "dry_run"}
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "numba", "llvmlite")  # of the first two one
 DIGITS = 12  # of a digest in messages
 
@@ -68,7 +68,7 @@ def fingerprint(
         **_mixture(arguments, data),
         "columns": data.train_columns,
         "tokenizer (SHA-256)": encoder.tokenizer.digest,
-        "template": [encoder.template.source, encoder.template.target_prefix],
+        "template": encoder.described,
         "src_length": encoder.src_length,
         **({} if arguments.data.max_seq_length is None else {"max_seq_length": arguments.data.max_seq_length}),
         "tgt_length": encoder.tgt_length,

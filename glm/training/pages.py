@@ -3,12 +3,14 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from paddlenlp.trainer import TrainerCallback
 from paddlenlp.utils.log import logger
 
 from glm.data.report import FileReport
-from glm.evaluation.metrics import FIGURES, signatures
+from glm.data.tasks import GENERATE
+from glm.prediction.kinds import KINDS
 from glm.report.curves import read_log
 from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
 from glm.report.model_card import write_model_card
@@ -29,17 +31,13 @@ def write_evaluation_report(
     output_dir: Path, step: int, found: Sequence[SetEvaluation], provenance: Provenance
 ) -> None:
     """Writes the report of an evaluation; of several dev sets one of each, and one of all side by side."""
-    from glm.report.page import write_report, write_sets_report  # here, because it loads matplotlib
+    from glm.report.page import write_sets_report  # here, because it loads matplotlib
 
     log, subject = read_log(output_dir / METRICS_NAME), f"the dev records at step {step:,}"
     for of_set in found:
-        rows = ReportRows()
-        for prediction in of_set.predictions:
-            rows.add(prediction.as_row())
         name = of_set.name if len(found) > 1 else ""
         title = f"{output_dir.name}: {f'{name}, ' if name else ''}{subject}"
-        folder = report_folder(output_dir, step, name)
-        write_report(folder, rows, of_set.scores, provenance, title=title, log=[] if name else log)
+        _write_set_report(report_folder(output_dir, step, name), of_set, provenance, title, [] if name else log)
     if len(found) > 1:
         write_sets_report(
             report_folder(output_dir, step),
@@ -51,11 +49,26 @@ def write_evaluation_report(
         )
 
 
+def _write_set_report(
+    folder: Path, of_set: SetEvaluation, provenance: Provenance, title: str, log: Sequence[Mapping[str, Any]]
+) -> None:
+    from glm.report.page import write_report
+    from glm.report.task_page import TaskRows, write_task_report
+
+    is_generated = of_set.kind == GENERATE
+    shown = ReportRows() if is_generated else TaskRows(KINDS[of_set.kind].reference)
+    for row in of_set.rows:
+        shown.add(row)
+    write = write_report if is_generated else write_task_report
+    write(folder, shown, of_set.scores, provenance, title=title, log=log)
+
+
 def describe_model(
     output_dir: Path,
     provenance: Provenance,
     metrics: Mapping[str, float],
     reports: Mapping[str, FileReport],
+    signatures: Mapping[str, str],
     warnings: Sequence[str] = (),
 ) -> None:
     """Writes the model card of the final model.
@@ -63,14 +76,15 @@ def describe_model(
     Args:
         metrics: of the final evaluation, their names beginning with `eval_`; empty if there was none.
         reports: what the check of each split of the data found.
+        signatures: of the figures.
         warnings: what is wrong with the model or its data, in words.
     """
     figures = {name.removeprefix("eval_"): value for name, value in metrics.items()}
     written = write_model_card(
         output_dir,
         provenance,
-        figures={name: figures[name] for name in ("loss", *FIGURES) if name in figures},
-        signatures=signatures(FIGURES),
+        figures={name: figures[name] for name in ("loss", *signatures) if name in figures},
+        signatures=signatures,
         data={split: published(report.summary()) for split, report in reports.items()},
         warnings=warnings,
     )

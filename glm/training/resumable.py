@@ -124,6 +124,10 @@ class ResumableTrainer(Trainer):
     def place_of(self, example: int) -> str:
         """Where a training example is from, for messages; raises nothing."""
 
+    def has_stopped_early(self, state: TrainerState) -> bool:
+        """Whether the run that this is the state of had ended before its last step."""
+        return False
+
     @abstractmethod
     def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
         """What to say of a batch that did not fit into memory."""
@@ -146,11 +150,12 @@ class ResumableTrainer(Trainer):
             Stopped: a signal came; a checkpoint of the step that was finished is there.
         """
         if self.args.logs_a_share:
-            self.args.logging_steps = min(max(1, self._total_steps() // LOGS_A_RUN), MOST_LOGGING_STEPS)
+            self.args.logging_steps = min(max(1, self.total_steps() // LOGS_A_RUN), MOST_LOGGING_STEPS)
         with self.signals.deferred():
             if resume_from_checkpoint is not None:
                 state = self._read_state(Path(resume_from_checkpoint))
-                if state.global_step >= self._total_steps():  # PaddleNLP would take one step more
+                if state.global_step >= self.total_steps() or self.has_stopped_early(state):
+                    # PaddleNLP would take one step more.
                     return self._end_at_once(resume_from_checkpoint, state)
             # PaddleNLP looks for the best model's weights in pickled form only, and would fetch what it skips.
             load_best, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
@@ -204,7 +209,8 @@ class ResumableTrainer(Trainer):
         self._load_best_if_wanted()
         return TrainOutput(state.global_step, loss, metrics)
 
-    def _total_steps(self) -> int:
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
         return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
@@ -323,7 +329,7 @@ class ResumableTrainer(Trainer):
         model = sum(self._whole_size(weight) * weight.element_size() for weight in self.weights().values())
         trained = sum(self._whole_size(weight) for weight in self.model.parameters() if not weight.stop_gradient)
         of_optimizer = trained * 4 * (3 if self.args.fp16_opt_level == "O2" else 2)  # two moments; with O2 the weights
-        steps, strategy = self._total_steps(), self.args.save_strategy
+        steps, strategy = self.total_steps(), self.args.save_strategy
         if strategy == IntervalStrategy.NO:
             saves = 0
         elif strategy == IntervalStrategy.EPOCH:

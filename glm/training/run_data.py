@@ -4,17 +4,18 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from paddlenlp.utils.log import logger
 
 from glm.data.check import FileCheck, check_file, check_records
-from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.frames import Encoder
 from glm.data.mixture import NamedFile
 from glm.data.published import fetch_records
-from glm.data.records import BadRecord, Record, RecordFile
+from glm.data.records import BadRecord, Record
 from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import (
@@ -29,9 +30,15 @@ from glm.data.store import (
     write_examples,
     write_report,
 )
+from glm.data.task_examples import TaskExamples
+from glm.data.task_records import open_records
+from glm.data.tasks import GENERATE, Task
 from glm.errors import InputError
+from glm.evaluation.answers import ARTICLES
+from glm.options.data import DataArguments
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
+from glm.prediction.setup import build_encoder
 from glm.runtime.caches import user_cache
 from glm.runtime.paths import published, published_values
 
@@ -48,7 +55,7 @@ class RecordSet:
     """
 
     name: str
-    encoder: ExampleEncoder
+    encoder: Encoder
     records: list[Record | BadRecord]
 
 
@@ -69,7 +76,7 @@ class RunData:
     train_examples: Examples | None = None
     train_digest: str | dict[str, str] = ""
     train_columns: str | dict[str, str] = ""
-    train_templates: dict[str, list[str]] = field(default_factory=dict)
+    train_templates: dict[str, Any] = field(default_factory=dict)
     dev_sets: list[RecordSet] = field(default_factory=list)
     test_sets: list[RecordSet] = field(default_factory=list)
     reports: dict[str, FileReport] = field(default_factory=dict)
@@ -92,7 +99,7 @@ class RunData:
                 (output_dir / REFUSED_NAME.format(split=split.replace("/", "-"))).write_bytes(lines)
 
 
-def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunData:
+def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
     """Reads and checks all files of a run, and says what was found.
 
     Raises:
@@ -104,14 +111,14 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
         stores = _read_training_sets(arguments, encoder, data)
     if training.do_eval:
         for split in _splits("dev", arguments, encoder):
-            records = split.shared([item.record for item in split.items() if isinstance(item, EncodedRecord)])
+            records = split.shared([item.record for item in split.items() if not isinstance(item, BadRecord)])
             for store in stores.values():
                 split.check.compare(store.report.file, store.row_hashes)
             data.dev_sets.append(RecordSet(split.file.name, split.check.encoder, records))
             data.reports[split.title] = split.report()
     if training.do_predict:
         for split in _splits("test", arguments, encoder):
-            records = [item.record if isinstance(item, EncodedRecord) else item for item in split.items()]
+            records = [item if isinstance(item, BadRecord) else item.record for item in split.items()]
             data.test_sets.append(RecordSet(split.file.name, split.check.encoder, split.shared(records)))
             data.reports[split.title] = split.report()
     for report in data.reports.values():
@@ -119,11 +126,27 @@ def read_run_data(arguments: FinetuneArguments, encoder: ExampleEncoder) -> RunD
     return data
 
 
+def first_records(arguments: FinetuneArguments, encoder: Encoder) -> list[Record]:
+    """The first usable training records, for people to look at."""
+    split = _Split("train", arguments.files.of_split("train")[0], arguments, encoder)
+    return [item.record for item in islice(split.items(), 100) if not isinstance(item, BadRecord)]
+
+
 def _read_training_sets(
-    arguments: FinetuneArguments, encoder: ExampleEncoder, data: RunData
-) -> dict[str, ExampleStore]:
-    """Encodes the training records, or finds them in the cache; notes what a run depends on of them."""
+    arguments: FinetuneArguments, encoder: Encoder, data: RunData
+) -> dict[str, ExampleStore | TaskExamples]:
+    """Encodes the training records, or finds them in the cache; notes what a run depends on of them.
+
+    Raises:
+        InputError: as `read_run_data`; or the sets are of tasks of unlike kinds.
+    """
     splits = _splits("train", arguments, encoder)
+    for split in splits:
+        if split.check.encoder.kind != encoder.kind:
+            raise InputError(
+                f"train_file {split.file.name}: is a task that is to {split.check.encoder.kind}, and others are to "
+                f"{encoder.kind}; train tasks of one kind together"
+            )
     stores = {split.file.name: _read_examples(split, arguments.files.data_cache_dir) for split in splits}
     for split in splits:
         data.reports[split.title] = stores[split.file.name].report
@@ -134,13 +157,30 @@ def _read_training_sets(
     data.train_examples = JoinedExamples(stores, arguments.files.shares([len(store) for store in stores.values()]))
     data.train_digest = {split.file.name: split.content for split in splits}
     data.train_columns = {split.file.name: split.check.columns for split in splits}
-    templates = {split.file.name: split.check.encoder.template for split in splits}
-    data.train_templates = {name: [found.source, found.target_prefix] for name, found in templates.items()}
+    data.train_templates = {split.file.name: split.check.encoder.described for split in splits}
     return stores
 
 
-def _splits(name: str, arguments: FinetuneArguments, encoder: ExampleEncoder) -> list["_Split"]:
+def _splits(name: str, arguments: FinetuneArguments, encoder: Encoder) -> list["_Split"]:
     return [_Split(name, file, arguments, encoder) for file in arguments.files.of_split(name)]
+
+
+def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, encoder: Encoder) -> Encoder:
+    """How the records of a set are laid out: as others are, but by its own task and in its own language."""
+    frame = data.find_template(encoder.family.templates)
+    if isinstance(frame, Task) and name in ARTICLES:
+        frame = replace(frame, language=name)
+    if frame == encoder.template:
+        return encoder
+    return build_encoder(
+        encoder.family,
+        encoder.tokenizer,
+        data,
+        arguments.generation,
+        template=frame,
+        allow_cut_targets=arguments.files.allow_cut_targets,
+        objective=arguments.objective.of_geometry,
+    )
 
 
 def announce(report: FileReport) -> None:
@@ -151,41 +191,61 @@ def announce(report: FileReport) -> None:
         logger.warning(warning)
 
 
+def read_task_examples(split: "_Split", encoder: Encoder) -> TaskExamples:
+    """The training examples of a task that chooses or extracts.
+
+    Raises:
+        InputError: there is nothing to learn in the file.
+    """
+    items = [item for item in split.items() if not isinstance(item, BadRecord)]
+    examples = TaskExamples(items, encoder, split.report(), split.check.row_hashes)
+    if not len(examples):
+        raise InputError(f"{split.check.name}: no window of it holds its answer, so there is nothing to learn")
+    return examples
+
+
 class _Split:
     """A file, or a published data set if none is given, and its check."""
 
-    def __init__(self, name: str, file: NamedFile, arguments: FinetuneArguments, encoder: ExampleEncoder):
+    def __init__(self, name: str, file: NamedFile, arguments: FinetuneArguments, encoder: Encoder):
         self.file, self.title = file, f"{name}/{file.name}" if file.name else name
-        data = arguments.data_of(file)
-        encoder = encoder.with_template(data.find_template(encoder.family.templates))
+        files, data = arguments.files, arguments.data_of(file)
+        most = {"train": files.max_train_samples, "test": files.max_predict_samples}.get(name)
+        encoder = _encoder_for(data, file.name, arguments, encoder)
         if file.path is None:
             task = data.task_name
-            records = fetch_records(task, name, encoder.template, encoder.family.reserved)
+            records = fetch_records(task, name, encoder.template, encoder.family.reserved)[:most]
             self.content = hashlib.sha256(repr(records).encode()).hexdigest()
             self.most_refused = math.inf  # what is wrong in a published data set is not the user's to mend
             self.check = FileCheck(encoder, name=f"{task} {name}")
             self._batches = check_records(records, self.check)
         else:
-            records = RecordFile(
+            records = open_records(
                 file.path,
                 encoder.template,
                 data.columns,
                 need_target=name != "test",
                 several_targets=name != "train",
+                most=most,
                 reserved=encoder.family.reserved,
+                pattern_id=encoder.pattern_id,
             )
             self.content = content_digest(records.path)
+            if most is not None:
+                self.content = hashlib.sha256(f"{self.content} first {most}".encode()).hexdigest()
             self.most_refused = arguments.files.max_bad_records
             self.check, self._batches = check_file(
                 records, encoder, learns_targets=name != "test", most_refused=self.most_refused
             )
 
-    def items(self) -> Iterator[EncodedRecord | BadRecord]:
+    def items(self) -> Iterator[Any]:
         """All rows, one by one; with the last of them the check is done."""
         return chain.from_iterable(self._batches)
 
     def shared(self, records: list[Record | BadRecord]) -> list[Record | BadRecord]:
         """Records to be scored, each with the targets of all that have its source."""
+        if self.check.encoder.kind != GENERATE:
+            return records
         found = SharedReferences(lambda: records)
         if found.count:
             self.check.notes.append(f"{self.check.name}: {shared_note(found.count)}")
@@ -198,9 +258,11 @@ class _Split:
         return report
 
 
-def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore:
-    """The training examples, encoded now or found whole in the cache."""
+def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore | TaskExamples:
+    """The training examples, encoded now or found whole in the cache; other tasks' stay in memory."""
     encoder = split.check.encoder
+    if encoder.kind != GENERATE:
+        return read_task_examples(split, encoder)
     folder = Path(cache_folder or user_cache()) / store_name(split.content, split.check)
     if folder.is_dir():
         try:

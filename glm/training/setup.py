@@ -22,13 +22,18 @@ from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
 from glm.data.store import Examples
+from glm.data.tasks import CHOOSE, Frame
+from glm.data.templates import Template
 from glm.errors import InputError, UsageError
+from glm.evaluation.accuracy import SIGNATURES as CHOICE_FIGURES
+from glm.evaluation.answers import answer_figures
 from glm.evaluation.data_sets import split_name
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
 from glm.parallel.ranks import on_main
+from glm.prediction.heads import add_head
 from glm.prediction.setup import build_encoder
 from glm.report.provenance import command_of
 from glm.runtime.signals import StopSignals
@@ -82,13 +87,18 @@ def build_trainer(
         },
         start=arguments.objective.parts,
     )
-    check_metric(training.metric_for_best_model, [file.name for file in arguments.files.of_split("dev")])
+    dev_files = arguments.files.of_split("dev")
+    check_metric(
+        training.metric_for_best_model,
+        arguments.data_of(dev_files[0]).find_template(family.templates),
+        [file.name for file in dev_files],
+    )
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
         family,
         tokenizer,
-        data,
+        arguments.data_of(arguments.first_file),
         arguments.generation,
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
@@ -99,7 +109,8 @@ def build_trainer(
     if run_data.train_examples is not None:
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
-        warn_of_memory(family, config, arguments, run_data.train_examples)
+        if encoder.kind != CHOOSE:  # the forecast counts rows of a record
+            warn_of_memory(family, config, arguments, run_data.train_examples)
         if data.punctuation is None and run_data.learns_full_width:
             data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
     facts = None
@@ -109,6 +120,8 @@ def build_trainer(
 
     set_seed(seed=training.seed)
     model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
+    if data.classification_head is not None:
+        add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
     adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
@@ -130,8 +143,11 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
+        length_penalty=data.candidate_length_penalty,
         same_command=same_command(arguments),
     )
+    for note in encoder.notes:
+        logger.warning(note)
     return trainer, run_data
 
 
@@ -203,20 +219,26 @@ def check_max_tokens(max_tokens: int, multiple: int, examples: Examples) -> None
         )
 
 
-def check_metric(name: str | None, sets: Sequence[str] = ()) -> None:
+def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[str] = ()) -> None:
     """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`).
 
     Args:
+        frame: the run's template or task; None stands for any template.
         sets: names of the dev sets; of one of several the figure is `SET/FIGURE`, their mean `FIGURE`.
     """
     if name is None:
         return
-    known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+    if frame is None or isinstance(frame, Template):
+        known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+    elif frame.kind == CHOOSE:
+        known = ["loss", *CHOICE_FIGURES]
+    else:
+        known = ["loss", *answer_figures()]
     of_set, figure = split_name(name.removeprefix("eval_"))
     if of_set and (of_set not in sets or len(sets) < 2):
         named = f"the dev sets are {', '.join(sets)}" if len(sets) > 1 else "there is one dev set, without a name"
         raise UsageError(f"metric_for_best_model {name}: {of_set} is none of them; {named}")
-    if figure not in known:
+    if figure not in known and not (figure.startswith("accuracy (") and "accuracy" in known):
         raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(figure, known)}")
 
 

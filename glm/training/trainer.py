@@ -8,34 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import Tensor, nn
 from paddle.io import Dataset
-from paddlenlp.trainer import PrinterCallback, ProgressCallback
+from paddlenlp.trainer import PrinterCallback, ProgressCallback, TrainerState
 
 from glm.adapters.files import AdapterConfig, adapter_weights, load_adapter, save_adapter
 from glm.checkpoint.gathering import gather_whole, take_part
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
-from glm.data.collator import Collator, padded_width
-from glm.data.examples import ExampleEncoder
+from glm.data.collator import padded_width
+from glm.data.frames import Encoder
 from glm.data.records import Record
 from glm.data.store import Examples
-from glm.data.templates import PARAPHRASE
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
-from glm.models.protocol import IGNORE_INDEX, Example
+from glm.models.protocol import Example
 from glm.modules.pretrained import WEIGHTS_NAME
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.options.run_config import RUN_CONFIG_NAME
-from glm.prediction.scoring import score_predictions
-from glm.prediction.writer import Writer, predict
+from glm.prediction.heads import HEAD_NAME, of_head
+from glm.prediction.kinds import predicted_rows, writer_of
 from glm.report.provenance import Provenance
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
 from glm.training.clip import GlobalNormClip
-from glm.training.evaluation import SetEvaluation, figures_of, symptoms_of, write_evaluation
+from glm.training.early_stopping import EarlyStopping, stops_early
+from glm.training.evaluation import SetEvaluation, figures_of, scores_of_rows, symptoms_of, write_evaluation
 from glm.training.guards import Guard
+from glm.training.objectives import mean_dev_loss, objective_of
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
 from glm.training.pages import TrainingPage, write_evaluation_report
 from glm.training.progress import (
@@ -50,6 +50,7 @@ from glm.training.resumable import ResumableTrainer
 from glm.training.run_data import RecordSet
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
+from glm.training.trackers import Tracker
 
 MOST_NAMED = 16  # records of a step that a message names
 
@@ -103,6 +104,7 @@ class GenerationTrainer(ResumableTrainer):
         adapter: settings of the adapter that is in the model, if one is trained.
         signals: those that stop the run.
         facts: what the manifest of a checkpoint says of the run.
+        length_penalty: of candidates, see `glm.prediction.choosing.Chooser`.
         same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 
@@ -111,7 +113,7 @@ class GenerationTrainer(ResumableTrainer):
         model: nn.Layer,
         args: FinetuneTrainingArguments,
         *,
-        encoder: ExampleEncoder,
+        encoder: Encoder,
         generation: GenerationConfig,
         train_examples: Examples | None = None,
         dev_sets: Sequence[RecordSet] = (),
@@ -121,18 +123,16 @@ class GenerationTrainer(ResumableTrainer):
         signals: StopSignals | None = None,
         facts: dict[str, Any] | None = None,
         same_command: str = "the same command goes on from there",
+        length_penalty: float = 0.0,
     ):
         self.train_examples = train_examples
+        self.objective = objective_of(encoder, args, length_penalty=length_penalty)
+        self.length_penalty = length_penalty
         sampler = build_sampler(args, train_examples) if train_examples is not None else None
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(
-                encoder.geometry,
-                pad_token_id=encoder.tokenizer.pad_token_id,
-                multiple=args.pad_to_multiple_of,
-                row_tokens=encoder.src_length + encoder.tgt_length if args.packing else None,
-            ),
+            data_collator=self.objective.collator,
             train_dataset=TrainingSet(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
             sampler=sampler,
@@ -147,6 +147,7 @@ class GenerationTrainer(ResumableTrainer):
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
+        self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
         self.symptoms: dict[str, Symptoms] = {}  # of the last evaluation, by dev set
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
@@ -157,6 +158,11 @@ class GenerationTrainer(ResumableTrainer):
         self.guard = Guard(self._records_of)
         self.add_callback(self.guard)
         self.add_callback(MemoryReturn())
+        self.trackers = [Tracker(tool, self.run_config) for tool in args.trackers]
+        for tracker in self.trackers:
+            self.add_callback(tracker)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(args.early_stopping_patience))
         self.gradient_norm = GradientNorm()
         self.add_callback(self.gradient_norm)
         self._show_progress()
@@ -191,20 +197,21 @@ class GenerationTrainer(ResumableTrainer):
         """The records of all dev sets."""
         return [record for found in self.dev_sets for record in found.records]
 
-    def writer_for(self, encoder: ExampleEncoder) -> Writer:
-        """Generates with the present weights for records that are laid out so."""
-        return Writer(
+    @property
+    def writer(self) -> Any:
+        """Predicts with the present weights, see `glm.prediction.kinds`."""
+        return self.writer_for(self.encoder)
+
+    def writer_for(self, encoder: Encoder) -> Any:
+        """Predicts with the present weights for records that are laid out so."""
+        return writer_of(
             self.model,
             encoder,
             self.generation,
             self.args.per_device_eval_batch_size,
+            length_penalty=self.length_penalty,
             punctuation=self.run_config.get("punctuation"),
         )
-
-    @property
-    def writer(self) -> Writer:
-        """Generates with the present weights."""
-        return self.writer_for(self.encoder)
 
     # -- objective
 
@@ -214,7 +221,7 @@ class GenerationTrainer(ResumableTrainer):
         Args:
             num_items: labelled tokens that the sum over the batch is divided by; its own if None.
         """
-        loss = model(**inputs, label_smoothing=self.args.label_smoothing, num_items=num_items)
+        loss = self.objective.loss(model, inputs, num_items)
         return (loss, loss) if return_outputs else loss
 
     def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
@@ -261,6 +268,10 @@ class GenerationTrainer(ResumableTrainer):
         if not self.args.fp16:  # its scaler skips such steps
             self.guard.check_loss(loss.item(), self.state.global_step)
 
+    def has_stopped_early(self, state: TrainerState) -> bool:
+        patience = self.args.early_stopping_patience
+        return patience is not None and stops_early(self.args, state.log_history, patience)
+
     def create_optimizer(self, lr_scheduler=None):
         optimizer = super().create_optimizer(lr_scheduler)
         if self.args.max_grad_norm > 0:
@@ -300,7 +311,11 @@ class GenerationTrainer(ResumableTrainer):
             if self._terms:
                 logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
                 self._terms.clear()
+        history = self.state.log_history  # of evaluations, for `EarlyStopping`; PaddleNLP empties it
+        if any(name.startswith("eval_") for name in logs):
+            history = [*history, {**logs, "step": self.state.global_step}]
         super().log(logs, **kwargs)
+        self.state.log_history = history
 
     # -- order of data, checkpoints
 
@@ -312,7 +327,10 @@ class GenerationTrainer(ResumableTrainer):
 
     def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
         if self.adapter is None:
-            write_tensors(folder / WEIGHTS_NAME, weights)
+            head = of_head(weights)
+            write_tensors(folder / WEIGHTS_NAME, {name: weights[name] for name in weights if name not in head})
+            if head:
+                write_tensors(folder / HEAD_NAME, head)
         else:
             check_finite(weights)
             save_adapter(self.model, self.adapter, folder)
@@ -328,6 +346,8 @@ class GenerationTrainer(ResumableTrainer):
             load_adapter(self.model, Path(resume_from_checkpoint))
         else:
             saved = self._take_share(read_safetensors(Path(resume_from_checkpoint) / WEIGHTS_NAME))
+            if (head := Path(resume_from_checkpoint) / HEAD_NAME).is_file():
+                saved |= read_safetensors(head)
             for name, weight in self.weights().items():
                 weight.set_value(saved[name].load())
 
@@ -346,15 +366,16 @@ class GenerationTrainer(ResumableTrainer):
     # -- evaluation
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Generates for the dev records with the options of the run, and scores it; also the loss on their questions.
+        """Predicts the dev records with the options of the run, and scores it; also the loss on their targets.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
         source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`. Of several
         dev sets each has its own, `step-<n>.<set>.…`, and the table of all is `step-<n>.metrics.json`.
 
         Returns:
-            `<prefix>_loss` (mean per token, without label smoothing) and `<prefix>_<metric>`, metrics in percent; of
-            several dev sets also `<prefix>_<set>/<metric>`, and those without a set are the means.
+            `<prefix>_loss` (mean per token, without label smoothing; per question of a task that chooses) and
+            `<prefix>_<metric>`, metrics in percent; of several dev sets also `<prefix>_<set>/<metric>`, and those
+            without a set are the means.
         """
         start = time.perf_counter()
         self.model.eval()
@@ -362,7 +383,7 @@ class GenerationTrainer(ResumableTrainer):
         with self.interruptible(), self.autocast_smart_context_manager():
             found = [self._evaluate_set(dev_set) for dev_set in self.dev_sets]
         seconds = time.perf_counter() - start
-        self.symptoms = {of_set.name: symptoms_of(of_set.predictions) for of_set in found}
+        self.symptoms = {of_set.name: symptoms_of(of_set.rows) for of_set in found}
         if self.is_world_process_zero():
             write_evaluation(Path(self.args.output_dir), step, found, most_texts=self.generation.num_return_sequences)
         metrics = figures_of(found) | {
@@ -373,6 +394,7 @@ class GenerationTrainer(ResumableTrainer):
         self.log(metrics | {"step": step})
         if self.is_world_process_zero():
             write_evaluation_report(Path(self.args.output_dir), step, found, self.provenance)
+        self.signatures = found[0].scores.signatures if found else {}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
@@ -389,27 +411,16 @@ class GenerationTrainer(ResumableTrainer):
         return self.evaluate()
 
     def _evaluate_set(self, dev_set: RecordSet) -> SetEvaluation:
-        """Loss, texts and their scores of one dev set."""
-        predictions = predict(
-            self.writer_for(dev_set.encoder).with_all_beams(),
+        """Loss, predictions and their scores of one dev set."""
+        encoder, size = dev_set.encoder, self.args.per_device_eval_batch_size
+        objective = objective_of(encoder, self.args, length_penalty=self.length_penalty)
+        loss = mean_dev_loss(objective, self.model, dev_set.records, size)
+        rows = predicted_rows(
+            self.writer_for(encoder),
+            encoder.kind,
             dev_set.records,
             description=f"evaluating {dev_set.name}".strip(),
             progress=not self.args.disable_tqdm and self.is_local_process_zero(),
         )
-        of_paraphrases = self.run_config.get("task_name") == PARAPHRASE
-        scores = score_predictions(predictions, of_paraphrases=of_paraphrases)
-        return SetEvaluation(dev_set.name, self._dev_loss(dev_set), predictions, scores)
-
-    @paddle.no_grad()
-    def _dev_loss(self, dev_set: RecordSet | None = None) -> float:
-        """Mean loss per labelled token of a dev set, the first if none is named."""
-        dev_set = dev_set or self.dev_sets[0]
-        examples = sorted((dev_set.encoder.example(record) for record in dev_set.records), key=len)
-        size = self.args.per_device_eval_batch_size
-        total, tokens = 0.0, 0
-        for start in range(0, len(examples), size):
-            batch = self.data_collator(examples[start : start + size])
-            count = int((batch["labels"] != IGNORE_INDEX).sum())
-            total += count * float(self.model(**{name: paddle.to_tensor(table) for name, table in batch.items()}))
-            tokens += count
-        return total / tokens
+        scores = scores_of_rows(encoder.kind, rows, task=self.run_config.get("task_name"))
+        return SetEvaluation(dev_set.name, encoder.kind, loss, rows, scores)

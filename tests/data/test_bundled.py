@@ -1,6 +1,9 @@
 """The bundled data: whole, big enough, readable by the bundled tokenizer, and nothing of dev in train."""
 
+import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -95,3 +98,25 @@ def test_no_command_token_is_a_piece(bundled_tokenizer):
     pieces = {bundled_tokenizer.sp_model.id_to_piece(number) for number in range(len(bundled_tokenizer.sp_model))}
     assert pieces.isdisjoint(COMMAND_TOKENS)
     assert bundled_tokenizer.convert_ids_to_tokens(UNKNOWN_PIECE) == "<unk>"
+
+
+# -- cloze
+
+
+def test_cloze_records_are_what_their_program_makes(tmp_path):
+    subprocess.run([sys.executable, str(DATA / "make_cloze.py"), str(tmp_path)], check=True)
+    for split in ("train", "dev"):
+        assert (tmp_path / f"{split}.json").read_bytes() == (DATA / "cloze" / f"{split}.json").read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_cloze_records_are_those_of_the_questions(split, train, dev):
+    records = {record.id: record for record in (train if split == "train" else dev)}
+    rows = [json.loads(line) for line in (DATA / "cloze" / f"{split}.json").read_text("utf-8").splitlines()]
+    assert len(rows) == len(records)
+    for row in rows:
+        record = records[row["id"]]
+        assert (row["context"], row["answer"]) == (record.source, record.answer) and "question" not in row
+        assert (row["label"] == "人物") == ("谁" in record.target) or row["label"] == "时间"
+    labels = Counter(row["label"] for row in rows)
+    assert set(labels) == {"时间", "人物", "地点", "数量", "事物"} and max(labels.values()) < 0.6 * len(rows)

@@ -14,7 +14,6 @@ OUT_OF_RANGE = [
     ("min_tgt_length", 20, {"tgt_length": 20}),
     ("min_tgt_length", 21, {"tgt_length": 20}),
     ("num_beams", 0, {}),
-    ("early_stopping", "True", {}),
     ("early_stopping", "always", {}),
     ("no_repeat_ngram_size", -1, {}),
     ("repetition_penalty", 0.0, {}),
@@ -88,3 +87,27 @@ def test_defaults_are_those_of_the_glm_example():
 def test_every_option_has_a_help_text():
     for option in dataclasses.fields(GenerationConfig):
         assert len(option.metadata["help"]) > 20, option.name
+
+
+@pytest.mark.parametrize("spelling", ["true", "True", "TRUE", True, 1, "yes"])
+def test_early_stopping_in_every_spelling(spelling):
+    assert GenerationConfig(early_stopping=spelling).early_stopping == "true"
+    assert (
+        GenerationConfig(early_stopping={"TRUE": "FALSE", True: False}.get(spelling, "no")).early_stopping == "false"
+    )
+
+
+@pytest.mark.parametrize("spelling", ["false", "False", False, 0, "no"])
+def test_no_early_stopping_in_every_spelling(spelling):
+    assert GenerationConfig(early_stopping=spelling).early_stopping == "false"
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    with pytest.raises(InputError) as caught:
+        GenerationConfig(num_beams=0, top_p=3.0, temperature=float("nan"), length_penalty=float("inf"))
+    assert [message.split()[0] for message in caught.value.messages] == [
+        "num_beams",
+        "length_penalty",
+        "temperature",
+        "top_p",
+    ]

@@ -96,7 +96,7 @@ def test_output_dir_is_needed():
         (["--layerwise_lr_decay", "1.1"], "layerwise_lr_decay 1.1: use a number above 0, at most 1"),
         (["--max_tokens", "0"], "max_tokens 0: use 1 or more"),
         (["--pad_to_multiple_of", "0"], "pad_to_multiple_of 0: use 1 or more"),
-        (["--update_freq", "0"], "gradient_accumulation_steps 0: use 1 or more"),
+        (["--update_freq", "0"], "update_freq 0: use 1 or more"),
         (
             ["--max_tokens", "4096", "--per_device_train_batch_size", "8"],
             "max_tokens 4096: has no effect beside per_device_train_batch_size 8; leave one out",

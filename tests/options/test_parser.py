@@ -8,6 +8,7 @@ from typing import List, Optional  # noqa: UP035
 
 import pytest
 
+from glm.errors import UsageError
 from glm.generation.config import option
 from glm.options.finetune import parse_finetune_arguments
 from glm.options.parser import OptionParser
@@ -85,7 +86,7 @@ def test_misspelt_option(write, wrong, right):
 
 def test_misspelt_option_like_no_other(write):
     path = write({"zzzz": 1})
-    assert error_of(path) == f"{path}: unknown option zzzz"
+    assert error_of(path).splitlines()[0] == f"{path}: unknown option zzzz"
 
 
 def test_no_abbreviations():
@@ -127,10 +128,11 @@ def test_file_too_nested(write):
     assert "cannot be read as JSON" in error_of(write("[" * 100_000))
 
 
-@pytest.mark.parametrize("first", ["run.yaml", "data/train", "train"])
+@pytest.mark.parametrize("first", ["run.toml", "data/train", "train"])
 def test_first_argument_is_a_file_or_an_option(first):
     message = error_of(first, *TRAIN)
-    assert message == f"{first}: a configuration file ending in .json, or an option, is expected first"
+    advice = "a configuration file ending in .json, .yaml or .yml, or an option, is expected first"
+    assert message == f"{first}: {advice}"
 
 
 @pytest.mark.parametrize(
@@ -179,9 +181,12 @@ DEFAULTS |= {"pace": "slow", "words": None, "spans": None, "made": [1, 2]}
 
 def read(*argv: str):
     parser = OptionParser((Everything,), "Reads everything.")
-    values, given = parser.read(["--needed", "n", *argv])
+    reading = parser.read(["--needed", "n", *argv])
+    if reading.errors:
+        raise UsageError(*reading.errors)
+    values, given = reading.values, reading.given
     assert given.pop("needed") == "n" and given == {name: getattr(values, name) for name in given}
-    (everything,) = parser.build(values)
+    (everything,) = parser.build(reading)
     assert vars(everything) == vars(values)
     return {name: value for name, value in vars(values).items() if value != DEFAULTS[name]}, set(given)
 
@@ -218,7 +223,7 @@ def test_every_kind_of_field(argv, changed, given):
         ),
         ("--pace medium", "argument --pace: invalid choice: 'medium' (choose from 'slow', 'fast')"),
         ("--words", "argument --words: expected at least one argument"),
-        ("--no_off", "command line: unknown option no_off; did you mean no_on?"),
+        ("--no_off", "command line: unknown option no_off"),
         ("--inner 1", "command line: unknown option inner"),
         ("a", "command line: a belongs to no option"),
     ],
@@ -229,7 +234,7 @@ def test_wrong_value_of_every_kind(argv, message):
 
 def test_what_is_needed():
     parser = OptionParser((Everything,), "Reads everything.")
-    assert usage_error(parser.read) == "the following arguments are required: --needed"
+    assert parser.read([]).errors == ["the following arguments are required: --needed"]
 
 
 def test_help_tells_defaults_and_does_not_fail(capsys):
@@ -241,14 +246,178 @@ def test_help_tells_defaults_and_does_not_fail(capsys):
     assert "--on [ON] A switch that is on. (default: True) --no_on A switch that is on. (default: False)" in text
 
 
+# -- what people type
+
+
+def test_forms_without_dashes():
+    assert read("count=7", "name=a=b", "--words", "x", "y", "on=no") == (
+        {"count": 7, "name": "a=b", "words": ["x", "y"], "on": False},
+        {"count", "name", "words", "on"},
+    )
+    arguments = parse_finetune_arguments(
+        [*TRAIN, "learning-rate=1e-3", "--num-beams", "2", "template={source}[gMASK]"]
+    )
+    assert (arguments.training.learning_rate, arguments.generation.num_beams) == (1e-3, 2)
+    assert arguments.data.template == "{source}[gMASK]"
+    assert (
+        error_of(*TRAIN, "lerning_rate=1") == "command line: unknown option lerning_rate; did you mean learning_rate?"
+    )
+
+
+@pytest.mark.parametrize("word", ["none", "None", "NULL"])
+def test_what_the_file_has_set_can_be_taken_back(write, word):
+    path = write({"output_dir": "a", "do_train": True, "device": "cpu", "max_tokens": 500, "freeze": "layers.0"})
+    arguments = parse_finetune_arguments([path, "--max_tokens", word, f"freeze={word}"])
+    assert (arguments.training.max_tokens, arguments.training.freeze) == (None, None)
+    assert {"max_tokens", "freeze"} & set(arguments.given) == set()
+    assert parse_finetune_arguments([path, "--freeze", ""]).training.freeze is None
+    arguments = parse_finetune_arguments([path, "--max_tokens", word, "--max_tokens", "9"])
+    assert arguments.training.max_tokens == 9 and "max_tokens" in arguments.given
+    assert parse_finetune_arguments([path, "--report_to", "none"]).given["report_to"] == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "typed", "name"),
+    [
+        ({"do_eval": True, "train_file": "t", "dev_file": "d"}, ["--do_eval", "False"], "dev_file"),
+        ({"do_eval": True, "train_file": "t", "dev_file": "d", "eval_steps": 3}, ["do_eval=no"], "eval_steps"),
+        ({"per_device_train_batch_size": 16}, ["--max_tokens", "1024"], "per_device_train_batch_size"),
+        ({"max_tokens": 1024}, ["--per_device_train_batch_size", "2"], "max_tokens"),
+        ({"max_steps": 9}, ["--num_train_epochs", "2"], "max_steps"),
+        ({"template": "{source}[gMASK]"}, ["--task_name", "pair"], "template"),
+        ({"fp16": True}, ["--bf16"], "fp16"),
+        ({"recompute": True, "recompute_layers": 1}, ["--recompute", "false"], "recompute_layers"),
+    ],
+)
+def test_the_file_gives_way_to_the_command_line(write, capsys, settings, typed, name):
+    path = write({"output_dir": "a", "do_train": True, "device": "cpu"} | settings)
+    arguments = parse_finetune_arguments([path, *typed])
+    assert name not in arguments.given
+    assert f"{path}: {name} {settings[name]} gives way to --" in capsys.readouterr().err
+
+
+def test_what_was_typed_gives_way_to_nothing(write):
+    assert "leave one out" in error_of(*TRAIN, "--max_tokens", "9", "--per_device_train_batch_size", "2")
+    settings = {"output_dir": "a", "do_train": True, "device": "cpu", "max_tokens": 9}
+    assert "leave one out" in error_of(write(settings | {"per_device_train_batch_size": 2}))
+    assert parse_finetune_arguments([write(settings), "--seed", "1"]).training.max_tokens == 9
+
+
+def test_all_that_is_wrong_is_told_at_once(write):
+    path = write({"output_dir": "a", "do_train": True, "validation_file": "x", "num_beams": "two", "src_length": 1})
+    errors = error_of(path, "--seed", "-1", "--save_steps", "0", "--lr", "3", "--top_k", "-1").splitlines()
+    starts = [
+        f"{path}: unknown option validation_file",
+        f"{path}: argument --num_beams: invalid int",
+        "command line: ",
+    ]
+    starts += ["src_length 1: ", "top_k -1: ", "save_steps 0: ", "seed -1: "]
+    assert len(errors) == len(starts)
+    assert all(error.startswith(start) for error, start in zip(errors, starts, strict=True)), errors
+
+
+# -- YAML
+
+
+def test_yaml_means_what_the_command_line_does(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "# a recipe\n_about: notes\noutput_dir: 输出\ndo_train: yes\ndevice: cpu\nlearning_rate: 1e-3\n"
+        "save_strategy: no\nearly_stopping: true\nreport_to: [none]\ntemplate: '{source}[gMASK]'\nseed: 010\n",
+        encoding="utf-8-sig",
+    )
+    arguments = parse_finetune_arguments([str(path), "--num_beams", "3"])
+    training = arguments.training
+    assert (training.output_dir, training.do_train, training.learning_rate) == ("输出", True, 1e-3)
+    assert (training.save_strategy.value, training.seed) == ("no", 10)
+    assert (arguments.generation.early_stopping, arguments.generation.num_beams) == ("true", 3)
+    assert arguments.data.template == "{source}[gMASK]"
+    path.rename(path.with_suffix(".yml"))
+    assert parse_finetune_arguments([str(path.with_suffix(".yml"))]).training.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("output_dir: a\nnum_beams:\n", "num_beams is null; leave it out to have its default"),
+        ("seed: 1\nseed: 2\n", "cannot be read as YAML (seed is set twice)"),
+        ("- a\n", "names and values are expected"),
+        ("a: [", "cannot be read as YAML (while parsing"),
+    ],
+)
+def test_bad_yaml(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(text)
+    assert message in error_of("run.yaml", *TRAIN)
+
+
+def test_yaml_makes_no_objects(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text("output_dir: !!python/object/apply:os.system ['touch x']\n")
+    assert "one value, not a list, is expected" in error_of("run.yaml", *TRAIN)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_key_that_a_file_has_twice(write):
+    assert "cannot be read as JSON (seed is in it twice)" in error_of(write('{"seed": 1, "seed": 2}'))
+
+
+# -- paths
+
+
+def test_files_are_found_beside_the_configuration_that_names_them(tmp_path, monkeypatch):
+    (tmp_path / "recipes" / "data").mkdir(parents=True)
+    for name in ("data/t.json", "d.json"):
+        (tmp_path / "recipes" / name).write_text("")
+    (tmp_path / "d.json").write_text("")
+    settings = {
+        "train_file": "data/t.json",
+        "dev_file": "d.json",
+        "test_file": "nowhere.json",
+        "output_dir": "data/out",
+    }
+    settings |= {"do_train": True, "do_eval": True, "do_predict": True, "device": "cpu"}
+    (tmp_path / "recipes" / "run.json").write_text(json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
+    arguments = parse_finetune_arguments(["recipes/run.json"])
+    files = arguments.files
+    assert (files.train_file, files.dev_file, files.test_file) == ("recipes/data/t.json", "d.json", "nowhere.json")
+    assert arguments.training.output_dir == "data/out"  # what is written lies where the program runs
+
+
+def test_the_home_folder(write, monkeypatch):
+    monkeypatch.setattr("glm.runtime.environment.HOME", "/home/me")
+    path = write({"model_name_or_path": "~/model", "output_dir": "~/out", "do_train": True, "device": "cpu"})
+    arguments = parse_finetune_arguments([path, "--train_file=~/a~/t.json", "data_cache_dir=~"])
+    assert arguments.model.model_name_or_path == "/home/me/model" and arguments.training.output_dir == "/home/me/out"
+    assert arguments.files.train_file == "/home/me/a~/t.json" and arguments.files.data_cache_dir == "/home/me"
+
+
+# -- help
+
+
+def test_help_is_grouped_ours_first_and_without_what_has_no_effect(capsys):
+    with pytest.raises(SystemExit):
+        parse_finetune_arguments(["--help"])
+    text = capsys.readouterr().out
+    titles = ["Which model and tokenizer", "How a record is laid out", "How text is generated", "PaddleNLP's Trainer:"]
+    places = [text.index(title) for title in titles]
+    assert places == sorted(places) and text.index("--label_smoothing") < text.index("PaddleNLP's Trainer:")
+    for name in ("unified_checkpoint", "pipeline_parallel_degree", "no_cuda", "past_index", "local_rank"):
+        assert f"--{name}" not in text
+    assert text.index("--per_device_train_batch_size") > text.index("PaddleNLP's Trainer:")
+
+
 # -- what a file sets
 
 
 def read_file(write, settings: dict, *argv: str, **inherited):
     parser = OptionParser((Everything,), "Reads everything.")
-    values, given = parser.read([write({"needed": "n", **settings}), *argv], inherited)
+    reading = parser.read([write({"needed": "n", **settings}), *argv], inherited=inherited)
+    values, given = reading.values, reading.given
     assert given.pop("needed") == "n"
-    parser.build(values)
+    parser.build(reading)
+    assert not reading.errors
     return {name: value for name, value in vars(values).items() if value != DEFAULTS[name]}, set(given)
 
 
@@ -292,4 +461,4 @@ def test_a_flag_wins_over_a_file_and_that_over_what_is_inherited(write):
 )
 def test_wrong_values_of_a_file(write, settings, message):
     path = write({"needed": "n", **settings})
-    assert usage_error(OptionParser((Everything,), "").read, path) == f"{path}: {message}"
+    assert OptionParser((Everything,), "").read([path]).errors == [f"{path}: {message}"]

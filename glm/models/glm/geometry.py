@@ -198,6 +198,10 @@ class Prompt:
         """Positions of the `number`-th generated token (from 0): [2, 1]."""
         return self.geometry.span_positions(self.place, 1 + self.given + number, 1)
 
+    def span_position_ids(self, length: int) -> np.ndarray:
+        """Positions of the first `length` generated tokens: [2, length]."""
+        return self.geometry.span_positions(self.place, 1 + self.given, length)
+
 
 class GLMGeometry:
     """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target eop`.
@@ -245,6 +249,16 @@ class GLMGeometry:
     ) -> Prompt:
         """See `BlankInfilling.prompt`."""
         return self.infilling.prompt(source_ids, opening=opening, filled=filled)
+
+    def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
+        """`[CLS] first [SEP] second <|endoftext|>`, and one more <|endoftext|> that sees all of it, at positions 0, 0
+        (THUDM/GLM, tasks/data_utils.py)."""
+        tokenizer = self.tokenizer
+        between = [tokenizer.special_ids["[SEP]"], *second] if len(second) else []
+        source = np.array([tokenizer.cls_token_id, *first, *between, tokenizer.eos_token_id], dtype=np.int64)
+        behind = np.array([tokenizer.eos_token_id], dtype=np.int64)
+        example = Example(source, behind, np.zeros((2, 1), dtype=np.int64), np.zeros(1, dtype=np.int64))
+        return example, {"cls": 0, "pad": len(source) - 1, "start": len(source)}[pool]
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of examples, [n] each: `sop` is one of the input, `eop` one of the labels."""

@@ -16,8 +16,9 @@ from glm.cpu.arrays import draw_seed
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import Prompt
 from glm.models.glm.weights import FINAL_NORM, GLMWeights
-from glm.models.protocol import IGNORE_INDEX
+from glm.models.protocol import IGNORE_INDEX, TokenScores
 from glm.modules.block import Block
+from glm.modules.branches import Branches, parts_of
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, LayerNorm
@@ -169,20 +170,30 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         Raises:
             ValueError: the examples of a row have more tokens than the row.
         """
+        if labels is not None:
+            states, labels = self._labelled(input_ids, position_ids, segments, labels)
+            return self.head.loss(states, labels, label_smoothing=label_smoothing, num_items=num_items)
         B, L = input_ids.shape
         layout = Layout.of(segments.numpy(), L)
+        logits = self.head.logits(self.glm(input_ids, position_ids, layout))  # [n, V]
+        table = paddle.zeros([B * L, logits.shape[-1]], logits.dtype)
+        return paddle.scatter(table, as_tensor(layout.places), logits).reshape([B, L, -1])
+
+    def labelled_states(self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
+        """States of the labelled positions, row by row: [labels, H]; arguments as of `forward`."""
+        return self._labelled(input_ids, position_ids, segments, labels)[0]
+
+    def labelled_logits(self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
+        """Logits of the labelled positions, row by row: [labels, V]; arguments as of `forward`."""
+        return self.head.logits(self.labelled_states(input_ids, position_ids, segments, labels))
+
+    def _labelled(self, input_ids, position_ids, segments, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """States [labels, H] and labels [labels] of the positions that have one; arguments as of `forward`."""
+        layout = Layout.of(segments.numpy(), input_ids.shape[1])
         states = self.glm(input_ids, position_ids, layout)  # [n, H]
-        places = as_tensor(layout.places)
-        if labels is None:
-            logits = self.head.logits(states)  # [n, V]
-            return paddle.scatter(paddle.zeros([B * L, logits.shape[-1]], logits.dtype), places, logits).reshape(
-                [B, L, -1]
-            )
-        labels = labels.flatten().gather(places)  # [n]
+        labels = labels.flatten().gather(as_tensor(layout.places))  # [n]
         labelled = (labels != IGNORE_INDEX).nonzero().flatten()
-        return self.head.loss(
-            states.gather(labelled), labels.gather(labelled), label_smoothing=label_smoothing, num_items=num_items
-        )
+        return states.gather(labelled), labels.gather(labelled)
 
     @paddle.no_grad()
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, KVCache]:
@@ -191,13 +202,17 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         Returns:
             [B, V] float32 logits of the first token to generate, and the cache with one live row per example.
         """
+        states, cache = self._read(prompts)
+        return self.head.logits(states).astype("float32").numpy(), cache
+
+    def _read(self, prompts: Sequence[Prompt]) -> tuple[Tensor, KVCache]:
+        """States [B, H] after the last token of each prompt, and the cache."""
         input_ids = np.concatenate([prompt.input_ids for prompt in prompts])
         position_ids = np.concatenate([prompt.position_ids for prompt in prompts], axis=1)
         stack = self.glm.transformer
         words = self.glm.word_embeddings(as_tensor(input_ids[None]))  # [1, n, H]
         parts = [(len(prompt.source_ids), len(prompt.opening_ids)) for prompt in prompts]
-        states, cache = stack.prefill(stack.embed(words, as_tensor(position_ids[None]))[0], parts, prompts)
-        return self.head.logits(states).astype("float32").numpy(), cache
+        return stack.prefill(stack.embed(words, as_tensor(position_ids[None]))[0], parts, prompts)
 
     @paddle.no_grad()
     def step(self, tokens: np.ndarray, numbers: np.ndarray, cache: KVCache) -> np.ndarray:
@@ -215,3 +230,28 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         words = self.glm.word_embeddings(as_tensor(tokens))  # [B, R, H]
         states = self.glm.transformer.step(self.glm.transformer.embed(words, as_tensor(position_ids)), cache)
         return self.head.logits(states).astype("float32").numpy()
+
+    @paddle.no_grad()
+    def log_probs(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[TokenScores]]:
+        """See `glm.models.protocol.Scorable`: the prompts once, then all tokens of all candidates at once."""
+        first, cache = self._read(prompts)  # [B, H]
+        found: list[list[TokenScores]] = [[] for _ in prompts]
+        for part in parts_of(candidates):
+            branches = Branches.of(part)
+            states = first
+            if branches.rows:
+                states = paddle.concat([first, self._read_branches(branches, prompts, cache)])  # [B + B * R, H]
+            for own, pairs in zip(found, branches.token_scores(self.head, states), strict=True):
+                own += [TokenScores(*pair) for pair in pairs]
+        return found
+
+    def _read_branches(self, branches: Branches, prompts: Sequence[Prompt], cache: KVCache) -> Tensor:
+        """States [B * R, H] after the tokens of candidates, all of which are read behind their prompts at once."""
+        cache.begin_anew(branches.rows)
+        own = [prompt.span_position_ids(branches.rows) for prompt in prompts]  # [2, R] each
+        positions = np.stack([row[:, n] for row, n in zip(own, branches.numbers, strict=True)])  # [B, 2, R]
+        words = self.glm.word_embeddings(as_tensor(branches.tokens))  # [B, R, H]
+        embedded = self.glm.transformer.embed(words, as_tensor(positions))
+        return self.glm.transformer.step(embedded, cache, sees=branches.sees).flatten(0, 1)

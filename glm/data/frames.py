@@ -1,0 +1,69 @@
+"""The encoder of a template or task: how records become what a family's model reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from glm.data.choices import ChoiceEncoder
+from glm.data.examples import NO_CHOICE, ExampleEncoder
+from glm.data.pairs import PairEncoder
+from glm.data.tasks import CHOOSE, Frame
+from glm.data.templates import Template
+from glm.data.windows import WindowEncoder
+from glm.models.protocol import Family, Tokenizer
+
+Encoder = ExampleEncoder | ChoiceEncoder | PairEncoder | WindowEncoder
+
+
+def encoder_of(
+    family: Family,
+    tokenizer: Tokenizer,
+    frame: Frame,
+    *,
+    src_length: int,
+    tgt_length: int,
+    min_tgt_length: int = 0,
+    block_position: bool = True,
+    allow_cut_targets: bool = False,
+    pattern_id: int | None = None,
+    multi_token: bool | None = None,
+    unidirectional: bool = False,
+    classification_head: str | None = None,
+    max_seq_length: int | None = None,
+    objective: Mapping[str, Any] = NO_CHOICE,
+) -> Encoder:
+    """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
+    how: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
+    if isinstance(frame, Template):
+        return ExampleEncoder(
+            family,
+            tokenizer,
+            frame,
+            min_tgt_length=min_tgt_length,
+            allow_cut_targets=allow_cut_targets,
+            max_seq_length=max_seq_length,
+            objective=objective,
+            **how,
+        )
+    if classification_head is not None:
+        return PairEncoder(
+            family, tokenizer, frame, pool=classification_head, src_length=src_length, pattern_id=pattern_id
+        )
+    if frame.kind == CHOOSE:
+        return ChoiceEncoder(
+            family,
+            tokenizer,
+            frame,
+            pattern_id=pattern_id,
+            multi_token=multi_token,
+            unidirectional=unidirectional,
+            **how,
+        )
+    return WindowEncoder(
+        family,
+        tokenizer,
+        frame,
+        pattern_id=pattern_id,
+        allow_cut_targets=allow_cut_targets,
+        objective=objective,
+        **how,
+    )

@@ -1,0 +1,29 @@
+"""The numbers that options may have: told before any work, and all that are wrong at once."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+ABOVE_0, BELOW_1 = math.ulp(0.0), math.nextafter(1.0, 0.0)
+MANY = 2**31 - 1
+
+# Name -> the least and the largest value, and what to say of others. None is always allowed: the option is unset.
+Ranges = Mapping[str, tuple[float, float, str]]
+
+
+def out_of_range(options: Mapping[str, Any], ranges: Ranges, *, also: Mapping[str, Iterable] = {}) -> list[str]:
+    """What is wrong with numbers, each a line.
+
+    Args:
+        options: values by name.
+        also: values beside a range that mean something of their own, such as -1 for "not set".
+    """
+    found = []
+    for name, (low, high, advice) in ranges.items():
+        value = options.get(name)
+        if value is None or value in also.get(name, ()):
+            continue
+        if not low <= value <= high:  # which no NaN is
+            names_most = any(word in advice for word in ("at most", "less than", " to "))
+            found.append(f"{name} {value}: {advice if names_most or not value > high else f'use at most {high:g}'}")
+    return found

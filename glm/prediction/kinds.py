@@ -1,0 +1,83 @@
+"""The kinds of task, and what each predicts and scores with: training, `predict.py` and the server ask here."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from glm.data.frames import Encoder
+from glm.data.records import BadRecord, Record
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE
+from glm.evaluation.metrics import Scores
+from glm.generation.config import GenerationConfig
+from glm.prediction import answers, choosing, writer
+from glm.prediction.answers import Answerer
+from glm.prediction.choosing import Chooser
+from glm.prediction.writer import Writer
+
+
+@dataclass(frozen=True)
+class KindOfTask:
+    """What a kind of task does with records.
+
+    Args:
+        predict: a writer and records by number -> (number, JSON object) in the order of finishing; a record that
+            cannot be used has an `error`.
+        score: rows without error and with what is right in them -> figures; raises ValueError if there are none.
+        reference: the field of a row that says what is right.
+    """
+
+    predict: Callable[..., Iterator[tuple[int, dict[str, Any]]]]
+    score: Callable[[Iterable[dict[str, Any]]], Scores]
+    reference: str
+
+
+KINDS = {
+    GENERATE: KindOfTask(writer.predict_rows, writer.score, "reference"),
+    CHOOSE: KindOfTask(choosing.predict, choosing.score, "reference"),
+    EXTRACT: KindOfTask(answers.predict, answers.score, "references"),
+}
+
+
+def writer_of(
+    model: Any,
+    encoder: Encoder,
+    generation: GenerationConfig,
+    batch_size: int,
+    *,
+    length_penalty: float = 0.0,
+    punctuation: str | None = None,
+) -> Any:
+    """What the encoder's kind of task predicts with.
+
+    Args:
+        length_penalty: of candidates, see `Chooser`.
+        punctuation: of generated texts, see `Writer`.
+    """
+    if encoder.kind == CHOOSE:
+        return Chooser(model, encoder, batch_size, length_penalty)
+    if encoder.kind == EXTRACT:
+        return Answerer(Writer(model, encoder.base, generation, batch_size, punctuation=punctuation), encoder)
+    return Writer(model, encoder, generation, batch_size, punctuation=punctuation)
+
+
+def predicted_rows(
+    writer: Any,
+    kind: str,
+    records: Sequence[Record | BadRecord],
+    *,
+    description: str = "predicting",
+    progress: bool = True,
+    all_beams: bool = True,
+) -> list[dict[str, Any]]:
+    """The row of each record, in their order; of a task that generates with all beams, if they are wanted."""
+    writer = writer.with_all_beams() if kind == GENERATE and all_beams else writer
+    found: dict[int, dict[str, Any]] = {}
+    with tqdm(
+        total=len(records), desc=description, unit="record", disable=None if progress else True, leave=False
+    ) as bar:
+        for number, row in KINDS[kind].predict(writer, dict(enumerate(records))):
+            found[number] = row
+            bar.update()
+    return [found[number] for number in range(len(records))]

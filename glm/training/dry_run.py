@@ -1,0 +1,87 @@
+"""What a run would be, without one: examples as the model sees them, lengths, memory, steps, time (`--dry_run`)."""
+
+import time
+from datetime import timedelta
+from itertools import islice
+
+import numpy as np
+import paddle
+
+from glm.data.frames import Encoder
+from glm.data.records import Record
+from glm.data.report import FileReport
+from glm.data.tasks import GENERATE
+from glm.data.view import view_record
+from glm.models.protocol import IGNORE_INDEX
+from glm.training.progress import process_memory_gib
+from glm.training.trainer import GenerationTrainer
+
+EXAMPLES = 3
+STEPS = 3  # that are measured, after one that is not: it compiles, and takes memory
+PIECES = 400  # of an example that are shown
+
+
+def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: FileReport) -> None:
+    """Prints it all; nothing is written, and the model's weights move in memory only.
+
+    Args:
+        records: the first training records.
+        report: of the training records.
+    """
+    for number, record in enumerate(records[:EXAMPLES], start=1):
+        print(f"example {number}: {record.origin}", *example_lines(record, trainer.encoder), sep="\n")
+    for name, units in report.lengths.items():
+        print(f"{name}, tokens: " + ", ".join(f"{quantile} {value}" for quantile, value in units["tokens"].items()))
+    args, sampler, examples = trainer.args, trainer.sampler, trainer.train_examples
+    steps = trainer.total_steps()
+    a_step = f"{len(examples) / sampler.steps_per_epoch:.1f} examples and "
+    a_step += f"{examples.lengths.sum() / sampler.steps_per_epoch:.0f} tokens a step on average"
+    epochs = f"{steps / sampler.steps_per_epoch:.2f} epochs of {sampler.steps_per_epoch}"
+    print(f"steps: {steps} = {epochs}, {a_step}")
+    seconds = measured_seconds(trainer)
+    print(f"memory: {memory_gib(args.device):.2f} GiB after {STEPS + 1} steps (evaluation and saving not included)")
+    whole = timedelta(seconds=round(seconds * steps))
+    print(f"time: {seconds:.3f} s a step of {STEPS} measured, so {whole} for all steps")
+    print("dry_run True: nothing was trained or written; leave it out to begin")
+
+
+def example_lines(record: Record, encoder: Encoder) -> list[str]:
+    """A record as the model sees it: the pieces of its source, and those of its target that are learnt."""
+    if encoder.kind != GENERATE:
+        return [f"  {line}" for line in record.source.splitlines()] + [f"  learns: {record.target}"]
+    view = view_record(record, encoder)
+    sight = view.sight
+    pieces = [encoder.tokenizer.token_of(int(number)) for number in sight.ids]
+    learnt = sight.training[-1] if sight.training is not None else np.full(len(pieces), IGNORE_INDEX)
+    S = sight.source_length
+    shown = " ".join(pieces[:S][:PIECES]) + (" …" if S > PIECES else "")
+    labels = " ".join(encoder.tokenizer.token_of(int(label)) for label in learnt if label != IGNORE_INDEX)
+    cut = f"; {view.lost_source} tokens were cut" if view.lost_source else ""
+    return [f"  reads ({S} tokens{cut}): {shown}", f"  goes on with: {' '.join(pieces[S:])}", f"  learns: {labels}"]
+
+
+def measured_seconds(trainer: GenerationTrainer) -> float:
+    """Mean seconds of an optimizer step on the first batches."""
+    trainer.create_optimizer_and_scheduler(num_training_steps=trainer.total_steps())
+    accumulation = trainer.args.gradient_accumulation_steps
+    batches = iter(trainer.get_train_dataloader())
+    seconds = []
+    for _ in range(STEPS + 1):
+        start = time.perf_counter()
+        parts = list(islice(batches, accumulation))
+        if not parts:
+            break
+        for number, inputs in enumerate(parts):
+            loss = trainer.loss_and_gradient(trainer.model, inputs, number)
+        trainer.optimizer.step()
+        trainer.optimizer.clear_grad()
+        float(loss)  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return float(np.mean(seconds[1:] or seconds))
+
+
+def memory_gib(device: str) -> float:
+    """The most memory so far: of the card, or what the process holds."""
+    if device.startswith("gpu"):
+        return paddle.device.cuda.max_memory_allocated() / 2**30
+    return process_memory_gib()
