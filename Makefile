@@ -1,4 +1,4 @@
-# make demo | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-serve | bench-save |
+# make demo | demo-unilm | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-unilm | bench-serve | bench-save |
 # bench-parallel.
 # Each makes the environment itself if it is missing.
 
@@ -6,17 +6,28 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+DEMO_UNILM := runs/demo-unilm
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup demo test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
+.PHONY: setup lock demo demo-unilm bench-unilm test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt
+# The lock names every file by its SHA-256; nothing else is installed, and nothing that another one asks for.
+$(VENV)/.ready: requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python found; give one: make setup PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) tests/tools/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	touch $@
+
+# Makes the lock anew after a change of requirements or constraints; needs uv.
+lock:
+	uv pip compile --quiet --generate-hashes --no-annotate --no-header --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 requirements-dev.txt -o requirements.new
+	$(PYTHON) tests/tools/lock.py requirements.new > requirements.lock
+	rm requirements.new
 
 # Trains a small GLM on the bundled data, then generates questions for entities it has never seen.
 demo: setup
@@ -24,6 +35,15 @@ demo: setup
 	$(BIN)/python predict.py --model_name_or_path $(DEMO) --test_file data/dev.json --device cpu \
 		--overwrite_output --output_file $(DEMO)/predictions.jsonl --metrics_file $(DEMO)/metrics.json \
 		--report $(DEMO)/report
+
+# The same with a UniLM, whose texts are drawn beside the best ones.
+demo-unilm: setup
+	$(BIN)/python finetune_generation.py configs/unilm/demo.json
+	$(BIN)/python predict.py --model_name_or_path $(DEMO_UNILM) --test_file data/dev.json --device cpu \
+		--overwrite_output --output_file $(DEMO_UNILM)/predictions.jsonl --metrics_file $(DEMO_UNILM)/metrics.json
+	$(BIN)/python predict.py --model_name_or_path $(DEMO_UNILM) --test_file data/dev.json --device cpu \
+		--overwrite_output --output_file $(DEMO_UNILM)/samples.jsonl --select_topk False --top_p 0.9 \
+		--num_return_sequences 3 --show 5
 
 test: setup
 	$(BIN)/python -m pytest
@@ -62,6 +82,10 @@ bench-serve: setup
 # Times training against PaddleNLP and torch: make bench-train ARGS="--data train.json --tokenizer FILE"
 bench-train: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/train.py $(ARGS)
+
+# Times UniLM against torch: make bench-unilm ARGS="--data train.json --tokenizer vocab.txt"
+bench-unilm: setup $(BENCH_VENV)/.ready
+	PYTHONPATH=. $(BIN)/python benchmarks/unilm.py $(ARGS)
 
 # Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup

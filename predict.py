@@ -212,7 +212,8 @@ def settings_of_rows(options: PredictOptions) -> dict[str, Any]:
         "device",
     }
     unimportant |= {"serve", *SERVING_OPTIONS}
-    unimportant |= {"per_device_eval_batch_size", "tensor_parallel_degree"}  # texts do not depend on them
+    # Texts do not depend on these.
+    unimportant |= {"per_device_eval_batch_size", "tensor_parallel_degree", "max_record_bytes"}
     groups = (options.model, options.data, options.generation, options.prediction)
     settings = {name: value for group in groups for name, value in dataclasses.asdict(group).items()}
     return {name: value for name, value in settings.items() if name not in unimportant}

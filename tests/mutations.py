@@ -116,6 +116,17 @@ MUTATIONS = [
     Mutation("a late kill repeats no evaluation", "glm/training/progress.py", 'takewhile(lambda line: "train_loss" not in _row(line), ', "list(", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("an evaluation of the last step is found again", "glm/training/trainer.py", "if is_last and (metrics := ", "if (metrics := {}) and (", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("commands are published without the home", "glm/report/provenance.py", "return published_command(shlex.join(", "return (shlex.join(", "tests/training/test_published_folder.py", "names_the_user"),
+    Mutation("products have the threads that were asked for", "glm/runtime/device.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/runtime/test_device.py", "test_threads"),
+    Mutation("products keep their threads when loops start theirs", "glm/cpu/loops.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/cpu/test_loops.py", "products_keep"),
+    Mutation("another number of threads is said", "glm/training/fingerprint.py", ', ("machine", "processor or number of threads")', ",", FAULTS, "number_of_threads"),
+    Mutation("sizes of a configuration have a range", "glm/checkpoint/configuration.py", "        _check_range(name, value, origin)\n", "", "tests/checkpoint/test_folder_fuzz.py", "cannot_be_built"),
+    Mutation("a line has a size", "glm/data/formats.py", "            if len(line) > most:\n                raise RecordError", "            if False:\n                raise RecordError", "tests/data/test_bounds.py", "a_line"),
+    Mutation("a line of a table has a size", "glm/data/formats.py", "        if len(line) > most:\n            raise InputError", "        if False:\n            raise InputError", "tests/data/test_bounds.py", "of_a_table"),
+    Mutation("what is packed has a size", "glm/data/formats.py", "    if not packed:\n", "    if True:\n", "tests/data/test_bounds.py", "packed_document"),
+    Mutation("a header of safetensors has a size", "glm/checkpoint/safetensors_files.py", "        if length > HEADER_LIMIT:", "        if False:", "tests/checkpoint/test_safetensors_files.py", "little_memory"),
+    Mutation("a disk without syncs and locks will do", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if True:", "tests/runtime/test_atomic.py", "can_do_less"),
+    Mutation("a disk that breaks will not", "glm/runtime/atomic.py", "        if error.errno not in UNSUPPORTED:", "        if False:", "tests/runtime/test_atomic.py", "found_by_the_probe"),
+    Mutation("ranks end with their launcher", "glm/runtime/watchdog.py", "if self.launcher is not None and os.getppid() != self.launcher.process:", "if False:", "tests/runtime/test_watchdog.py", "end_with"),
 ]  # fmt: skip
 
 

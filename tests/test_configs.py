@@ -16,8 +16,9 @@ from glm.options.finetune import parse_finetune_arguments
 from glm.options.predict import parse_predict_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "configs").glob("*.json"))
 PRESETS = sorted((ROOT / "configs" / "model").glob("*.json"))
+RECIPES = sorted(set((ROOT / "configs").rglob("*.json")) - set(PRESETS))
+POSITIONS = ("max_sequence_length", "max_position_embeddings")  # of families whose source and target share them
 PARSERS = {"finetune_generation.py": parse_finetune_arguments, "predict.py": parse_predict_arguments}
 
 # Fact sheet, section 1: layers, hidden size, heads, positions, rows of the vocabulary. GLMConfig names the models as
@@ -84,10 +85,12 @@ def test_recipe_fits_its_model(recipe, monkeypatch):
         name = settings.get(option)
         assert name is None or (ROOT / name).exists() or name.startswith("THUDM/"), name
     model = arguments.model.model_name_or_path
-    published = published_presets(GLM.published)
+    family = registry.of_model(model)
+    published = published_presets(family.published)
     preset = json.loads((ROOT / model).read_text()) if model.endswith(".json") else published[model]
-    length = arguments.data.src_length + arguments.generation.tgt_length
-    assert length <= preset["max_sequence_length"]
+    config = family.config_class()(**preset)
+    (positions,) = {getattr(config, name) for name in POSITIONS if hasattr(config, name)}
+    assert arguments.data.src_length + arguments.generation.tgt_length <= positions
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=names(PRESETS))

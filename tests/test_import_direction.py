@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "generation": ("models", ""),
     "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
-    "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp safetensors tqdm"),
+    "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "tqdm"),
     "serving": ("prediction options data generation models runtime", "fastapi h11 pydantic starlette uvicorn"),

@@ -18,6 +18,23 @@ EXPECTED = {
     list: "a list of token ids",
     str: "a text",
 }
+# Fields by the end of their name: the least and the most that a model can have. The first that fits counts.
+RANGES = (
+    ("num_layers", 1, 1000),
+    ("num_hidden_layers", 1, 1000),
+    ("layers", 0, 1000),
+    ("heads", 1, 4096),
+    ("hidden_size", 1, 1 << 17),
+    ("vocab_size", 1, 1 << 24),
+    ("prob", 0.0, 0.999),
+    ("epsilon", 1e-30, 1.0),
+    ("eps", 1e-30, 1.0),
+    ("attention_scale", 1e-6, 1e6),
+    ("initializer_range", 0.0, 100.0),
+    ("", 0, 1 << 24),
+)
+MOST_CHARACTERS = 100  # of a text
+MOST_TOKENS = 1000  # of a list
 VOCABULARY_MULTIPLE = 128  # Megatron pads the vocabulary to a multiple of this times the number of ranks
 MOST_RANKS = 16
 
@@ -30,7 +47,7 @@ def declared_config(family: Family, content: Mapping[str, Any], origin: str | Pa
         origin: the file, for messages.
 
     Raises:
-        InputError: a field has a value of another type.
+        InputError: a field has a value of another type, or out of its range.
     """
     content = {"num_layers": content.get("num_hidden_layers"), **content}
     fields = family.weights.fields
@@ -40,6 +57,7 @@ def declared_config(family: Family, content: Mapping[str, Any], origin: str | Pa
     for name, value in found.items():
         if not _is_a(fields[name], value):
             raise InputError(f"{origin}: {name} {value!r:.100}: {EXPECTED[fields[name]]} is expected")
+        _check_range(name, value, origin)
     return dict(family.weights.declared(found, origin))
 
 
@@ -47,6 +65,17 @@ def _is_a(kind: type, value: Any) -> bool:
     if kind is list:
         return type(value) is list and all(type(token) is int for token in value)
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _check_range(name: str, value: Any, origin: str | Path) -> None:
+    if isinstance(value, str | list):
+        most = MOST_CHARACTERS if isinstance(value, str) else MOST_TOKENS
+        if len(value) > most:
+            raise InputError(f"{origin}: {name}: has a length of {len(value)}; at most {most} is expected")
+        return
+    least, most = next((least, most) for end, least, most in RANGES if name.endswith(end))
+    if not least <= value <= most:  # NaN is none of both
+        raise InputError(f"{origin}: {name} {value!r:.100}: {least:g} to {most:g} is expected")
 
 
 def read_preset(family: Family, name: str) -> tuple[str, dict[str, Any]]:

@@ -115,7 +115,6 @@ def reshard_checkpoint(
 
 
 def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
-    _check_format(to, model)
     _check_degree(to, degree, model)
     with new_folder(target) as folder:
         _check_space(folder, model)
@@ -123,12 +122,6 @@ def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
         for name in (*model.source.family.tokenizer_files, *COMPANIONS):
             if (model.source.path / name).is_file():
                 shutil.copyfile(model.source.path / name, folder / name)
-
-
-def _check_format(to: str, model: WholeModel) -> None:
-    family = model.source.family
-    if to not in family.weights.formats:
-        raise UsageError(f"to {to}: {family.title} has no such files; use {', '.join(family.weights.formats)}")
 
 
 def _check_degree(to: str, degree: int, model: WholeModel) -> None:

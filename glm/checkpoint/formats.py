@@ -44,6 +44,7 @@ RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 RANK_ENDING = ".pt"
 BEST_FILE = "checkpoint_best.pt"  # of several files of fairseq the one that is meant
 FAIRSEQ_MODEL = "model"  # where a file of fairseq has its weights
+MOST_OF_NAME = 255  # bytes; no file system has longer names
 MODULE = "module"  # where a rank file of Megatron has its weights
 WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
 
@@ -209,7 +210,13 @@ def _indexed(index: Path) -> list[Path]:
         raise InputError(f"{index}: has no weight_map")
     files = []
     for name in dict.fromkeys(map(str, names.values())):
-        if Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
+        if (
+            Path(name).name != name
+            or name in ("", "..")
+            or "\\" in name
+            or "\0" in name
+            or len(name.encode("utf-8", "replace")) > MOST_OF_NAME
+        ):
             raise InputError(f"{index}: names a file outside its folder ({shown(name)})")
         if not (index.parent / name).is_file():
             raise InputError(f"{index}: names {shown(name)}, which is not there")
@@ -284,7 +291,7 @@ def _iteration_folder(folder: Path) -> Path | None:
         tracker = folder / name
         if tracker.is_file():
             iteration = tracker.read_bytes()[:200].decode("utf-8", errors="replace").strip()
-            if Path(iteration).name != iteration or iteration in ("", ".."):
+            if Path(iteration).name != iteration or iteration in ("", "..") or len(iteration.encode()) > MOST_OF_NAME:
                 raise InputError(f"{tracker}: {shown(iteration)} is not the name of a folder")
             return folder / iteration
     return folder if any(RANK_FILES.fullmatch(path.name) for path in folder.iterdir()) else None

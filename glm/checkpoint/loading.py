@@ -3,28 +3,31 @@
 import contextlib
 import difflib
 import inspect
-import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from paddle import nn
 from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
+from glm.checkpoint.configuration import declared_config
 from glm.checkpoint.formats import Source, fairseq_file, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights
 from glm.checkpoint.ranks import split_weights
 from glm.checkpoint.tensors import LazyTensor, with_rows
 from glm.checkpoint.tokenizers import is_path, not_found
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.models import registry
 from glm.models.presets import preset_file
 from glm.models.protocol import Family, Tokenizer, WeightNames
+from glm.runtime.settings_file import read_object
 
 
 def find_family(name_or_path: str) -> Family:
@@ -67,7 +70,8 @@ def load_config(
     try:
         if name_or_path.endswith(".json"):
             multiple = family.vocabulary_multiple
-            found = {**_read_preset(config_class, path), "vocab_size": -(-tokenizer.vocab_size // multiple) * multiple}
+            rows = -(-tokenizer.vocab_size // multiple) * multiple
+            found = {**_read_preset(family, config_class, path), "vocab_size": rows}
             found = family.weights.started(found, start) if start else found
             return config_class(**{**found, **(settings or {})})
         if (adapter := read_adapter_config(path)) is not None:
@@ -112,6 +116,7 @@ def load_model(family: Family, name_or_path: str, config: PretrainedConfig, *, s
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
     """
     if name_or_path.endswith(".json"):
+        _check_memory(family, config)
         return family.model_class()(config)
     adapter = read_adapter_config(Path(name_or_path))
     if adapter is not None:
@@ -184,13 +189,26 @@ def _adapters_model(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
-    """A configuration file, or the one of that name in `configs/model`."""
+def _read_preset(family: Family, config_class: type, path: Path) -> dict[str, Any]:
+    """A configuration file, or the one of that name in `configs/model`; of its entries, what the family knows."""
     path = preset_file(path)
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_object(path)
     known = {*inspect.signature(config_class).parameters, *config_class().to_dict(), "num_hidden_layers"}
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
+            name = shown(name)
             raise InputError(f"{path}: unknown entry {name}" + (f"; did you mean {close[0]}?" if close else ""))
-    return settings
+    return declared_config(family, settings, path)
+
+
+def _check_memory(family: Family, config: PretrainedConfig) -> None:
+    """Raises InputError, before any of it is made, if this machine cannot hold the weights of a configuration."""
+    sizes = family.weights.shapes(config.to_dict()).values()
+    needed = 4 * sum(map(math.prod, sizes)) // max(config.tensor_parallel_degree, 1)
+    there = psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(
+            f"a model of this configuration has weights of {needed / 2**30:.1f} GiB, and this machine has "
+            f"{there / 2**30:.1f} GiB of memory; use smaller sizes"
+        )

@@ -1,6 +1,7 @@
 """A checkpoint as the toolkit sees it, whatever its layout: a configuration, and whole weights that fit it."""
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,13 @@ from glm.checkpoint.configuration import (
 from glm.checkpoint.formats import Source, open_checkpoint
 from glm.checkpoint.names import Weights, checked_weights, infer_sizes
 from glm.checkpoint.tensors import LazyTensor
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.models.presets import published_presets
+from glm.models.protocol import WeightNames
+
+# What tools call an output layer that is the word embedding.
+OUTPUTS = ("lm_head.weight", "output_layer.weight", "embed_out.weight", "output_projection.weight")
+OUTPUTS += ("cls.predictions.decoder.weight", "cls.predictions.decoder_weight")
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,36 @@ def whole_model(source: Source, preset: str | None = None, *, base: WholeModel |
         model_name = name or guess_preset(family, sizes)
         settings = settings or published_presets((*family.published, *family.presets)).get(model_name, {})
         config = checked_config(family, sizes, declared, name, settings)
-        weights = checked_weights(names, weights, config)
+        weights = checked_weights(names, without_tied_copies(names, weights, config), config)
         if names.copied_rows_key not in source.extras:
             for row, origin in names.copied_rows(source.format, settings):
                 weights[names.words] = _with_copied_row(weights[names.words], row, origin)
     except InputError as error:
         raise InputError(f"{source.path}: {error}") from error
     return WholeModel(source, config, weights, model_name)
+
+
+def without_tied_copies(names: WeightNames, weights: Weights, config: dict[str, Any]) -> Weights:
+    """Weights without copies of the word embedding under an output layer's name, which other tools write where the two
+    are one weight; what is left out is said.
+
+    Raises:
+        InputError: such a weight is another one, which this model has no place for.
+    """
+    words, expected = weights.get(names.words), names.shapes(config)
+    copies = [
+        name
+        for name, tensor in weights.items()
+        if words is not None and name not in expected and name in OUTPUTS and tensor.shape == words.shape
+    ]
+    for name in copies:
+        if not np.array_equal(weights[name].load(), words.load(), equal_nan=True):
+            raise InputError(
+                f"{shown(name)}: is an output layer of its own, other than {names.words}, and this model has none "
+                "beside its word embedding"
+            )
+        print(f"{shown(name)}: is {names.words} once more, and left out", file=sys.stderr)
+    return {name: tensor for name, tensor in weights.items() if name not in copies}
 
 
 def _with_copied_row(words: LazyTensor, row: int, origin: int) -> LazyTensor:

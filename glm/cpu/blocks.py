@@ -13,11 +13,11 @@ from glm.cpu.products import multiply, multiply_tiles
 from glm.cpu.rows import gelu_in_place, normalize
 
 
-def _product(states, weight, bias, output):
+def product(states, weight, bias, output):
     """x W + b to the output, of a weight as either kind of layer has it; for compiled functions only."""
 
 
-@overload(_product)
+@overload(product)
 def _product_of(states, weight, bias, output):
     if weight.ndim == 3:  # panels
         return lambda states, weight, bias, output: multiply_tiles(states, weight, bias, output)
@@ -28,13 +28,13 @@ def _product_of(states, weight, bias, output):
 def finish_block(states, context, dense, up, down, own_norm, next_norm, left, normal):
     """states, context: [n, H]; to write to: left, the result, and normal, that behind the next LayerNorm."""
     n = len(states)
-    _product(context, *dense, left)
+    product(context, *dense, left)
     left += states
     normalize(left, *own_norm, normal)
     wide = np.empty((n, len(up[1])), np.float32)
-    _product(normal, *up, wide)
+    product(normal, *up, wide)
     gelu_in_place(wide)
-    _product(wide, *down, normal)
+    product(wide, *down, normal)
     left += normal
     normalize(left, *next_norm, normal)
 
@@ -44,4 +44,4 @@ def finish_block_and_project(states, context, dense, up, down, own_norm, next_no
     """As `finish_block`; projected: [n, 3H], queries, keys and values of the next block."""
     normal = np.empty_like(states)
     finish_block(states, context, dense, up, down, own_norm, next_norm, left, normal)
-    _product(normal, *entering, projected)
+    product(normal, *entering, projected)

@@ -119,6 +119,15 @@ def _apply_exact_gelu(states, output):
 
 
 @njit(parallel=True, **OPTIONS)
+def exact_gelu_in_place(states):
+    """[n, H]."""
+    for r in prange(len(states)):
+        for h in range(states.shape[1]):
+            phi, _ = _normal(states[r, h])
+            states[r, h] *= phi
+
+
+@njit(parallel=True, **OPTIONS)
 def _differentiate_exact_gelu(states, grad, d_states):
     for r in prange(len(states)):
         for h in range(states.shape[1]):

@@ -28,14 +28,13 @@ from glm.data.truncation import find_answer
 BATCH = 2048  # records whose texts are encoded together
 # C0 and C1 but for tab, line feed and carriage return; a byte order mark within a text; the mark of a wrong decoding.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffd]")
-# Soft hyphens, zero-width spaces and joiners, marks and overrides of direction. A joiner between the parts of an emoji
-# belongs there.
-INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f]|(?<![\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d"
-)
+# Soft hyphens, zero-width spaces and joiners, marks and overrides of direction.
+INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f]")
+JOINED_EMOJI = re.compile("(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d")  # where a joiner belongs
 # What pandas, SQL, Excel and Python write for a value that is missing.
 NULL_WORDS = {"nan", "-nan", "null", "none", "nil", "nat", "undefined", "n/a", "<na>", "\\n", "(null)", "[null]"}
 NULL_WORDS |= {"#n/a", "#na", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
+LONGEST_WORD = 32  # characters, white space around it included
 QUANTILES = {"min": 0.0, "median": 0.5, "95 %": 0.95, "99 %": 0.99, "max": 1.0}
 
 
@@ -173,12 +172,12 @@ class FileCheck:
             if found := CONTROL.search(text):
                 code = _code(found.group())
                 self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
-            if found := INVISIBLE.findall(text):
+            if INVISIBLE.search(text) and (found := INVISIBLE.findall(JOINED_EMOJI.sub("", text))):
                 codes = ", ".join(map(_code, dict.fromkeys(found)))
                 self.note(Kind.INVISIBLE, f"{column}: holds the invisible {_plural('character', codes)} {codes}")
             if found := [token for token in self.encoder.family.marks if token in text]:
                 self.note(Kind.MARK, f"{column}: holds {', '.join(found)}, which stays text")
-            if text.strip().lower() in NULL_WORDS:
+            if len(text) < LONGEST_WORD and text.strip().lower() in NULL_WORDS:
                 self.note(Kind.NULL_WORD, f"{column}: is nothing but {text.strip()}")
         unknown = self.encoder.tokenizer.unknown_token_id
         if unknown in encoded.before or unknown in encoded.after or unknown in (encoded.target or ()):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from glm.data.problems import Kind, RecordError
 from glm.data.task_records import TaskRecord
-from glm.data.tasks import CHOOSE, MASK, Cut, Part, Task, blank_of, check_pattern
+from glm.data.tasks import CHOOSE, MASK, Cut, Part, Task, blank_of, check_pattern, text_of_part
 from glm.data.templates import BLANKS, GENERATION_BLANK
 from glm.errors import InputError
 from glm.models.protocol import Family, GeometryOptions, Prompt, Tokenizer
@@ -82,7 +82,7 @@ class ChoiceEncoder:
         self.src_length, self.tgt_length = src_length, tgt_length
         self.unidirectional = unidirectional
         blank = MASK if callable(self.pattern.parts) else blank_of(self.pattern.parts)
-        family.check_template(f"…{blank}", blank)
+        family.check_template(self._frame(blank), blank)
         check_pattern(self.pattern, family, subject=f"task {task.name}")
         if unidirectional and (self.pattern.labels or family.blanks == ()):
             raise InputError("unidirectional True: only for files of choices, last words and perplexity; leave it out")
@@ -92,6 +92,11 @@ class ChoiceEncoder:
         self.words = {word: tokenizer.encode_text(word) for word in self.pattern.labels.values()}
         self.is_single = self._scored_as_one(multi_token)
         self._check_words()
+
+    def _frame(self, blank: str) -> str:
+        """The pattern as one text, for what a family says of it."""
+        parts = self.pattern.parts
+        return f"…{blank}" if callable(parts) else "".join(map(text_of_part, parts))
 
     def _scored_as_one(self, multi_token: bool | None) -> bool:
         if multi_token is False and (self.task.several or not self.words):

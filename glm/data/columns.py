@@ -70,6 +70,7 @@ class ColumnOptions:
     Args:
         keep_columns: columns that predictions keep, or `all`.
         multi_turn: which turns of a conversation are a pair: `error` refuses more than one, `last` takes the last.
+        max_record_bytes: of a row of a file; more is an error.
         inherited: options whose value is that of a model's training. What they name may be missing: then the column
             is recognised, as if nothing had been said.
     """
@@ -80,6 +81,7 @@ class ColumnOptions:
     inherited: frozenset[str] = frozenset()
     keep_columns: str | None = None
     multi_turn: str = "error"
+    max_record_bytes: int = 32 << 20
 
     def of(self, role: str) -> tuple[str, ...] | None:
         """The columns of a role, None if it is to be recognised."""

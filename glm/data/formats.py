@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import re
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from glm.data.problems import Kind, RecordError
-from glm.errors import InputError
+from glm.errors import InputError, shown
 
 GZIP_START = b"\x1f\x8b"
 ZIP_START = b"PK\x03\x04"
@@ -36,6 +35,7 @@ TEXTS = "no header: each line is a source"
 CHINESE = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 FIRST_LINE = 1 << 16  # bytes that files without a header are told by
 LONGEST_NAME = 4  # Chinese characters of a column's name; more, and the first line of a table is a text
+MOST_BYTES = 32 << 20  # of a row, unless the user says otherwise; reading it takes twice as much
 CHUNK = 1 << 20  # characters of a JSON list that are read at once
 # Lists in an object that are rows, and those that are a field of one row.
 ROW_LISTS = {"data", "rows", "records", "examples", "items", "instances", "train", "dev", "test", "validation"}
@@ -62,8 +62,12 @@ class Row:
     error: RecordError | None = None
 
 
-def read_rows(path: str | Path) -> Iterator[Row]:
+def read_rows(path: str | Path, *, most: int = MOST_BYTES) -> Iterator[Row]:
     """The rows of a file or folder, one by one; empty lines are no rows.
+
+    Args:
+        most: bytes of a row (`--max_record_bytes`): a larger one is a row with an error, or ends the reading where
+            nothing after it could be told from it.
 
     Raises:
         InputError: the file cannot be read, or not to its end.
@@ -75,17 +79,17 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         if path.is_dir():
             yield from _folder_rows(path)
         elif suffix == ".parquet":
-            yield from _parquet_rows(path)
+            yield from _parquet_rows(path, most)
         else:
             with open_text_file(path) as file:
                 if (kind := _kind_without_header(file, suffix)) is not None:
                     yield from _lines_without_header(file, name, has_pairs=kind == PAIRS)
                 elif suffix in (".csv", ".tsv"):
-                    yield from _table_rows(file, name, is_tsv=suffix == ".tsv")
-                elif is_json_document(file):
-                    yield from _document_rows(file, name)
+                    yield from _table_rows(file, name, is_tsv=suffix == ".tsv", most=most)
+                elif is_json_document(file, most):
+                    yield from _document_rows(file, name, most)
                 else:
-                    yield from json_lines(file, name=name)
+                    yield from json_lines(file, name=name, most=most)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -187,16 +191,35 @@ def _pair(text: str, origin: str) -> dict[str, str]:
 # -- JSON
 
 
-def json_lines(lines: Iterable[bytes], *, name: str) -> Iterator[Row]:
+def json_lines(lines: Iterable[bytes], *, name: str, most: int = MOST_BYTES) -> Iterator[Row]:
     """The row of each line that is not empty, one line at a time; `name` stands for the file in messages."""
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_bounded_lines(lines, most), start=1):
         origin = f"{name}, line {number}"
         try:
+            if len(line) > most:
+                raise RecordError(Kind.SYNTAX, origin, too_large(most))
             text = _decoded(line, origin, start_of_file=number == 1)
             if text:
                 yield Row(number, origin, _object(text, origin))
         except RecordError as error:
             yield Row(number, origin, {}, error)
+
+
+def too_large(most: int) -> str:
+    """What to say of a row that is larger than it may be."""
+    return f"more than {most} bytes; raise --max_record_bytes if it is meant to be so large"
+
+
+def _bounded_lines(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """The lines of a file; of one that has more than `most` bytes, only its beginning, a byte longer than that."""
+    if not hasattr(lines, "readline"):
+        yield from lines
+        return
+    while line := lines.readline(most + 1):
+        yield line
+        if len(line) > most:
+            while line and not line.endswith(b"\n"):
+                line = lines.readline(CHUNK)
 
 
 def _decoded(line: bytes, origin: str, *, start_of_file: bool) -> str:
@@ -247,12 +270,12 @@ def _checked_object(value: object, origin: str) -> dict[str, Any]:
     return value
 
 
-def is_json_document(file: BinaryIO) -> bool:
+def is_json_document(file: BinaryIO, most: int = MOST_BYTES) -> bool:
     """Whether a file is one JSON value rather than one per line: it starts with `[`, its first line opens an object
     and leaves it open, or that is all of the file and holds a list of rows."""
     start = file.read(CHUNK)
     file.seek(len(start) - len(start.removeprefix(UTF8_START).lstrip()))
-    line = file.readline().strip()
+    line = file.readline(most).strip()
     opens = line.startswith(b"{")
     is_all = opens and not any(block.strip() for block in iter(lambda: file.read(CHUNK), b""))
     file.seek(0)
@@ -281,11 +304,14 @@ def row_lists(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _document_rows(file: BinaryIO, name: str) -> Iterator[Row]:
+def _document_rows(file: BinaryIO, name: str, most: int) -> Iterator[Row]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
         start = text.read(CHUNK).lstrip()
-        items = _array_items(text, start[1:], name) if start[0] == "[" else _items_within(start + text.read(), name)
+        if start[0] == "[":
+            items = _array_items(text, start[1:], name, most)
+        else:
+            items = _items_within(start + _rest(text, name, most, packed=isinstance(file, gzip.GzipFile)), name)
         for number, (value, origin) in enumerate(items, start=1):
             try:
                 yield Row(number, origin, _checked_object(value, origin))
@@ -295,6 +321,16 @@ def _document_rows(file: BinaryIO, name: str) -> Iterator[Row]:
         encoding = likely_encoding(bytes(error.object)) or "GB18030"
         advice = f"convert the file to UTF-8, e.g. iconv -f {encoding} -t UTF-8"
         raise InputError(f"{name}: not UTF-8; {advice}") from error
+
+
+def _rest(text: io.TextIOWrapper, name: str, most: int, *, packed: bool) -> str:
+    """The rest of a document; of one that is unpacked no more than `most` characters, as it may be of any size."""
+    if not packed:
+        return text.read()
+    found = text.read(most + 1)
+    if len(found) > most:
+        raise InputError(f"{name}: unpacks to {too_large(most)}, or unpack it")
+    return found
 
 
 def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
@@ -314,7 +350,7 @@ def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
         yield value, f"{name}, {lists[0]} {number}"
 
 
-def _array_items(text: io.TextIOWrapper, buffer: str, name: str) -> Iterator[tuple[Any, str]]:
+def _array_items(text: io.TextIOWrapper, buffer: str, name: str, most: int) -> Iterator[tuple[Any, str]]:
     """The items of a JSON list, one by one: no more of a file is held than its longest item needs.
 
     Args:
@@ -337,6 +373,8 @@ def _array_items(text: io.TextIOWrapper, buffer: str, name: str) -> Iterator[tup
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 raise InputError(f"{name}, line {line}: not JSON ({reason}); nothing after it can be read") from error
             buffer, place = buffer[place:] + more, 0
+            if len(buffer) > most + CHUNK:
+                raise InputError(f"{name}, record {number + 1} (line {line}): {too_large(most)}") from error
             continue
         number += 1
         yield value, f"{name}, record {number} (line {line})"
@@ -347,14 +385,15 @@ def _array_items(text: io.TextIOWrapper, buffer: str, name: str) -> Iterator[tup
 # -- tables
 
 
-def _table_rows(file: BinaryIO, name: str, *, is_tsv: bool) -> Iterator[Row]:
+def _table_rows(file: BinaryIO, name: str, *, is_tsv: bool, most: int) -> Iterator[Row]:
     """Rows of a table with a header. Quotes have a meaning in CSV (RFC 4180) and none in TSV (IANA)."""
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(most)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    lines = _bounded_text(text, name, most)
     if is_tsv:
-        table = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+        table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        table = csv.reader(text, strict=True)
+        table = csv.reader(lines, strict=True)
     header: list[str] | None = None
     while True:
         line = table.line_num + 1
@@ -379,6 +418,16 @@ def _table_rows(file: BinaryIO, name: str, *, is_tsv: bool) -> Iterator[Row]:
             yield Row(line, origin, {}, RecordError(Kind.SYNTAX, origin, f"not CSV ({error}){lost}"))
         except RecordError as error:
             yield Row(line, origin, {}, error)
+
+
+def _bounded_text(text: io.TextIOWrapper, name: str, most: int) -> Iterator[str]:
+    """The lines of a table. Raises InputError at one that is too large: where its row ends nobody knows."""
+    number = 0
+    while line := text.readline(most + 1):
+        number += 1
+        if len(line) > most:
+            raise InputError(f"{name}, line {number}: {too_large(most)}; nothing after it can be read")
+        yield line
 
 
 def _check_quotes(header: list[str], cells: list[str], origin: str, more: int) -> None:
@@ -425,16 +474,34 @@ def _undecoded(cells: list[str]) -> bytes:
 # -- columnar files
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path, most: int) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.ParquetFile(path)
-        batches = (batch.to_pylist() for batch in table.iter_batches(batch_size=ROWS_AT_ONCE))
-        yield from _numbered((row for batch in batches for row in batch), path)
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: cannot be read as parquet ({error})") from error
+        table = pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK)  # pages one by one, not all of a row group
+        number = 0
+        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
+            for place in range(batch.num_rows):
+                number += 1
+                yield _parquet_row(batch.slice(place, 1), number, f"{path}, row {number}", most)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read as parquet ({shown(str(error))})") from error
+
+
+def _parquet_row(row: Any, number: int, origin: str, most: int) -> Row:
+    """A row of one, which is an error if it is too large or a text of it is no UTF-8."""
+    try:
+        if row.nbytes > most:
+            raise RecordError(Kind.SYNTAX, origin, too_large(most))
+        (values,) = row.to_pylist()
+        return Row(number, origin, values)
+    except UnicodeDecodeError:
+        return Row(number, origin, {}, RecordError(Kind.ENCODING, origin, "a text of it is not UTF-8"))
+    except RecordError as error:
+        return Row(number, origin, {}, error)
 
 
 def _folder_rows(path: Path) -> Iterator[Row]:

@@ -14,6 +14,7 @@ _MARKS = re.escape("".join(FULL_WIDTH))
 _RUN = re.compile(f"(?<=[{CHINESE}])[{_MARKS}]+|[{_MARKS}]+(?= ?[{CHINESE}])|[?!]+$")
 _DOTS = re.compile(rf"(?<=[{CHINESE}])\.{{3,6}}")
 _SPACE = re.compile(f"(?<=[{''.join(HALF_WIDTH)}]) (?=[{CHINESE}])")
+_FULL = re.compile(f"[{''.join(HALF_WIDTH)}]")
 _HAS_CHINESE = re.compile(f"[{CHINESE}]")
 
 
@@ -39,6 +40,6 @@ def _with_like_brackets(text: str) -> str:
 
 def count_marks(text: str) -> tuple[int, int]:
     """How many marks of a text are full-width, and how many are half-width that would be in `to_full_width`."""
-    full = sum(character in HALF_WIDTH for character in text)
+    full = len(_FULL.findall(text))
     half = sum(len(found.group()) for found in _RUN.finditer(text)) if _HAS_CHINESE.search(text) else 0
     return full, half

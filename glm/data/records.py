@@ -88,6 +88,7 @@ class RecordFile:
         self.several_targets = several_targets
         self.reserved = reserved
         self.multi_turn = wishes.multi_turn
+        self.max_record_bytes = wishes.max_record_bytes
         first = list(islice(self.rows(), ROWS_TO_RECOGNISE))
         if not first:
             raise InputError(f"{path}: no record in it; one JSON object per line is expected")
@@ -119,7 +120,7 @@ class RecordFile:
 
     def rows(self) -> Iterator[Row]:
         """The rows that records are made of, one by one."""
-        return unfold(read_rows(self.path), multi_turn=self.multi_turn)
+        return unfold(read_rows(self.path, most=self.max_record_bytes), multi_turn=self.multi_turn)
 
 
 def stream_records(
@@ -144,7 +145,7 @@ def stream_records(
     Raises:
         InputError: the columns are not recognised.
     """
-    rows = unfold(json_lines(lines, name=name), multi_turn=wishes.multi_turn)
+    rows = unfold(json_lines(lines, name=name, most=wishes.max_record_bytes), multi_turn=wishes.multi_turn)
     unread = []
     for row in rows:
         unread.append(row)

@@ -323,7 +323,6 @@ class WeightNames:
     What stands here does for a family that runs in one process and whose files have no other names than its own.
 
     Attributes:
-        formats: of files that the family's weights can be in, see `glm.checkpoint.formats`.
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
         resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
@@ -344,7 +343,6 @@ class WeightNames:
         foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
-    formats: tuple[str, ...] = ("glm", "paddlenlp", "huggingface", "huggingface-bin", "megatron")
     words: str = ""
     required: tuple[str, ...] = ()
     resizable: tuple[str, ...] = ()
@@ -361,7 +359,7 @@ class WeightNames:
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
-    foreign_to: tuple[str, ...] = ()
+    foreign_to: tuple[str, ...] = ("fairseq",)
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Name and shape, Paddle's way round, of every weight of a configuration."""

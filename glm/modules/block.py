@@ -1,6 +1,7 @@
 """A pre-LN transformer block with one fused linear for queries, keys and values, on any device."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,7 +169,7 @@ class Attention(nn.Layer):
         return paddle.concat(contexts)
 
     def attend_twins(self, clean: Tensor, twins: Tensor, layout: Layout) -> Tensor:
-        """Attention of Part C, in Paddle's operators on any device.
+        """Attention of Part C, in Paddle's operators on any device: examples side by side, padded to the longest.
 
         Args:
             clean, twins: [tokens of Part A and Part B, 3H] and [of Part C, 3H].
@@ -176,23 +177,30 @@ class Attention(nn.Layer):
         Returns:
             [of Part C, H]
         """
-        contexts, first = [], 0
-        for (start, middle, end), count in zip(layout.spans(), layout.twins, strict=True):
-            if not count:
-                continue
-            _, keys, values = self.split(clean[start:end].unsqueeze(0))  # [1, N, S + T, D]
-            query, own_keys, own_values = self.split(twins[first : first + count].unsqueeze(0))  # [1, N, C, D]
-            bias = as_tensor(_hidden_from_twins(middle - start, end - middle, count))
-            parts = [(keys, values), (own_keys, own_values)]
-            contexts.append(self.attend(query, parts, bias.expand([1, self.num_heads, -1, -1]))[0])
-            first += count
-        return paddle.concat(contexts)
+        lengths, counts = [a + b for a, b in layout.examples], list(layout.twins)
+        _, keys, values = self.split(_side_by_side(clean, lengths))  # [B, N, L, D]
+        query, own_keys, own_values = self.split(_side_by_side(twins, counts))  # [B, N, C, D]
+        bias = as_tensor(_hidden_from_twins(layout, max(lengths), max(counts))).expand([-1, self.num_heads, -1, -1])
+        context = self.attend(query, [(keys, values), (own_keys, own_values)], bias)  # [B, C, H]
+        places = np.flatnonzero(np.arange(max(counts)) < np.array(counts)[:, None])
+        return context.flatten(0, 1).gather(as_tensor(places))
 
 
-def _hidden_from_twins(S: int, T: int, C: int) -> np.ndarray:
-    """What is added to the scores of C twins, of S + T tokens and then of themselves: [C, S + T + C]."""
-    rows, columns = np.arange(C)[:, None], np.arange(S + T + C)[None, :]
-    return np.where((columns < S + rows) | (columns == S + T + rows), 0.0, MASKED).astype(np.float32)
+def _side_by_side(rows: Tensor, lengths: Sequence[int]) -> Tensor:
+    """[n, 3H], examples one behind the other -> [B, longest, 3H], the last row of each repeated behind its end."""
+    lengths, longest = np.array(lengths), max(lengths)
+    starts = np.cumsum(lengths) - lengths
+    places = starts[:, None] + np.minimum(np.arange(longest), np.maximum(lengths - 1, 0)[:, None])  # [B, longest]
+    places = np.minimum(places, len(rows) - 1)  # an example without twins may stand last
+    return rows.gather(as_tensor(places.flatten())).reshape([len(lengths), longest, -1])
+
+
+def _hidden_from_twins(layout: Layout, L: int, C: int) -> np.ndarray:
+    """What is added to the scores of C twins of each example, of L tokens and then of themselves: [B, 1, C, L + C]."""
+    firsts = np.array([a for a, _ in layout.examples])[:, None, None]  # of Part B
+    rows, columns = np.arange(C)[:, None], np.arange(L + C)[None, :]
+    sees = (columns < np.minimum(firsts + rows, L)) | (columns == L + rows)  # [B, C, L + C]
+    return np.where(sees, 0.0, MASKED).astype(np.float32)[:, None]
 
 
 def _hidden(S: int, T: int) -> np.ndarray:

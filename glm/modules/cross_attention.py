@@ -119,14 +119,29 @@ class CrossStack(Stack):
         seen = seen_by(cache.lengths, cache.width, sees, cache.capacity, heads)
         of_sources = seen_by(sources.lengths, sources.width, np.zeros((B, R, 0), dtype=bool), 0, heads)
         states = states.reshape([B * R, H])
+        blocks = (
+            self.compiled_blocks if self.compiled_blocks is not None and self.compiled_blocks.takes(states) else self
+        )
+        projected = self.layers[0].before_attention(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):
-            projected = layer.before_attention(states).reshape([B, R, -1])
-            context = cache.layers[index].attend(layer.attention, projected, seen, cache.start)
-            states = layer.between(states, context)
-            queries = layer.cross_attn.q_proj(states).reshape([B, R, H])
-            context = sources.layers[index].look(layer.attention, queries, of_sources)
-            states = layer.after_attention(states, context)
+            own, cross = cache.layers[index], sources.layers[index]
+            context = own.attend(layer.attention, projected.reshape([B, R, -1]), seen, cache.start)
+            states, queries = blocks.turn(index, states, context)  # [B * R, H] each
+            context = cross.look(layer.attention, queries.reshape([B, R, H]), of_sources)
+            states, projected = blocks.finish(index, states, context)
         return states.reshape([B, R, H])
+
+    def turn(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """A block's input and what attention to itself made of it -> what goes on, and queries of the source."""
+        states = self.layers[index].between(states, context)
+        return states, self.layers[index].cross_attn.q_proj(states)
+
+    def finish(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What `turn` gave and what attention to the source made of it -> the block's result, and [n, 3H] for the next
+        block; behind the last the result twice."""
+        states = self.layers[index].after_attention(states, context)
+        following = self.layers[index + 1].before_attention(states) if index + 1 < len(self.layers) else states
+        return states, following
 
 
 class CrossCache(KVCache):

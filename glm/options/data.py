@@ -113,12 +113,15 @@ class DataArguments:
         "Most tokens of source and target together, in place of src_length: of a training pair the longer part is cut "
         "(the target of equal ones), a source to generate for is cut to what tgt_length leaves (UniLM).",
     )
+    max_record_bytes: int = option(32 << 20, "Most bytes of a record in a file; a larger one is refused.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
 
     # Those of the options above that the user did not give: their values are those of the checkpoint's training.
     inherited = frozenset()
 
     def __post_init__(self):
+        if self.max_record_bytes < 1:
+            raise UsageError(f"max_record_bytes {self.max_record_bytes}: use 1 or more")
         if self.src_length < 8:
             raise UsageError(f"src_length {self.src_length}: use 8 or more")
         if not math.isfinite(self.candidate_length_penalty):
@@ -185,4 +188,5 @@ class DataArguments:
             self.target_column,
             inherited=self.inherited,
             multi_turn=self.multi_turn,
+            max_record_bytes=self.max_record_bytes,
         )

@@ -73,6 +73,7 @@ COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and le
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
+    "required_batch_size_multiple": COUNT,
     **dict.fromkeys(("save_steps", "early_stopping_patience"), COUNT),
     "pad_to_multiple_of": (1, 4096, "use 1 or more"),
     "max_steps": (1, MANY, "use 1 or more, or leave it out"),
@@ -292,13 +293,12 @@ class ObjectiveArguments:
     )
 
     def __post_init__(self):
-        raise_any(out_of_range(vars(self), OBJECTIVE_RANGES))
+        errors = out_of_range(vars(self), OBJECTIVE_RANGES)
         if self.start in ("generator", "discriminator"):
             for name in ("discriminator_weight", "inconsistency_weight"):
                 if getattr(self, name):
-                    raise UsageError(
-                        f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}"
-                    )
+                    errors.append(f"{name} {getattr(self, name)}: needs both decoders; leave out --start {self.start}")
+        raise_any(errors)
 
     @property
     def parts(self) -> str | None:
@@ -398,6 +398,9 @@ class FinetuneTrainingArguments(TrainingArguments):
     group_by_length: bool = option(False, "Batches of examples of like length.")
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
+    )
+    required_batch_size_multiple: int | None = option(
+        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
     )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
@@ -533,6 +536,10 @@ class FinetuneTrainingArguments(TrainingArguments):
                 f"early_stopping_patience {self.early_stopping_patience}: needs evaluations while it trains; add "
                 "--do_eval with --eval_steps N, or --evaluation_strategy epoch"
             )
+        if self.dry_run and not self.do_train:
+            yield "dry_run True: has no effect without --do_train"
+        if self.dry_run and distributed.get_world_size() > 1:
+            yield "dry_run True: is for one process; leave the launcher out"
         for tool in self._tools():
             if tool not in TRACKERS:
                 yield f"report_to {tool}: use {', '.join(TRACKERS)} or none, several separated by commas"
@@ -713,11 +720,12 @@ def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
     if training.do_predict and files.test_file is None:
         yield "do_predict True: give the records with --test_file"
     for name in ("weights", "sampling_temperature"):
-        if getattr(files, name) is not None and training.max_tokens is not None:
-            yield (
-                f"{name} {getattr(files, name)}: not beside max_tokens {training.max_tokens}, with which an epoch's "
-                "batches depend on what is drawn; use per_device_train_batch_size"
-            )
+        for other in ("max_tokens", "required_batch_size_multiple"):
+            if getattr(files, name) is not None and getattr(training, other) is not None:
+                yield (
+                    f"{name} {getattr(files, name)}: not beside {other} {getattr(training, other)}, with which an "
+                    "epoch's batches depend on what is drawn; use per_device_train_batch_size"
+                )
     if training.max_tokens is not None and "per_device_train_batch_size" in given:
         yield (
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "

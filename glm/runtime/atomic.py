@@ -1,13 +1,17 @@
 """Folders and files that appear whole or not at all: written aside, brought to the disk, renamed."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from glm.errors import InputError
+
+# What file systems of networks and containers answer where they have no sync of folders, or no locks.
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 
 
 @contextlib.contextmanager
@@ -64,6 +68,51 @@ def put_files(folder: Path) -> Iterator[Path]:
     _sync_one(folder)
 
 
+def probe(folder: Path) -> list[str]:
+    """Does once, with small files, all that writing here will need; says what works less well than elsewhere.
+
+    Raises:
+        OSError: something that cannot be done without does not work.
+    """
+    file, target = folder / ".probe", folder / ".probe-folder"
+    aside = target.with_name(f"{target.name}.partial")
+    try:
+        write_whole(file, "x" * 4096)
+        write_whole(file, "y")  # a rename over a file that is there
+        for part in (aside, target):
+            shutil.rmtree(part, ignore_errors=True)
+        aside.mkdir()
+        file.replace(aside / "file")
+        _sync_one(aside / "file")
+        aside.rename(target)
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            can_sync, can_lock = _does(os.fsync, descriptor), _does(fcntl.flock, descriptor, fcntl.LOCK_EX)
+        finally:
+            os.close(descriptor)
+    finally:
+        file.unlink(missing_ok=True)
+        for part in (aside, target):
+            shutil.rmtree(part, ignore_errors=True)
+    missing = []
+    if not can_sync:
+        missing.append("folders cannot be synced, so that a power cut may take the newest files with it")
+    if not can_lock:
+        missing.append("there are no locks, so that a second run in the same folder is not noticed")
+    return missing
+
+
+def _does(call: Callable[..., object], *arguments: object) -> bool:
+    """Whether a file system has a call; raises OSError where it has it, and it fails."""
+    try:
+        call(*arguments)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is there whole or as it was."""
     aside = path.with_name(f".{path.name}.partial")
@@ -91,7 +140,7 @@ def _lock(descriptor: int, aside: Path, target: Path) -> None:
     """Claims the folder; the claim ends with the process, however that ends."""
     busy = InputError(f"{target}: another process is writing it")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _does(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(descriptor), os.stat(aside)):
             raise busy
     except (BlockingIOError, FileNotFoundError) as error:  # not found: renamed since it was opened
@@ -112,8 +161,9 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
+    """Brings a file or a folder to the disk, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _does(os.fsync, descriptor)
     finally:
         os.close(descriptor)

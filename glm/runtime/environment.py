@@ -21,7 +21,8 @@ def user_path(path: str) -> str:
 def _wanted_threads() -> str | None:
     """OMP_NUM_THREADS, unless it is no number of threads: then it is taken away, and said so."""
     wish = os.environ.get("OMP_NUM_THREADS")
-    if wish is None or (wish.strip().isdecimal() and 1 <= int(wish) <= MOST_THREADS):
+    numbers = [number.strip() for number in (wish or "").split(",")]  # behind a comma: of threads within threads
+    if wish is None or all(number.isdecimal() and 1 <= int(number) <= MOST_THREADS for number in numbers):
         return wish
     del os.environ["OMP_NUM_THREADS"]
     if wish.strip():

@@ -61,7 +61,7 @@ def watching(advice: str) -> Iterator[None]:
     """
     ranks = _ranks()
     after = (distributed.get_rank() + 1) % max(len(ranks), 1)
-    watch = _Watch(ranks[after] if ranks else None, advice)
+    watch = _Watch(ranks[after] if ranks else None, _launcher() if ranks else None, advice)
     watch.thread.start()
     try:
         yield
@@ -101,11 +101,23 @@ def _lost(ranks: list[Watched | None]) -> Watched | None:
     return None
 
 
+def _launcher() -> Watched | None:
+    """The program that started the ranks, which ends those that are left when one is gone: without it none is to go
+    on. None where something else started this one."""
+    try:
+        command = psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:
+        return None
+    is_launcher = any("paddle.distributed.launch" in part for part in command)
+    return Watched("the launcher", os.getppid()) if is_launcher else None
+
+
 class _Watch:
     """Looks every few seconds; ends the process when the same one is missing or stopped several times in a row."""
 
-    def __init__(self, rank: Watched | None, advice: str):
+    def __init__(self, rank: Watched | None, launcher: Watched | None, advice: str):
         self.rank = rank
+        self.launcher = launcher
         self.advice = advice
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._look_on, daemon=True)
@@ -114,6 +126,8 @@ class _Watch:
         strikes: dict[Watched, int] = {}
         while not self.ended.wait(INTERVAL):
             states = {watched: _state(watched.process) for watched in self._watched()}
+            if self.launcher is not None and os.getppid() != self.launcher.process:
+                states[self.launcher] = "gone"
             strikes = {watched: strikes.get(watched, 0) + 1 for watched, state in states.items() if state}
             for watched, count in strikes.items():
                 if count >= STRIKES:

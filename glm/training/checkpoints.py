@@ -50,6 +50,7 @@ class Facts(Settings):
 
     fingerprint: dict[str, Any] = {}
     versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
     changes: list[dict[str, Any]] = []
 
 

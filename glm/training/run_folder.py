@@ -18,7 +18,7 @@ from paddlenlp.utils.log import logger
 from glm.errors import InputError
 from glm.report.files import CARD_NAME, METRICS_NAME, TRAINING_PAGE
 from glm.report.model_card import is_users_own
-from glm.runtime.atomic import write_whole
+from glm.runtime.atomic import UNSUPPORTED, probe, write_whole
 from glm.training.checkpoints import Checkpoint, checkpoint_folders, delete_all, set_aside, step_of
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME
 
@@ -83,6 +83,8 @@ def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno in UNSUPPORTED:  # of which the probe before the first step warns
+            return
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         raise InputError(
@@ -196,13 +198,13 @@ def check_disk(output_dir: Path, *, checkpoint_bytes: int, model_bytes: int, sav
 
 
 def _probe(folder: Path) -> None:
-    """Writes, syncs, renames and deletes a small file."""
-    probe = folder / ".probe"
+    """Tries all that the run will need of the disk, and warns of what works less well."""
     try:
-        write_whole(probe, "x" * 4096)
-        probe.unlink()
+        missing = probe(folder)
     except OSError as error:
         raise InputError(f"output_dir {folder}: cannot be written ({error.strerror or error})") from error
+    for what in missing:
+        logger.warning(f"output_dir {folder}: {what}")
 
 
 def _make(folder: Path) -> bool:

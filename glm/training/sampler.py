@@ -35,7 +35,11 @@ class EpochBatchSampler(DistributedBatchSampler):
         max_tokens: most tokens of a rank's batch, padding included; implies `by_length`.
         by_length: batches are of examples of like width.
         accumulation: rounds per optimizer step.
-        mixture: which examples an epoch has; all of them if None. With shares not beside `max_tokens`.
+        multiple: a rank's batch has fewer examples than this or a multiple of it (fairseq's
+            `required_batch_size_multiple`); the rest opens the next one. 1 leaves it out.
+        order_by: what examples are ordered by, the first of these arrays before the next; their width if not given.
+        mixture: which examples an epoch has; all of them if None. With shares neither beside `max_tokens` nor beside
+            `multiple`.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class EpochBatchSampler(DistributedBatchSampler):
         max_tokens: int | None = None,
         by_length: bool = False,
         accumulation: int = 1,
+        multiple: int = 1,
+        order_by: Sequence[np.ndarray] | None = None,
         seed: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
@@ -56,7 +62,9 @@ class EpochBatchSampler(DistributedBatchSampler):
         self.mixture = mixture or Mixture([len(widths)])
         self.per_batch = batch_size
         self.max_tokens = max_tokens
-        self.by_length = by_length or max_tokens is not None
+        self.by_length = by_length or max_tokens is not None or multiple > 1
+        self.multiple = multiple
+        self.keys = [self.widths] if order_by is None else list(order_by)
         self.seed = seed
         self.start = 0
         self.ends = self._ends()
@@ -82,6 +90,11 @@ class EpochBatchSampler(DistributedBatchSampler):
 
     def _ends(self) -> list[int]:
         """Where each round of an epoch ends, as places in the epoch's order."""
+        if self.multiple > 1:
+            widths = self.widths[np.lexsort(self.keys[::-1])]
+            rows = np.maximum.reduceat(widths, np.arange(0, len(widths), self.nranks))  # one example of each rank
+            ends = batch_ends(rows, max_tokens=self.max_tokens, most=self.per_batch, multiple=self.multiple)
+            return [min(end * self.nranks, len(widths)) for end in ends]
         if self.max_tokens is None:
             size = self.per_batch * self.nranks
             return [min(start + size, len(self.mixture)) for start in range(0, len(self.mixture), size)]
@@ -98,7 +111,7 @@ class EpochBatchSampler(DistributedBatchSampler):
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(self.mixture.epoch(epoch))
         if self.by_length:
-            order = order[np.argsort(self.widths[order], kind="stable")]
+            order = order[np.lexsort([key[order] for key in self.keys[::-1]])]
         rounds = [self._share(chosen) for chosen in np.split(order, self.ends[:-1])]
         if self.by_length:
             rounds = [rounds[number] for number in random.permutation(len(rounds))]
@@ -108,3 +121,29 @@ class EpochBatchSampler(DistributedBatchSampler):
         """Deals examples out to the ranks; if they do not go round, the first are dealt out again."""
         full = -(-len(examples) // self.nranks) * self.nranks
         return [np.resize(examples, full)[rank :: self.nranks].tolist() for rank in range(self.nranks)]
+
+
+def batch_ends(widths: np.ndarray, *, max_tokens: int | None, most: int | None, multiple: int) -> list[int]:
+    """Where batches of examples end that come in this order, as fairseq groups them (data_utils_fast.pyx).
+
+    A batch grows while its rows times its widest stay within `max_tokens` and its rows within `most`. It ends where it
+    has fewer than `multiple` rows or a multiple of it, at the end of the data too.
+
+    Args:
+        widths: [n].
+    """
+    ends, start, place, widest = [], 0, 0, 0
+    while start < len(widths):
+        rows = place + 1 - start
+        fits = place < len(widths) and (most is None or rows <= most)
+        if fits and (max_tokens is None or rows * max(widest, int(widths[place])) <= max_tokens):
+            widest = max(widest, int(widths[place]))
+            place += 1
+            continue
+        rows = max(place - start, 1)
+        rows -= rows % multiple if rows >= multiple else 0
+        start += rows
+        ends.append(start)
+        widest = int(widths[start:place].max(initial=0))
+        place = max(place, start)
+    return ends

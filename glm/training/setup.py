@@ -120,6 +120,10 @@ def build_trainer(
 
     set_seed(seed=training.seed)
     model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
+    if encoder.kind == CHOOSE and not hasattr(model, "labelled_logits"):
+        raise InputError(
+            f"task_name {data.task_name}: {family.title} does not learn to choose; give a model of another family"
+        )
     if data.classification_head is not None:
         add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
     if training.device == "cpu" and config.hidden_size <= SMALL:

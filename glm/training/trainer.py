@@ -76,12 +76,15 @@ class TrainingSet(Dataset):
 
 def build_sampler(args: FinetuneTrainingArguments, examples: Examples) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
+    orders = examples.lengths - examples.target_lengths, examples.target_lengths  # fairseq's: by source, then target
     return EpochBatchSampler(
         [padded_width(width, args.pad_to_multiple_of) for width in examples.widths.tolist()],
         batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
         max_tokens=args.max_tokens,
         by_length=args.group_by_length,
         accumulation=args.gradient_accumulation_steps,
+        multiple=args.required_batch_size_multiple or 1,
+        order_by=orders if args.required_batch_size_multiple else None,
         seed=args.seed,
         num_replicas=args.dataset_world_size,
         rank=args.dataset_rank,
@@ -152,7 +155,8 @@ class GenerationTrainer(ResumableTrainer):
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
-        self._terms: Counter[str] = Counter()  # of a loss of several parts, since the last log line
+        self._terms: Counter[str] = Counter()  # of a loss of several parts, sums since the last log line
+        self._term_steps = 0
         self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
         self._seen_at_log = self._seen.copy()
         self.guard = Guard(self._records_of)
@@ -236,7 +240,8 @@ class GenerationTrainer(ResumableTrainer):
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
-        self._terms.update(getattr(self.model, "terms", {}))
+        self._terms.update({name: float(value) for name, value in getattr(self.model, "terms", {}).items()})
+        self._term_steps += step_control == 0
         if self.args.dataset_world_size > 1:  # gradients are averaged over the ranks
             loss = loss * self.args.dataset_world_size
         (self.scaler.scale(loss) if self.do_grad_scaling else loss).backward()
@@ -309,13 +314,19 @@ class GenerationTrainer(ResumableTrainer):
             if self.gradient_norm.value is not None:
                 logs["gradient_norm"] = round(self.gradient_norm.value, 6)
             if self._terms:
-                logs |= {name: round(value, 6) for name, value in self.model.figures_of(self._terms).items()}
+                logs |= {name: round(value, 6) for name, value in self._figures_of_terms().items()}
                 self._terms.clear()
         history = self.state.log_history  # of evaluations, for `EarlyStopping`; PaddleNLP empties it
         if any(name.startswith("eval_") for name in logs):
             history = [*history, {**logs, "step": self.state.global_step}]
         super().log(logs, **kwargs)
         self.state.log_history = history
+
+    def _figures_of_terms(self) -> dict[str, float]:
+        """What is logged of the terms: as the model says, else their means over optimizer steps."""
+        if hasattr(self.model, "figures_of"):
+            return self.model.figures_of(self._terms)
+        return {name: value / max(self._term_steps, 1) for name, value in self._terms.items()}
 
     # -- order of data, checkpoints
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paddlenlp.transformers.conversion_utils import naive_merged_qkv_to_tensor_parallel_qkv
+from safetensors.numpy import save_file
 
 from glm.checkpoint.configuration import guess_preset
 from glm.checkpoint.formats import Source, open_checkpoint
@@ -344,3 +345,21 @@ def test_nothing_is_read_to_open(tmp_path, monkeypatch):
     folder = write_glm(tmp_path / "m", weights_of())
     monkeypatch.setattr(np, "memmap", None)
     assert len(open_model(folder).weights) == len(open_checkpoint(folder).ranks[0]) == 29
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "output_layer.weight"])
+def test_a_copy_of_the_word_embedding_as_output_layer(tmp_path, tiny_model, capsys, name):
+    """Tools that do not tie weights write one twice: equal bits are left out and said, other ones are refused."""
+    model = tiny_model()
+    weights = {key: np.asarray(value) for key, value in model.state_dict().items()}
+    model.config.save_pretrained(str(tmp_path))
+    for change, refused in ((0.0, False), (1e-3, True)):
+        copy = weights["glm.word_embeddings.weight"].copy()
+        copy[3, 5] += change
+        save_file(weights | {name: copy}, tmp_path / "model.safetensors", metadata={"format": "np"})
+        if refused:
+            with pytest.raises(InputError, match=f"{name}: is an output layer of its own"):
+                open_model(tmp_path)
+        else:
+            assert set(open_model(tmp_path).weights) == set(weights)
+            assert f"{name}: is glm.word_embeddings.weight once more, and left out" in capsys.readouterr().err

@@ -1,15 +1,8 @@
-"""ROUGE-1.5.5: by hand, and on real predictions against the script's own figures."""
-
-from pathlib import Path
+"""ROUGE-1.5.5 by hand; against the script's own figures it is held where GanLM's golden numbers are."""
 
 import pytest
 
-from glm.evaluation.protocols import PROTOCOLS
 from glm.evaluation.rouge155 import rouge155, sentences, stem
-from glm.evaluation.statistics import Pair
-from tools.reference_files import reference_json
-
-TOLERANCE = 0.02
 
 
 def test_stems_are_porters_but_for_wordnets_exceptions():
@@ -43,23 +36,3 @@ def test_lcs_of_several_sentences_is_a_union():
 
 def test_texts_without_words_count_0():
     assert rouge155("", "a b") == rouge155("a b", "。") == rouge155("你好", "你好") == (0.0, 0.0, 0.0)
-
-
-@pytest.mark.conformance
-@pytest.mark.parametrize("system", ["convs2s", "lead"])
-def test_check_20_xsum_predictions(system, real_data):
-    """Published, by the script itself, and by a package that copies it."""
-    facts = reference_json("ganlm", "rouge.json")
-    folder = Path(real_data) / "data" / "xsum_predictions"
-    if not (folder / f"{system}.txt").is_file() or system not in facts["systems"]:
-        pytest.skip(f"{folder} has no {system}.txt")
-    texts = [(folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in (system, "gold")]
-    found = PROTOCOLS["rouge-1.5.5"]([Pair(prediction, (gold,)) for prediction, gold in zip(*texts, strict=True)])
-    tools = facts["systems"][system]
-    published = tools["published ROUGE-1.5.5"]["f-score"]
-    package = next(tools[name] for name in tools if name.endswith("weight_factor 1.0"))
-    for kind in "12l":
-        own = found.figures[f"rouge-{kind}"]
-        assert own == pytest.approx(published[f"rouge{kind.upper()}"], abs=TOLERANCE)
-        assert own == pytest.approx(package[f"rouge-{kind}"]["f"], abs=TOLERANCE)
-    assert "rouge-1.5.5" in found.signature and "wordnet" in found.signature

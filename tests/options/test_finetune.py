@@ -97,6 +97,12 @@ def test_output_dir_is_needed():
         (["--max_tokens", "0"], "max_tokens 0: use 1 or more"),
         (["--pad_to_multiple_of", "0"], "pad_to_multiple_of 0: use 1 or more"),
         (["--update_freq", "0"], "update_freq 0: use 1 or more"),
+        (["--dry_run", "--do_train", "False"], "dry_run True: has no effect without --do_train"),
+        (["--early_stopping_patience", "2"], "early_stopping_patience 2: needs evaluations while it trains"),
+        (["--max_steps", "-5"], "max_steps -5: use 1 or more, or leave it out"),
+        (["--save_steps", "0"], "save_steps 0: use 1 or more"),
+        (["--sharding", "zero3"], "sharding zero3: use stage1 or stage2"),
+        (["--local_rank", "0"], "local_rank 0: python -m paddle.distributed.launch says which process it is"),
         (
             ["--max_tokens", "4096", "--per_device_train_batch_size", "8"],
             "max_tokens 4096: has no effect beside per_device_train_batch_size 8; leave one out",

@@ -387,6 +387,7 @@ def test_files_are_found_beside_the_configuration_that_names_them(tmp_path, monk
 
 def test_the_home_folder(write, monkeypatch):
     monkeypatch.setattr("glm.runtime.environment.HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/home/me")
     path = write({"model_name_or_path": "~/model", "output_dir": "~/out", "do_train": True, "device": "cpu"})
     arguments = parse_finetune_arguments([path, "--train_file=~/a~/t.json", "data_cache_dir=~"])
     assert arguments.model.model_name_or_path == "/home/me/model" and arguments.training.output_dir == "/home/me/out"

@@ -13,6 +13,7 @@ from glm.options.data import DataArguments
 from glm.options.run_config import RUN_CONFIG_NAME, TrainedWith, read_config, trained_with
 
 WORDS = ["--output_file=precious.txt", "--overwrite_output=True", "--host=0.0.0.0", "--api_key=known", "--serve"]
+OF_THE_MACHINE = {"max_record_bytes"}  # which no folder decides
 GOOD = {"template": "{answer}{context}[gMASK]", "num_beams": 4, "src_length": 64, "length_penalty": 1.0}
 
 
@@ -27,12 +28,12 @@ def folder(tmp_path):
 
 def test_the_list_is_that_of_layout_and_decoding():
     options = [item.name for group in (DataArguments, GenerationConfig) for item in dataclasses.fields(group)]
-    assert list(TrainedWith.model_fields) == options
+    assert list(TrainedWith.model_fields) == [name for name in options if name not in OF_THE_MACHINE]
 
 
 def test_defaults_are_in_range(folder):
     settings = dataclasses.asdict(DataArguments()) | dataclasses.asdict(GenerationConfig())
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = {n: value for n, value in settings.items() if value is not None and n not in OF_THE_MACHINE}
     assert trained_with(folder(settings)) == settings
 
 

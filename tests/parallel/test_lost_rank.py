@@ -77,3 +77,31 @@ def test_under_the_launcher(tmp_path, sentencepiece_file, number):
     assert re.search(r"rank 1 .* log \S*workerlog.1", said), said
     assert not left
     assert newest_whole(tmp_path / "run").step >= 1
+
+
+@pytest.mark.skipif(not os.environ.get("GLM_LONG_TESTS"), reason="starts Python twice; set GLM_LONG_TESTS=1")
+def test_the_launcher_is_killed_alone(tmp_path, sentencepiece_file):
+    """Its ranks end by themselves within the watchdog's time; what they saved is whole."""
+    workspace = make_workspace(tmp_path, sentencepiece_file)
+    run = {"output_dir": tmp_path / "run", "tensor_parallel_degree": 2, "max_steps": 100_000, "save_total_limit": 2}
+    argv = arguments({**workspace.options, **run, "save_strategy": "steps", "save_steps": 1})
+    launch = [*("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log"))]
+    launcher = subprocess.Popen([sys.executable, *launch, "finetune_generation.py", *argv], cwd=ROOT)
+    processes: list[psutil.Process] = []
+    try:
+        while newest_whole(tmp_path / "run") is None and launcher.poll() is None:
+            time.sleep(0.5)
+        processes = [child for child in psutil.Process(launcher.pid).children(recursive=True) if is_rank(child)]
+        assert len(processes) == 2
+        launcher.kill()
+        launcher.wait()
+        _, left = psutil.wait_procs(processes, timeout=60)
+        assert not left
+    finally:
+        for process in processes:
+            if process.is_running():
+                process.kill()
+        launcher.kill()
+    said = "".join(path.read_text() for path in (tmp_path / "log").glob("workerlog.*"))
+    assert "error: the launcher (process " in said and "is gone" not in said.partition("the launcher")[0]
+    assert newest_whole(tmp_path / "run").step >= 1

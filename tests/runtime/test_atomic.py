@@ -1,9 +1,11 @@
 """A folder is there as a whole or not at all: killed at every file operation, disk full at every size, two at once."""
 
 import errno
+import fcntl
 import os
 import resource
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from glm.checkpoint.convert import export_checkpoint
 from glm.errors import InputError
-from glm.runtime.atomic import new_folder, write_whole
+from glm.runtime.atomic import new_folder, probe, write_whole
 from tools.checkpoint_tools import snapshot, tiny_weights, write_glm
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile", "os.listdir", "os.scandir")
@@ -247,3 +249,49 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_whole(tmp_path / "a", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
+
+
+# -- disks that can do less
+
+
+@pytest.fixture(params=[errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def plain_disk(request, monkeypatch):
+    """One that cannot sync folders and has no locks."""
+    fsync = os.fsync
+
+    def sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(request.param, os.strerror(request.param))
+        fsync(descriptor)
+
+    def no_lock(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(fcntl, "lockf", no_lock)
+
+
+@pytest.mark.fault
+def test_a_disk_that_can_do_less_is_written_to(tmp_path, plain_disk):
+    assert [text.partition(",")[0] for text in probe(tmp_path)] == ["folders cannot be synced", "there are no locks"]
+    assert os.listdir(tmp_path) == []
+    with new_folder(tmp_path / "new") as folder:
+        (folder / "a").write_text("x")
+    write_whole(tmp_path / "b", "y")
+    assert (tmp_path / "new" / "a").read_text() == "x" and (tmp_path / "b").read_text() == "y"
+
+
+def test_a_disk_that_can_do_all(tmp_path):
+    assert probe(tmp_path) == [] and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "rename", "mkdir"])
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_fails_is_found_by_the_probe(tmp_path, monkeypatch, call, error):
+    def fail(*arguments, **options):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
+    with pytest.raises(OSError, match=os.strerror(error)):
+        probe(tmp_path)

@@ -14,6 +14,7 @@ from glm.models import registry
 from glm.options.data import DataArguments
 from glm.options.finetune import (
     ADAPTERS,
+    HONOURED,
     OF_HALF_PRECISION,
     OPTIMIZERS,
     AdapterArguments,
@@ -22,7 +23,6 @@ from glm.options.finetune import (
     FinetuneTrainingArguments,
 )
 from glm.options.model import ModelArguments
-from glm.training.fingerprint import LEARNING_OPTIONS
 
 STEPS = 12  # of every kind; 5 are an epoch, but where a step takes more or fewer records
 EVERY = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 1}
@@ -65,10 +65,16 @@ VALUES: dict[str, list] = {
     "save_total_limit": [1],
     "logging_strategy": ["epoch"],
     "logging_steps": [5],
+    "logging_first_step": [True],
+    "early_stopping_patience": [9],
     "load_best_model_at_end": [True],
 }
 # What an option, or one value of it, asks for beside it; None leaves out what all runs have.
 TRAINED = {"model_name_or_path": "base", "tokenizer_name_or_path": None, "learning_rate": 1e-2}
+EVALUATED = {
+    **{"do_eval": True, "dev_file": "dev.json", "evaluation_strategy": "steps", "metric_for_best_model": "loss"},
+    **{"eval_steps": 3, "save_steps": 3},
+}
 NEEDS: dict[str, dict] = {
     **dict.fromkeys(("lora", *ADAPTERS["lora"]), {"lora": True, **TRAINED}),
     **dict.fromkeys(
@@ -79,10 +85,8 @@ NEEDS: dict[str, dict] = {
     "num_train_epochs": {"max_steps": None},
     "power": {"lr_scheduler_type": "polynomial"},
     "lr_scheduler_type inverse_sqrt": {"warmup_steps": 3},
-    "load_best_model_at_end": {
-        **{"do_eval": True, "dev_file": "dev.json", "evaluation_strategy": "steps", "metric_for_best_model": "loss"},
-        **{"eval_steps": 3, "save_steps": 3, "save_total_limit": 1},
-    },
+    "early_stopping_patience": EVALUATED,
+    "load_best_model_at_end": {**EVALUATED, "save_total_limit": 1},
 }
 LEFT_OUT = {
     **dict.fromkeys(
@@ -93,7 +97,16 @@ LEFT_OUT = {
     ),
     **dict.fromkeys((item.name for item in fields(FileArguments)), "which records there are; see the fingerprint"),
     **dict.fromkeys(("fp16", "bf16", *OF_HALF_PRECISION), "a CPU computes in float32"),
-    "max_steps": "of every kind",
+    **dict.fromkeys(("max_steps", "save_steps"), "of every kind"),
+    **dict.fromkeys((item for item in EVALUATED if item not in EVERY), "of what is evaluated while it learns"),
+    **dict.fromkeys(("greater_is_better", "per_device_eval_batch_size"), "of evaluation, which teaches nothing"),
+    **dict.fromkeys(("do_train", "do_predict", "dry_run", "device"), "what is done at all"),
+    **dict.fromkeys(("output_dir", "overwrite_output_dir", "resume_from_checkpoint"), "where a run is"),
+    **dict.fromkeys(("report_to", "run_name", "logging_dir", "disable_tqdm"), "who is told of it"),
+    **dict.fromkeys(
+        ("sharding", "sharding_parallel_degree", "sharding_parallel_config", "tensor_parallel_degree"),
+        "of several processes, whose kinds stand in the test",
+    ),
     "resume_with_changes": "lets a run go on as another one",
 }
 # Pairs of options that meet in the same arithmetic.
@@ -118,7 +131,7 @@ def _options() -> Iterator[tuple[str, list | None]]:
         choices = [choice for choice in item.metadata.get("choices") or () if choice != item.default]
         yield item.name, choices or VALUES.get(item.name) or ([True] if item.default is False else None)
     declared = {item.name for item in own}
-    for name in dict.fromkeys((*LEARNING_OPTIONS, *VALUES)):
+    for name in sorted({*HONOURED, *VALUES}):
         if name not in declared:
             yield name, VALUES.get(name)
 
@@ -138,7 +151,7 @@ def _kind(name: str, value: Any) -> dict[str, Any]:
 def kinds() -> dict[str, dict[str, Any]]:
     """Options of every kind of run by its name; `base` and `dev.json` stand for the folder's model and records."""
     found = {"plain": EVERY}
-    values = {name: values for name, values in _options() if name not in LEFT_OUT}
+    values = {name: values or () for name, values in _options() if name not in LEFT_OUT}
     for name, some in values.items():
         found |= {f"{name} {value}".removesuffix(" True"): {**EVERY, **_kind(name, value)} for value in some}
     for one, other in TOGETHER:

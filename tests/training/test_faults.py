@@ -7,10 +7,12 @@ import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import pytest
 
+from glm.training import fingerprint
 from glm.training.checkpoints import newest_whole, verify
 from tools.fault_tools import checkpoint_names, last_logged, outcome, sha256, tree
 
@@ -59,6 +61,7 @@ def test_the_manifest_says_where_it_is_from(server, whole):
     facts = verify(server.workspace.folder / "whole" / "checkpoint-6").facts
     assert facts["fingerprint"]["training examples"] == 20 and facts["fingerprint"]["learning_rate"] == 5e-3
     assert facts["versions"]["paddlepaddle"] == "3.3.1" and facts["versions"]["numba"] == numba.__version__
+    assert facts["machine"]["threads"] == 1 and facts["machine"]["processor"]
     assert facts["changes"] == []
 
 
@@ -237,6 +240,18 @@ def test_a_change_that_is_allowed_is_noted(server, whole, folder):
     assert {"step": 2, "field": "learning_rate", "before": 0.005, "now": 0.001} in noted and len(noted) == 2
     rates = [json.loads(line).get("learning_rate") for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rates[0] < 1e-3, "the old rate lived on for a step"
+
+
+def test_another_number_of_threads_is_said(server, whole, monkeypatch):
+    """And is no error: a run goes on where it can."""
+    checkpoint, said = verify(server.workspace.folder / "whole" / "checkpoint-2"), []
+    monkeypatch.setattr(fingerprint.logger, "warning", said.append)
+    training = SimpleNamespace(dataset_world_size=1, tensor_parallel_degree=1, resume_with_changes=False)
+    for threads in (1, 5):
+        monkeypatch.setattr(fingerprint, "cpu_threads", lambda threads=threads: threads)
+        fingerprint.manifest_facts(checkpoint.facts["fingerprint"], checkpoint, training)
+    (line,) = said
+    assert line.startswith("other processor or number of threads than at the last start") and "'threads': 1" in line
 
 
 # -- memory, numbers, workers, time

@@ -1,10 +1,13 @@
 """The folder of a run: one run at a time, what may be in it, and a disk that will do."""
 
+import errno
+import fcntl
 import json
 import os
 import resource
 import shutil
 import signal
+import stat
 import time
 import types
 from pathlib import Path
@@ -233,3 +236,25 @@ def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"output_dir .*new: cannot be made \(Read-only file system\)"):
         with run_folder.locked(tmp_path / "new"):
             pass
+
+
+@pytest.mark.fault
+def test_a_run_on_a_disk_without_locks_and_syncs(workspace, monkeypatch, caplog):
+    """It works, and what works less well is said before the first step."""
+    fsync = os.fsync
+
+    def sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    def no_lock(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(fcntl, "lockf", no_lock)
+    folder = workspace.finetune("plain-disk", max_steps=2, save_strategy="steps", save_steps=1)
+    assert verify(folder / "checkpoint-2").step == 2 and (folder / "done.json").exists()
+    said = [record.getMessage() for record in caplog.records]
+    assert any("folders cannot be synced" in text for text in said) and any("are no locks" in text for text in said)

@@ -40,6 +40,8 @@ FAMILY = Family(
     abilities=frozenset({"dropout", "lora", "half_precision", "three_losses", "starts", "positions"}),
     row_width=np.maximum,  # fairseq's measure
     cuts_tokens=True,
+    # As fairseq's data: a source, and nothing around it.
+    templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
     vocabulary_multiple=ROW_MULTIPLE,
     has_exact_vocabulary=True,
 )

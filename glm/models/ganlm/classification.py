@@ -4,25 +4,12 @@ encoder   <s> premise </s> </s> hypothesis </s>
 decoder   </s> <s> premise </s> </s> hypothesis      the same, its last token moved to the front
 """
 
-from collections.abc import Sequence
-
 import paddle
 from paddle import Tensor, nn
 
-from glm.models.ganlm.tokenization import BOS, EOS
 from glm.modules.layers import Dropout, Linear
 
 XNLI_CLASSES = ("contradiction", "entailment", "neutral")  # by number
-
-
-def lay_out_pair(premise: Sequence[int], hypothesis: Sequence[int]) -> list[int]:
-    """What the encoder reads of a pair's ids."""
-    return [BOS, *premise, EOS, EOS, *hypothesis, EOS]
-
-
-def rolled(ids: Sequence[int]) -> list[int]:
-    """What the decoder reads: the same, with the last token first."""
-    return [ids[-1], *ids[:-1]]
 
 
 class ClassificationHead(nn.Layer):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.ganlm.tokenization import EOS, GanLMPieces
+from glm.models.ganlm.tokenization import BOS, EOS, GanLMPieces
 from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
 
 FIRST_POSITION = 2  # the row of a text's first token
@@ -65,6 +65,12 @@ class Prompt:
         return len(self.opening_ids) - 1
 
 
+def lay_out_pair(premise: Sequence[int], hypothesis: Sequence[int]) -> list[int]:
+    """What the encoder reads of a pair of texts: `<s> premise </s> </s> hypothesis </s>`. The decoder reads the same
+    with the last token moved to the front."""
+    return [BOS, *premise, EOS, EOS, *hypothesis, EOS]
+
+
 def position_rows(length: int, start: int = 0) -> np.ndarray:
     """The rows of tokens `start`, ..., `start + length - 1` of a text without padding: [length]."""
     return FIRST_POSITION + start + np.arange(length)
@@ -105,6 +111,15 @@ class GanLMGeometry:
             np.asarray([EOS, *span], dtype=np.int64)[:tgt_length],
             np.asarray([*span, EOS], dtype=np.int64)[:tgt_length],
         )
+
+    def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
+        """A pair of texts to be classified, and the place in its row whose state is: the decoder's first.
+
+        Args:
+            pool: without effect; there is one place.
+        """
+        ids = np.asarray(lay_out_pair(first, second), dtype=np.int64)
+        return Example(ids, np.roll(ids, 1), np.full(len(ids), IGNORE_INDEX)), len(ids)
 
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()

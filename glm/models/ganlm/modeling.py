@@ -17,6 +17,7 @@ from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.geometry import FIRST_POSITION, Prompt, position_rows
 from glm.models.ganlm.losses import Batch, Drawn, fairseq_smoothing, figures_of, three_losses
 from glm.models.ganlm.relative import bucket_of
+from glm.models.protocol import IGNORE_INDEX
 from glm.modules.cross_attention import CrossBlock, CrossCache, CrossStack
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, ExactGELU, LayerNorm, Linear, TiedEmbedding
@@ -241,17 +242,26 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         loss, self.terms = three_losses(self, batch, memory, states, labels, int(text_ids), drawn=drawn, **options)
         return loss
 
-    def classify(self, input_ids: Tensor, segments: Tensor) -> Tensor:
-        """The classes' logits of pairs of texts, by the decoder's state at its first position: [B, classes].
+    def labelled_states(
+        self, input_ids: Tensor, segments: Tensor, labels: Tensor, text_ids: Tensor | None = None
+    ) -> Tensor:
+        """The decoder's states at labelled positions of texts that are classified: [labels, H].
+
+        A decoder that was the discriminator sees all of what it reads, the generator its own past alone.
 
         Args:
-            input_ids, segments: as of `forward`, see `glm.models.ganlm.classification`.
+            input_ids, segments, labels: as of `forward`; a label is any number but -100.
+            text_ids: without effect.
         """
         batch = Batch.of(input_ids, segments)
         words = self.word_embeddings(batch.target_ids)
         states = self.generator.read(words, batch, self.encode(batch), causal=not self.config.classifier_sees_all)
-        firsts = np.cumsum([0, *batch.targets[:-1]])
-        return self.classification_head(states.gather(as_tensor(firsts)))
+        labels = labels.flatten().gather(as_tensor(batch.target_places))
+        return states.gather((labels != IGNORE_INDEX).nonzero().flatten())
+
+    def classify(self, input_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
+        """The classes' logits of pairs of texts, by the decoder's states at labelled positions: [labels, classes]."""
+        return self.classification_head(self.labelled_states(input_ids, segments, labels))
 
     # -- decoding
 

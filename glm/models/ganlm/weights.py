@@ -87,7 +87,7 @@ FOREIGN_LAYER = re.compile(r"layers\.(\d{1,6})\.(.+)\.(weight|bias)")
 class GanLMWeights(WeightNames):
     """See `WeightNames`. Files that PyTorch wrote have linear weights as [out, in]."""
 
-    formats = ("glm", "paddlenlp", FORMAT)
+    foreign_to = ("huggingface", "huggingface-bin", "megatron")
     words = WORDS
     required = (WORDS, "encoder.position_embeddings.weight", "generator.position_embeddings.weight")
     linears = tuple(f"{name}.weight" for name in LINEARS)
@@ -240,8 +240,8 @@ class GanLMWeights(WeightNames):
             raise InputError(f"start {start}: the checkpoint has no discriminator; use --start generator")
         if start == "both":
             return config
-        if start == "discriminator":
-            config["generator_layers"] = config["discriminator_layers"]
+        if start == "discriminator":  # which has seen all of what it reads
+            config |= {"generator_layers": config["discriminator_layers"], "classifier_sees_all": True}
         return config | {"discriminator_layers": 0, "share_generator_discriminator": False}
 
     def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:

@@ -131,7 +131,7 @@ class UniLMWeights(WeightNames):
         "finished_rule": str,
     }
     parts = ("embeddings", "pooler", HEAD, ORDER)
-    foreign_to = ("megatron",)
+    foreign_to = ("megatron", "fairseq")
     lora_targets = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

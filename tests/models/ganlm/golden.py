@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -16,7 +17,7 @@ from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.modeling import GanLMForConditionalGeneration
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import IGNORE_INDEX
-from tools.reference_files import reference_paths
+from tools.reference_files import reference_file, reference_folder, reference_paths
 
 PAD = 1
 ENDING = ".weights.safetensors"
@@ -123,6 +124,16 @@ def batch_of(sources: np.ndarray, inputs: np.ndarray, labels: np.ndarray) -> dic
         segments[number, 0] = len(s), len(p)
     arrays = {"input_ids": ids, "labels": gold, "segments": segments}
     return {name: paddle.to_tensor(array, dtype="int64") for name, array in arrays.items()}
+
+
+def golden_folder() -> Path:
+    """The folder of GanLM's fixtures; the test is skipped where there is none."""
+    return reference_folder("ganlm")
+
+
+def golden_json(name: str) -> Any:
+    """What a file of it holds; the test is skipped where it is missing."""
+    return json.loads(reference_file(f"ganlm/{name}").read_text(encoding="utf-8"))
 
 
 def goldens() -> list[Golden]:

@@ -1,16 +1,21 @@
 """GanLM against the golden numbers of its original; the checks' numbers are those of section 10 of its fact sheet."""
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
 from glm.checkpoint.safetensors_files import read_safetensors
+from glm.evaluation.protocols import PROTOCOLS
+from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Decoding, build_decoder
-from glm.models.ganlm.classification import XNLI_CLASSES, lay_out_pair, rolled
+from glm.models.ganlm import FAMILY
+from glm.models.ganlm.classification import XNLI_CLASSES
 from glm.models.ganlm.configuration import ramp
 from glm.models.ganlm.geometry import GanLMGeometry, Prompt
 from glm.models.ganlm.losses import Batch, fairseq_smoothing
@@ -18,13 +23,14 @@ from glm.models.ganlm.objectives import corrupted, draw_places, noise_tokens, sp
 from glm.models.ganlm.relative import bucket_of
 from glm.models.ganlm.tokenization import EOS, UNK, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
-from glm.models.protocol import GeometryOptions
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions
 from glm.modules.loss import smoothed_cross_entropy
+from glm.training.sampler import EpochBatchSampler, batch_ends
 from glm.training.schedule import decay_factor
-from models.ganlm.golden import ENDING, PAD, Golden, batch_of, goldens
-from tools.reference_files import reference_folder, reference_json
+from models.ganlm.golden import ENDING, PAD, Golden, batch_of, golden_folder, golden_json, goldens
 
 pytestmark = pytest.mark.conformance
+GRADIENTS = "ft_grad_norms_"
 EXACT, STORED = 1e-9, 1e-6  # of float64, and of what the files keep as float32
 
 
@@ -101,12 +107,16 @@ def test_checks_02_and_05_what_the_generator_reads_the_second_time(case, monkeyp
         assert np.array_equal(read[1], cases[f"{case}/p2"][cases[f"{case}/target"] != PAD])
 
 
+def smoothing_in(name: str) -> float:
+    """The label smoothing that a case of the fixtures is named after: 0.1 of `ls0.1_w5`."""
+    found = re.match(r"ls([0-9.]+)", name)
+    return float(found[1]) if found else 0.0
+
+
 def losses_of(golden: Golden) -> list[tuple[str, dict, float]]:
     """Of each case what the original counted, and its label smoothing."""
     facts = golden.facts
-    found = [
-        ("ft", facts["ft_losses"][name], float(name[2:5]) if name[:2] == "ls" else 0.0) for name in facts["ft_losses"]
-    ]
+    found = [("ft", losses, smoothing_in(name)) for name, losses in facts["ft_losses"].items()]
     return found + ([("pre", {"w_d": 10.0, "w_i": 1.0, **facts["pre_loss"]}, 0.0)] if "pre_loss" in facts else [])
 
 
@@ -133,12 +143,14 @@ def test_checks_03_04_05_losses_and_counts(dtype, close):
 def test_check_06_gradients():
     for golden in goldens():
         model, facts = golden.model(), golden.facts
-        want = facts["ft_losses"]["ls0.1_w5"]
+        (key,) = [name for name in facts if name.startswith(GRADIENTS)]
+        case = key.removeprefix(GRADIENTS)
+        want = facts["ft_losses"][case]
         model.train()
         model.weights = want["w_d"], want["w_i"]
-        model(**golden.batch("ft"), label_smoothing=0.1, drawn=golden.drawn("ft")).backward()
+        model(**golden.batch("ft"), label_smoothing=smoothing_in(case), drawn=golden.drawn("ft")).backward()
         found = foreign_gradients(model)
-        norms = facts["ft_grad_norms_ls0.1_w5"]
+        norms = facts[key]
         assert set(found) == set(norms)
         for name, norm in norms.items():
             own = float(np.linalg.norm(found[name]))
@@ -205,7 +217,7 @@ def test_check_07_updates_of_two_micro_batches():
 
 
 def test_check_08_buckets():
-    tables = reference_json("ganlm", "buckets.json")
+    tables = golden_json("buckets.json")
     distances = np.arange(tables["first"], tables["last"] + 1)
     lists = {name: table for name, table in tables.items() if isinstance(table, list) and len(table) == len(distances)}
     assert lists
@@ -217,7 +229,7 @@ def test_check_08_buckets():
 
 
 def test_check_09_learning_rate_and_ramps():
-    tables = reference_json("ganlm", "schedule.json")
+    tables = golden_json("schedule.json")
     for row in tables["inverse_sqrt"]:
         if row.get("warmup_init_lr", -1) > 0:
             continue  # the toolkit's warmup starts at 0, fairseq's default
@@ -248,8 +260,8 @@ def test_check_12_label_smoothing_in_fairseqs_form():
 
 
 def test_check_15_tokenizer():
-    folder = reference_folder("ganlm")
-    tokenizer, facts = open_tokenizer(folder), reference_json("ganlm", "tokenizer.json")
+    folder = golden_folder()
+    tokenizer, facts = open_tokenizer(folder), golden_json("tokenizer.json")
     assert tokenizer.mask_token_id == facts["mask"]
     assert (tokenizer.sentinel_ids[0], tokenizer.sentinel_ids[-1]) == (facts["mask_0"], facts["mask_99"])
     assert tokenizer.vocab_size == facts["before_padding"]
@@ -264,7 +276,7 @@ def test_check_15_tokenizer():
 
 
 def test_check_16_layouts_of_pairs():
-    tokenizer, layouts = open_tokenizer(reference_folder("ganlm")), reference_json("ganlm", "layouts.json")
+    tokenizer, layouts = open_tokenizer(golden_folder()), golden_json("layouts.json")
     geometry = GanLMGeometry(tokenizer, GeometryOptions("[gMASK]"))
     worked = layouts["worked"]
     cases = [
@@ -290,6 +302,31 @@ def test_check_16_layouts_of_pairs():
         assert example.labels.tolist() == labels
 
 
+def test_check_10_batches():
+    for case in golden_json("batching.json"):
+        sources, targets = np.array(case["source_lengths"]), np.array(case["target_lengths"])
+        widths = FAMILY.row_width(sources, targets)
+        order = np.lexsort([targets, sources])
+        options = {"max_tokens": case["max_tokens"], "most": case["max_sentences"], "multiple": case["multiple"]}
+        ends = batch_ends(widths[order], **options)
+        assert [part.tolist() for part in np.split(order, ends[:-1])] == case["batches"]
+        if case["multiple"] > 1:  # the sampler itself: batches in another order, ties in any
+            sampler = EpochBatchSampler(
+                widths,
+                max_tokens=case["max_tokens"],
+                batch_size=case["max_sentences"],
+                multiple=case["multiple"],
+                order_by=(sources, targets),
+            )
+            found = [batch for (batch,) in sampler.rounds(0)]
+            assert sorted(index for batch in found for index in batch) == list(range(len(sources)))
+            assert sorted(map(len, found)) == sorted(map(len, case["batches"]))
+        elif case["max_tokens"]:  # the toolkit's own grouping: within max_tokens, each record once
+            found = [batch for (batch,) in EpochBatchSampler(widths, max_tokens=case["max_tokens"]).rounds(0)]
+            assert sorted(index for batch in found for index in batch) == list(range(len(sources)))
+            assert all(len(batch) * widths[batch].max() <= case["max_tokens"] for batch in found)
+
+
 class UnknownPenalty:
     """fairseq's unk_penalty, which the toolkit has no option for: it never generates `<unk>`."""
 
@@ -304,7 +341,7 @@ class UnknownPenalty:
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 def test_check_11_beam_search(batch_size):
     """fairseq has no cache; the tree of slots gives the same numbers, in batches of any size."""
-    facts = reference_json("ganlm", "beam.json")
+    facts = golden_json("beam.json")
     name = facts["model"].split(ENDING)[0]
     (golden,) = [golden for golden in goldens() if golden.name == name]
     model, names = golden.model(), GanLMWeights()
@@ -370,16 +407,16 @@ def assert_hypotheses(found, wanted) -> None:
 def test_check_19_validation_is_the_generators_loss_alone():
     for golden in goldens():
         model = golden.model()
-        for weights in ((0.0, 0.0), (10.0, 1.0)):
-            model.weights = weights
-            loss = float(model(**golden.batch("ft"), label_smoothing=0.1))
-            want = golden.facts["ft_losses"]["ls0.1_w5"]
-            assert loss == pytest.approx(want["G"] / want["n_T"], abs=EXACT)
+        for case, want in golden.facts["ft_losses"].items():
+            for weights in ((0.0, 0.0), (10.0, 1.0)):
+                model.weights = weights
+                loss = float(model(**golden.batch("ft"), label_smoothing=smoothing_in(case)))
+                assert loss == pytest.approx(want["G"] / want["n_T"], abs=EXACT)
 
 
 def test_check_17_span_corruption_for_given_places():
-    facts = reference_json("ganlm", "corruption.json")
-    sentinels = open_tokenizer(reference_folder("ganlm")).sentinel_ids
+    facts = golden_json("corruption.json")
+    sentinels = open_tokenizer(golden_folder()).sentinel_ids
     for case in facts["cases"]:
         document = case["doc"]
         assert noise_tokens(len(document)) == case["noise_tokens"]
@@ -391,7 +428,7 @@ def test_check_17_span_corruption_for_given_places():
 
 
 def test_check_17_span_corruption_of_10000_draws():
-    facts, random = reference_json("ganlm", "corruption.json"), np.random.default_rng(5)
+    facts, random = golden_json("corruption.json"), np.random.default_rng(5)
     for wanted in facts["statistics"]:
         L, draws = wanted["length"], 10_000
         masked, lengths, spans = np.zeros(L), Counter(), 0
@@ -421,6 +458,14 @@ def started(golden: Golden, start: str, **options):
     return golden.model(rename=lambda name: names.at_start(name, golden.options, start), **{**config, **options})
 
 
+def first_labelled(sources: np.ndarray, inputs: np.ndarray) -> dict[str, paddle.Tensor]:
+    """A batch in which the decoder's first position has a label."""
+    tables = batch_of(sources, inputs, inputs)
+    labels = np.full(tables["labels"].shape, IGNORE_INDEX)
+    labels[np.arange(len(labels)), tables["segments"].numpy()[:, 0, 0]] = 0
+    return tables | {"labels": paddle.to_tensor(labels)}
+
+
 @paddle.no_grad()
 @pytest.mark.parametrize("start", ["discriminator", "generator", "both"])
 def test_check_13_classes_of_pairs(start):
@@ -430,10 +475,9 @@ def test_check_13_classes_of_pairs(start):
             continue
         classes = cases[f"xnli/{start}/logits"].shape[1]
         head = {name.removeprefix("xnli/head/"): table for name, table in cases.items() if "xnli/head/" in name}
-        model = started(golden, start, classes=classes, classifier_sees_all=start == "discriminator", extra=head)
+        model = started(golden, start, classes=classes, extra=head)
         sources, inputs = cases["xnli/src_tokens"], cases["xnli/prev_output_tokens"]
-        tables = batch_of(sources, inputs, inputs)
-        logits = model.classify(tables["input_ids"], tables["segments"]).numpy()
+        logits = model.classify(**first_labelled(sources, inputs)).numpy()
         assert np.abs(logits - cases[f"xnli/{start}/logits"]).max() < EXACT
         facts, labels = golden.facts[f"xnli_{start}"], cases["xnli/labels"]
         costs = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
@@ -442,15 +486,14 @@ def test_check_13_classes_of_pairs(start):
         changed = inputs.copy()
         lasts = (inputs != PAD).sum(1) - 1
         changed[np.arange(len(changed)), lasts] = 5 + changed[np.arange(len(changed)), lasts] % 7
-        tables = batch_of(sources, changed, inputs)
-        moved = np.abs(model.classify(tables["input_ids"], tables["segments"]).numpy() - logits).max(1)
+        moved = np.abs(model.classify(**first_labelled(sources, changed)).numpy() - logits).max(1)
         assert (moved > 1e-6).all() if start == "discriminator" else (moved == 0).all()
 
 
 @paddle.no_grad()
 def test_check_14_what_each_start_loads():
-    facts, names = reference_json("ganlm", "starts.json"), GanLMWeights()
-    (golden,) = [golden for golden in goldens() if golden.name == "tiny-a"] or goldens()[:1]
+    facts, names = golden_json("starts.json"), GanLMWeights()
+    golden, *_ = [golden for golden in goldens() if not golden.options["share_generator_discriminator"]]
     tensors = read_safetensors(golden.weights)
     checked = 0
     for case, said in facts.items():
@@ -487,7 +530,7 @@ def test_check_14_what_each_start_loads():
 
 
 def test_check_16_layouts_of_xnli():
-    tokenizer, layouts = open_tokenizer(reference_folder("ganlm")), reference_json("ganlm", "layouts.json")
+    tokenizer, layouts = open_tokenizer(golden_folder()), golden_json("layouts.json")
     worked = layouts["worked"]["xnli"]
     cases = [(worked["premise"], worked["hypothesis"], worked["src_tokens"], worked["prev_output_tokens"], None)]
     found = layouts["xnli"]
@@ -498,8 +541,29 @@ def test_check_16_layouts_of_xnli():
                 for name in ("src_tokens", "prev_output_tokens")
             ]
             cases.append((row["premise"], row["hypothesis"], *arrays, (row["label"], group["labels"][number])))
+    geometry = FAMILY.geometry(tokenizer, GeometryOptions("[gMASK]"))
     for premise, hypothesis, source, inputs, label in cases:
-        ids = lay_out_pair(tokenizer.encode_text(premise), tokenizer.encode_text(hypothesis))
-        assert ids == source and rolled(ids) == inputs
+        example, place = geometry.pair(tokenizer.encode_text(premise), tokenizer.encode_text(hypothesis), "cls")
+        assert example.source_ids.tolist() == source and example.target_ids.tolist() == inputs
+        assert place == len(source)  # of the decoder's first token in the row
         if label:
             assert XNLI_CLASSES.index(label[0]) == label[1]
+
+
+@pytest.mark.parametrize("system", ["convs2s", "lead"])
+def test_check_20_xsum_predictions(system, real_data):
+    """Published, by the script itself, and by a package that copies it."""
+    facts = golden_json("rouge.json")
+    folder = Path(real_data) / "data" / "xsum_predictions"
+    if not (folder / f"{system}.txt").is_file() or system not in facts["systems"]:
+        pytest.skip(f"{folder} has no {system}.txt")
+    texts = [(folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in (system, "gold")]
+    found = PROTOCOLS["rouge-1.5.5"]([Pair(prediction, (gold,)) for prediction, gold in zip(*texts, strict=True)])
+    tools = facts["systems"][system]
+    published = tools["published ROUGE-1.5.5"]["f-score"]
+    package = next(tools[name] for name in tools if name.endswith("weight_factor 1.0"))
+    for kind in "12l":
+        own = found.figures[f"rouge-{kind}"]
+        assert own == pytest.approx(published[f"rouge{kind.upper()}"], abs=0.02)
+        assert own == pytest.approx(package[f"rouge-{kind}"]["f"], abs=0.02)
+    assert "rouge-1.5.5" in found.signature and "wordnet" in found.signature

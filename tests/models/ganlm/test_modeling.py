@@ -19,7 +19,7 @@ EOS, PAD = 2, 1
 SOURCES = [[5, 6, 7, 8, 9, 10, 11, EOS], [12, EOS], [20, 21, 22, 23, EOS]]
 TARGETS = [[13, 14, 15], [16, 17, 18, 19, 16], [25]]
 TEXT_IDS = 35
-WIDE = {"hidden_size": 128, "num_attention_heads": 2}  # heads of 64: compiled
+WIDE = {"hidden_size": 128, "num_attention_heads": 2, "mlp_size": 96}  # heads of 64, and products: compiled
 
 
 def slow(model) -> SlowModel:
@@ -68,6 +68,7 @@ def prompts(openings=((), (4, 4), ())) -> list[Prompt]:
 def decodable(model, is_wide: bool):
     if is_wide:
         prepare_decoding(model, "float32", "cpu")
+        assert model.generator.compiled_blocks is not None and model.encoder.compiled_blocks is None
     return model
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from glm.checkpoint.convert import export_checkpoint
 from glm.checkpoint.safetensors_files import read_safetensors
+from glm.commands import check, show
 from glm.errors import InputError, UsageError
 from glm.report.files import TRAINING_PAGE
 from tools.run_tools import Workspace, logged, make_workspace, read_lines
@@ -117,8 +118,9 @@ def test_prediction_follows_what_the_checkpoint_was_trained_with(workspace, whol
     workspace.predict(
         model_name_or_path=whole, test_file=dev(workspace), output_file=fairseq, show=0, search_rules="fairseq"
     )
-    scores = [[text["score"] for row in read_lines(path) for text in row["predictions"]] for path in (out, fairseq)]
-    assert scores[0] != scores[1]  # eop is counted in the length
+    files = (out, fairseq)
+    scores = [[text["score"] for row in read_lines(path) for text in row["predictions"]] for path in files]
+    assert scores[0] != scores[1]  # by fairseq's rules eop counts in the length
     assert all(text["text"] for row in read_lines(fairseq) for text in row["predictions"])
 
 
@@ -177,7 +179,7 @@ def test_a_start_without_its_part_is_refused(workspace, whole, options, message)
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"discriminator_weight": -1}, "discriminator_weight -1.0: use a number above 0, or 0"),
+        ({"discriminator_weight": -1}, "discriminator_weight -1.0: use 0 or more"),
         ({"inconsistency_weight": "nan"}, "inconsistency_weight nan"),
         ({"discriminator_sampling_temperature": 0}, "discriminator_sampling_temperature 0.0: use a number above 0$"),
         ({"start": "generator", "discriminator_weight": 5}, "needs both decoders"),
@@ -212,3 +214,26 @@ def test_a_dictionary_of_another_model_is_refused(workspace, whole, tmp_path, ga
     (tmp_path / "dict.txt").write_text("".join(lines[5:]), encoding="utf-8")
     with pytest.raises(InputError, match="dict.txt: lacks 5 pieces of spm.model"):
         workspace.finetune("refused", model_name_or_path=whole, tokenizer_name_or_path=tmp_path, max_steps=1)
+
+
+def test_lora_trains_an_adapter_that_prediction_takes(workspace, whole, tmp_path):
+    folder = workspace.finetune(
+        "lora",
+        model_name_or_path=whole,
+        tokenizer_name_or_path=None,
+        max_steps=2,
+        lora=True,
+        lora_targets="qkv_proj|kv_proj|fc1",
+    )
+    assert not (folder / "model.safetensors").exists() and list(folder.glob("*lora*"))
+    out = tmp_path / "out.jsonl"
+    assert workspace.predict(model_name_or_path=folder, test_file=dev(workspace), output_file=out, show=0) == 0
+    assert len(read_lines(out)) == 4
+
+
+def test_show_and_check_know_the_family(workspace, whole, capsys):
+    options = [str(dev(workspace)), "--tokenizer_name_or_path", str(whole)]
+    assert show.main([*options, "--line", "2"]) in (0, None)
+    text = capsys.readouterr().out
+    assert "</s>" in text and "position" in text
+    assert check.main(options) in (0, None)

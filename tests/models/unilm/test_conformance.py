@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import paddle
 import pytest
 from safetensors.numpy import load_file
 
+from glm.commands import scaling
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import draw_apart, keep_likely, log_softmax
 from glm.generation.search import generate
@@ -25,9 +27,11 @@ from glm.models.unilm.geometry import (
     in_task,
     pair_in_task,
 )
+from glm.models.unilm.objectives import PIECE, Mixture
 from glm.models.unilm.tokenization import WordPieces
 from glm.modules.decoding import prepare_decoding
 from glm.prediction.paraphrase_file import write_paraphrases
+from glm.training.schedule import decay_factor
 from tools.reference_files import reference_files
 from tools.unilm_tools import (
     SPECIAL,
@@ -509,3 +513,172 @@ def test_19_file_of_paraphrases(path, tmp_path):
     ]
     write_paraphrases(tmp_path / "test.json", rows)
     assert (tmp_path / "test.json").read_bytes() == facts["content"].encode()
+
+
+def logits_of(model, geometry, row) -> np.ndarray:
+    """[L, V] of a row, in the order of its text."""
+    batch = geometry.collate([[row]], len(row), 0)
+    names = [name for name in batch if name not in ("labels", "order")]
+    return in_text_order(row, model(**tensors({name: batch[name] for name in names})).numpy()[0])
+
+
+@models
+def test_5_who_sees_whom(golden):
+    """A changed token moves what sees it and nothing else: exactly, and by more than rounding where it is seen."""
+    for row in golden.rows:
+        L, first = len(row), row.parts[0]
+        before = logits_of(golden.model, golden.geometry, row)
+        for place in (1, L // 2, L - 2):
+            ids = row.input_ids.copy()
+            there = int(row_places(row, np.array([place]))[0])
+            ids[there] = 5 + (ids[there] - 4) % (golden.facts["config"]["vocab_size"] - 5)
+            moved = np.abs(logits_of(golden.model, golden.geometry, replace(row, input_ids=ids)) - before).max(axis=1)
+            places = np.arange(L)
+            sees = {0: places >= 0, 1: places >= place, 2: places <= place}.get(row.task)
+            if sees is None:
+                sees = (places >= 0) if place < first else places >= place
+            assert (moved[~sees] <= 1e-6).all() and (moved[sees] > 1e-6).all(), (row.task, place)
+
+
+@files("layout*.json")
+def test_9_chosen_positions_and_replacements(path, vocabulary):
+    """Over 10,000 draws of one record: uniform over the target and its [SEP], never in the source; .8, .1, .1."""
+    tokenizer, draws = word_pieces(vocabulary), 10_000
+    settings = read_json(path)["seq2seq"][0]
+    geometry, source, span, _ = laid_out(tokenizer, settings["examples"][0], settings, random=np.random.default_rng(0))
+    S, T = len(source), len(span) + 1
+    counts, kinds = np.zeros(T), np.zeros(3)
+    clean = np.array([*source, *span, tokenizer.sep_token_id])
+    for draw in range(draws):
+        example = geometry.example(source, span, tgt_length=512, random=np.random.default_rng([1, 0, draw]))
+        places = np.flatnonzero(example.labels != -100)
+        assert places.min() >= S
+        counts[places - S] += 1
+        found, was = example.input_ids[places], clean[places]
+        assert (example.labels[places] == was).all()
+        kinds += [(found == tokenizer.mask_token_id).sum(), 0, (found == was).sum()]
+        kinds[1] += len(places) - (found == tokenizer.mask_token_id).sum() - (found == was).sum()
+    share = example.num_labels / T
+    assert (np.abs(counts / draws - share) <= 4 * np.sqrt(share * (1 - share) / draws)).all()
+    np.testing.assert_allclose(kinds / kinds.sum(), [0.8, 0.1, 0.1], atol=0.01)
+
+
+@pytest.fixture
+def csl_documents(path) -> list[str]:
+    """The documents that a file of a mixture names, beside it or among the real data."""
+    name, field = (part.split()[-1] for part in read_json(path)["documents"].split(","))
+    places = [path.parents[2] / "data" / name]
+    if real := os.environ.get("GLM_REAL_DATA"):
+        places.append(Path(real) / "data" / name)
+    for place in places:
+        if place.is_file():
+            return [json.loads(line)[field] for line in place.read_text(encoding="utf-8").splitlines()]
+    pytest.skip(f"no {name} beside {path.parent.name}, nor in GLM_REAL_DATA")
+
+
+@pytest.fixture
+def real_vocabulary(path) -> Path:
+    """Chinese BERT's vocabulary among the tokenizers of the real data."""
+    found = path.parents[2] / "tokenizers" / "bert-base-chinese-vocab.txt"
+    if not found.is_file():
+        pytest.skip(f"no {found.name} beside {path.parent.name}")
+    return found
+
+
+def originals_passages(mixture: Mixture, document: str) -> list:
+    """Passages as the original has them: of one piece it makes a pair with itself, which ours leaves out."""
+    pieces = [ids for piece in PIECE.findall(document.strip()) if (ids := mixture.tokenizer.encode_text(piece))]
+    passages, passage = [], []
+    for number, piece in enumerate(pieces, start=1):
+        passage.append(piece)
+        if sum(map(len, passage)) >= mixture.seq_length or number == len(pieces):
+            passages.append(passage if len(passage) > 1 else passage * 2)
+            passage = []
+    return passages
+
+
+@files("mixture*.json")
+def test_10_mixture(path, csl_documents, real_vocabulary):
+    """Shares of tasks and of swapped pairs, what is never chosen, and the means of 10,000 of the original's draws."""
+    facts = read_json(path)["original"]
+    mixture = Mixture(word_pieces(real_vocabulary), facts["max_seq_length"], facts["mask_prob"], facts["max_pred"])
+    passages = [passage for document in csl_documents for passage in originals_passages(mixture, document)]
+    assert len(passages) == facts["pairs"]
+    draws, random = facts["draws"], np.random.default_rng(facts["seed"])
+    names = ("bidirectional", "left-to-right", "right-to-left", "seq2seq")
+    examples = [mixture.example(passages[place], random) for place in random.integers(len(passages), size=draws)]
+    for task, name in enumerate(names):
+        found = [example for example in examples if example.task == task]
+        share = (1 / 3, 1 / 6, 1 / 6, 1 / 3)[task]
+        assert abs(len(found) / draws - share) <= 4 * np.sqrt(share * (1 - share) / draws)
+        expected = facts["by_task"][name]
+        assert np.mean([len(example) for example in found]) == pytest.approx(expected["mean_length"], rel=0.03)
+        assert np.mean([example.num_labels for example in found]) == pytest.approx(expected["mean_chosen"], rel=0.03)
+        for example in found:
+            labels = in_text_order(example, example.labels)
+            inner = example.parts[0] - 1 if task == SEQ2SEQ else None
+            assert labels[0] == -100 and (inner is None or (labels[: inner + 1] == -100).all())
+    swapped = [example.order == 0 for example in examples if example.task == BIDIRECTIONAL]
+    assert abs(np.mean(swapped) - 0.5) <= 0.035
+
+
+@files("mixture*.json")
+def test_10_numbers_of_chosen_positions(path):
+    for name, table in read_json(path)["n_pred_table"].items():
+        _, share, _, most = name.replace(",", "").split()
+        for length, expected in table.items():
+            assert chosen_count(int(length), float(share), int(most)) == expected, (name, length)
+
+
+@files("mixture*.json")
+def test_11_pairs_of_documents(path, real_vocabulary):
+    """The original's pairs are among those that can be drawn; a document of one piece gives none."""
+    tokenizer = word_pieces(real_vocabulary)
+    for example in read_json(path)["pairing_examples"]:
+        passages = list(Mixture(tokenizer, example["max_len"]).passages(example["document"]))
+        pairs = [(a, b) for a, b in example["pairs"] if a != b]
+        assert len(passages) == len(pairs)
+        for passage, (a, b) in zip(passages, pairs, strict=True):
+            before = [list(piece) for piece in passage]
+            splits = [(sum(passage[:place], []), sum(passage[place:], [])) for place in range(1, len(passage))]
+            assert (tokenizer.encode_text(a), tokenizer.encode_text(b)) in splits
+            random = np.random.default_rng(3)
+            for _ in range(100):
+                Mixture(tokenizer, example["max_len"]).example(passage, random)
+            assert passage == before
+
+
+@files("optimisation*.json")
+def test_17_learning_rates(path):
+    """Factors of the originals' schedules: fine-tuning's whole number of warm-up steps, pretraining's share."""
+    for name, factors in read_json(path)["schedule_factor_before_update_k"].items():
+        total, warmup = int(name.split("total ")[1].split(",")[0]), float(name.split()[-1])
+        for step, factor in factors.items():
+            found = decay_factor(
+                int(step), warmup_steps=int(warmup * total), total_steps=total, shape="linear", decay_ratio=0.0
+            )
+            assert found == pytest.approx(factor, abs=1e-12), (name, step)
+
+
+@files("scaling*.json")
+def test_18_scaling_laws(path):
+    """Every row of the file, by the function that its inputs name."""
+    for row in read_json(path)["rows"]:
+        given = row["in"]
+        if "layers" in given:
+            found = scaling.network_parameters(
+                layers=given["layers"], hidden=given["d"], mlp=given["f"], pooler_layers=given["pooler_fc"]
+            )
+        elif given.keys() == {"N", "D"}:
+            found = scaling.loss_of_data(given["N"], given["D"])
+        elif given.keys() == {"N", "S_min"}:
+            found = scaling.loss_of_steps(given["N"], given["S_min"])
+        elif given.keys() == {"B"}:
+            found = scaling.loss_of_batch(given["B"])
+        elif given.keys() == {"L"}:
+            found = scaling.critical_batch(given["L"])
+        elif row["what"].startswith("data"):
+            found = scaling.data_needed(given["N"])
+        else:
+            found = scaling.loss_of_steps(given["N"], None)
+        assert found == pytest.approx(row["out"], rel=1e-12), row["what"]

@@ -1,0 +1,101 @@
+"""`python -m glm scaling`: what a model's size and its data lead one to expect, by scaling laws.
+
+    python -m glm scaling --layers 2 --hidden 32 --mlp 32 --tokens 216830
+
+Kaplan et al. 2020, "Scaling Laws for Neural Language Models". They were fitted to decoders of English text: of others
+read the order of magnitude. Losses are natural logarithms, per token.
+"""
+
+import argparse
+
+from glm.commands.parser import Parser
+from glm.errors import UsageError
+
+# Section 1.2 there, with the constants that its tables have for each law.
+DATA_FACTOR, DATA_EXPONENT = 5e3, 0.74  # (4.4)
+SIZE, DATA, SIZE_EXPONENT, DATA_LOSS_EXPONENT = 6.4e13, 1.8e13, 0.076, 0.103  # (1.5)
+STEP_SIZE, STEP_SIZE_EXPONENT, STEPS, STEPS_EXPONENT = 6.5e13, 0.077, 2.1e3, 0.76  # (1.6)
+BATCH, BATCH_EXPONENT = 2e8, 0.21  # (1.4)
+
+
+def network_parameters(*, layers: int, hidden: int, mlp: int, pooler_layers: int = 0) -> int:
+    """N: weights and biases of blocks and LayerNorms of a BERT, without embeddings and heads."""
+    block = 4 * hidden**2 + 4 * hidden + 2 * hidden * mlp + mlp + hidden + 4 * hidden
+    return layers * block + pooler_layers * (hidden**2 + hidden)
+
+
+def data_needed(parameters: float) -> float:
+    """Tokens below which a model of so many parameters overfits."""
+    return DATA_FACTOR * parameters**DATA_EXPONENT
+
+
+def loss_of_data(parameters: float, tokens: float) -> float:
+    """The loss of a model that is trained on so many tokens until it no longer gets better."""
+    limit = (SIZE / parameters) ** (SIZE_EXPONENT / DATA_LOSS_EXPONENT)
+    return (limit + DATA / tokens) ** DATA_LOSS_EXPONENT
+
+
+def loss_of_steps(parameters: float, steps: float | None) -> float:
+    """The loss after so many steps of large batches; without steps the term that is left after any number."""
+    loss = (STEP_SIZE / parameters) ** STEP_SIZE_EXPONENT
+    return loss if steps is None else loss + (STEPS / steps) ** STEPS_EXPONENT
+
+
+def critical_batch(loss: float) -> float:
+    """Tokens of a batch beyond which larger ones save few steps, at a loss."""
+    return BATCH / loss ** (1 / BATCH_EXPONENT)
+
+
+def loss_of_batch(tokens: float) -> float:
+    """The loss whose critical batch has so many tokens."""
+    return (BATCH / tokens) ** BATCH_EXPONENT
+
+
+def main(argv: list[str]) -> None:
+    """Prints the figures for a model, and for its data and steps if they are given."""
+    options = _parse(argv)
+    N = network_parameters(
+        layers=options.layers, hidden=options.hidden, mlp=options.mlp, pooler_layers=options.pooler_layers
+    )
+    lines = [("parameters of the network, without embeddings and heads", f"{N:,}")]
+    if options.vocabulary is not None:
+        tables = (options.vocabulary + options.positions) * options.hidden
+        lines.append(("with tables of words and positions", f"{N + tables:,}"))
+    needed = data_needed(N)
+    lines.append(("tokens that it takes not to overfit", f"{needed:,.0f}"))
+    if options.tokens is not None:
+        enough = "enough" if options.tokens >= needed else f"too few: {options.tokens / needed:.1%} of them"
+        lines += [
+            ("tokens given", f"{options.tokens:,}, {enough}"),
+            ("loss, trained on them to the end", f"{loss_of_data(N, options.tokens):.4f}"),
+            ("loss whose critical batch is all of them", f"{loss_of_batch(options.tokens):.4f}"),
+        ]
+    if options.loss is not None:
+        lines.append((f"critical batch at a loss of {options.loss:g}, tokens", f"{critical_batch(options.loss):,.0f}"))
+    lines.append(("loss of any number of steps", f"{loss_of_steps(N, None):.4f}"))
+    if options.steps is not None:
+        lines.append((f"loss after {options.steps:,} steps", f"{loss_of_steps(N, options.steps):.4f}"))
+    width = max(len(name) for name, _ in lines)
+    print("\n".join(f"{name:{width}}  {value}" for name, value in lines))
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(prog="python -m glm scaling", description="What size and data lead one to expect (Kaplan 2020).")
+    whole = {"layers": "blocks", "hidden": "H", "mlp": "F, of the MLP; 4 H if not given"}
+    for name, text in whole.items():
+        parser.add_argument(f"--{name}", type=int, required=name != "mlp", metavar="N", help=text)
+    parser.add_argument("--pooler_layers", type=int, default=0, metavar="N", help="of a BERT's pooler")
+    parser.add_argument("--vocabulary", type=int, metavar="N", help="words, to count their table too")
+    parser.add_argument("--positions", type=int, default=512, metavar="N", help="counted with --vocabulary; 512")
+    parser.add_argument("--tokens", type=int, metavar="N", help="of the training data")
+    parser.add_argument("--steps", type=int, metavar="N", help="of training")
+    parser.add_argument("--loss", type=float, metavar="L", help="at which the critical batch is asked")
+    options = parser.parse_args(argv)
+    options.mlp = 4 * options.hidden if options.mlp is None else options.mlp
+    for name in ("layers", "hidden", "mlp", "vocabulary", "positions", "tokens", "steps", "loss"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"{name} {value}: use a number above 0")
+    if options.pooler_layers < 0:
+        raise UsageError(f"pooler_layers {options.pooler_layers}: use 0 or more")
+    return options

@@ -1,0 +1,117 @@
+"""What UniLM's pretraining draws of a document: four language models in one mixture, and the order of sentences.
+
+A document is cut into pieces at its punctuation, and pieces are put together until they fill a row. Of such a passage
+each draw makes two parts at a random boundary, and of them a row of one of the four language models, a share of whose
+tokens is to be found again; of both directions also whether the parts stand in the document's order. All of it is a
+function of the passage and of `random`; the passage stays what it is.
+
+Source: Dong et al. 2019, section 2.4; sizes and shares as the pretraining script of the Chinese UniLM
+(`train_local.py`).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from glm.errors import InputError
+from glm.models.protocol import IGNORE_INDEX
+from glm.models.unilm.geometry import (
+    BIDIRECTIONAL,
+    LEFT_TO_RIGHT,
+    RIGHT_TO_LEFT,
+    SEQ2SEQ,
+    TASK_SEGMENTS,
+    Example,
+    TokenMasker,
+    chosen_count,
+    cut_lengths,
+    pair_in_task,
+)
+from glm.models.unilm.tokenization import WordPieces
+
+PIECE = re.compile(r"[^。？！!?，]*[。？！!?，]|[^。？！!?，]+")  # of a document, with the mark that ends it
+SHARES = {BIDIRECTIONAL: 1 / 3, LEFT_TO_RIGHT: 1 / 6, RIGHT_TO_LEFT: 1 / 6, SEQ2SEQ: 1 / 3}
+
+Passage = list[list[int]]  # the pieces of a part of a document, as ids
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The objective of pretraining.
+
+    Args:
+        tokenizer: encodes documents, and brings BERT's own tokens.
+        seq_length: most tokens of a row, special ones included.
+        mask_prob, max_pred: the share of a row's text that is predicted, and its most tokens.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    tokenizer: WordPieces
+    seq_length: int = 128
+    mask_prob: float = 0.15
+    max_pred: int = 48
+
+    def __post_init__(self):
+        if self.seq_length < 8:
+            raise InputError(f"seq_length {self.seq_length}: use 8 or more")
+        if not 0 < self.mask_prob <= 1:
+            raise InputError(f"mask_prob {self.mask_prob}: use a number above 0, at most 1")
+        if self.max_pred < 1:
+            raise InputError(f"max_pred {self.max_pred}: use 1 or more")
+
+    def passages(self, document: str) -> Iterator[Passage]:
+        """The passages of a document, each of at least two pieces: of one no pair can be made."""
+        pieces = [piece for piece in PIECE.findall(document.strip()) if len(piece.strip()) > 1]
+        passage: Passage = []
+        for ids in filter(None, self.tokenizer.encode_text(pieces) if pieces else []):
+            passage.append(ids)
+            if sum(map(len, passage)) >= self.seq_length:
+                if len(passage) > 1:
+                    yield passage
+                passage = []
+        if len(passage) > 1:
+            yield passage
+
+    def example(self, passage: Passage, random: np.random.Generator) -> Example:
+        """A row drawn of a passage, at most `seq_length` tokens long."""
+        boundary = int(random.integers(1, len(passage)))
+        a, b = ([number for piece in part for number in piece] for part in (passage[:boundary], passage[boundary:]))
+        task = int(random.choice(list(SHARES), p=list(SHARES.values())))
+        order = IGNORE_INDEX
+        if task == BIDIRECTIONAL:
+            order = int(random.random() < 0.5)
+            a, b = (a, b) if order else (b, a)
+        special = 2 if task in TASK_SEGMENTS else 3
+        kept = cut_lengths(len(a), len(b), self.seq_length - special)
+        a, b = (_cut(part, int(length), random) for part, length in zip((a, b), kept, strict=True))
+        return self._masked(pair_in_task(self.tokenizer, task, a, b, order=order), len(a), len(b), random)
+
+    def _masked(self, example: Example, a: int, b: int, random: np.random.Generator) -> Example:
+        """With labels at chosen tokens of the text and the last [SEP]; source to target, of the target alone."""
+        L = len(example)
+        candidates = np.arange(1, L)
+        if example.task == SEQ2SEQ:
+            candidates = np.arange(example.parts[0], L)
+        elif example.task == BIDIRECTIONAL:
+            candidates = np.delete(candidates, a)  # the inner [SEP] stands at place 1 + a
+        count = int(chosen_count(b if example.task == SEQ2SEQ else a + b, self.mask_prob, self.max_pred))
+        places = np.sort(random.choice(candidates, count, replace=False))
+        if example.task == RIGHT_TO_LEFT:
+            places = L - 1 - places
+        ids, labels = example.input_ids.copy(), example.labels
+        labels[places] = ids[places]
+        ids[places] = TokenMasker(self.tokenizer).draw(ids[places], random)
+        return Example(
+            ids, example.position_ids, example.segment_ids, labels, example.parts, example.task, example.order
+        )
+
+
+def _cut(part: Sequence[int], length: int, random: np.random.Generator) -> Sequence[int]:
+    """So many tokens of a part: each that goes is the first or the last that is left, by chance."""
+    lost = len(part) - length
+    start = int(random.binomial(lost, 0.5)) if lost else 0
+    return part[start : start + length]

@@ -1,0 +1,192 @@
+"""A model's folder, each file of which is changed by its structure, not by bytes alone: an error, or a model.
+
+The small version runs in any test run, 200 changes of each file as a sweep.
+"""
+
+import json
+import os
+import random
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from glm.adapters.files import lora_config, save_adapter
+from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.tokenizers import load_tokenizer
+from glm.errors import InputError
+from glm.models.glm import FAMILY as GLM
+from glm.options.run_config import trained_with
+
+ODD = [None, True, 0, -1, 1, 3, 10**6, 10**18, 10**30, 0.5, -2.5, 1e308, "", "x", "1", "--output_file=x", "\x1b[2J"]
+ODD += [[], [1], ["a", "--serve"], [[1]], {}, {"a": 1}, "../../etc/passwd", "/dev/zero", "a" * 5000, "(.*)*x"]
+RAW = [b"", b"{", b"[]", b"null", b'"x"', b"[" * 5000, b"\xff\xfe", b"NaN", b"<!doctype html>"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_model, tokenizer) -> dict[str, Path]:
+    """A model, and an adapter of it."""
+    root = tmp_path_factory.mktemp("folders")
+    model = tiny_model(vocab_size=384)
+    model.save_pretrained(str(root / "model"), safe_serialization=True)
+    tokenizer.save_pretrained(str(root / "model"))
+    settings = {"template": "{answer}{context}[gMASK]", "src_length": 40, "tgt_length": 20, "num_beams": 2}
+    (root / "model" / "finetune_config.json").write_text(json.dumps(settings))
+    from glm.adapters.files import add_adapter
+
+    config = lora_config(str(root / "model"), targets="dense", rank=2, alpha=4, dropout=0.0)
+    add_adapter(model, config)
+    shutil.copytree(root / "model", root / "adapter", ignore=shutil.ignore_patterns("*.safetensors"))
+    save_adapter(model, config, root / "adapter")
+    return {"model": root / "model", "adapter": root / "adapter"}
+
+
+def mutated_json(draw: random.Random, data: bytes) -> bytes:
+    """A JSON file with one entry, somewhere in it, replaced, added, doubled or taken away; or something else."""
+    if draw.random() < 0.15:
+        return draw.choice(RAW)
+    content = json.loads(data)
+    places = [(content, name) for name in content]
+    places += [(value, name) for value in content.values() if isinstance(value, dict) for name in value]
+    holder, name = draw.choice(places)
+    match draw.randrange(5):
+        case 0:
+            del holder[name]
+        case 1:
+            holder[draw.choice(["output_file", "x", "\x1b]0;a\x07", "auto_map", "num_beams"])] = draw.choice(ODD)
+        case 2:
+            text = json.dumps(content)
+            return text[:-1].encode() + f", {json.dumps(name)}: {json.dumps(draw.choice(ODD))}}}".encode()
+        case _:
+            holder[name] = draw.choice(ODD)
+    return json.dumps(content).encode()
+
+
+def mutated_safetensors(draw: random.Random, data: bytes) -> bytes:
+    """A safetensors file whose header is changed as JSON, or whose length of it is."""
+    (length,) = struct.unpack("<Q", data[:8])
+    if draw.random() < 0.2:
+        return struct.pack("<Q", draw.choice([0, 1, length - 1, length + 1, 2**24 + 1, 2**63, 2**64 - 1])) + data[8:]
+    header = mutated_json(draw, data[8 : 8 + length])
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
+
+
+def mutated_bytes(draw: random.Random, data: bytes) -> bytes:
+    """A file with some bytes changed, cut or doubled."""
+    place = draw.randrange(len(data))
+    match draw.randrange(3):
+        case 0:
+            return data[:place] + bytes([data[place] ^ (1 << draw.randrange(8))]) + data[place + 1 :]
+        case 1:
+            return data[:place]
+        case _:
+            return data[:place] + data[place : place + 50] + data[place:]
+
+
+def opened(folder: Path) -> str:
+    """What comes of a folder in a process of its own, so that a crash or a hang is seen: `model`, or the error."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read)
+        try:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_CPU, (20, 21))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            try:
+                trained_with(str(folder))
+                family = find_family(str(folder))
+                tokenizer = load_tokenizer(family, str(folder))
+                load_model(family, str(folder), load_config(family, str(folder), tokenizer))
+                said = "model"
+            except InputError as error:
+                said = f"error: {error}"
+            except BaseException as error:
+                said = f"UNEXPECTED {type(error).__name__}: {error}"
+            os.write(write, said.encode("utf-8", "backslashreplace")[:60_000])
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read().decode()
+    os.waitpid(child, 0)
+    return said or "CRASH OR HANG"
+
+
+def fuzz(folder: Path, copy: Path, *, seed: int, rounds: int) -> dict[str, int]:
+    kinds = {".json": mutated_json, ".safetensors": mutated_safetensors}
+    counts = {"model": 0, "error": 0}
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        for number in range(rounds):
+            draw = random.Random(f"{seed} {path.name} {number}")
+            changed = kinds.get(path.suffix, mutated_bytes)(draw, data)
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(folder, copy)
+            (copy / path.name).write_bytes(changed)
+            said = opened(copy)
+            assert said == "model" or said.startswith("error: "), f"{path.name}: {said}\n{changed[:500]!r}"
+            assert len(said) < 6000, f"{path.name}: {said[:500]}"
+            assert all(line.isprintable() for line in said.split("\n")), f"{path.name}: {said!r}"
+            counts[said.partition(":")[0]] += 1
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_each_file_is_changed(folders, tmp_path, kind):
+    assert opened(folders[kind]) == "model"
+    counts = fuzz(folders[kind], tmp_path / "copy", seed=1, rounds=4)
+    assert counts["error"] > 5
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_each_file_is_changed_two_hundred_times(folders, tmp_path, kind):
+    counts = fuzz(folders[kind], tmp_path / "copy", seed=2, rounds=200)
+    print(counts)
+    assert counts["error"] > 100
+
+
+# -- configurations for random weights
+
+TINY = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "max_sequence_length": 64}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 10**9}, "num_layers 1000000000: 1 to 1000 is expected"),
+        ({"num_layers": 0}, "num_layers 0: 1 to 1000 is expected"),
+        ({"num_layers": "2"}, "num_layers '2': a whole number is expected"),
+        ({"hidden_size": 10**30}, "hidden_size 1000000000000000000000000000000: 1 to"),
+        ({"num_attention_heads": -2}, "num_attention_heads -2: 1 to 4096 is expected"),
+        ({"attention_dropout_prob": 1.5}, "attention_dropout_prob 1.5: 0 to 0.999 is expected"),
+        ({"attention_dropout_prob": True}, "attention_dropout_prob True: a number is expected"),
+        ({"layernorm_epsilon": 0}, "layernorm_epsilon 0: 1e-30 to 1 is expected"),
+        ({"initializer_range": 1e308}, "initializer_range 1e+308: 0 to 100 is expected"),
+        ({"bad_words_id": [1] * 2000}, "bad_words_id: has a length of 2000"),
+        ({"bad_words_id": ["a"]}, "bad_words_id ['a']: a list of token ids is expected"),
+        ({"block_position_encoding": 1}, "block_position_encoding 1: true or false is expected"),
+        ({"hiden_size": 32}, "unknown entry hiden_size; did you mean hidden_size?"),
+        ({"\x1b[2J": 1}, "unknown entry \\x1b[2J"),
+        ({"hidden_size": 1 << 17, "num_layers": 1000}, "a model of this configuration has weights of"),
+        ({"hidden_size": 33}, "hidden_size 33 is no multiple of num_attention_heads 2"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built(tmp_path, tokenizer, change, message):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(TINY | change))
+    with pytest.raises(InputError) as error:
+        load_model(GLM, str(path), load_config(GLM, str(path), tokenizer))
+    assert message in str(error.value)
+
+
+def test_what_is_the_frameworks_own_means_nothing(tmp_path, tokenizer):
+    """As in a config.json that PaddleNLP has written."""
+    path = tmp_path / "model.json"
+    framework = {"dtype": "x", "tensor_parallel_degree": 7, "use_cache": [], "architectures": 3}
+    path.write_text(json.dumps(TINY | framework))
+    config = load_config(GLM, str(path), tokenizer)
+    assert config.tensor_parallel_degree < 2 and config.architectures != 3

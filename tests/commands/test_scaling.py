@@ -1,0 +1,46 @@
+"""`python -m glm scaling`: figures worked by hand, and what it prints."""
+
+import math
+
+import pytest
+
+from glm.commands.scaling import (
+    critical_batch,
+    data_needed,
+    loss_of_batch,
+    loss_of_data,
+    loss_of_steps,
+    main,
+    network_parameters,
+)
+from glm.errors import UsageError
+
+
+def test_parameters_by_hand():
+    # A block of H 2, F 3: attention 4 * (4 + 2), MLP (6 + 3) + (6 + 2), two LayerNorms 8; a pooler layer 4 + 2.
+    assert network_parameters(layers=1, hidden=2, mlp=3) == 24 + 17 + 8
+    assert network_parameters(layers=2, hidden=2, mlp=3, pooler_layers=1) == 2 * 49 + 6
+
+
+def test_laws_by_hand():
+    assert data_needed(1.0) == 5e3 and data_needed(10.0) == pytest.approx(5e3 * 10**0.74)
+    assert loss_of_data(6.4e13, 1e30) == pytest.approx(1.0)
+    assert loss_of_data(1e40, 1.8e13) == pytest.approx(1.0, rel=1e-3)
+    assert loss_of_steps(6.5e13, None) == 1.0 and loss_of_steps(6.5e13, 2100) == 2.0
+    assert critical_batch(1.0) == 2e8 and math.isclose(loss_of_batch(critical_batch(3.3)), 3.3)
+
+
+def test_what_is_printed(capsys):
+    main(["--layers", "2", "--hidden", "32", "--mlp", "32", "--tokens", "216830", "--steps", "800", "--loss", "3"])
+    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    shown = {name.strip(): value.strip() for name, value in shown.items()}
+    assert shown["parameters of the network, without embeddings and heads"] == "12,928"
+    assert shown["tokens given"] == "216,830, too few: 3.9% of them"
+    assert shown["loss after 800 steps"] == "7.6671"
+    assert len(shown) == 8
+
+
+@pytest.mark.parametrize("argv", [["--layers", "0"], ["--tokens", "-1"], ["--loss", "0"], ["--pooler_layers", "-1"]])
+def test_numbers_that_are_none(argv):
+    with pytest.raises(UsageError, match=f"{argv[0][2:]} {argv[1]}"):
+        main(["--layers", "2", "--hidden", "32", *argv])
