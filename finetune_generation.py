@@ -7,15 +7,18 @@ python finetune_generation.py --model_name_or_path THUDM/glm-large-chinese --do_
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from glm.errors import Stopped
-from glm.evaluation.symptoms import loss_symptom
-from glm.evaluation.table import print_scores, print_warnings
+from glm.evaluation.data_sets import figures_by_set
+from glm.evaluation.metrics import Scores
+from glm.evaluation.symptoms import Symptoms, loss_symptom
+from glm.evaluation.table import print_scores, print_sets, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
 from glm.prediction.kinds import predicted_rows
 from glm.prediction.predictions import write_rows
-from glm.prediction.scoring import Tally, coverage, write_scores
+from glm.prediction.scoring import Tally, coverage, write_set_scores
 from glm.report.curves import read_log
 from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
@@ -26,7 +29,7 @@ from glm.training.checkpoints import Checkpoint
 from glm.training.dry_run import show_dry_run
 from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
-from glm.training.run_data import RunData, first_records
+from glm.training.run_data import RecordSet, RunData, first_records
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, build_trainer, opened_run
 from glm.training.trainer import GenerationTrainer
@@ -68,7 +71,7 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         trainer.save_metrics("eval", metrics)
         names = {f"eval_{name}": signature for name, signature in trainer.signatures.items()}
         if trainer.is_world_process_zero():
-            print_scores(metrics, names, title="evaluation on the dev records")
+            print_evaluation(metrics, names)
         if training.do_train:
             trainer.save_state()  # its log has the evaluation too
     if trainer.is_world_process_zero():
@@ -76,25 +79,58 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         if training.do_train:
             describe_model(output_dir, trainer.provenance, metrics, data.reports, trainer.signatures, warnings)
         print_warnings(warnings)
-    return predict_test_records(trainer, data) if training.do_predict else 0
+    return predict_sets(trainer, data.test_sets) if training.do_predict else 0
 
 
-def predict_test_records(trainer: GenerationTrainer, data: RunData) -> int:
-    """Predicts the test records, and scores those that say what is right; returns the exit code."""
-    rows = predicted_rows(trainer.writer, trainer.encoder.kind, data.test_records, all_beams=False)
-    if trainer.is_world_process_zero():
-        tally, output_dir = Tally(trainer.encoder.kind), Path(trainer.args.output_dir)
-        write_rows(output_dir / "predictions.jsonl", rows)
-        for row in rows:
-            tally.add(row)
-        if tally.scored:
-            scores = tally.scores()
-            if tally.scored < tally.rows - tally.failed:
-                print(f"{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
-            write_scores(output_dir / "metrics.json", scores)
-            print_scores(scores.figures, scores.signatures, title="prediction of the test records")
-        print_warnings([f"test records: {line}" for line in tally.symptoms.lines()])
-    return INCOMPLETE if any("error" in row for row in rows) else 0
+def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
+    """Prints the figures of the dev records; of several sets a column each."""
+    title, of_sets = "evaluation on the dev records", figures_by_set(metrics, prefix="eval_")
+    if of_sets:
+        print_sets(of_sets, title=title)
+    else:
+        print_scores(metrics, names, title=title)
+
+
+def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
+    """Predicts the test records, and scores those that say what is right: `predictions.jsonl` and `metrics.json`; of
+    several sets `predictions.SET.jsonl`, and a table with their mean. Returns the exit code."""
+    output_dir, title, scored, code = Path(trainer.args.output_dir), "prediction of the test records", {}, 0
+    for test_set in sets:
+        encoder = test_set.encoder
+        rows = predicted_rows(trainer.writer_for(encoder), encoder.kind, test_set.records, all_beams=False)
+        if any("error" in row for row in rows):
+            code = INCOMPLETE
+        if not trainer.is_world_process_zero():
+            continue
+        name = test_set.name if len(sets) > 1 else ""
+        write_rows(output_dir / (f"predictions.{name}.jsonl" if name else "predictions.jsonl"), rows)
+        if scores := scores_of(rows, encoder.kind, name):
+            scored[test_set.name] = scores
+    if scored:
+        write_set_scores(output_dir / "metrics.json", scored, single=len(sets) == 1)
+    if len(sets) > 1 and scored:
+        print_sets({name: scores.figures for name, scores in scored.items()}, title=title)
+    for scores in scored.values() if len(sets) == 1 else ():
+        print_scores(scores.figures, scores.signatures, title=title)
+    return code
+
+
+def scores_of(rows: list[dict[str, Any]], kind: str, name: str) -> Scores | None:
+    """The scores of test records, if some of them say what is right; says what is wrong with them.
+
+    Args:
+        kind: of their task.
+        name: of the set; empty where there is one.
+    """
+    tally, subject = Tally(kind), f"test records of {name}" if name else "test records"
+    for row in rows:
+        tally.add(row)
+    print_warnings([f"{subject}: {line}" for line in tally.symptoms.lines()])
+    if not tally.scored:
+        return None
+    if tally.scored < tally.rows - tally.failed:
+        print(f"{subject}: {coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
+    return tally.scores()
 
 
 def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
@@ -104,13 +140,19 @@ def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
         log = read_log(Path(trainer.args.output_dir) / METRICS_NAME)
         if line := loss_symptom(log, learning_rate=trainer.args.learning_rate):
             found.append(line)
-        report = data.reports["train"]
-        if report.cut_sources:
+    for split, report in data.reports.items():
+        if report.cut_sources and split.partition("/")[0] == "train":
             found.append(
                 f"{report.cut_sources} of {report.used} training sources were cut and lost {report.lost_tokens} "
                 "tokens or more: raise --src_length if what matters may be in them"
             )
-    return [*found, *(f"dev records: {line}" for line in trainer.symptoms.lines())]
+    return [*found, *dev_warnings(trainer.symptoms)]
+
+
+def dev_warnings(symptoms: dict[str, Symptoms]) -> list[str]:
+    """What is wrong with the texts of the dev sets."""
+    subjects = {name: f"dev records of {name}" if len(symptoms) > 1 else "dev records" for name in symptoms}
+    return [f"{subjects[name]}: {line}" for name, found in symptoms.items() for line in found.lines()]
 
 
 if __name__ == "__main__":

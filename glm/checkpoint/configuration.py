@@ -6,6 +6,7 @@ from typing import Any
 
 from glm.checkpoint.formats import CONFIG_NAME
 from glm.errors import InputError
+from glm.models import registry
 from glm.models.presets import preset_file, published_presets
 from glm.models.protocol import Family
 from glm.runtime.settings_file import read_object
@@ -83,24 +84,43 @@ def read_preset(family: Family, name: str) -> tuple[str, dict[str, Any]]:
     Raises:
         InputError: there is no such preset, or it is no configuration.
     """
-    for known, settings in published_presets(family.published).items():
+    for known, settings in _presets_of(family).items():
         if name in (known, known.rpartition("/")[2], f"{known.rpartition('/')[2]}.json"):
             return known, settings
     path = preset_file(name if name.endswith(".json") else f"{name}.json")
     return str(path), declared_config(family, read_object(path), path)
 
 
+def family_of_preset(name: str) -> Family | None:
+    """The family that a preset says it is of; None if it says nothing, or there is none."""
+    return next(
+        (
+            family
+            for family in registry.families()
+            for known in (*family.published, *family.presets)
+            if name in (known, known.rpartition("/")[2], f"{known.rpartition('/')[2]}.json")
+        ),
+        None,
+    ) or (registry.of_model(name) if name.endswith(".json") else None)
+
+
 def guess_preset(family: Family, sizes: Mapping[str, Any]) -> str | None:
     """The published model that has these sizes, or the only one that has them but for rows that pad the vocabulary."""
+    defaults = family.weights.defaults
     rows, rest = sizes["vocab_size"], [size for size in family.weights.sizes if size != "vocab_size"]
     vocabularies = {
         name: preset["vocab_size"]
-        for name, preset in published_presets(family.published).items()
-        if all(preset[size] == sizes[size] for size in rest)
+        for name, preset in _presets_of(family).items()
+        if all(preset.get(size, defaults.get(size)) == sizes[size] for size in rest)
     }
     exact = [name for name, words in vocabularies.items() if words == rows]
     padded = [name for name, words in vocabularies.items() if rows in _padded_sizes(words)]
     return next(iter(exact or padded), None) if len(exact or padded) == 1 else None
+
+
+def _presets_of(family: Family) -> dict[str, dict[str, Any]]:
+    """The configurations of its published models, by name."""
+    return published_presets((*family.published, *family.presets))
 
 
 def _padded_sizes(words: int) -> set[int]:

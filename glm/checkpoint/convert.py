@@ -39,15 +39,17 @@ def import_checkpoint(
     target: str | Path,
     *,
     preset: str | None = None,
+    base: str | Path | None = None,
     positions: int | None = None,
     tasks: int | None = None,
 ) -> WholeModel:
     """Writes a checkpoint of any format as the toolkit's own; every number keeps its bits.
 
     Args:
-        source: its folder.
+        source: its folder, or its one file.
         target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
+        base: a whole checkpoint, for one that holds only the weights that were trained.
         positions, tasks: how many the model is to have; None for those it has (`WeightNames.reshaped`).
 
     Returns:
@@ -56,7 +58,12 @@ def import_checkpoint(
     Raises:
         InputError: the source cannot be read or does not fit; the target exists or cannot be written.
     """
-    model = open_model(source, preset)
+    try:
+        model = open_model(source, preset, base=base)
+    except InputError as error:
+        if "\n  missing " in str(error) and base is None:
+            raise InputError(f"{error}\n  if it holds only what was trained, name its model with --base") from error
+        raise
     _write(_reshaped(model, positions, tasks), Path(target), "glm", 1)
     return model
 

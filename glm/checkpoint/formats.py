@@ -9,9 +9,9 @@
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
 | fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
 
-The first four have a config.json beside them and may be several files with an index (`….index.json`); of the first two
-there are also parts of tensor-parallel ranks (`model_state.tp00.pdparams`). A file that is a pickle is read only where
-there are no safetensors.
+A bare file of a rank of Megatron (`pretrained.pt`) is a whole checkpoint. The first four have a config.json beside
+them and may be several files with an index (`….index.json`); of the first two there are also parts of tensor-parallel
+ranks (`model_state.tp00.pdparams`). A file that is a pickle is read only where there are no safetensors.
 """
 
 import re
@@ -41,6 +41,7 @@ ADAPTERS = {
 TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
+RANK_ENDING = ".pt"
 BEST_FILE = "checkpoint_best.pt"  # of several files of fairseq the one that is meant
 FAIRSEQ_MODEL = "model"  # where a file of fairseq has its weights
 MOST_OF_NAME = 255  # bytes; no file system has longer names
@@ -95,25 +96,27 @@ class Source:
         return merge_weights(names.plan, ranks, origin=self.path)
 
 
-def open_checkpoint(folder: Path) -> Source:
-    """Finds out the format of a folder, or of a file of fairseq, and what is in its files; no weights are read.
+def open_checkpoint(folder: Path, family: Family | None = None) -> Source:
+    """Finds out the format of a folder, or of a single file, and what is in it; no weights are read.
+
+    Args:
+        family: whose it is, if its configuration says nothing; told by the names of weights if None.
 
     Raises:
         InputError: it is no checkpoint, or a file cannot be read.
     """
-    if folder.is_file() and folder.suffix == ".pt":
-        return _open_fairseq(folder)
+    if folder.is_file():
+        return open_file(folder, _config_of(folder.parent), family)
     if not folder.is_dir():
-        what = "is a file; give the folder it lies in" if folder.is_file() else "no such folder"
-        raise InputError(f"{folder}: {what}")
+        raise InputError(f"{folder}: no such folder")
     for stem, ending, read in KINDS_OF_FILES:
         ranks = _files_of_kind(folder, stem, ending)
         if ranks:
-            return _opened(folder, ranks, ending, read, _config_of(folder))
+            return _opened(folder, ranks, ending, read, _config_of(folder), family)
     if _iteration_folder(folder) is not None:
-        return _open_megatron(folder)
+        return _open_megatron(folder, _rank_files(folder), _config_of(folder), family)
     if (file := fairseq_file(folder)) is not None:
-        return _open_fairseq(file)
+        return _open_pt(file, _config_of(folder), family)
     for name, advice in ADAPTERS.items():
         if (folder / name).is_file():
             raise InputError(f"{folder}: {advice}")
@@ -127,26 +130,32 @@ def fairseq_file(path: Path) -> Path | None:
     """The file of fairseq that is meant by a path: itself, or in a folder without other weights the best one, or the
     only one."""
     if path.is_file():
-        return path if path.suffix == ".pt" else None
+        return path if path.suffix == RANK_ENDING else None
     if not path.is_dir() or _iteration_folder(path) is not None:
         return None
     if any(_files_of_kind(path, stem, ending) for stem, ending, _ in KINDS_OF_FILES):
         return None
-    found = sorted(path.glob("*.pt"))
+    found = sorted(path.glob(f"*{RANK_ENDING}"))
     best = path / BEST_FILE
     return best if best in found else (found[0] if len(found) == 1 else None)
 
 
-def open_file(path: Path, config: dict[str, Any]) -> Source:
+def open_file(path: Path, config: dict[str, Any], family: Family | None = None) -> Source:
     """A checkpoint that is one file, whatever its name, and the configuration that belongs to it.
+
+    Args:
+        family: as of `open_checkpoint`.
 
     Raises:
         InputError: it is of no known kind, or cannot be read.
     """
     for _, ending, read in KINDS_OF_FILES:
         if path.suffix == f".{ending}":
-            return _opened(path.parent, [[path]], ending, read, config)
-    raise InputError(f"{path}: not a file of weights ({', '.join(ending for _, ending, _ in KINDS_OF_FILES)})")
+            return _opened(path.parent, [[path]], ending, read, config, family)
+    if path.suffix == RANK_ENDING:
+        return _open_pt(path, config, family)
+    known = [*(ending for _, ending, _ in KINDS_OF_FILES), RANK_ENDING[1:]]
+    raise InputError(f"{path}: is a file, but not one of weights ({', '.join(known)})")
 
 
 def _read_bin(path: Path) -> Weights:
@@ -215,13 +224,28 @@ def _indexed(index: Path) -> list[Path]:
     return files
 
 
-def _opened(folder: Path, ranks: list[list[Path]], ending: str, read: Reader, config: dict[str, Any]) -> Source:
+def _opened(
+    folder: Path,
+    ranks: list[list[Path]],
+    ending: str,
+    read: Reader,
+    config: dict[str, Any],
+    family: Family | None,
+) -> Source:
     tensors = [_together(files, read) for files in ranks]
-    family = registry.recognise(config, tensors[0], origin=folder)
+    family = _family_of(config, tensors[0], folder, family)
     tensors = [_once(family, weights) for weights in tensors]
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
     found = formats.get(ending) or ("huggingface" if is_torch_layout(family.weights, tensors[0]) else "glm")
     return Source(folder, family, found, [path for files in ranks for path in files], tensors, config)
+
+
+def _family_of(config: dict[str, Any], names: Iterable[str], folder: Path, wanted: Family | None) -> Family:
+    if wanted is None:
+        return registry.recognise(config, names, origin=folder, folder=folder)
+    if "model_type" in config and registry.recognise(config, origin=folder) is not wanted:
+        raise InputError(f"{folder}: {CONFIG_NAME} says {config['model_type']!r}, and the preset is of {wanted.name}")
+    return wanted
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
@@ -273,8 +297,15 @@ def _iteration_folder(folder: Path) -> Path | None:
     return folder if any(RANK_FILES.fullmatch(path.name) for path in folder.iterdir()) else None
 
 
-def _open_fairseq(path: Path) -> Source:
+def _open_pt(path: Path, config: dict[str, Any], family: Family | None) -> Source:
+    """A `.pt` file: of Megatron if it has an entry `module`, else of fairseq."""
     tree = read_torch(path)
+    if isinstance(tree, dict) and MODULE in tree:
+        return _open_megatron(path.parent, [path], config, family)
+    return _open_fairseq(path, tree)
+
+
+def _open_fairseq(path: Path, tree: Any) -> Source:
     if not isinstance(tree, dict) or not isinstance(tree.get(FAIRSEQ_MODEL), dict):
         raise InputError(f"{path}: is no checkpoint of fairseq (a dict with {FAIRSEQ_MODEL}, and cfg or args)")
     with reading(path, "PyTorch file"):
@@ -294,11 +325,16 @@ def _values(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _open_megatron(folder: Path) -> Source:
+def _rank_files(folder: Path) -> list[Path]:
+    """The files of the ranks of a Megatron checkpoint."""
     iteration = _iteration_folder(folder)
     files = _numbered(iteration, RANK_FILES) if iteration.is_dir() else []
     if not files:
         raise InputError(f"{iteration}: no such folder, or no {RANK_FILE.format(0)} in it")
+    return files
+
+
+def _open_megatron(folder: Path, files: list[Path], config: dict[str, Any], family: Family | None) -> Source:
     ranks, extras = [], {}
     for path in files:
         tree = read_torch(path)
@@ -311,8 +347,7 @@ def _open_megatron(folder: Path) -> Source:
         ranks.append(tensors)
     if type(extras.get(WORLD_SIZE)) is int and extras[WORLD_SIZE] != len(ranks):
         raise InputError(
-            f"{iteration}: the files are of {extras[WORLD_SIZE]} ranks, but there are {len(ranks)} of them"
+            f"{files[0].parent}: the files are of {extras[WORLD_SIZE]} ranks, but there are {len(ranks)} of them"
         )
-    config = _config_of(folder)
-    family = registry.recognise(config, ranks[0], origin=folder)
+    family = _family_of(config, ranks[0], folder, family)
     return Source(folder, family, "megatron", files, ranks, config, extras)

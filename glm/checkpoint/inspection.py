@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from glm.checkpoint.configuration import family_of_preset
 from glm.checkpoint.formats import Source, open_checkpoint
 from glm.checkpoint.whole import whole_model
 from glm.errors import InputError, shown
@@ -24,7 +25,7 @@ def inspect_checkpoint(folder: str | Path, *, preset: str | None = None) -> Insp
     Raises:
         InputError: it is no checkpoint, or a file of it cannot be read.
     """
-    source = open_checkpoint(Path(folder))
+    source = open_checkpoint(Path(folder), family_of_preset(preset) if preset else None)
     try:
         return Inspection(source, whole_model(source, preset).preset, None)
     except InputError as error:

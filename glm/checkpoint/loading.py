@@ -193,7 +193,7 @@ def _read_preset(family: Family, config_class: type, path: Path) -> dict[str, An
     """A configuration file, or the one of that name in `configs/model`; of its entries, what the family knows."""
     path = preset_file(path)
     settings = read_object(path)
-    known = {*inspect.signature(config_class).parameters, *PretrainedConfig().to_dict(), "num_hidden_layers"}
+    known = {*inspect.signature(config_class).parameters, *config_class().to_dict(), "num_hidden_layers"}
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

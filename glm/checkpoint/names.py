@@ -84,6 +84,8 @@ def is_torch_layout(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bo
     """
     if not names.linears:
         return False
+    if (told := names.torch_layout(tensors)) is not None:
+        return told
     for name, tensor in tensors.items():
         if name.endswith(names.biased_linears):
             bias = tensors.get(name.removesuffix("weight") + "bias")

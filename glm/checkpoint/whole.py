@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from glm.checkpoint.configuration import checked_config, declared_config, guess_preset, read_preset
+from glm.checkpoint.configuration import (
+    checked_config,
+    declared_config,
+    family_of_preset,
+    guess_preset,
+    read_preset,
+)
 from glm.checkpoint.formats import Source, open_checkpoint
 from glm.checkpoint.names import Weights, checked_weights, infer_sizes
 from glm.checkpoint.tensors import LazyTensor
@@ -44,29 +50,34 @@ class WholeModel:
         return f"format {self.source.format}{ranks}, {count:,} parameters in {dtypes}, {kind}"
 
 
-def open_model(folder: str | Path, preset: str | None = None) -> WholeModel:
+def open_model(folder: str | Path, preset: str | None = None, *, base: str | Path | None = None) -> WholeModel:
     """Opens a checkpoint of any format; no weights are read.
 
     Args:
+        folder: its folder, or its one file.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
+        base: a whole checkpoint, for one that holds only the weights that were trained.
 
     Raises:
-        InputError: it cannot be read, is not whole, or does not fit its configuration or the preset.
+        InputError: it cannot be read, is not whole, or does not fit its configuration, the preset or the base.
     """
-    return whole_model(open_checkpoint(Path(folder)), preset)
+    if base is not None:
+        model = open_model(base, preset)
+        return whole_model(open_checkpoint(Path(folder), model.source.family), preset, base=model)
+    return whole_model(open_checkpoint(Path(folder), family_of_preset(preset) if preset else None), preset)
 
 
-def whole_model(source: Source, preset: str | None = None) -> WholeModel:
+def whole_model(source: Source, preset: str | None = None, *, base: WholeModel | None = None) -> WholeModel:
     """As `open_model`, of what is opened already."""
     family, names = source.family, source.family.weights
     name, settings = read_preset(family, preset) if preset else (None, {})
     try:
-        declared = declared_config(family, source.config)
+        declared = {**(base.config if base else {}), **declared_config(family, source.config)}
         weights = source.whole(declared.get("num_attention_heads") or settings.get("num_attention_heads"))
-        weights = names.settled(weights)
+        weights = names.settled({**(base.weights if base else {}), **weights})
         sizes = infer_sizes(names, weights, title=family.title)
         model_name = name or guess_preset(family, sizes)
-        settings = settings or published_presets(family.published).get(model_name, {})
+        settings = settings or published_presets((*family.published, *family.presets)).get(model_name, {})
         config = checked_config(family, sizes, declared, name, settings)
         weights = checked_weights(names, without_tied_copies(names, weights, config), config)
         if names.copied_rows_key not in source.extras:

@@ -29,6 +29,7 @@ def _parser() -> Parser:
     importing = _action(
         actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True
     )
+    importing.add_argument("--base", type=Path, metavar="DIR", help="whole model, if SRC has only what was trained")
     importing.add_argument("--positions", type=int, metavar="N", help="more positions, which repeat those there are")
     importing.add_argument(
         "--tasks", type=int, metavar="N", help="position tables and parts of the head: 4, or 1 (UniLM's pretraining)"
@@ -43,7 +44,7 @@ def _parser() -> Parser:
 
 def _action(actions, name: str, function, text: str, *, target: bool = False) -> Parser:
     parser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of the checkpoint")
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder or file of the checkpoint")
     if target:
         parser.add_argument("target", type=Path, metavar="DST", help="folder to write; must not exist yet")
     parser.add_argument("--preset", help="a published name, a name in configs/model or a .json file it must fit")
@@ -58,7 +59,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> None:
-    wishes = {"preset": options.preset, "positions": options.positions, "tasks": options.tasks}
+    wishes = {name: getattr(options, name) for name in ("preset", "base", "positions", "tasks")}
     _done(options, import_checkpoint(options.source, options.target, **wishes))
 
 

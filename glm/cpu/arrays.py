@@ -21,12 +21,19 @@ from threadpoolctl import threadpool_limits
 
 from glm.runtime.environment import WANTED_BLOCKTIME, cpu_threads
 
-HEAD_SIZE = 64  # numbers of a head of all published GLMs: what attention is compiled for, loops of known length
+HEAD_SIZE = 64  # numbers of a head of all published GLMs
+# Of heads that attention is compiled for, each size with loops of known length: 64, 96, 128, ... numbers.
+HEAD_UNIT, LARGEST_HEAD = 32, 256
 BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
 SMALL = 128  # hidden size up to which a training step has next to nothing for other threads of the host's own
 WORTH = BLOCK // 2  # numbers below which other threads, and layers written by hand, cost more than they bring
 
 threadpool_limits(1, user_api="blas")  # NumPy's products are small ones, on several threads of ours at a time
+
+
+def is_compiled_for(head_size: int) -> bool:
+    """Whether attention has compiled loops for heads of this size."""
+    return head_size % HEAD_UNIT == 0 and HEAD_SIZE <= head_size <= LARGEST_HEAD
 
 
 @cache

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import paddle
 
-from glm.cpu.arrays import HEAD_SIZE, openmp
+from glm.cpu.arrays import openmp
 from glm.runtime.environment import cpu_threads
 
 
@@ -64,7 +64,6 @@ OPTIONS = {
     "forceinline": True,
     "cache": _prepare(),
 }
-SCALE = np.float32(HEAD_SIZE**-0.5)  # of queries
 LOG2E = np.float32(np.log2(np.e))
 # 2^x on [-0.5, 0.5], a least-squares fit: relative error 2.3e-7. Numba would call exp for one number at a time.
 P0, P1, P2 = np.float32(1.0000001), np.float32(0.69314694), np.float32(0.24022122)

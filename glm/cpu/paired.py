@@ -11,7 +11,6 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import (
-    HEAD_SIZE,
     WORTH,
     draw_kept,
     draw_seed,
@@ -22,7 +21,7 @@ from glm.cpu.arrays import (
     tensor_of,
     view,
 )
-from glm.cpu.loops import OPTIONS, SCALE, exponentiate, use_own_threads
+from glm.cpu.loops import OPTIONS, exponentiate, use_own_threads
 from glm.cpu.two_part import (
     BLOCK,
     GAP,
@@ -36,12 +35,14 @@ from glm.cpu.two_part import (
     multiply_panel,
     product_of_rows,
     put_head,
+    size_of,
     turned,
 )
+from glm.cpu.vectors import LANES
 
 
 class CompiledPairedAttention(PyLayer):
-    """As `glm.modules.paired.PairedAttention`, of float32 and heads of HEAD_SIZE."""
+    """As `glm.modules.paired.PairedAttention`, of float32 and heads of a size that `is_compiled_for`."""
 
     @staticmethod
     def forward(ctx, queries: Tensor, pairs: Tensor, bias: Tensor, spans, num_heads: int, dropout: float) -> Tensor:
@@ -52,7 +53,7 @@ class CompiledPairedAttention(PyLayer):
         scale = np.float32(rescale(dropout))
         use_own_threads()
         tables = view(queries), view(pairs), view(bias)
-        _forward(*tables, spans, kept, starts, scale, view(context), logs)
+        _forward(*tables, spans, kept, starts, scale, view(context), logs, *size_of(queries, num_heads))
         ctx.save_for_backward(queries, pairs, bias, context)
         ctx.rest = spans, kept, starts, scale, logs
         ctx.frozen = [part.stop_gradient for part in (queries, pairs, bias)]
@@ -69,7 +70,9 @@ class CompiledPairedAttention(PyLayer):
         use_own_threads()
         tables = view(queries), view(pairs), view(bias)
         gradients = view(d_queries), view(d_pairs), d_bias
-        _backward(*tables, *rest, view(context), logs, view(grad.contiguous()), *gradients)
+        _backward(
+            *tables, *rest, view(context), logs, view(grad.contiguous()), *gradients, *size_of(queries, len(logs))
+        )
         found = d_queries, d_pairs, tensor_of(d_bias.sum(axis=0))
         return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, found, strict=True))
 
@@ -101,23 +104,23 @@ def _add_row(row, addend):
 
 
 @njit(parallel=True, **OPTIONS)
-def _forward(queries, pairs, bias, spans, kept, starts, scale, context, logs):
-    N, H, E = len(logs), queries.shape[1], len(spans)
+def _forward(queries, pairs, bias, spans, kept, starts, scale, context, logs, vectors, query_scale):
+    N, H, E, D = len(logs), queries.shape[1], len(spans), LANES * len(vectors)
     centre = bias.shape[1] // 2
     for task in prange(E * N):
         e, h = task % E, task // E
         first_query, behind, first_key, last = spans[e]
-        Q, K, column = behind - first_query, last - first_key, h * HEAD_SIZE
-        query = head_of(queries[first_query:behind], column, SCALE)
-        values = head_of(pairs[first_key:last], H + column, ONE)
-        keys = turned(head_of(pairs[first_key:last], column, ONE))
+        Q, K, column = behind - first_query, last - first_key, h * D
+        query = head_of(queries[first_query:behind], column, query_scale, vectors)
+        values = head_of(pairs[first_key:last], H + column, ONE, vectors)
+        keys = turned(head_of(pairs[first_key:last], column, ONE, vectors))
         scores = np.empty((BLOCK, len(keys) * PANEL + GAP), np.float32)
-        mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
+        mixed = np.empty((BLOCK, D), np.float32)
         totals = np.empty(BLOCK, np.float32)
         for first in range(0, Q, BLOCK):
             count = min(BLOCK, Q - first)
             for key in range(0, K, PANEL):
-                multiply_panel(query[first : first + count], keys[key // PANEL], scores[:count, key:])
+                multiply_panel(query[first : first + count], keys[key // PANEL], scores[:count, key:], vectors)
             for r in range(count):
                 if bias.shape[1]:
                     _add_row(scores[r][:K], bias[h][centre - first - r : centre - first - r + K])
@@ -128,39 +131,55 @@ def _forward(queries, pairs, bias, spans, kept, starts, scale, context, logs):
                     drop(scores[r][:K], kept[place : place + K])
             mixed[:] = 0
             for key in range(0, K, PANEL):
-                add_mixed(scores[:count, key:], values[key : min(key + PANEL, K)], mixed[:count])
+                add_mixed(scores[:count, key:], values[key : min(key + PANEL, K)], mixed[:count], vectors)
             for r in range(count):
-                row = context[first_query + first + r][column : column + HEAD_SIZE]
-                for d in range(HEAD_SIZE):
+                row = context[first_query + first + r][column : column + D]
+                for d in range(D):
                     row[d] = mixed[r, d] * (scale / totals[r])
 
 
 @njit(parallel=True, **OPTIONS)
-def _backward(queries, pairs, bias, spans, kept, starts, scale, context, logs, d_context, d_queries, d_pairs, d_bias):
-    N, H, E = len(logs), queries.shape[1], len(spans)
+def _backward(
+    queries,
+    pairs,
+    bias,
+    spans,
+    kept,
+    starts,
+    scale,
+    context,
+    logs,
+    d_context,
+    d_queries,
+    d_pairs,
+    d_bias,
+    vectors,
+    query_scale,
+):
+    N, H, E, D = len(logs), queries.shape[1], len(spans), LANES * len(vectors)
     centre = bias.shape[1] // 2
     for task in prange(E * N):
         e, h = task % E, task // E
         first_query, behind, first_key, last = spans[e]
-        Q, K, column = behind - first_query, last - first_key, h * HEAD_SIZE
-        query = head_of(queries[first_query:behind], column, SCALE)
-        keys = head_of(pairs[first_key:last], column, ONE)
-        turned_keys, turned_values = turned(keys), turned(head_of(pairs[first_key:last], H + column, ONE))
-        d_out = head_of(d_context[first_query:behind], column, ONE)
-        d_keys, d_values = np.zeros((K, HEAD_SIZE), np.float32), np.zeros((K, HEAD_SIZE), np.float32)
+        Q, K, column = behind - first_query, last - first_key, h * D
+        query = head_of(queries[first_query:behind], column, query_scale, vectors)
+        keys = head_of(pairs[first_key:last], column, ONE, vectors)
+        turned_keys, turned_values = turned(keys), turned(head_of(pairs[first_key:last], H + column, ONE, vectors))
+        d_out = head_of(d_context[first_query:behind], column, ONE, vectors)
+        d_keys, d_values = np.zeros((K, D), np.float32), np.zeros((K, D), np.float32)
         shares, d_scores = np.empty((BLOCK, PANEL + GAP), np.float32), np.empty((BLOCK, PANEL + GAP), np.float32)
-        d_query, slopes = np.empty((BLOCK, HEAD_SIZE), np.float32), np.empty(BLOCK, np.float32)
+        d_query, slopes = np.empty((BLOCK, D), np.float32), np.empty(BLOCK, np.float32)
         for first in range(0, Q, BLOCK):
             count = min(BLOCK, Q - first)
             own_query, own_d_out = query[first : first + count], d_out[first : first + count]
             for r in range(count):
-                row = context[first_query + first + r][column : column + HEAD_SIZE]
-                slopes[r] = product_of_rows(own_d_out[r], row)
+                row = context[first_query + first + r][column : column + D]
+                slopes[r] = product_of_rows(own_d_out[r], row, vectors)
             d_query[:] = 0
             for key in range(0, K, PANEL):
                 seen = min(PANEL, K - key)
-                multiply_panel(own_query, turned_keys[key // PANEL], shares[:count])
-                multiply_panel(own_d_out, turned_values[key // PANEL], d_scores[:count])
+                multiply_panel(own_query, turned_keys[key // PANEL], shares[:count], vectors)
+                multiply_panel(own_d_out, turned_values[key // PANEL], d_scores[:count], vectors)
                 for r in range(count):
                     row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, first_query + first + r]
                     place = centre - first - r + key
@@ -175,9 +194,15 @@ def _backward(queries, pairs, bias, spans, kept, starts, scale, context, logs, d
                         _add_row(d_bias[e, h][place : place + seen], d_row)
                     shares[r, seen:PANEL] = 0
                     d_scores[r, seen:PANEL] = 0
-                add_mixed(d_scores[:count], keys[key : key + seen], d_query[:count])
-                add_mixed(shares[:count].T, own_d_out, d_values[key : key + seen])
-                add_mixed(d_scores[:count].T, own_query, d_keys[key : key + seen])
-            put_head(d_query[:count], SCALE, d_queries[first_query + first : first_query + first + count], column)
-        put_head(d_keys, ONE, d_pairs[first_key:last], column)
-        put_head(d_values, ONE, d_pairs[first_key:last], H + column)
+                add_mixed(d_scores[:count], keys[key : key + seen], d_query[:count], vectors)
+                add_mixed(shares[:count].T, own_d_out, d_values[key : key + seen], vectors)
+                add_mixed(d_scores[:count].T, own_query, d_keys[key : key + seen], vectors)
+            put_head(
+                d_query[:count],
+                query_scale,
+                d_queries[first_query + first : first_query + first + count],
+                column,
+                vectors,
+            )
+        put_head(d_keys, ONE, d_pairs[first_key:last], column, vectors)
+        put_head(d_values, ONE, d_pairs[first_key:last], H + column, vectors)

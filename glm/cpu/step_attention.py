@@ -12,16 +12,16 @@ import paddle
 from numba import njit, prange
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import HEAD_SIZE, view
-from glm.cpu.loops import OPTIONS, SCALE, exponentiate, use_own_threads
-from glm.cpu.vectors import AHEAD, dot_products, mixtures
+from glm.cpu.arrays import view
+from glm.cpu.loops import OPTIONS, exponentiate, use_own_threads
+from glm.cpu.vectors import AHEAD, LANES, dot_products, head_mixtures, rows_together, vectors_of
 
 
 class CompiledLayerCache:
     """A `LayerCache` in arrays: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps.
 
     Args:
-        prompt: keys and values, float32, heads of HEAD_SIZE.
+        prompt: keys and values, float32, heads of a size that `is_compiled_for`.
     """
 
     def __init__(self, prompt: tuple[np.ndarray, np.ndarray]):
@@ -31,13 +31,13 @@ class CompiledLayerCache:
     @classmethod
     def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "CompiledLayerCache":
         """See `LayerCache.of_prompts`."""
-        table = view(projected.contiguous()).reshape(len(projected), 3, num_heads, HEAD_SIZE)
+        table = view(projected.contiguous()).reshape(len(projected), 3, num_heads, -1)
         return cls(_side_by_side(table[:, 1:], lengths))
 
     @classmethod
     def of_pairs(cls, pairs: Tensor, lengths: Sequence[int], num_heads: int) -> "CompiledLayerCache":
         """See `LayerCache.of_pairs`."""
-        table = view(pairs.contiguous()).reshape(len(pairs), 2, num_heads, HEAD_SIZE)
+        table = view(pairs.contiguous()).reshape(len(pairs), 2, num_heads, -1)
         return cls(_side_by_side(table, lengths))
 
     @staticmethod
@@ -50,21 +50,21 @@ class CompiledLayerCache:
     def attend(self, attention: nn.Layer, projected: Tensor, seen: tuple[np.ndarray, ...], start: int) -> Tensor:
         """See `LayerCache.attend`."""
         B, R, _ = projected.shape
-        N = self.prompt[0].shape[1]
-        table = view(projected.contiguous()).reshape(B, R, 3, N, HEAD_SIZE)
-        context = paddle.empty([B * R, N * HEAD_SIZE])
+        _, N, _, D = self.prompt[0].shape
+        table = view(projected.contiguous()).reshape(B, R, 3, N, D)
+        context = paddle.empty([B * R, N * D])
         use_own_threads()
-        _attend(table, *self.prompt, *self.slots, start, *seen, view(context).reshape(B, R, N, HEAD_SIZE))
+        _attend(table, *self.prompt, *self.slots, start, *seen, view(context).reshape(B, R, N, D))
         return context
 
     def look(self, attention: nn.Layer, queries: Tensor, seen: tuple[np.ndarray, ...]) -> Tensor:
         """See `LayerCache.look`."""
         B, R, H = queries.shape
-        N = self.prompt[0].shape[1]
+        _, N, _, D = self.prompt[0].shape
         context = paddle.empty([B * R, H])
-        tables = (view(part.contiguous()).reshape(B, R, N, HEAD_SIZE) for part in (queries, context))
+        tables = (view(part.contiguous()).reshape(B, R, N, D) for part in (queries, context))
         use_own_threads()
-        _look(next(tables), *self.prompt, seen[0], next(tables))
+        _look(next(tables), *self.prompt, seen[0], next(tables), np.float32(D**-0.5), vectors_of(D))
         return context
 
     def keep_slots(self, used: np.ndarray, capacity: int) -> None:
@@ -134,87 +134,98 @@ def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return paths, counts
 
 
-_score_prompt, _mix_prompt = dot_products(5, 4), mixtures(5, HEAD_SIZE, ahead=AHEAD)
+_score_prompt, _mix_prompt = dot_products(5, 4), head_mixtures(ahead=AHEAD)
+_rows_together = njit(rows_together, **OPTIONS)
+
+
+def _attend(projected, keys, values, slot_keys, slot_values, start, lengths, paths, counts, context) -> None:
+    """projected: [B, R, 3, N, D], whose keys and values go to the slots from `start` on; keys, values: [B, N, L, D];
+    slot_keys, slot_values: [B, N, C, D]; context: [B, R, N, D], to write to."""
+    vectors, scale = vectors_of(projected.shape[4]), np.float32(projected.shape[4] ** -0.5)
+    arrays = projected, keys, values, slot_keys, slot_values
+    _attend_heads(*arrays, start, lengths, paths, counts, context, scale, vectors)
 
 
 @njit(parallel=True, **OPTIONS)
-def _attend(projected, keys, values, slot_keys, slot_values, start, lengths, paths, counts, context):
-    """projected: [B, R, 3, N, D], whose keys and values go to the slots from `start` on; keys, values: [B, N, L, D];
-    slot_keys, slot_values: [B, N, C, D]; context: [B, R, N, D], to write to."""
+def _attend_heads(
+    projected, keys, values, slot_keys, slot_values, start, lengths, paths, counts, context, scale, vectors
+):
     B, R, _, N, _ = projected.shape
+    D, together = LANES * len(vectors), _rows_together(vectors)
     for task in prange(B * N):
         b, n = task % B, task // B  # so that threads share examples of unlike length
         length = lengths[b]
-        rows = np.empty((R, HEAD_SIZE), np.float32)
+        rows = np.empty((R, D), np.float32)
         for r in range(R):
-            for d in range(HEAD_SIZE):
-                rows[r, d] = projected[b, r, 0, n, d] * SCALE
+            for d in range(D):
+                rows[r, d] = projected[b, r, 0, n, d] * scale
                 slot_keys[b, n, start + r, d] = projected[b, r, 1, n, d]
                 slot_values[b, n, start + r, d] = projected[b, r, 2, n, d]
         scores = np.empty((R, length + paths.shape[2]), np.float32)
         for key in range(0, length, 4):
             for r in range(0, R, 5):
                 _score_prompt(rows, keys[b, n, :length], scores, r, key)
-        mixed = np.empty((R, HEAD_SIZE), np.float32)
+        mixed = np.empty((R, D), np.float32)
         totals = np.empty(R, np.float32)
         for r in range(R):
             path = paths[b, r][: counts[b, r]]
-            _score_path(rows[r], slot_keys[b, n], path, scores[r][length:])
+            _score_path(rows[r], slot_keys[b, n], path, scores[r][length:], vectors)
             _, totals[r] = exponentiate(scores[r][: length + len(path)])
-        for r in range(0, R, 5):
-            _mix_prompt(scores, values[b, n], length, mixed, r)
+        for r in range(0, R, together):
+            _mix_prompt(scores, values[b, n], length, mixed, r, vectors)
         for r in range(R):
             path = paths[b, r][: counts[b, r]]
-            _mix_path(scores[r][length:], slot_values[b, n], path, mixed[r])
+            _mix_path(scores[r][length:], slot_values[b, n], path, mixed[r], vectors)
         for r in range(R):
-            for d in range(HEAD_SIZE):
+            for d in range(D):
                 context[b, r, n, d] = mixed[r, d] / totals[r]
 
 
 @njit(parallel=True, **OPTIONS)
-def _look(queries, keys, values, lengths, context):
+def _look(queries, keys, values, lengths, context, scale, vectors):
     """queries: [B, R, N, D]; keys, values: [B, N, L, D]; context: [B, R, N, D], to write to."""
     B, R, N, _ = queries.shape
+    D, together = LANES * len(vectors), _rows_together(vectors)
     for task in prange(B * N):
         b, n = task % B, task // B
         length = lengths[b]
-        rows = np.empty((R, HEAD_SIZE), np.float32)
+        rows = np.empty((R, D), np.float32)
         for r in range(R):
-            for d in range(HEAD_SIZE):
-                rows[r, d] = queries[b, r, n, d] * SCALE
+            for d in range(D):
+                rows[r, d] = queries[b, r, n, d] * scale
         scores = np.empty((R, length), np.float32)
         for key in range(0, length, 4):
             for r in range(0, R, 5):
                 _score_prompt(rows, keys[b, n, :length], scores, r, key)
-        mixed = np.empty((R, HEAD_SIZE), np.float32)
+        mixed = np.empty((R, D), np.float32)
         totals = np.empty(R, np.float32)
         for r in range(R):
             _, totals[r] = exponentiate(scores[r])
-        for r in range(0, R, 5):
-            _mix_prompt(scores, values[b, n], length, mixed, r)
+        for r in range(0, R, together):
+            _mix_prompt(scores, values[b, n], length, mixed, r, vectors)
         for r in range(R):
-            for d in range(HEAD_SIZE):
+            for d in range(D):
                 context[b, r, n, d] = mixed[r, d] / totals[r]
 
 
 @njit(**OPTIONS)
-def _score_path(row, keys, path, scores):
+def _score_path(row, keys, path, scores, vectors):
     for i in range(len(path)):
         score = np.float32(0)
-        for d in range(HEAD_SIZE):
+        for d in range(LANES * len(vectors)):
             score += row[d] * keys[path[i], d]
         scores[i] = score
 
 
 @njit(**OPTIONS)
-def _mix_path(shares, values, path, mixed):
-    whole = len(path) // 4 * 4
+def _mix_path(shares, values, path, mixed, vectors):
+    D, whole = LANES * len(vectors), len(path) // 4 * 4
     for i in range(0, whole, 4):
         s0, s1, s2, s3 = shares[i], shares[i + 1], shares[i + 2], shares[i + 3]
         v0, v1, v2, v3 = values[path[i]], values[path[i + 1]], values[path[i + 2]], values[path[i + 3]]
-        for d in range(HEAD_SIZE):
+        for d in range(D):
             mixed[d] += s0 * v0[d] + s1 * v1[d] + s2 * v2[d] + s3 * v3[d]
     for i in range(whole, len(path)):
         share, v = shares[i], values[path[i]]
-        for d in range(HEAD_SIZE):
+        for d in range(D):
             mixed[d] += share * v[d]

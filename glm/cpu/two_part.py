@@ -13,19 +13,20 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
-from glm.cpu.loops import OPTIONS, SCALE, exponential, exponentiate, use_own_threads
-from glm.cpu.vectors import LANES, mixtures
+from glm.cpu.arrays import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
+from glm.cpu.loops import OPTIONS, exponential, exponentiate, use_own_threads
+from glm.cpu.vectors import LANES, head_mixtures, mixtures, rows_together, vectors_of
 
-BLOCK = 60  # queries whose scores are there at once; a multiple of 5
+BLOCK = 60  # queries whose scores are there at once
 PANEL = 64  # keys that are multiplied at once by all queries of a block; their numbers stay in the first cache
 GAP = LANES  # numbers between rows of scores: a multiple of many lines apart, they would share few places of the cache
 ONE = np.float32(1)
-_mix, _mix_more = mixtures(5, PANEL), mixtures(5, HEAD_SIZE, add=True)
+_mix, _mix_more = mixtures(5, PANEL), head_mixtures(add=True)
+_rows_together = njit(rows_together, **OPTIONS)
 
 
 class CompiledTwoPartAttention(PyLayer):
-    """As `glm.modules.attention.TwoPartAttention`, of float32 and heads of HEAD_SIZE."""
+    """As `glm.modules.attention.TwoPartAttention`, of float32 and heads of a size that `is_compiled_for`."""
 
     @staticmethod
     def forward(ctx, projected: Tensor, spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> Tensor:
@@ -42,11 +43,13 @@ class CompiledTwoPartAttention(PyLayer):
             [n, H]
         """
         kept, starts = _draw(spans, virtual, num_heads, dropout)
-        context = paddle.empty([len(projected), num_heads * HEAD_SIZE])
+        context = paddle.empty([len(projected), projected.shape[1] // 3])
         logs = np.empty((num_heads, len(projected)), np.float32)
         scale = np.float32(rescale(dropout))
         use_own_threads()
-        _forward(view(projected), spans, virtual, kept, starts, scale, view(context), logs)
+        _forward(
+            view(projected), spans, virtual, kept, starts, scale, view(context), logs, *size_of(context, num_heads)
+        )
         ctx.save_for_backward(projected, context)
         ctx.rest = spans, virtual, kept, starts, scale, logs
         return context
@@ -59,8 +62,15 @@ class CompiledTwoPartAttention(PyLayer):
         ctx.rest = None
         d_projected = paddle.empty_like(projected)
         use_own_threads()
-        _backward(view(projected), *rest, view(context), logs, view(grad.contiguous()), view(d_projected))
+        tables = view(context), logs, view(grad.contiguous()), view(d_projected)
+        _backward(view(projected), *rest, *tables, *size_of(context, len(logs)))
         return d_projected
+
+
+def size_of(context: Tensor, num_heads: int) -> tuple[tuple[int, ...], np.float32]:
+    """Of the heads that made a context [n, H]: their vectors, and what their queries are multiplied by."""
+    head_size = context.shape[1] // num_heads
+    return vectors_of(head_size), np.float32(head_size**-0.5)
 
 
 def _draw(spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> tuple[np.ndarray, np.ndarray]:
@@ -97,25 +107,26 @@ def _row_start(i, S, L, virtual):
 
 
 @njit(**OPTIONS)
-def _scale(row, factor, out):
-    for d in range(HEAD_SIZE):
+def _scale(row, factor, out, vectors):
+    for d in range(LANES * len(vectors)):
         out[d] = row[d] * factor
 
 
 @njit(**OPTIONS)
-def head_of(table, column, factor):
+def head_of(table, column, factor, vectors):
     """A copy of columns of a table [L, at least column + D]: [L, D], times a factor."""
-    part = np.empty((len(table), HEAD_SIZE), np.float32)
+    D = LANES * len(vectors)
+    part = np.empty((len(table), D), np.float32)
     for i in range(len(table)):
-        _scale(table[i][column : column + HEAD_SIZE], factor, part[i])
+        _scale(table[i][column : column + D], factor, part[i], vectors)
     return part
 
 
 @njit(**OPTIONS)
-def put_head(part, factor, table, column):
+def put_head(part, factor, table, column, vectors):
     """The other way round."""
     for i in range(len(part)):
-        _scale(part[i], factor, table[i][column : column + HEAD_SIZE])
+        _scale(part[i], factor, table[i][column : column + LANES * len(vectors)], vectors)
 
 
 @njit(**OPTIONS)
@@ -131,23 +142,23 @@ def turned(table):
 
 
 @njit(**OPTIONS)
-def multiply_panel(rows, panel, products):
+def multiply_panel(rows, panel, products, vectors):
     """rows [r, D] by a panel [D, PANEL] that was turned: to products [r, at least PANEL]."""
     for r in range(0, len(rows), 5):
-        _mix(rows, panel, HEAD_SIZE, products, r)
+        _mix(rows, panel, LANES * len(vectors), products, r)
 
 
 @njit(**OPTIONS)
-def add_mixed(shares, values, sums):
+def add_mixed(shares, values, sums, vectors):
     """Adds shares [r, at least v] by values [v, D] to sums [r, D]."""
-    for r in range(0, len(sums), 5):
-        _mix_more(shares, values, len(values), sums, r)
+    for r in range(0, len(sums), _rows_together(vectors)):
+        _mix_more(shares, values, len(values), sums, r, vectors)
 
 
 @njit(**OPTIONS)
-def product_of_rows(a, b):
+def product_of_rows(a, b, vectors):
     total = np.float32(0)
-    for d in range(HEAD_SIZE):
+    for d in range(LANES * len(vectors)):
         total += a[d] * b[d]
     return total
 
@@ -177,23 +188,23 @@ def drop(shares, kept):
 
 
 @njit(parallel=True, **OPTIONS)
-def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
-    N, H, E = len(logs), context.shape[1], len(spans)
+def _forward(projected, spans, virtual, kept, starts, scale, context, logs, vectors, query_scale):
+    N, H, E, D = len(logs), context.shape[1], len(spans), LANES * len(vectors)
     for task in prange(E * N):
         e, h = task % E, task // E
         start, middle, end = spans[e]
-        L, S, column = end - start, middle - start, h * HEAD_SIZE
+        L, S, column = end - start, middle - start, h * D
         own = projected[start:end]
-        query, values = head_of(own, column, SCALE), head_of(own, 2 * H + column, ONE)
-        keys = turned(head_of(own, H + column, ONE))
+        query, values = head_of(own, column, query_scale, vectors), head_of(own, 2 * H + column, ONE, vectors)
+        keys = turned(head_of(own, H + column, ONE, vectors))
         scores = np.empty((BLOCK, len(keys) * PANEL + GAP), np.float32)
-        mixed = np.empty((BLOCK, HEAD_SIZE), np.float32)
+        mixed = np.empty((BLOCK, D), np.float32)
         totals = np.empty(BLOCK, np.float32)
         for first in range(virtual, L, BLOCK):
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
             for key in range(0, limit, PANEL):
-                multiply_panel(query[first : first + count], keys[key // PANEL], scores[:count, key:])
+                multiply_panel(query[first : first + count], keys[key // PANEL], scores[:count, key:], vectors)
             for r in range(count):
                 seen = _seen(first + r, S)
                 largest, totals[r] = exponentiate(scores[r][:seen])
@@ -204,37 +215,39 @@ def _forward(projected, spans, virtual, kept, starts, scale, context, logs):
                     drop(scores[r][:seen], kept[place : place + seen])
             mixed[:] = 0
             for key in range(0, limit, PANEL):
-                add_mixed(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count])
+                add_mixed(scores[:count, key:], values[key : min(key + PANEL, limit)], mixed[:count], vectors)
             for r in range(count):
-                row = context[start + first + r][column : column + HEAD_SIZE]
-                _scale(mixed[r], scale / totals[r], row)
+                row = context[start + first + r][column : column + D]
+                _scale(mixed[r], scale / totals[r], row, vectors)
 
 
 @njit(parallel=True, **OPTIONS)
-def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_context, d_projected):
-    N, H, E = len(logs), context.shape[1], len(spans)
+def _backward(
+    projected, spans, virtual, kept, starts, scale, context, logs, d_context, d_projected, vectors, query_scale
+):
+    N, H, E, D = len(logs), context.shape[1], len(spans), LANES * len(vectors)
     for task in prange(E * N):
         e, h = task % E, task // E
         start, middle, end = spans[e]
-        L, S, column = end - start, middle - start, h * HEAD_SIZE
+        L, S, column = end - start, middle - start, h * D
         own, d_own = projected[start:end], d_projected[start:end]
-        query, keys = head_of(own, column, SCALE), head_of(own, H + column, ONE)
-        turned_keys, turned_values = turned(keys), turned(head_of(own, 2 * H + column, ONE))
-        d_out = head_of(d_context[start:end], column, ONE)
-        d_keys, d_values = np.zeros((L, HEAD_SIZE), np.float32), np.zeros((L, HEAD_SIZE), np.float32)
+        query, keys = head_of(own, column, query_scale, vectors), head_of(own, H + column, ONE, vectors)
+        turned_keys, turned_values = turned(keys), turned(head_of(own, 2 * H + column, ONE, vectors))
+        d_out = head_of(d_context[start:end], column, ONE, vectors)
+        d_keys, d_values = np.zeros((L, D), np.float32), np.zeros((L, D), np.float32)
         shares, d_scores = np.empty((BLOCK, PANEL + GAP), np.float32), np.empty((BLOCK, PANEL + GAP), np.float32)
-        d_query, slopes = np.empty((BLOCK, HEAD_SIZE), np.float32), np.empty(BLOCK, np.float32)
+        d_query, slopes = np.empty((BLOCK, D), np.float32), np.empty(BLOCK, np.float32)
         for first in range(virtual, L, BLOCK):
             count = min(BLOCK, L - first)
             limit = _seen(first + count - 1, S)
             own_query, own_d_out = query[first : first + count], d_out[first : first + count]
             for r in range(count):
-                slopes[r] = product_of_rows(own_d_out[r], context[start + first + r][column : column + HEAD_SIZE])
+                slopes[r] = product_of_rows(own_d_out[r], context[start + first + r][column : column + D], vectors)
             d_query[:] = 0
             for key in range(0, limit, PANEL):
                 end_key = min(key + PANEL, limit)
-                multiply_panel(own_query, turned_keys[key // PANEL], shares[:count])
-                multiply_panel(own_d_out, turned_values[key // PANEL], d_scores[:count])
+                multiply_panel(own_query, turned_keys[key // PANEL], shares[:count], vectors)
+                multiply_panel(own_d_out, turned_values[key // PANEL], d_scores[:count], vectors)
                 for r in range(count):
                     seen = min(max(_seen(first + r, S) - key, 0), PANEL)
                     row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, start + first + r]
@@ -245,10 +258,10 @@ def _backward(projected, spans, virtual, kept, starts, scale, context, logs, d_c
                         differentiate(row, d_row, log, slopes[r])
                     shares[r, seen:PANEL] = 0
                     d_scores[r, seen:PANEL] = 0
-                add_mixed(d_scores[:count], keys[key:end_key], d_query[:count])
-                add_mixed(shares[:count].T, own_d_out, d_values[key:end_key])
-                add_mixed(d_scores[:count].T, own_query, d_keys[key:end_key])
-            put_head(d_query[:count], SCALE, d_own[first : first + count], column)
-        d_own[:virtual, column : column + HEAD_SIZE] = 0
-        put_head(d_keys, ONE, d_own, H + column)
-        put_head(d_values, ONE, d_own, 2 * H + column)
+                add_mixed(d_scores[:count], keys[key:end_key], d_query[:count], vectors)
+                add_mixed(shares[:count].T, own_d_out, d_values[key:end_key], vectors)
+                add_mixed(d_scores[:count].T, own_query, d_keys[key:end_key], vectors)
+            put_head(d_query[:count], query_scale, d_own[first : first + count], column, vectors)
+        d_own[:virtual, column : column + D] = 0
+        put_head(d_keys, ONE, d_own, H + column, vectors)
+        put_head(d_values, ONE, d_own, 2 * H + column, vectors)

@@ -5,7 +5,7 @@ brought nearer in advance. What a step reads, it reads once, from beginning to e
 waits at each page, because it looks ahead no further.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 LANES = 16  # numbers of a vector; where the processor's are shorter, LLVM takes several
 AHEAD = 24 << 10  # bytes between what is multiplied and what is fetched
+MOST_ROWS, MOST_SUMS = 5, 20  # of a mixture at a time: with AVX-512 a processor holds 32 vectors
 LINE = 64  # bytes that are fetched at a time
 
 INT8, INT32, INT64, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -69,27 +70,63 @@ def mixtures(rows: int, width: int, *, ahead: int = 0, add: bool = False) -> Cal
         return types.void(shares, values, types.intp, sums, types.intp), generate
 
     def generate(context, builder, signature, arguments):
-        shares, values, _, sums = tables(context, builder, signature, arguments[:4])
-        rows_of = _following(builder, arguments[4], rows, sums.count)
-        starts = [INT64(start) for start in range(0, width, LANES)]
-        cells = [[_zeros(builder) for _ in starts] for _ in rows_of]
-        for row, of_row in zip(rows_of if add else [], cells, strict=False):
-            for start, cell in zip(starts, of_row, strict=True):
-                builder.store(sums.vector(row, start), cell)
-        with cgutils.for_range(builder, arguments[2]) as loop:
-            factors = [values.vector(loop.index, start) for start in starts]
-            for start in starts if ahead else []:
-                fetch(builder, values.address(loop.index, start), ahead)
-            for row, of_row in zip(rows_of, cells, strict=True):
-                share = _spread(builder, builder.load(shares.place(row, loop.index)))
-                for factor, cell in zip(factors, of_row, strict=True):
-                    _add_product(builder, cell, share, factor)
-        for row, of_row in zip(rows_of, cells, strict=True):
-            for start, cell in zip(starts, of_row, strict=True):
-                builder.store(builder.load(cell), sums.vector_place(row, start), align=4)
+        _generate_mixture(context, builder, signature, arguments, rows, width, ahead=ahead, add=add)
         return context.get_dummy_value()
 
     return mix
+
+
+def head_mixtures(*, ahead: int = 0, add: bool = False) -> Callable:
+    """As `mixtures`, of values as wide as a head, `rows_together` rows at a time.
+
+    The function takes one argument more, `vectors_of` a head.
+    """
+
+    @intrinsic
+    def mix(typing, shares, values, length, sums, r, vectors):
+        return types.void(shares, values, types.intp, sums, types.intp, vectors), generate
+
+    def generate(context, builder, signature, arguments):
+        count = signature.args[5].count
+        rows, width = rows_together(range(count)), count * LANES
+        _generate_mixture(context, builder, signature, arguments, rows, width, ahead=ahead, add=add)
+        return context.get_dummy_value()
+
+    return mix
+
+
+def vectors_of(head_size: int) -> tuple[int, ...]:
+    """A head's numbers as so many vectors, for compiled loops: they are compiled for the length of this tuple, and
+    know how often they run."""
+    return (0,) * (head_size // LANES)
+
+
+def rows_together(vectors: Sized) -> int:
+    """How many rows are worth mixing at a time: their sums and one value stay in the processor's vectors."""
+    return min(MOST_ROWS, max(1, MOST_SUMS // len(vectors)))
+
+
+def _generate_mixture(
+    context, builder: ir.IRBuilder, signature, arguments, rows: int, width: int, *, ahead: int, add: bool
+) -> None:
+    shares, values, _, sums = tables(context, builder, signature, arguments[:4])
+    rows_of = _following(builder, arguments[4], rows, sums.count)
+    starts = [INT64(start) for start in range(0, width, LANES)]
+    cells = [[_zeros(builder) for _ in starts] for _ in rows_of]
+    for row, of_row in zip(rows_of if add else [], cells, strict=False):
+        for start, cell in zip(starts, of_row, strict=True):
+            builder.store(sums.vector(row, start), cell)
+    with cgutils.for_range(builder, arguments[2]) as loop:
+        factors = [values.vector(loop.index, start) for start in starts]
+        for start in starts if ahead else []:
+            fetch(builder, values.address(loop.index, start), ahead)
+        for row, of_row in zip(rows_of, cells, strict=True):
+            share = _spread(builder, builder.load(shares.place(row, loop.index)))
+            for factor, cell in zip(factors, of_row, strict=True):
+                _add_product(builder, cell, share, factor)
+    for row, of_row in zip(rows_of, cells, strict=True):
+        for start, cell in zip(starts, of_row, strict=True):
+            builder.store(builder.load(cell), sums.vector_place(row, start), align=4)
 
 
 class Table:

@@ -82,6 +82,11 @@ class ExampleEncoder:
             )
         # Opening and target are encoded apart, so that the ids of the opening never depend on the target.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
+        if self.opening_ids and family.own_search:
+            raise InputError(
+                f"target_prefix {template.target_prefix}: {family.title}'s search writes whole texts; choose a task "
+                "or template without a constant opening"
+            )
         if self.target_budget < min_tgt_length:
             raise InputError(
                 f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 
 from glm.data.check import FileCheck
 from glm.data.examples import EncodedRecord, ExampleEncoder
+from glm.data.mixture import Mixture
 from glm.data.records import BadRecord
 from glm.data.report import FileReport
 from glm.errors import InputError
@@ -101,6 +102,80 @@ class ExampleStore(Sequence[Example]):
         """Where each example is from, "file, line n", for messages."""
         places = self._places.read_text(encoding="utf-8").splitlines()
         return [f"{self.report.file}, {place}" for place in places]
+
+    def folder_of(self, index: int) -> Path:
+        """Where an example lies."""
+        return self.folder
+
+    def mixture(self, seed: int) -> Mixture:
+        """Which examples an epoch has: all of them."""
+        return Mixture([len(self)], seed=seed)
+
+
+class JoinedExamples(Sequence[Example]):
+    """The examples of several data sets, one set behind the other; otherwise as `ExampleStore`.
+
+    Args:
+        stores: by name of the set.
+        shares: that each has of an epoch, see `glm.data.mixture.Mixture`.
+    """
+
+    def __init__(self, stores: Mapping[str, ExampleStore], shares: Sequence[float] | None = None):
+        self.stores = dict(stores)
+        self.shares = shares
+        self._ends = np.cumsum([len(store) for store in self.stores.values()])
+        self._parts = list(self.stores.values())
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        """The example that evaluation would take."""
+        return self.draw(index, None)
+
+    def draw(self, index: int, random: np.random.Generator | None) -> Example:
+        """See `ExampleStore.draw`."""
+        store, own = self._place(index)
+        return store.draw(own, random)
+
+    def folder_of(self, index: int) -> Path:
+        """See `ExampleStore.folder_of`."""
+        return self._place(index)[0].folder
+
+    def _place(self, index: int) -> tuple[ExampleStore, int]:
+        """The set that an example is of, and its number there."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[place], index - int(self._ends[place]) + len(self._parts[place])
+
+    @cached_property
+    def target_lengths(self) -> np.ndarray:
+        """[number of examples], labels."""
+        return np.concatenate([store.target_lengths for store in self._parts])
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """[number of examples], tokens."""
+        return np.concatenate([store.lengths for store in self._parts])
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """[number of examples], tokens of a row of a batch that holds one."""
+        return np.concatenate([store.widths for store in self._parts])
+
+    @cached_property
+    def origins(self) -> list[str]:
+        """See `ExampleStore.origins`."""
+        return [origin for store in self._parts for origin in store.origins]
+
+    def mixture(self, seed: int) -> Mixture:
+        """Which examples an epoch has."""
+        return Mixture([len(store) for store in self._parts], self.shares, seed=seed)
+
+
+Examples = ExampleStore | JoinedExamples
 
 
 @contextmanager

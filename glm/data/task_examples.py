@@ -9,6 +9,7 @@ import numpy as np
 
 from glm.data.choices import ChoiceEncoder, EncodedChoice
 from glm.data.collator import padded_width
+from glm.data.mixture import Mixture
 from glm.data.pairs import PairEncoder, pair_example
 from glm.data.report import FileReport
 from glm.data.tasks import CHOOSE
@@ -152,6 +153,14 @@ class TaskExamples(Sequence[Any]):
     def target_lengths(self) -> np.ndarray:
         """[number of examples], labels; 1 of a question with candidates."""
         return self._sizes[:, 1]
+
+    def folder_of(self, index: int) -> Path:
+        """See `glm.data.store.ExampleStore.folder_of`."""
+        return self.folder
+
+    def mixture(self, seed: int) -> Mixture:
+        """Which examples an epoch has: all of them."""
+        return Mixture([len(self)], seed=seed)
 
     def __len__(self) -> int:
         return len(self._examples)

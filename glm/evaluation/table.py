@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from glm.evaluation.data_sets import MEAN, mean_figures
 from glm.evaluation.metrics import figure_text
 
 
@@ -30,6 +31,18 @@ def print_scores(
     table.add_column("signature", overflow="fold")
     for name, value in scores.items():
         table.add_row(name, figure_text(name, value), signatures.get(name, ""))
+    _console(to_stderr=to_stderr).print(table)
+
+
+def print_sets(of_sets: Mapping[str, Mapping[str, float]], *, title: str, to_stderr: bool = False) -> None:
+    """Prints a column of figures for each data set, and their mean last."""
+    means = mean_figures(of_sets)
+    table = Table("figure", title=title)
+    for name in (*of_sets, MEAN):
+        table.add_column(name, justify="right", no_wrap=True)
+    for figure, mean in means.items():
+        cells = [figure_text(figure, found[figure]) for found in of_sets.values()]
+        table.add_row(figure, *cells, figure_text(figure, mean))
     _console(to_stderr=to_stderr).print(table)
 
 

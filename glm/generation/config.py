@@ -109,6 +109,12 @@ class GenerationConfig:
     top_p: float = option(
         0.0, "Draw from the smallest set of tokens with this probability (--select_topk False); 0 is off."
     )
+    processor_order: str = option(
+        "after_softmax",
+        "When rules (no_repeat_ngram_size, ...) act: 'after_softmax' leaves other tokens' probabilities as they are "
+        "(THUDM/GLM), 'before_softmax' gives them the forbidden ones' (THUDM/Multilingual-GLM).",
+        choices=["after_softmax", "before_softmax"],
+    )
     num_return_sequences: int = option(1, "Hypotheses returned per example, at most num_beams.")
     generation_seed: int = option(42, "Seed of drawn candidates (--select_topk False), with the record's number.")
 
@@ -132,6 +138,8 @@ class GenerationConfig:
             wrong.append(self._error("early_stopping", "use true, false or never"))
         if self.finished_rule not in ("model", "glm", "unilm"):
             wrong.append(self._error("finished_rule", "use model, glm or unilm"))
+        if self.processor_order not in ("after_softmax", "before_softmax"):
+            wrong.append(self._error("processor_order", "use after_softmax or before_softmax"))
         if self.search_rules not in ("glm", "fairseq"):
             wrong.append(self._error("search_rules", "use glm or fairseq"))
         return wrong
@@ -178,6 +186,7 @@ class GenerationConfig:
         """What examples that are decoded together have in common; the other options are each example's own."""
         names = ("num_beams", "select_topk", "temperature", "top_k", "top_p", "finished_rule")  # candidates
         names += ("search_rules", "min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")
+        names += ("processor_order",)
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":

@@ -288,13 +288,13 @@ class Decoder:
         B, R, V = logits.shape
         if self.config.temperature != 1.0:
             logits = logits / self.config.temperature
-        scores = log_softmax(logits).reshape([B * R, V])
-        if np.isnan(scores[:, 0]).any():
-            raise InputError(
-                "the model's output is not a number: its weights are damaged, or too large for their type"
-            )
-        for process in self.processors:
-            process(batch.tokens.reshape([B * R, batch.tokens.shape[2]]), scores)
+        logits = logits.reshape([B * R, V])
+        if self.config.processor_order == "before_softmax":
+            scores = self._rules_first(batch, logits)
+        else:
+            scores = log_softmax(logits)
+            _check_numbers(scores[:, 0])
+            self._apply_rules(batch, scores)
         scores = scores.reshape([B, R, V])
         if self.config.follows_fairseq:
             self._leave_only_the_end(batch, scores)
@@ -307,6 +307,21 @@ class Decoder:
         scores[last] = FORBIDDEN
         scores[last, :, self.end_token_id] = of_end
 
+    def _rules_first(self, batch: Batch, logits: np.ndarray) -> np.ndarray:
+        """Log-probabilities of what the rules leave, [rows, V]: others' share is given to them."""
+        _check_numbers(logits.sum(axis=1))
+        self._apply_rules(batch, logits)
+        nothing_left = np.isneginf(logits.max(axis=1))
+        logits[nothing_left] = 0.0  # so that they are numbers
+        scores = log_softmax(logits)
+        scores[nothing_left] = FORBIDDEN
+        return scores
+
+    def _apply_rules(self, batch: Batch, scores: np.ndarray) -> None:
+        generated = batch.tokens.reshape([len(scores), batch.tokens.shape[2]])
+        for process in self.processors:
+            process(generated, scores)
+
     def _candidates(self, batch: Batch, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each example's candidates, best first: their totals, and indices into R * V."""
         K = self.config.num_beams
@@ -318,6 +333,12 @@ class Decoder:
             return draw_apart(scores, batch.sums, K, config=self.config, streams=streams)
         count = self.rule.candidates(K) if K > 1 else 1
         return draw_candidates(scores, batch.sums, count, config=self.config, streams=streams)
+
+
+def _check_numbers(numbers: np.ndarray) -> None:
+    """Raises InputError if one is not a number: one in a row of logits makes all of its log-probabilities so."""
+    if np.isnan(numbers).any():
+        raise InputError("the model's output is not a number: its weights are damaged, or too large for their type")
 
 
 class Decoding:

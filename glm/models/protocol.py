@@ -43,6 +43,19 @@ ABILITIES: dict[str, dict[str, Any]] = {
 }
 
 
+# What only this toolkit's search can do, with the values that leave it off.
+OF_OUR_SEARCH: dict[str, Any] = {
+    "serve": False,
+    "prefix": "",
+    "allowed_outputs_file": None,
+    "token_scores": False,
+    "select_topk": True,
+    "finished_rule": "model",
+    "no_repeat_ignore": None,
+    "processor_order": "after_softmax",
+}
+
+
 class Tokenizer(Protocol):
     """Text as ids and back."""
 
@@ -250,6 +263,17 @@ class Decodable(Protocol):
         """
 
 
+class Searching(Protocol):
+    """A model that brings its own search, in place of `Decodable` (`Family.own_search`)."""
+
+    def search(self, prompts: Sequence[Prompt], options: Any) -> list[list[tuple[list[int], float]]]:
+        """Generates for prompts together: of each the tokens and the score of its texts, best first.
+
+        Args:
+            options: of decoding, by the names of `glm.generation.config.GenerationConfig`.
+        """
+
+
 @dataclass(frozen=True)
 class TokenScores:
     """What a model makes of the tokens of a candidate.
@@ -315,7 +339,7 @@ class WeightNames:
         ignored: endings of names in files that are no weights.
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
-        defaults: what a configuration that leaves them out means, for a forecast of memory.
+        defaults: what a configuration that leaves fields out means.
         foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
@@ -365,6 +389,10 @@ class WeightNames:
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         """The names that files of a format have for a weight: more than one where it is in parts."""
         return (name,)
+
+    def torch_layout(self, names: Iterable[str]) -> bool | None:
+        """Whether a file with weights of these names has linears PyTorch's way round; None where biases tell."""
+        return None
 
     def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
         """Weights of a file under the family's names, each with `shape`, `dtype` and `load()`: without what the file
@@ -454,10 +482,12 @@ class Family:
         cuts_tokens: whether a source that is all of a template loses tokens at its end where it is too long; else it
             is cut between sentences.
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
+        presets: names in `configs/model` of models that are published, but cannot be fetched by a name.
         published_tokenizers: hub names of tokenizers that can be fetched.
         vocabulary_multiple: of which the rows of a new model's word embedding are.
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
         templates: of tasks that the family frames in its own way, by the tasks' names.
+        own_search: its model is `Searching`: what only this toolkit's search can do is refused.
     """
 
     name: str
@@ -479,10 +509,12 @@ class Family:
     row_width: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add
     cuts_tokens: bool = False
     published: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
     published_tokenizers: tuple[str, ...] = ()
     vocabulary_multiple: int = 128  # Megatron's
     has_exact_vocabulary: bool = False
     templates: Mapping[str, str] = field(default_factory=dict)
+    own_search: bool = False
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.
@@ -490,6 +522,11 @@ class Family:
         Args:
             options: values of options by name; those that are off are well.
         """
+        for name, off in OF_OUR_SEARCH.items() if self.own_search else ():
+            if options.get(name, off) != off:
+                raise UsageError(
+                    f"{name} {options[name]}: {self.title} has a search of its own, without it; leave it out"
+                )
         for ability in ABILITIES.keys() - self.abilities:
             for name, off in ABILITIES[ability].items():
                 if options.get(name, off) != off:

@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from glm.errors import InputError
+from glm.models.presets import PRESET_FOLDER
 from glm.models.protocol import Family
 from glm.runtime.settings_file import read_object
 
 # model_type -> the package that has its FAMILY
-FAMILIES = {"glm": "glm.models.glm", "unilm": "glm.models.unilm", "ganlm": "glm.models.ganlm"}
+FAMILIES = {
+    "glm": "glm.models.glm",
+    "mglm": "glm.models.mglm",
+    "mt5": "glm.models.mt5",
+    "unilm": "glm.models.unilm",
+    "ganlm": "glm.models.ganlm",
+}
 FIRST = "glm"  # of a configuration that names none: files from before there were others
 CONFIG_NAME = "config.json"
 
@@ -31,11 +38,15 @@ def families() -> list[Family]:
     return [find(name) for name in FAMILIES]
 
 
-def recognise(config: Mapping[str, Any], names: Iterable[str] = (), *, origin: object) -> Family:
-    """The family of a checkpoint, by the `model_type` of its configuration, else by the names of its weights.
+def recognise(
+    config: Mapping[str, Any], names: Iterable[str] = (), *, origin: object, folder: Path | None = None
+) -> Family:
+    """The family of a checkpoint, by the `model_type` of its configuration, else by the tokenizer beside it, else by
+    the names of its weights.
 
     Args:
         origin: where they come from, for messages.
+        folder: where the checkpoint lies.
 
     Raises:
         InputError: no family is meant, or more than one.
@@ -49,6 +60,9 @@ def recognise(config: Mapping[str, Any], names: Iterable[str] = (), *, origin: o
             f"{origin}: {CONFIG_NAME} says model_type {stated!r:.60}, which is none of {', '.join(FAMILIES)}"
         )
     names = list(names)
+    beside = _tokenizers_in(folder) if folder is not None else []
+    if len(beside) == 1 and set(beside[0].weights.required) <= {beside[0].weights.ours(name)[0] for name in names}:
+        return beside[0]
     found = [family for family in families() if names and family.weights.recognises(names)]
     if len(found) > 1:
         fitting = " and ".join(family.name for family in found)
@@ -70,6 +84,8 @@ def of_model(name_or_path: str, *, names: Callable[[], Iterable[str]] | None = N
         if name_or_path in family.published:
             return family
     file = path / CONFIG_NAME if path.is_dir() else path
+    if file.suffix == ".json" and not file.is_file():
+        file = PRESET_FOLDER / file.name
     config = _read(file) if file.suffix == ".json" and file.is_file() else {}
     if "model_type" in config:
         return recognise(config, origin=name_or_path)

@@ -1,8 +1,8 @@
 """Attention of training, in two parts: Part A sees Part A, Part B sees Part A and its own past.
 
 Rows hold no padding: all tokens of a batch stand one behind the other, [A1 | B1 | A2 | B2 | ...], and no score between
-two examples is computed. On a CPU forward and backward are written by hand, and compiled for heads of 64
-(`glm.cpu.two_part`); on a GPU FlashMask does it where it can.
+two examples is computed. On a CPU forward and backward are written by hand, and compiled for the size of
+heads (`glm.cpu.two_part`); on a GPU FlashMask does it where it can.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import HEAD_SIZE
+from glm.cpu.arrays import is_compiled_for
 from glm.modules.attention import TwoPartAttention, flashmask_attention, has_flashmask
 from glm.modules.cache import MASKED, KeysValues
 from glm.modules.layers import ACTIVATIONS, Dropout, LayerNorm
@@ -56,6 +56,7 @@ class BlockOptions:
         attention_dropout, output_dropout: on attention probabilities, and on the output of attention and MLP.
         attention_scale: scores are divided by it before the product and multiplied after, against fp16 overflow.
         degree: tensor-parallel ranks.
+        norm: the class of its LayerNorms.
         mlp_size: F, of the MLP between its linears; None for 4H.
         activation: of the MLP, a key of `glm.modules.layers.ACTIVATIONS`.
     """
@@ -68,6 +69,7 @@ class BlockOptions:
     output_dropout: float = 0.0
     attention_scale: float = 1.0
     degree: int = 1
+    norm: type[LayerNorm] = LayerNorm
     mlp_size: int | None = None
     activation: str = "gelu_tanh"
 
@@ -208,8 +210,8 @@ def _hidden(S: int, T: int) -> np.ndarray:
 
 
 def cpu_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
-    """[n, 3H] -> [n, H] on a CPU: compiled, if heads have the size it is compiled for."""
-    if projected.shape[1] == 3 * num_heads * HEAD_SIZE and projected.dtype == paddle.float32:
+    """[n, 3H] -> [n, H] on a CPU: compiled, where it is for heads of their size."""
+    if is_compiled_for(projected.shape[1] // (3 * num_heads)) and projected.dtype == paddle.float32:
         from glm.cpu.two_part import CompiledTwoPartAttention  # here: it loads Numba
 
         spans = np.array(list(layout.spans()), np.int64)
@@ -255,9 +257,9 @@ class Block(nn.Layer):
     def __init__(self, options: BlockOptions):
         super().__init__()
         self.names = names = options.names
-        self.add_sublayer(names.attention_norm, LayerNorm(options.hidden_size, epsilon=options.epsilon))
+        self.add_sublayer(names.attention_norm, options.norm(options.hidden_size, epsilon=options.epsilon))
         self.add_sublayer(names.attention, Attention(options))
-        self.add_sublayer(names.mlp_norm, LayerNorm(options.hidden_size, epsilon=options.epsilon))
+        self.add_sublayer(names.mlp_norm, options.norm(options.hidden_size, epsilon=options.epsilon))
         self.add_sublayer(names.mlp, MLP(options))
 
     @property

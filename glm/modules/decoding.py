@@ -2,7 +2,7 @@
 
 from paddle import nn
 
-from glm.cpu.arrays import HEAD_SIZE, wait_actively
+from glm.cpu.arrays import is_compiled_for, wait_actively
 from glm.errors import InputError
 from glm.modules.cache import LayerCache
 from glm.modules.stack import Stack
@@ -39,8 +39,8 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
 
 
 def fastest_cache(stack: Stack) -> type:
-    """What keeps keys and values on a CPU: that of compiled attention, if heads have the size it is compiled for."""
-    if stack.layers[0].attention.head_size != HEAD_SIZE:
+    """What keeps keys and values on a CPU: that of compiled attention, where it is for heads of their size."""
+    if not is_compiled_for(stack.layers[0].attention.head_size):
         return LayerCache
     from glm.cpu.step_attention import CompiledLayerCache  # here for the same reason
 

@@ -13,7 +13,17 @@ from numpy.lib.stride_tricks import as_strided
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import HEAD_SIZE, WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
+from glm.cpu.arrays import (
+    WORTH,
+    draw_kept,
+    draw_seed,
+    is_compiled_for,
+    on_threads,
+    random_stream,
+    rescale,
+    take_saved,
+    view,
+)
 from glm.modules.layout import SCORES
 
 
@@ -58,7 +68,7 @@ def paired_attention(
     # Arrays on a tensor's memory know no strides: parts of a table are copied.
     queries, pairs = queries.contiguous(), pairs.contiguous()
     bias = paddle.zeros([num_heads, 0], queries.dtype) if bias is None else bias.contiguous()
-    if queries.shape[1] == num_heads * HEAD_SIZE and queries.dtype == paddle.float32:
+    if is_compiled_for(queries.shape[1] // num_heads) and queries.dtype == paddle.float32:
         from glm.cpu.paired import CompiledPairedAttention  # here: it loads Numba
 
         return CompiledPairedAttention.apply(queries, pairs, bias, seen.spans, num_heads, dropout)

@@ -1,7 +1,7 @@
 """The options of fine-tuning, checked against each other."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -12,7 +12,10 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
+from glm.data.mixture import NamedFile, named_files, parse_weights, probabilities
+from glm.data.task_table import TASKS
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, parts_text
+from glm.data.templates import TEMPLATES
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
@@ -25,6 +28,7 @@ from glm.parallel import gloo
 from glm.runtime.device import choose_device
 from glm.runtime.paths import published, published_values
 
+SPLITS = ("train", "dev", "test")  # each with an option `SPLIT_file`
 # Shapes of the learning rate behind its warmup; the first ones fall.
 DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
 SHAPES = (*DECAYING, "constant", "constant_with_warmup")
@@ -167,13 +171,26 @@ OF_HALF_PRECISION = {
 
 @dataclass
 class FileArguments:
-    """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets."""
+    """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets.
 
-    train_file: str | None = option(None, "Training records.")
-    dev_file: str | None = option(None, "Records of evaluation during and after training.")
-    test_file: str | None = option(None, "Records to predict (--do_predict).")
-    max_train_samples: int | None = option(None, "Only so many usable training records, the first ones.")
-    max_predict_samples: int | None = option(None, "Only so many records of --do_predict, the first ones.")
+    Each option takes several files, `NAME=PATH NAME=PATH`, see `glm.data.mixture`.
+    """
+
+    train_file: str | list[str] | None = option(
+        None,
+        "Training records; several as NAME=PATH NAME=PATH, where NAME may be the task if no task_name is given.",
+    )
+    dev_file: str | list[str] | None = option(
+        None,
+        "Records of evaluation during and after training; several as of train_file, each with figures of its own.",
+    )
+    test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as of dev_file.")
+    weights: str | None = option(None, "Share of each train_file in an epoch, e.g. 2,1; all of each if unset.")
+    sampling_temperature: float | None = option(
+        None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
+    )
+    max_train_samples: int | None = option(None, "Only so many usable training records of a file, the first ones.")
+    max_predict_samples: int | None = option(None, "Only so many records of a file of --do_predict, the first ones.")
     max_bad_records: int = option(
         0, "Unusable records of a file that are left out, and written to refused-*.jsonl in output_dir; more stop."
     )
@@ -184,6 +201,39 @@ class FileArguments:
 
     def __post_init__(self):
         raise_any(out_of_range(vars(self), FILE_RANGES))
+        for split in SPLITS:
+            self.of_split(split)
+        self._check_shares()
+
+    def _check_shares(self):
+        files = self.of_split("train")
+        if self.weights is not None and self.sampling_temperature is not None:
+            raise UsageError(f"weights {self.weights}: has no effect beside sampling_temperature; leave one out")
+        for name in ("weights", "sampling_temperature"):
+            if getattr(self, name) is not None and len(files) < 2:
+                raise UsageError(f"{name} {getattr(self, name)}: has no effect with one train_file; leave it out")
+        if self.weights is not None and len(parse_weights(self.weights)) != len(files):
+            raise UsageError(
+                f"weights {self.weights}: one for each of the {len(files)} files of train_file is expected"
+            )
+        if self.sampling_temperature is not None and not 0.0 <= self.sampling_temperature <= 1.0:
+            raise UsageError(f"sampling_temperature {self.sampling_temperature}: use 0 to 1")
+
+    def of_split(self, split: str) -> tuple[NamedFile, ...]:
+        """The files of `train`, `dev` or `test`. Raises UsageError for names that cannot be told apart."""
+        return named_files(f"{split}_file", getattr(self, f"{split}_file"))
+
+    def shares(self, sizes: Sequence[int]) -> list[float] | None:
+        """The share that each training set has of an epoch; None if all of each is read.
+
+        Args:
+            sizes: examples of each.
+        """
+        if self.weights is not None:
+            return parse_weights(self.weights)
+        if self.sampling_temperature is not None:
+            return probabilities(sizes, self.sampling_temperature).tolist()
+        return None
 
 
 @dataclass
@@ -551,6 +601,17 @@ class FinetuneArguments:
     typed: set[str]
     argv: list[str]
 
+    @property
+    def first_file(self) -> NamedFile:
+        """The first that the run reads: of training, else of evaluation, else of prediction."""
+        asked = {"train": self.training.do_train, "dev": self.training.do_eval, "test": self.training.do_predict}
+        return self.files.of_split(next(split for split in SPLITS if asked[split]))[0]
+
+    def data_of(self, file: NamedFile) -> DataArguments:
+        """How the records of a file are laid out: by the task that its name says, if the options say none."""
+        named = (file.name in TEMPLATES or file.name in TASKS) and not {"task_name", "template"} & set(self.given)
+        return dataclasses.replace(self.data, task_name=file.name) if named else self.data
+
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
@@ -563,6 +624,9 @@ class FinetuneArguments:
     def _without_effect(self) -> set[str]:
         """Defaults that would be refused, were they set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
+        files = [file for split in SPLITS for file in self.files.of_split(split)]
+        if any(self.data_of(file) is not self.data for file in files):  # names say the tasks
+            names.add("task_name")
         names |= {"src_length"} if self.data.max_seq_length is not None else set()
         kind = self.data.known_kind
         names |= {*WITHOUT_MEANING.get(kind, ()), *WITHOUT_LEARNING.get(kind, ())}
@@ -655,6 +719,13 @@ def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
         )
     if training.do_predict and files.test_file is None:
         yield "do_predict True: give the records with --test_file"
+    for name in ("weights", "sampling_temperature"):
+        for other in ("max_tokens", "required_batch_size_multiple"):
+            if getattr(files, name) is not None and getattr(training, other) is not None:
+                yield (
+                    f"{name} {getattr(files, name)}: not beside {other} {getattr(training, other)}, with which an "
+                    "epoch's batches depend on what is drawn; use per_device_train_batch_size"
+                )
     if training.max_tokens is not None and "per_device_train_batch_size" in given:
         yield (
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "

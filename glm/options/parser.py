@@ -7,6 +7,7 @@ import re
 import sys
 from argparse import (
     SUPPRESS,
+    Action,
     ArgumentDefaultsHelpFormatter,
     ArgumentError,
     ArgumentParser,
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from glm.data.mixture import named_file
 from glm.errors import InputError, UsageError, shown
 from glm.options.run_config import CONFIG_SUFFIXES, read_config
 from glm.options.suggestions import option_advice
@@ -202,6 +204,8 @@ class OptionParser(ArgumentParser):
         action = self.known.get(self._known_name(name))
         if action is None:
             return not texts
+        if isinstance(action, OneOrMore):  # NAME=PATH is a value, but where NAME is an option's
+            return not word.partition("=")[1] or self._known_name(word.partition("=")[0]) not in self.known
         if action.nargs == "+":
             return not self._is_pair(word)
         if action.nargs == "?":
@@ -263,10 +267,12 @@ class OptionParser(ArgumentParser):
             return action.const
         if not texts:
             raise ArgumentError(action, f"expected {'at least ' if action.nargs == '+' else ''}one argument")
+        if action.dest in (*INPUTS, *OUTPUTS):
+            texts = [_user_file(text) for text in texts]
+        if isinstance(action, OneOrMore) and len(texts) == 1:
+            return self._get_values(action, texts)[0]
         if action.nargs == "+":
             return self._get_values(action, texts)
-        if action.dest in (*INPUTS, *OUTPUTS):
-            texts = [user_path(texts[0])]
         return self._get_values(action, texts[:1])
 
     def _advice(self, name: str) -> str:
@@ -288,6 +294,12 @@ class OptionParser(ArgumentParser):
         return built
 
 
+def _user_file(text: str) -> str:
+    """A path of the user's, or `NAME=PATH`."""
+    file = named_file(text)
+    return f"{file.name}={user_path(file.path)}" if file.name else user_path(text)
+
+
 def _title(group: type) -> str:
     return (group.__doc__ or group.__name__).strip().splitlines()[0].rstrip(".")
 
@@ -298,26 +310,42 @@ def _is_own(group: type, name: str) -> bool:
 
 
 def _beside(config: Path, value: Any) -> Any:
-    """The path that a configuration file names: one beside it, if there is none where the program runs."""
-    path = user_path(str(value))
+    """The path that a configuration file names, or the paths: one beside it, if none is where the program runs."""
+    if isinstance(value, list):
+        return [_beside(config, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    file = named_file(value)
+    path = user_path(file.path if file.name else value)
     beside = config.parent / path
-    return str(beside) if isinstance(value, str) and not os.path.exists(path) and beside.exists() else value
+    found = str(beside) if not os.path.exists(path) and beside.exists() else None
+    return value if found is None else f"{file.name}={found}" if file.name else found
 
 
 def without_none(hint: Any) -> Any:
-    """The type X of an annotation `X | None` or `Optional[X]`; of any other, itself."""
+    """The type X of an annotation `X | None` or `Optional[X]`; of any other, itself. `str | list[str]` stays."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
-    (kind,) = set(get_args(hint)) - {NoneType}
-    return kind
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    return kinds[0] if len(kinds) == 1 else kinds[0] | kinds[1]
+
+
+class OneOrMore(Action):
+    """Takes one value as it is, several as a list."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
 def how_to_read(kind: Any, default: Any) -> dict[str, Any]:
     """What argparse is to be told of an option of a type.
 
     Args:
-        kind: str, int, float, bool, an enum, a list of these, or a list of lists, one for each time it is given.
+        kind: str, int, float, bool, an enum, a list of these, one or a list (`str | list[str]`), or a list of lists,
+            one for each time it is given.
     """
+    if get_origin(kind) is UnionType:
+        return {"type": get_args(kind)[0], "nargs": "+", "action": OneOrMore}
     if kind is bool:
         return {"type": truth} | ({} if default is None else {"nargs": "?", "const": True})
     if get_origin(kind) is list:

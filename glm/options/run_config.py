@@ -11,7 +11,7 @@ from glm.data.tasks import PARTS_FILE
 from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
-from glm.runtime.paths import published
+from glm.runtime.paths import published_values
 from glm.runtime.settings_file import MOST_BYTES, Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
@@ -76,6 +76,7 @@ class TrainedWith(Settings):
     temperature: Rate = None
     top_k: Length = None
     top_p: Annotated[float, Field(ge=0, le=1)] = None
+    processor_order: Literal["after_softmax", "before_softmax"] = None
     num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = None
     generation_seed: Annotated[int, Field(ge=0, lt=1 << 64)] = None
 
@@ -102,7 +103,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def published_config(settings: dict[str, Any]) -> dict[str, Any]:
     """Options as `finetune_config.json` has them, see `PATHS`; the parser of options gives back what they mean."""
-    return {name: published(value) if name in PATHS else value for name, value in settings.items()}
+    return {name: published_values(value) if name in PATHS else value for name, value in settings.items()}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

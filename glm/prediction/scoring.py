@@ -1,12 +1,13 @@
 """Scores of predictions, all at once or row by row."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glm.data.tasks import GENERATE
 from glm.errors import InputError
+from glm.evaluation.data_sets import table_of
 from glm.evaluation.metrics import Scorer, Scores, score
 from glm.evaluation.paraphrases import Paraphrases
 from glm.evaluation.scored_file import references_of
@@ -103,3 +104,12 @@ def write_scores(path: Path, scores: Scores) -> None:
     """Writes figures, their signatures and the figures by length of the source as a JSON object."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(scores.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_set_scores(path: Path, scores: Mapping[str, Scores], *, single: bool) -> None:
+    """Writes the scores of several data sets, and their mean last; of a single one its own."""
+    if single:
+        write_scores(path, *scores.values())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(table_of(scores), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

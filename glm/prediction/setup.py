@@ -53,7 +53,7 @@ def family_of(options: PredictOptions) -> Family:
 def build_prediction_encoder(options: PredictOptions) -> Encoder:
     """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
     family = family_of(options)
-    family.check_options(vars(options.data) | vars(options.prediction))
+    family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
     tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
     template = NO_TEMPLATE if options.prediction.fills else None
     return build_encoder(family, tokenizer, options.data, options.generation, template=template)

@@ -76,9 +76,24 @@ class Writer:
         Args:
             numbers: of the prompts' records; they choose the random streams.
         """
+        if self.encoder.family.own_search:
+            yield from self._searched(prompts, numbers)
+            return
         decoder = self.decoder(self.config)
         for place, hypotheses in decode(decoder, prompts, batch_size=self.batch_size, record_ids=numbers):
             yield numbers[place], hypotheses
+
+    def _searched(
+        self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]
+    ) -> Iterator[tuple[Any, list[Hypothesis]]]:
+        """By the model's own search, the longest first."""
+        self.model.eval()
+        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+        for start in range(0, len(order), self.batch_size):
+            places = order[start : start + self.batch_size]
+            found = self.model.search([prompts[place] for place in places], self.config)
+            for place, texts in zip(places, found, strict=True):
+                yield numbers[place], [Hypothesis(tuple(tokens), score, ()) for tokens, score in texts]
 
     def text(self, hypothesis: Hypothesis) -> Text:
         """A hypothesis as text, the prefix included."""

@@ -71,12 +71,12 @@ def write_model_card(
 def _front_matter(
     name: str, settings: Mapping[str, Any], figures: Mapping[str, float], *, base_model: str | None
 ) -> ModelCardData:
-    task = str(settings["task_name"])
+    task = str(settings.get("task_name", "several"))
     results = [
         EvalResult(
             task_type="text-generation",
             dataset_type=task,
-            dataset_name=str(settings.get("dev_file", task)),
+            dataset_name=_joined(settings.get("dev_file", task)),
             metric_type=metric,
             metric_name=figure,
             metric_value=round(figures[figure], 2),
@@ -93,3 +93,7 @@ def _front_matter(
         model_name=name,
         eval_results=results or None,
     )
+
+
+def _joined(files: str | list[str]) -> str:
+    return files if isinstance(files, str) else " ".join(files)

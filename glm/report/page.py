@@ -9,12 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from glm.evaluation.data_sets import MEAN, mean_figures
 from glm.evaluation.metrics import Scores, figure_text
 from glm.evaluation.scored_file import references_of
 from glm.report.copied import Span, copied_spans, found_span
 from glm.report.curves import curve_plots
 from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
-from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length
+from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length, draw_sets
 from glm.report.provenance import Provenance, now
 from glm.report.rows import RANKED_BY, SHOWN, ReportRows, Sample
 
@@ -23,6 +24,7 @@ NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # of what an e
 # What a page shows of a text at most, in characters: 1,000 rows of any texts stay far below 2 MB.
 MOST_OF_SOURCE, MOST_OF_FIELD, MOST_OF_BEAMS, LEAST_OF_BEAM = 3000, 600, 4000, 80
 REFRESH_SECONDS = 20
+BARS = 3  # figures that are drawn for each data set
 
 
 def write_report(
@@ -60,6 +62,46 @@ def write_report(
         curve_plots=curves,
         sample_groups=_sample_groups(rows),
         ranked_by=RANKED_BY,
+        provenance=provenance,
+    )
+    write_file(folder / REPORT_PAGE, page.encode("utf-8", "replace"))
+    return folder / REPORT_PAGE
+
+
+def write_sets_report(
+    folder: Path,
+    of_sets: Mapping[str, Mapping[str, float]],
+    provenance: Provenance,
+    *,
+    title: str,
+    address: Callable[[str], str],
+    log: Iterable[Mapping[str, Any]] = (),
+) -> Path:
+    """Writes `report.html` of several data sets side by side, with their mean last, and its plots.
+
+    Args:
+        of_sets: the figures of each set, by name.
+        title: what was predicted.
+        address: of the report of a set, as the page finds it.
+        log: as of `write_report`.
+
+    Returns:
+        The page's path.
+    """
+    means = mean_figures(of_sets)
+    rows = {**of_sets, MEAN: means}
+    shown = [name for name in HEADLINES if name in means][:BARS]
+    bars, curves = [draw_sets(rows, shown)] if shown else [], list(map(draw_curves, curve_plots(log)))
+    write_plots(folder, bars + curves)
+    page = render(
+        "sets.html.jinja",
+        title=title,
+        of_sets=rows,
+        names=list(means),
+        mean=MEAN,
+        address=address,
+        bars=bars,
+        curve_plots=curves,
         provenance=provenance,
     )
     write_file(folder / REPORT_PAGE, page.encode("utf-8", "replace"))

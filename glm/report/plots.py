@@ -3,7 +3,7 @@
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,7 +19,13 @@ from glm.report.curves import CURVE_PLOTS, CurvePlot
 SIZE = (5.6, 3.0)  # inches
 DPI = 120
 BINS = 30
-PLOT_NAMES = {*CURVE_PLOTS, "source-length", "generated-length", "scores-by-length"}  # all there can be
+PLOT_NAMES = {
+    *CURVE_PLOTS,
+    "source-length",
+    "generated-length",
+    "scores-by-length",
+    "scores-by-set",
+}  # all there can be
 COLOURS = ("#1f6feb", "#d9730d", "#2a9d5c")
 
 
@@ -94,6 +100,21 @@ def draw_scores_by_length(buckets: Mapping[str, Mapping[str, float]]) -> Iterato
     axes.set_ylim(0, 100)
     _add_legend(axes)
     yield _drawn("scores-by-length", title, figure)
+
+
+def draw_sets(of_sets: Mapping[str, Mapping[str, float]], figures: Sequence[str]) -> Plot:
+    """Bars of some figures in percent for each data set, their mean last."""
+    title = "Scores by data set"
+    figure, axes = _axes(title, "data set", "percent")
+    width = 0.8 / len(figures)
+    for place, (name, colour) in enumerate(zip(figures, COLOURS, strict=False)):
+        positions = [number + width * (place + 0.5) - 0.4 for number in range(len(of_sets))]
+        axes.bar(positions, [found[name] for found in of_sets.values()], width * 0.95, label=name, color=colour)
+    labels = [name.encode("ascii", "backslashreplace").decode() for name in of_sets]
+    axes.set_xticks(range(len(of_sets)), labels, rotation=45 if len(of_sets) > 8 else 0)
+    axes.set_ylim(0, 100)
+    _add_legend(axes)
+    return _drawn("scores-by-set", title, figure)
 
 
 def draw_figure_by_length(buckets: Mapping[str, Mapping[str, float]], name: str) -> Iterator[Plot]:

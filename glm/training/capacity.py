@@ -10,7 +10,7 @@ from paddlenlp.trainer import TrainerCallback
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
-from glm.data.store import ExampleStore
+from glm.data.store import Examples
 from glm.models.memory import GIB, LIBRARIES, Training, training_memory
 from glm.models.protocol import Family
 from glm.options.finetune import AdapterArguments, FinetuneArguments
@@ -18,9 +18,7 @@ from glm.runtime.device import give_memory_back
 from glm.training.parameters import is_frozen
 
 
-def warn_of_memory(
-    family: Family, config: PretrainedConfig, arguments: FinetuneArguments, examples: ExampleStore
-) -> None:
+def warn_of_memory(family: Family, config: PretrainedConfig, arguments: FinetuneArguments, examples: Examples) -> None:
     """Warns of a run that may need more memory than there is, if the family can tell (`memory_forecast`).
 
     It is computed for a batch whose examples all have the longest source and the longest target.
@@ -55,7 +53,7 @@ class MemoryReturn(TrainerCallback):
         self.has_state = True
 
 
-def planned_training(arguments: FinetuneArguments, examples: ExampleStore) -> Training:
+def planned_training(arguments: FinetuneArguments, examples: Examples) -> Training:
     """What the memory of a run depends on."""
     options = arguments.training
     target = int(examples.target_lengths.max())

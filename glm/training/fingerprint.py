@@ -10,6 +10,7 @@ from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
 from glm.data.examples import ExampleEncoder
+from glm.data.store import JoinedExamples
 from glm.errors import InputError
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.report.provenance import installed
@@ -64,6 +65,7 @@ def fingerprint(
     found = {
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),
+        **_mixture(arguments, data),
         "columns": data.train_columns,
         "tokenizer (SHA-256)": encoder.tokenizer.digest,
         "template": encoder.described,
@@ -78,6 +80,15 @@ def fingerprint(
         **options,
     }
     return json.loads(json.dumps(found, default=lambda option: option.value))
+
+
+def _mixture(arguments: FinetuneArguments, data: RunData) -> dict[str, Any]:
+    """Of several training sets, what else decides what is learnt; a run of one has no such fields."""
+    if not isinstance(data.train_examples, JoinedExamples):
+        return {}
+    files = arguments.files
+    shares = {"weights": files.weights, "sampling_temperature": files.sampling_temperature}
+    return {"templates": data.train_templates, **shares}
 
 
 def _own_settings(config: PretrainedConfig) -> list[str]:

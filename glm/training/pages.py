@@ -10,7 +10,6 @@ from paddlenlp.utils.log import logger
 
 from glm.data.report import FileReport
 from glm.data.tasks import GENERATE
-from glm.evaluation.metrics import Scores
 from glm.prediction.kinds import KINDS
 from glm.report.curves import read_log
 from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
@@ -18,40 +17,50 @@ from glm.report.model_card import write_model_card
 from glm.report.provenance import Provenance
 from glm.report.rows import ReportRows
 from glm.runtime.paths import published
+from glm.training.evaluation import SetEvaluation
 
 LARGEST_SHARE = 0.02  # of a run's time that is spent on drawing its page
 
 
-def report_folder(output_dir: Path, step: int) -> Path:
-    """Where the report of an evaluation is."""
-    return output_dir / "eval" / f"step-{step}.report"
+def report_folder(output_dir: Path, step: int, name: str = "") -> Path:
+    """Where the report of an evaluation is; of one of several dev sets, by its name."""
+    return output_dir / "eval" / (f"step-{step}.{name}.report" if name else f"step-{step}.report")
 
 
 def write_evaluation_report(
-    output_dir: Path, step: int, kind: str, rows: Sequence[dict[str, Any]], scores: Scores, provenance: Provenance
+    output_dir: Path, step: int, found: Sequence[SetEvaluation], provenance: Provenance
 ) -> None:
-    """Writes the report of an evaluation.
+    """Writes the report of an evaluation; of several dev sets one of each, and one of all side by side."""
+    from glm.report.page import write_sets_report  # here, because it loads matplotlib
 
-    Args:
-        kind: of the task, a key of `glm.prediction.kinds.KINDS`.
-        rows: what was predicted.
-    """
-    from glm.report.page import write_report  # here, because they load matplotlib
+    log, subject = read_log(output_dir / METRICS_NAME), f"the dev records at step {step:,}"
+    for of_set in found:
+        name = of_set.name if len(found) > 1 else ""
+        title = f"{output_dir.name}: {f'{name}, ' if name else ''}{subject}"
+        _write_set_report(report_folder(output_dir, step, name), of_set, provenance, title, [] if name else log)
+    if len(found) > 1:
+        write_sets_report(
+            report_folder(output_dir, step),
+            {of_set.name: of_set.figures for of_set in found},
+            provenance,
+            title=f"{output_dir.name}: {subject}",
+            address=lambda name: f"../{report_folder(output_dir, step, name).name}/{REPORT_PAGE}",
+            log=log,
+        )
+
+
+def _write_set_report(
+    folder: Path, of_set: SetEvaluation, provenance: Provenance, title: str, log: Sequence[Mapping[str, Any]]
+) -> None:
+    from glm.report.page import write_report
     from glm.report.task_page import TaskRows, write_task_report
 
-    is_generated = kind == GENERATE
-    shown = ReportRows() if is_generated else TaskRows(KINDS[kind].reference)
-    for row in rows:
+    is_generated = of_set.kind == GENERATE
+    shown = ReportRows() if is_generated else TaskRows(KINDS[of_set.kind].reference)
+    for row in of_set.rows:
         shown.add(row)
     write = write_report if is_generated else write_task_report
-    write(
-        report_folder(output_dir, step),
-        shown,
-        scores,
-        provenance,
-        title=f"{output_dir.name}: the dev records at step {step:,}",
-        log=read_log(output_dir / METRICS_NAME),
-    )
+    write(folder, shown, of_set.scores, provenance, title=title, log=log)
 
 
 def describe_model(

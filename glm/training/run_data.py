@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ from paddlenlp.utils.log import logger
 
 from glm.data.check import FileCheck, check_file, check_records
 from glm.data.frames import Encoder
+from glm.data.mixture import NamedFile
 from glm.data.published import fetch_records
 from glm.data.records import BadRecord, Record
 from glm.data.references import SharedReferences, shared_note
 from glm.data.report import FileReport
 from glm.data.store import (
+    Examples,
     ExampleStore,
+    JoinedExamples,
     content_digest,
     new_store,
     remove_store,
@@ -29,15 +32,31 @@ from glm.data.store import (
 )
 from glm.data.task_examples import TaskExamples
 from glm.data.task_records import open_records
-from glm.data.tasks import GENERATE
+from glm.data.tasks import GENERATE, Task
 from glm.errors import InputError
+from glm.evaluation.answers import ARTICLES
+from glm.options.data import DataArguments
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
+from glm.prediction.setup import build_encoder
 from glm.runtime.caches import user_cache
 from glm.runtime.paths import published, published_values
 
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """Records of one file, and how they are laid out.
+
+    Args:
+        name: of the data set; empty where there is one without.
+    """
+
+    name: str
+    encoder: Encoder
+    records: list[Record | BadRecord]
 
 
 @dataclass
@@ -46,22 +65,30 @@ class RunData:
 
     Args:
         train_examples: None if the run does not train.
-        train_digest: SHA-256 of the file they are from.
-        train_columns: its columns, as they are taken.
-        dev_records: empty if it does not evaluate.
-        test_records: empty if it does not predict; refused rows are among them, for their lines of the predictions.
-        reports: what the check of each split found.
+        train_digest: SHA-256 of the file they are from; of several, by name.
+        train_columns: its columns, as they are taken; of several, by name.
+        train_templates: of several files, their templates, by name.
+        dev_sets: empty if it does not evaluate.
+        test_sets: empty if it does not predict; refused rows are among them, for their lines of the predictions.
+        reports: what the check of each file found, by split, or by `split/name`.
     """
 
-    train_examples: ExampleStore | TaskExamples | None = None
-    train_digest: str = ""
-    train_columns: str = ""
-    dev_records: list[Record] = field(default_factory=list)
-    test_records: list[Record | BadRecord] = field(default_factory=list)
+    train_examples: Examples | None = None
+    train_digest: str | dict[str, str] = ""
+    train_columns: str | dict[str, str] = ""
+    train_templates: dict[str, Any] = field(default_factory=dict)
+    dev_sets: list[RecordSet] = field(default_factory=list)
+    test_sets: list[RecordSet] = field(default_factory=list)
     reports: dict[str, FileReport] = field(default_factory=dict)
 
+    @property
+    def learns_full_width(self) -> bool:
+        """Whether the targets of all training sets have full-width punctuation."""
+        training = [report for split, report in self.reports.items() if split.partition("/")[0] == "train"]
+        return bool(training) and all(report.full_width for report in training)
+
     def write(self, output_dir: Path) -> None:
-        """Writes the reports, and the refused rows of each split beside them."""
+        """Writes the reports, and the refused rows of each file beside them."""
         output_dir.mkdir(parents=True, exist_ok=True)
         reports = {split: published_values(report.as_dict()) for split, report in self.reports.items()}
         text = json.dumps(reports, ensure_ascii=True, indent=2)
@@ -69,7 +96,7 @@ class RunData:
         for split, report in self.reports.items():
             if report.bad_rows:
                 lines = b"".join(json_line(row | {"error": published(row["error"])}) for row in report.bad_rows)
-                (output_dir / REFUSED_NAME.format(split=split)).write_bytes(lines)
+                (output_dir / REFUSED_NAME.format(split=split.replace("/", "-"))).write_bytes(lines)
 
 
 def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
@@ -78,23 +105,22 @@ def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
     Raises:
         InputError: a file cannot be used, or more than max_bad_records rows of it are refused.
     """
-    training, files, data = arguments.training, arguments.files, RunData()
+    training, data = arguments.training, RunData()
+    stores = {}
     if training.do_train:
-        split = _Split("train", files.train_file, arguments, encoder)
-        store = _read_examples(split, files.data_cache_dir)
-        data.train_examples, data.train_digest, data.train_columns = store, split.content, split.check.columns
-        data.reports["train"] = store.report
+        stores = _read_training_sets(arguments, encoder, data)
     if training.do_eval:
-        split = _Split("dev", files.dev_file, arguments, encoder)
-        data.dev_records = split.shared([item.record for item in split.items() if not isinstance(item, BadRecord)])
-        if training.do_train:
-            split.check.compare(store.report.file, store.row_hashes)
-        data.reports["dev"] = split.report()
+        for split in _splits("dev", arguments, encoder):
+            records = split.shared([item.record for item in split.items() if not isinstance(item, BadRecord)])
+            for store in stores.values():
+                split.check.compare(store.report.file, store.row_hashes)
+            data.dev_sets.append(RecordSet(split.file.name, split.check.encoder, records))
+            data.reports[split.title] = split.report()
     if training.do_predict:
-        split = _Split("test", files.test_file, arguments, encoder)
-        records = [item if isinstance(item, BadRecord) else item.record for item in split.items()]
-        data.test_records = split.shared(records)
-        data.reports["test"] = split.report()
+        for split in _splits("test", arguments, encoder):
+            records = [item if isinstance(item, BadRecord) else item.record for item in split.items()]
+            data.test_sets.append(RecordSet(split.file.name, split.check.encoder, split.shared(records)))
+            data.reports[split.title] = split.report()
     for report in data.reports.values():
         announce(report)
     return data
@@ -102,8 +128,59 @@ def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
 
 def first_records(arguments: FinetuneArguments, encoder: Encoder) -> list[Record]:
     """The first usable training records, for people to look at."""
-    split = _Split("train", arguments.files.train_file, arguments, encoder)
+    split = _Split("train", arguments.files.of_split("train")[0], arguments, encoder)
     return [item.record for item in islice(split.items(), 100) if not isinstance(item, BadRecord)]
+
+
+def _read_training_sets(
+    arguments: FinetuneArguments, encoder: Encoder, data: RunData
+) -> dict[str, ExampleStore | TaskExamples]:
+    """Encodes the training records, or finds them in the cache; notes what a run depends on of them.
+
+    Raises:
+        InputError: as `read_run_data`; or the sets are of tasks of unlike kinds.
+    """
+    splits = _splits("train", arguments, encoder)
+    for split in splits:
+        if split.check.encoder.kind != encoder.kind:
+            raise InputError(
+                f"train_file {split.file.name}: is a task that is to {split.check.encoder.kind}, and others are to "
+                f"{encoder.kind}; train tasks of one kind together"
+            )
+    stores = {split.file.name: _read_examples(split, arguments.files.data_cache_dir) for split in splits}
+    for split in splits:
+        data.reports[split.title] = stores[split.file.name].report
+    if len(splits) == 1:
+        (split,), (data.train_examples,) = splits, stores.values()
+        data.train_digest, data.train_columns = split.content, split.check.columns
+        return stores
+    data.train_examples = JoinedExamples(stores, arguments.files.shares([len(store) for store in stores.values()]))
+    data.train_digest = {split.file.name: split.content for split in splits}
+    data.train_columns = {split.file.name: split.check.columns for split in splits}
+    data.train_templates = {split.file.name: split.check.encoder.described for split in splits}
+    return stores
+
+
+def _splits(name: str, arguments: FinetuneArguments, encoder: Encoder) -> list["_Split"]:
+    return [_Split(name, file, arguments, encoder) for file in arguments.files.of_split(name)]
+
+
+def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, encoder: Encoder) -> Encoder:
+    """How the records of a set are laid out: as others are, but by its own task and in its own language."""
+    frame = data.find_template(encoder.family.templates)
+    if isinstance(frame, Task) and name in ARTICLES:
+        frame = replace(frame, language=name)
+    if frame == encoder.template:
+        return encoder
+    return build_encoder(
+        encoder.family,
+        encoder.tokenizer,
+        data,
+        arguments.generation,
+        template=frame,
+        allow_cut_targets=arguments.files.allow_cut_targets,
+        objective=arguments.objective.of_geometry,
+    )
 
 
 def announce(report: FileReport) -> None:
@@ -130,33 +207,35 @@ def read_task_examples(split: "_Split", encoder: Encoder) -> TaskExamples:
 class _Split:
     """A file, or a published data set if none is given, and its check."""
 
-    def __init__(self, name: str, path: str | None, arguments: FinetuneArguments, encoder: Encoder):
-        files = arguments.files
+    def __init__(self, name: str, file: NamedFile, arguments: FinetuneArguments, encoder: Encoder):
+        self.file, self.title = file, f"{name}/{file.name}" if file.name else name
+        files, data = arguments.files, arguments.data_of(file)
         most = {"train": files.max_train_samples, "test": files.max_predict_samples}.get(name)
-        if path is None:
-            task = arguments.data.task_name
+        encoder = _encoder_for(data, file.name, arguments, encoder)
+        if file.path is None:
+            task = data.task_name
             records = fetch_records(task, name, encoder.template, encoder.family.reserved)[:most]
             self.content = hashlib.sha256(repr(records).encode()).hexdigest()
             self.most_refused = math.inf  # what is wrong in a published data set is not the user's to mend
             self.check = FileCheck(encoder, name=f"{task} {name}")
             self._batches = check_records(records, self.check)
         else:
-            file = open_records(
-                path,
+            records = open_records(
+                file.path,
                 encoder.template,
-                arguments.data.columns,
+                data.columns,
                 need_target=name != "test",
                 several_targets=name != "train",
                 most=most,
                 reserved=encoder.family.reserved,
                 pattern_id=encoder.pattern_id,
             )
-            self.content = content_digest(file.path)
+            self.content = content_digest(records.path)
             if most is not None:
                 self.content = hashlib.sha256(f"{self.content} first {most}".encode()).hexdigest()
             self.most_refused = arguments.files.max_bad_records
             self.check, self._batches = check_file(
-                file, encoder, learns_targets=name != "test", most_refused=self.most_refused
+                records, encoder, learns_targets=name != "test", most_refused=self.most_refused
             )
 
     def items(self) -> Iterator[Any]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from paddle.io import DistributedBatchSampler
 
+from glm.data.mixture import Mixture
+
 Batch = list[int]  # indices of examples
 
 
@@ -19,6 +21,8 @@ class EpochBatchSampler(DistributedBatchSampler):
     number of rounds depends on the widths alone and is the same in every epoch. Where rounds or groups of accumulated
     rounds come out uneven, what comes first is repeated: a group that is cut short would leak its gradients into the
     next epoch's first step.
+
+    Of several data sets a mixture says which examples an epoch has.
 
     The Trainer calls `set_epoch` at the start of each epoch.
 
@@ -34,6 +38,8 @@ class EpochBatchSampler(DistributedBatchSampler):
         multiple: a rank's batch has fewer examples than this or a multiple of it (fairseq's
             `required_batch_size_multiple`); the rest opens the next one. 1 leaves it out.
         order_by: what examples are ordered by, the first of these arrays before the next; their width if not given.
+        mixture: which examples an epoch has; all of them if None. With shares neither beside `max_tokens` nor beside
+            `multiple`.
     """
 
     def __init__(
@@ -49,9 +55,11 @@ class EpochBatchSampler(DistributedBatchSampler):
         seed: int = 0,
         num_replicas: int = 1,
         rank: int = 0,
+        mixture: Mixture | None = None,
     ):
         super().__init__(widths, batch_size or 1, num_replicas=num_replicas, rank=rank)
         self.widths = np.asarray(widths)
+        self.mixture = mixture or Mixture([len(widths)])
         self.per_batch = batch_size
         self.max_tokens = max_tokens
         self.by_length = by_length or max_tokens is not None or multiple > 1
@@ -89,7 +97,7 @@ class EpochBatchSampler(DistributedBatchSampler):
             return [min(end * self.nranks, len(widths)) for end in ends]
         if self.max_tokens is None:
             size = self.per_batch * self.nranks
-            return [min(start + size, len(self.widths)) for start in range(0, len(self.widths), size)]
+            return [min(start + size, len(self.mixture)) for start in range(0, len(self.mixture), size)]
         ends, start = [], 0
         for place, width in enumerate(np.sort(self.widths).tolist()):
             rows = -(-(place + 1 - start) // self.nranks)
@@ -101,7 +109,7 @@ class EpochBatchSampler(DistributedBatchSampler):
     def _rounds(self, epoch: int) -> list[list[Batch]]:
         """Batches as [round][rank][example]."""
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.widths))
+        order = random.permutation(self.mixture.epoch(epoch))
         if self.by_length:
             order = order[np.lexsort([key[order] for key in self.keys[::-1]])]
         rounds = [self._share(chosen) for chosen in np.split(order, self.ends[:-1])]

@@ -1,6 +1,6 @@
 """From arguments to a trainer: everything that can fail, fails here, before the first step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,13 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
-from glm.data.store import ExampleStore
+from glm.data.store import Examples
 from glm.data.tasks import CHOOSE, Frame
 from glm.data.templates import Template
 from glm.errors import InputError, UsageError
 from glm.evaluation.accuracy import SIGNATURES as CHOICE_FIGURES
 from glm.evaluation.answers import answer_figures
+from glm.evaluation.data_sets import split_name
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
@@ -86,13 +87,18 @@ def build_trainer(
         },
         start=arguments.objective.parts,
     )
-    check_metric(training.metric_for_best_model, data.find_template())
+    dev_files = arguments.files.of_split("dev")
+    check_metric(
+        training.metric_for_best_model,
+        arguments.data_of(dev_files[0]).find_template(family.templates),
+        [file.name for file in dev_files],
+    )
     if training.do_train:
         check_can_be_trained(arguments.model.model_name_or_path)
     encoder = build_encoder(
         family,
         tokenizer,
-        data,
+        arguments.data_of(arguments.first_file),
         arguments.generation,
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
@@ -105,7 +111,7 @@ def build_trainer(
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
         if encoder.kind != CHOOSE:  # the forecast counts rows of a record
             warn_of_memory(family, config, arguments, run_data.train_examples)
-        if data.punctuation is None and run_data.train_examples.report.full_width:
+        if data.punctuation is None and run_data.learns_full_width:
             data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
     facts = None
     if training.do_train:
@@ -135,7 +141,7 @@ def build_trainer(
         encoder=encoder,
         generation=arguments.generation,
         train_examples=run_data.train_examples,
-        dev_records=run_data.dev_records,
+        dev_sets=run_data.dev_sets,
         run_config=arguments.run_config(),
         command=command_of("finetune_generation.py", arguments.argv),
         adapter=adapter,
@@ -206,7 +212,7 @@ def set_recomputed_layers(model: nn.Layer, layers: int) -> None:
         stack.recompute_layers = layers
 
 
-def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> None:
+def check_max_tokens(max_tokens: int, multiple: int, examples: Examples) -> None:
     """Raises InputError if an example does not fit into a batch (`--max_tokens`)."""
     longest = int(examples.widths.argmax())
     length = int(examples.widths[longest])
@@ -217,11 +223,12 @@ def check_max_tokens(max_tokens: int, multiple: int, examples: ExampleStore) -> 
         )
 
 
-def check_metric(name: str | None, frame: Frame | None = None) -> None:
+def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[str] = ()) -> None:
     """Raises UsageError if evaluation has no figure of this name (`--metric_for_best_model`).
 
     Args:
         frame: the run's template or task; None stands for any template.
+        sets: names of the dev sets; of one of several the figure is `SET/FIGURE`, their mean `FIGURE`.
     """
     if name is None:
         return
@@ -231,9 +238,12 @@ def check_metric(name: str | None, frame: Frame | None = None) -> None:
         known = ["loss", *CHOICE_FIGURES]
     else:
         known = ["loss", *answer_figures()]
-    name = name.removeprefix("eval_")
-    if name not in known and not (name.startswith("accuracy (") and "accuracy" in known):
-        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(name, known)}")
+    of_set, figure = split_name(name.removeprefix("eval_"))
+    if of_set and (of_set not in sets or len(sets) < 2):
+        named = f"the dev sets are {', '.join(sets)}" if len(sets) > 1 else "there is one dev set, without a name"
+        raise UsageError(f"metric_for_best_model {name}: {of_set} is none of them; {named}")
+    if figure not in known and not (figure.startswith("accuracy (") and "accuracy" in known):
+        raise UsageError(f"metric_for_best_model {name}: unknown; {name_advice(figure, known)}")
 
 
 @contextmanager

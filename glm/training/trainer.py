@@ -19,10 +19,7 @@ from glm.checkpoint.tensors import LazyTensor
 from glm.data.collator import padded_width
 from glm.data.frames import Encoder
 from glm.data.records import Record
-from glm.data.store import ExampleStore
-from glm.data.templates import PARAPHRASE
-from glm.evaluation.metrics import Scores
-from glm.evaluation.paraphrases import Paraphrases
+from glm.data.store import Examples
 from glm.evaluation.symptoms import Symptoms
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import Example
@@ -30,14 +27,13 @@ from glm.modules.pretrained import WEIGHTS_NAME
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.options.run_config import RUN_CONFIG_NAME
 from glm.prediction.heads import HEAD_NAME, of_head
-from glm.prediction.kinds import KINDS, predicted_rows, writer_of
-from glm.prediction.predictions import write_rows
-from glm.prediction.scoring import write_scores
+from glm.prediction.kinds import predicted_rows, writer_of
 from glm.report.provenance import Provenance
 from glm.runtime.signals import StopSignals
 from glm.training.capacity import MemoryReturn
 from glm.training.clip import GlobalNormClip
 from glm.training.early_stopping import EarlyStopping, stops_early
+from glm.training.evaluation import SetEvaluation, figures_of, scores_of_rows, symptoms_of, write_evaluation
 from glm.training.guards import Guard
 from glm.training.objectives import mean_dev_loss, objective_of
 from glm.training.optimizer_state import check_finite, lazy_tensors, write_tensors
@@ -51,6 +47,7 @@ from glm.training.progress import (
     shows_bar,
 )
 from glm.training.resumable import ResumableTrainer
+from glm.training.run_data import RecordSet
 from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 from glm.training.trackers import Tracker
@@ -58,7 +55,7 @@ from glm.training.trackers import Tracker
 MOST_NAMED = 16  # records of a step that a message names
 
 
-class Examples(Dataset):
+class TrainingSet(Dataset):
     """Encoded examples as Paddle's loader wants them. What is random in one is a function of seed, epoch and index, so
     that a resumed run, and every number of workers, draws the same.
 
@@ -66,7 +63,7 @@ class Examples(Dataset):
         sampler: knows the epoch; the loader's workers begin anew in each.
     """
 
-    def __init__(self, examples: ExampleStore, sampler: EpochBatchSampler, seed: int):
+    def __init__(self, examples: Examples, sampler: EpochBatchSampler, seed: int):
         super().__init__()
         self.examples, self.sampler, self.seed = examples, sampler, seed
 
@@ -77,7 +74,7 @@ class Examples(Dataset):
         return self.examples.draw(index, np.random.default_rng([self.seed, self.sampler.epoch, index]))
 
 
-def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> EpochBatchSampler:
+def build_sampler(args: FinetuneTrainingArguments, examples: Examples) -> EpochBatchSampler:
     """The order in which a process of a run sees its examples."""
     orders = examples.lengths - examples.target_lengths, examples.target_lengths  # fairseq's: by source, then target
     return EpochBatchSampler(
@@ -91,6 +88,7 @@ def build_sampler(args: FinetuneTrainingArguments, examples: ExampleStore) -> Ep
         seed=args.seed,
         num_replicas=args.dataset_world_size,
         rank=args.dataset_rank,
+        mixture=examples.mixture(args.seed),
     )
 
 
@@ -103,7 +101,7 @@ class GenerationTrainer(ResumableTrainer):
         encoder: lays out records; brings the tokenizer.
         generation: how evaluation generates.
         train_examples: what is learnt; None if the run does not train.
-        dev_records: what evaluation generates for; may be empty if the run does not evaluate.
+        dev_sets: what evaluation generates for; may be empty if the run does not evaluate.
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
         command: the command line of the run, for its pages.
         adapter: settings of the adapter that is in the model, if one is trained.
@@ -120,8 +118,8 @@ class GenerationTrainer(ResumableTrainer):
         *,
         encoder: Encoder,
         generation: GenerationConfig,
-        train_examples: ExampleStore | None = None,
-        dev_records: Sequence[Record] = (),
+        train_examples: Examples | None = None,
+        dev_sets: Sequence[RecordSet] = (),
         run_config: dict[str, Any] | None = None,
         command: str = "",
         adapter: AdapterConfig | None = None,
@@ -138,7 +136,7 @@ class GenerationTrainer(ResumableTrainer):
             model=model,
             args=args,
             data_collator=self.objective.collator,
-            train_dataset=Examples(train_examples, sampler, args.seed) if train_examples is not None else None,
+            train_dataset=TrainingSet(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
             sampler=sampler,
             signals=signals,
@@ -147,13 +145,13 @@ class GenerationTrainer(ResumableTrainer):
         )
         self.encoder = encoder
         self.generation = generation
-        self.dev_records = dev_records
+        self.dev_sets = dev_sets
         self.run_config = run_config or {}
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
         self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
-        self.symptoms = Symptoms()  # of the last evaluation
+        self.symptoms: dict[str, Symptoms] = {}  # of the last evaluation, by dev set
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
@@ -179,9 +177,11 @@ class GenerationTrainer(ResumableTrainer):
         if not shows_bar(self.args):
             self.add_callback(PrinterCallback)
         elif self.sampler is not None:
-            self.add_callback(
-                ProgressBar(self._tokens_of, self.train_examples.lengths.sum() / self.sampler.steps_per_epoch)
-            )
+            self.add_callback(ProgressBar(self._tokens_of, self._tokens_of_epoch() / self.sampler.steps_per_epoch))
+
+    def _tokens_of_epoch(self) -> int:
+        """Tokens of the first epoch, without padding."""
+        return int(self.train_examples.lengths[self.sampler.mixture.epoch(0)].sum())
 
     def _tokens_of(self, step: int) -> int:
         """Tokens of an optimizer step of all ranks, without padding."""
@@ -197,11 +197,20 @@ class GenerationTrainer(ResumableTrainer):
         """PaddleNLP prints some 200 lines here; the settings of the run are in finetune_config.json."""
 
     @property
+    def dev_records(self) -> list[Record]:
+        """The records of all dev sets."""
+        return [record for found in self.dev_sets for record in found.records]
+
+    @property
     def writer(self) -> Any:
         """Predicts with the present weights, see `glm.prediction.kinds`."""
+        return self.writer_for(self.encoder)
+
+    def writer_for(self, encoder: Encoder) -> Any:
+        """Predicts with the present weights for records that are laid out so."""
         return writer_of(
             self.model,
-            self.encoder,
+            encoder,
             self.generation,
             self.args.per_device_eval_batch_size,
             length_penalty=self.length_penalty,
@@ -243,7 +252,7 @@ class GenerationTrainer(ResumableTrainer):
             origin = self.train_examples.origins[example]
         except (OSError, ValueError, IndexError):  # as damaged as the example
             origin = f"example {example}"
-        return f"{origin} (in the cache, {self.train_examples.folder})"
+        return f"{origin} (in the cache, {self.train_examples.folder_of(example)})"
 
     def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
         rows, width = inputs["input_ids"].shape
@@ -371,54 +380,35 @@ class GenerationTrainer(ResumableTrainer):
         """Predicts the dev records with the options of the run, and scores it; also the loss on their targets.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
-        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`.
+        source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`. Of several
+        dev sets each has its own, `step-<n>.<set>.…`, and the table of all is `step-<n>.metrics.json`.
 
         Returns:
             `<prefix>_loss` (mean per token, without label smoothing; per question of a task that chooses) and
-            `<prefix>_<metric>`, metrics in percent.
+            `<prefix>_<metric>`, metrics in percent; of several dev sets also `<prefix>_<set>/<metric>`, and those
+            without a set are the means.
         """
         start = time.perf_counter()
         self.model.eval()
-        with self.interruptible(), self.autocast_smart_context_manager():
-            loss = mean_dev_loss(self.objective, self.model, self.dev_records, self.args.per_device_eval_batch_size)
-            rows = predicted_rows(
-                self.writer,
-                self.encoder.kind,
-                self.dev_records,
-                description="evaluating",
-                progress=not self.args.disable_tqdm and self.is_local_process_zero(),
-            )
-        seconds = time.perf_counter() - start
-        scores = self._scored(rows)
         step = self._weights_step or self.state.global_step
+        with self.interruptible(), self.autocast_smart_context_manager():
+            found = [self._evaluate_set(dev_set) for dev_set in self.dev_sets]
+        seconds = time.perf_counter() - start
+        self.symptoms = {of_set.name: symptoms_of(of_set.rows) for of_set in found}
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir) / "eval"
-            write_rows(folder / f"step-{step}.jsonl", rows, most_texts=self.generation.num_return_sequences)
-            write_scores(folder / f"step-{step}.metrics.json", scores)
-        metrics = {"loss": loss, **scores.figures}
-        metrics |= {"samples_per_second": round(len(rows) / seconds, 3), "runtime": round(seconds, 3)}
+            write_evaluation(Path(self.args.output_dir), step, found, most_texts=self.generation.num_return_sequences)
+        metrics = figures_of(found) | {
+            "samples_per_second": round(len(self.dev_records) / seconds, 3),
+            "runtime": round(seconds, 3),
+        }
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics | {"step": step})
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir)
-            write_evaluation_report(folder, step, self.encoder.kind, rows, scores, self.provenance)
-        self.signatures = scores.signatures
+            write_evaluation_report(Path(self.args.output_dir), step, found, self.provenance)
+        self.signatures = found[0].scores.signatures if found else {}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
-
-    def _scored(self, rows: list[dict[str, Any]]) -> Scores:
-        """The figures of predicted rows; notes what is wrong with them."""
-        self.symptoms = Symptoms()
-        for row in rows:
-            self.symptoms.add_row(row)
-        scores = KINDS[self.encoder.kind].score(row for row in rows if "error" not in row)
-        if self.run_config.get("task_name") != PARAPHRASE:
-            return scores
-        found = Paraphrases()
-        for row in rows:
-            found.add(row["source"], [text["text"] for text in row["predictions"]])
-        return scores.with_figures(found.figures(), found.signatures())
 
     def final_evaluation(self) -> dict[str, float]:
         """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
@@ -430,3 +420,18 @@ class GenerationTrainer(ResumableTrainer):
         if is_last and (metrics := logged_evaluation(Path(self.args.output_dir), step)):
             return metrics
         return self.evaluate()
+
+    def _evaluate_set(self, dev_set: RecordSet) -> SetEvaluation:
+        """Loss, predictions and their scores of one dev set."""
+        encoder, size = dev_set.encoder, self.args.per_device_eval_batch_size
+        objective = objective_of(encoder, self.args, length_penalty=self.length_penalty)
+        loss = mean_dev_loss(objective, self.model, dev_set.records, size)
+        rows = predicted_rows(
+            self.writer_for(encoder),
+            encoder.kind,
+            dev_set.records,
+            description=f"evaluating {dev_set.name}".strip(),
+            progress=not self.args.disable_tqdm and self.is_local_process_zero(),
+        )
+        scores = scores_of_rows(encoder.kind, rows, task=self.run_config.get("task_name"))
+        return SetEvaluation(dev_set.name, encoder.kind, loss, rows, scores)

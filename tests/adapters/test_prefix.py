@@ -6,7 +6,7 @@ import pytest
 
 import glm.modules.layout
 from glm.adapters.files import PREFIX_ENCODER, adapter_weights, add_adapter, prefix_config
-from glm.cpu.step_attention import HEAD_SIZE
+from glm.cpu.arrays import HEAD_SIZE
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.geometry import IGNORE_INDEX, BlankInfilling, attention_mask

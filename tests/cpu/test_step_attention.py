@@ -4,7 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.cpu.step_attention import HEAD_SIZE, CompiledLayerCache, _attend, paths_of
+from glm.cpu.arrays import HEAD_SIZE
+from glm.cpu.step_attention import CompiledLayerCache, _attend, paths_of
 
 
 def plain_attention(query, keys, values):

@@ -7,7 +7,8 @@ import pytest
 import glm.cpu.arrays
 import glm.cpu.loops
 import glm.cpu.two_part
-from glm.cpu.two_part import BLOCK, HEAD_SIZE, CompiledTwoPartAttention, _draw
+from glm.cpu.arrays import HEAD_SIZE
+from glm.cpu.two_part import BLOCK, CompiledTwoPartAttention, _draw
 from glm.models.glm.geometry import attention_mask
 from glm.modules.attention import TwoPartAttention
 from glm.modules.block import cpu_attention

@@ -810,3 +810,26 @@ def test_logits_that_are_no_numbers_are_an_error(search, table_model, table_prom
     for keys in ([2], [1, 2, 3]):  # one example of several is enough
         with pytest.raises(InputError, match="^the model's output is not a number: its weights are damaged"):
             search(table_model(next_logits), table_prompts(keys), **options)
+
+
+def test_rules_before_the_softmax_give_others_the_forbidden_share(table_model, table_prompts):
+    """By hand: of probabilities .5 .3 .2 the first is forbidden, which leaves .6 and .4."""
+    logits = np.log(np.array([0.5, 0.3, 0.2]))
+    scores = {}
+    for order in ("after_softmax", "before_softmax"):
+        config = GenerationConfig(num_beams=1, tgt_length=1, length_penalty=0.0, processor_order=order)
+        model = table_model(lambda key: lambda tokens: logits)
+        ((_, (found,)),) = generate(model, table_prompts([1]), config, end_token_id=2, banned_token_ids=[0])
+        assert found.tokens == (1,)
+        scores[order] = found.score
+    assert scores["after_softmax"] == pytest.approx(np.log(0.3))
+    assert scores["before_softmax"] == pytest.approx(np.log(0.6))
+
+
+def test_rules_before_the_softmax_may_leave_nothing(table_model, table_prompts, random_table):
+    """Allowed outputs forbid all but a few tokens: beams that have none end, and nothing turns into NaN."""
+    config = GenerationConfig(num_beams=3, tgt_length=5, no_repeat_ngram_size=0, processor_order="before_softmax")
+    model = table_model(random_table(6))
+    options = {"end_token_id": 5, "allowed_outputs": [[1, 2], [3]]}
+    found = dict(generate(model, table_prompts([1, 2]), config, **options))
+    assert all(hypotheses[0].tokens in ((1, 2), (3,)) and hypotheses[0].score <= 0 for hypotheses in found.values())

@@ -4,7 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.cpu.step_attention import HEAD_SIZE, CompiledLayerCache
+from glm.cpu.arrays import HEAD_SIZE
+from glm.cpu.step_attention import CompiledLayerCache
 from glm.models.glm.geometry import BlankInfilling
 from glm.modules.cache import KVCache, LayerCache, visible
 from reference.geometry import build_example

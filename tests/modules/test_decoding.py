@@ -5,8 +5,9 @@ import paddle
 import pytest
 from paddle import nn
 
+from glm.cpu.arrays import HEAD_SIZE
 from glm.cpu.products import FEW, panels_of
-from glm.cpu.step_attention import HEAD_SIZE, CompiledLayerCache
+from glm.cpu.step_attention import CompiledLayerCache
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate

@@ -235,6 +235,7 @@ def test_decoding_options_reach_the_decoder():
         "min_tgt_length": 4,
         "num_beams": 4,
         "length_penalty": 1.5,
+        "processor_order": "after_softmax",
         "early_stopping": "never",
         "finished_rule": "glm",
         "search_rules": "glm",

@@ -5,8 +5,12 @@ import json
 import shutil
 
 import pytest
+from paddle.utils import unique_name
+from safetensors.numpy import load_file
 
+import finetune_generation
 from glm.errors import InputError, UsageError
+from glm.options.finetune import parse_finetune_arguments
 from glm.options.run_config import RUN_CONFIG_NAME
 from glm.runtime.entry import INCOMPLETE
 from glm.training import run_data
@@ -84,8 +88,6 @@ def test_dev_and_test_rows(workspace, partly_bad):
 
 
 def test_exit_code_of_predictions_with_errors(workspace, partly_bad):
-    import finetune_generation
-
     options = workspace.options | {"output_dir": workspace.folder / "run", "test_file": partly_bad, **SHORT}
     options |= {"max_bad_records": 2, "do_predict": True}
     assert finetune_generation.main(list(arguments(options))) == INCOMPLETE
@@ -193,8 +195,6 @@ def test_own_format_columns_and_template(workspace, capsys):
 
 
 def test_the_configuration_in_the_output_folder_repeats_the_run(workspace):
-    import finetune_generation
-
     first = workspace.finetune("first", dev_file=workspace.folder / "dev.json", do_eval=True, **SHORT)
     config = workspace.folder / "again.json"
     shutil.copy(first / RUN_CONFIG_NAME, config)
@@ -207,3 +207,132 @@ def test_the_configuration_in_the_output_folder_repeats_the_run(workspace):
     assert (second / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
     again = json.loads((second / RUN_CONFIG_NAME).read_text(encoding="utf-8"))
     assert {name for name in settings if settings[name] != again.get(name)} == {"output_dir"}
+
+
+# -- several data sets
+
+
+@pytest.fixture(scope="module")
+def languages(tmp_path_factory, sentencepiece_file):
+    """A workspace with two sets of equal ids for training, and two to look at."""
+    space = make_workspace(tmp_path_factory.mktemp("languages"), sentencepiece_file)
+    records = read_lines(space.folder / "train.json")
+    for name, part in {"a": records[:16], "b": records[16:], "da": records[:2], "db": records[2:5]}.items():
+        write_records(space.folder / f"{name}.json", [{"id": i, **record} for i, record in enumerate(part)])
+    return space
+
+
+def sets(space, **files):
+    return [f"{name}={space.folder / path}" for name, path in files.items()]
+
+
+def finetune(space, name, **options):
+    """As `Workspace.finetune`, with lists as several values."""
+    settings = {**space.options, "output_dir": space.folder / name, **options}
+    argv = []
+    for option, value in settings.items():
+        argv += [f"--{option}", *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
+    with unique_name.guard():
+        finetune_generation.main(argv)
+    return space.folder / name
+
+
+def test_table_of_two_dev_sets(languages):
+    options = {
+        "train_file": sets(languages, a="a.json", b="b.json"),
+        "dev_file": sets(languages, x="da.json", y="db.json"),
+    }
+    options |= {"test_file": options["dev_file"], "do_eval": True, "do_predict": True, "max_steps": 2, "save_steps": 2}
+    options |= {"evaluation_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
+    options |= {"load_best_model_at_end": True, "metric_for_best_model": "y/loss", "greater_is_better": "false"}
+    run = finetune(languages, "two", **options)
+    results = json.loads((run / "eval_results.json").read_text(encoding="utf-8"))
+    for figure in ("loss", "rouge-l (char)", "generated length"):
+        of_sets = [results[f"eval_{name}/{figure}"] for name in "xy"]
+        assert results[f"eval_{figure}"] == pytest.approx(sum(of_sets) / 2)
+    assert [results[f"eval_{name}records"] for name in ("x/", "y/", "")] == [2, 3, 5]
+    assert results["eval_x/loss"] != results["eval_y/loss"]
+    state = json.loads((run / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["best_metric"] == pytest.approx(results["eval_y/loss"])
+    table = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert list(table) == ["x", "y", "mean"] and table["mean"]["records"] == 5
+    assert [len(read_lines(run / f"predictions.{name}.jsonl")) for name in "xy"] == [2, 3]
+    at_step = json.loads((run / "eval" / "step-2.metrics.json").read_text(encoding="utf-8"))
+    assert at_step["mean"]["rouge-l (char)"] == results["eval_rouge-l (char)"]
+    page = (run / "eval" / "step-2.report" / "report.html").read_text(encoding="utf-8")
+    assert "../step-2.x.report/report.html" in page and (run / "eval" / "step-2.x.report" / "report.html").is_file()
+    report = json.loads((run / "data_report.json").read_text(encoding="utf-8"))
+    assert list(report) == ["train/a", "train/b", "dev/x", "dev/y", "test/x", "test/y"]
+
+
+def test_one_named_set_is_as_one_without_a_name(languages):
+    plain = finetune(languages, "plain", train_file=languages.folder / "a.json", max_steps=2)
+    named = finetune(languages, "named", train_file=f"a={languages.folder / 'a.json'}", max_steps=2)
+    assert logged(plain, "loss") == logged(named, "loss")
+
+
+def test_two_halves_of_a_file_are_as_the_file(languages):
+    whole = finetune(languages, "whole", max_steps=4)
+    halves = finetune(languages, "halves", train_file=sets(languages, a="a.json", b="b.json"), max_steps=4)
+    assert logged(whole, "loss") == logged(halves, "loss")
+
+
+@pytest.mark.parametrize("shares", [{"weights": "1,3"}, {"sampling_temperature": 0.5}])
+def test_shares_resumed_to_the_bit(languages, shares):
+    name = next(iter(shares))
+    options = {"train_file": sets(languages, a="a.json", b="b.json"), "max_steps": 8, **shares}
+    straight = finetune(languages, f"straight-{name}", **options)
+    stopped = {**options, "save_strategy": "steps", "save_steps": 3}
+    finetune(languages, f"resumed-{name}", **stopped)
+    for path in (languages.folder / f"resumed-{name}").glob("checkpoint-6"):
+        shutil.rmtree(path)
+    resumed = finetune(languages, f"resumed-{name}", **stopped, resume_from_checkpoint="true")
+    assert logged(straight, "loss")[-5:] == logged(resumed, "loss")[-5:]
+    assert load_file(straight / "model.safetensors").keys() == load_file(resumed / "model.safetensors").keys()
+    weights = [load_file(run / "model.safetensors") for run in (straight, resumed)]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+    plain = finetune(languages, f"unweighted-{name}", train_file=options["train_file"], max_steps=8)
+    assert logged(plain, "loss") != logged(straight, "loss")
+
+
+def test_names_of_tasks_say_the_template(languages):
+    base = ["--do_train", "--output_dir", "o", "--device", "cpu", "--train_file"]
+    arguments = parse_finetune_arguments([*base, "title=a.json", "en=b.json"])
+    title, other = (arguments.data_of(file) for file in arguments.files.of_split("train"))
+    assert title.task_name == "title" and other.task_name == "dureader_qg"
+    assert "task_name" not in arguments.run_config()
+    arguments = parse_finetune_arguments([*base, "title=a.json", "en=b.json", "--task_name", "summary"])
+    assert [arguments.data_of(file).task_name for file in arguments.files.of_split("train")] == ["summary"] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "1,2"}, "weights 1,2: has no effect with one train_file"),
+        ({"sampling_temperature": 0.3}, "sampling_temperature 0.3: has no effect with one train_file"),
+        ({"train_file": ["a=1.json", "b=2.json"], "weights": "1"}, "weights 1: one for each of the 2"),
+        ({"train_file": ["a=1.json", "b=2.json"], "weights": "1,-2"}, "weights 1,-2: write a number above 0"),
+        (
+            {"train_file": ["a=1.json", "b=2.json"], "sampling_temperature": 1.5},
+            "sampling_temperature 1.5: use 0 to 1",
+        ),
+        ({"train_file": ["a=1.json", "b=2.json"], "sampling_temperature": 0.5, "weights": "1,1"}, "leave one out"),
+        ({"train_file": ["a=1.json", "a=2.json"]}, "train_file a: is the name of 1.json and 2.json"),
+        ({"train_file": ["a=1.json", "b=2.json"], "weights": "1,1", "max_tokens": 512}, "not beside max_tokens 512"),
+    ],
+)
+def test_shares_that_cannot_be(languages, options, message):
+    options = {"per_device_train_batch_size": 4, **options}
+    if "max_tokens" in options:
+        del options["per_device_train_batch_size"]
+    argv = ["--do_train", "--output_dir", "o", "--device", "cpu"]
+    for name, value in options.items():
+        argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    with pytest.raises(UsageError, match=message):
+        parse_finetune_arguments(argv)
+
+
+def test_figure_of_a_set_that_is_none(languages):
+    options = {"dev_file": sets(languages, x="da.json", y="db.json"), "do_eval": True, "max_steps": 1}
+    with pytest.raises(UsageError, match="metric_for_best_model z/loss: z is none of them; the dev sets are x, y"):
+        finetune(languages, "none", **options, metric_for_best_model="z/loss")

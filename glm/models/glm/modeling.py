@@ -42,8 +42,16 @@ class GLMTransformer(Stack):
         self.block_position_embeddings = None
         if config.block_position_encoding:
             self.block_position_embeddings = nn.Embedding(config.position_rows, config.hidden_size)
-        self.set_layers([Block(config.block) for _ in range(config.num_layers)])
-        self.add_sublayer(FINAL_NORM, LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon))
+        self.set_layers([self.new_block(config) for _ in range(config.num_layers)])
+        self.add_sublayer(FINAL_NORM, config.block.norm(config.hidden_size, epsilon=config.layernorm_epsilon))
+
+    def new_block(self, config: GLMConfig) -> Block:
+        """One of its blocks."""
+        return Block(config.block)
+
+    def table_rows(self, ids: Tensor, table: str) -> Tensor:
+        """The rows of the table of positions of this name: [...] int64 -> [..., H]."""
+        return self._sub_layers[table](ids)
 
     @property
     def final_norm(self) -> LayerNorm:
@@ -51,9 +59,9 @@ class GLMTransformer(Stack):
 
     def embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
         """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
-        states = words + self.position_embeddings(position_ids[:, 0])
+        states = words + self.table_rows(position_ids[:, 0], "position_embeddings")
         if self.block_position_embeddings is not None:
-            states = states + self.block_position_embeddings(position_ids[:, 1])
+            states = states + self.table_rows(position_ids[:, 1], "block_position_embeddings")
         return self.embedding_dropout(states)
 
 
@@ -87,13 +95,15 @@ class GLMPretrainedModel(SafePretrainedModel):
 class GLMModel(GLMPretrainedModel):
     """GLM without a head: hidden states after the last LayerNorm."""
 
+    stack_class = GLMTransformer
+
     def __init__(self, config: GLMConfig):
         super().__init__(config)
         # Of the random weights; taken before fleet's layers draw what ordinary ones do not.
         self.seed = draw_seed()
         degree = config.tensor_parallel_degree
         self.word_embeddings = split_embedding(config.vocab_size, config.hidden_size, degree=degree)
-        self.transformer = GLMTransformer(config)
+        self.transformer = self.stack_class(config)
 
     def get_input_embeddings(self) -> nn.Layer:
         return self.word_embeddings
@@ -121,9 +131,11 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         head: turns states into logits, or into the loss.
     """
 
+    base_class = GLMModel
+
     def __init__(self, config: GLMConfig):
         super().__init__(config)
-        self.glm = GLMModel(config)
+        self.glm = self.base_class(config)
         self.head = TiedHead(self.glm.word_embeddings, tensor_parallel_group(config.tensor_parallel_degree))
 
     @property

@@ -1,7 +1,7 @@
 """Text as ids and back, without PaddleNLP: a SentencePiece model, and GLM's command tokens after its pieces."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -37,12 +37,17 @@ class GLMPieces:
 
     Raises:
         InputError: the file is missing or is no SentencePiece model.
+
+    Attributes:
+        commands: the command tokens, and how far behind the last piece each stands.
     """
+
+    commands: Mapping[str, int] = COMMAND_TOKENS
 
     def __init__(self, model_file: str, sp_model: sentencepiece.SentencePieceProcessor | None = None):
         self.sp_model = sp_model or _read_model(model_file)
         self.model_file = str(model_file)
-        self.command_ids = {token: len(self.sp_model) + offset for token, offset in COMMAND_TOKENS.items()}
+        self.command_ids = {token: len(self.sp_model) + offset for token, offset in self.commands.items()}
         self.command_tokens = {number: token for token, number in self.command_ids.items()}
 
     # -- ids of GLM's own tokens
@@ -148,5 +153,10 @@ def open_tokenizer(path: Path) -> GLMPieces:
     Raises:
         InputError: there is none, or it cannot be read.
     """
+    return open_pieces(path, MODEL_FILE, GLMPieces)
+
+
+def open_pieces(path: Path, name: str, kind: type[GLMPieces]) -> GLMPieces:
+    """As `open_tokenizer`, of a kind whose folders have a file of this name."""
     # The file says all; what stands beside it may be another library's.
-    return GLMPieces(str(path / MODEL_FILE if path.is_dir() else path))
+    return kind(str(path / name if path.is_dir() else path))

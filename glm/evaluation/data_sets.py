@@ -1,0 +1,53 @@
+"""Figures of several data sets side by side: a row a set, their mean last."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from glm.evaluation.metrics import NUMBERS_OF_RECORDS, Scores
+
+MEAN = "mean"  # the name of the last row
+TOTALS = (*NUMBERS_OF_RECORDS, "failed records")
+
+Figures = Mapping[str, float]
+
+
+def mean_figures(of_sets: Mapping[str, Figures]) -> dict[str, float]:
+    """The mean of each figure that every set has, each set counting alike; of numbers of records the sum.
+
+    Records of different sets never meet: a figure is of one set, whatever its records are called.
+    """
+    shared = [name for name in next(iter(of_sets.values())) if all(name in figures for figures in of_sets.values())]
+    totals = {name: sum(figures[name] for figures in of_sets.values()) for name in shared}
+    return {name: total if name in TOTALS else total / len(of_sets) for name, total in totals.items()}
+
+
+def table_of(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """What metrics.json has of several sets: the scores of each by its name, and their mean."""
+    means = mean_figures({name: found.figures for name, found in scores.items()})
+    return {**{name: found.as_json() for name, found in scores.items()}, MEAN: means}
+
+
+def named(figures: Mapping[str, Figures]) -> dict[str, float]:
+    """Figures of several sets under one roof: that of a set as `SET/FIGURE`, the mean as `FIGURE`."""
+    of_sets = {f"{name}/{figure}": value for name, found in figures.items() for figure, value in found.items()}
+    return mean_figures(figures) | of_sets
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The set (empty for the mean) and the figure of a name that `named` gave."""
+    of_set, mark, figure = name.partition("/")
+    return (of_set, figure) if mark else ("", name)
+
+
+def figures_by_set(figures: Figures, *, prefix: str = "") -> dict[str, dict[str, float]]:
+    """The figures of each set of names that `named` gave; none where there is one set without a name.
+
+    Args:
+        prefix: of all names.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for name, value in figures.items():
+        of_set, figure = split_name(name.removeprefix(prefix))
+        if of_set:
+            found.setdefault(of_set, {})[figure] = value
+    return found

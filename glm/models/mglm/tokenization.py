@@ -1,0 +1,28 @@
+"""The multilingual GLM's tokenizer: a unigram SentencePiece model, and GLM's command tokens after its pieces."""
+
+from pathlib import Path
+
+from glm.models.glm.tokenization import COMMAND_TOKENS, GLMPieces, open_pieces
+
+MODEL_FILE = "mglm250k-uni.model"  # the SentencePiece model in a tokenizer's folder
+BLOCK_MASK = "[dBLOCK]"  # of pretraining only
+
+
+class MGLMPieces(GLMPieces):
+    """As `GLMPieces`, with one command token more; 250,000 pieces give 250000 for <|endoftext|> to 250010."""
+
+    commands = {**COMMAND_TOKENS, BLOCK_MASK: 10}
+
+
+def open_tokenizer(path: Path) -> MGLMPieces:
+    """The tokenizer of a SentencePiece file, or of a folder that has one.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    return open_pieces(path, MODEL_FILE, MGLMPieces)
+
+
+def save_tokenizer(tokenizer: MGLMPieces, folder: Path) -> None:
+    """Writes the SentencePiece model into a folder."""
+    (folder / MODEL_FILE).write_bytes(tokenizer.sp_model.serialized_model_proto())

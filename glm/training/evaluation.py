@@ -1,0 +1,75 @@
+"""What an evaluation found, by dev set, and its files: `eval/step-N.jsonl` and `step-N.metrics.json` of the one set,
+`step-N.SET.jsonl` and `step-N.SET.metrics.json` of each of several, whose table is `step-N.metrics.json`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm.data.templates import PARAPHRASE
+from glm.evaluation.data_sets import named
+from glm.evaluation.metrics import Scores
+from glm.evaluation.paraphrases import Paraphrases
+from glm.evaluation.symptoms import Symptoms
+from glm.prediction.kinds import KINDS
+from glm.prediction.predictions import write_rows
+from glm.prediction.scoring import write_scores, write_set_scores
+
+
+@dataclass(frozen=True)
+class SetEvaluation:
+    """What was found of one dev set.
+
+    Args:
+        name: empty where there is one set without a name.
+        kind: of its task, a key of `glm.prediction.kinds.KINDS`.
+        loss: mean per labelled token, or per question.
+        rows: what was predicted.
+    """
+
+    name: str
+    kind: str
+    loss: float
+    rows: list[dict[str, Any]]
+    scores: Scores
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Loss and scores, by name."""
+        return {"loss": self.loss, **self.scores.figures}
+
+
+def scores_of_rows(kind: str, rows: Sequence[dict[str, Any]], *, task: str | None) -> Scores:
+    """The figures of predicted rows."""
+    scores = KINDS[kind].score(row for row in rows if "error" not in row)
+    if task != PARAPHRASE:
+        return scores
+    found = Paraphrases()
+    for row in rows:
+        found.add(row["source"], [text["text"] for text in row["predictions"]])
+    return scores.with_figures(found.figures(), found.signatures())
+
+
+def figures_of(found: Sequence[SetEvaluation]) -> dict[str, float]:
+    """All figures by name; of several sets `SET/FIGURE`, and `FIGURE` is the mean."""
+    return found[0].figures if len(found) == 1 else named({of_set.name: of_set.figures for of_set in found})
+
+
+def write_evaluation(output_dir: Path, step: int, found: Sequence[SetEvaluation], *, most_texts: int) -> None:
+    """Writes predictions and scores of each set, and the table of several."""
+    folder = output_dir / "eval"
+    for of_set in found:
+        stem = f"step-{step}.{of_set.name}" if len(found) > 1 else f"step-{step}"
+        write_rows(folder / f"{stem}.jsonl", of_set.rows, most_texts=most_texts)
+        write_scores(folder / f"{stem}.metrics.json", of_set.scores)
+    if len(found) > 1:
+        scores = {of_set.name: of_set.scores for of_set in found}
+        write_set_scores(folder / f"step-{step}.metrics.json", scores, single=False)
+
+
+def symptoms_of(rows: Sequence[dict[str, Any]]) -> Symptoms:
+    """What is wrong with predicted rows."""
+    found = Symptoms()
+    for row in rows:
+        found.add_row(row)
+    return found
