@@ -137,6 +137,6 @@ def _falls_short(result: dict[str, Any], limits: dict[str, float]) -> bool:
     """Whether a figure is under its limit, or absent; each is told on standard error."""
     short = {name: limit for name, limit in limits.items() if result.get(name, -math.inf) < limit}
     for name, limit in short.items():
-        found = f"{result[name]:.4f}" if name in result else "absent"
+        found = f"{result[name]:.4f}" if name in result else "absent, for no record has what it needs"
         print(f"--fail_under {name}={limit:g}: it is {found}", file=sys.stderr)
     return bool(short)

@@ -241,10 +241,10 @@ def test_random_weights(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a model configuration (Expecting property name"),
-        ("[]", "not a model configuration ("),
+        ("{", "cannot be read as JSON (Expecting property name"),
+        ("[]", "m.json: a JSON object is expected"),
         ('{"hidden_size": 10, "num_attention_heads": 3}', "hidden_size 10 is no multiple of num_attention_heads 3"),
-        ('{"hidden_size": "10"}', "not a model configuration ("),
+        ('{"hidden_size": "10"}', "hidden_size '10': a whole number is expected"),
     ],
 )
 def test_bad_configuration_file(tmp_path, tokenizer, text, message):

@@ -91,7 +91,7 @@ def test_fail_under_an_absent_figure(tmp_path, capsys):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prediction": "甲", "reference": "甲"}\n', encoding="utf-8")
     assert main(["score", str(path), "--fail_under", "answer leaks=0"]) == 1
-    assert "it is absent, for no record has an answer" in capsys.readouterr().err
+    assert "it is absent, for no record has what it needs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
