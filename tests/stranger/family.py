@@ -51,6 +51,10 @@ class Line:
     def labels(self):
         return np.where(np.arange(len(self)) < self.start, IGNORE_INDEX, np.append(self.ids[1:], END))
 
+    @property
+    def num_labels(self):
+        return len(self) - self.start
+
 
 class Behind(Geometry):
     special_tokens = 1
