@@ -56,5 +56,5 @@ def test_wrong_usage_of_a_verb_is_one_line(verb):
 
 
 def test_no_verb():
-    with pytest.raises(UsageError, match="scoer: no such verb; one of check, show, score"):
+    with pytest.raises(UsageError, match=r"scoer: no such verb; did you mean score\?; one of check, show, score"):
         main(["scoer", "x"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from glm.data.choices import ChoiceEncoder
@@ -45,25 +45,42 @@ class TaskService:
         self.desk = desk
         self.batcher = batcher
         self.columns = columns
-        encoder = texts.encoder
-        how = {"src_length": encoder.src_length, "tgt_length": encoder.tgt_length}
+        self.texts = texts
         self.chooser = own if isinstance(own, Chooser) else None
-        self.any_chooser = Chooser(
-            texts.model, ChoiceEncoder(encoder.family, encoder.tokenizer, ANY_CHOICE, **how), texts.batch_size
-        )
-        if isinstance(own, Answerer):
-            self.answerers = dict.fromkeys(ANY_QUESTION, own)
-        else:
-            self.answerers = {
-                language: Answerer(texts, WindowEncoder(encoder.family, encoder.tokenizer, task, **how))
-                for language, task in ANY_QUESTION.items()
-            }
+
+    # Made when they are asked for: a family that cannot lay them out answers the other requests.
+
+    @cached_property
+    def any_chooser(self) -> Chooser:
+        """Chooses among the candidates of requests. Raises InputError if the family cannot lay them out."""
+        encoder = ChoiceEncoder(self._encoder.family, self._encoder.tokenizer, ANY_CHOICE, **self._lengths)
+        return Chooser(self.texts.model, encoder, self.texts.batch_size)
+
+    @cached_property
+    def answerers(self) -> dict[str, Answerer]:
+        """Answer questions, by language. Raises InputError if the family cannot lay them out."""
+        if isinstance(self.own, Answerer):
+            return dict.fromkeys(ANY_QUESTION, self.own)
+        family, tokenizer = self._encoder.family, self._encoder.tokenizer
+        return {
+            language: Answerer(self.texts, WindowEncoder(family, tokenizer, task, **self._lengths))
+            for language, task in ANY_QUESTION.items()
+        }
+
+    @property
+    def _encoder(self) -> ExampleEncoder:
+        return self.texts.encoder
+
+    @property
+    def _lengths(self) -> dict[str, int]:
+        return {"src_length": self._encoder.src_length, "tgt_length": self._encoder.tgt_length}
 
     async def choose(self, request: ChooseRequest) -> Json:
         """Rows as `predict.py` writes them; a record that cannot be used has an error in its row.
 
         Raises:
-            InputError: records were given, and the model's task is no choice among candidates.
+            InputError: records were given, and the model's task is no choice among candidates; or the model's family
+                cannot lay candidates out.
             QueueFullError, DecodingError: see `Batcher.run`.
         """
         if request.records is not None:

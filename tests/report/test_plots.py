@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from glm.report import plots
 from glm.report.curves import CURVE_PLOTS, Curve, CurvePlot
-from glm.report.plots import PLOT_NAMES, draw_curves, draw_lengths, draw_scores_by_length
+from glm.report.plots import PLOT_NAMES, draw_curves, draw_lengths, draw_scores_by_length, draw_sets
 
 CURVES = CurvePlot("loss", "Loss", "nats", (Curve("training", ((1, 2.0), (5, 1.0))), Curve("dev", ((5, 1.5),))))
 
@@ -93,5 +93,9 @@ def test_names_of_all_plots():
     """What is not among them would never be removed from a folder that is written anew."""
     lengths = dict.fromkeys(("source", "reference", "generated"), Counter({1: 1}))
     found = {"bleu-4 (char, corpus)": 1.0, "rouge-l (char)": 1.0, "records": 1.0}
-    drawn = [*draw_lengths(lengths), *draw_scores_by_length({"1-64": found})]
+    drawn = [
+        *draw_lengths(lengths),
+        *draw_scores_by_length({"1-64": found}),
+        draw_sets({"en": found}, ["rouge-l (char)"]),
+    ]
     assert {plot.name for plot in drawn} | set(CURVE_PLOTS) == PLOT_NAMES

@@ -12,6 +12,7 @@ from glm.runtime.paths import found_path, path_from, published, published_comman
 def home(tmp_path, monkeypatch):
     (tmp_path / "me" / "work").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setattr("glm.runtime.environment.HOME", str(tmp_path / "me"))
     monkeypatch.chdir(tmp_path / "me" / "work")
     return tmp_path / "me"
 

@@ -35,8 +35,9 @@ def running(writer, **options):
 
 
 def task(writer, text: str, *, record_id: int = 0, **options) -> Task:
-    ids = [writer.encoder.tokenizer.cls_token_id, *writer.encoder.tokenizer.encode_text(text), writer.encoder.blank_id]
-    return Task(writer.encoder.geometry.prompt(ids), GenerationConfig(**{"tgt_length": 9, **options}), record_id)
+    geometry = writer.encoder.geometry
+    ids = geometry.lay_out(writer.encoder.tokenizer.encode_text(text), [])
+    return Task(geometry.prompt(ids), GenerationConfig(**{"tgt_length": 9, **options}), record_id)
 
 
 def alone(writer, wanted: Task):

@@ -121,8 +121,13 @@ def test_it_answers_requests(copier):
     command = [sys.executable, str(HERE / "run.py"), "predict", "-1", "--serve", "--port=0", "--device=cpu"]
     server = subprocess.Popen([*command, f"--model_name_or_path={copier}"], stderr=subprocess.PIPE, text=True)
     try:
-        lines = iter(server.stderr.readline, "")
-        address = next(found[0] for line in lines if (found := re.search(r"http://[\d.]+:\d+", line)))
+        said, address = [], None
+        for line in iter(server.stderr.readline, ""):
+            said.append(line)
+            if address := re.search(r"http://[\d.]+:\d+", line):
+                break
+        assert address, "".join(said)
+        address = address[0]
         body = json.dumps({"records": [{"source": "丙甲丁"}]}).encode()
         request = urllib.request.Request(f"{address}/generate", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:

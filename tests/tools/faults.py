@@ -51,13 +51,13 @@ def signal_in_evaluation(number: int, record: int = 0) -> None:
     """A signal while evaluation generates for a record."""
     import glm.training.trainer as module
 
-    predict = module.predict
+    predict = module.predicted_rows
 
-    def signalling(writer, records, **options):
+    def signalling(*arguments, **options):
         os.kill(os.getpid(), number)
-        return predict(writer, records, **options)
+        return predict(*arguments, **options)
 
-    module.predict = signalling
+    module.predicted_rows = signalling
 
 
 def signal_in_save(number: int) -> None:
@@ -89,12 +89,12 @@ def unreadable_example(index: int, kind: str) -> None:
 
     errors = {"OSError": OSError(5, "I/O"), "ValueError": ValueError("\x1b[2J"), "OddError": OddError("a", "b")}
     errors |= {"StopIteration": StopIteration(), "MemoryError": MemoryError()}
-    read = ExampleStore.__getitem__
+    draw = ExampleStore.draw
 
-    def failing(self, number):
+    def failing(self, number, random):
         if number == index:
             raise errors[kind]
-        return read(self, number)
+        return draw(self, number, random)
 
     def failing_batch(self, examples):
         raise ValueError("a batch")
@@ -102,7 +102,7 @@ def unreadable_example(index: int, kind: str) -> None:
     if kind == "batch":
         Collator.__call__ = failing_batch
     else:
-        ExampleStore.__getitem__ = failing
+        ExampleStore.draw = failing
 
 
 def _at_step(step: int, act: Callable[[], None]) -> None:

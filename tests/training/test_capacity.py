@@ -101,10 +101,10 @@ def test_what_does_not_fit_is_said(parsed, tiny_config, monkeypatch, warnings, o
     config = tiny_config()
     need = needed(config, Training(4, 41, 20, device="cpu"), trains)
     monkeypatch.setattr(capacity, "available_memory", lambda device: need)
-    warn_of_memory(config, parsed(**options), LENGTHS)
+    warn_of_memory(GLM, config, parsed(**options), LENGTHS)
     assert warnings == []
     monkeypatch.setattr(capacity, "available_memory", lambda device: need - 1)
-    warn_of_memory(config, parsed(**options), LENGTHS)
+    warn_of_memory(GLM, config, parsed(**options), LENGTHS)
     assert len(warnings) == 1 and warnings[0].startswith("memory: this run may need 0.6 GiB, and there are 0.6; ")
 
 
@@ -120,7 +120,7 @@ def test_a_prefix_is_counted(parsed, tiny_model, monkeypatch, warnings, projecti
     options = {"prefix_tuning": True, "num_prefix_tokens": 9, "prefix_projection": projection or None}
     for spare, said in ((1, 0), (-2, 1)):  # a byte is lost in rounding
         monkeypatch.setattr(capacity, "available_memory", lambda device, spare=spare: need + spare)
-        warn_of_memory(model.config, parsed(**options, model_name_or_path="trained"), LENGTHS)
+        warn_of_memory(GLM, model.config, parsed(**options, model_name_or_path="trained"), LENGTHS)
         assert len(warnings) == said
 
 
@@ -133,7 +133,7 @@ def test_it_is_said_before_the_model_is_loaded(tmp_path, sentencepiece_file, mon
     class Loaded(Exception):
         pass
 
-    def load(*arguments):
+    def load(*arguments, **options):
         raise Loaded
 
     monkeypatch.setattr("glm.training.setup.load_model", load)

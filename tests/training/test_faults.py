@@ -262,7 +262,7 @@ def test_out_of_memory(server, folder, library, place):
     assert server.run(folder.name, "limit_memory", library, place, **OPTIONS) == 1
     (error,) = server.errors()
     assert error.startswith("error: step 3: out of memory with a batch of 4 rows of ")
-    assert "without padding); cheapest first: --recompute, --gradient_accumulation_steps" in error
+    assert "); cheapest first: --recompute, --gradient_accumulation_steps" in error
     assert newest_whole(folder).step == 2
 
 

@@ -132,12 +132,17 @@ def test_an_adapter_is_a_start_for_further_training(workspace, lora):
         ({"lora": True}, r"lora True: model_name_or_path .*model\.json starts from random weights"),
         ({"lora": True, "lora_rank": 0}, "lora_rank 0: use 1 or more"),
         ({"lora": True, "lora_dropout": 1.0}, "lora_dropout 1.0: use 0 or more, and less than 1"),
-        ({"lora": True, "lora_targets": "query|dense"}, r"lora_targets query\|dense: join query_key_value, dense"),
     ],
 )
 def test_options_that_cannot_be_honoured(workspace, options, message):
     with pytest.raises(UsageError, match=message):
         workspace.finetune("never", **options)
+
+
+def test_targets_that_no_layer_is(workspace, base):
+    options = {"model_name_or_path": base, "tokenizer_name_or_path": None, "lora": True}
+    with pytest.raises(UsageError, match=r"lora_targets query\|dense: join query_key_value, dense"):
+        workspace.finetune("never", **options, lora_targets="query|dense")
 
 
 def test_a_checkpoint_of_the_full_model_is_no_adapter(workspace, base):

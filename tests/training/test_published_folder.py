@@ -22,6 +22,7 @@ def home(tmp_path, monkeypatch, sentencepiece_file):
     folder = tmp_path / "the-users-own-home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setattr("glm.runtime.environment.HOME", str(folder))
     workspace = make_workspace(folder, sentencepiece_file)
     with open(folder / "train.json", "a", encoding="utf-8") as file:
         file.write("bad\n")

@@ -449,7 +449,7 @@ def test_dev_loss_is_the_mean_over_tokens(workspace):
         count = int((batch["labels"] != -100).sum())
         loss = trainer.model(**{name: paddle.to_tensor(table) for name, table in batch.items()})
         total, tokens = total + count * float(loss), tokens + count
-    assert trainer._dev_loss() == pytest.approx(total / tokens, abs=1e-6)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(total / tokens, abs=1e-6)
 
 
 def test_evaluation_does_not_disturb_training(workspace, plain):
