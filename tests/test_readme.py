@@ -18,6 +18,7 @@ from glm.options.finetune import (
     DropoutArguments,
     FileArguments,
     FinetuneTrainingArguments,
+    ObjectiveArguments,
 )
 from glm.options.model import ModelArguments
 from glm.options.predict import PredictArguments
@@ -30,7 +31,7 @@ FENCE = re.compile(
 )
 GROUPS = (
     *(AdapterArguments, DataArguments, DropoutArguments, FileArguments, GenerationConfig),
-    *(FinetuneTrainingArguments, ModelArguments, PredictArguments),
+    *(FinetuneTrainingArguments, ModelArguments, ObjectiveArguments, PredictArguments),
 )
 
 
