@@ -195,7 +195,8 @@ def _without_effect(given: dict[str, Any], arguments: PredictArguments) -> Itera
     for name in FILES_OPTIONS if arguments.serve else SERVING_OPTIONS:
         if name in given:
             how = "with --serve" if arguments.serve else "without --serve"
-            yield f"{name} {given[name]}: has no effect {how}; leave it out"
+            value = "" if name == "api_key" else f" {given[name]}"  # a secret is not repeated
+            yield f"{name}{value}: has no effect {how}; leave it out"
     if arguments.fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}
         for name in sorted(framing | {"show", "keep_columns", "multi_turn"}):

@@ -214,7 +214,7 @@ def test_other_addresses_need_a_key(host):
     ("argv", "message"),
     [
         (["--port", "9"], "port 9: has no effect without --serve"),
-        (["--api_key", "k"], "api_key k: has no effect without --serve"),
+        (["--api_key", "k"], "api_key: has no effect without --serve"),
         (["--serve", "--test_file", "f"], "test_file f: has no effect with --serve"),
         (["--serve", "--fill", "f"], "fill f: has no effect with --serve"),
         (["--serve", "--show", "3"], "show 3: has no effect with --serve"),
