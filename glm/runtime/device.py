@@ -54,7 +54,8 @@ def prepare(device: str) -> None:
         return
     # Said to the products' library, not left to OpenMP, whose number Numba changes when its threads start.
     paddle.base.core.set_num_threads(cpu_threads())
-    # Views with strides make every transpose pay at its next use, many times over on a CPU.
+    # Views with strides make every transpose pay at its next use, many times over on a CPU. Without them Paddle loses
+    # what is assigned by a list of indices (`x[row, [1, 2]] = y`).
     paddle.set_flags({"FLAGS_use_stride_kernel": False})
     _keep_memory()
 

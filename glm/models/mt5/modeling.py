@@ -6,7 +6,8 @@ of its own. PaddleNLP's loss is not used: with ignored labels its mean is over a
 right).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ from glm.models.protocol import IGNORE_INDEX
 from glm.modules.loss import smoothed_cross_entropy
 from glm.modules.pretrained import SafePretrainedModel
 from glm.modules.stack import Stack
+
+STRIDES = "FLAGS_use_stride_kernel"
+
+
+@contextmanager
+def _strides() -> Iterator[None]:
+    """Views with strides, which `glm.runtime.device.prepare` switches off: without them PaddleNLP's ban of n-grams,
+    `scores[row, tokens] = lowest`, bans nothing."""
+    before = paddle.get_flags(STRIDES)
+    paddle.set_flags({STRIDES: True})
+    try:
+        yield
+    finally:
+        paddle.set_flags(before)
 
 
 class MT5(SafePretrainedModel, MT5ForConditionalGeneration):
@@ -83,6 +98,7 @@ class MT5(SafePretrainedModel, MT5ForConditionalGeneration):
         )
 
     @paddle.no_grad()
+    @_strides()
     def search(self, prompts: Sequence[Prompt], options: Any) -> list[list[tuple[list[int], float]]]:
         """Generates for prompts together.
 
