@@ -107,7 +107,7 @@ class GELU(nn.GELU):
         if self.training and worth_by_hand(states) and states.dtype == paddle.float32:
             from glm.cpu.rows import HostGELU  # here: it loads Numba
 
-            return HostGELU.apply(states)
+            return HostGELU.apply(states, False)
         return super().forward(states)
 
 
@@ -116,9 +116,9 @@ class ExactGELU(nn.GELU):
 
     def forward(self, states: Tensor) -> Tensor:
         if worth_by_hand(states) and states.dtype == paddle.float32:
-            from glm.cpu.rows import HostExactGELU  # here: it loads Numba
+            from glm.cpu.rows import HostGELU  # here: it loads Numba
 
-            return HostExactGELU.apply(states)
+            return HostGELU.apply(states, True)
         return super().forward(states)
 
 
