@@ -32,7 +32,10 @@ MAY_IMPORT = {
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "tqdm"),
-    "serving": ("prediction options data generation models runtime", "fastapi h11 pydantic starlette uvicorn"),
+    "serving": (
+        "prediction options data generation models runtime",
+        "fastapi h11 prometheus_client pydantic starlette uvicorn",
+    ),
     "commands": (
         "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",
         "matplotlib rich tqdm",

@@ -281,17 +281,20 @@ class TokenScores:
     Args:
         log_probs: [n], of each token behind those before it.
         best: [n] int64, the token that is likeliest in each place.
+        likely: [n, top] int64, the likeliest tokens of each place, and [n, top] their log-probabilities; None if they
+            were not asked for.
     """
 
     log_probs: np.ndarray
     best: np.ndarray
+    likely: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Scorable(Protocol):
     """A model that says how likely given texts are."""
 
     def log_probs(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
     ) -> list[list[TokenScores]]:
         """Scores candidates behind their prompts, each of which is read once.
 
@@ -301,6 +304,7 @@ class Scorable(Protocol):
             prompts: of B records.
             candidates: of each record its candidates, each of one token or more; one that is to end brings
                 `Tokenizer.end_token_id`.
+            top: how many of the likeliest tokens of each place are told, too.
 
         Returns:
             Of each record those of its candidates.
