@@ -13,7 +13,7 @@ from glm.errors import Stopped
 from glm.evaluation.data_sets import figures_by_set
 from glm.evaluation.metrics import Scores
 from glm.evaluation.symptoms import Symptoms, loss_symptom
-from glm.evaluation.table import print_scores, print_sets, print_warnings
+from glm.evaluation.table import print_headlines, print_sets, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
 from glm.prediction.kinds import predicted_rows
@@ -88,7 +88,7 @@ def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
     if of_sets:
         print_sets(of_sets, title=title)
     else:
-        print_scores(metrics, names, title=title)
+        print_headlines(metrics, names, title=title)
 
 
 def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
@@ -111,7 +111,7 @@ def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
     if len(sets) > 1 and scored:
         print_sets({name: scores.figures for name, scores in scored.items()}, title=title)
     for scores in scored.values() if len(sets) == 1 else ():
-        print_scores(scores.figures, scores.signatures, title=title)
+        print_headlines(scores.figures, scores.signatures, title=title)
     return code
 
 

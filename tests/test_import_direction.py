@@ -30,14 +30,16 @@ MAY_IMPORT = {
     "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
-    "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
+    "doctor": ("generation models modules parallel report runtime", "paddle psutil"),
+    "report": ("evaluation runtime", "huggingface_hub jinja2 markupsafe matplotlib rapidfuzz"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "tqdm"),
     "serving": (
         "prediction options data generation models runtime",
         "fastapi h11 prometheus_client pydantic starlette uvicorn",
     ),
     "commands": (
-        "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",
+        "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction "
+        "doctor",
         "matplotlib rich tqdm",
     ),
     "training": (

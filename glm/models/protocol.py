@@ -463,6 +463,27 @@ class WeightNames:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A small model and what it computes, for trying a device out: the same everywhere.
+
+    Args:
+        config: of the model, whose weights are drawn by whoever tries it.
+        geometry: lays ids out.
+        sources, spans: ids of the examples that it learns, one after the other in batches of `batch_size`.
+        end_token_id: ends a generated text.
+        pad_token_id: fills rows up.
+    """
+
+    config: Mapping[str, Any]
+    geometry: Geometry
+    sources: Sequence[Sequence[int]]
+    spans: Sequence[Sequence[int]]
+    end_token_id: int
+    pad_token_id: int
+    batch_size: int = 4
+
+
+@dataclass(frozen=True)
 class Family:
     """One system's model, tokenizer, geometry and names of weights.
 
@@ -492,6 +513,7 @@ class Family:
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
+        trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.
     """
 
     name: str
@@ -519,6 +541,7 @@ class Family:
     has_exact_vocabulary: bool = False
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
+    trial: Callable[[], Trial] | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.

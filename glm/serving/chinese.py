@@ -100,24 +100,24 @@ MESSAGES = {
     "{}: come with whole texts only; leave stream out": "{0}：只随完整的文本返回，请去掉 stream",
     "suffix: {} writes behind its source only; leave it out": "suffix：{0} 只能在输入之后续写，请去掉",
     "suffix: has no effect beside a prompt with a blank, or of ids; leave it out": (
-        "suffix：提示文本已有空位或由 token 编号组成时无效，请去掉"
+        "suffix：提示文本已有空白标记或由 token id组成时无效，请去掉"
     ),
     "echo: a prompt with a blank has no log-probabilities; leave logprobs out": (
-        "echo：带空位的提示文本没有对数概率，请去掉 logprobs"
+        "echo：带空白标记的提示文本没有对数概率，请去掉 logprobs"
     ),
     "prompt: {} tokens to be scored; the model has room for {}": (
         "prompt：要打分的有 {0} 个 token，模型最多容纳 {1} 个"
     ),
     "prompt: {} is no id of a text; send texts, or ids of the model's own tokenizer": (
-        "prompt：{0} 不是文本的 token 编号；请发送文本，或本模型分词器的编号"
+        "prompt：{0} 不是文本的 token id；请发送文本，或本模型分词器的编号"
     ),
     "prompt: holds more than one blank; POST /generate fills several": (
-        "prompt：有多个空位；填多个空请用 POST /generate"
+        "prompt：有多个空白标记；填多个空请用 POST /generate"
     ),
     "prompt: {} tokens do not fit into src_length {}, shorten the text: {}": (
         "prompt：{0} 个 token，超过 src_length {1}，请缩短文本：{2}"
     ),
-    "prompt: {} blanks do not fit into src_length {}: {}": "prompt：{0} 个空位，超过 src_length {1}：{2}",
+    "prompt: {} blanks do not fit into src_length {}: {}": "prompt：{0} 个空白标记，超过 src_length {1}：{2}",
     "messages: {} of the roles {}; one of the role user is answered: the model was trained on single turns, so put "
     "all into one": "messages：收到 {0} 条，角色为 {1}；只回答一条 user 消息：模型按单轮训练，请把内容合并成一条",
     "messages: the user's content is empty; write what the model is to read": (

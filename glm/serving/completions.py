@@ -373,7 +373,7 @@ class Completions:
         prompts, errors, cut = self.writer.lay_out({0: record})
         if 0 in errors:
             raise InputError(errors[0])
-        return Asked(prompts[0], cut=cut.get(0, 0))
+        return Asked(prompts[0], cut=cut[0].tokens if 0 in cut else 0)
 
     # -- texts
 

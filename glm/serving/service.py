@@ -13,7 +13,7 @@ from glm.generation.config import GenerationConfig
 from glm.models.protocol import Prompt
 from glm.options.run_config import trained_with
 from glm.prediction.filling import as_row, lay_out_all
-from glm.prediction.predictions import Prediction
+from glm.prediction.predictions import Cut, Prediction
 from glm.prediction.writer import Writer
 from glm.serving.batcher import Batcher, Task
 from glm.serving.bodies import Desk
@@ -78,11 +78,11 @@ class Service:
         columns = columns_of(rows, template, self.columns, name="records", need_target=False)
         reserved = self.writer.encoder.family.reserved
 
-        def laid_out(numbered: tuple[int, Json]) -> tuple[Record | BadRecord, Prompt | None, str | None, int]:
+        def laid_out(numbered: tuple[int, Json]) -> tuple[Record | BadRecord, Prompt | None, str | None, Cut | None]:
             number, _ = numbered
             record = record_or_bad(rows[number], columns, need_target=False, reserved=reserved)
             prompts, errors, cut = self.writer.lay_out({number: record})
-            return record, prompts.get(number), errors.get(number), cut.get(number, 0)
+            return record, prompts.get(number), errors.get(number), cut.get(number)
 
         found = await self.desk.map(laid_out, list(enumerate(values)))
         prompts = {number: prompt for number, (_, prompt, *_) in enumerate(found) if prompt is not None}

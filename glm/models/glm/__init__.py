@@ -12,7 +12,7 @@ from glm.models.glm.tokenization import (
     open_tokenizer,
 )
 from glm.models.glm.weights import PUBLISHED, GLMWeights
-from glm.models.protocol import ABILITIES, Family
+from glm.models.protocol import ABILITIES, Family, Trial
 
 
 def _config_class() -> type:
@@ -25,6 +25,12 @@ def _model_class() -> type:
     from glm.models.glm.modeling import GLMForConditionalGeneration
 
     return GLMForConditionalGeneration
+
+
+def _trial() -> Trial:
+    from glm.models.glm.trial import trial
+
+    return trial()
 
 
 def _fetch_tokenizer(name: str) -> GLMPieces:
@@ -61,4 +67,5 @@ FAMILY = Family(
     reserved=tuple(COMMAND_TOKENS),
     published=PUBLISHED,
     published_tokenizers=PUBLISHED_TOKENIZERS,
+    trial=_trial,
 )
