@@ -54,7 +54,8 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {name_of(path): path for path in sorted((ROOT / "glm").rglob("*.py"))}
+# Programs that go into exports, for other libraries to run, are no part of the package.
+SOURCES = {name_of(path): path for path in sorted((ROOT / "glm").rglob("*.py")) if path.parent.name != "exported"}
 
 
 def imports_of(path: Path) -> set[str]:

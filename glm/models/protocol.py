@@ -514,6 +514,8 @@ class Family:
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
         trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.
+        code: folder of the programs with which Hugging Face's library runs its models, which go into an export.
+        code_settings: what config.json says for these, of a folder's tokenizer and the settings of its run.
     """
 
     name: str
@@ -542,6 +544,8 @@ class Family:
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
     trial: Callable[[], Trial] | None = None
+    code: Path | None = None
+    code_settings: Callable[[Tokenizer, Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.

@@ -89,11 +89,6 @@ def not_a_number(patch, way):
     patch.setattr(model_class, "forward", lambda self, **batch: forward(self, **batch) * float("nan"))
 
 
-def failure(patch, way):
-    """An operator that is not there."""
-    patch.setattr(runs, "_batches", lambda trial: 1 / 0)
-
-
 FAULTS = {
     "losses": wrong_loss,
     "gradients": lost_gradient,
@@ -163,9 +158,7 @@ def test_every_way_of_a_gpu_is_tried():
     checks = checks_of("gpu", has_flash=True, processes=2)
     assert not [check for check in checks if check.missing]
     assert {check.second.dtype for check in checks} == {*TOLERANCES}
-    assert {check.second for check in checks if check.second.recompute} and {
-        check.first for check in checks if check.first.plain
-    }
+    assert any(check.second.recompute for check in checks) and any(check.first.plain for check in checks)
     assert [check.name for check in checks_of("gpu", has_flash=False, processes=1) if check.missing] == [
         "fast attention against the plain one",
         "tensor parallelism 2 against 1",
@@ -173,9 +166,8 @@ def test_every_way_of_a_gpu_is_tried():
 
 
 def test_differences_by_hand():
-    first = Outcome(
-        [2.0, 1.0], {"a": np.array([3.0, 4.0]), "b": np.array([1e-9])}, {"a": np.ones(1)}, [((1, 2), -1.0)]
-    )
+    gradients = {"a": np.array([3.0, 4.0]), "b": np.array([1e-9])}
+    first = Outcome([2.0, 1.0], gradients, {"a": np.ones(1)}, [((1, 2), -1.0)])
     second = replace(first, losses=[2.0, 1.1], gradients={"a": np.array([3.0, 4.5]), "b": np.array([5e-4])})
     found = differences(first, second, same_texts=True)
     assert found == pytest.approx({"losses": 0.1, "gradients": 0.1, "updates": 0.0, "texts": 0.0})
