@@ -383,6 +383,13 @@ class Completions:
         encoder = self.writer.encoder
         return encoder.tokenizer.decode_ids(encoder.opening_ids)
 
+    def _behind_opening(self, text: str) -> int:
+        """Where a text goes on behind the opening of the template and the blank behind that; 0 if it has none."""
+        if not self._opening or not text.startswith(self._opening):
+            return 0
+        end = len(self._opening)
+        return end + text[end : end + 1].isspace()
+
     def _generated(self, whole: str) -> str:
         """What was generated of a text that starts with the prefix."""
         tokenizer = self.writer.encoder.tokenizer
@@ -404,7 +411,7 @@ class Completions:
             end = first_of(stops, text)
             text = text if end is None else text[:end]
             if opening and not is_finished:
-                text = "" if opening.startswith(text) else text.removeprefix(opening)
+                text = "" if opening.startswith(text) else text[self._behind_opening(text) :]
             return writer.opening + text
 
         return shown
@@ -474,9 +481,7 @@ class Completions:
             listed.forget_first()
         if of_text is not None:
             offsets = offsets_of(tokenizer, hypothesis.tokens, behind=prefix)
-            opening = self._opening
-            whole = self._generated(tokenizer.decode_ids([*prefix, *hypothesis.tokens]))
-            first = len(opening) if opening and whole.startswith(opening) else 0
+            first = self._behind_opening(self._generated(tokenizer.decode_ids([*prefix, *hypothesis.tokens])))
             last = first + len(job.shown(hypothesis.tokens)) - len(self.writer.opening)
             kept = [number for number, offset in enumerate(offsets) if first <= offset < last]
             shift = start + len(self.writer.opening) - first
