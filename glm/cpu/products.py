@@ -18,17 +18,21 @@ CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the 
 
 
 def panels_of(weight: np.ndarray) -> np.ndarray:
-    """A weight as tiles are read: [outputs, inputs] -> [outputs / PANEL, inputs / INPUTS, PANEL * INPUTS].
+    """A weight as tiles are read: [outputs, inputs] -> [outputs / PANEL, inputs / I, PANEL * I].
 
-    Of a panel of 32 outputs, 32 inputs at a time; of these, two tiles of 16 pairs of inputs by 16 outputs. 0 where the
-    weight has no more of them.
+    Of a panel of 32 outputs, I inputs at a time, which are 64 bytes; of these, two tiles of 16 groups of inputs, each
+    of 4 bytes, by 16 outputs. 0 where the weight has no more of them.
+
+    Args:
+        weight: bfloat16 as uint16, or uint8.
     """
-    panels, steps = -(-weight.shape[0] // tiles.PANEL), -(-weight.shape[1] // tiles.INPUTS)
-    whole = np.zeros((panels * tiles.PANEL, steps * tiles.INPUTS), weight.dtype)
+    group, inputs = 4 // weight.itemsize, tiles.BYTES // weight.itemsize
+    panels, steps = -(-weight.shape[0] // tiles.PANEL), -(-weight.shape[1] // inputs)
+    whole = np.zeros((panels * tiles.PANEL, steps * inputs), weight.dtype)
     whole[: weight.shape[0], : weight.shape[1]] = weight
-    # o = (panel, tile, output), i = (step, pair, place)
-    by_pairs = whole.reshape(panels, -1, tiles.OUTPUTS, steps, tiles.INPUTS // 2, 2)
-    return by_pairs.transpose(0, 3, 1, 4, 2, 5).reshape(panels, steps, -1)  # a copy
+    # o = (panel, tile, output), i = (step, group, place)
+    by_groups = whole.reshape(panels, -1, tiles.OUTPUTS, steps, inputs // group, group)
+    return by_groups.transpose(0, 3, 1, 4, 2, 5).reshape(panels, steps, -1)  # a copy
 
 
 _ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)

@@ -9,7 +9,7 @@ from glm.modules.stack import Stack
 
 
 def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
-    """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, or on a GPU `float16`.
+    """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, on a CPU `int8`, on a GPU `float16`.
 
     On a CPU weights are arranged for few rows, and the model can only decode from then on; attention and sums stay
     float32.
@@ -18,17 +18,21 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         model: has `stacks` and a `head`; one that has no stacks decodes as it is.
 
     Raises:
-        InputError: the processor has no bfloat16 products.
+        InputError: the processor has no such products, or a weight cannot be quantized.
     """
     model.eval()
     if device != "cpu":
         model.to(dtype=dtype)
         return
-    # Here, because it loads Numba, which a GPU does without.
+    # Here, because they load Numba, which a GPU does without.
+    from glm.cpu.integers import best_kernel
     from glm.cpu.tiles import has_tiles
 
     if dtype == "bfloat16" and not has_tiles():
-        raise InputError("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
+        other = "int8 or float32" if best_kernel() else "float32"
+        raise InputError(f"decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use {other}")
+    if dtype == "int8" and best_kernel() is None:
+        raise InputError("decode_dtype int8: this processor has no products of integers (AVX2); use float32")
     wait_actively()  # the next product of a step comes at once
     if model.stacks:
         from glm.modules.arranged import arrange_weights
