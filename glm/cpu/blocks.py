@@ -10,7 +10,7 @@ from numba.extending import overload
 
 from glm.cpu.integers import multiply_integers
 from glm.cpu.loops import OPTIONS
-from glm.cpu.products import multiply, multiply_tiles
+from glm.cpu.products import multiply, multiply_bfloat16
 from glm.cpu.rows import gelu_in_place, normalize
 
 
@@ -23,7 +23,7 @@ def _product_of(states, weight, bias, output):
     if weight.dtype == types.uint8:
         return lambda states, weight, bias, output: multiply_integers(states, weight, bias, output)
     if weight.ndim == 3:  # panels of bfloat16
-        return lambda states, weight, bias, output: multiply_tiles(states, weight, bias, output)
+        return lambda states, weight, bias, output: multiply_bfloat16(states, weight, bias, output)
     return lambda states, weight, bias, output: multiply(states, weight, bias, output)
 
 

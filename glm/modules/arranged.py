@@ -11,7 +11,8 @@ from glm.cpu.arrays import by_rows, view
 from glm.cpu.blocks import finish_block, finish_block_and_project
 from glm.cpu.integers import multiply_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
-from glm.cpu.products import FEW, multiply, multiply_tiles, panels_of
+from glm.cpu.panels import panels_of
+from glm.cpu.products import FEW, multiply, multiply_bfloat16
 from glm.cpu.vectors import LANES
 from glm.errors import InputError
 from glm.modules import arranged_cross
@@ -67,10 +68,10 @@ class PanelDecodingLinear(nn.Layer):
         return output
 
 
-class TileDecodingLinear(PanelDecodingLinear):
+class BFloat16DecodingLinear(PanelDecodingLinear):
     """In bfloat16, with sums in float32."""
 
-    multiply = staticmethod(multiply_tiles)
+    multiply = staticmethod(multiply_bfloat16)
 
     @staticmethod
     def arrange(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +100,7 @@ def _bias(weight: Tensor, bias: Tensor | None) -> np.ndarray:
     return np.zeros(len(weight), np.float32) if bias is None else view(bias)
 
 
-ARRANGED = {"float32": DecodingLinear, "bfloat16": TileDecodingLinear, "int8": IntegerDecodingLinear}
+ARRANGED = {"float32": DecodingLinear, "bfloat16": BFloat16DecodingLinear, "int8": IntegerDecodingLinear}
 
 
 def arrange_weights(model: nn.Layer, dtype: str) -> None:

@@ -73,8 +73,8 @@ class PredictArguments(ServingArguments):
     per_device_eval_batch_size: int = option(16, "Records decoded together.")
     decode_dtype: str = option(
         "float32",
-        "Type of weights and products: bfloat16 is faster where the processor has such products, and rounds; int8 on a "
-        "CPU reads a quarter of the bytes, with a scale per output and per row of states.",
+        "Type of weights and products: bfloat16 is faster where the processor has such products, and rounds; int8 (on "
+        "a CPU) is the fastest, reads a quarter of the bytes, and rounds more.",
         choices=["float32", "bfloat16", "float16", "int8"],
     )
     show: int = option(5, "Samples printed as a table, where output_file is given.")
