@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from glm.__main__ import VERBS
+from glm.models import registry
+from glm.models.protocol import ABILITIES
 from glm.options.finetune import FinetuneTrainingArguments, parse_finetune_arguments
 from glm.options.predict import parse_predict_arguments
 from tools.documents import FENCE, PAGES, README, ROOT, blocks, in_chinese, prose, read
 
+FAMILIES_PAGE = ROOT / "docs" / "families.md"
 PAIRS = pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
 OTHERS = [ROOT / "CHANGELOG.md", *(ROOT / name for name in ("data/README.md", "tests/faults.md"))]
 OTHERS += sorted((ROOT / "benchmarks").glob("*.md"))
@@ -191,3 +194,25 @@ def test_messages_of_the_troubleshooting_table():
     table = FENCE.sub("", read(ROOT / "docs" / "troubleshooting.md"))
     messages = re.findall(r"^\| `([^`]+)`", table, re.M)
     assert [message for message in messages if message not in said] == [] and len(messages) > 10
+
+
+def test_abilities_of_families():
+    """The table of docs/families.md against what the families say."""
+    rows = [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*\|$", read(FAMILIES_PAGE), re.M)
+    ]
+    start = next(number for number, row in enumerate(rows) if row[0] == "flags")
+    titles = {"mGLM": "mglm"} | {family.title: family.name for family in registry.families()}
+    said = {
+        name: {row[0]: row[column] == "yes" for row in rows[start + 2 :]} for column, name in enumerate(rows[start])
+    }
+    for title in rows[start][1:]:
+        family = registry.find(titles[title])
+        for flags, yes in said[title].items():
+            names = set(re.findall(r"--(\w+)", flags))
+            abilities = {ability for ability, options in ABILITIES.items() if names & set(options)}
+            if "python -m glm memory" in flags:
+                abilities = {"memory_forecast"}
+            can = abilities <= family.abilities if abilities else not family.own_search
+            assert can == yes, (title, flags)
+    assert len(rows[start]) == 1 + len(registry.FAMILIES)
