@@ -26,7 +26,7 @@ def finish_cross_block(states, context, dense, up, down, cross_norm, own_norm, l
     product(context, *dense, left)
     left += states
     normalize(left, *cross_norm, left)
-    wide, narrow = np.empty((len(states), len(up[1])), np.float32), np.empty_like(states)
+    wide, narrow = np.empty((len(states), up[1].shape[-1]), np.float32), np.empty_like(states)
     product(left, *up, wide)
     exact_gelu_in_place(wide)
     product(wide, *down, narrow)
