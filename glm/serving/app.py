@@ -119,9 +119,7 @@ def add_routes_about(app: FastAPI, service: Service) -> None:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        alive = service.batcher.is_alive
-        status = {"status": "ok" if alive else "failed", **service.batcher.load}
-        return JSONResponse(status, 200 if alive else 503)
+        return JSONResponse(*service.status().answer())
 
     @app.get("/settings")
     async def settings() -> JSONResponse:
@@ -214,8 +212,8 @@ class Guard:
         headers = dict(scope["headers"])
         if self.hosts is not None:
             host, origin = (_text(headers.get(name)) for name in (b"host", b"origin"))
-            if error := self.hosts.refusal(host, origin):
-                return error
+            if refusal := self.hosts.refusal(host, origin):
+                return ApiError(refusal.status, refusal.message, code=refusal.code)
         expected = f"Bearer {self.api_key}".encode()
         given = headers.get(b"authorization", b"")
         if self.api_key is not None and scope["path"] not in OPEN_PATHS and not hmac.compare_digest(given, expected):
