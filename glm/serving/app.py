@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm.errors import InputError, shown
@@ -167,6 +168,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     def refused(_: Request, error: ApiError) -> JSONResponse:
         return error.response()
+
+    @app.exception_handler(ClientDisconnect)
+    def left(_: Request, error: ClientDisconnect) -> JSONResponse:
+        return ApiError(499, "the client closed the connection", code="client_left").response()  # nobody reads it
 
     @app.exception_handler(InputError)
     def unusable(_: Request, error: InputError) -> JSONResponse:
