@@ -116,7 +116,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         reason = stand_in(data) or shown(" ".join(str(error).split()))
         raise InputError(f"{path}: cannot be read as YAML ({reason})") from error
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: names and values are expected")
+        raise InputError(f"{path}: names and values are expected, and this is {stand_in(data) or 'something else'}")
     return {str(name): value for name, value in settings.items()}
 
 

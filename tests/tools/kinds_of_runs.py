@@ -34,8 +34,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGETS = registry.find(registry.FIRST).weights.lora_targets
 # Small models of the other families, and their tokenizers.
 MODELS: dict[str, dict[str, Any]] = {
-    "mglm": {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "max_sequence_length": 100},
+    "mglm": {
+        **{"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "max_sequence_length": 100},
+        "initializer_range": 0.1,
+    },
     "unilm": {
+        "initializer_range": 0.1,
         **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
         **{"max_position_embeddings": 128, "type_vocab_size": 6},
     },
