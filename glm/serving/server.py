@@ -110,6 +110,7 @@ class Server(uvicorn.Server):
         [listener] = sockets
         listener.listen(self.config.backlog)
         self.front = Front(listener, self.names, self._connect, lambda: self._keep(self._accept(listener)))
+        self.front.note(self.service.status())
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         print(f"serving {self.service.name} at http://{host}:{port} (Ctrl-C stops)", file=sys.stderr, flush=True)
