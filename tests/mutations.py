@@ -134,7 +134,7 @@ MUTATIONS = [
     Mutation("health is answered apart", "glm/serving/acceptor.py", "and end > 3:", "and False:", ACCEPTOR, "board or takes_nothing"),
     Mutation("the acceptor looks at hosts", "glm/serving/acceptor.py", "self.hosts.refusal(host, origin) is not None", "False", ACCEPTOR, "all_else"),
     Mutation("a full channel keeps nobody waiting", "glm/serving/acceptor.py", "self.channel.setblocking(False)", "pass", ACCEPTOR, "takes_nothing"),
-    Mutation("a server that gives no sign is stalled", "glm/serving/status.py", "time.monotonic() - noted > STALLED_SECONDS", "False", ACCEPTOR, "gives_no_sign"),
+    Mutation("a server that gives no sign is stalled", "glm/serving/status.py", "now - self._since > STALLED_SECONDS", "False", ACCEPTOR, "gives_no_sign"),
     Mutation("a server goes on without its acceptor", "glm/serving/front.py", "            self.lost()", "            pass", ACCEPTOR, "may_be_killed"),
     Mutation("the acceptor ends with its server", "glm/serving/acceptor.py", "                    is_open = False", "                    pass", ACCEPTOR, "killed"),
     Mutation("who leaves is no error of the server", "glm/serving/app.py", "    @app.exception_handler(ClientDisconnect)\n", "", "tests/serving/test_server.py", "leaves_no_traceback"),

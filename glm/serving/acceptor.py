@@ -124,6 +124,7 @@ class Acceptor:
         link.was_answered, link.deadline = True, time.monotonic() + NEXT_SECONDS
 
     def _look_at_clock(self) -> None:
+        self.board.read()
         now = time.monotonic()
         for link in [link for link in self._links.values() if link.deadline < now]:
             (self._drop if link.was_answered else self._release)(link.socket)

@@ -1,5 +1,6 @@
 """How a server is: what `/health` says of it, kept where the process that answers may read it."""
 
+import math
 import mmap
 import os
 import struct
@@ -41,6 +42,7 @@ class Board:
 
     def __init__(self, file: int):
         self._memory = mmap.mmap(file, FORM.size)
+        self._noted = self._since = self._looked = -math.inf
 
     @staticmethod
     def reserve(file: int) -> None:
@@ -52,6 +54,11 @@ class Board:
         FORM.pack_into(self._memory, 0, time.monotonic(), *status[:3])
 
     def read(self) -> Status:
-        """The status that was noted last."""
+        """The status that was noted last. To be called all the while: who stood still with the server, as both do in a
+        machine that sleeps, does not know how long it has given no sign."""
         noted, decoding, waiting, is_alive = FORM.unpack_from(self._memory)
-        return Status(decoding, waiting, is_alive, time.monotonic() - noted > STALLED_SECONDS)
+        now = time.monotonic()
+        if noted != self._noted or now - self._looked > STALLED_SECONDS / 2:
+            self._noted, self._since = noted, now
+        self._looked = now
+        return Status(decoding, waiting, is_alive, now - self._since > STALLED_SECONDS)

@@ -15,9 +15,10 @@ import httpx
 import psutil
 import pytest
 
+from glm.serving import status as status_module
 from glm.serving.acceptor import Acceptor
 from glm.serving.hosts import Hosts
-from glm.serving.status import STALLED_SECONDS, Board, Status
+from glm.serving.status import Board, Status
 from serving.load import RECORD, head
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,12 +73,23 @@ def test_health_is_answered_from_the_board(accepted, board):
 
 
 def test_a_server_that_gives_no_sign_is_stalled(accepted, board, monkeypatch):
-    address, _ = accepted
+    monkeypatch.setattr(status_module, "STALLED_SECONDS", 2.0)
+    url = f"http://127.0.0.1:{accepted[0][1]}/health"
     board.note(Status(1, 0, True))
-    now = time.monotonic()
-    monkeypatch.setattr("glm.serving.status.time.monotonic", lambda: now + STALLED_SECONDS + 1)
-    answer = httpx.get(f"http://127.0.0.1:{address[1]}/health")
+    assert httpx.get(url).json()["status"] == "ok"
+    time.sleep(3)
+    answer = httpx.get(url)
     assert (answer.status_code, answer.json()["status"]) == (503, "stalled")
+    board.note(Status(1, 0, True))
+    assert httpx.get(url).json()["status"] == "ok"
+
+
+def test_who_stood_still_too_does_not_say_so(board, monkeypatch):
+    board.note(Status(1, 0, True))
+    assert not board.read().is_stalled
+    now = time.monotonic()
+    monkeypatch.setattr(status_module.time, "monotonic", lambda: now + 1000)
+    assert not board.read().is_stalled
 
 
 def test_a_connection_is_answered_as_often_as_it_asks(accepted, board):
