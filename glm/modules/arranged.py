@@ -11,7 +11,7 @@ from glm.cpu.blocks import finish_block, finish_block_and_project
 from glm.cpu.loops import use_own_threads
 from glm.cpu.products import FEW, multiply, multiply_tiles, panels_of
 from glm.cpu.vectors import LANES
-from glm.modules import arranged_cross
+from glm.modules.arranged_post_norm import compiled_post_norm
 from glm.modules.block import Block
 from glm.modules.layers import GELU, LayerNorm, Linear
 from glm.modules.stack import Stack
@@ -90,8 +90,8 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
     for stack in model.stacks:
         if can_be_compiled(stack):
             stack.compiled_blocks = CompiledBlocks(stack)
-        elif arranged_cross.can_be_compiled(stack, (DecodingLinear, TileDecodingLinear)):
-            stack.compiled_blocks = arranged_cross.CompiledCrossBlocks(stack)
+        else:
+            stack.compiled_blocks = compiled_post_norm(stack, (DecodingLinear, TileDecodingLinear))
 
 
 def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) -> nn.Layer:

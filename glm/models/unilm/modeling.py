@@ -92,9 +92,20 @@ class UniLMPretrainedModel(SafePretrainedModel):
             if weight.ndim != 2:
                 continue
             std = self.config.initializer_range
+            if self.config.sinusoidal_init and name.endswith("position_embeddings.weight"):
+                weight.set_value(sinusoids(*weight.shape) * np.float32(std * math.sqrt(2)))
+                continue
             if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
                 std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
             draw(weight, name, {}, numbers, std, degree=1, rank=0)
+
+
+def sinusoids(positions: int, size: int) -> np.ndarray:
+    """Waves of one length for each pair of columns, sines and then cosines (Vaswani et al. 2017, section 3.5): a shift
+    of positions is the same linear map everywhere. [positions, size] float32."""
+    rates = 10_000.0 ** (-np.arange(size // 2) / (size // 2))
+    angles = np.arange(positions)[:, None] * rates  # [positions, size / 2]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
 @register_base_model
