@@ -340,6 +340,7 @@ class WeightNames:
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves fields out means.
+        optional: the fields that say which parts a model has beside those that all have: a fetched file decides.
         foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
@@ -355,6 +356,7 @@ class WeightNames:
     fields: Mapping[str, type] = {}
     sizes: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
@@ -391,7 +393,7 @@ class WeightNames:
         return (name,)
 
     def torch_layout(self, names: Iterable[str]) -> bool | None:
-        """Whether a file with weights of these names has linears PyTorch's way round; None where biases tell."""
+        """Whether a file whose biases do not tell has linears PyTorch's way round, by its names; None if unknown."""
         return None
 
     def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Post-LN blocks for few rows on a CPU in compiled loops, with one attention or with a second to a source. Loads Numba."""
+"""Post-LN blocks for few rows on a CPU in compiled loops, with or without attention to a source. Loads Numba."""
 
 from collections.abc import Sequence
 

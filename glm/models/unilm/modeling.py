@@ -12,12 +12,13 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddlenlp.transformers import register_base_model
+from paddlenlp.transformers.bert.configuration import BERT_PRETRAINED_RESOURCE_FILES_MAP
 
 from glm.cpu.arrays import draw_seed
 from glm.models.protocol import IGNORE_INDEX
 from glm.models.unilm.configuration import UniLMConfig
 from glm.models.unilm.geometry import SEQ2SEQ, TARGET_SEGMENT, Prompt
-from glm.models.unilm.weights import DOWN, OUTPUT, TASKS
+from glm.models.unilm.weights import DOWN, OUTPUT, PUBLISHED, TASKS
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, ExactGELU, LayerNorm, Linear, TiedEmbedding
@@ -81,6 +82,10 @@ class UniLMPretrainedModel(SafePretrainedModel):
 
     config_class = UniLMConfig
     base_model_prefix = "unilm"
+    pretrained_init_configuration = UniLMConfig.pretrained_init_configuration
+    pretrained_resource_files_map = {
+        "model_state": {name: BERT_PRETRAINED_RESOURCE_FILES_MAP["model_state"][name] for name in PUBLISHED}
+    }
 
     def _init_weights(self, layer: nn.Layer) -> None:
         """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)
