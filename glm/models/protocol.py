@@ -170,7 +170,14 @@ class Geometry(Protocol):
         Args:
             second: ids of the second text; none for one text.
             pool: `cls` the place of the first token, `pad` of the last, `start` of the one behind it.
+
+        Raises:
+            InputError: the family does not classify by this place.
         """
+
+    def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
+        """Of a row of `src_length` tokens for a classification head how many are no text, and how many tokens are read
+        behind it, as of `check_lengths`. Only of a family with the ability `classification_head`."""
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
@@ -488,6 +495,7 @@ class Family:
         published_tokenizers: hub names of tokenizers that can be fetched.
         vocabulary_multiple: of which the rows of a new model's word embedding are.
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
+        classes: labels of the classifier that a model may bring, by number.
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
     """
@@ -515,6 +523,7 @@ class Family:
     published_tokenizers: tuple[str, ...] = ()
     vocabulary_multiple: int = 128  # Megatron's
     has_exact_vocabulary: bool = False
+    classes: tuple[str, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
 
