@@ -11,7 +11,7 @@ from numba.extending import overload
 from glm.cpu.integers import multiply_integers
 from glm.cpu.loops import OPTIONS
 from glm.cpu.products import multiply, multiply_bfloat16
-from glm.cpu.rows import gelu_in_place, normalize
+from glm.cpu.rows import exact_gelu_in_place, gelu_in_place, normalize
 
 
 def product(states, weight, bias, output):
@@ -51,3 +51,41 @@ def finish_block_and_project(states, context, dense, up, down, own_norm, next_no
     normal = np.empty_like(states)
     finish_block(states, context, dense, up, down, own_norm, next_norm, left, normal)
     product(normal, *entering, projected)
+
+
+@njit(**OPTIONS)
+def finish_post_norm_block(states, context, dense, up, down, first_norm, second_norm, left):
+    """A post-LN block with the exact GELU, from an attention to the block's end.
+
+    Args:
+        states, context: [n, H], what went into the attention and what it made of it.
+        left: [n, H], to write to: the block's result.
+    """
+    product(context, *dense, left)
+    left += states
+    normalize(left, *first_norm, left)
+    wide, narrow = np.empty((len(states), up[1].shape[-1]), np.float32), np.empty_like(states)
+    product(left, *up, wide)
+    exact_gelu_in_place(wide)
+    product(wide, *down, narrow)
+    left += narrow
+    normalize(left, *second_norm, left)
+
+
+@njit(**OPTIONS)
+def finish_post_norm_block_and_project(
+    states, context, dense, up, down, first_norm, second_norm, entering, left, projected
+):
+    """As `finish_post_norm_block`; projected: [n, 3H], queries, keys and values of the next block."""
+    finish_post_norm_block(states, context, dense, up, down, first_norm, second_norm, left)
+    product(left, *entering, projected)
+
+
+@njit(**OPTIONS)
+def turn_to_source(states, context, dense, norm, query, left, queries):
+    """Between the two attentions of a decoder's post-LN block: states, context [n, H]; to write to: left, which goes
+    on, and queries of the source, [n, H] each."""
+    product(context, *dense, left)
+    left += states
+    normalize(left, *norm, left)
+    product(left, *query, queries)

@@ -170,7 +170,14 @@ class Geometry(Protocol):
         Args:
             second: ids of the second text; none for one text.
             pool: `cls` the place of the first token, `pad` of the last, `start` of the one behind it.
+
+        Raises:
+            InputError: the family does not classify by this place.
         """
+
+    def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
+        """Of a row of `src_length` tokens for a classification head how many are no text, and how many tokens are read
+        behind it, as of `check_lengths`. Only of a family with the ability `classification_head`."""
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
@@ -340,6 +347,7 @@ class WeightNames:
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves fields out means.
+        optional: the fields that say which parts a model has beside those that all have: a fetched file decides.
         foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
@@ -355,6 +363,7 @@ class WeightNames:
     fields: Mapping[str, type] = {}
     sizes: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
@@ -391,7 +400,7 @@ class WeightNames:
         return (name,)
 
     def torch_layout(self, names: Iterable[str]) -> bool | None:
-        """Whether a file with weights of these names has linears PyTorch's way round; None where biases tell."""
+        """Whether a file whose biases do not tell has linears PyTorch's way round, by its names; None if unknown."""
         return None
 
     def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -486,6 +495,7 @@ class Family:
         published_tokenizers: hub names of tokenizers that can be fetched.
         vocabulary_multiple: of which the rows of a new model's word embedding are.
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
+        classes: labels of the classifier that a model may bring, by number.
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
     """
@@ -513,6 +523,7 @@ class Family:
     published_tokenizers: tuple[str, ...] = ()
     vocabulary_multiple: int = 128  # Megatron's
     has_exact_vocabulary: bool = False
+    classes: tuple[str, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
 

@@ -15,7 +15,7 @@ from glm.cpu.panels import panels_of
 from glm.cpu.products import FEW, multiply, multiply_bfloat16
 from glm.cpu.vectors import LANES
 from glm.errors import InputError
-from glm.modules import arranged_cross
+from glm.modules.arranged_post_norm import compiled_post_norm
 from glm.modules.block import Block
 from glm.modules.layers import GELU, LayerNorm, Linear
 from glm.modules.stack import Stack
@@ -129,8 +129,8 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
     for stack in model.stacks:
         if can_be_compiled(stack):
             stack.compiled_blocks = CompiledBlocks(stack)
-        elif arranged_cross.can_be_compiled(stack, tuple(ARRANGED.values())):
-            stack.compiled_blocks = arranged_cross.CompiledCrossBlocks(stack)
+        else:
+            stack.compiled_blocks = compiled_post_norm(stack, tuple(ARRANGED.values()))
 
 
 @contextmanager

@@ -169,6 +169,9 @@ OF_HALF_PRECISION = {
 }
 
 
+LANGUAGE = "{lang}"  # in the name of a file, for each of several languages
+
+
 @dataclass
 class FileArguments:
     """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets.
@@ -185,6 +188,12 @@ class FileArguments:
         "Records of evaluation during and after training; several as of train_file, each with figures of its own.",
     )
     test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as of dev_file.")
+    train_langs: str | None = option(
+        None, "Languages to train on, separated by commas; {lang} in the name of train_file stands for each."
+    )
+    eval_langs: str | None = option(
+        None, "The same of dev_file and test_file; figures of each and their mean."
+    )
     weights: str | None = option(None, "Share of each train_file in an epoch, e.g. 2,1; all of each if unset.")
     sampling_temperature: float | None = option(
         None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
@@ -201,9 +210,31 @@ class FileArguments:
 
     def __post_init__(self):
         raise_any(out_of_range(vars(self), FILE_RANGES))
+        self._expand("train_langs", ("train_file",))
+        self._expand("eval_langs", ("dev_file", "test_file"))
         for split in SPLITS:
             self.of_split(split)
         self._check_shares()
+
+    def _expand(self, option_name: str, options: Sequence[str]):
+        """Puts a file for each language in the place of a name with {lang}."""
+        given = getattr(self, option_name)
+        names = {name: path for name in options if isinstance(path := getattr(self, name), str) and LANGUAGE in path}
+        if given is None:
+            for name, path in names.items():
+                raise UsageError(f"{name} {path}: {LANGUAGE} needs {option_name}, the languages that it stands for")
+            return
+        codes = [code.strip() for code in given.split(",")]
+        if twice := [code for code in codes if codes.count(code) > 1 or not code]:
+            raise UsageError(f"{option_name} {given}: {twice[0] or 'a language without a name'} stands there twice")
+        if not names:
+            raise UsageError(f"{option_name} {given}: has no effect; write {LANGUAGE} into the name of {options[0]}")
+        for name, path in names.items():
+            files = {code: path.replace(LANGUAGE, code) for code in codes}
+            for code, file in files.items():
+                if not Path(file).exists():
+                    raise UsageError(f"{option_name} {given}: there is no {name} of {code}, {file}")
+            setattr(self, name, [f"{code}={file}" for code, file in files.items()])
 
     def _check_shares(self):
         files = self.of_split("train")

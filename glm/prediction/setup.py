@@ -8,6 +8,7 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
+from glm.data.pairs import PairEncoder
 from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
@@ -73,7 +74,10 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
     family, tokenizer = encoder.family, encoder.tokenizer
     ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
     config = load_config(family, model.model_name_or_path, tokenizer, settings=ranks)
-    encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
     if unknown := " ".join(tokenizer.unknown_parts(arguments.prefix)):
         raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")

@@ -21,6 +21,7 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
+from glm.data.pairs import PairEncoder
 from glm.data.store import Examples
 from glm.data.tasks import CHOOSE, Frame
 from glm.data.templates import Template
@@ -103,7 +104,10 @@ def build_trainer(
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
     )
-    encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
         run_data = read_run_data(arguments, encoder)
     if run_data.train_examples is not None:
@@ -120,7 +124,8 @@ def build_trainer(
 
     set_seed(seed=training.seed)
     model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
-    if encoder.kind == CHOOSE and not hasattr(model, "labelled_logits"):
+    needed = "labelled_states" if isinstance(encoder, PairEncoder) else "labelled_logits"
+    if encoder.kind == CHOOSE and not hasattr(model, needed):
         raise InputError(
             f"task_name {data.task_name}: {family.title} does not learn to choose; give a model of another family"
         )

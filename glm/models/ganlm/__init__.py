@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm.models.ganlm.geometry import GanLMGeometry
+from glm.models.ganlm.geometry import XNLI_CLASSES, GanLMGeometry
 from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMPieces, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import Family
@@ -37,7 +37,10 @@ FAMILY = Family(
     geometry=GanLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({"dropout", "lora", "half_precision", "three_losses", "starts", "positions"}),
+    abilities=frozenset(
+        {"dropout", "lora", "half_precision", "three_losses", "starts", "positions", "classification_head"}
+    ),
+    classes=XNLI_CLASSES,
     row_width=np.maximum,  # fairseq's measure
     cuts_tokens=True,
     # As fairseq's data: a source, and nothing around it.
