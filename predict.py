@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from glm.data.tasks import GENERATE
-from glm.data.templates import PARAPHRASE
 from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.table import print_samples, print_scores, print_warnings
@@ -79,7 +78,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     from glm.prediction.filling import fill
     from glm.prediction.input import PredictionInput
     from glm.prediction.kinds import KINDS
-    from glm.prediction.scoring import Tally
+    from glm.prediction.scoring import Tally, more_figures
     from glm.prediction.setup import build_prediction_encoder, build_writer, family_of
 
     arguments, family = options.prediction, family_of(options)
@@ -112,8 +111,8 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         return follow(generate, source, output)
 
     output.begin()
-    of_paraphrases = options.data.task_name == PARAPHRASE
-    tally, shown = Tally(encoder.kind, of_paraphrases=of_paraphrases), rows_of_report(encoder.kind)
+    tally = Tally(encoder.kind, more=more_figures(options.data.task_name, encoder))
+    shown = rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():
         take(row, takers)

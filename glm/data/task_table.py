@@ -138,7 +138,8 @@ _MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENT
 
 
 def _published(name: str, parts: tuple[Part, ...], **more) -> Task:
-    return Task(name, EXTRACT, rows.squad, {0: Pattern(parts)}, figure="f1", windows_as_published=True, **more)
+    how = {"figure": "f1", "windows_as_published": True, "closed": False}
+    return Task(name, EXTRACT, rows.squad, {0: Pattern(parts)}, **how, **more)
 
 
 TASKS: dict[str, Task] = {
@@ -298,7 +299,7 @@ def find_frame(
             return own_template(template, target_prefix or "")
         found = find_template(task_name, others=TASKS)
         found = own_template(own[task_name]) if task_name in own else found
-        return found if target_prefix is None else own_template(found.source, target_prefix)
+        return found if target_prefix is None else replace(found, target_prefix=target_prefix)
     if target_prefix is not None:
         raise InputError(
             f"target_prefix {target_prefix}: has no effect on a task that chooses or extracts; leave it out"

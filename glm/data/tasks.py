@@ -133,7 +133,9 @@ class Task:
         assigned: whether the candidates of a group are exclusive: each is right for one of its questions.
         exact: right only if every token of the answer is the likeliest (LAMBADA).
         no_answer: what a window without the answer is to say; None leaves such windows out of training.
-        windows_as_published: windows end where the originals' do, and the last may lose the end of a passage.
+        windows_as_published: windows end where the originals' do, and the last may lose the end of a passage; an
+            answer counts as in a window although what does not fit is cut off behind it.
+        closed: see `GeometryOptions`.
         language: of the task, where rows do not say.
     """
 
@@ -149,6 +151,7 @@ class Task:
     exact: bool = False
     no_answer: str | None = None
     windows_as_published: bool = False
+    closed: bool = True
     language: str = "en"
 
     def pattern(self, number: int | None) -> Pattern:

@@ -32,7 +32,7 @@ from glm.data.store import (
 )
 from glm.data.task_examples import TaskExamples
 from glm.data.task_records import open_records
-from glm.data.tasks import GENERATE, Task
+from glm.data.tasks import GENERATE, Frame, Task
 from glm.errors import InputError
 from glm.evaluation.answers import ARTICLES
 from glm.options.data import DataArguments
@@ -168,8 +168,7 @@ def _splits(name: str, arguments: FinetuneArguments, encoder: Encoder) -> list["
 def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, encoder: Encoder) -> Encoder:
     """How the records of a set are laid out: as others are, but by its own task and in its own language."""
     frame = data.find_template(encoder.family.templates)
-    if isinstance(frame, Task) and name in ARTICLES:
-        frame = replace(frame, language=name)
+    frame = in_language(frame, name)
     if frame == encoder.template:
         return encoder
     return build_encoder(
@@ -181,6 +180,15 @@ def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, e
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
     )
+
+
+def in_language(frame: Frame, name: str) -> Frame:
+    """A template or task for a data set of this name: of the language that it names, if it does."""
+    if isinstance(frame, Task):
+        return replace(frame, language=name) if name in ARTICLES else frame
+    if frame.summaries is not None and name in frame.summaries.prompts:
+        return replace(frame, summaries=replace(frame.summaries, language=name))
+    return frame
 
 
 def announce(report: FileReport) -> None:
