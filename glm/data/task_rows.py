@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from glm.data.problems import Kind
@@ -87,6 +88,12 @@ def key_of(values: Values, *names: str) -> str | int | None:
     return found if isinstance(found, str | int) and not isinstance(found, bool) else None
 
 
+def key_in(values: Values, place: int, count: int) -> str | int | None:
+    """What identifies one of so many questions of a row; nothing where nothing identifies the row."""
+    own = key_of(values, "id")
+    return own if own is None or count == 1 else f"{own}.{place}"
+
+
 def language_of(values: Values) -> str | None:
     """The language that a row names."""
     found = values.get("lang", values.get("language"))
@@ -168,12 +175,13 @@ def multirc(values: Values) -> Iterator[Item]:
     if not isinstance(whole, Mapping):
         yield from flat(passage=("passage", "paragraph"), question=("question",), answer=("answer",))(values)
         return
-    passage = text_of(whole, "text")
+    passage, own = text_of(whole, "text"), key_of(values, "id", "idx")
     for place, question in enumerate(objects_of(whole, "questions")):
         asked = text_of(question, "question")
         for number, answer in enumerate(objects_of(question, "answers")):
             fields = {"passage": passage, "question": asked, "answer": text_of(answer, "text")}
-            yield Item(fields, label_of(answer, "label"), key=f"{place}.{number}", group=str(place))
+            key = None if own is None else f"{own}.{place}.{number}"
+            yield Item(fields, label_of(answer, "label"), key=key, group=str(place))
 
 
 def wsc(values: Values) -> Iterator[Item]:
@@ -255,7 +263,7 @@ def race(values: Values) -> Iterator[Item]:
         choices = texts_of({"options": options[place]}, "options")
         label = None if letter is None else "ABCDEFGH".find(str(letter))
         fields = {"article": article, "question": question}
-        yield Item(fields, label, choices, key=f"{values.get('id', '')}.{place}" if len(questions) > 1 else None)
+        yield Item(fields, label, choices, key=key_in(values, place, len(questions)))
 
 
 def c3(values: Values) -> Iterator[Item]:
@@ -294,7 +302,7 @@ def chid(values: Values) -> Iterator[Item]:
             answer = answers.get(blank.group()) if isinstance(answers, Mapping) else answers
             answer = (answer[number] if number < len(answer) else None) if isinstance(answer, list) else answer
             label = number_of({"answer": answer}, "answer")
-            key = f"{values.get('id', '')}.{number}" if len(passages) > 1 or len(blanks) > 1 else key_of(values, "id")
+            key = key_in(values, number, len(passages) + len(blanks) - 1)
             yield Item({"before": before, "after": after}, label, candidates, key=key, group="")
             number += 1
 
@@ -349,6 +357,19 @@ def squad(values: Values) -> Iterator[Item]:
             yield _question(question, context)
     else:
         yield _question(values, text_of(values, "context"))
+
+
+TYDIQA = {  # what the ids of TyDiQA's questions begin with
+    **{"arabic": "ar", "bengali": "bn", "english": "en", "finnish": "fi", "indonesian": "id", "japanese": "ja"},
+    **{"korean": "ko", "russian": "ru", "swahili": "sw", "telugu": "te", "thai": "th"},
+}
+
+
+def tydiqa(values: Values) -> Iterator[Item]:
+    """TyDiQA's gold passages: SQuAD's form, with the language in front of each id."""
+    for item in squad(values):
+        told = TYDIQA.get(str(item.key).partition("-")[0])
+        yield replace(item, language=told) if item.language is None and told is not None else item
 
 
 def _question(values: Values, context: str) -> Item:

@@ -15,7 +15,6 @@ from glm.data.tasks import (
     EXTRACT,
     LAST_WORD,
     MASK,
-    SENTENCE_MASK,
     Bare,
     Cut,
     Part,
@@ -25,7 +24,7 @@ from glm.data.tasks import (
     parse_labels,
     parse_parts,
 )
-from glm.data.templates import GENERATION_BLANK, Template, find_template, own_template
+from glm.data.templates import GENERATION_BLANK, SENTENCE_BLANK, Template, find_template, own_template
 from glm.errors import InputError
 
 YES_NO = {"1": " Yes", "0": " No"}
@@ -133,13 +132,16 @@ _EXTRACT = {
 }
 
 # of the multilingual GLM: English words whatever the language
-_SQUAD_V1 = (" {question}", SENTENCE_MASK, Bare("."), Cut("{context}"))
-_MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_MASK)
+_SQUAD_V1 = (" {question}", SENTENCE_BLANK, Bare("."), Cut("{context}"))
+# Of XNLI, PAWS-X, XQuAD, MLQA and TyDiQA: a data set of such a name is in that language.
+LANGUAGES = frozenset("ar bg bn de el en es fi fr hi id it ja ko nl pt ru sw te th tr ur vi zh".split())
+MLQA_LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")  # that its metric has rules for
+_MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_BLANK)
 
 
-def _published(name: str, parts: tuple[Part, ...], **more) -> Task:
+def _published(name: str, parts: tuple[Part, ...], read=rows.squad, **more) -> Task:
     how = {"figure": "f1", "windows_as_published": True, "closed": False}
-    return Task(name, EXTRACT, rows.squad, {0: Pattern(parts)}, **how, **more)
+    return Task(name, EXTRACT, read, {0: Pattern(parts)}, **how, **more)
 
 
 TASKS: dict[str, Task] = {
@@ -264,8 +266,8 @@ TASKS: dict[str, Task] = {
             exact=True,
         ),
         _published("squad_v1", _SQUAD_V1),
-        _published("mlqa", _MLQA),
-        _published("tydiqa", _SQUAD_V1, no_answer="N/A"),
+        _published("mlqa", _MLQA, languages=MLQA_LANGUAGES),
+        _published("tydiqa", _SQUAD_V1, read=rows.tydiqa, no_answer="N/A"),
         Task("squad", EXTRACT, rows.squad, {0: Pattern(_EXTRACT["en"])}, figure="f1", no_answer="N/A"),
         Task(
             "cmrc2018", EXTRACT, rows.squad, {0: Pattern(_EXTRACT["zh"])}, figure="f1", no_answer="N/A", language="zh"
@@ -338,3 +340,12 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
         aliases=task.aliases if task else {},
         language=task.language if task else "zh",
     )
+
+
+def in_language(frame: Template | Task, name: str) -> Template | Task:
+    """A template or task for a data set of this name: of the language that it names, if it does."""
+    if isinstance(frame, Task):
+        return replace(frame, language=name) if name in LANGUAGES else frame
+    if frame.summaries is not None and name in frame.summaries.prompts:
+        return replace(frame, summaries=replace(frame.summaries, language=name))
+    return frame

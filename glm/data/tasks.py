@@ -19,7 +19,6 @@ from glm.models.protocol import Family
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
 MASK = "[MASK]"
-SENTENCE_MASK = f"[s{MASK[1:]}"  # the blank of a whole sentence
 PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
@@ -137,6 +136,7 @@ class Task:
             answer counts as in a window although what does not fit is cut off behind it.
         closed: see `GeometryOptions`.
         language: of the task, where rows do not say.
+        languages: that its figures have rules for; None for all.
     """
 
     name: str
@@ -153,6 +153,7 @@ class Task:
     windows_as_published: bool = False
     closed: bool = True
     language: str = "en"
+    languages: tuple[str, ...] | None = None
 
     def pattern(self, number: int | None) -> Pattern:
         """The pattern of a number, the first if it is None. Raises InputError if there is none."""

@@ -11,6 +11,7 @@ from glm.errors import InputError
 from glm.models.protocol import Family
 
 GENERATION_BLANK = "[gMASK]"  # in the bundled templates; a family without blanks writes where it stands
+SENTENCE_BLANK = f"[s{GENERATION_BLANK[2:]}"  # of a whole sentence, or of several
 BLANKS = re.compile(r"(\[\w{0,8}MASK\])")  # what may mark the place of the target; the family says which do
 SOURCE_NAMES = ("source", "context")  # what a template may call the text that is cut if it is too long
 
@@ -98,7 +99,7 @@ QUESTION_GENERATION = Template(
 TITLES = ("title", "headline", "标题")
 
 # THUDM/Multilingual-GLM, data_utils/dataset.py: what is asked stands behind the text, and nothing closes it
-_SUMMARY = Template("{source}{prompt}[sMASK]", targets=("target",), closed=False, cuts_tokens=True)
+_SUMMARY = Template("{source}{prompt}" + SENTENCE_BLANK, targets=("target",), closed=False, cuts_tokens=True)
 
 PARAPHRASE = "paraphrase"  # the task whose texts are held against their sources and each other, too
 

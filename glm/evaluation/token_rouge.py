@@ -5,15 +5,17 @@ Prediction and reference are encoded by the model's tokenizer, and their ids are
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 from glm.evaluation.rouge import lcs_length
 from glm.evaluation.scored_file import references_of
-from glm.models.protocol import Tokenizer
 
 SENTENCE_MARK = "[SEP]"  # between the sentences of a summary
+Encode = Callable[[list[str]], list[list[int]]]
+"""A tokenizer's ids of texts."""
+
 MOST_SEEN = 0.7  # of the words of a sentence: one of which more stood before is left out
 NAMES = ("rouge-1 (ids)", "rouge-2 (ids)", "rouge-l (ids)")
 
@@ -29,10 +31,10 @@ def without_repeats(text: str) -> str:
     return " ".join(kept)
 
 
-def token_rouge(prediction: str, reference: str, tokenizer: Tokenizer) -> tuple[float, float, float]:
+def token_rouge(prediction: str, reference: str, encode: Encode) -> tuple[float, float, float]:
     """ROUGE-1, ROUGE-2 and ROUGE-L of a text without its repeated sentences, 0 to 1; of an empty one 0."""
     texts = [without_repeats(prediction), " ".join(reference.split(SENTENCE_MARK))]
-    ours, theirs = ([str(number) for number in ids] for ids in tokenizer.encode_text(texts))
+    ours, theirs = ([str(number) for number in ids] for ids in encode(texts))
     grams = [[Counter(ids), Counter(pairwise(ids))] for ids in (ours, theirs)]
     shared = [(own & other).total() for own, other in zip(*grams, strict=True)]
     sizes = [[counts.total() for counts in both] for both in grams]
@@ -46,10 +48,15 @@ def _f(shared: int, ours: int, theirs: int) -> float:
 
 class TokenRouge:
     """Figures of the best texts of rows of `predict.py`: means over those that have a reference, of which the best one
-    counts."""
+    counts.
 
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
+    Args:
+        encode: the model's tokenizer.
+        digest: of all that ids depend on.
+    """
+
+    def __init__(self, encode: Encode, digest: str):
+        self.encode, self.digest = encode, digest
         self._found: list[list[float]] = []
 
     def add_row(self, row: Mapping[str, Any]) -> None:
@@ -57,7 +64,7 @@ class TokenRouge:
         if not (references := references_of(row)):
             return
         text = row["predictions"][0]["text"] if row["predictions"] else ""
-        scores = [token_rouge(text, reference, self.tokenizer) for reference in references]
+        scores = [token_rouge(text, reference, self.encode) for reference in references]
         self._found.append([max(values) for values in zip(*scores, strict=True)])
 
     def figures(self) -> dict[str, float]:
@@ -67,6 +74,6 @@ class TokenRouge:
 
     def signatures(self) -> dict[str, str]:
         """The signature of each figure: it depends on the tokenizer."""
-        tokens = f"tok:ids-{self.tokenizer.digest[:12]}"
+        tokens = f"tok:ids-{self.digest[:12]}"
         signature = f"{tokens}|repeated-sentences:out|f-1|refs:best|avg:records|empty:0|as:rouge-score-0.1.2"
         return dict.fromkeys(NAMES, signature)

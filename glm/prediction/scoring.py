@@ -105,7 +105,7 @@ def more_figures(task: str | None, encoder: Encoder) -> list[Any]:
     """What counts further figures of a task's texts, row by row: `add_row`, `figures`, `signatures`."""
     found: list[Any] = [Paraphrases()] if task == PARAPHRASE else []
     if encoder.kind == GENERATE and encoder.template.summaries is not None:
-        found.append(TokenRouge(encoder.tokenizer))
+        found.append(TokenRouge(encoder.tokenizer.encode_text, encoder.tokenizer.digest))
     return found
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ from glm.data.store import (
 )
 from glm.data.task_examples import TaskExamples
 from glm.data.task_records import open_records
-from glm.data.tasks import GENERATE, Frame, Task
+from glm.data.task_table import in_language
+from glm.data.tasks import GENERATE
 from glm.errors import InputError
-from glm.evaluation.answers import ARTICLES
 from glm.options.data import DataArguments
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
@@ -180,15 +180,6 @@ def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, e
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
     )
-
-
-def in_language(frame: Frame, name: str) -> Frame:
-    """A template or task for a data set of this name: of the language that it names, if it does."""
-    if isinstance(frame, Task):
-        return replace(frame, language=name) if name in ARTICLES else frame
-    if frame.summaries is not None and name in frame.summaries.prompts:
-        return replace(frame, summaries=replace(frame.summaries, language=name))
-    return frame
 
 
 def announce(report: FileReport) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from glm.data.examples import ExampleEncoder
 from glm.data.records import BadRecord, RecordFile, read_records
+from glm.data.task_table import in_language
 from glm.data.templates import TEMPLATES
 from glm.models.glm import FAMILY
 from tools.letter_tokenizer import Letters
@@ -15,14 +16,8 @@ TRIPLE = {"id": "a", "source": "文", "summary_en": "text", "summary_zh": "字"}
 def file_of(tmp_path, rows, *, name="ncls_multitask", learns=True, language=None, need_target=True):
     path = tmp_path / "data.json"
     write_records(path, rows)
-    template = in_language(TEMPLATES[name], language)
+    template = in_language(TEMPLATES[name], language or "")
     return RecordFile(path, template, several_targets=not learns, need_target=need_target)
-
-
-def in_language(template, language):
-    from glm.training.run_data import in_language
-
-    return in_language(template, language or "")
 
 
 def asked(file):
