@@ -30,6 +30,8 @@ class TaskRecord(Record):
         group: what questions of the same group share.
         language: of the question.
         is_named: whether its id is one of the data's own.
+        lone: its one candidate is to be what the model writes.
+        equality: whether it is; None if it is not known.
     """
 
     fields: tuple[tuple[str, str], ...] = ()
@@ -40,6 +42,8 @@ class TaskRecord(Record):
     group: str | None = None
     language: str = ""
     is_named: bool = False
+    lone: bool = False
+    equality: bool | None = None
 
     @property
     def values(self) -> dict[str, str]:
@@ -119,7 +123,7 @@ class TaskReader:
         labels = tuple(word.strip() for word in item.choices) if item.choices else tuple(self.pattern.labels)
         self._check_texts(item, origin)
         right = item.right or self._right(item, labels, origin)
-        if self.need_label and not right and item.answers is None:
+        if self.need_label and not right and item.answers is None and item.equality is None:
             field = "answers" if self.task.kind == EXTRACT else self.label_column or "label"
             raise RecordError(Kind.MISSING, origin, "none in it, and it is needed to learn or to score", field=field)
         target = labels[right[0]] if right else item.answers[0] if item.answers else None
@@ -137,6 +141,8 @@ class TaskReader:
             group=None if item.group is None else f"{number}.{item.group}",
             language=language,
             is_named=item.key is not None,
+            lone=item.lone,
+            equality=item.equality,
         )
 
     def _right(self, item: Item, labels: Sequence[str], origin: str) -> tuple[int, ...]:

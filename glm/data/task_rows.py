@@ -185,7 +185,8 @@ def multirc(values: Values) -> Iterator[Item]:
 
 
 def wsc(values: Values) -> Iterator[Item]:
-    """WSC: `text`, a noun (span1) and a pronoun (span2) with their places in words, other nouns in `candidates`."""
+    """WSC: `text`, a noun (span1) and a pronoun (span2) with their places in words; other nouns in `candidates`, as
+    texts or objects with one. Without them the noun is right if it is what the model writes."""
     text = text_of(values, "text")
     target = values.get("target", values)
     if not isinstance(target, Mapping):
@@ -198,13 +199,29 @@ def wsc(values: Values) -> Iterator[Item]:
         message = f"word {start} of the text is {found!r:.60}, not the pronoun {pronoun!r:.60}"
         raise FieldProblem(Kind.PLACE, "span2_index", message)
     words[start] = found.replace(found[: len(pronoun)], f"*{found[: len(pronoun)]}*", 1)
-    others = [other for other in texts_of(values, "candidates") if other.lower() != noun.lower()]
     label = label_of(values, "label")
     if label not in (None, "true", "false", "1", "0"):
         raise FieldProblem(Kind.LABEL, "label", f"{label!r:.60}: is neither true nor false")
-    right = () if label is None else (0,) if label in ("true", "1") else tuple(range(1, len(others) + 1))
-    fields = {"marked": " ".join(words), "pronoun": pronoun}
-    yield Item(fields, None, (noun, *others), right, key=key_of(values, "idx", "id"))
+    is_noun = None if label is None else label in ("true", "1")
+    fields, key = {"marked": " ".join(words), "pronoun": pronoun}, key_of(values, "idx", "id")
+    if values.get("candidates") is None:
+        yield Item(fields, None, (noun,), (0,) if is_noun else (), lone=True, equality=is_noun, key=key)
+        return
+    others = [other for other in nouns_of(values) if other.lower() != noun.lower()]
+    if not others:
+        raise FieldProblem(
+            Kind.CANDIDATES, "candidates", f"none but {noun!r:.60}; give others, or leave the field out"
+        )
+    right = () if is_noun is None else (0,) if is_noun else tuple(range(1, len(others) + 1))
+    yield Item(fields, None, (noun, *others), right, key=key)
+
+
+def nouns_of(values: Values) -> tuple[str, ...]:
+    """WSC's other nouns, each once. Raises FieldProblem."""
+    found = values["candidates"]
+    if isinstance(found, list) and found and all(isinstance(item, Mapping) for item in found):
+        found = [text_of(item, "text") for item in found]
+    return tuple(dict.fromkeys(texts_of({"candidates": found}, "candidates")))
 
 
 def cluewsc(values: Values) -> Iterator[Item]:

@@ -72,6 +72,8 @@ class Item:
         choices: the candidates that the row brings; the labels' words if there are none.
         right: numbers of the candidates that are right, where the reader knows; else they follow from `label`.
         answers: texts that are right, of a task that extracts.
+        lone: its one candidate is to be what the model writes.
+        equality: whether the label says so; None if it does not say.
         key: tells the questions of a row apart.
         group: what questions of the same group share.
         language: of the question.
@@ -82,6 +84,8 @@ class Item:
     choices: tuple[str, ...] = ()
     right: tuple[int, ...] = ()
     answers: tuple[str, ...] | None = None
+    lone: bool = False
+    equality: bool | None = None
     key: str | int | None = None
     group: str | None = None
     language: str | None = None

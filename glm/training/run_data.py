@@ -42,6 +42,7 @@ from glm.prediction.setup import build_encoder
 from glm.runtime.caches import user_cache
 from glm.runtime.paths import published, published_values
 
+COMPARING = ("cross_entropy", "hinge")  # losses that need a wrong candidate
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
 
@@ -148,6 +149,13 @@ def _read_training_sets(
                 f"{encoder.kind}; train tasks of one kind together"
             )
     stores = {split.file.name: _read_examples(split, arguments.files.data_cache_dir) for split in splits}
+    for store in stores.values():
+        lone = store.lone if isinstance(store, TaskExamples) else None
+        if lone is not None and arguments.training.loss_func in COMPARING:
+            raise InputError(
+                f"{lone}: has one candidate, and loss_func {arguments.training.loss_func} compares several; use "
+                "--loss_func generative"
+            )
     for split in splits:
         data.reports[split.title] = stores[split.file.name].report
     if len(splits) == 1:
