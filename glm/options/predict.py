@@ -47,7 +47,11 @@ RANGES: Ranges = {
 class PredictArguments(ServingArguments):
     """What to generate text for, where it goes, and how it is made."""
 
-    test_file: str | None = option(None, "Records, one JSON object per line; standard input if not given.")
+    test_file: str | list[str] | None = option(
+        None,
+        "Records, one JSON object per line; standard input if not given. Several as NAME=PATH NAME=PATH, each with "
+        "figures of its own; NAME is the language, or the task, where it is the name of one.",
+    )
     fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled, in place of records.")
     fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: str | None = option(None, "One JSON line per record; standard output if not given.")
@@ -151,6 +155,7 @@ class PredictOptions:
 
     Args:
         inherited: those that were not given and taken from the checkpoint, by name.
+        given: the names of those that were.
         argv: the command line.
     """
 
@@ -159,6 +164,7 @@ class PredictOptions:
     generation: GenerationConfig
     prediction: PredictArguments
     inherited: dict[str, Any]
+    given: frozenset[str]
     argv: list[str]
 
 
@@ -180,7 +186,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     reading = parser.read(argv, inherited=inherited)
     built = parser.build(reading)
     if not reading.errors:
-        options = PredictOptions(*built, inherited, argv)
+        options = PredictOptions(*built, inherited, frozenset(reading.given), argv)
         options.data.inherited = frozenset(inherited)
         reading.errors += _without_effect(reading.given, options.prediction)
         if not options.prediction.fills:
