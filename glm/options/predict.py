@@ -155,8 +155,8 @@ class PredictOptions:
 
     Args:
         inherited: those that were not given and taken from the checkpoint, by name.
-        given: the names of those that were.
         argv: the command line.
+        given: the names of those that were given.
     """
 
     model: ModelArguments
@@ -164,8 +164,8 @@ class PredictOptions:
     generation: GenerationConfig
     prediction: PredictArguments
     inherited: dict[str, Any]
-    given: frozenset[str]
     argv: list[str]
+    given: frozenset[str] = frozenset()
 
 
 def parse_predict_arguments(argv: list[str]) -> PredictOptions:
@@ -186,7 +186,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     reading = parser.read(argv, inherited=inherited)
     built = parser.build(reading)
     if not reading.errors:
-        options = PredictOptions(*built, inherited, frozenset(reading.given), argv)
+        options = PredictOptions(*built, inherited, argv, frozenset(reading.given))
         options.data.inherited = frozenset(inherited)
         reading.errors += _without_effect(reading.given, options.prediction)
         if not options.prediction.fills:
