@@ -19,6 +19,7 @@ IGNORE_INDEX = -100  # the label of a position without loss
 ABILITIES: dict[str, dict[str, Any]] = {
     "fill": {"fill": None, "fill_file": None},
     "block_position": {"no_block_position": False},
+    "visible_pads": {"visible_pads": False},
     "dropout": {"attention_dropout_prob": None, "embedding_dropout_prob": None, "output_dropout_prob": None},
     "layers": {"freeze": None, "layerwise_lr_decay": None, "recompute": False, "recompute_layers": None},
     "tensor_parallel": {"tensor_parallel_degree": 1},
@@ -220,6 +221,7 @@ class GeometryOptions:
     Args:
         blank: the text that marks the place of the target in the task's template.
         block_position: False writes 1 at every block position (`--no_block_position`).
+        closed: False leaves out the token that ends a source, in families whose layout does without (GLM's).
         objective: which of a family's several; None for its own first.
         mask_prob, max_pred, target_mask_prob: what an objective that draws tokens draws; None for its own.
         max_seq_length: most tokens of source and target together, of which the longer one is cut; None where each has
@@ -229,6 +231,7 @@ class GeometryOptions:
 
     blank: str
     block_position: bool = True
+    closed: bool = True
     objective: str | None = None
     mask_prob: float | None = None
     max_pred: int | None = None

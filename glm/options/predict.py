@@ -47,7 +47,11 @@ RANGES: Ranges = {
 class PredictArguments(ServingArguments):
     """What to generate text for, where it goes, and how it is made."""
 
-    test_file: str | None = option(None, "Records, one JSON object per line; standard input if not given.")
+    test_file: str | list[str] | None = option(
+        None,
+        "Records, one JSON object per line; standard input if not given. Several as NAME=PATH NAME=PATH, each with "
+        "figures of its own; NAME is the language, or the task, where it is the name of one.",
+    )
     fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled, in place of records.")
     fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
     output_file: str | None = option(None, "One JSON line per record; standard output if not given.")
@@ -155,6 +159,7 @@ class PredictOptions:
     Args:
         inherited: those that were not given and taken from the checkpoint, by name.
         argv: the command line.
+        given: the names of those that were given.
     """
 
     model: ModelArguments
@@ -163,6 +168,7 @@ class PredictOptions:
     prediction: PredictArguments
     inherited: dict[str, Any]
     argv: list[str]
+    given: frozenset[str] = frozenset()
 
 
 def parse_predict_arguments(argv: list[str]) -> PredictOptions:
@@ -183,7 +189,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     reading = parser.read(argv, inherited=inherited)
     built = parser.build(reading)
     if not reading.errors:
-        options = PredictOptions(*built, inherited, argv)
+        options = PredictOptions(*built, inherited, argv, frozenset(reading.given))
         options.data.inherited = frozenset(inherited)
         reading.errors += _without_effect(reading.given, options.prediction)
         if not options.prediction.fills:

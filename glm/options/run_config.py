@@ -63,6 +63,7 @@ class TrainedWith(Settings):
     src_length: Length = None
     max_seq_length: Length = None
     no_block_position: bool = None
+    visible_pads: bool = None
 
     tgt_length: Length = None
     min_tgt_length: Length = None

@@ -79,7 +79,8 @@ class ChoiceObjective:
 
     def dev_examples(self, records: Sequence[Record]) -> list[Any]:
         """The examples that the dev loss is a mean over."""
-        return [choice_example(encoded, self.encoder) for encoded in self.encoder.encode(records)]
+        found = [encoded for encoded in self.encoder.encode(records) if encoded.record.right]
+        return [choice_example(encoded, self.encoder) for encoded in found]
 
     def dev_loss(self, model: nn.Layer, inputs: Mapping[str, Tensor]) -> tuple[float, int]:
         """The summed loss of a batch, and the number of its questions."""

@@ -30,6 +30,7 @@ from glm.evaluation.accuracy import SIGNATURES as CHOICE_FIGURES
 from glm.evaluation.answers import answer_figures
 from glm.evaluation.data_sets import split_name
 from glm.evaluation.metrics import FIGURES, name_advice
+from glm.evaluation.token_rouge import NAMES as TOKEN_ROUGE
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
@@ -239,6 +240,7 @@ def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[st
         return
     if frame is None or isinstance(frame, Template):
         known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+        known += TOKEN_ROUGE if frame is not None and frame.summaries is not None else ()
     elif frame.kind == CHOOSE:
         known = ["loss", *CHOICE_FIGURES]
     else:

@@ -433,5 +433,5 @@ class GenerationTrainer(ResumableTrainer):
             description=f"evaluating {dev_set.name}".strip(),
             progress=not self.args.disable_tqdm and self.is_local_process_zero(),
         )
-        scores = scores_of_rows(encoder.kind, rows, task=self.run_config.get("task_name"))
+        scores = scores_of_rows(rows, encoder, task=self.run_config.get("task_name"))
         return SetEvaluation(dev_set.name, encoder.kind, loss, rows, scores)

@@ -44,6 +44,9 @@ def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
     GLMTokenizer(tokenizer.model_file, sp_model=tokenizer.sp_model).save_pretrained(str(folder))
 
 
+OF_OTHERS = {"objectives", "pair_length", "three_losses", "starts", "positions"}  # abilities of other families
+OF_GLM = frozenset({*ABILITIES, "memory_forecast"} - OF_OTHERS)
+
 FAMILY = Family(
     name="glm",
     title="GLM",
@@ -56,7 +59,7 @@ FAMILY = Family(
     geometry=GLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({*ABILITIES, "memory_forecast"} - {"objectives", "pair_length"}),
+    abilities=OF_GLM,
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
     reserved=tuple(COMMAND_TOKENS),
     published=PUBLISHED,
