@@ -653,11 +653,11 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     )
     parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.", elsewhere=of_prediction())
     reading = parser.read(argv)
-    _let_the_file_give_way(reading, parser.defaults)
+    let_the_file_give_way(reading, parser.defaults)
     built = parser.build(reading)
     if not reading.errors:
         arguments = FinetuneArguments(*built, reading.given, vars(reading.values), reading.typed, argv)
-        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *_adapter_clashes(arguments)]
+        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *adapter_clashes(arguments)]
     raise_any(reading.errors)
     return arguments
 
@@ -679,20 +679,24 @@ def _word(strategy: Any) -> str:
     return getattr(strategy, "value", strategy)
 
 
-def _let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
+def let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
     """Takes back what the file has set and the command line leaves no room for: flags after the file win."""
 
     def switched_off(name: str) -> bool:
         return name in reading.typed and not getattr(reading.values, name)
 
+    def give_way(name: str, other: str) -> None:
+        if name in defaults and other in defaults:  # both are options of this program
+            reading.give_way(name, other, defaults[name])
+
     for action, names in OF_ACTIONS.items():
-        for name in names if switched_off(action) else ():
-            reading.give_way(name, action, defaults[name])
+        for name in names if action in defaults and switched_off(action) else ():
+            give_way(name, action)
     for kind, names in ADAPTERS.items():
         for name in names if switched_off(kind) else ():
-            reading.give_way(name, kind, defaults[name])
+            give_way(name, kind)
     for one, other in GIVES_WAY:
-        reading.give_way(one, other, defaults[one])
+        give_way(one, other)
 
 
 def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
@@ -751,7 +755,8 @@ def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
         yield f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out"
 
 
-def _adapter_clashes(arguments: FinetuneArguments) -> Iterator[str]:
+def adapter_clashes(arguments: Any) -> Iterator[str]:
+    """What leaves no room for the adapter of a run, each a line."""
     adapter, training, kind = arguments.adapter, arguments.training, arguments.adapter.kind
     for name, needed in adapter.without_effect.items():
         if name in arguments.given:
