@@ -59,6 +59,30 @@ class MappedCorpus:
         return np.diff(ends, prepend=0)
 
 
+class MemoryCorpus:
+    """The units of a few documents (`glm.models.protocol.Corpus`), for people and for tests."""
+
+    def __init__(self, units: Iterable[Sequence[Sequence[int]]]):
+        self._units = [[np.asarray(part, np.int64) for part in unit] for unit in units]
+        self._ends = np.cumsum([sum(map(len, unit)) for unit in self._units])
+        self.tokens = int(self._ends[-1]) if self._units else 0
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def unit(self, number: int) -> list[np.ndarray]:
+        """The ids of each part of a unit."""
+        return self._units[number]
+
+    def at(self, token: int) -> int:
+        """The number of the unit that has this one of all tokens."""
+        return int(np.searchsorted(self._ends, token, side="right"))
+
+    def lengths(self) -> np.ndarray:
+        """[units], tokens of each."""
+        return np.diff(self._ends, prepend=0)
+
+
 def _mapped(path: Path, kind: np.dtype) -> np.ndarray:
     return np.memmap(path, dtype=kind, mode="r")
 

@@ -21,7 +21,7 @@ from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser, Reading
-from glm.options.ranges import ABOVE_0, BELOW_1, MANY, Ranges, out_of_range
+from glm.options.ranges import ABOVE_0, BELOW_1, COUNT, MANY, Ranges, out_of_range, raise_any
 from glm.options.run_config import published_config
 from glm.options.suggestions import NONE
 from glm.parallel import gloo
@@ -69,7 +69,7 @@ REASONS = {  # where there is more to say than that it has no effect
     "lr_end": "has no effect in this program; leave it out (lr_decay_ratio says where every schedule ends)",
     **{name: reason for name, reason in NONE.items() if name in ("local_rank", "remove_unused_columns")},
 }
-COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and less than 1")
+SHARE = (0.0, BELOW_1, "use 0 or more, and less than 1")
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
@@ -667,12 +667,6 @@ def of_prediction() -> tuple[set[str], str]:
     from glm.options.predict import PredictArguments
 
     return {item.name for item in dataclasses.fields(PredictArguments)}, "predict.py"
-
-
-def raise_any(errors: list[str]) -> None:
-    """Raises UsageError with all of these, if there is one."""
-    if errors:
-        raise UsageError(*errors)
 
 
 def _word(strategy: Any) -> str:

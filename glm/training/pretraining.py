@@ -12,7 +12,6 @@ from glm.checkpoint.loading import find_family, load_config
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.check import check_file
 from glm.data.columns import ColumnOptions
-from glm.data.corpora import CorpusFiles
 from glm.data.corpus_store import CorpusSamples, corpus_digest, held_out, open_corpus
 from glm.data.frames import encoder_of
 from glm.data.mixture import NamedFile
@@ -27,7 +26,7 @@ from glm.errors import UsageError
 from glm.evaluation.data_sets import named
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import Example, Family, Geometry, Pretraining, Sample, Tokenizer
-from glm.options.pretrain import CorpusArguments, PretrainArguments
+from glm.options.pretrain import PretrainArguments
 from glm.report.provenance import command_of
 from glm.runtime.caches import user_cache
 from glm.runtime.signals import StopSignals
@@ -111,17 +110,6 @@ class PretrainingTrainer(GenerationTrainer):
         """The figures are in the log and on `training.html`; there are no texts to show."""
 
 
-def corpus_files(path: str, corpora: CorpusArguments, family: Family) -> CorpusFiles:
-    """A corpus as the options read it. Raises InputError if there is no such file."""
-    return CorpusFiles(
-        path,
-        column=corpora.text_column,
-        ends_at=corpora.documents_end_at,
-        reserved=family.reserved,
-        most=corpora.max_record_bytes,
-    )
-
-
 def read_pretrain_data(arguments: PretrainArguments, frame: PretrainingFrame) -> PretrainData:
     """Encodes all corpora of a run, or finds them in the cache, and says what was found.
 
@@ -131,7 +119,7 @@ def read_pretrain_data(arguments: PretrainArguments, frame: PretrainingFrame) ->
     corpora, reports, digests = arguments.corpora, {}, {}
 
     def opened(split: str, file: NamedFile, tasks: TaskPool | None = None) -> CorpusSamples:
-        files = corpus_files(file.path, corpora, frame.family)
+        files = corpora.files_of(file.path, frame.family)
         content = corpus_digest(files)
         name = file.name or Path(file.path).name
         corpus, notes = open_corpus(
@@ -231,7 +219,9 @@ def build_pretraining_trainer(
         "tensor_parallel_degree": training.tensor_parallel_degree,
         "tensor_parallel_rank": training.tensor_parallel_rank,
     }
-    config = load_config(family, name, tokenizer, settings={**arguments.dropout.given, **ranks})
+    config = load_config(
+        family, name, tokenizer, settings={**arguments.dropout.given, **arguments.objective.of_model, **ranks}
+    )
     frame = PretrainingFrame(family, tokenizer, family.pretraining.build(tokenizer, **options))
     frame.pretraining.check(config)
     check_metric(training.metric_for_best_model, arguments)

@@ -77,12 +77,11 @@ class TrainingSet(Dataset):
     def _draw(self, index: int, epoch: int) -> Example:
         return self.examples.draw(index, np.random.default_rng([self.seed, epoch, index]))
 
-    def sizes(self, step: int) -> tuple[int, int]:
-        """Tokens and labels of an optimizer step (counted from 0), of all ranks."""
-        indices = self.sampler.step_examples(step)
+    def sizes(self, indices: Sequence[int], epoch: int) -> tuple[int, int]:
+        """Tokens and labels of these examples in an epoch."""
         if not self.examples.is_drawn:
             return int(self.examples.lengths[indices].sum()), int(self.examples.target_lengths[indices].sum())
-        drawn = [self._draw(index, step // self.sampler.steps_per_epoch) for index in indices]
+        drawn = [self._draw(index, epoch) for index in indices]
         return sum(map(len, drawn)), sum(example.num_labels for example in drawn)
 
 
@@ -144,13 +143,12 @@ class GenerationTrainer(ResumableTrainer):
         self.objective = objective_of(encoder, args, length_penalty=length_penalty)
         self.length_penalty = length_penalty
         sampler = build_sampler(args, train_examples) if train_examples is not None else None
-        training_set = TrainingSet(train_examples, sampler, args.seed) if train_examples is not None else None
-        self._sizes_of = functools.lru_cache(maxsize=2)(training_set.sizes) if training_set is not None else None
+        self._sizes_of = functools.lru_cache(maxsize=2)(self._sizes_of_step)  # of samples only drawing tells them
         super().__init__(
             model=model,
             args=args,
             data_collator=self.objective.collator,
-            train_dataset=training_set,
+            train_dataset=TrainingSet(train_examples, sampler, args.seed) if train_examples is not None else None,
             callbacks=[MetricsLog],
             sampler=sampler,
             signals=signals,
@@ -197,6 +195,11 @@ class GenerationTrainer(ResumableTrainer):
     def _tokens_of_epoch(self) -> int:
         """Tokens of the first epoch, without padding."""
         return int(self.train_examples.lengths[self.sampler.mixture.epoch(0)].sum())
+
+    def _sizes_of_step(self, step: int) -> tuple[int, int]:
+        """Tokens and labels of an optimizer step of all ranks."""
+        epoch = step // self.sampler.steps_per_epoch
+        return self.train_dataset.sizes(self.sampler.step_examples(step), epoch)
 
     def _tokens_of(self, step: int) -> int:
         """Tokens of an optimizer step of all ranks, without padding."""

@@ -1,6 +1,7 @@
 """The multilingual GLM (THUDM/Multilingual-GLM): GLM with a vocabulary of 250,000 pieces."""
 
 from glm.models.mglm.geometry import MGLMGeometry
+from glm.models.mglm.objectives import OBJECTIVES
 from glm.models.mglm.tokenization import MODEL_FILE, MGLMPieces, open_tokenizer, save_tokenizer
 from glm.models.mglm.weights import MGLMWeights
 from glm.models.protocol import ABILITIES, Family
@@ -33,4 +34,5 @@ FAMILY = Family(
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
     reserved=tuple(MGLMPieces.commands),
     presets=("mglm-1b", "mglm-large"),
+    pretraining=OBJECTIVES,
 )

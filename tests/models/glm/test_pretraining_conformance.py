@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from glm.data.corpus_store import MemoryCorpus
 from glm.models.glm.geometry import attention_mask
 from glm.models.glm.objectives import BLANKS, DOCUMENT, SENTENCE, TOKEN, BlankPretraining
 from glm.models.glm.spans import LENGTH_SHARES, SentenceEnds, place_spans, places_bound
 from reference.forward import forward
-from tools.corpus_tools import ListCorpus
 from tools.reference_files import reference_json, reference_paths
 
 pytestmark = pytest.mark.conformance
@@ -127,13 +127,13 @@ def options_of(run: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in known if name in given}
 
 
-def corpus(shortest: int, longest: int, documents: int = 400) -> ListCorpus:
+def corpus(shortest: int, longest: int, documents: int = 400) -> MemoryCorpus:
     random = np.random.default_rng(5)
     sizes = random.integers(shortest, longest, size=documents)
-    return ListCorpus([[random.integers(1, PIECES, size=size)] for size in sizes])
+    return MemoryCorpus([[random.integers(1, PIECES, size=size)] for size in sizes])
 
 
-def samples_of(golden: dict[str, Any], run: dict[str, Any], texts: ListCorpus, draws: int):
+def samples_of(golden: dict[str, Any], run: dict[str, Any], texts: MemoryCorpus, draws: int):
     objective = BlankPretraining(number_pieces(golden), **options_of(run))
     return objective, [objective.draw(texts, n, np.random.default_rng([3, n])) for n in range(draws)]
 
@@ -265,37 +265,29 @@ def test_short_documents_lose_no_sample():  # check 3
 # -- check 5
 
 
+def logits_of(model, ids, positions, S, T):
+    """[S + T, V] by the NumPy forward pass."""
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    seen = attention_mask([S], S, T)
+    return forward(weights, ids[None], positions[None], seen, num_layers=2, num_attention_heads=3)[0]
+
+
 def test_who_sees_whom(tiny_model):  # check 5
     for golden in layouts():
         record = next(r for r in golden["span_examples"] if len(r.get("spans", ())) > 1)
         objective = pretraining(golden, golden["span_examples"])
-        example = objective.lay_out(
-            record["tokens"], record["spans"], record["order"], BLANKS[level_of(record["task"])]
-        )
+        blank = BLANKS[level_of(record["task"])]
+        example = objective.lay_out(record["tokens"], record["spans"], record["order"], blank)
         S, T = len(example.source_ids), len(example.target_ids)
         ids = np.unique(np.concatenate([example.source_ids, example.target_ids]), return_inverse=True)[1]
         model = tiny_model(vocab_size=S + T + 8, max_sequence_length=S + T)
-        weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
         positions = np.concatenate([objective.infilling.source_positions(S), example.target_position_ids], axis=1)
-
-        def logits(ids):
-            return forward(
-                weights,
-                ids[None],
-                positions[None],
-                attention_mask([S], S, T),
-                num_layers=2,
-                num_attention_heads=3,
-            )[0]
-
         starts = np.flatnonzero(example.target_position_ids[1] == 1)
-        assert len(starts) > 1
-        before = logits(ids)
+        before = logits_of(model, ids, positions, S, T)
         first, second = S + starts[0] + 1, S + starts[1]  # the first id of the first span, `sop` of the second
         for changed in (second, first):
             other = ids.copy()
             other[changed] = S + T + 3
-            after = logits(other)
-            moved = np.abs(after - before).max(axis=1) > 1e-9
+            moved = np.abs(logits_of(model, other, positions, S, T) - before).max(axis=1) > 1e-9
             assert moved[changed] and not moved[:changed].any()
         assert moved[second:].all()  # a change of the first span is seen by the second
