@@ -175,14 +175,14 @@ def _task_rows(
     file: NamedFile, task: Any, pattern: int | None, arguments: PretrainArguments, frame: PretrainingFrame
 ) -> list[tuple[Example, ...]]:
     """The rows of each question of a file by one pattern of its task."""
-    length = frame.pretraining.planned[0]
-    generation = GenerationConfig()
+    length = frame.pretraining.described["seq_length"]
+    target = min(GenerationConfig().tgt_length, length // 3)
     encoder = encoder_of(
         frame.family,
         frame.tokenizer,
         task,
-        src_length=max(8, length - generation.tgt_length),
-        tgt_length=generation.tgt_length,
+        src_length=length - target,
+        tgt_length=target,
         block_position="block_position" not in arguments.objective.of_family(frame.family),
         pattern_id=pattern,
     )

@@ -1,4 +1,4 @@
-"""Pretraining runs: the same samples whatever happens to a run, losses by objective and corpus, errors before training."""
+"""Pretraining runs: the same samples whatever happens, losses by objective and corpus, errors before training."""
 
 import json
 import shutil
@@ -16,6 +16,7 @@ from tools.rank_tools import run_ranks
 from tools.run_tools import arguments, logged
 
 STEPS = 12
+NO_DROPOUT = {f"{name}_dropout_prob": 0.0 for name in ("attention", "embedding", "output")}
 PLACES = ["青石镇", "白鹿湖", "松江", "云台山", "金沙岛", "梅花村", "长乐城", "北原县", "石桥市", "红叶谷"]
 
 
@@ -89,14 +90,15 @@ def test_two_processes_draw_what_one_does(server, folder, whole):
     """Half the batch in each of two processes; then on from a checkpoint in the middle of an epoch."""
 
     def job(name, **options):
-        own = {"tokenizer_name_or_path": server.workspace.tokenizer_file, "weights": "2,1", **options}
+        own = {"tokenizer_name_or_path": server.workspace.tokenizer_file, "weights": "2,1", **NO_DROPOUT, **options}
         return "pretrain", options_of(
             folder, output_dir=folder / f"{name}-of-{{rank}}", per_device_train_batch_size=2, **own
         )
 
+    assert run(server, "one", **NO_DROPOUT) == 0, server.said()
     run_ranks(rank_jobs.run_scripts, 2, job("two"))
     two = folder / "two-of-0"
-    assert logged(two, "loss") == pytest.approx(logged(folder / "pretrained", "loss"), rel=2e-4)
+    assert logged(two, "loss") == pytest.approx(logged(folder / "one", "loss"), rel=2e-4)
     for rank in range(2):
         again = folder / f"again-of-{rank}"
         again.mkdir()
@@ -125,8 +127,6 @@ def test_losses_of_held_out_texts(server, folder):
 def test_tasks_are_mixed_in(server, folder, whole):
     records = [{"source": f"{place}在哪里？", "target": f"{place}在河的北岸。"} for place in PLACES]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    nli = [{"premise": f"{place}在河边。", "hypothesis": f"{place}有河。", "label": "entailment"} for place in PLACES]
-    (folder / "nli.jsonl").write_text("".join(json.dumps(record) + "\n" for record in nli))
     mixed = {"multi_task_ratio": 0.5, "multi_task_data": f"paraphrase={folder / 'pairs.jsonl'}"}
     assert run(server, "mixed", **mixed) == 0, server.said()
     assert run(server, "mixed-again", "kill_at_step", 5, **mixed) == -9

@@ -1,4 +1,4 @@
-"""Samples of GLM's pretraining: nothing of a text is lost, options do what they say, losses are those of another hand."""
+"""Samples of GLM's pretraining: nothing of a text is lost, options do what they say, losses agree with a slow model."""
 
 import numpy as np
 import paddle

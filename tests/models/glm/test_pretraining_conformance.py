@@ -1,8 +1,9 @@
-"""Blank-infilling pretraining against the original's own numbers (section 8 of its fact sheet: checks 1, 2, 3, 5).
+"""Blank-infilling pretraining against the original's own numbers (section 8 of its fact sheet: checks 1 to 5, 13).
 
 Every expected number is read from the files; what a folder lacks is skipped and named.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 from scipy import stats
 
 from glm.data.corpus_store import MemoryCorpus
+from glm.data.task_pool import right_examples, task_shares
+from glm.models.glm import FAMILY
 from glm.models.glm.geometry import attention_mask
 from glm.models.glm.objectives import BLANKS, DOCUMENT, SENTENCE, TOKEN, BlankPretraining
 from glm.models.glm.spans import LENGTH_SHARES, SentenceEnds, place_spans, places_bound
+from glm.models.glm.tokenization import GLMPieces
+from glm.models.protocol import GeometryOptions
 from reference.forward import forward
 from tools.reference_files import reference_json, reference_paths
 
@@ -291,3 +296,42 @@ def test_who_sees_whom(tiny_model):  # check 5
             moved = np.abs(logits_of(model, other, positions, S, T) - before).max(axis=1) > 1e-9
             assert moved[changed] and not moved[:changed].any()
         assert moved[second:].all()  # a change of the first span is seen by the second
+
+
+# -- check 13: tasks in pretraining
+
+
+def test_shares_of_tasks():  # check 13
+    for path in reference_paths("glm-tasks", "multi-task*.json"):
+        for record in reference_json("glm-tasks", path.name)["weights"]:
+            assert task_shares(record["sizes"]) == pytest.approx(record["probabilities"], rel=1e-12)
+
+
+def test_rows_of_tasks(geometry_of_tasks):  # check 13
+    """Each row again from its own parts: Part A, and the pieces that its candidate has."""
+    geometry, eop = geometry_of_tasks
+    for path in reference_paths("glm-tasks", "multi-task*.json"):
+        for row in reference_json("glm-tasks", path.name)["rows"]:
+            source = row["ids"][: row["sep"]]
+            scored = [target for target, mask in zip(row["targets"], row["loss_mask"], strict=True) if mask]
+            ends = scored[-1] == eop
+            assert ends == row["multi_token"]
+            pieces = scored[:-1] if ends else scored
+            encoder = SimpleNamespace(
+                geometry=geometry,
+                is_single=not row["multi_token"],
+                task=SimpleNamespace(ends=ends),
+                lay_out_source=lambda encoded, source=source: source,
+            )
+            candidates = [[*pieces, eop] if ends else pieces, [1, eop] if ends else [1]]
+            encoded = SimpleNamespace(candidates=candidates, opening=[], record=SimpleNamespace(right=(0,)))
+            (example,) = right_examples(encoded, encoder)
+            assert [*example.source_ids, *example.target_ids] == row["ids"]
+            assert example.labels.tolist() == scored
+            assert example.target_position_ids[1].tolist() == row["block_positions"][row["sep"] :]
+
+
+@pytest.fixture(scope="module")
+def geometry_of_tasks():
+    pieces = GLMPieces(str(reference_paths("mglm", "*.model")[0]))
+    return FAMILY.geometry(pieces, GeometryOptions("[MASK]")), pieces.eop_token_id
