@@ -206,3 +206,29 @@ def test_the_old_name_of_continuations(capsys):
     assert found.objective.of_family(FAMILY) == {"infill_prob": 0.25}
     assert "is the share of continuations" in capsys.readouterr().err
     assert found.training.label_smoothing == 0.0
+
+
+@pytest.mark.conformance
+def test_losses_of_all_objectives_fall(server, folder, real_data):  # check 15
+    """200 sentences of FLORES, the last 40 held out: the dev loss of each objective is lower at the end."""
+    (path,) = sorted((real_data / "data" / "flores200").glob("dev.zho*"))[:1]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    (folder / "flores.txt").write_text("\n".join(lines[:160]), encoding="utf-8")
+    (folder / "flores-dev.txt").write_text("\n".join(lines[160:200]), encoding="utf-8")
+    options = {
+        "tokenizer_name_or_path": server.workspace.tokenizer_file,
+        "train_data": f"a={folder / 'flores.txt'}",
+        "dev_data": folder / "flores-dev.txt",
+        "max_steps": 60,
+        "eval_steps": 5,
+        "evaluation_strategy": "steps",
+        "save_steps": 60,
+        "output_dir": folder / "flores",
+    }
+    argv = options_of(folder, **options)
+    argv.remove(f"b={folder / 'b.txt'}")
+    assert server.call(["pretrain", *argv]) == 0, server.said()
+    rows = [row for row in figures(folder / "flores") if "eval_loss" in row]
+    for kind in ("token", "sentence", "document"):
+        losses = [row[f"eval_loss ({kind})"] for row in rows]
+        assert len(losses) == 12 and losses[-1] < losses[0] - 0.05, losses

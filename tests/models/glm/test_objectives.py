@@ -1,4 +1,4 @@
-"""Samples of GLM's pretraining: nothing of a text is lost, options do what they say, losses agree with a slow model."""
+"""Samples of GLM's pretraining: nothing of a text is lost, options do what they say, losses agree with NumPy's."""
 
 import numpy as np
 import paddle
