@@ -327,6 +327,92 @@ class Trainable(Protocol):
         """Logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""
 
 
+class Corpus(Protocol):
+    """Running text as ids: the units that a family's `Pretraining` has made of documents, each in one part or several;
+    none is empty. Nothing of it needs to be in memory."""
+
+    tokens: int  # of all units
+
+    def __len__(self) -> int:
+        """Units."""
+
+    def unit(self, number: int) -> Sequence[np.ndarray]:
+        """The ids of each part of a unit."""
+
+    def at(self, token: int) -> int:
+        """The number of the unit that has this one of all tokens."""
+
+    def lengths(self) -> np.ndarray:
+        """[units], tokens of each."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What pretraining draws at once.
+
+    Args:
+        objective: by its name, see `Objectives`.
+        examples: at least one.
+    """
+
+    objective: str
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return sum(map(len, self.examples))
+
+    @property
+    def num_labels(self) -> int:
+        """Positions with loss."""
+        return sum(example.num_labels for example in self.examples)
+
+
+class Pretraining(Protocol):
+    """What a family learns of running text; a sample is a function of the corpus, a number and a generator."""
+
+    described: Mapping[str, Any]  # all that samples depend on beside tokenizer and corpus
+    described_units: Mapping[str, Any]  # of it what units depend on
+    geometry: Geometry
+    planned: tuple[int, int]  # most tokens of a sample, labels beside them, and the labels among them
+
+    def parts(self, document: str) -> list[str]:
+        """The texts of a document that are encoded each by itself."""
+
+    def units(self, parts: Sequence[Sequence[int]]) -> Iterable[list[Sequence[int]]]:
+        """What a corpus holds of a document, whose parts are given as ids."""
+
+    def samples(self, corpus: Corpus) -> int:
+        """How many samples are as much text as the corpus has: those of an epoch."""
+
+    def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
+        """A sample of an epoch.
+
+        Args:
+            number: which, from 0.
+            objective: which objective it is of; drawn if None.
+        """
+
+    def check(self, config: Any) -> None:
+        """Raises InputError if a model of this configuration cannot read its samples."""
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """A family's objectives of running text.
+
+    Args:
+        names: by which the dev loss is told apart.
+        options: of `glm.options.pretrain.ObjectiveArguments` those that mean something for them.
+        build: makes a `Pretraining` of a tokenizer and values of these options; raises InputError for a value that is
+            out of range.
+    """
+
+    names: tuple[str, ...]
+    options: tuple[str, ...]
+    build: Callable[..., Pretraining]
+
+
 class WeightNames:
     """Names and shapes of a family's weights, and what a configuration says of them: tables and pure functions.
 
@@ -501,6 +587,7 @@ class Family:
         classes: labels of the classifier that a model may bring, by number.
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
+        pretraining: its objectives of running text; None if it is not pretrained here.
     """
 
     name: str
@@ -529,6 +616,7 @@ class Family:
     classes: tuple[str, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
+    pretraining: Objectives | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.

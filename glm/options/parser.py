@@ -33,7 +33,7 @@ KEY_VALUE = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.S)
 MOST_NAME, MOST_PATH = 255, 4000  # bytes
 # Options that are read from, which are looked for beside the configuration file that names them too; and written to.
 INPUTS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
-INPUTS += ("allowed_outputs_file", "resume_from_checkpoint")
+INPUTS += ("allowed_outputs_file", "resume_from_checkpoint", "train_data", "dev_data", "multi_task_data")
 OUTPUTS = ("output_dir", "logging_dir", "data_cache_dir", "output_file", "metrics_file", "report")
 
 

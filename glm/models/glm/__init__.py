@@ -4,6 +4,7 @@ from pathlib import Path
 
 from glm.errors import InputError
 from glm.models.glm.geometry import GLMGeometry
+from glm.models.glm.objectives import OBJECTIVES
 from glm.models.glm.tokenization import (
     COMMAND_TOKENS,
     MODEL_FILE,
@@ -64,4 +65,5 @@ FAMILY = Family(
     reserved=tuple(COMMAND_TOKENS),
     published=PUBLISHED,
     published_tokenizers=PUBLISHED_TOKENIZERS,
+    pretraining=OBJECTIVES,
 )
