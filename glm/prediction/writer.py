@@ -126,7 +126,7 @@ class Writer:
                 if isinstance(record, BadRecord):
                     raise InputError(record.error)
                 source_ids = self.encoder.lay_out_source(encoded[number])
-                if lost := self.encoder.uncut_length(encoded[number]) - len(source_ids):
+                if (lost := self.encoder.uncut_length(encoded[number]) - len(source_ids)) > 0:
                     cut[number] = Cut(lost, self.encoder.seen(encoded[number]))
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:

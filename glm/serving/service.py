@@ -19,6 +19,7 @@ from glm.serving.batcher import Batcher, Task
 from glm.serving.bodies import Desk
 from glm.serving.completions import Completions, check_length
 from glm.serving.schemas import GenerateRequest
+from glm.serving.status import Status
 from glm.serving.tasks import TaskService
 
 Json = dict[str, Any]
@@ -118,6 +119,10 @@ class Service:
         return [rows[number] for number in range(len(texts))]
 
     # -- about the model
+
+    def status(self) -> Status:
+        """How the server is."""
+        return Status(**self.batcher.load, is_alive=self.batcher.is_alive)
 
     def settings(self) -> Json:
         """What the page needs to know: the fields of a record, the options, and the command that decodes like this."""
