@@ -1,4 +1,4 @@
-"""How likely candidates are behind their prompts, by a step of decoding for each of their tokens."""
+"""Log-probabilities of candidates after their prompts, by one decoding step for each token."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def log_probs_by_steps(
 
 
 def _scores(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probability of each label [B, K] and the likeliest token there, of logits [B, K, V]."""
+    """Returns the log-probability of each label [B, K] and the likeliest token there, from logits [B, K, V]."""
     logits = logits.astype(np.float64)
     most = logits.max(-1)
     normalizers = np.log(np.exp(logits - most[..., None]).sum(-1)) + most
