@@ -91,7 +91,7 @@ def rouge_chinese(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
 
 
 def _tokens_of_rouge_chinese(tokens: Sequence[str]) -> list[str]:
-    """Splits tokens as the package does: it joins them and cuts sentences; one of only white space is an empty token."""
+    """Splits tokens like the package, which joins them and cuts sentences; a blank sentence is an empty token."""
     text = " ".join(tokens)
     for end in _SENTENCE_ENDS:
         text = end.sub(r"\1\n\2", text)

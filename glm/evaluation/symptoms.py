@@ -1,4 +1,4 @@
-"""Says in words what is wrong with generated texts as a whole: a broken model must not look well in a table of scores."""
+"""Says in words what is wrong with generated texts as a whole: a broken model must not look well in a table."""
 
 import hashlib
 from collections import Counter

@@ -29,7 +29,7 @@ RANGES = {
 
 
 def early_stopping_word(value: Any) -> Any:
-    """Turns any spelling (JSON's `true`, transformers' `True`) into `true`, `false` or `never`; others are returned."""
+    """Turns any spelling (JSON's `true`, transformers' `True`) into `true`, `false` or `never`; others as is."""
     text = str(value).lower()
     return {"1": "true", "yes": "true", "0": "false", "no": "false"}.get(text, text)
 

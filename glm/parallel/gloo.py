@@ -44,7 +44,7 @@ _stores: list[TCPStore] = []  # kept alive: the first rank of a group serves its
 
 
 def install() -> None:
-    """Installs the replacements in this process. Call it before groups are made (`fleet.init`); calling twice is safe."""
+    """Installs the replacements in this process, before groups are made (`fleet.init`); calling twice is safe."""
     collective._new_process_group_impl = _new_group_with_store
     ProcessGroupGloo.all_reduce_on_calc_stream = _all_reduce
     ProcessGroupGloo.reduce_scatter_tensor = _reduce_scatter

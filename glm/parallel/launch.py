@@ -1,4 +1,4 @@
-"""Joins the processes that `python -m paddle.distributed.launch` has started; PaddleNLP's Trainer does it by itself."""
+"""Joins the processes that `python -m paddle.distributed.launch` has started (the Trainer does it by itself)."""
 
 from paddle import distributed
 from paddle.distributed import fleet
