@@ -8,7 +8,7 @@ from typing import Any
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 from glm.evaluation.statistics import repeated_share
 
-FEW = 4  # as many texts may be alike by chance
+FEWEST_TO_JUDGE = 4  # fewer texts may all be alike by chance
 ALIKE = 0.9  # share of identical texts from which on they are reported
 AT_LIMIT = 0.05  # the same for texts that end at the length limit
 REPEATS = 0.25  # share of a text's 4-grams that occurred in it before, from which on it repeats itself
@@ -99,7 +99,7 @@ class Symptoms:
 
     def _alike(self) -> tuple[str, int] | None:
         """Returns the text that nearly all predictions are, and how many, unless the references are as alike."""
-        if self.count < FEW or not self._texts:
+        if self.count < FEWEST_TO_JUDGE or not self._texts:
             return None
         (digest, number), *_ = self._texts.most_common(1)
         agreed = self._references.most_common(1)[0][1] / self._references.total() if self._references else 0.0

@@ -34,7 +34,7 @@ def early_stopping_word(value: Any) -> Any:
     return {"1": "true", "yes": "true", "0": "false", "no": "false"}.get(text, text)
 
 
-def own_options(given: Collection[str]) -> set[str]:
+def options_to_reset(given: Collection[str]) -> set[str]:
     """Returns the options that lose a model's or a server's saved value when these are given.
 
     These are the given ones, and those saved for another way of decoding.
@@ -192,12 +192,12 @@ class GenerationConfig:
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":
-        """Returns these options with the given ones changed; options that `own_options` names get their defaults.
+        """Returns these options with the given ones changed; options that `options_to_reset` names get their defaults.
 
         Raises:
             InputError: as the class.
         """
-        own, defaults = own_options(given), GenerationConfig()
+        own, defaults = options_to_reset(given), GenerationConfig()
         kept = {item.name: getattr(defaults if item.name in own else self, item.name) for item in fields(self)}
         return GenerationConfig(**{**kept, **given})
 
