@@ -1,6 +1,4 @@
-"""Environment settings that have to be made, or noted, before Paddle is imported; `glm/__init__.py` imports this
-first.
-"""
+"""Settings of the environment that come before the import of Paddle; `glm/__init__.py` imports this first."""
 
 import itertools
 import os

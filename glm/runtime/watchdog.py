@@ -19,9 +19,7 @@ from paddle import distributed
 from glm.errors import InputError
 
 INTERVAL = 5.0  # seconds between checks
-STRIKES = (
-    3  # failed checks in a row; a run stopped by Ctrl-Z and continued is no failure, as this process stops too
-)
+STRIKES = 3  # failed checks in a row; a run stopped by Ctrl-Z and continued is no failure, as this process stops too
 LINGER = 2.0  # seconds a rank stays after another one exited, so that the others see which one was first
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
