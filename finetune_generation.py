@@ -18,7 +18,7 @@ from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
 from glm.prediction.kinds import predicted_rows
 from glm.prediction.predictions import write_rows
-from glm.prediction.scoring import Tally, coverage, write_set_scores
+from glm.prediction.scoring import Tally, coverage, more_figures, write_set_scores
 from glm.report.curves import read_log
 from glm.report.files import METRICS_NAME
 from glm.runtime.device import prepare
@@ -104,7 +104,8 @@ def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
             continue
         name = test_set.name if len(sets) > 1 else ""
         write_rows(output_dir / (f"predictions.{name}.jsonl" if name else "predictions.jsonl"), rows)
-        if scores := scores_of(rows, encoder.kind, name):
+        more = more_figures(trainer.run_config.get("task_name"), encoder)
+        if scores := scores_of(rows, encoder.kind, name, more):
             scored[test_set.name] = scores
     if scored:
         write_set_scores(output_dir / "metrics.json", scored, single=len(sets) == 1)
@@ -115,14 +116,15 @@ def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
     return code
 
 
-def scores_of(rows: list[dict[str, Any]], kind: str, name: str) -> Scores | None:
+def scores_of(rows: list[dict[str, Any]], kind: str, name: str, more: list[Any]) -> Scores | None:
     """The scores of test records, if some of them say what is right; says what is wrong with them.
 
     Args:
         kind: of their task.
         name: of the set; empty where there is one.
+        more: see `Tally`.
     """
-    tally, subject = Tally(kind), f"test records of {name}" if name else "test records"
+    tally, subject = Tally(kind, more=more), f"test records of {name}" if name else "test records"
     for row in rows:
         tally.add(row)
     print_warnings([f"{subject}: {line}" for line in tally.symptoms.lines()])

@@ -1,4 +1,4 @@
-"""`python -m glm VERB …`: everything that is neither training nor prediction."""
+"""`python -m glm VERB …`: pretraining, and everything that is neither training nor prediction."""
 
 import importlib
 import sys
@@ -11,6 +11,7 @@ from glm.runtime.entry import run
 VERBS: dict[str, str] = {
     "check": "find what is wrong in data files, and lengths that fit",
     "show": "show one record as the model sees it, in training and in prediction",
+    "pretrain": "pretrain a model on running text, from nothing or on from a checkpoint",
     "score": "score predictions against references, by our protocol and as other tools do",
     "compare": "compare two files of predictions, with intervals and p-values",
     "perplexity": "how well a model predicts texts: per id, per character, per word",
@@ -19,11 +20,13 @@ VERBS: dict[str, str] = {
     "scaling": "compute what a model's size and data lead one to expect",
     "checkpoint": "look at checkpoints of any format, import, export and reshard them",
 }
-
+# Verbs that train: their module lies with what trains, which no command may load.
+TRAINS = {"pretrain": "glm.training.pretrain"}
 
 # What people call it elsewhere, and what to use here.
 ELSEWHERE = {
     **dict.fromkeys(("train", "finetune", "sft", "fit", "pt"), "python finetune_generation.py"),
+    **dict.fromkeys(("continue_pretraining", "pretraining"), "python -m glm pretrain"),
     **dict.fromkeys(("predict", "infer", "generate", "chat"), "python predict.py"),
     **dict.fromkeys(("serve", "api", "webchat", "webui", "app", "deploy"), "python predict.py --serve"),
     **dict.fromkeys(("eval", "evaluate", "metrics", "rouge", "bleu"), "python -m glm score"),
@@ -44,7 +47,7 @@ def main(argv: list[str]) -> int | None:
     verb, *rest = argv
     if verb not in VERBS:
         raise UsageError(f"{verb}: no such verb{verb_advice(verb)}; one of {', '.join(VERBS)}")
-    return importlib.import_module(f"glm.commands.{verb}").main(rest)
+    return importlib.import_module(TRAINS.get(verb, f"glm.commands.{verb}")).main(rest)
 
 
 def verb_advice(verb: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from glm.evaluation.data_sets import MEAN, mean_figures
+from glm.evaluation.data_sets import MEAN, aligned, mean_figures
 from glm.evaluation.metrics import figure_text
 
 
@@ -37,12 +37,13 @@ def print_scores(
 def print_sets(of_sets: Mapping[str, Mapping[str, float]], *, title: str, to_stderr: bool = False) -> None:
     """Prints a column of figures for each data set, and their mean last."""
     means = mean_figures(of_sets)
+    of_sets = {name: aligned(figures) for name, figures in of_sets.items()}
     table = Table("figure", title=title)
     for name in (*of_sets, MEAN):
         table.add_column(name, justify="right", no_wrap=True)
     for figure, mean in means.items():
         cells = [figure_text(figure, found[figure]) for found in of_sets.values()]
-        table.add_row(figure, *cells, figure_text(figure, mean))
+        table.add_row(figure.replace(f", {MEAN})", ")"), *cells, figure_text(figure, mean))
     _console(to_stderr=to_stderr).print(table)
 
 

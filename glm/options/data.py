@@ -33,6 +33,7 @@ ONLY_OF = {
     "candidate_length_penalty": (CHOOSE,),
     "unidirectional": (CHOOSE,),
     "classification_head": (CHOOSE,),
+    "visible_pads": (GENERATE, EXTRACT),
 }
 
 # Options of decoding that a task of a kind does without.
@@ -117,6 +118,9 @@ class DataArguments:
     )
     max_record_bytes: int = option(32 << 20, "Most bytes of a record in a file; a larger one is refused.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
+    visible_pads: bool = option(
+        False, "Fill every source up to src_length with padding that the model sees, as THUDM/Multilingual-GLM does."
+    )
 
     # Those of the options above that the user did not give: their values are those of the checkpoint's training.
     inherited = frozenset()
@@ -149,7 +153,7 @@ class DataArguments:
             UsageError: an option has no effect on the task.
         """
         frame = find_frame(self.task_name, self.template, self.target_prefix, self.labels, own or {})
-        kind = frame.kind if isinstance(frame, Task) else None
+        kind = frame.kind if isinstance(frame, Task) else GENERATE
         for name, kinds in ONLY_OF.items():
             if kind not in kinds and (value := getattr(self, name)) not in (None, False, 0.0):
                 raise UsageError(f"{name} {value}: has no effect on the task {self.task_name}; leave it out")
@@ -179,6 +183,7 @@ class DataArguments:
             "unidirectional": self.unidirectional,
             "classification_head": self.classification_head,
             "max_seq_length": self.max_seq_length,
+            "visible_pads": self.visible_pads,
         }
 
     @property

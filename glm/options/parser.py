@@ -30,9 +30,10 @@ from glm.runtime.environment import user_path
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 UNSET = ("none", "null")  # as a value: unset the option, as if it had not been given
 KEY_VALUE = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.S)
+MOST_NAME, MOST_PATH = 255, 4000  # bytes
 # Options that name inputs, which are also looked for beside the configuration file, and options that name outputs.
 INPUTS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
-INPUTS += ("allowed_outputs_file", "resume_from_checkpoint")
+INPUTS += ("allowed_outputs_file", "resume_from_checkpoint", "train_data", "dev_data", "multi_task_data")
 OUTPUTS = ("output_dir", "logging_dir", "data_cache_dir", "output_file", "metrics_file", "report")
 
 
@@ -269,6 +270,8 @@ class OptionParser(ArgumentParser):
             raise ArgumentError(action, f"expected {'at least ' if action.nargs == '+' else ''}one argument")
         if action.dest in (*INPUTS, *OUTPUTS):
             texts = [_user_file(text) for text in texts]
+            if wrong := [text for text in texts if not _can_be_a_path(text)]:
+                raise ArgumentError(action, f"{shown(wrong[0])}: is no path")
         if isinstance(action, OneOrMore) and len(texts) == 1:
             return self._get_values(action, texts)[0]
         if action.nargs == "+":
@@ -300,6 +303,12 @@ def _user_file(text: str) -> str:
     return f"{file.name}={user_path(file.path)}" if file.name else user_path(text)
 
 
+def _can_be_a_path(text: str) -> bool:
+    """Whether an operating system would take this for a path; asked for others it raises errors of its own."""
+    parts = text.encode("utf-8", "surrogatepass").split(b"/")
+    return "\0" not in text and max(map(len, parts)) <= MOST_NAME and sum(map(len, parts)) <= MOST_PATH
+
+
 def _title(group: type) -> str:
     return (group.__doc__ or group.__name__).strip().splitlines()[0].rstrip(".")
 
@@ -318,7 +327,7 @@ def _beside(config: Path, value: Any) -> Any:
     file = named_file(value)
     path = user_path(file.path if file.name else value)
     beside = config.parent / path
-    found = str(beside) if not os.path.exists(path) and beside.exists() else None
+    found = str(beside) if not os.path.exists(path) and os.path.exists(beside) else None
     return value if found is None else f"{file.name}={found}" if file.name else found
 
 

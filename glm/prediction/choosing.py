@@ -17,6 +17,8 @@ from glm.generation.candidates import log_probs_by_steps
 from glm.models.protocol import TokenScores
 from glm.modules.classifier import head_scores
 
+EQUAL = {True: "true", False: "false"}  # labels of a question whose candidate is right if the model writes it
+
 
 @dataclass(frozen=True)
 class Chooser:
@@ -91,6 +93,8 @@ class Chooser:
             row |= {"group": record.group} | ({"exclusive": True} if task.assigned else {})
         if task.exact:
             return row | self._last_word(encoded, scores[0])
+        if encoded.record.lone:
+            return row | self._equality(encoded, scores[0])
         sums = np.array([score.log_probs.sum() for score in scores])
         lengths = np.array([len(score.log_probs) for score in scores])
         ranked = sums / lengths**self.length_penalty
@@ -122,6 +126,18 @@ class Chooser:
             "log_prob": round(float(scores.log_probs.sum()), 6),
             "reference": answer,
         }
+
+    def _equality(self, encoded: EncodedChoice, scores: TokenScores) -> dict[str, Any]:
+        """Whether the model would write the one candidate."""
+        record, is_equal = encoded.record, scores.best.tolist() == list(encoded.candidates[0])
+        end = self.encoder.tokenizer.end_token_id
+        found = {
+            "prediction": EQUAL[is_equal],
+            "candidate": record.words[0].strip(),
+            "written": self.encoder.tokenizer.decode_ids([token for token in scores.best if token != end]),
+            "log_prob": round(float(scores.log_probs.sum()), 6),
+        }
+        return found if record.equality is None else found | {"reference": EQUAL[record.equality]}
 
 
 def reference_of(record: TaskRecord) -> dict[str, Any]:

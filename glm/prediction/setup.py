@@ -8,6 +8,8 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
+from glm.data.pairs import PairEncoder
+from glm.data.task_table import in_language
 from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
@@ -50,12 +52,18 @@ def family_of(options: PredictOptions) -> Family:
     return find_family(options.model.model_name_or_path)
 
 
-def build_prediction_encoder(options: PredictOptions) -> Encoder:
-    """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
+def build_prediction_encoder(options: PredictOptions, name: str = "") -> Encoder:
+    """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`.
+
+    Args:
+        name: of the data set, which may be its language.
+    """
     family = family_of(options)
     family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
     tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
-    template = NO_TEMPLATE if options.prediction.fills else None
+    template = NO_TEMPLATE
+    if not options.prediction.fills:
+        template = in_language(options.data.find_template(family.templates), name)
     return build_encoder(family, tokenizer, options.data, options.generation, template=template)
 
 
@@ -73,7 +81,10 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
     family, tokenizer = encoder.family, encoder.tokenizer
     ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
     config = load_config(family, model.model_name_or_path, tokenizer, settings=ranks)
-    encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
     if unknown := " ".join(tokenizer.unknown_parts(arguments.prefix)):
         raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")

@@ -126,7 +126,7 @@ class Writer:
                 if isinstance(record, BadRecord):
                     raise InputError(record.error)
                 source_ids = self.encoder.lay_out_source(encoded[number])
-                cut[number] = self.encoder.uncut_length(encoded[number]) - len(source_ids)
+                cut[number] = max(0, self.encoder.uncut_length(encoded[number]) - len(source_ids))
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
                 errors[number] = str(error)

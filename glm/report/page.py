@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from glm.evaluation.data_sets import MEAN, mean_figures
+from glm.evaluation.data_sets import MEAN, aligned, mean_figures
 from glm.evaluation.metrics import Scores, figure_text
 from glm.evaluation.scored_file import references_of
 from glm.report.copied import Span, copied_spans, found_span
@@ -89,8 +89,9 @@ def write_sets_report(
         The page's path.
     """
     means = mean_figures(of_sets)
-    rows = {**of_sets, MEAN: means}
-    shown = [name for name in HEADLINES if name in means][:BARS]
+    rows = {name: aligned(figures) for name, figures in of_sets.items()} | {MEAN: means}
+    shown = [name for name in HEADLINES if name in means] or [name for name in means if name not in NO_SCORES]
+    shown = shown[:BARS]
     bars, curves = [draw_sets(rows, shown)] if shown else [], list(map(draw_curves, curve_plots(log)))
     write_plots(folder, bars + curves)
     page = render(

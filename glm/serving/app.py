@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm.errors import InputError, shown
@@ -119,9 +120,7 @@ def add_routes_about(app: FastAPI, service: Service) -> None:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        alive = service.batcher.is_alive
-        status = {"status": "ok" if alive else "failed", **service.batcher.load}
-        return JSONResponse(status, 200 if alive else 503)
+        return JSONResponse(*service.status().answer())
 
     @app.get("/settings")
     async def settings() -> JSONResponse:
@@ -170,6 +169,10 @@ def add_error_handlers(app: FastAPI) -> None:
     def refused(_: Request, error: ApiError) -> JSONResponse:
         return error.response()
 
+    @app.exception_handler(ClientDisconnect)
+    def left(_: Request, error: ClientDisconnect) -> JSONResponse:
+        return ApiError(499, "the client closed the connection", code="client_left").response()  # nobody reads it
+
     @app.exception_handler(InputError)
     def unusable(_: Request, error: InputError) -> JSONResponse:
         subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
@@ -214,8 +217,8 @@ class Guard:
         headers = dict(scope["headers"])
         if self.hosts is not None:
             host, origin = (_text(headers.get(name)) for name in (b"host", b"origin"))
-            if error := self.hosts.refusal(host, origin):
-                return error
+            if refusal := self.hosts.refusal(host, origin):
+                return ApiError(refusal.status, refusal.message, code=refusal.code)
         expected = f"Bearer {self.api_key}".encode()
         given = headers.get(b"authorization", b"")
         if self.api_key is not None and scope["path"] not in OPEN_PATHS and not hmac.compare_digest(given, expected):

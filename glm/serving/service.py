@@ -21,6 +21,7 @@ from glm.prediction.writer import Writer
 from glm.serving.batcher import Batcher, Task
 from glm.serving.bodies import Desk
 from glm.serving.schemas import CompletionRequest, GenerateRequest
+from glm.serving.status import Status
 from glm.serving.tasks import TaskService
 
 Json = dict[str, Any]
@@ -184,6 +185,10 @@ class Service:
             raise InputError(f"{name} {tgt_length - given}: the model has room for {room} beside a source")
 
     # -- about the model
+
+    def status(self) -> Status:
+        """How the server is."""
+        return Status(**self.batcher.load, is_alive=self.batcher.is_alive)
 
     def settings(self) -> Json:
         """What the page needs to know: the fields of a record, the options, and the command that decodes like this."""

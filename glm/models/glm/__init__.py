@@ -4,6 +4,7 @@ from pathlib import Path
 
 from glm.errors import InputError
 from glm.models.glm.geometry import GLMGeometry
+from glm.models.glm.objectives import OBJECTIVES
 from glm.models.glm.tokenization import (
     COMMAND_TOKENS,
     MODEL_FILE,
@@ -44,6 +45,9 @@ def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
     GLMTokenizer(tokenizer.model_file, sp_model=tokenizer.sp_model).save_pretrained(str(folder))
 
 
+OF_OTHERS = {"objectives", "pair_length", "three_losses", "starts", "positions"}  # abilities of other families
+OF_GLM = frozenset({*ABILITIES, "memory_forecast"} - OF_OTHERS)
+
 FAMILY = Family(
     name="glm",
     title="GLM",
@@ -56,9 +60,10 @@ FAMILY = Family(
     geometry=GLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({*ABILITIES, "memory_forecast"} - {"objectives", "pair_length"}),
+    abilities=OF_GLM,
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
     reserved=tuple(COMMAND_TOKENS),
     published=PUBLISHED,
     published_tokenizers=PUBLISHED_TOKENIZERS,
+    pretraining=OBJECTIVES,
 )
