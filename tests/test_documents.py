@@ -28,6 +28,7 @@ EVERY = pytest.mark.parametrize(
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 LARGEST_README = 12 * 1024  # bytes
+NOT_IN_CHINESE = ("词元", "抽样", "非有限值", "空隙", "自助法", "您", "激活、", "激活，", "激活重")
 OF_PADDLE = {"gpus", "nproc_per_node"}  # options of paddle.distributed.launch
 
 
@@ -83,6 +84,13 @@ def test_same_tables(page):
 def test_same_numbers(page):
     """A figure that is brought up to date in one language only is found."""
     assert numbers(page) == numbers(in_chinese(page))
+
+
+@PAIRS
+def test_chinese_glossary(page):
+    """One word for one idea (docs/zh/architecture.md): these have another one there, or are no word of the field."""
+    found = [word for word in NOT_IN_CHINESE if word in read(in_chinese(page))]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", [README, in_chinese(README)], ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""How likely candidates are behind their prompts, by a step of decoding for each of their tokens."""
+"""Log-probabilities of candidates after their prompts, by one decoding step for each token."""
 
 from collections.abc import Sequence
 

@@ -7,7 +7,7 @@ from typing import Any
 from paddle import distributed
 
 from glm.errors import UsageError
-from glm.generation.config import GenerationConfig, option, own_options
+from glm.generation.config import GenerationConfig, option, options_to_reset
 from glm.options.data import FRAME, OF_FRAME, DataArguments, meaningless
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser
@@ -181,7 +181,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     groups = (ModelArguments, DataArguments, GenerationConfig, PredictArguments)
     parser = OptionParser(groups, "Generates text with a fine-tuned GLM, and scores it.", elsewhere=OF_TRAINING)
     reading = parser.read(argv)
-    own = own_options(reading.given)
+    own = options_to_reset(reading.given)
     if FRAME & set(reading.given):  # another frame: nothing of the checkpoint's own is left in it
         own |= OF_FRAME
     settings = trained_with(reading.values.model_name_or_path)

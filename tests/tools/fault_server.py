@@ -33,7 +33,7 @@ def serve() -> None:
     glm.training.trainer.write_evaluation_report = lambda *arguments: None
     if sys.argv[1:] == ["by_hand"]:
         for name in ("glm.cpu.arrays", "glm.cpu.two_part", "glm.modules.attention", "glm.modules.layers"):
-            importlib.import_module(name).WORTH = 0
+            importlib.import_module(name).MIN_PARALLEL_SIZE = 0
     for line in sys.stdin:
         fault, values, argv, log = json.loads(line)
         process = os.fork()
