@@ -39,7 +39,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
         if debug:
             traceback.print_exc()
         for message in error.messages:
-            print(f"error: {shown(message, MOST_SHOWN, kept=LINES)}", file=sys.stderr)
+            print(f"error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # whoever read standard output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
