@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from glm.__main__ import VERBS
+from glm.__main__ import TRAINS, VERBS
 from glm.models import registry
 from glm.models.protocol import ABILITIES
 from glm.options.finetune import FinetuneTrainingArguments, parse_finetune_arguments
@@ -151,7 +151,7 @@ def help_of(*words: str) -> str:
     scripts: dict[str, Callable] = {"finetune_generation.py": parse_finetune_arguments}
     scripts |= {"predict.py": parse_predict_arguments}
     name, *rest = words
-    main = scripts[name] if name in scripts else importlib.import_module(f"glm.commands.{name}").main
+    main = scripts[name] if name in scripts else importlib.import_module(TRAINS.get(name, f"glm.commands.{name}")).main
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
         main([*rest, "--help"])
