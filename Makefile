@@ -1,5 +1,5 @@
-# make demo | demo-unilm | demo-ganlm | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-unilm | bench-ganlm | bench-serve | bench-save |
-# bench-parallel.
+# make demo | demo-unilm | demo-ganlm | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data |
+# bench-unilm | bench-ganlm | bench-serve | bench-save | bench-parallel.
 # Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
