@@ -191,9 +191,7 @@ class FileArguments:
     train_langs: str | None = option(
         None, "Languages to train on, separated by commas; {lang} in the name of train_file stands for each."
     )
-    eval_langs: str | None = option(
-        None, "The same of dev_file and test_file; figures of each and their mean."
-    )
+    eval_langs: str | None = option(None, "The same of dev_file and test_file; figures of each and their mean.")
     weights: str | None = option(None, "Share of each train_file in an epoch, e.g. 2,1; all of each if unset.")
     sampling_temperature: float | None = option(
         None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
