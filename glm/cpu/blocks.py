@@ -5,11 +5,12 @@ the interpreter's own data from the cache.
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.extending import overload
 
+from glm.cpu.integers import multiply_integers
 from glm.cpu.loops import OPTIONS
-from glm.cpu.products import multiply, multiply_tiles
+from glm.cpu.products import multiply, multiply_bfloat16
 from glm.cpu.rows import exact_gelu_in_place, gelu_in_place, normalize
 
 
@@ -19,8 +20,10 @@ def product(states, weight, bias, output):
 
 @overload(product)
 def _product_of(states, weight, bias, output):
-    if weight.ndim == 3:  # panels
-        return lambda states, weight, bias, output: multiply_tiles(states, weight, bias, output)
+    if weight.dtype == types.uint8:
+        return lambda states, weight, bias, output: multiply_integers(states, weight, bias, output)
+    if weight.ndim == 3:  # panels of bfloat16
+        return lambda states, weight, bias, output: multiply_bfloat16(states, weight, bias, output)
     return lambda states, weight, bias, output: multiply(states, weight, bias, output)
 
 
@@ -34,7 +37,7 @@ def finish_block(states, context, dense, up, down, own_norm, next_norm, left, no
     product(context, *dense, left)
     left += states
     normalize(left, *own_norm, normal)
-    wide = np.empty((n, len(up[1])), np.float32)
+    wide = np.empty((n, up[1].shape[-1]), np.float32)
     product(normal, *up, wide)
     gelu_in_place(wide)
     product(wide, *down, normal)
@@ -61,7 +64,7 @@ def finish_post_norm_block(states, context, dense, up, down, first_norm, second_
     product(context, *dense, left)
     left += states
     normalize(left, *first_norm, left)
-    wide, narrow = np.empty((len(states), len(up[1])), np.float32), np.empty_like(states)
+    wide, narrow = np.empty((len(states), up[1].shape[-1]), np.float32), np.empty_like(states)
     product(left, *up, wide)
     exact_gelu_in_place(wide)
     product(wide, *down, narrow)

@@ -103,7 +103,10 @@ class PairEncoder:
         return encoded.lost
 
     def source_problem(self, encoded: EncodedPair) -> RecordError | None:
-        """Why a question cannot be used: a candidate is longer than a row."""
+        """Why a question cannot be used: a candidate is longer than a row, or there is one alone."""
+        if encoded.record.lone:
+            message = "one candidate, which a classification head has nothing to compare with; give candidates"
+            return RecordError(Kind.CANDIDATES, encoded.record.origin, message, field="candidates")
         if not encoded.too_long:
             return None
         message = f"a candidate does not fit into src_length {self.src_length}"

@@ -21,7 +21,7 @@ from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser, Reading
-from glm.options.ranges import ABOVE_0, BELOW_1, MANY, Ranges, out_of_range
+from glm.options.ranges import ABOVE_0, BELOW_1, COUNT, MANY, Ranges, out_of_range, raise_any
 from glm.options.run_config import published_config
 from glm.options.suggestions import NONE
 from glm.parallel import gloo
@@ -69,7 +69,7 @@ REASONS = {  # where there is more to say than that it has no effect
     "lr_end": "has no effect in this program; leave it out (lr_decay_ratio says where every schedule ends)",
     **{name: reason for name, reason in NONE.items() if name in ("local_rank", "remove_unused_columns")},
 }
-COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and less than 1")
+SHARE = (0.0, BELOW_1, "use 0 or more, and less than 1")
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
@@ -682,11 +682,11 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     )
     parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.", elsewhere=of_prediction())
     reading = parser.read(argv)
-    _let_the_file_give_way(reading, parser.defaults)
+    let_the_file_give_way(reading, parser.defaults)
     built = parser.build(reading)
     if not reading.errors:
         arguments = FinetuneArguments(*built, reading.given, vars(reading.values), reading.typed, argv)
-        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *_adapter_clashes(arguments)]
+        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *adapter_clashes(arguments)]
     raise_any(reading.errors)
     return arguments
 
@@ -698,30 +698,28 @@ def of_prediction() -> tuple[set[str], str]:
     return {item.name for item in dataclasses.fields(PredictArguments)}, "predict.py"
 
 
-def raise_any(errors: list[str]) -> None:
-    """Raises UsageError with all of these, if there is one."""
-    if errors:
-        raise UsageError(*errors)
-
-
 def _word(strategy: Any) -> str:
     return getattr(strategy, "value", strategy)
 
 
-def _let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
+def let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
     """Takes back what the file has set and the command line leaves no room for: flags after the file win."""
 
     def switched_off(name: str) -> bool:
         return name in reading.typed and not getattr(reading.values, name)
 
+    def give_way(name: str, other: str) -> None:
+        if name in defaults and other in defaults:  # both are options of this program
+            reading.give_way(name, other, defaults[name])
+
     for action, names in OF_ACTIONS.items():
-        for name in names if switched_off(action) else ():
-            reading.give_way(name, action, defaults[name])
+        for name in names if action in defaults and switched_off(action) else ():
+            give_way(name, action)
     for kind, names in ADAPTERS.items():
         for name in names if switched_off(kind) else ():
-            reading.give_way(name, kind, defaults[name])
+            give_way(name, kind)
     for one, other in GIVES_WAY:
-        reading.give_way(one, other, defaults[one])
+        give_way(one, other)
 
 
 def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
@@ -780,7 +778,8 @@ def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
         yield f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out"
 
 
-def _adapter_clashes(arguments: FinetuneArguments) -> Iterator[str]:
+def adapter_clashes(arguments: Any) -> Iterator[str]:
+    """What leaves no room for the adapter of a run, each a line."""
     adapter, training, kind = arguments.adapter, arguments.training, arguments.adapter.kind
     for name, needed in adapter.without_effect.items():
         if name in arguments.given:

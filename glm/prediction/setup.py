@@ -9,6 +9,7 @@ from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
 from glm.data.pairs import PairEncoder
+from glm.data.task_table import in_language
 from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
@@ -20,6 +21,7 @@ from glm.options.predict import PredictOptions
 from glm.prediction.heads import add_head
 from glm.prediction.kinds import writer_of
 from glm.prediction.writer import Writer
+from glm.runtime.text_lines import read_lines
 
 
 def build_encoder(
@@ -51,12 +53,18 @@ def family_of(options: PredictOptions) -> Family:
     return find_family(options.model.model_name_or_path)
 
 
-def build_prediction_encoder(options: PredictOptions) -> Encoder:
-    """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`."""
+def build_prediction_encoder(options: PredictOptions, name: str = "") -> Encoder:
+    """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`.
+
+    Args:
+        name: of the data set, which may be its language.
+    """
     family = family_of(options)
     family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
     tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
-    template = NO_TEMPLATE if options.prediction.fills else None
+    template = NO_TEMPLATE
+    if not options.prediction.fills:
+        template = in_language(options.data.find_template(family.templates), name)
     return build_encoder(family, tokenizer, options.data, options.generation, template=template)
 
 
@@ -121,12 +129,8 @@ def read_allowed_outputs(
         InputError: the file cannot be read or has no output in it, or an output can never be generated; its line is
             named.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     outputs = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(Path(path)), start=1):
         if not line.strip():
             continue
         ids = outputs[line.strip()] = tokenizer.encode_text(line.strip())

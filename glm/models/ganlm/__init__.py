@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from glm.models.ganlm.geometry import XNLI_CLASSES, GanLMGeometry
+from glm.models.ganlm.objectives import OBJECTIVES
 from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMPieces, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import Family
@@ -47,4 +48,5 @@ FAMILY = Family(
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
     vocabulary_multiple=ROW_MULTIPLE,
     has_exact_vocabulary=True,
+    pretraining=OBJECTIVES,
 )

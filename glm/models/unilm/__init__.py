@@ -5,6 +5,7 @@ from pathlib import Path
 from glm.errors import InputError
 from glm.models.protocol import Family
 from glm.models.unilm.geometry import UniLMGeometry
+from glm.models.unilm.objectives import OBJECTIVES
 from glm.models.unilm.tokenization import (
     SPECIAL_TOKENS,
     VOCAB_FILE,
@@ -59,4 +60,5 @@ FAMILY = Family(
     has_exact_vocabulary=True,
     # Segments tell source from target: the originals put no words around them.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
+    pretraining=OBJECTIVES,
 )
