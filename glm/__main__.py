@@ -9,10 +9,12 @@ from glm.runtime.entry import run
 
 # What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
 VERBS: dict[str, str] = {
+    "doctor": "look at a new machine, and try whether its device computes what it should",
     "check": "find what is wrong in data files, and lengths that fit",
     "show": "show one record as the model sees it, in training and in prediction",
     "pretrain": "pretrain a model on running text, from nothing or on from a checkpoint",
     "score": "score predictions against references, by our protocol and as other tools do",
+    "report": "make a page of a file of predictions: figures, samples, all rows",
     "compare": "compare two files of predictions, with intervals and p-values",
     "perplexity": "how well a model predicts texts: per id, per character, per word",
     "merge": "make one model folder of a LoRA adapter and its model",
@@ -31,8 +33,10 @@ ELSEWHERE = {
     **dict.fromkeys(("serve", "api", "webchat", "webui", "app", "deploy"), "python predict.py --serve"),
     **dict.fromkeys(("eval", "evaluate", "metrics", "rouge", "bleu"), "python -m glm score"),
     **dict.fromkeys(("diff", "significance"), "python -m glm compare"),
+    **dict.fromkeys(("page", "html", "visualize", "visualise"), "python -m glm report"),
     **dict.fromkeys(("validate", "lint", "verify", "stats"), "python -m glm check"),
     **dict.fromkeys(("convert", "export", "import", "reshard", "inspect"), "python -m glm checkpoint"),
+    **dict.fromkeys(("env", "diagnose", "selftest", "self-test", "info"), "python -m glm doctor"),
     **dict.fromkeys(("view", "inspect-data", "print"), "python -m glm show"),
     **dict.fromkeys(("merge_lora", "merge-lora", "merge_lora_params"), "python -m glm merge"),
     **dict.fromkeys(("estimate", "mem", "vram"), "python -m glm memory"),

@@ -9,8 +9,10 @@ from typing import Any
 from glm.commands.parser import Parser
 from glm.data.templates import GENERATION_BLANK
 from glm.errors import InputError, UsageError
+from glm.runtime.text_lines import read_lines
 
 DETOKENIZERS = ("wikitext",)
+MOST_BYTES = 1 << 30  # of a file of texts
 
 
 def main(argv: list[str]) -> None:
@@ -122,11 +124,7 @@ def _rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
                 raise InputError(f"{row.origin}: no field {column} (fields: {listed}); name it with --text_column")
             yield row.origin, row.values[column]
         return
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, most_bytes=MOST_BYTES), start=1):
         if line.strip():
             yield f"{path}, line {number}", line
 

@@ -1,6 +1,6 @@
 """Reads files of predictions and references, ours and those of other tools, which are recognised by their fields."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,40 @@ def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
     if not file.pairs:
         raise InputError(f"{path}: all {file.rows} records failed, so there is nothing to score")
     return file
+
+
+def rows_of_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of predictions in any of `FORMATS`, as `predict.py` writes them; references may miss.
+
+    Raises:
+        InputError: as `read_scored_file`, but for references.
+    """
+    name = ""
+    for found in read_rows(path):
+        if found.error is not None:
+            raise found.error
+        row = _Row(found.values, found.origin)
+        name = name or _format_of(row)
+        identity = row.fields.get("id", found.number)
+        if row.fields.get("error"):
+            yield {"id": identity, "predictions": [], "error": str(row.fields["error"])}
+            continue
+        given = row.fields if _has_references(row) else row.fields | {"reference": "", "label": "", "labels": ""}
+        pair = _pair(_Row(given, row.origin), name)
+        texts = row.fields["predictions"] if name == "glm" else [{"text": pair.prediction}]
+        one, *more = pair.references
+        yield {
+            **(row.fields if name == "glm" else {}),
+            **{"id": identity, "source": pair.source or "", "predictions": texts},
+            **({} if pair.answer is None else {"answer": pair.answer}),
+            **({"reference": [one, *more] if more else one} if _has_references(row) else {}),
+        }
+    if not name:
+        raise InputError(f"{path}: no prediction in it; one JSON object per line is expected")
+
+
+def _has_references(row: _Row) -> bool:
+    return any(row.fields.get(name) is not None for name in ("reference", "references", "label", "labels"))
 
 
 def _marks(row: _Row) -> dict[str, Any]:

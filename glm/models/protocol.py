@@ -291,17 +291,20 @@ class TokenScores:
     Args:
         log_probs: [n], of each token behind those before it.
         best: [n] int64, the token that is likeliest in each place.
+        likely: [n, top] int64, the likeliest tokens of each place, and [n, top] their log-probabilities; None if they
+            were not asked for.
     """
 
     log_probs: np.ndarray
     best: np.ndarray
+    likely: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Scorable(Protocol):
     """A model that says how likely given texts are."""
 
     def log_probs(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
     ) -> list[list[TokenScores]]:
         """Scores candidates behind their prompts, each of which is read once.
 
@@ -311,6 +314,7 @@ class Scorable(Protocol):
             prompts: of B records.
             candidates: of each record its candidates, each of one token or more; one that is to end brings
                 `Tokenizer.end_token_id`.
+            top: how many of the likeliest tokens of each place are told, too.
 
         Returns:
             Of each record those of its candidates.
@@ -557,6 +561,27 @@ class WeightNames:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A small model and what it computes, for trying a device out: the same everywhere.
+
+    Args:
+        config: of the model, whose weights are drawn by whoever tries it.
+        geometry: lays ids out.
+        sources, spans: ids of the examples that it learns, one after the other in batches of `batch_size`.
+        end_token_id: ends a generated text.
+        pad_token_id: fills rows up.
+    """
+
+    config: Mapping[str, Any]
+    geometry: Geometry
+    sources: Sequence[Sequence[int]]
+    spans: Sequence[Sequence[int]]
+    end_token_id: int
+    pad_token_id: int
+    batch_size: int = 4
+
+
+@dataclass(frozen=True)
 class Family:
     """One system's model, tokenizer, geometry and names of weights.
 
@@ -587,6 +612,9 @@ class Family:
         classes: labels of the classifier that a model may bring, by number.
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
+        trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.
+        code: folder of the programs with which Hugging Face's library runs its models, which go into an export.
+        code_settings: what config.json says for these, of a folder's tokenizer and the settings of its run.
         pretraining: its objectives of running text; None if it is not pretrained here.
     """
 
@@ -616,6 +644,9 @@ class Family:
     classes: tuple[str, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
+    trial: Callable[[], Trial] | None = None
+    code: Path | None = None
+    code_settings: Callable[[Tokenizer, Mapping[str, Any]], Mapping[str, Any]] | None = None
     pretraining: Objectives | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from glm.options.predict import PredictOptions
 from glm.prediction.heads import add_head
 from glm.prediction.kinds import writer_of
 from glm.prediction.writer import Writer
+from glm.runtime.text_lines import read_lines
 
 
 def build_encoder(
@@ -128,12 +129,8 @@ def read_allowed_outputs(
         InputError: the file cannot be read or has no output in it, or an output can never be generated; its line is
             named.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     outputs = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(Path(path)), start=1):
         if not line.strip():
             continue
         ids = outputs[line.strip()] = tokenizer.encode_text(line.strip())

@@ -41,7 +41,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
         if debug:
             traceback.print_exc()
         for message in error.messages:
-            print(f"error: {shown(message, MOST_SHOWN, kept=LINES)}", file=sys.stderr)
+            print(f"error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -69,7 +69,7 @@ def read_plain(path: Path, form: str, most_bytes: int) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read as {form} ({shown(str(error))})") from error
     if len(data) > most_bytes:
-        raise InputError(f"{path}: has more than {most_bytes} bytes; settings are smaller")
+        raise InputError(f"{path}: has more than {most_bytes} bytes, too many to be read as {form}")
     return data
 
 
