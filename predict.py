@@ -8,6 +8,7 @@ python predict.py --model_name_or_path runs/demo --serve
 
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from glm.data.tasks import GENERATE
 from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
-from glm.evaluation.table import print_samples, print_scores, print_sets, print_warnings
+from glm.evaluation.table import print_headlines, print_samples, print_sets, print_warnings
 from glm.options.predict import (
     FILES_OPTIONS,
     SERVING_OPTIONS,
@@ -40,7 +41,7 @@ from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
 from glm.runtime.device import hush, prepare
 from glm.runtime.entry import INCOMPLETE, run
-from glm.runtime.paths import published, published_values
+from glm.runtime.paths import published, published_command, published_values
 from glm.runtime.watchdog import watching
 
 if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the check of the options
@@ -306,15 +307,15 @@ def conclude_sets(options: PredictOptions, sets: Sequence[PredictionSet], tallie
         scores = conclude(found, tallies[found.name], has_others=len(sets) > 1)
         if scores is not None:
             scored[found.name] = scores
-    if not scored:
-        return
-    if metrics_file is not None:
+    if scored and metrics_file is not None:
         write_set_scores(Path(metrics_file), scored, single=len(sets) == 1)
-    if len(sets) > 1:
+    if scored and len(sets) > 1:
         figures = {name: scores.figures for name, scores in scored.items()}
         print_sets(figures, title="scores of the data sets")
         if options.prediction.report is not None:
             write_page_of_sets(options, figures)
+    for found in sets:
+        print_what_is_left(found.options.prediction)
 
 
 def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scores | None":
@@ -324,14 +325,15 @@ def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scor
     arguments, subject = found.options.prediction, f"{found.name}: " if has_others else ""
     scores = None
     if arguments.output_file is not None and not arguments.fills:
-        show_samples(rows_file(arguments), arguments.show, found.encoder.kind)
+        of_questions = found.options.data.of_questions
+        show_samples(rows_file(arguments), arguments.show, found.encoder.kind, of_questions=of_questions)
     if arguments.metrics_file is not None or (has_others and tally.scored):
         scores = tally.scores().with_figures({"records per second": round(found.records_per_second, 2)})
         if tally.scored < tally.rows - tally.failed:
             print(f"{subject}{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
     if scores is not None and not has_others:
         title, to_stderr = f"scores of {tally.scored} records", arguments.output_file is None
-        print_scores(scores.figures, scores.signatures, title=title, to_stderr=to_stderr)
+        print_headlines(scores.figures, scores.signatures, title=title, to_stderr=to_stderr)
     print_warnings([f"{subject}{line}" for line in tally.symptoms.lines()])
     if tally.failed:
         print(
@@ -359,33 +361,55 @@ def write_page_of_sets(options: PredictOptions, figures: dict[str, dict[str, flo
     print(f"report: {page}", file=sys.stderr)
 
 
+def print_what_is_left(arguments: PredictArguments) -> None:
+    """Says which files there are now, and what to do with them."""
+    if arguments.output_file is None:
+        return
+    rows = rows_file(arguments)
+    left = [f"{rows} (a row for each {'text' if arguments.fills else 'record'})"]
+    if arguments.metrics_file is not None:
+        left.append(f"{arguments.metrics_file} (all figures)")
+    if arguments.report is not None:
+        left.append(f"{Path(arguments.report) / REPORT_PAGE} (open it in a browser)")
+    print(f"written: {', '.join(left)}", file=sys.stderr)
+    if not arguments.fills and arguments.report is None:
+        print(f"next: {published_command(shlex.join(['python', '-m', 'glm', 'report', rows]))}", file=sys.stderr)
+
+
 def write_page(options: PredictOptions, settings: dict[str, Any], shown: Any, tally: "Tally") -> None:
     """Writes the report, and says where it is."""
     from glm.report.page import write_report  # here, because they load matplotlib
     from glm.report.task_page import TaskRows, write_task_report
 
     arguments, model = options.prediction, options.model.model_name_or_path
-    page = (write_task_report if isinstance(shown, TaskRows) else write_report)(
+    writes_texts = not isinstance(shown, TaskRows)
+    more = {"of_questions": options.data.of_questions} if writes_texts else {}
+    page = (write_report if writes_texts else write_task_report)(
         Path(arguments.report),
         shown,
         tally.scores() if tally.scored else None,
         Provenance(command_of("predict.py", options.argv), published_values(settings), arguments.device),
         title=published(f"Predictions of {model} for {arguments.test_file or 'standard input'}"),
         log=read_log(find_log(Path(model))),
+        **more,
     )
     print(f"report: {page}", file=sys.stderr)
 
 
-def show_samples(output_file: str, count: int, kind: str) -> None:
-    """Prints passage, answer, reference and best text of the first rows that did not fail."""
+def show_samples(output_file: str, count: int, kind: str, *, of_questions: bool) -> None:
+    """Prints source, answer, reference and best text of the first rows that did not fail."""
     rows = []
     with open(output_file, encoding="utf-8") as lines:
         for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
             rows.append(tuple(map(shortened, shown_cells(row))))
-    headings = ("passage", "answer", "gold question", "generated question")
-    if kind != GENERATE:
-        headings = ("text", "question", "right", "predicted")
-    print_samples(rows, headings, title=f"the first {len(rows)} records")
+    headings = ("text", "question", "right", "predicted")
+    if kind == GENERATE:
+        headings = ("passage", "answer", "gold question", "generated question")
+    if kind == GENERATE and not of_questions:
+        headings = ("source", "answer", "reference", "generated")
+    used = [place for place in range(len(headings)) if any(row[place] for row in rows)]  # no column is empty
+    cells = [tuple(row[place] for place in used) for row in rows]
+    print_samples(cells, tuple(headings[place] for place in used), title=f"the first {len(rows)} records")
 
 
 def shown_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -30,11 +30,16 @@ MAY_IMPORT = {
     "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy text_unidecode tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
-    "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
+    "doctor": ("generation models modules parallel report runtime", "paddle psutil"),
+    "report": ("evaluation runtime", "huggingface_hub jinja2 markupsafe matplotlib rapidfuzz"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "tqdm"),
-    "serving": ("prediction options data generation models runtime", "fastapi h11 pydantic starlette uvicorn"),
+    "serving": (
+        "prediction options data generation models runtime",
+        "fastapi h11 prometheus_client pydantic starlette uvicorn",
+    ),
     "commands": (
-        "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",
+        "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction "
+        "doctor",
         "matplotlib rich tqdm",
     ),
     "training": (
@@ -49,7 +54,8 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {name_of(path): path for path in sorted((ROOT / "glm").rglob("*.py"))}
+# Programs that go into exports, for other libraries to run, are no part of the package.
+SOURCES = {name_of(path): path for path in sorted((ROOT / "glm").rglob("*.py")) if path.parent.name != "exported"}
 
 
 def imports_of(path: Path) -> set[str]:

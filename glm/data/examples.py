@@ -1,5 +1,6 @@
 """From a record to what the model reads: template, tokenizer and geometry in one place for training and prediction."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import numpy as np
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
-from glm.data.truncation import find_answer, shorten_context
+from glm.data.truncation import find_answer, shorten_context, window_around
 from glm.errors import InputError
 from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
 
@@ -211,6 +212,17 @@ class ExampleEncoder:
         if not self.visible_pads:
             return ids
         return [*ids, *[self.tokenizer.pad_token_id] * (self.src_length - len(ids))]
+
+    def seen(self, encoded: EncodedRecord) -> tuple[int, int]:
+        """Where the part of a source that `lay_out_source` leaves begins and ends, in characters."""
+        record, source = encoded.record, encoded.record.source
+        if not self.overflow(encoded):
+            return 0, len(source)
+        if self.family.cuts_tokens and self.template.is_bare:
+            return 0, bisect_right(
+                range(1, len(source) + 1), False, key=lambda end: not self._fits(record, source[:end])
+            )
+        return window_around(source, record.answer or "", lambda part: self._fits(record, part)) or (0, 0)
 
     def lay_out_span(self, encoded: EncodedRecord) -> list[int]:
         """The ids of the span, the constant opening and the target; the geometry adds what opens and closes it.

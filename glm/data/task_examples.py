@@ -118,6 +118,7 @@ class TaskExamples(Sequence[Any]):
     """
 
     folder = Path("memory")  # where they are kept, for messages
+    is_drawn = False  # see `glm.data.store.ExampleStore`
 
     def __init__(self, items: Sequence[Any], encoder: ChoiceEncoder | WindowEncoder, report: FileReport, row_hashes):
         self.report = report

@@ -18,6 +18,7 @@ from glm.errors import InputError
 from glm.models.protocol import Family
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
+PRETRAIN = "pretrain"  # no kind of task: running text
 MASK = "[MASK]"
 PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices

@@ -120,6 +120,11 @@ TEMPLATES = {
 }
 
 
+def asks_questions(task_name: str | None, template: str | None) -> bool:
+    """Whether the texts of a task are questions; nobody knows of a template of the user's own."""
+    return template is None and TEMPLATES.get(task_name) is QUESTION_GENERATION
+
+
 def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:
     """The template of a task that generates.
 

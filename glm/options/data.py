@@ -9,6 +9,7 @@ from glm.data.columns import ColumnOptions
 from glm.data.pairs import POOLS
 from glm.data.task_table import find_frame
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, Frame, Task
+from glm.data.templates import asks_questions
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig, option
 
@@ -164,6 +165,11 @@ class DataArguments:
         """The kind of task that records are laid out for. Raises as `find_template`."""
         frame = self.find_template()
         return frame.kind if isinstance(frame, Task) else GENERATE
+
+    @property
+    def of_questions(self) -> bool:
+        """Whether the texts to be written are questions."""
+        return asks_questions(self.task_name, self.template)
 
     @property
     def known_kind(self) -> str | None:

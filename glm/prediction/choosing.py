@@ -13,7 +13,7 @@ from glm.data.task_records import TaskRecord
 from glm.errors import InputError
 from glm.evaluation.accuracy import score_choices
 from glm.evaluation.metrics import Scores
-from glm.generation.candidates import log_probs_by_steps
+from glm.generation.candidates import log_probs
 from glm.models.protocol import TokenScores
 from glm.modules.classifier import head_scores
 
@@ -46,9 +46,7 @@ class Chooser:
         prompts = [self.encoder.prompt(question) for question in encoded]
         candidates = [question.candidates for question in encoded]
         if not self.encoder.is_single:
-            if hasattr(self.model, "log_probs"):
-                return self.model.log_probs(prompts, candidates)
-            return log_probs_by_steps(self.model, prompts, candidates)
+            return log_probs(self.model, prompts, candidates)
         logits, _ = self.model.prefill(prompts)  # [B, V]
         best = logits.argmax(axis=1)
         return [

@@ -8,6 +8,7 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
+from glm.data.pairs import PairEncoder
 from glm.data.task_table import in_language
 from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
@@ -20,6 +21,7 @@ from glm.options.predict import PredictOptions
 from glm.prediction.heads import add_head
 from glm.prediction.kinds import writer_of
 from glm.prediction.writer import Writer
+from glm.runtime.text_lines import read_lines
 
 
 def build_encoder(
@@ -80,7 +82,10 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
     family, tokenizer = encoder.family, encoder.tokenizer
     ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
     config = load_config(family, model.model_name_or_path, tokenizer, settings=ranks)
-    encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
     if unknown := " ".join(tokenizer.unknown_parts(arguments.prefix)):
         raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")
@@ -124,12 +129,8 @@ def read_allowed_outputs(
         InputError: the file cannot be read or has no output in it, or an output can never be generated; its line is
             named.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     outputs = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(Path(path)), start=1):
         if not line.strip():
             continue
         ids = outputs[line.strip()] = tokenizer.encode_text(line.strip())

@@ -1,9 +1,12 @@
 """GLM: autoregressive blank infilling with 2D positions (Du et al. 2022)."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from glm.errors import InputError
 from glm.models.glm.geometry import GLMGeometry
+from glm.models.glm.objectives import OBJECTIVES
 from glm.models.glm.tokenization import (
     COMMAND_TOKENS,
     MODEL_FILE,
@@ -12,7 +15,7 @@ from glm.models.glm.tokenization import (
     open_tokenizer,
 )
 from glm.models.glm.weights import PUBLISHED, GLMWeights
-from glm.models.protocol import ABILITIES, Family
+from glm.models.protocol import ABILITIES, Family, Trial
 
 
 def _config_class() -> type:
@@ -25,6 +28,30 @@ def _model_class() -> type:
     from glm.models.glm.modeling import GLMForConditionalGeneration
 
     return GLMForConditionalGeneration
+
+
+def _code_settings(tokenizer: GLMPieces, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes, and the ids that say how a row is laid out."""
+    model = "modeling_glm.GLMForConditionalGeneration"
+    return {
+        "auto_map": {
+            "AutoConfig": "configuration_glm.GLMConfig",
+            "AutoModel": model,
+            "AutoModelForCausalLM": model,
+            "AutoModelForSeq2SeqLM": model,
+        },
+        "sop_token_id": tokenizer.sop_token_id,
+        "mask_token_ids": list(tokenizer.mask_token_ids),
+        "eos_token_id": tokenizer.end_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "block_position": not trained.get("no_block_position", False),
+    }
+
+
+def _trial() -> Trial:
+    from glm.models.glm.trial import trial
+
+    return trial()
 
 
 def _fetch_tokenizer(name: str) -> GLMPieces:
@@ -64,4 +91,8 @@ FAMILY = Family(
     reserved=tuple(COMMAND_TOKENS),
     published=PUBLISHED,
     published_tokenizers=PUBLISHED_TOKENIZERS,
+    trial=_trial,
+    code=Path(__file__).with_name("exported"),
+    code_settings=_code_settings,
+    pretraining=OBJECTIVES,
 )

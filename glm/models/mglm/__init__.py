@@ -2,6 +2,7 @@
 
 from glm.models.glm import OF_GLM
 from glm.models.mglm.geometry import MGLMGeometry
+from glm.models.mglm.objectives import OBJECTIVES
 from glm.models.mglm.tokenization import MODEL_FILE, MGLMPieces, open_tokenizer, save_tokenizer
 from glm.models.mglm.weights import MGLMWeights
 from glm.models.protocol import Family
@@ -34,4 +35,5 @@ FAMILY = Family(
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
     reserved=tuple(MGLMPieces.commands),
     presets=("mglm-1b", "mglm-large"),
+    pretraining=OBJECTIVES,
 )
