@@ -6,12 +6,12 @@ import platform
 from dataclasses import fields
 from typing import Any
 
-from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
 from glm.data.examples import ExampleEncoder
 from glm.data.store import JoinedExamples
 from glm.errors import InputError
+from glm.models.configuration import ModelConfig
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.report.provenance import installed
 from glm.runtime.environment import cpu_threads, processor
@@ -52,7 +52,7 @@ DIGITS = 12  # of a digest in messages
 
 
 def fingerprint(
-    arguments: FinetuneArguments, config: PretrainedConfig, encoder: ExampleEncoder, data: RunData
+    arguments: FinetuneArguments, config: ModelConfig, encoder: ExampleEncoder, data: RunData
 ) -> dict[str, Any]:
     """The fields that must not change while a run is interrupted, by name, as JSON gives them back."""
     training = arguments.training
@@ -91,7 +91,7 @@ def _mixture(arguments: FinetuneArguments, data: RunData) -> dict[str, Any]:
     return {"templates": data.train_templates, **shares}
 
 
-def _own_settings(config: PretrainedConfig) -> list[str]:
+def _own_settings(config: ModelConfig) -> list[str]:
     """The settings of the family's own configuration, without those of PaddleNLP's base class."""
     parameters = inspect.signature(type(config)).parameters.values()
     return [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and hasattr(config, item.name)]

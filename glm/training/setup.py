@@ -11,12 +11,12 @@ from paddlenlp.utils.log import logger
 
 from glm.adapters.files import (
     AdapterConfig,
-    PrefixTuningConfig,
     add_adapter,
     lora_config,
     prefix_config,
     read_adapter_config,
 )
+from glm.adapters.schema import PrefixSettings
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
@@ -197,7 +197,7 @@ def _add_adapter(model: nn.Layer, arguments: FinetuneArguments) -> AdapterConfig
 def check_can_be_trained(name_or_path: str) -> None:
     """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
     settings = read_adapter_config(Path(name_or_path))
-    if isinstance(settings, PrefixTuningConfig):
+    if isinstance(settings, PrefixSettings):
         raise InputError(
             f"model_name_or_path {name_or_path}: is a prefix, and training starts from a model; give the prefix's, "
             f"{settings.base_model_name_or_path}, or go on with the prefix's own run (--resume_from_checkpoint)"

@@ -1,5 +1,6 @@
 """GLM: autoregressive blank infilling with 2D positions (Du et al. 2022)."""
 
+import json
 from pathlib import Path
 
 from glm.errors import InputError
@@ -7,6 +8,7 @@ from glm.models.glm.geometry import GLMGeometry
 from glm.models.glm.tokenization import (
     COMMAND_TOKENS,
     MODEL_FILE,
+    PADDLENLP_FILES,
     PUBLISHED_TOKENIZERS,
     GLMPieces,
     open_tokenizer,
@@ -38,10 +40,11 @@ def _fetch_tokenizer(name: str) -> GLMPieces:
 
 
 def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
-    """Writes the files that PaddleNLP's tokenizer class writes, the SentencePiece model among them."""
-    from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
-
-    GLMTokenizer(tokenizer.model_file, sp_model=tokenizer.sp_model).save_pretrained(str(folder))
+    """Writes the SentencePiece model, and what PaddleNLP's `GLMTokenizer` reads beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_FILE).write_bytes(tokenizer.sp_model.serialized_model_proto())
+    for name, content in PADDLENLP_FILES.items():
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 FAMILY = Family(

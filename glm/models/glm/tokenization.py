@@ -26,6 +26,20 @@ COMMAND_TOKENS = {
     "[gMASK]": 9,
 }
 COMMAND_ROWS = 10
+SPECIAL_TOKENS = {
+    "eos_token": "<|endoftext|>",
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "<|endoftext|>",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+    "additional_special_tokens": ["<|startofpiece|>", "<|endofpiece|>", "[sMASK]", "[gMASK]"],
+}
+# What PaddleNLP's tokenizer class has beside the SentencePiece model.
+PADDLENLP_FILES = {
+    "special_tokens_map.json": SPECIAL_TOKENS,
+    "tokenizer_config.json": {"added_tokens_decoder": {}, "tokenizer_class": "GLMTokenizer"},
+}
 
 
 class GLMPieces:
