@@ -113,7 +113,8 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
 
     output.begin()
     of_paraphrases = options.data.task_name == PARAPHRASE
-    tally, shown = Tally(encoder.kind, of_paraphrases=of_paraphrases), rows_of_report(encoder.kind)
+    scores = arguments.metrics_file is not None or arguments.report is not None
+    tally, shown = Tally(encoder.kind, of_paraphrases=of_paraphrases, scores=scores), rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():
         take(row, takers)

@@ -44,6 +44,7 @@ class Tally:
     Args:
         kind: of the task, a key of `glm.prediction.kinds.KINDS`.
         of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
+        scores: whether scores will be asked for; if not, rows with a reference are only counted.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
@@ -51,7 +52,7 @@ class Tally:
         symptoms: what is wrong with the texts.
     """
 
-    def __init__(self, kind: str = GENERATE, *, of_paraphrases: bool = False):
+    def __init__(self, kind: str = GENERATE, *, of_paraphrases: bool = False, scores: bool = True):
         self.kind = KINDS[kind]
         self.is_generated = kind == GENERATE
         self.paraphrases = Paraphrases() if of_paraphrases else None
@@ -60,7 +61,7 @@ class Tally:
         self.first_error: str | None = None
         self.scored = 0
         self.symptoms = Symptoms()
-        self._scorer = Scorer()
+        self._scorer = Scorer() if scores else None
         self._kept: list[dict[str, Any]] = []  # of a task that does not generate: its figures need all rows at once
 
     def add(self, row: dict[str, Any]) -> None:
@@ -73,15 +74,23 @@ class Tally:
             return
         if not self.is_generated:
             if self.kind.reference in row:
-                self._kept.append(row)
-                self.scored += 1
+                self._keep(row)
             return
         if self.paraphrases is not None:
             self.paraphrases.add(row["source"], [prediction["text"] for prediction in row["predictions"]])
         if "reference" in row:
-            best = row["predictions"][0]["text"] if row["predictions"] else ""
-            self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
-            self.scored += 1
+            self._keep(row)
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Takes a row in that says what is right."""
+        self.scored += 1
+        if self._scorer is None:
+            return
+        if not self.is_generated:
+            self._kept.append(row)
+            return
+        best = row["predictions"][0]["text"] if row["predictions"] else ""
+        self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
 
     def scores(self) -> Scores:
         """Scores of all rows, see `glm.evaluation.metrics.score`, and how many failed.
