@@ -1,7 +1,7 @@
-"""What blocks do between two attentions, for the few rows of a decoding step on a CPU, in one compiled function.
+"""The work of a block between two attentions, for the few rows of a decoding step on a CPU, as one kernel.
 
-Layer by layer it takes a dozen calls, each of which costs more than its arithmetic: reading the weights drives out of
-the cache what calls are made of.
+Layer by layer it would take a dozen calls, each of which costs more than its arithmetic: reading the weights evicts
+the interpreter's own data from the cache.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from glm.cpu.rows import gelu_in_place, normalize
 
 
 def product(states, weight, bias, output):
-    """x W + b to the output, of a weight as either kind of layer has it; for compiled functions only."""
+    """Writes x W + b to the output, for a weight of either kind of layer; for kernels only."""
 
 
 @overload(product)
@@ -26,7 +26,10 @@ def _product_of(states, weight, bias, output):
 
 @njit(**OPTIONS)
 def finish_block(states, context, dense, up, down, own_norm, next_norm, left, normal):
-    """states, context: [n, H]; to write to: left, the result, and normal, that behind the next LayerNorm."""
+    """Finishes a block from its input `states` and attention output `context`, [n, H] each.
+
+    Writes the block's result to `left`, and the result after the next LayerNorm to `normal`.
+    """
     n = len(states)
     product(context, *dense, left)
     left += states
@@ -41,7 +44,7 @@ def finish_block(states, context, dense, up, down, own_norm, next_norm, left, no
 
 @njit(**OPTIONS)
 def finish_block_and_project(states, context, dense, up, down, own_norm, next_norm, entering, left, projected):
-    """As `finish_block`; projected: [n, 3H], queries, keys and values of the next block."""
+    """Like `finish_block`, and writes queries, keys and values of the next block to `projected`, [n, 3H]."""
     normal = np.empty_like(states)
     finish_block(states, context, dense, up, down, own_norm, next_norm, left, normal)
     product(normal, *entering, projected)

@@ -1,6 +1,7 @@
 """The API over HTTP, without a network: answers against the decoder's own, and every error."""
 
 import json
+import re
 import time
 
 import pytest
@@ -456,6 +457,12 @@ def test_page_loads_nothing_from_elsewhere(shared_client):
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "://" not in answer.text
+
+
+def test_page_declares_every_name_once(shared_client):
+    # A name declared twice is an error of the script's syntax, and the page an empty one.
+    names = re.findall(r"^(?:const|let|(?:async )?function) (\w+)", shared_client.get("/").text, re.MULTILINE)
+    assert len(names) > 20 and len(set(names)) == len(names)
 
 
 def test_settings_of_the_page(shared_client):
