@@ -113,11 +113,13 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
         )
 
 
-def load_model(family: Family, name_or_path: str, config: ModelConfig, *, start: str | None = None) -> nn.Layer:
+def load_model(
+    family: Family, name_or_path: str, config: ModelConfig, *, start: str | None = None, quiet: bool = False
+) -> nn.Layer:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
     An adapter's folder stands for its model with LoRA merged in, or with the prefix in front. The format that was
-    found is said on standard error.
+    found is said on standard error, unless it is to be `quiet`.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
@@ -127,9 +129,10 @@ def load_model(family: Family, name_or_path: str, config: ModelConfig, *, start:
         return family.model_class()(config)
     adapter = read_adapter_config(Path(name_or_path))
     if adapter is not None:
-        return _load_adapted(family, name_or_path, adapter, config)
+        return _load_adapted(family, name_or_path, adapter, config, quiet=quiet)
     found = whole_model(_opened(family, name_or_path, config))
-    print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
+    if not quiet:
+        print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
     return _filled(family, found, config, start)
 
 
@@ -173,10 +176,12 @@ def fitted_weights(
     }
 
 
-def _load_adapted(family: Family, folder: str, adapter: AdapterConfig, config: ModelConfig) -> nn.Layer:
+def _load_adapted(
+    family: Family, folder: str, adapter: AdapterConfig, config: ModelConfig, *, quiet: bool
+) -> nn.Layer:
     """The model that an adapter belongs to, with the adapter: LoRA's is merged in, a prefix's projection made."""
     with _adapters_model(Path(folder)):
-        model = load_model(family, adapter.base_model_name_or_path, config)
+        model = load_model(family, adapter.base_model_name_or_path, config, quiet=quiet)
     if isinstance(adapter, LoRASettings):
         merge_lora(model, adapter, Path(folder))
     else:

@@ -100,7 +100,7 @@ def _without_pkg_resources() -> Iterator[None]:
 
 
 def _read_cache(tokenizer: Any) -> None:
-    """Reads the cached dictionary at once, where there is one; jieba reads it word by word, in three times the time."""
+    """Reads the cached dictionary at once; jieba reads it word by word, in three times the time."""
     try:
         content = (Path(tokenizer.tmp_dir) / tokenizer.cache_file).read_bytes()
         tokenizer.FREQ, tokenizer.total = marshal.loads(content)
