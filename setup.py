@@ -24,6 +24,6 @@ class BuildScripts(build_py):
 setup(
     packages=[*find_packages(include=["glm", "glm.*"]), *BESIDE],
     package_dir={"glm": "glm", **BESIDE},
-    package_data={"": ["*.jinja", "*.html"], "glm.configs.model": ["*.json"]},
+    package_data={"": ["*.jinja", "*.html", "*.js", "exported/*.py"], "glm.configs.model": ["*.json"]},
     cmdclass={"build_py": BuildScripts},
 )

@@ -40,6 +40,7 @@ RUN_CONFIG = "tests/options/test_run_config.py"
 BODIES = "tests/serving/test_bodies.py"
 HOSTS = "tests/serving/test_hosts.py"
 PARSER = "tests/options/test_parser.py"
+ACCEPTOR = "tests/serving/test_acceptor.py"
 
 MUTATIONS = [
     Mutation("files are synced", "glm/runtime/atomic.py", "            _sync_one(Path(root, name))", "            pass", "tests/runtime/test_atomic.py"),
@@ -126,6 +127,17 @@ MUTATIONS = [
     Mutation("products have the threads that were asked for", "glm/runtime/device.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/runtime/test_device.py", "test_threads"),
     Mutation("products keep their threads when loops start theirs", "glm/cpu/loops.py", "    paddle.base.core.set_num_threads(cpu_threads())", "    pass", "tests/cpu/test_loops.py", "products_keep"),
     Mutation("another number of threads is said", "glm/training/fingerprint.py", ', ("machine", "processor or number of threads")', ",", FAULTS, "number_of_threads"),
+    Mutation("values of YAML are counted as often as they are meant", "glm/options/run_config.py", "    _check_size(node.items, node.height)", "    pass", RUN_CONFIG, "yaml_is_bounded"),
+    Mutation("YAML has a size", "glm/options/run_config.py", 'read_plain(path, "YAML", MOST_YAML_BYTES)', 'read_plain(path, "YAML", 1 << 30)', RUN_CONFIG, "yaml_is_bounded"),
+    Mutation("errors are safe to print", "glm/errors.py", "tuple(map(_printable, messages))", "messages", RUN_CONFIG, "safe_to_print"),
+    Mutation("a path is one", "glm/options/parser.py", "if wrong := [text for text in texts if not _can_be_a_path(text)]:", "if wrong := []:", RUN_CONFIG, "safe_to_print"),
+    Mutation("health is answered apart", "glm/serving/acceptor.py", "and end > 3:", "and False:", ACCEPTOR, "board or takes_nothing"),
+    Mutation("the acceptor looks at hosts", "glm/serving/acceptor.py", "self.hosts.refusal(host, origin) is not None", "False", ACCEPTOR, "all_else"),
+    Mutation("a full channel keeps nobody waiting", "glm/serving/acceptor.py", "self.channel.setblocking(False)", "pass", ACCEPTOR, "takes_nothing"),
+    Mutation("a server that gives no sign is stalled", "glm/serving/status.py", "now - self._since > STALLED_SECONDS", "False", ACCEPTOR, "gives_no_sign"),
+    Mutation("a server goes on without its acceptor", "glm/serving/front.py", "            self.lost()", "            pass", ACCEPTOR, "may_be_killed"),
+    Mutation("the acceptor ends with its server", "glm/serving/acceptor.py", "                    is_open = False", "                    pass", ACCEPTOR, "killed"),
+    Mutation("who leaves is no error of the server", "glm/serving/app.py", "    @app.exception_handler(ClientDisconnect)\n", "", "tests/serving/test_server.py", "leaves_no_traceback"),
 ]  # fmt: skip
 
 

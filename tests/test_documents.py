@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from glm.__main__ import VERBS
+from glm.__main__ import TRAINS, VERBS
 from glm.models import registry
 from glm.models.protocol import ABILITIES
 from glm.options.finetune import FinetuneTrainingArguments, parse_finetune_arguments
@@ -28,6 +28,7 @@ EVERY = pytest.mark.parametrize(
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 LARGEST_README = 12 * 1024  # bytes
+NOT_IN_CHINESE = ("词元", "抽样", "非有限值", "空隙", "自助法", "您", "激活、", "激活，", "激活重")
 OF_PADDLE = {"gpus", "nproc_per_node"}  # options of paddle.distributed.launch
 
 
@@ -83,6 +84,13 @@ def test_same_tables(page):
 def test_same_numbers(page):
     """A figure that is brought up to date in one language only is found."""
     assert numbers(page) == numbers(in_chinese(page))
+
+
+@PAIRS
+def test_chinese_glossary(page):
+    """One word for one idea (docs/zh/architecture.md): these have another one there, or are no word of the field."""
+    found = [word for word in NOT_IN_CHINESE if word in read(in_chinese(page))]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", [README, in_chinese(README)], ids=lambda path: path.name)
@@ -143,7 +151,7 @@ def help_of(*words: str) -> str:
     scripts: dict[str, Callable] = {"finetune_generation.py": parse_finetune_arguments}
     scripts |= {"predict.py": parse_predict_arguments}
     name, *rest = words
-    main = scripts[name] if name in scripts else importlib.import_module(f"glm.commands.{name}").main
+    main = scripts[name] if name in scripts else importlib.import_module(TRAINS.get(name, f"glm.commands.{name}")).main
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
         main([*rest, "--help"])

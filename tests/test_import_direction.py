@@ -27,14 +27,19 @@ MAY_IMPORT = {
     "adapters": ("models modules runtime", "paddle paddlenlp pydantic safetensors"),
     "data": ("models runtime", "datasets paddlenlp pyarrow tqdm"),
     "generation": ("models", ""),
-    "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy tqdm"),
+    "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy text_unidecode tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
     "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
-    "report": ("evaluation runtime", "huggingface_hub jinja2 matplotlib"),
+    "doctor": ("generation models modules parallel report runtime", "paddle psutil"),
+    "report": ("evaluation runtime", "huggingface_hub jinja2 markupsafe matplotlib rapidfuzz"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "paddle tqdm"),
-    "serving": ("prediction options data generation models modules runtime", "fastapi h11 pydantic starlette uvicorn"),
+    "serving": (
+        "prediction options data generation models modules runtime",
+        "fastapi h11 prometheus_client pydantic starlette uvicorn",
+    ),
     "commands": (
-        "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction",
+        "runtime parallel cpu modules models adapters data generation evaluation options checkpoint report prediction "
+        "doctor",
         "matplotlib rich tqdm",
     ),
     "training": (
@@ -49,7 +54,8 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {name_of(path): path for path in sorted((ROOT / "glm").rglob("*.py"))}
+# Programs that go into exports, for other libraries to run, are no part of the package.
+SOURCES = {name_of(path): path for path in sorted((ROOT / "glm").rglob("*.py")) if path.parent.name != "exported"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -164,6 +170,7 @@ MAY_NAME_PADDLENLP = {
     "glm.models.glm.paddlenlp_tokenizer",
     "glm.models.mt5.configuration",
     "glm.models.mt5.modeling",
+    "glm.models.unilm",
     "glm.options.finetune",
 }
 
@@ -241,7 +248,7 @@ def test_scripts_import_glm_before_paddle(script):
 NAMES_OF_GLM = re.compile(
     r"GLM(Config|Model|Tokenizer|Pieces|Geometry|Transformer|ForConditionalGeneration)\b|BlankInfilling|"
     r"startofpiece|endofpiece|endoftext|\[s?MASK\]|\[gMASK\]|\[CLS\]|sop_token|eop_token|"
-    r"query_key_value|dense_h_to_4h|dense_4h_to_h|word_embeddings|position_embeddings|layernorm\.|"
+    r"query_key_value|dense_h_to_4h|dense_4h_to_h|(?<!tie_)word_embeddings|position_embeddings|layernorm\.|"
     r"input_layernorm|post_attention_layernorm|final_layernorm|\b50048\b|\b50009\b|cog-pretrain"
 )
 # Text frames of tasks mark the place of the target; an option says what one family's objective does.

@@ -131,6 +131,9 @@ def load_model(
     if adapter is not None:
         return _load_adapted(family, name_or_path, adapter, config, quiet=quiet)
     found = whole_model(_opened(family, name_or_path, config))
+    if name_or_path in family.published:  # its configuration was there before its weights
+        for part in family.weights.optional:
+            setattr(config, part, found.config[part])
     if not quiet:
         print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
     return _filled(family, found, config, start)

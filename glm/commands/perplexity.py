@@ -9,12 +9,14 @@ from typing import Any
 from glm.commands.parser import Parser
 from glm.data.templates import GENERATION_BLANK
 from glm.errors import InputError, UsageError
+from glm.runtime.text_lines import read_lines
 
 DETOKENIZERS = ("wikitext",)
+MOST_BYTES = 1 << 30  # of a file of texts
 
 
 def main(argv: list[str]) -> None:
-    """Read, check, load the model, score window by window, print."""
+    """Scores the texts window by window and prints the perplexity."""
     values = _parser().parse_args(argv)
     step = _checked_step(values.seq_length, values.overlap)
     if values.per_device_eval_batch_size < 1:
@@ -89,7 +91,7 @@ def _checked_step(seq_length: int, overlap: int | None) -> int:
 
 
 def _texts(path: Path, column: str, detokenizer: str | None, reserved: tuple[str, ...]) -> Iterator[str]:
-    """The documents of a file.
+    """Returns the documents of a file.
 
     Raises:
         InputError: a row has no text, or it holds a command token; file, line and field are named.
@@ -110,7 +112,7 @@ def _texts(path: Path, column: str, detokenizer: str | None, reserved: tuple[str
 
 
 def _rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
-    """Where each document is from, and what stands there."""
+    """Yields the origin and the content of each document."""
     if path.suffix != ".txt":
         from glm.data.formats import read_rows
 
@@ -122,11 +124,7 @@ def _rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
                 raise InputError(f"{row.origin}: no field {column} (fields: {listed}); name it with --text_column")
             yield row.origin, row.values[column]
         return
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, most_bytes=MOST_BYTES), start=1):
         if line.strip():
             yield f"{path}, line {number}", line
 

@@ -26,7 +26,7 @@ HEAD_SIZE = 64  # of all published GLMs
 HEAD_UNIT, LARGEST_HEAD = 32, 256
 BLOCK = 1 << 18  # elements of an array that a thread works on at a time; the best of 2^14 to 2^18, measured
 SMALL = 128  # hidden size up to which a training step gains next to nothing from more threads
-WORTH = BLOCK // 2  # elements below which more threads, or a hand-written layer, cost more than they save
+MIN_PARALLEL_SIZE = BLOCK // 2  # elements below which more threads, or a hand-written layer, cost more than they save
 
 threadpool_limits(1, user_api="blas")  # we run several small NumPy products at once, each on one thread
 
@@ -94,12 +94,12 @@ def by_rows(function: Callable, *arrays: np.ndarray) -> list:
     def call(start: int):
         return function(*(array[start : start + size] for array in arrays))
 
-    return on_threads(call, range(0, rows, size), worth=arrays[0].size >= WORTH)
+    return on_threads(call, range(0, rows, size), parallel=arrays[0].size >= MIN_PARALLEL_SIZE)
 
 
-def on_threads(function: Callable, items: Sequence, *, worth: bool) -> list:
-    """Maps a function over items, in order; on the calling thread alone unless the work is `worth` more threads."""
-    return list(_pool().map(function, items) if worth and len(items) > 1 else map(function, items))
+def on_threads(function: Callable, items: Sequence, *, parallel: bool) -> list:
+    """Maps a function over items, in order; on the calling thread alone if not `parallel`."""
+    return list(_pool().map(function, items) if parallel and len(items) > 1 else map(function, items))
 
 
 class _Scratch(threading.local):
@@ -121,7 +121,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[:size].view(dtype).reshape(shape)
 
 
-def take_saved(ctx: PyLayerContext) -> Sequence[Tensor]:
+def pop_saved(ctx: PyLayerContext) -> Sequence[Tensor]:
     """Returns what a forward pass saved, and frees it: the backward pass can run only once.
 
     Paddle itself would keep it until the whole graph is freed, when all gradients have been computed.

@@ -11,13 +11,13 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import (
-    WORTH,
+    MIN_PARALLEL_SIZE,
     draw_kept,
     draw_seed,
     on_threads,
+    pop_saved,
     random_stream,
     rescale,
-    take_saved,
     tensor_of,
     view,
 )
@@ -62,7 +62,7 @@ class CompiledPairedAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         """[n, H] -> [n, H], [m, 2H], [N, 2C + 1]"""
-        queries, pairs, bias, context = take_saved(ctx)
+        queries, pairs, bias, context = pop_saved(ctx)
         *rest, logs = ctx.rest
         ctx.rest = None
         d_queries, d_pairs = paddle.empty_like(queries), paddle.empty_like(pairs)
@@ -93,7 +93,7 @@ def _draw(spans: np.ndarray, num_heads: int, dropout: float) -> tuple[np.ndarray
     def draw(number: int) -> None:
         kept[starts[number] : starts[number + 1]] = draw_kept(random_stream(seed, number), (sizes[number],), dropout)
 
-    on_threads(draw, range(len(sizes)), worth=len(kept) >= WORTH)
+    on_threads(draw, range(len(sizes)), parallel=len(kept) >= MIN_PARALLEL_SIZE)
     return kept, starts[:-1].reshape(-1, num_heads)
 
 

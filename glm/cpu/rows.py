@@ -11,7 +11,7 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import take_saved, tensor_of, view
+from glm.cpu.arrays import pop_saved, tensor_of, view
 from glm.cpu.loops import OPTIONS, exponential, use_own_threads
 
 TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
@@ -23,7 +23,7 @@ A4, A5 = np.float32(-1.453152027 / 2), np.float32(1.061405429 / 2)
 ROWS = 64  # summed by one thread, so that results do not depend on the number of threads
 
 
-class HostGELU(PyLayer):
+class CompiledGELU(PyLayer):
     """GELU of float32. The gradient of Paddle's operator takes 67 ms for [1536, 3072].
 
     Args:
@@ -42,7 +42,7 @@ class HostGELU(PyLayer):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        (states,) = take_saved(ctx)
+        (states,) = pop_saved(ctx)
         d_states = paddle.empty_like(states)
         use_own_threads()
         differentiate = _differentiate_exact_gelu if ctx.exact else _differentiate_gelu

@@ -14,7 +14,7 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
+from glm.cpu.arrays import MIN_PARALLEL_SIZE, draw_kept, draw_seed, on_threads, pop_saved, random_stream, rescale, view
 from glm.cpu.loops import OPTIONS, exponential, exponentiate, use_own_threads
 from glm.cpu.vectors import LANES, head_mixtures, mixtures, rows_together, vectors_of
 
@@ -58,7 +58,7 @@ class CompiledTwoPartAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """[n, H] -> [n, 3H]"""
-        projected, context = take_saved(ctx)
+        projected, context = pop_saved(ctx)
         *rest, logs = ctx.rest
         ctx.rest = None
         d_projected = paddle.empty_like(projected)
@@ -91,7 +91,7 @@ def _draw(spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> tu
     def draw(number: int) -> None:
         kept[starts[number] : starts[number + 1]] = draw_kept(random_stream(seed, number), (sizes[number],), dropout)
 
-    on_threads(draw, range(len(sizes)), worth=len(kept) >= WORTH)
+    on_threads(draw, range(len(sizes)), parallel=len(kept) >= MIN_PARALLEL_SIZE)
     return kept, starts[:-1].reshape(-1, num_heads)
 
 

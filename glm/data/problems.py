@@ -28,6 +28,8 @@ class Kind(StrEnum):
     DUPLICATE_ID = "duplicate id"
     DUPLICATE_ROW = "duplicate row"
     SHARED_ROW = "row in two files"
+    SHORT = "short document"
+    BOILERPLATE = "repeated passage"
 
     @property
     def refuses(self) -> bool:
@@ -48,6 +50,8 @@ HARMLESS = {
     Kind.DUPLICATE_ID,
     Kind.DUPLICATE_ROW,
     Kind.SHARED_ROW,
+    Kind.SHORT,
+    Kind.BOILERPLATE,
 }
 
 ADVICE = {
@@ -72,6 +76,8 @@ ADVICE = {
     Kind.DUPLICATE_ID: "give every row an id of its own, or none; predictions are told apart by it",
     Kind.DUPLICATE_ROW: "take one of the rows out; it counts twice in training and in scores",
     Kind.SHARED_ROW: "take the row out of one of the files; what was trained on cannot be used to evaluate",
+    Kind.SHORT: "is read beside other documents only; join it to the text it belongs to, or take it out",
+    Kind.BOILERPLATE: "take out what web pages and forms repeat: the model would learn it by heart",
 }
 
 

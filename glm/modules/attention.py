@@ -14,7 +14,17 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, take_saved, view
+from glm.cpu.arrays import (
+    MIN_PARALLEL_SIZE,
+    draw_kept,
+    draw_seed,
+    on_threads,
+    pop_saved,
+    random_stream,
+    rescale,
+    scratch,
+    view,
+)
 from glm.modules.layout import Job, Layout
 
 
@@ -79,7 +89,7 @@ class TwoPartAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """[n, H] -> [n, 3H]"""
-        projected, context = take_saved(ctx)
+        projected, context = pop_saved(ctx)
         d_projected = paddle.zeros_like(projected)
         table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [3, N, n, D]
         out, d_out = (_heads(part, ctx.num_heads, 1)[0] for part in (context, grad.contiguous()))  # [N, n, D]
@@ -147,4 +157,4 @@ def _scores(query: np.ndarray, key: np.ndarray, own_past: bool) -> np.ndarray:
 def _share(function: Callable[[Job], Any], jobs: list[Job]) -> list:
     """Runs all jobs on threads; results are in the order of the jobs."""
     sizes = ((rows.stop - rows.start) * (keys.stop - keys.start) for *_, blocks in jobs for rows, keys, _ in blocks)
-    return on_threads(function, jobs, worth=sum(sizes) >= WORTH)
+    return on_threads(function, jobs, parallel=sum(sizes) >= MIN_PARALLEL_SIZE)

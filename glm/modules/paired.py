@@ -14,14 +14,14 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import (
-    WORTH,
+    MIN_PARALLEL_SIZE,
     draw_kept,
     draw_seed,
     is_compiled_for,
     on_threads,
+    pop_saved,
     random_stream,
     rescale,
-    take_saved,
     view,
 )
 from glm.modules.layout import SCORES
@@ -131,7 +131,7 @@ class PairedAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         """[n, H] -> [n, H], [m, 2H], [N, 2C + 1]"""
-        queries, pairs, bias, context = take_saved(ctx)
+        queries, pairs, bias, context = pop_saved(ctx)
         N, saved, scale = ctx.num_heads, ctx.saved, rescale(ctx.dropout)
         ctx.saved = None
         d_queries, d_pairs = paddle.zeros_like(queries), paddle.zeros_like(pairs)
@@ -217,4 +217,4 @@ def _add_diagonals(d_scores: np.ndarray, start: int, d_bias: np.ndarray) -> None
 def _share(function, jobs: list) -> list:
     """Runs all jobs on threads; results are in the order of the jobs."""
     size = sum((behind - first) * (last - key) for _, _, (first, behind, key, last) in jobs)
-    return on_threads(function, jobs, worth=size >= WORTH)
+    return on_threads(function, jobs, parallel=size >= MIN_PARALLEL_SIZE)

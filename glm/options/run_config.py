@@ -12,15 +12,17 @@ from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
 from glm.runtime.paths import published_values
-from glm.runtime.settings_file import MOST_BYTES, Settings, checked, read_object
+from glm.runtime.settings_file import MOST_DEPTH, Settings, checked, read_object, read_plain, stand_in
 
 RUN_CONFIG_NAME = "finetune_config.json"
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+MOST_YAML_BYTES = 1 << 17  # which take about two seconds to read
+MOST_YAML_ITEMS = 10_000  # names and values
 
 # Options that are a path: `finetune_config.json` is published with a model, and has them without the user's home.
 PATHS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
 PATHS += ("allowed_outputs_file", "data_cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")
-PATHS += ("output_file", "metrics_file", "report", "api_key_file")
+PATHS += ("output_file", "metrics_file", "report", "api_key_file", "train_data", "dev_data", "multi_task_data")
 
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -61,6 +63,7 @@ class TrainedWith(Settings):
     src_length: Length = None
     max_seq_length: Length = None
     no_block_position: bool = None
+    visible_pads: bool = None
 
     tgt_length: Length = None
     min_tgt_length: Length = None
@@ -107,25 +110,56 @@ def published_config(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    data = read_plain(path, "YAML", MOST_YAML_BYTES)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"has more than {MOST_BYTES} bytes; settings are smaller")
-        settings = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Words)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({shown(' '.join(str(error).split()))})") from error
+        settings = yaml.load(data.decode("utf-8-sig"), Loader=_Words)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = stand_in(data) or shown(" ".join(str(error).split()))
+        raise InputError(f"{path}: cannot be read as YAML ({reason})") from error
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: names and values are expected")
+        raise InputError(f"{path}: names and values are expected, and this is {stand_in(data) or 'something else'}")
     return {str(name): value for name, value in settings.items()}
 
 
 class _Words(yaml.BaseLoader):
-    """YAML without types: no object is ever made of it, and a scalar is the text that it is written as."""
+    """YAML without types: no object is ever made of it, and a scalar is the text that it is written as.
+
+    A value that others stand for (`*name`) counts as often as it is meant, so that no few lines are a million values.
+    """
+
+    depth = count = 0  # of what is being read, and of what was read
+
+    def compose_node(self, parent, index):
+        self.depth += 1
+        self.count += 1
+        _check_size(self.count, self.depth)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if not hasattr(node, "items"):
+            _measure(node)
+        return node
 
     def construct_mapping(self, node, deep=False):
-        names = [self.construct_object(name) for name, _ in node.value]
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        names = [self.construct_object(name, deep=True) for name, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1][:1]:
             raise ValueError(f"{twice[0]} is set twice")
         return super().construct_mapping(node, deep=True)
+
+
+def _measure(node: yaml.Node) -> None:
+    """Notes how many values a node means, and how deep they are."""
+    parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+    inner = [part for parts in node.value for part in parts] if isinstance(node, yaml.MappingNode) else parts
+    node.items = 1 + sum(part.items for part in inner)
+    node.height = 1 + max((part.height for part in inner), default=0)
+    _check_size(node.items, node.height)
+
+
+def _check_size(items: int, depth: int) -> None:
+    if items > MOST_YAML_ITEMS:
+        raise ValueError(f"more than {MOST_YAML_ITEMS} names and values")
+    if depth > MOST_DEPTH:
+        raise ValueError(f"nested more than {MOST_DEPTH} deep")
 
 
 def trained_with(folder: str) -> dict[str, Any]:

@@ -224,7 +224,7 @@ class LoadedModel:
         if options is self._options:
             return self._own
         tokenizer = self._own.encoder.tokenizer
-        return writer_with(self.network, options, build_prediction_encoder(options, tokenizer))
+        return writer_with(self.network, options, build_prediction_encoder(options, tokenizer=tokenizer))
 
     def _records(self, values: Iterable[Any], options: PredictOptions) -> list[Record | BadRecord]:
         """Records as `predict.py` reads them from a file."""

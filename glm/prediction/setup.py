@@ -8,6 +8,8 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
+from glm.data.pairs import PairEncoder
+from glm.data.task_table import in_language
 from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
@@ -19,6 +21,7 @@ from glm.options.predict import PredictOptions
 from glm.prediction.heads import add_head
 from glm.prediction.kinds import writer_of
 from glm.prediction.writer import Writer
+from glm.runtime.text_lines import read_lines
 
 
 def build_encoder(
@@ -50,17 +53,22 @@ def family_of(options: PredictOptions) -> Family:
     return find_family(options.model.model_name_or_path)
 
 
-def build_prediction_encoder(options: PredictOptions, tokenizer: Tokenizer | None = None) -> Encoder:
+def build_prediction_encoder(
+    options: PredictOptions, name: str = "", *, tokenizer: Tokenizer | None = None
+) -> Encoder:
     """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`.
 
     Args:
+        name: of the data set, which may be its language.
         tokenizer: the model's; read if not given.
     """
     family = family_of(options)
     family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
     if tokenizer is None:
         tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
-    template = NO_TEMPLATE if options.prediction.fills else None
+    template = NO_TEMPLATE
+    if not options.prediction.fills:
+        template = in_language(options.data.find_template(family.templates), name)
     return build_encoder(family, tokenizer, options.data, options.generation, template=template)
 
 
@@ -94,7 +102,10 @@ def writer_with(model: Any, options: PredictOptions, encoder: Encoder) -> Any:
 def _beginning(options: PredictOptions, encoder: Encoder, config: Any) -> tuple[list[int], list[list[int]]]:
     """The ids of the prefix, and of the allowed outputs; raises InputError if they or the lengths do not fit."""
     generation, arguments, tokenizer = options.generation, options.prediction, encoder.tokenizer
-    encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, options.data.src_length, generation.tgt_length)
     prefix_ids = tokenizer.encode_text(arguments.prefix)
     if unknown := " ".join(tokenizer.unknown_parts(arguments.prefix)):
         raise InputError(f"prefix {arguments.prefix}: the tokenizer has no piece for {unknown}; write it otherwise")
@@ -140,12 +151,8 @@ def read_allowed_outputs(
         InputError: the file cannot be read or has no output in it, or an output can never be generated; its line is
             named.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     outputs = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(Path(path)), start=1):
         if not line.strip():
             continue
         ids = outputs[line.strip()] = tokenizer.encode_text(line.strip())

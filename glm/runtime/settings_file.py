@@ -49,16 +49,28 @@ def read_object(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     Raises:
         InputError: it is no plain file, too large, nested too deeply, or no JSON object; or a name is in it twice.
     """
+    return parsed_object(read_plain(path, "JSON", most_bytes), path)
+
+
+def read_plain(path: Path, form: str, most_bytes: int) -> bytes:
+    """All bytes of a file of settings.
+
+    Args:
+        form: what it is to be read as, for messages.
+
+    Raises:
+        InputError: it is no plain file, or too large.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never come to its end
-            raise InputError(f"{path}: cannot be read as JSON (not a plain file)")
+            raise InputError(f"{path}: cannot be read as {form} (not a plain file)")
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as JSON ({shown(str(error))})") from error
+        raise InputError(f"{path}: cannot be read as {form} ({shown(str(error))})") from error
     if len(data) > most_bytes:
-        raise InputError(f"{path}: has more than {most_bytes} bytes; settings are smaller")
-    return parsed_object(data, path)
+        raise InputError(f"{path}: has more than {most_bytes} bytes, too many to be read as {form}")
+    return data
 
 
 def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:

@@ -7,12 +7,20 @@ rebinding) is known by that; a page of another site that asks directly, by its `
 import ipaddress
 import socket
 from collections.abc import Sequence
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from glm.errors import shown
-from glm.serving.errors import ApiError
 
 PORTS = {"http": 80, "https": 443}  # where none is named
+
+
+class Refusal(NamedTuple):
+    """Why a request is none for a server: the status of HTTP, a message, and a word for programs."""
+
+    status: int
+    message: str
+    code: str
 
 
 class Hosts:
@@ -32,7 +40,7 @@ class Hosts:
         if self.bound is not None and self.bound.is_unspecified:
             self.names.add(socket.gethostname().lower())
 
-    def refusal(self, host: str | None, origin: str | None) -> ApiError | None:
+    def refusal(self, host: str | None, origin: str | None) -> Refusal | None:
         """Why a request is none for this server, if so.
 
         Args:
@@ -41,14 +49,14 @@ class Hosts:
         asked = _split(f"//{host}") if host is not None else None
         if host is not None and (asked is None or not self._is_own(asked[0])):
             message = f"Host {shown(host)}: is not this server's name; name it with --allowed_hosts"
-            return ApiError(421, message, code="foreign_host")
+            return Refusal(421, message, "foreign_host")
         if origin is None or host is None:
             return None
         page = _split(origin)
         if page is not None and (page[0] in self.others or _with_port(page) == _with_port(asked, page[2])):
             return None
         message = f"Origin {shown(origin)}: is another site; name its host with --allowed_hosts"
-        return ApiError(403, message, code="foreign_origin")
+        return Refusal(403, message, "foreign_origin")
 
     def _is_own(self, name: str) -> bool:
         address = _address(name)

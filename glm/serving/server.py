@@ -1,9 +1,10 @@
 """Runs the page and the API: address, start, and an end that lets requests finish."""
 
+import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from glm.prediction.warm_up import warm_up
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.bodies import Limits
+from glm.serving.front import Front
 from glm.serving.hosts import Hosts
 from glm.serving.service import Service
 
@@ -60,7 +62,7 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
         limits=Limits(**{item.name: getattr(arguments, item.name) for item in fields(Limits)}),
         hosts=Hosts(arguments.host, arguments.other_names),
     )
-    run_app(app, listener, name=service.name)
+    run_app(app, listener, service=service, names=[arguments.host, *arguments.other_names])
     return 0
 
 
@@ -80,11 +82,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run_app(app: FastAPI, listener: socket.socket, *, name: str) -> None:
+def run_app(app: FastAPI, listener: socket.socket, *, service: Service, names: Sequence[str]) -> None:
     """Runs an application until a signal ends it; requests that came before have `GRACE_SECONDS` to finish."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn hands signals on when it has ended
     try:
-        Server(app, name).run(sockets=[listener])
+        Server(app, service, names).run(sockets=[listener])
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     finally:
@@ -92,19 +94,54 @@ def run_app(app: FastAPI, listener: socket.socket, *, name: str) -> None:
 
 
 class Server(uvicorn.Server):
-    """Says where it is, once it is there."""
+    """Says where it is, once it is there; its connections are accepted by a process of their own.
 
-    def __init__(self, app: FastAPI, name: str):
+    Args:
+        names: that requests may call it, the address it serves at first.
+    """
+
+    front: Front | None = None
+
+    def __init__(self, app: FastAPI, service: Service, names: Sequence[str]):
         settings: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "on", "ws": "none"}
         settings |= {"timeout_keep_alive": KEEP_ALIVE_SECONDS, "timeout_graceful_shutdown": GRACE_SECONDS}
         super().__init__(uvicorn.Config(app, http=Protocol, **settings))
-        self.name = name
+        self.service, self.names = service, names
+        self._connecting: set[asyncio.Task] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host, port = sockets[0].getsockname()[:2]
+        await super().startup([])
+        [listener] = sockets
+        listener.listen(self.config.backlog)
+        self.front = Front(listener, self.names, self._connect, lambda: self._keep(self._accept(listener)))
+        self.front.note(self.service.status())
+        host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
-        print(f"serving {self.name} at http://{host}:{port} (Ctrl-C stops)", file=sys.stderr, flush=True)
+        print(f"serving {self.service.name} at http://{host}:{port} (Ctrl-C stops)", file=sys.stderr, flush=True)
+
+    async def on_tick(self, counter: int) -> bool:
+        self.front.note(self.service.status())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.front.end()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> "Protocol":
+        return Protocol(self.config, self.server_state, self.lifespan.state)
+
+    def _connect(self, connection: socket.socket) -> None:
+        self._keep(asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Accepts connections here, where the process that did has been killed."""
+        print("warning: the process that accepts connections has ended; /health may be slow", file=sys.stderr)
+        self.servers.append(await asyncio.get_running_loop().create_server(self._protocol, sock=listener))
+
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
 
 class Protocol(H11Protocol):

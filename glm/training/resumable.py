@@ -303,8 +303,7 @@ class ResumableTrainer(Trainer):
         write_whole(folder / f"{split}_results.json", json.dumps(metrics, indent=4, sort_keys=True))
         if combined:
             path = folder / "all_results.json"
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            write_whole(path, json.dumps({**before, **metrics}, indent=4, sort_keys=True))
+            write_whole(path, json.dumps({**_results(path), **metrics}, indent=4, sort_keys=True))
 
     def save_state(self) -> None:
         """Writes `trainer_state.json` of the run's end, with all that it logged; PaddleNLP forgets what it printed."""
@@ -436,6 +435,17 @@ class _Flow(TrainerCallback):
             control.should_save = True
             if control.should_evaluate:
                 self.trainer._evaluation_due, control.should_evaluate = True, False
+
+
+def _results(path: Path) -> dict[str, Any]:
+    """The results in a file; none where there is no whole one."""
+    if not path.exists():
+        return {}
+    try:
+        return read_object(path)
+    except InputError as error:
+        logger.warning(f"{error}; it is written anew")
+        return {}
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from glm.adapters.files import lora_config, save_adapter
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.errors import InputError
+from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.options.run_config import trained_with
+from tools.kinds_of_runs import MODELS, ROOT, TOKENIZERS
 
 ODD = [None, True, 0, -1, 1, 3, 10**6, 10**18, 10**30, 0.5, -2.5, 1e308, "", "x", "1", "--output_file=x", "\x1b[2J"]
 ODD += [[], [1], ["a", "--serve"], [[1]], {}, {"a": 1}, "../../etc/passwd", "/dev/zero", "a" * 5000, "(.*)*x"]
@@ -39,7 +41,20 @@ def folders(tmp_path_factory, tiny_model, tokenizer) -> dict[str, Path]:
     add_adapter(model, config)
     shutil.copytree(root / "model", root / "adapter", ignore=shutil.ignore_patterns("*.safetensors"))
     save_adapter(model, config, root / "adapter")
-    return {"model": root / "model", "adapter": root / "adapter"}
+    for name in MODELS:
+        save_family(name, root / name)
+    return {name: root / name for name in ("model", "adapter", *MODELS)}
+
+
+def save_family(name: str, folder: Path) -> None:
+    """A small model of another family, with its tokenizer."""
+    family = registry.find(name)
+    tokenizer = family.open_tokenizer(TOKENIZERS.get(name, ROOT / "data" / "tokenizer" / "spm.model"))
+    settings = folder.with_suffix(".json")
+    settings.write_text(json.dumps({"model_type": name, **MODELS[name]}), encoding="utf-8")
+    model = load_model(family, str(settings), load_config(family, str(settings), tokenizer))
+    model.save_pretrained(str(folder), safe_serialization=True)
+    family.save_tokenizer(tokenizer, folder)
 
 
 def mutated_json(draw: random.Random, data: bytes) -> bytes:
@@ -141,8 +156,15 @@ def test_each_file_is_changed(folders, tmp_path, kind):
     assert counts["error"] > 5
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_each_file_of_another_family_is_changed(folders, tmp_path, kind):
+    assert opened(folders[kind]) == "model"
+    counts = fuzz(folders[kind], tmp_path / "copy", seed=1, rounds=2)
+    assert counts["error"] > 2
+
+
 @pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["model", "adapter"])
+@pytest.mark.parametrize("kind", ["model", "adapter", *MODELS])
 def test_each_file_is_changed_two_hundred_times(folders, tmp_path, kind):
     counts = fuzz(folders[kind], tmp_path / "copy", seed=2, rounds=200)
     print(counts)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
+from glm.options.finetune import AdapterArguments, FileArguments, parse_finetune_arguments
 from glm.options.run_config import RUN_CONFIG_NAME, TrainedWith, read_config, trained_with
 
 WORDS = ["--output_file=precious.txt", "--overwrite_output=True", "--host=0.0.0.0", "--api_key=known", "--serve"]
@@ -112,3 +115,75 @@ def test_nothing_that_is_put_into_the_file_becomes_a_word(folder):
 def test_read_config_keeps_order_and_values(write):
     path = Path(write('{"b": [1, 2], "_a": 0, "a": {"x": 1}, "c": "中"}'))
     assert list(read_config(path).items()) == [("b", [1, 2]), ("a", {"x": 1}), ("c", "中")]
+
+
+# -- YAML
+
+NINES = ", ".join("x" * 9)
+BOMB = f"a0: &a0 [{NINES}]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "more than 10000 names and values"),
+        ("a: &a [*a]", "recursive"),
+        ("a0: &a0 x\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 99)), "nested more than 32 deep"),
+        ("a: " + "[" * 20_000, "nested more than 32 deep"),
+        ("- " * 20_000, "nested more than 32 deep"),
+        ("a: [" + "x," * 20_000 + "]", "more than 10000 names and values"),
+        ("a: " + "x" * (1 << 17), "has more than 131072 bytes"),
+        ("a: \x1b[2J", "unacceptable character"),
+        ("a: 1\n---\nb: 2", "another document"),
+        ("a: 1\na: 2", "a is set twice"),
+        ("[a]: 1", "unhashable key"),
+        ("version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+    ],
+)
+def test_yaml_is_bounded(write, text, message):
+    path = Path(write(text)).rename(Path(write(text)).with_suffix(".yaml"))
+    start = time.process_time()
+    with pytest.raises(UsageError, match=message) as caught:
+        read_config(path)
+    assert time.process_time() - start < 20  # of a machine that is at ease: two at most
+    assert str(path) in str(caught.value) and str(caught.value).isprintable() and len(str(caught.value)) < 2000
+
+
+def test_yaml_is_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(UsageError, match="not a plain file"):
+        read_config(tmp_path / "a.yaml")
+
+
+def test_names_for_values_may_be_used(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("train_file: &data d.json\ndev_file: *data\nfreeze: !!python/name:os.system x\n", encoding="utf-8")
+    assert read_config(path) == {"train_file": "d.json", "dev_file": "d.json", "freeze": "x"}
+
+
+STEERING = [
+    '"\\e[2J\\0\\u202e"',
+    '["\\e[31m", "b"]',
+    '{a: "\\e"}',
+    '"en=\\e zh=b"',
+    '"~\\e/x"',
+    '"\\n--serve"',
+    '"' + "x" * 5000 + '"',
+]
+
+
+@pytest.mark.parametrize("value", STEERING)
+def test_whatever_a_file_says_its_errors_are_safe_to_print(tmp_path, value):
+    """Of every option; also where a path is none."""
+    path, refused = tmp_path / "a.yaml", 0
+    names = [
+        item.name for group in (DataArguments, FileArguments, AdapterArguments) for item in dataclasses.fields(group)
+    ]
+    for name in [*names, "max_steps", "report_to", "optim", "resume_from_checkpoint", '"\\e[2J"']:
+        path.write_text(f"{name}: {value}\n", encoding="utf-8")
+        try:
+            parse_finetune_arguments([str(path)])
+        except UsageError as error:
+            refused += 1
+            assert all(line.isprintable() and len(line) < 2100 for line in str(error).split("\n")), name
+    assert refused > 10

@@ -56,8 +56,8 @@ def threaded(make_service):
     def start(*, api_key: str | None = None, **options) -> Server:
         service = make_service(**options)
         listener = bind("127.0.0.1", 0)
-        server = Server(build_app(service, api_key=api_key), "tiny")
-        server.service, server.port = service, listener.getsockname()[1]
+        server = Server(build_app(service, api_key=api_key), service, ["127.0.0.1"])
+        server.port = listener.getsockname()[1]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         running.append((server, thread))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -110,6 +111,22 @@ def test_each_request_has_its_own_time(threaded, monkeypatch):
 def test_idle_connections_outlive_those_of_clients(threaded):
     """A client that ends its idle connections sooner never sends into one that the server is just ending."""
     assert threaded().config.timeout_keep_alive > 2 * httpx.Limits().keepalive_expiry
+
+
+def test_who_leaves_within_a_body_leaves_no_traceback(threaded):
+    server, said = threaded(), []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logging.getLogger("uvicorn.error").addHandler(handler)
+    for _ in range(3):
+        with connection(server.port) as link:
+            link.sendall(head("/generate", 5000) + b'{"records": [')
+            while not server.server_state.tasks:
+                time.sleep(0.01)
+        while server.server_state.tasks:
+            time.sleep(0.01)
+    logging.getLogger("uvicorn.error").removeHandler(handler)
+    assert said == []
 
 
 def test_work_of_a_client_that_left_is_dropped(threaded, monkeypatch):

@@ -1,11 +1,13 @@
 """Every kind of run that exact resume is tested with, made from the list of options.
 
 A flag is a kind of its own, an option with choices one of each choice. What other options are set to stands in
-`VALUES`, or in `LEFT_OUT` why they are no kind: an option that is new is in neither, and `forgotten` names it.
+`VALUES`, or in `LEFT_OUT` why they are no kind: an option that is new is in neither, and `forgotten` names it. What
+every family trains in its own way, `IN_EACH_FAMILY`, is a kind of each; a family that is new is forgotten, too.
 """
 
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from paddlenlp.trainer import TrainingArguments
@@ -15,18 +17,39 @@ from glm.options.data import DataArguments
 from glm.options.finetune import (
     ADAPTERS,
     HONOURED,
+    OF_GEOMETRY,
     OF_HALF_PRECISION,
     OPTIMIZERS,
     AdapterArguments,
     DropoutArguments,
     FileArguments,
     FinetuneTrainingArguments,
+    ObjectiveArguments,
 )
 from glm.options.model import ModelArguments
 
 STEPS = 12  # of every kind; 5 are an epoch, but where a step takes more or fewer records
 EVERY = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 1}
+ROOT = Path(__file__).resolve().parents[2]
 TARGETS = registry.find(registry.FIRST).weights.lora_targets
+# Small models of the other families, and their tokenizers.
+MODELS: dict[str, dict[str, Any]] = {
+    "mglm": {
+        **{"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "max_sequence_length": 100},
+        "initializer_range": 0.1,
+    },
+    "unilm": {
+        "initializer_range": 0.1,
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
+        **{"max_position_embeddings": 128, "type_vocab_size": 6},
+    },
+    "ganlm": {
+        **{"hidden_size": 32, "mlp_size": 48, "num_attention_heads": 4, "encoder_layers": 2, "generator_layers": 2},
+        **{"discriminator_layers": 1, "max_source_positions": 64, "max_target_positions": 32, "relative_buckets": 32},
+    },
+}
+TOKENIZERS = {"unilm": ROOT / "data" / "wordpiece", "ganlm": ROOT / "data" / "tokenizer"}
+NO_MODELS = {"mt5": "PaddleNLP's own model, there to be compared with"}
 
 # Options and the values that are kinds; behind those of the program's own, PaddleNLP's that change how a run goes.
 VALUES: dict[str, list] = {
@@ -68,15 +91,37 @@ VALUES: dict[str, list] = {
     "logging_steps": [5],
     "logging_first_step": [True],
     "early_stopping_patience": [9],
+    "mask_prob": [0.5],
+    "max_pred": [3],
+    "target_mask_prob": [0.4],
+    "max_source_positions": [62],
+    "max_target_positions": [30],
+    "discriminator_weight": [0.0, 2.0],
+    "discriminator_warmup_steps": [8],
+    "discriminator_start_warmup_steps": [5],
+    "inconsistency_weight": [0.0, 3.0],
+    "inconsistency_warmup_steps": [8],
+    "inconsistency_start_warmup_steps": [5],
+    "discriminator_sampling_temperature": [2.0],
     "load_best_model_at_end": [True],
 }
+IN_EACH_FAMILY = (
+    *("lora", "lora_targets", "lora_dropout", "prefix_tuning", "prefix_projection", "freeze", "layerwise_lr_decay"),
+    *("recompute", "packing", "max_tokens", "group_by_length", "update_freq", "dataloader_num_workers"),
+    *("load_best_model_at_end", "label_smoothing"),
+)
 # What an option, or one value of it, asks for beside it; None leaves out what all runs have.
 TRAINED = {"model_name_or_path": "base", "tokenizer_name_or_path": None, "learning_rate": 1e-2}
 EVALUATED = {
     **{"do_eval": True, "dev_file": "dev.json", "evaluation_strategy": "steps", "metric_for_best_model": "loss"},
     **{"eval_steps": 3, "save_steps": 3},
 }
+OF_GANLM = [item.name for item in fields(ObjectiveArguments) if item.name not in (*OF_GEOMETRY, "objective")]
 NEEDS: dict[str, dict] = {
+    **dict.fromkeys(("objective", "mask_prob", "max_pred"), {"family": "unilm"}),
+    "target_mask_prob": {"family": "unilm", "objective": "pseudo_masked"},
+    **dict.fromkeys(OF_GANLM, {"family": "ganlm"}),
+    "start": {"family": "ganlm", **TRAINED},
     **dict.fromkeys(("lora", *ADAPTERS["lora"]), {"lora": True, **TRAINED}),
     **dict.fromkeys(
         ("prefix_tuning", *ADAPTERS["prefix_tuning"]), {"prefix_tuning": True, "num_prefix_tokens": 4, **TRAINED}
@@ -127,7 +172,7 @@ TOGETHER = [
 
 def _options() -> Iterator[tuple[str, list | None]]:
     """Options of training by name, with the values that are kinds; None where neither table has them."""
-    groups = (ModelArguments, DataArguments, FileArguments, DropoutArguments, AdapterArguments)
+    groups = (ModelArguments, DataArguments, FileArguments, DropoutArguments, ObjectiveArguments, AdapterArguments)
     own = [item for group in groups for item in fields(group) if item.init]
     own += [item for item in fields(FinetuneTrainingArguments) if item.name not in _PADDLES]
     for item in own:
@@ -143,20 +188,36 @@ _PADDLES = {item.name for item in fields(TrainingArguments)} - set(FinetuneTrain
 
 
 def forgotten() -> list[str]:
-    """Options that neither are a kind nor are said to be none."""
-    return [name for name, values in _options() if values is None and name not in LEFT_OUT]
+    """Options, and families, that neither are a kind nor are said to be none."""
+    families = [name for name in registry.FAMILIES if name not in (registry.FIRST, *MODELS, *NO_MODELS)]
+    return families + [name for name, values in _options() if values is None and name not in LEFT_OUT]
 
 
 def _kind(name: str, value: Any) -> dict[str, Any]:
     return {**NEEDS.get(name, {}), **NEEDS.get(f"{name} {value}", {}), name: value}
 
 
+def _kinds_of_family(family: str) -> dict[str, dict[str, Any]]:
+    """A run as others, what is a kind in each family, and its targets of LoRA."""
+    found = {family: {"family": family, **EVERY}}
+    values = dict(_options())
+    for name in IN_EACH_FAMILY:
+        targets = registry.find(family).weights.lora_targets
+        for value in [*targets, "|".join(targets)] if name == "lora_targets" else values[name][-1:]:
+            kind = {"family": family, **EVERY, **_kind(name, value)}
+            found[f"{family}, {name} {value}".removesuffix(" True")] = kind
+    return found
+
+
 def kinds() -> dict[str, dict[str, Any]]:
-    """Options of every kind of run by its name; `base` and `dev.json` stand for the folder's model and records."""
+    """Options of every kind of run by its name; `base` and `dev.json` stand for the folder's model and records, and
+    `family` is no option: whose model and tokenizer it has, if not the first one's."""
     found = {"plain": EVERY}
     values = {name: values or () for name, values in _options() if name not in LEFT_OUT}
     for name, some in values.items():
         found |= {f"{name} {value}".removesuffix(" True"): {**EVERY, **_kind(name, value)} for value in some}
     for one, other in TOGETHER:
         found[f"{one}, {other}"] = {**EVERY, **_kind(other, values[other][-1]), **_kind(one, values[one][-1])}
+    for family in MODELS:
+        found |= _kinds_of_family(family)
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 import sentencepiece
 
 from glm.errors import InputError
+from glm.runtime.text_lines import read_lines
 
 MODEL_FILE = "spm.model"
 DICTIONARY_FILE = "dict.txt"
@@ -134,13 +135,9 @@ def _read_dictionary(path: Path) -> list[str]:
     """The words of a fairseq dictionary: a line has a word, a blank and a count."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; the dictionary that numbers the pieces is expected")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text in UTF-8 ({error})") from error
     words: dict[str, int] = {}
-    for number, line in enumerate(lines[:-1] if lines and not lines[-1] else lines, start=1):
-        word, blank, count = line.removesuffix("\r").removesuffix(" #fairseq:overwrite").rpartition(" ")
+    for number, line in enumerate(read_lines(path), start=1):
+        word, blank, count = line.removesuffix(" #fairseq:overwrite").rpartition(" ")
         if not blank or not word or not count.isdecimal():
             raise InputError(f"{path}, line {number}: a word and its count are expected, not {line!r:.80}")
         if word in words or word in SPECIAL:

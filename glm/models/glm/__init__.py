@@ -1,10 +1,13 @@
 """GLM: autoregressive blank infilling with 2D positions (Du et al. 2022)."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from glm.errors import InputError
 from glm.models.glm.geometry import GLMGeometry
+from glm.models.glm.objectives import OBJECTIVES
 from glm.models.glm.tokenization import (
     COMMAND_TOKENS,
     MODEL_FILE,
@@ -14,7 +17,7 @@ from glm.models.glm.tokenization import (
     open_tokenizer,
 )
 from glm.models.glm.weights import PUBLISHED, GLMWeights
-from glm.models.protocol import ABILITIES, Family
+from glm.models.protocol import ABILITIES, Family, Trial
 
 
 def _config_class() -> type:
@@ -27,6 +30,30 @@ def _model_class() -> type:
     from glm.models.glm.modeling import GLMForConditionalGeneration
 
     return GLMForConditionalGeneration
+
+
+def _code_settings(tokenizer: GLMPieces, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes, and the ids that say how a row is laid out."""
+    model = "modeling_glm.GLMForConditionalGeneration"
+    return {
+        "auto_map": {
+            "AutoConfig": "configuration_glm.GLMConfig",
+            "AutoModel": model,
+            "AutoModelForCausalLM": model,
+            "AutoModelForSeq2SeqLM": model,
+        },
+        "sop_token_id": tokenizer.sop_token_id,
+        "mask_token_ids": list(tokenizer.mask_token_ids),
+        "eos_token_id": tokenizer.end_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "block_position": not trained.get("no_block_position", False),
+    }
+
+
+def _trial() -> Trial:
+    from glm.models.glm.trial import trial
+
+    return trial()
 
 
 def _fetch_tokenizer(name: str) -> GLMPieces:
@@ -47,6 +74,9 @@ def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
+OF_OTHERS = {"objectives", "pair_length", "three_losses", "starts", "positions"}  # abilities of other families
+OF_GLM = frozenset({*ABILITIES, "memory_forecast"} - OF_OTHERS)
+
 FAMILY = Family(
     name="glm",
     title="GLM",
@@ -59,9 +89,13 @@ FAMILY = Family(
     geometry=GLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({*ABILITIES, "memory_forecast"} - {"objectives", "pair_length"}),
+    abilities=OF_GLM,
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
     reserved=tuple(COMMAND_TOKENS),
     published=PUBLISHED,
     published_tokenizers=PUBLISHED_TOKENIZERS,
+    trial=_trial,
+    code=Path(__file__).with_name("exported"),
+    code_settings=_code_settings,
+    pretraining=OBJECTIVES,
 )

@@ -225,7 +225,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
 
     @paddle.no_grad()
     def log_probs(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
     ) -> list[list[TokenScores]]:
         """See `glm.models.protocol.Scorable`: the prompts once, then all tokens of all candidates at once."""
         first, cache = self._read(prompts)  # [B, H]
@@ -235,8 +235,8 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
             states = first
             if branches.rows:
                 states = paddle.concat([first, self._read_branches(branches, prompts, cache)])  # [B + B * R, H]
-            for own, pairs in zip(found, branches.token_scores(self.head, states), strict=True):
-                own += [TokenScores(*pair) for pair in pairs]
+            for own, scores in zip(found, branches.token_scores(self.head, states, top=top), strict=True):
+                own += [TokenScores(*score) for score in scores]
         return found
 
     def _read_branches(self, branches: Branches, prompts: Sequence[Prompt], cache: KVCache) -> Tensor:

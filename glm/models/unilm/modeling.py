@@ -16,7 +16,7 @@ from glm.cpu.arrays import draw_seed
 from glm.models.protocol import IGNORE_INDEX
 from glm.models.unilm.configuration import UniLMConfig
 from glm.models.unilm.geometry import SEQ2SEQ, TARGET_SEGMENT, Prompt
-from glm.models.unilm.weights import DOWN, OUTPUT, TASKS
+from glm.models.unilm.weights import DOWN, OUTPUT, PUBLISHED, TASKS
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, ExactGELU, LayerNorm, Linear, TiedEmbedding
@@ -30,6 +30,9 @@ from glm.modules.tensors import as_tensor
 
 NOTHING = 1e-5  # added to the number of predicted tokens that the masked loss is divided by, in the originals too
 PAD = 0  # [PAD], which label smoothing gives no share
+
+KINDS = {"bert": "bert", "macb": "macbert"}  # the folder there, by the beginning of a name
+WEIGHTS_URL = "https://bj.bcebos.com/paddlenlp/models/transformers/{kind}/{name}.pdparams"
 
 
 class UniLMEncoder(Stack):
@@ -80,6 +83,18 @@ class UniLMPretrainedModel(SafePretrainedModel):
 
     config_class = UniLMConfig
     base_model_prefix = "unilm"
+    pretrained_init_configuration = UniLMConfig.pretrained_init_configuration
+    pretrained_resource_files_map = {
+        "model_state": {name: WEIGHTS_URL.format(kind=KINDS[name[:4]], name=name) for name in PUBLISHED}
+    }
+
+
+def sinusoids(positions: int, size: int) -> np.ndarray:
+    """Waves of one length for each pair of columns, sines and then cosines (Vaswani et al. 2017, section 3.5): a shift
+    of positions is the same linear map everywhere. [positions, size] float32."""
+    rates = 10_000.0 ** (-np.arange(size // 2) / (size // 2))
+    angles = np.arange(positions)[:, None] * rates  # [positions, size / 2]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
 class UniLMModel(UniLMPretrainedModel):
@@ -135,6 +150,9 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
             if weight.ndim != 2:
                 continue
             std = self.config.initializer_range
+            if self.config.sinusoidal_init and name.endswith("position_embeddings.weight"):
+                weight.set_value(sinusoids(*weight.shape) * np.float32(std * math.sqrt(2)))
+                continue
             if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
                 std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
             draw(weight, name, {}, numbers, std, degree=1, rank=0)

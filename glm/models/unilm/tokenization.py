@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from glm.errors import InputError
 from glm.runtime.settings_file import Settings, read_settings
+from glm.runtime.text_lines import read_lines
 
 VOCAB_FILE, SETTINGS_FILE = "vocab.txt", "tokenizer_config.json"  # in a tokenizer's folder
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -137,13 +138,7 @@ class WordPieces:
 def _read_vocabulary(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; a vocabulary with one token a line is expected")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start + 1}); a vocabulary is expected") from error
-    lines = [
-        line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")
-    ]  # U+2028 is a token, no line's end
+    lines = read_lines(path)  # U+2028 is a token, no line's end
     first: dict[str, int] = {}
     for number, token in enumerate(lines, start=1):
         if token in first:
