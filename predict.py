@@ -318,10 +318,15 @@ def conclude_sets(options: PredictOptions, sets: Sequence[PredictionSet], tallie
             write_page_of_sets(options, figures)
     for found in sets:
         print_what_is_left(found.options.prediction)
+    for found in sets:
+        tally, subject = tallies[found.name], f"{found.name}: " if len(sets) > 1 else ""
+        if tally.failed:
+            what = f"{subject}{tally.failed} of {tally.rows} records failed, their rows say why"
+            print(f"{what}; the first: {tally.first_error}", file=sys.stderr)
 
 
 def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scores | None":
-    """Samples and what failed of a set, and its scores, if they are wanted; those of the only one are printed."""
+    """Samples of a set, and its scores, if they are wanted; those of the only one are printed."""
     from glm.prediction.scoring import coverage
 
     arguments, subject = found.options.prediction, f"{found.name}: " if has_others else ""
@@ -337,12 +342,6 @@ def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scor
         title, to_stderr = f"scores of {tally.scored} records", arguments.output_file is None
         print_headlines(scores.figures, scores.signatures, title=title, to_stderr=to_stderr)
     print_warnings([f"{subject}{line}" for line in tally.symptoms.lines()])
-    if tally.failed:
-        print(
-            f"{subject}{tally.failed} of {tally.rows} records failed, their rows say why; the first: "
-            f"{tally.first_error}",
-            file=sys.stderr,
-        )
     return scores
 
 
