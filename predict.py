@@ -160,7 +160,9 @@ def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
     if rank:
         return follow(generate, found.source, output)
     output.begin()
-    tally = Tally(encoder.kind, more=more_figures(found.options.data.task_name, encoder))
+    more = more_figures(found.options.data.task_name, encoder)
+    scores = arguments.metrics_file is not None or arguments.report is not None
+    tally = Tally(encoder.kind, more=more, scores=scores)
     shown = rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():

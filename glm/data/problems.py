@@ -21,6 +21,7 @@ class Kind(StrEnum):
     BLANK = "wrong number of blanks"
     PLACE = "place that does not match its text"
     CANDIDATES = "candidates that cannot be told apart"
+    REPEATED_ID = "id of another question"
     CONTROL = "control character"
     MARK = "special token"
     INVISIBLE = "invisible character"
@@ -69,6 +70,7 @@ ADVICE = {
     Kind.BLANK: "write exactly one blank",
     Kind.PLACE: "mend the index, or the text of the span",
     Kind.CANDIDATES: "let candidates differ: what is equal to the model cannot be told apart",
+    Kind.REPEATED_ID: "give every question of a language an id of its own: figures are by language and id",
     Kind.MARK: "take it out where it is a left-over of a conversion: it is read letter by letter, as any text",
     Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
     Kind.INVISIBLE: "take the characters out; they are left-overs of web pages, split words, and cannot be copied",

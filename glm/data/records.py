@@ -215,7 +215,7 @@ def columns_of(
     """
     rows = list(rows)
     present = list(dict.fromkeys(column for row in rows for column in row.values))
-    if not present and all(row.error for row in rows):
+    if rows and all(row.error for row in rows):
         raise rows[0].error
     return choose_columns(present, template, wishes, name=name, need_target=need_target)
 

@@ -209,7 +209,7 @@ class TaskFile(RecordFile):
         if first == record.origin:
             return record
         message = f"{record.id} is the id of another question in {record.language} ({first})"
-        error = RecordError(Kind.DUPLICATE_ID, record.origin, message, field="id")
+        error = RecordError(Kind.REPEATED_ID, record.origin, message, field="id")
         return BadRecord(record.id, record.origin, str(error), error.kind, record.values)
 
 

@@ -66,6 +66,11 @@ class Service:
         """
         if request.records is not None and self.own is not None:
             raise InputError("records: the model's task writes no texts; POST them to /choose or /extract")
+        family = self.writer.encoder.family
+        if request.texts is not None and not family.blanks:
+            raise InputError(
+                f"texts: {family.title} has no blanks to fill; POST records, or a prompt to /v1/completions"
+            )
         config = request.config(self.writer.config)
         check_length(self.writer, "tgt_length", config.tgt_length)
         self.batcher.check_room(len(request.records or request.texts))

@@ -102,11 +102,6 @@ def test_options(workspace, options, told, kind):
     refused(workspace, [NLI], told, kind=kind, **options)
 
 
-def test_a_tokenizer_that_does_not_fit(workspace):
-    (workspace.folder / "model.json").write_text(json.dumps({**SIZES, "vocab_size": 256}), encoding="utf-8")
-    refused(workspace, [NLI], "vocab_size 256", template=PLAIN, labels="a=entailment,b=neutral")
-
-
 def test_a_folder_without_weights_starts_from_nothing(workspace):
     """The original starts from random weights, with a warning."""
     folder = workspace.folder / "empty"
