@@ -24,7 +24,7 @@ SCALE = 1024.0  # of the loss in float16, whose small gradients would be zero
 WEIGHT_SIZE = 0.2  # standard deviation of random weights: large enough that texts differ
 # AdamW's division by the gradient's size makes noise of gradients that are nothing but noise; not beyond this.
 LEARNING_RATE, EPSILON = 1e-2, 1e-3
-TEXTS, BEAMS, LENGTH = 4, 3, 12  # texts that are written, and how
+TEXTS, BEAMS, LENGTH, LEAST = 4, 3, 14, 10  # texts that are written, and how; none ends before beams can be mixed up
 
 Arrays = dict[str, np.ndarray]
 
@@ -162,7 +162,7 @@ def _texts(model: nn.Layer, trial: Trial, way: Way) -> list[tuple[tuple[int, ...
     if way.device == "cpu" and way.dtype != "float32":
         return []  # products of these types are another matter there, with conditions of their own
     prepare_decoding(model, way.dtype, way.device)
-    config = GenerationConfig(tgt_length=LENGTH, num_beams=BEAMS, no_repeat_ngram_size=0)
+    config = GenerationConfig(tgt_length=LENGTH, min_tgt_length=LEAST, num_beams=BEAMS, no_repeat_ngram_size=0)
     prompts = [trial.geometry.prompt(source) for source in trial.sources[:TEXTS]]
     banned = [number for number in range(model.config.vocab_size) if number < 6 and number != trial.end_token_id]
     found = generate(model, prompts, config, end_token_id=trial.end_token_id, banned_token_ids=banned)
