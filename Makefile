@@ -1,5 +1,5 @@
-# make demo | demo-unilm | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data | bench-unilm | bench-serve | bench-save |
-# bench-parallel.
+# make demo | demo-unilm | demo-ganlm | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data |
+# bench-unilm | bench-ganlm | bench-serve | bench-save | bench-parallel.
 # Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,10 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 DEMO_UNILM := runs/demo-unilm
+DEMO_GANLM := runs/demo-ganlm
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup lock demo demo-unilm bench-unilm test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
+.PHONY: setup lock demo demo-unilm demo-ganlm bench-unilm bench-ganlm test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +45,12 @@ demo-unilm: setup
 	$(BIN)/python predict.py --model_name_or_path $(DEMO_UNILM) --test_file data/dev.json --device cpu \
 		--overwrite_output --output_file $(DEMO_UNILM)/samples.jsonl --select_topk False --top_p 0.9 \
 		--num_return_sequences 3 --show 5
+
+# The same with a GanLM and its three losses.
+demo-ganlm: setup
+	$(BIN)/python finetune_generation.py configs/ganlm/demo.json
+	$(BIN)/python predict.py --model_name_or_path $(DEMO_GANLM) --test_file data/dev.json --device cpu \
+		--overwrite_output --output_file $(DEMO_GANLM)/predictions.jsonl --metrics_file $(DEMO_GANLM)/metrics.json
 
 test: setup
 	$(BIN)/python -m pytest
@@ -86,6 +93,10 @@ bench-train: setup $(BENCH_VENV)/.ready
 # Times UniLM against torch: make bench-unilm ARGS="--data train.json --tokenizer vocab.txt"
 bench-unilm: setup $(BENCH_VENV)/.ready
 	PYTHONPATH=. $(BIN)/python benchmarks/unilm.py $(ARGS)
+
+# Times GanLM against transformers' BART and torch: make bench-ganlm ARGS="--tables decode"
+bench-ganlm: setup $(BENCH_VENV)/.ready
+	PYTHONPATH=. $(BIN)/python benchmarks/ganlm.py $(ARGS)
 
 # Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup

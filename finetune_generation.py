@@ -5,6 +5,7 @@ python finetune_generation.py configs/demo.json --learning_rate 1e-3
 python finetune_generation.py --model_name_or_path THUDM/glm-large-chinese --do_train --do_eval --output_dir runs/qg
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from glm.errors import Stopped
 from glm.evaluation.data_sets import figures_by_set
 from glm.evaluation.metrics import Scores
 from glm.evaluation.symptoms import Symptoms, loss_symptom
-from glm.evaluation.table import print_scores, print_sets, print_warnings
+from glm.evaluation.table import print_headlines, print_sets, print_warnings
 from glm.options.finetune import parse_finetune_arguments
 from glm.parallel.ranks import on_main
 from glm.prediction.kinds import predicted_rows
 from glm.prediction.predictions import write_rows
-from glm.prediction.scoring import Tally, coverage, write_set_scores
+from glm.prediction.scoring import Tally, coverage, more_figures, write_set_scores
 from glm.report.curves import read_log
-from glm.report.files import METRICS_NAME
+from glm.report.files import METRICS_NAME, TRAINING_PAGE
 from glm.runtime.device import prepare
 from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.signals import StopSignals
@@ -79,7 +80,18 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         if training.do_train:
             describe_model(output_dir, trainer.provenance, metrics, data.reports, trainer.signatures, warnings)
         print_warnings(warnings)
+        if training.do_train:
+            print_what_is_left(output_dir)
     return predict_sets(trainer, data.test_sets) if training.do_predict else 0
+
+
+def print_what_is_left(output_dir: Path) -> None:
+    """Says which files there are now, and what to do with them."""
+    page = output_dir / TRAINING_PAGE
+    left = [f"{output_dir} (the model)", *([f"{page} (open it in a browser)"] if page.is_file() else [])]
+    words = ["python", "predict.py", "--model_name_or_path", str(output_dir), "--test_file", "FILE"]
+    print(f"written: {', '.join(left)}", file=sys.stderr)
+    print(f"next: {shlex.join(words)}", file=sys.stderr)
 
 
 def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
@@ -88,7 +100,7 @@ def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
     if of_sets:
         print_sets(of_sets, title=title)
     else:
-        print_scores(metrics, names, title=title)
+        print_headlines(metrics, names, title=title)
 
 
 def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
@@ -104,25 +116,27 @@ def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
             continue
         name = test_set.name if len(sets) > 1 else ""
         write_rows(output_dir / (f"predictions.{name}.jsonl" if name else "predictions.jsonl"), rows)
-        if scores := scores_of(rows, encoder.kind, name):
+        more = more_figures(trainer.run_config.get("task_name"), encoder)
+        if scores := scores_of(rows, encoder.kind, name, more):
             scored[test_set.name] = scores
     if scored:
         write_set_scores(output_dir / "metrics.json", scored, single=len(sets) == 1)
     if len(sets) > 1 and scored:
         print_sets({name: scores.figures for name, scores in scored.items()}, title=title)
     for scores in scored.values() if len(sets) == 1 else ():
-        print_scores(scores.figures, scores.signatures, title=title)
+        print_headlines(scores.figures, scores.signatures, title=title)
     return code
 
 
-def scores_of(rows: list[dict[str, Any]], kind: str, name: str) -> Scores | None:
+def scores_of(rows: list[dict[str, Any]], kind: str, name: str, more: list[Any]) -> Scores | None:
     """The scores of test records, if some of them say what is right; says what is wrong with them.
 
     Args:
         kind: of their task.
         name: of the set; empty where there is one.
+        more: see `Tally`.
     """
-    tally, subject = Tally(kind), f"test records of {name}" if name else "test records"
+    tally, subject = Tally(kind, more=more), f"test records of {name}" if name else "test records"
     for row in rows:
         tally.add(row)
     print_warnings([f"{subject}: {line}" for line in tally.symptoms.lines()])

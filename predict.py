@@ -8,6 +8,7 @@ python predict.py --model_name_or_path runs/demo --serve
 
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from glm.data.tasks import GENERATE
-from glm.data.templates import PARAPHRASE
 from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
-from glm.evaluation.table import print_samples, print_scores, print_warnings
+from glm.evaluation.table import print_headlines, print_samples, print_sets, print_warnings
 from glm.options.predict import (
     FILES_OPTIONS,
     SERVING_OPTIONS,
@@ -34,16 +34,19 @@ from glm.options.run_config import trained_with
 from glm.parallel.launch import join, wait_for_all
 from glm.prediction.output import PredictionsFile, PrintedRows
 from glm.prediction.paraphrase_file import ROWS_SUFFIX, write_paraphrases
+from glm.prediction.sets import sets_of
 from glm.report.curves import find_log, read_log
 from glm.report.files import REPORT_PAGE
 from glm.report.provenance import Provenance, command_of
 from glm.report.rows import ReportRows
 from glm.runtime.device import hush, prepare
 from glm.runtime.entry import INCOMPLETE, run
-from glm.runtime.paths import published, published_values
+from glm.runtime.paths import published, published_command, published_values
 from glm.runtime.watchdog import watching
 
 if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the check of the options
+    from glm.data.frames import Encoder
+    from glm.evaluation.metrics import Scores
     from glm.prediction.input import PredictionInput
     from glm.prediction.scoring import Tally
 
@@ -61,7 +64,10 @@ def main(argv: list[str]) -> int:
         taken.insert(0, "the tokenizer")
     if taken:
         print(f"from {options.model.model_name_or_path}: {' '.join(taken)}", file=sys.stderr)
-    check_files(arguments)
+    for _, of_set in sets_of(options):
+        check_files(of_set.prediction)
+    if isinstance(arguments.report, str):
+        check_report_folder(Path(arguments.report), replaces=arguments.overwrite_output or arguments.resume)
     hush()
     prepare(arguments.device)
     rank = join(arguments.tensor_parallel_degree, arguments.device)
@@ -74,20 +80,57 @@ def main(argv: list[str]) -> int:
 
 
 def generate_rows(options: PredictOptions, *, rank: int) -> int:
-    """Reads, generates, writes and scores; returns the exit code."""
+    """Reads, generates, writes and scores each data set; returns the exit code."""
     # Here, because they load PaddleNLP: a wrong option is told seconds earlier.
-    from glm.prediction.filling import fill
+    from glm.prediction.kinds import with_encoder
+    from glm.prediction.setup import build_writer
+
+    sets = [open_set(name, of_set) for name, of_set in sets_of(options)]
+    kinds = {found.encoder.kind for found in sets}
+    if len(kinds) > 1:
+        raise InputError(f"test_file: its data sets are of tasks that {' and '.join(sorted(kinds))}; one kind a run")
+    writer = build_writer(options, sets[0].encoder, rank=rank)
+    if options.prediction.report is not None and kinds == {GENERATE}:
+        writer = writer.with_all_beams()
+    wait_for_all()  # who has looked at the output by now does not see what the first process does to it
+    tallies = {found.name: run_set(found, with_encoder(writer, found.encoder), rank=rank) for found in sets}
+    if rank:
+        return 0
+    conclude_sets(options, sets, tallies)
+    return INCOMPLETE if any(tally.failed for tally in tallies.values()) else 0
+
+
+@dataclasses.dataclass
+class PredictionSet:
+    """One of the data sets that rows are generated for.
+
+    Args:
+        name: empty where there is one without.
+        options: as if there were no other.
+        settings: that decide what is generated.
+    """
+
+    name: str
+    options: PredictOptions
+    source: "PredictionInput"
+    encoder: "Encoder"
+    output: PredictionsFile | PrintedRows
+    settings: dict[str, Any]
+    records_per_second: float = 0.0
+
+
+def open_set(name: str, options: PredictOptions) -> PredictionSet:
+    """Reads and checks a data set, before a model is loaded."""
+    from glm.data.task_table import in_language
     from glm.prediction.input import PredictionInput
-    from glm.prediction.kinds import KINDS
-    from glm.prediction.scoring import Tally
-    from glm.prediction.setup import build_prediction_encoder, build_writer, family_of
+    from glm.prediction.setup import build_prediction_encoder, family_of
 
     arguments, family = options.prediction, family_of(options)
     source = PredictionInput(
         arguments.input_file,
         text=arguments.fill,
         fills=arguments.fills,
-        template=options.data.find_template(family.templates),
+        template=in_language(options.data.find_template(family.templates), name),
         columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
         need_target=arguments.metrics_file is not None,
         most=arguments.max_predict_samples,
@@ -96,32 +139,40 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
-    encoder = build_prediction_encoder(options)
+    encoder = build_prediction_encoder(options, name)
     if found := source.check(encoder):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
-    writer = build_writer(options, encoder, rank=rank)
     for note in encoder.notes:
         print(note, file=sys.stderr)
-    if arguments.report is not None and encoder.kind == GENERATE:
-        writer = writer.with_all_beams()
+    return PredictionSet(name, options, source, encoder, output, settings)
+
+
+def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
+    """Generates for the records of a set, and writes rows and report; None of all processes but the first."""
+    from glm.prediction.filling import fill
+    from glm.prediction.kinds import KINDS
+    from glm.prediction.scoring import Tally, more_figures
+
+    arguments, output, encoder = found.options.prediction, found.output, found.encoder
     predict = fill if arguments.fills else KINDS[encoder.kind].predict
     generate = partial(predict, writer, token_scores=arguments.token_scores)
-    wait_for_all()  # who has looked at the output by now does not see what the first process does to it
     if rank:
-        return follow(generate, source, output)
-
+        return follow(generate, found.source, output)
     output.begin()
-    of_paraphrases = options.data.task_name == PARAPHRASE
-    tally, shown = Tally(encoder.kind, of_paraphrases=of_paraphrases), rows_of_report(encoder.kind)
+    more = more_figures(found.options.data.task_name, encoder)
+    scores = arguments.metrics_file is not None or arguments.report is not None
+    tally = Tally(encoder.kind, more=more, scores=scores)
+    shown = rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():
         take(row, takers)
     already, start = tally.rows, time.perf_counter()
-    with tqdm(total=source.count, initial=already, desc="generating", unit="record", disable=None) as bar:
-        for end, window in windows(source, output):
+    what = f"generating {found.name}".strip()
+    with tqdm(total=found.source.count, initial=already, desc=what, unit="record", disable=None) as bar:
+        for end, window in windows(found.source, output):
             for number, row in generate(window):
-                output.add(number, first_texts(row, options.generation.num_return_sequences))
+                output.add(number, first_texts(row, found.options.generation.num_return_sequences))
                 take(row, takers)
                 bar.update()
             output.close_window(end)
@@ -130,11 +181,10 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         write_paraphrases(Path(arguments.output_file), output.rows_done())
     if not tally.rows:
         raise InputError("standard input: no record in it; one JSON object per line is expected")
-    records_per_second = (tally.rows - already) / (time.perf_counter() - start)
+    found.records_per_second = (tally.rows - already) / (time.perf_counter() - start)
     if arguments.report is not None:
-        write_page(options, settings, shown, tally)
-    conclude(arguments, tally, kind=encoder.kind, records_per_second=records_per_second)
-    return INCOMPLETE if tally.failed else 0
+        write_page(found.options, found.settings, shown, tally)
+    return tally
 
 
 def rows_of_report(kind: str) -> Any:
@@ -147,12 +197,11 @@ def rows_of_report(kind: str) -> Any:
     return TaskRows(KINDS[kind].reference)
 
 
-def follow(generate: Callable, source: "PredictionInput", output: PredictionsFile | PrintedRows) -> int:
+def follow(generate: Callable, source: "PredictionInput", output: PredictionsFile | PrintedRows) -> None:
     """What all processes but the first do: their part of every text. The first one writes and counts."""
     for _, window in windows(source, output):
         for _ in generate(window):
             pass
-    return 0
 
 
 def windows(source: "PredictionInput", output: PredictionsFile | PrintedRows) -> Iterator[tuple[int, dict[int, Any]]]:
@@ -251,29 +300,81 @@ def check_report_folder(folder: Path, *, replaces: bool) -> None:
         raise InputError(f"report {folder}: holds {REPORT_PAGE}; choose another folder, or add --overwrite_output")
 
 
-def conclude(arguments: PredictArguments, tally: "Tally", *, kind: str, records_per_second: float) -> None:
-    """Samples and scores, and what failed."""
-    from glm.prediction.scoring import coverage, write_scores
+def conclude_sets(options: PredictOptions, sets: Sequence[PredictionSet], tallies: dict[str, "Tally"]) -> None:
+    """Samples, scores and what failed of each set; of several the figures side by side, with their mean last."""
+    from glm.prediction.scoring import write_set_scores
 
+    metrics_file, scored = options.prediction.metrics_file, {}
+    for found in sets:
+        scores = conclude(found, tallies[found.name], has_others=len(sets) > 1)
+        if scores is not None:
+            scored[found.name] = scores
+    if scored and metrics_file is not None:
+        write_set_scores(Path(metrics_file), scored, single=len(sets) == 1)
+    if scored and len(sets) > 1:
+        figures = {name: scores.figures for name, scores in scored.items()}
+        print_sets(figures, title="scores of the data sets")
+        if options.prediction.report is not None:
+            write_page_of_sets(options, figures)
+    for found in sets:
+        print_what_is_left(found.options.prediction)
+    for found in sets:
+        tally, subject = tallies[found.name], f"{found.name}: " if len(sets) > 1 else ""
+        if tally.failed:
+            what = f"{subject}{tally.failed} of {tally.rows} records failed, their rows say why"
+            print(f"{what}; the first: {tally.first_error}", file=sys.stderr)
+
+
+def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scores | None":
+    """Samples of a set, and its scores, if they are wanted; those of the only one are printed."""
+    from glm.prediction.scoring import coverage
+
+    arguments, subject = found.options.prediction, f"{found.name}: " if has_others else ""
+    scores = None
     if arguments.output_file is not None and not arguments.fills:
-        show_samples(rows_file(arguments), arguments.show, kind)
-    if arguments.metrics_file is not None:
-        scores = tally.scores().with_figures({"records per second": round(records_per_second, 2)})
+        of_questions = found.options.data.of_questions
+        show_samples(rows_file(arguments), arguments.show, found.encoder.kind, of_questions=of_questions)
+    if arguments.metrics_file is not None or (has_others and tally.scored):
+        scores = tally.scores().with_figures({"records per second": round(found.records_per_second, 2)})
         if tally.scored < tally.rows - tally.failed:
-            print(f"{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
-        write_scores(Path(arguments.metrics_file), scores)
-        print_scores(
-            scores.figures,
-            scores.signatures,
-            title=f"scores of {tally.scored} records",
-            to_stderr=arguments.output_file is None,
-        )
-    print_warnings(tally.symptoms.lines())
-    if tally.failed:
-        print(
-            f"{tally.failed} of {tally.rows} records failed, their rows say why; the first: {tally.first_error}",
-            file=sys.stderr,
-        )
+            print(f"{subject}{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
+    if scores is not None and not has_others:
+        title, to_stderr = f"scores of {tally.scored} records", arguments.output_file is None
+        print_headlines(scores.figures, scores.signatures, title=title, to_stderr=to_stderr)
+    print_warnings([f"{subject}{line}" for line in tally.symptoms.lines()])
+    return scores
+
+
+def write_page_of_sets(options: PredictOptions, figures: dict[str, dict[str, float]]) -> None:
+    """Writes the report of several data sets side by side, which leads to those of each, and says where it is."""
+    from glm.report.page import write_sets_report  # here, because it loads matplotlib
+
+    arguments, model = options.prediction, options.model.model_name_or_path
+    settings = published_values(settings_of_rows(options))
+    page = write_sets_report(
+        Path(arguments.report),
+        figures,
+        Provenance(command_of("predict.py", options.argv), settings, arguments.device),
+        title=published(f"Predictions of {model} for {', '.join(figures)}"),
+        address=lambda name: f"{name}/{REPORT_PAGE}",
+        log=read_log(find_log(Path(model))),
+    )
+    print(f"report: {page}", file=sys.stderr)
+
+
+def print_what_is_left(arguments: PredictArguments) -> None:
+    """Says which files there are now, and what to do with them."""
+    if arguments.output_file is None:
+        return
+    rows = rows_file(arguments)
+    left = [f"{rows} (a row for each {'text' if arguments.fills else 'record'})"]
+    if arguments.metrics_file is not None:
+        left.append(f"{arguments.metrics_file} (all figures)")
+    if arguments.report is not None:
+        left.append(f"{Path(arguments.report) / REPORT_PAGE} (open it in a browser)")
+    print(f"written: {', '.join(left)}", file=sys.stderr)
+    if not arguments.fills and arguments.report is None:
+        print(f"next: {published_command(shlex.join(['python', '-m', 'glm', 'report', rows]))}", file=sys.stderr)
 
 
 def write_page(options: PredictOptions, settings: dict[str, Any], shown: Any, tally: "Tally") -> None:
@@ -282,27 +383,34 @@ def write_page(options: PredictOptions, settings: dict[str, Any], shown: Any, ta
     from glm.report.task_page import TaskRows, write_task_report
 
     arguments, model = options.prediction, options.model.model_name_or_path
-    page = (write_task_report if isinstance(shown, TaskRows) else write_report)(
+    writes_texts = not isinstance(shown, TaskRows)
+    more = {"of_questions": options.data.of_questions} if writes_texts else {}
+    page = (write_report if writes_texts else write_task_report)(
         Path(arguments.report),
         shown,
         tally.scores() if tally.scored else None,
         Provenance(command_of("predict.py", options.argv), published_values(settings), arguments.device),
         title=published(f"Predictions of {model} for {arguments.test_file or 'standard input'}"),
         log=read_log(find_log(Path(model))),
+        **more,
     )
     print(f"report: {page}", file=sys.stderr)
 
 
-def show_samples(output_file: str, count: int, kind: str) -> None:
-    """Prints passage, answer, reference and best text of the first rows that did not fail."""
+def show_samples(output_file: str, count: int, kind: str, *, of_questions: bool) -> None:
+    """Prints source, answer, reference and best text of the first rows that did not fail."""
     rows = []
     with open(output_file, encoding="utf-8") as lines:
         for row in islice((row for row in map(json.loads, lines) if "error" not in row), count):
             rows.append(tuple(map(shortened, shown_cells(row))))
-    headings = ("passage", "answer", "gold question", "generated question")
-    if kind != GENERATE:
-        headings = ("text", "question", "right", "predicted")
-    print_samples(rows, headings, title=f"the first {len(rows)} records")
+    headings = ("text", "question", "right", "predicted")
+    if kind == GENERATE:
+        headings = ("passage", "answer", "gold question", "generated question")
+    if kind == GENERATE and not of_questions:
+        headings = ("source", "answer", "reference", "generated")
+    used = [place for place in range(len(headings)) if any(row[place] for row in rows)]  # no column is empty
+    cells = [tuple(row[place] for place in used) for row in rows]
+    print_samples(cells, tuple(headings[place] for place in used), title=f"the first {len(rows)} records")
 
 
 def shown_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -32,8 +32,20 @@ PROGRAMS = {
     "paddlenlp": Program("paddlenlp_glm.py", "PaddleNLP GLM"),
     "transformers": Program("huggingface.py", "transformers GPT-2", foreign=True),
     "ctranslate2": Program("ctranslate.py", "CTranslate2 GPT-2", foreign=True),
+    "ours-int8": Program("ours.py", "this toolkit, int8"),
+    "ours-bfloat16": Program("ours.py", "this toolkit, bfloat16"),
+    "ctranslate2-int8": Program("ctranslate.py", "CTranslate2 GPT-2, int8", foreign=True),
 }
+DTYPES = ("float32", "bfloat16", "int8")
 CONVERT = Program("convert.py", "conversion", foreign=True)
+
+
+def job_of(name: str, work: Work) -> Job:
+    """A program's job: `name-dtype` decodes in that type, another peer in float32, `ours` as the work says."""
+    dtype = name.partition("-")[2]
+    return Job(PROGRAMS[name], work if name == "ours" else replace(work, decode_dtype=dtype or "float32"))
+
+
 # -- the tables
 
 
@@ -53,9 +65,10 @@ def peers_table(runner: Runner, arguments: argparse.Namespace, machine: Figures)
                 folder=str(Path(folder, "model")),
             )
             names = list(arguments.peers)
-            if "ctranslate2" in names and runner.run(Job(CONVERT, work)) is None:
-                names.remove("ctranslate2")
-            found = runner.interleave([Job(PROGRAMS[name], work) for name in names])
+            converted = [name for name in names if name.startswith("ctranslate2")]
+            if converted and runner.run(Job(CONVERT, work)) is None:
+                names = [name for name in names if name not in converted]
+            found = runner.interleave([job_of(name, work) for name in names])
         floor = Floor(work, machine["bandwidth"], machine["rate"])
         ours = found[names.index("ours")] if "ours" in names else None
         for name, figures in zip(names, found, strict=True):
@@ -128,8 +141,8 @@ def record_work(arguments: argparse.Namespace) -> Work:
 def records_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
     """C: records of a file, this toolkit and PaddleNLP's class."""
     work = record_work(arguments)
-    names = [name for name in ("ours", "paddlenlp") if name in arguments.peers]
-    found = runner.interleave([Job(PROGRAMS[name], work) for name in names])
+    names = [name for name in ("ours", "ours-bfloat16", "ours-int8", "paddlenlp") if name in arguments.peers]
+    found = runner.interleave([job_of(name, work) for name in names])
     rows = []
     for name, figures in zip(names, found, strict=True):
         row = [PROGRAMS[name].label, *seconds(figures)]
@@ -144,27 +157,27 @@ def records_table(runner: Runner, arguments: argparse.Namespace, machine: Figure
 
 
 def dtype_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
-    """D: this toolkit in bfloat16 and in float32."""
+    """D: this toolkit in float32, bfloat16 and int8."""
     works = [Work(shape, tokens=arguments.tokens, threads=arguments.threads) for shape in arguments.shapes]
     labels = list(arguments.shapes)
     if arguments.data:
         works.append(replace(record_work(arguments), decode_dtype="float32"))
         labels.append(f"{arguments.records} records")
-    jobs = [
-        Job(PROGRAMS["ours"], replace(work, decode_dtype=dtype)) for work in works for dtype in ("float32", "bfloat16")
-    ]
-    found = runner.interleave(jobs)
+    found = runner.interleave(
+        [Job(PROGRAMS["ours"], replace(work, decode_dtype=dtype)) for work in works for dtype in DTYPES]
+    )
     rows = []
-    for label, full, half in zip(labels, found[::2], found[1::2], strict=True):
-        row = [label, *([] if full and half else ["failed"])]
-        if full and half:
-            texts, tokens = agreement(full["outputs"], half["outputs"])
-            row += [f"{full['seconds']:.2f}", f"{half['seconds']:.2f}", f"{full['seconds'] / half['seconds']:.2f}"]
-            row += [f"{full['memory']:.2f}", f"{half['memory']:.2f}", f"{texts:.1%}", f"{tokens:.1%}"]
+    for number, (label, figures) in enumerate(zip(sorted(labels * len(DTYPES), key=labels.index), found, strict=True)):
+        full = found[number - number % len(DTYPES)]
+        row = [label, DTYPES[number % len(DTYPES)], *([] if full and figures else ["failed"])]
+        if full and figures:
+            texts, tokens = agreement(full["outputs"], figures["outputs"])
+            row += [f"{figures['seconds']:.2f}", f"{full['seconds'] / figures['seconds']:.2f}"]
+            row += [f"{figures['memory']:.2f}", f"{texts:.1%}", f"{tokens:.1%}"]
         rows.append(row)
-    headings = ["work", "float32 s", "bfloat16 s", "times faster", "float32 GiB", "bfloat16 GiB", "equal texts"]
+    headings = ["work", "dtype", "seconds", "times faster", "peak GiB", "equal texts"]
     headings += ["equal tokens (of records: characters)"]
-    return f"### D. This toolkit in bfloat16 against float32\n\n{markdown(headings, rows)}"
+    return f"### D. This toolkit in fewer bits, against float32\n\n{markdown(headings, rows)}"
 
 
 def agreement(ours: list[list[int]], others: list[list[int]]) -> tuple[float, float]:
@@ -184,9 +197,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), help="default: A B D, and C with --data")
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=["tiny", "base"], help="of A and D")
     parser.add_argument("--growth_shape", choices=list(SHAPES), default="base", help="of B, and of records")
-    parser.add_argument("--peers", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS), help="of A and C")
+    parser.add_argument("--peers", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS)[:4], help="of A and C")
     parser.add_argument("--tokens", type=int, default=160, help="generated for each source; 8 or more")
-    parser.add_argument("--decode_dtype", choices=["float32", "bfloat16"], default="float32", help="ours, but in D")
+    parser.add_argument("--decode_dtype", choices=DTYPES, default="float32", help="ours, but in D")
     parser.add_argument(
         "--paddlenlp",
         choices=["auto", "full", "steps"],

@@ -48,7 +48,7 @@ class Work:
         tokens: T, generated for each example, neither more nor fewer; for records, the most target tokens.
         beams, batch, source, positions: K, B, S, and the rows of the model's position table.
         threads: of every library.
-        decode_dtype: what the toolkit decodes in.
+        decode_dtype: what the toolkit, or CTranslate2, decodes in.
         extrapolate: PaddleNLP runs its prefill and three steps only.
         folder: the model in CTranslate2's format.
         data, tokenizer, checkpoint, records: JSON lines, SentencePiece model, folder of trained weights if there are

@@ -14,12 +14,18 @@ from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
 from glm.options.finetune import parse_finetune_arguments
 from glm.options.predict import parse_predict_arguments
+from glm.options.pretrain import parse_pretrain_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = sorted((ROOT / "configs" / "model").glob("*.json"))
 RECIPES = sorted(set((ROOT / "configs").rglob("*.json")) - set(PRESETS))
 POSITIONS = ("max_sequence_length", "max_position_embeddings")  # of families whose source and target share them
-PARSERS = {"finetune_generation.py": parse_finetune_arguments, "predict.py": parse_predict_arguments}
+PRETRAIN = "-m glm pretrain"
+PARSERS = {
+    "finetune_generation.py": parse_finetune_arguments,
+    "predict.py": parse_predict_arguments,
+    PRETRAIN: parse_pretrain_arguments,
+}
 
 # Fact sheet, section 1: layers, hidden size, heads, positions, rows of the vocabulary. GLMConfig names the models as
 # PaddleNLP does.
@@ -47,6 +53,8 @@ def command_of(recipe: Path) -> tuple[str, list[str]]:
         (line,) = [line for line in lines if recipe.relative_to(ROOT).as_posix() in line]
         command = shlex.split(line)
     assert Path(command[0]).name == "python"
+    if command[1:4] == PRETRAIN.split():
+        return PRETRAIN, command[4:]
     return command[1], command[2:]
 
 
@@ -61,7 +69,7 @@ def test_recipe_is_run_by_its_header(recipe, monkeypatch):
     """The header's command, from the project's folder, parses with the parser of the script it names."""
     monkeypatch.chdir(ROOT)
     script, argv = command_of(recipe)
-    assert (ROOT / script).is_file() and argv[0] == recipe.relative_to(ROOT).as_posix()
+    assert (script == PRETRAIN or (ROOT / script).is_file()) and argv[0] == recipe.relative_to(ROOT).as_posix()
     PARSERS[script](argv)
 
 
@@ -76,21 +84,32 @@ def test_recipe_fits_its_model(recipe, monkeypatch):
     """Files it names are there; source and target fit into the positions of the model; the task is known."""
     monkeypatch.chdir(ROOT)
     script, argv = command_of(recipe)
-    if script != "finetune_generation.py":
+    if script == "predict.py":
         pytest.skip("a recipe of prediction")
-    arguments = parse_finetune_arguments(argv)
-    arguments.data.find_template()
+    arguments = PARSERS[script](argv)
+    if script != PRETRAIN:
+        arguments.data.find_template()
     settings = json.loads(recipe.read_text(encoding="utf-8"))
-    for option in ("train_file", "dev_file", "test_file", "tokenizer_name_or_path"):
+    for option in ("train_file", "dev_file", "test_file", "train_data", "dev_data", "tokenizer_name_or_path"):
         name = settings.get(option)
         assert name is None or (ROOT / name).exists() or name.startswith("THUDM/"), name
     model = arguments.model.model_name_or_path
+    if model in {preset.stem for preset in PRESETS}:  # published, but not to be fetched by a name
+        model = f"configs/model/{model}.json"
     family = registry.of_model(model)
     published = published_presets(family.published)
     preset = json.loads((ROOT / model).read_text()) if model.endswith(".json") else published[model]
     config = family.config_class()(**preset)
-    (positions,) = {getattr(config, name) for name in POSITIONS if hasattr(config, name)}
-    assert arguments.data.src_length + arguments.generation.tgt_length <= positions
+    positions = {getattr(config, name) for name in POSITIONS if hasattr(config, name)}
+    if script == PRETRAIN:
+        arguments.objective.of_family(family)
+        assert all(arguments.objective.seq_length <= most for most in positions)
+        return
+    source, target = arguments.data.src_length, arguments.generation.tgt_length
+    if hasattr(config, "max_source_positions"):  # each has a table of its own
+        assert source <= config.max_source_positions and target <= config.max_target_positions
+    else:
+        assert all(source + target <= most for most in positions)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=names(PRESETS))

@@ -1,4 +1,4 @@
-"""CTranslate2's Generator on the weights of Hugging Face's GPT-2, in float32."""
+"""CTranslate2's Generator on the weights of Hugging Face's GPT-2, in float32 or int8."""
 
 import ctranslate2
 from work import Clock, Work, run
@@ -7,7 +7,7 @@ from work import Clock, Work, run
 def build(work: Work, clock: Clock) -> ctranslate2.Generator:
     """The model of `convert.py`; its passes are not seen from here."""
     return ctranslate2.Generator(
-        work.folder, device="cpu", compute_type="float32", inter_threads=1, intra_threads=work.threads
+        work.folder, device="cpu", compute_type=work.decode_dtype, inter_threads=1, intra_threads=work.threads
     )
 
 

@@ -21,6 +21,7 @@ def build(work: GanLMWork):
         num_beams=work.beams,
         length_penalty=1.0,
         no_repeat_ngram_size=3,
+        search_rules="fairseq",
     )
 
     def once() -> list[int]:

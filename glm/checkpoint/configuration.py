@@ -1,4 +1,4 @@
-"""The configuration of a checkpoint: what its config.json says, its weights show and a preset has; they must agree."""
+"""Derives the configuration of a checkpoint from its config.json, its weights and a preset, which have to agree."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ EXPECTED = {
     list: "a list of token ids",
     str: "a text",
 }
-# Fields by the end of their name: the least and the most that a model can have. The first that fits counts.
+# Endings of field names -> the smallest and the largest value of a model. The first ending that fits counts.
 RANGES = (
     ("num_layers", 1, 1000),
     ("num_hidden_layers", 1, 1000),
@@ -40,7 +40,7 @@ MOST_RANKS = 16
 
 
 def declared_config(family: Family, content: Mapping[str, Any], origin: str | Path = CONFIG_NAME) -> dict[str, Any]:
-    """What a config.json says that means something to a family.
+    """Returns the fields of a config.json that the family knows.
 
     Args:
         content: the JSON object.
@@ -74,12 +74,12 @@ def _check_range(name: str, value: Any, origin: str | Path) -> None:
             raise InputError(f"{origin}: {name}: has a length of {len(value)}; at most {most} is expected")
         return
     least, most = next((least, most) for end, least, most in RANGES if name.endswith(end))
-    if not least <= value <= most:  # NaN is none of both
+    if not least <= value <= most:  # NaN fails too
         raise InputError(f"{origin}: {name} {value!r:.100}: {least:g} to {most:g} is expected")
 
 
 def read_preset(family: Family, name: str) -> tuple[str, dict[str, Any]]:
-    """A preset by published name, name in `configs/model`, or path: what to call it, and its settings.
+    """Reads a preset by published name, name in `configs/model`, or path; returns its name and settings.
 
     Raises:
         InputError: there is no such preset, or it is no configuration.
@@ -92,7 +92,7 @@ def read_preset(family: Family, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def family_of_preset(name: str) -> Family | None:
-    """The family that a preset says it is of; None if it says nothing, or there is none."""
+    """Returns the family that a preset names; None if there is no preset or it names none."""
     return next(
         (
             family
@@ -105,7 +105,7 @@ def family_of_preset(name: str) -> Family | None:
 
 
 def guess_preset(family: Family, sizes: Mapping[str, Any]) -> str | None:
-    """The published model that has these sizes, or the only one that has them but for rows that pad the vocabulary."""
+    """Returns the published model of these sizes, or the only one that differs in the vocabulary's padding alone."""
     defaults = family.weights.defaults
     rows, rest = sizes["vocab_size"], [size for size in family.weights.sizes if size != "vocab_size"]
     vocabularies = {
@@ -119,12 +119,12 @@ def guess_preset(family: Family, sizes: Mapping[str, Any]) -> str | None:
 
 
 def _presets_of(family: Family) -> dict[str, dict[str, Any]]:
-    """The configurations of its published models, by name."""
+    """Returns the configurations of a family's published models, by name."""
     return published_presets((*family.published, *family.presets))
 
 
 def _padded_sizes(words: int) -> set[int]:
-    """The rows that a vocabulary has when it is padded for some number of ranks."""
+    """Returns the possible numbers of rows of a vocabulary that was padded for some number of ranks."""
     multiples = [VOCABULARY_MULTIPLE * ranks for ranks in range(1, MOST_RANKS + 1)]
     return {-(-words // multiple) * multiple for multiple in multiples}
 
@@ -136,13 +136,13 @@ def checked_config(
     preset: str | None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The configuration that all sources agree on.
+    """Returns the configuration that all sources agree on.
 
     Args:
-        sizes: what the weights show.
-        declared: what config.json says.
-        preset: the name of the preset that the weights must fit; None if none was asked for.
-        settings: its settings, or those of the published model that the weights are taken for.
+        sizes: read from the weights.
+        declared: read from config.json.
+        preset: name of the preset that the weights have to fit; None if none was requested.
+        settings: of the preset, or of the published model that the weights seem to be.
 
     Raises:
         InputError: two sources differ, the number of heads is unknown or does not divide the hidden size, or a banned
@@ -162,9 +162,9 @@ def checked_config(
 
 
 def _check_agreement(agreed: Sequence[str], sources: dict[str, Mapping[str, Any]]) -> None:
-    """Raises InputError where two sources of the configuration say different things.
+    """Raises InputError where two sources of the configuration disagree.
 
-    A vocabulary may be larger than the preset's: rows that pad it to a multiple of the number of ranks stay.
+    A vocabulary may be larger than the preset's: rows that pad it for a number of ranks are kept.
     """
     differences = []
     for field in agreed:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from glm.checkpoint.formats import CONFIG_NAME, FAIRSEQ_MODEL, MODULE, RANK_FILE, TRACKERS, WORLD_SIZE
 from glm.checkpoint.names import Weights, foreign_names, transposed_linears
@@ -19,7 +20,7 @@ from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.torch_files import write_torch
 from glm.checkpoint.whole import WholeModel, open_model
 from glm.errors import InputError, UsageError
-from glm.options.run_config import RUN_CONFIG_NAME
+from glm.options.run_config import RUN_CONFIG_NAME, trained_with
 from glm.parallel.plan import check_degree
 from glm.runtime.atomic import new_folder
 
@@ -31,6 +32,7 @@ COMPANIONS = (
     RUN_CONFIG_NAME,
 )
 FAIRSEQ_NAME = "checkpoint.pt"  # of an exported fairseq checkpoint
+GENERATION_NAME = "generation_config.json"
 ITERATION = "0"  # the folder of an exported Megatron checkpoint
 
 
@@ -160,11 +162,30 @@ def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
 
 def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model, "huggingface")
+    _write_code(folder, model)
     write_safetensors(folder / "model.safetensors", _foreign(model, model.weights, "huggingface"), framework="pt")
+
+
+def _write_code(folder: Path, model: WholeModel) -> None:
+    """The programs with which transformers runs the model, where its family has some and its tokenizer is there."""
+    family, place = model.source.family, model.source.path
+    if family.code is None:
+        return
+    if not (place / family.tokenizer_files[0]).is_file():
+        print(f"{place}: has no {family.tokenizer_files[0]}, so transformers cannot run the export", file=sys.stderr)
+        return
+    for file in sorted(family.code.glob("*.py")):
+        shutil.copyfile(file, folder / file.name)
+    settings = family.code_settings(family.open_tokenizer(place), trained_with(str(place)))
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")) | settings
+    _write_json(folder / CONFIG_NAME, config)
+    generation = {name: config[name] for name in ("eos_token_id", "pad_token_id")} | {"use_cache": False}
+    _write_json(folder / GENERATION_NAME, generation)
 
 
 def _write_huggingface_bin(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model, "huggingface-bin")
+    _write_code(folder, model)
     write_torch(folder / "pytorch_model.bin", _foreign(model, model.weights, "huggingface-bin"))
 
 
@@ -229,5 +250,8 @@ def _write_config(folder: Path, model: WholeModel, format: str) -> None:
     family = model.source.family
     config = {"architectures": [family.architecture], "model_type": family.name, **model.config}
     config |= family.weights.config_of(format, model.config)
-    text = json.dumps(config, indent=2, sort_keys=True)
-    (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    _write_json(folder / CONFIG_NAME, config)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Whole tensors from the parts that processes hold, and a process's part of whole tensors: checkpoints know no ranks.
+"""Gathers whole tensors from the shards of processes, and takes a process's shard: checkpoints are whole.
 
-Tensors are weights by their names, or what an optimizer keeps of a weight, named `WEIGHT/KIND`: it is split as the
-weight is, but for single numbers.
+Tensors are weights, by name, or an optimizer's state of a weight, named `WEIGHT/KIND`, which is split like the weight
+unless it is a scalar.
 """
 
 import math
@@ -18,17 +18,17 @@ from glm.parallel.plan import Plan, merge_weight, planned
 
 
 def gather_whole(plan: Plan, tensors: Mapping[str, Tensor], *, degree: int, rank: int) -> dict[str, Tensor]:
-    """Whole tensors for the first process of a run; all have to call this.
+    """Gathers whole tensors in the first process of a run; all processes have to call this.
 
-    Of processes that hold the same part the first one sends it. A process may lack tensors that others have, as it
-    does of an optimizer's state that is sharded.
+    Of processes with the same shard the first one sends it. A process may lack tensors that others have, as with a
+    sharded optimizer state.
 
     Args:
         plan: how the family's weights are split.
-        degree, rank: over how many processes a weight is split, and whose part this one has.
+        degree, rank: number of processes that a weight is split over, and which shard this process has.
 
     Returns:
-        By name, in the memory of the CPU; nothing in other processes.
+        The tensors by name, on the CPU; empty in other processes.
     """
     if dist.get_world_size() == 1:
         return dict(tensors)
@@ -48,7 +48,7 @@ def gather_whole(plan: Plan, tensors: Mapping[str, Tensor], *, degree: int, rank
 
 @dataclass(frozen=True)
 class _Held:
-    """What a process says of a tensor that it has: of its part, if the tensor is split."""
+    """What a process announces of a tensor that it has, or of its shard."""
 
     rank: int
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class _Held:
 
 
 def _sources(plan: Plan, name: str, holders: Mapping[int, _Held], degree: int) -> list[int]:
-    """The processes that send the parts of a tensor, in the parts' order."""
+    """Returns the processes that send the shards of a tensor, in order."""
     first = next(iter(holders))
     if degree == 1 or not _is_split(plan, name, holders[first].shape):
         return [first]
@@ -68,7 +68,7 @@ def _sources(plan: Plan, name: str, holders: Mapping[int, _Held], degree: int) -
 
 
 def take_part(plan: Plan, tensors: Mapping[str, LazyTensor], *, degree: int, rank: int) -> dict[str, LazyTensor]:
-    """What one of `degree` ranks holds of whole tensors."""
+    """Returns the shards that one of `degree` ranks holds of whole tensors."""
     return {
         name: split_tensor(plan, _weight_of(name), whole, degree=degree, rank=rank)
         if _is_split(plan, name, whole.shape)
@@ -82,14 +82,14 @@ def _weight_of(name: str) -> str:
 
 
 def _is_split(plan: Plan, name: str, shape: Sequence[int]) -> bool:
-    """Whether ranks hold parts of a tensor: not of the single numbers that an optimizer keeps of a weight."""
+    """Whether a tensor is split over ranks; an optimizer's scalars are not."""
     return planned(plan, _weight_of(name)) is not None and math.prod(shape) > 1
 
 
 def _bring_to_first(tensor: Tensor | None, source: int, held: _Held) -> Tensor | None:
-    """A tensor of the process `source`, in the first process; None elsewhere.
+    """Brings a tensor of the process `source` to the first process; returns None elsewhere.
 
-    All of them get it for a moment: gloo's send and receive lose each other among more than two processes.
+    It is broadcast to all, because gloo's send and receive fail among more than two processes.
     """
     rank = dist.get_rank()
     passed = tensor.detach().clone() if rank == source else paddle.empty(held.shape, held.dtype)

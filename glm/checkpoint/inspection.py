@@ -1,4 +1,4 @@
-"""What a checkpoint is, told from the headers of its files."""
+"""Describes a checkpoint from the headers of its files."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from glm.errors import InputError, shown
 
 @dataclass(frozen=True)
 class Inspection:
-    """A checkpoint, the published model it is one of (as far as its sizes tell), and why it cannot be imported."""
+    """A checkpoint, the published model of the same sizes, and the reason if it cannot be imported."""
 
     source: Source
     preset: str | None
@@ -20,7 +20,7 @@ class Inspection:
 
 
 def inspect_checkpoint(folder: str | Path, *, preset: str | None = None) -> Inspection:
-    """Looks at a checkpoint of any format; no weights are read.
+    """Inspects a checkpoint of any format; no weights are read.
 
     Raises:
         InputError: it is no checkpoint, or a file of it cannot be read.
@@ -33,7 +33,7 @@ def inspect_checkpoint(folder: str | Path, *, preset: str | None = None) -> Insp
 
 
 def report(inspection: Inspection) -> list[str]:
-    """The lines of a report: a summary, every tensor as its file has it, the problem."""
+    """Returns the lines of a report: a summary, every tensor as stored in its file, the problem."""
     source = inspection.source
     tensors = [tensor for weights in source.ranks for tensor in weights.values()]
     dtypes = Counter(tensor.dtype for tensor in tensors)

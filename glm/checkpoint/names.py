@@ -78,20 +78,19 @@ def _part(tensor: LazyTensor, number: int, parts: int, axis: int) -> LazyTensor:
 
 
 def is_torch_layout(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bool:
-    """Whether linear weights are [out, in]: their biases [out] tell, where the weight is no square.
+    """Whether linear weights are [out, in]: their biases [out] tell, where the weight is no square, else their names.
 
-    True if there is none such; False for a family whose linears PyTorch keeps as Paddle does.
+    True if nothing tells; False for a family whose linears PyTorch keeps as Paddle does.
     """
     if not names.linears:
         return False
-    if (told := names.torch_layout(tensors)) is not None:
-        return told
     for name, tensor in tensors.items():
         if name.endswith(names.biased_linears):
             bias = tensors.get(name.removesuffix("weight") + "bias")
             if bias is not None and len(tensor.shape) == 2 and tensor.shape[0] != tensor.shape[1]:
                 return tensor.shape[:1] == bias.shape
-    return True
+    told = names.torch_layout(tensors)
+    return True if told is None else told
 
 
 def transposed_linears(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> Weights:

@@ -1,4 +1,4 @@
-"""Files of `paddle.save`, without Paddle: one pickle, in which the numbers of each array stand in full.
+"""Reads and writes files of `paddle.save` without Paddle: one pickle that contains the bytes of each array.
 
 Source: paddle/framework/io.py (`_pickle_save`): a state dict is saved as a dict of NumPy arrays, bfloat16 as uint16,
 and a table of the parameters' own names beside them.
@@ -18,7 +18,7 @@ NAME_TABLE = "StructuredToParameterName@@"
 
 
 def read_paddle(path: Path) -> dict[str, LazyTensor]:
-    """The tensors of a `.pdparams` file.
+    """Reads the tensors of a `.pdparams` file.
 
     Raises:
         InputError: it cannot be read, or wants to call something.
@@ -45,7 +45,7 @@ def write_paddle(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
 
 
 def _opening(tensor: LazyTensor) -> bytes:
-    """The opcodes of an array up to its numbers."""
+    """Returns the opcodes of an array that come before its bytes."""
     item = ITEMS[tensor.dtype].str
     return b"".join(
         [

@@ -1,4 +1,4 @@
-"""What a pickle of a checkpoint may hold beside plain values: tensors of torch and of NumPy, and who builds them."""
+"""Values that a checkpoint's pickle may contain besides plain ones: tensors of torch and NumPy, and their builders."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ STORAGE_DTYPES = {
 
 @dataclass(frozen=True)
 class UnreadBytes:
-    """Bytes that were passed over."""
+    """Bytes that were skipped."""
 
     place: Place
 
@@ -38,7 +38,7 @@ class UnreadBytes:
 
 @dataclass
 class Storage:
-    """Numbers in a row, of which torch's tensors are parts; legacy files say only later where they are."""
+    """The memory that torch's tensors are views of; legacy files give its place only later."""
 
     dtype: str
     count: int
@@ -47,7 +47,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TorchTensor:
-    """A part of a storage."""
+    """A view of a storage."""
 
     storage: Storage
     offset: int
@@ -64,7 +64,7 @@ class TorchTensor:
 
 @dataclass
 class NumpyArray:
-    """An array; what it consists of comes after it was made."""
+    """An array; its shape and bytes are set after it was made."""
 
     state: tuple = field(default=())
 
@@ -85,22 +85,21 @@ class NumpyArray:
 
 @dataclass
 class NumpyType:
-    """A dtype by its short name; of the rest of it only little-endian order is allowed."""
+    """A dtype by its short name; only little-endian order is allowed."""
 
     name: str
 
 
 @dataclass
 class Settings:
-    """An `argparse.Namespace`: its attributes, which come after it was made."""
+    """An `argparse.Namespace`; its attributes are set after it was made."""
 
     values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Global:
-    """Something that a pickle names: its builder, or for a storage type and `ndarray`, which only stand for
-    themselves, none."""
+    """A global that a pickle names, with its builder; none for a storage type or `ndarray`, which are only markers."""
 
     name: str
     build: Callable[..., Any] | None = None
@@ -152,14 +151,14 @@ ALLOWED = {
 
 
 def checked_key(name: Any) -> Any:
-    """A key of a dict: plain values only, for the hash of nested tuples can take forever."""
+    """Checks a key of a dict: plain values only, because hashing nested tuples can take forever."""
     if not isinstance(name, str | int | float | None):
         raise ValueError(f"a {type(name).__name__} as a key")
     return name
 
 
 def tensors_in(tree: Any, path: Path) -> dict[str, LazyTensor]:
-    """The tensors of a state dict.
+    """Returns the tensors of a state dict.
 
     Raises:
         InputError: it is no dict of names to tensors.

@@ -1,7 +1,8 @@
-"""Pickles, read without running them: what calls anything but the builders of tensors is refused.
+"""Reads pickles without running them: a pickle that calls anything but the builders of tensors is refused.
 
-The opcodes are decoded by `pickletools` and carried out here, on plain Python values. Python's own unpickler would not
-do: it reads every byte of a checkpoint into memory, and gives a table of any length to whoever names a large index.
+`pickletools` decodes the opcodes, and they are carried out here on plain Python values. Python's own unpickler cannot
+be
+used: it reads every byte of a checkpoint into memory, and allocates a memo of any length for a large index.
 """
 
 import os
@@ -24,13 +25,13 @@ from glm.checkpoint.pickled_values import (
 from glm.checkpoint.tensors import Place
 from glm.errors import InputError, shown
 
-LONGEST = 8192  # bytes of a string or a number; what is longer can only be the numbers of a tensor and is not read
+LONGEST = 8192  # bytes of a string or an integer; anything longer can only be a tensor's data and is not read
 MOST_READ = 1 << 26  # bytes of strings and numbers
 MOST_OPCODES = 1_000_000  # glm-10b with its optimizer has about 100,000
 
 
 class Window:
-    """A part of an open file as a stream; long reads give a `Place` instead of bytes."""
+    """A part of an open file as a stream; long reads return a `Place` in place of bytes."""
 
     def __init__(self, file: BinaryIO, path: Path, start: int = 0, end: int | None = None):
         self.file, self.path = file, path
@@ -70,10 +71,10 @@ EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 
 
 def read_pickle(window: Window, persistent: Callable[[Any], Storage] | None = None) -> Any:
-    """The value of the pickle that begins at the window's position; tensors are `TorchTensor` or `NumpyArray`.
+    """Reads the pickle at the window's position; tensors are `TorchTensor` or `NumpyArray`.
 
     Args:
-        persistent: the storage that a persistent id stands for.
+        persistent: returns the storage of a persistent id.
 
     Raises:
         InputError: it calls, or would make, anything that is not allowed; the text names it.
@@ -240,5 +241,5 @@ class _Machine:
 
 
 def plain(value: Any) -> bytes:
-    """The opcodes that make a string, a number or a tuple of these."""
+    """Returns the opcodes that make a string, a number or a tuple of these."""
     return pickle.dumps(value, protocol=2)[2:-1]  # without the protocol before and STOP behind

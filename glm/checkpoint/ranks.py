@@ -1,4 +1,4 @@
-"""What tensor-parallel ranks hold of weights: whole tensors split, and put together again, one at a time."""
+"""Splits whole weights over tensor-parallel ranks and merges them again, one tensor at a time."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,7 @@ from glm.parallel.plan import Plan, merge_weight, part_of_weight, part_shape, pl
 
 
 def split_weights(plan: Plan, weights: Mapping[str, LazyTensor], *, rank: int, degree: int) -> Weights:
-    """What one rank holds of whole weights, Paddle's way round.
+    """Returns one rank's shards of whole weights, in Paddle's layout.
 
     Raises:
         InputError: `degree` does not divide a weight.
@@ -21,7 +21,7 @@ def split_weights(plan: Plan, weights: Mapping[str, LazyTensor], *, rank: int, d
 
 
 def split_tensor(plan: Plan, name: str, tensor: LazyTensor, *, rank: int, degree: int) -> LazyTensor:
-    """What one rank holds of a tensor that is split as the weight `name` is.
+    """Returns one rank's shard of a tensor that is split like the weight `name`.
 
     Raises:
         InputError: `degree` does not divide it.
@@ -33,13 +33,13 @@ def split_tensor(plan: Plan, name: str, tensor: LazyTensor, *, rank: int, degree
 
 
 def merge_weights(plan: Plan, ranks: list[Weights], *, origin: object) -> Weights:
-    """Whole weights of what the ranks hold, Paddle's way round.
+    """Merges the ranks' shards to whole weights, in Paddle's layout.
 
     Args:
-        origin: where they come from, for the message when the numbers turn out not to fit.
+        origin: their file, for the message if weights that should be equal are not.
 
     Raises:
-        InputError: the ranks hold other names, shapes or dtypes.
+        InputError: names, shapes or dtypes of the ranks differ.
     """
     first = ranks[0]
     for rank, weights in enumerate(ranks):
@@ -66,7 +66,7 @@ def _merge(plan: Plan, name: str, parts: list[LazyTensor], origin: object) -> La
 
 
 def _same_on_all(name: str, parts: list[LazyTensor], origin: object) -> np.ndarray:
-    """The numbers of a weight that every rank holds whole."""
+    """Returns the values of a weight that every rank holds whole."""
     first = parts[0].load()
     for rank, part in enumerate(parts[1:], start=1):
         if first.tobytes() != part.load().tobytes():
@@ -77,7 +77,7 @@ def _same_on_all(name: str, parts: list[LazyTensor], origin: object) -> np.ndarr
 
 
 def head_by_head(names: WeightNames, weights: Mapping[str, LazyTensor], *, heads: int) -> Weights:
-    """A rank's weights as PaddleNLP keeps them: the fused ones as q, k, v of one head after the other."""
+    """Reorders a rank's fused weights as PaddleNLP stores them: q, k, v of one head after the other."""
     return _fused(names, weights, heads, lambda numbers: _axes_swapped(numbers, 3, heads))
 
 
@@ -100,7 +100,7 @@ def _fused(
 
 
 def _axes_swapped(numbers: np.ndarray, outer: int, inner: int) -> np.ndarray:
-    """The last axis, `outer` groups of `inner` blocks, as `inner` groups of `outer` blocks."""
+    """Reorders the last axis from `outer` groups of `inner` blocks to `inner` groups of `outer` blocks."""
     *lead, width = numbers.shape
     blocks = numbers.reshape(*lead, outer, inner, width // (outer * inner))
     return blocks.swapaxes(-3, -2).reshape(*lead, width)

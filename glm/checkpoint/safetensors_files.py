@@ -1,4 +1,4 @@
-"""Safetensors files: checked by the library, read and written one tensor at a time."""
+"""Reads and writes safetensors files one tensor at a time; the library checks them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ CODE_OF = {dtype: code for code, dtype in CODES.items()}
 
 
 def read_safetensors(path: Path) -> dict[str, LazyTensor]:
-    """The tensors of a file.
+    """Reads the tensors of a file.
 
     Raises:
         InputError: it cannot be read.
@@ -58,10 +58,10 @@ def _tensor(path: Path, data: int, entry: dict) -> LazyTensor:
 def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor], *, framework: str) -> None:
     """Writes tensors in the library's order: wide types first, then by name.
 
-    The library itself writes only what is in memory as a whole, and from NumPy no bfloat16.
+    The library itself needs all tensors in memory, and cannot write bfloat16 from NumPy.
 
     Args:
-        framework: `np` (what PaddleNLP takes for its own) or `pt`, whose layout the tensors have.
+        framework: whose layout the tensors have: `np` (which PaddleNLP takes for its own) or `pt`.
     """
     ordered = dict(sorted(tensors.items(), key=lambda pair: (-ITEMS[pair[1].dtype].itemsize, pair[0])))
     header: dict[str, dict] = {"__metadata__": {"format": framework}}
@@ -75,7 +75,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor], *, framewor
         }
         offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8
+    text += b" " * (-len(text) % 8)  # data starts at a multiple of 8
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for _, tensor in with_progress(ordered, path.name):

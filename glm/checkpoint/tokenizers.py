@@ -1,4 +1,4 @@
-"""The tokenizer of a model, from a folder, a file or a published name. Loads PaddleNLP for published names only."""
+"""Loads the tokenizer of a model from a folder, a file or a published name; PaddleNLP only for the last."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from glm.models.protocol import Family, Tokenizer
 
 
 def load_tokenizer(family: Family, name_or_path: str) -> Tokenizer:
-    """The tokenizer of a folder, of a tokenizer's file or of a published name.
+    """Loads the tokenizer of a folder, of a tokenizer's file or of a published name.
 
     Raises:
         InputError: there is none, or it cannot be fetched.
@@ -28,17 +28,17 @@ def load_tokenizer(family: Family, name_or_path: str) -> Tokenizer:
         if family.fetch_tokenizer is None:
             raise InputError(f"{family.title} has no published tokenizers")
         return family.fetch_tokenizer(name_or_path)
-    except Exception as error:  # whatever stops the download, the advice is the same
+    except Exception as error:  # whatever the reason, the advice is the same
         raise not_found("tokenizer", name_or_path, error, family.published_tokenizers) from error
 
 
 def is_path(name: str) -> bool:
-    """Whether a name can only be that of a file or folder here."""
+    """Whether a name can only be a local file or folder."""
     return name.startswith((".", "/", "~"))
 
 
 def not_found(kind: str, name: str, reason: object, published: Sequence[str]) -> InputError:
-    """What to say of a model or tokenizer that is neither here nor could be fetched."""
+    """Returns the message for a model or tokenizer that neither exists locally nor could be fetched."""
     return InputError(
         f"{kind} {name}: neither a folder here, nor could it be fetched ({reason}); published names: "
         f"{', '.join(published) or 'none'}"

@@ -1,8 +1,8 @@
-"""Files of `torch.save`, without torch: zip archives (since torch 1.6) and the older kind are read, zip is written.
+"""Reads files of `torch.save` without torch (zip archives since torch 1.6, and the older format), and writes archives.
 
-A zip holds `NAME/data.pkl`, a pickle in which a tensor refers to a storage by its key, and the numbers of each storage
-as `NAME/data/KEY`, never compressed. An older file is five pickles (magic number, protocol, byte order, the value, the
-keys) and then for each key the number of items and the items.
+An archive has `NAME/data.pkl`, a pickle in which a tensor refers to a storage by its key, and each storage as
+`NAME/data/KEY`, uncompressed. A file of the older format is five pickles (magic number, protocol, byte order, the
+value, the keys), and then for each key the number of items and the items.
 Source: torch/serialization.py and torch/_utils.py of PyTorch.
 """
 
@@ -27,7 +27,7 @@ TYPES_OF_DTYPES = {dtype: name for name, dtype in STORAGE_DTYPES.items()}
 
 
 def read_torch(path: Path) -> Any:
-    """What a file of `torch.save` holds; tensors are `TorchTensor`.
+    """Reads the value in a file of `torch.save`; tensors are `TorchTensor`.
 
     Raises:
         InputError: it cannot be read, or wants to call something.
@@ -53,7 +53,7 @@ def _storage_of(found: Callable[[str, str, int], Storage]) -> Callable[[Any], St
 
 
 class _SmallReads:
-    """A file for `zipfile`, which reads as much at once as the file says: not more than a directory needs."""
+    """A file for `zipfile` that limits reads to what a directory needs, since it trusts the sizes in an archive."""
 
     def __init__(self, file: BinaryIO):
         self.seek, self.tell, self.file = file.seek, file.tell, file
@@ -87,7 +87,7 @@ def _read_zip(file: BinaryIO, path: Path) -> Any:
 
 
 def _members(file: BinaryIO, path: Path) -> dict[str, Place]:
-    """Where the members of an archive are; they are stored, and do not overlap."""
+    """Returns the places of an archive's members; checks that they are uncompressed and do not overlap."""
     size = file.seek(0, 2)
     places = {}
     try:
@@ -142,20 +142,20 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
 
 
 def write_torch(path: Path, tree: dict) -> None:
-    """Writes nested dicts of strings, numbers and `LazyTensor` as `torch.save` does, for `torch.load`.
+    """Writes nested dicts of strings, numbers and `LazyTensor` for `torch.load`.
 
-    One that occurs twice is written once, as torch does with weights that are tied.
+    A tensor that occurs twice is written once, as torch does with tied weights.
     """
     tensors: dict[str, LazyTensor] = {}
     content = b"\x80\x02" + _opcodes(tree, tensors) + pickle.STOP
     root = path.stem
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        # A ZipInfo is dated 1980: the same tensors give the same file.
+        # A ZipInfo has the date 1980, so that the same tensors give the same file.
         archive.writestr(zipfile.ZipInfo(f"{root}/data.pkl"), content)
         archive.writestr(zipfile.ZipInfo(f"{root}/byteorder"), "little")
         for key, tensor in with_progress(tensors, path.name):
             member = zipfile.ZipInfo(f"{root}/data/{key}")
-            member.file_size = tensor.nbytes  # tells the archive whether it needs 64 bits for it
+            member.file_size = tensor.nbytes  # decides whether the entry needs 64-bit sizes
             with archive.open(member, "w") as target:
                 for chunk in chunks(tensor):
                     target.write(chunk)

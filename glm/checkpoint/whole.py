@@ -1,4 +1,4 @@
-"""A checkpoint as the toolkit sees it, whatever its layout: a configuration, and whole weights that fit it."""
+"""A checkpoint of any format as a configuration and the whole weights that fit it."""
 
 import math
 import sys
@@ -22,17 +22,17 @@ from glm.errors import InputError, shown
 from glm.models.presets import published_presets
 from glm.models.protocol import WeightNames
 
-# What tools call an output layer that is the word embedding.
+# Names that tools use for an output layer that is tied to the word embedding.
 OUTPUTS = ("lm_head.weight", "output_layer.weight", "embed_out.weight", "output_projection.weight")
 OUTPUTS += ("cls.predictions.decoder.weight", "cls.predictions.decoder_weight")
 
 
 @dataclass(frozen=True)
 class WholeModel:
-    """Whole weights, under their family's names and Paddle's way round, and the configuration they fit.
+    """Whole weights with their family's names in Paddle's layout, and the configuration they fit.
 
     Attributes:
-        preset: the published model it is one of, as far as the sizes tell; None if of none.
+        preset: the published model of the same sizes; None if there is none.
     """
 
     source: Source
@@ -42,7 +42,7 @@ class WholeModel:
 
     @property
     def summary(self) -> str:
-        """Format, number of ranks, size and published model in a few words."""
+        """Format, number of ranks, size and published model, for messages."""
         ranks = f", {len(self.source.ranks)} ranks" if len(self.source.ranks) > 1 else ""
         count = sum(math.prod(tensor.shape) for tensor in self.weights.values())
         dtypes = " and ".join(sorted({tensor.dtype for tensor in self.weights.values()}))
@@ -55,8 +55,8 @@ def open_model(folder: str | Path, preset: str | None = None, *, base: str | Pat
 
     Args:
         folder: its folder, or its one file.
-        preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
-        base: a whole checkpoint, for one that holds only the weights that were trained.
+        preset: a published name, a name in `configs/model` or a `.json` file that the weights have to fit.
+        base: a whole checkpoint, for one with only the trained weights.
 
     Raises:
         InputError: it cannot be read, is not whole, or does not fit its configuration, the preset or the base.
@@ -68,7 +68,7 @@ def open_model(folder: str | Path, preset: str | None = None, *, base: str | Pat
 
 
 def whole_model(source: Source, preset: str | None = None, *, base: WholeModel | None = None) -> WholeModel:
-    """As `open_model`, of what is opened already."""
+    """Like `open_model`, for an opened checkpoint."""
     family, names = source.family, source.family.weights
     name, settings = read_preset(family, preset) if preset else (None, {})
     try:
@@ -89,11 +89,10 @@ def whole_model(source: Source, preset: str | None = None, *, base: WholeModel |
 
 
 def without_tied_copies(names: WeightNames, weights: Weights, config: dict[str, Any]) -> Weights:
-    """Weights without copies of the word embedding under an output layer's name, which other tools write where the two
-    are one weight; what is left out is said.
+    """Drops copies of the word embedding under an output layer's name, which other tools write for tied weights.
 
     Raises:
-        InputError: such a weight is another one, which this model has no place for.
+        InputError: the output layer differs from the word embedding, so that this model cannot represent it.
     """
     words, expected = weights.get(names.words), names.shapes(config)
     copies = [
@@ -112,7 +111,7 @@ def without_tied_copies(names: WeightNames, weights: Weights, config: dict[str, 
 
 
 def _with_copied_row(words: LazyTensor, row: int, origin: int) -> LazyTensor:
-    """The word embedding with a row that its files share with another on its own."""
+    """Gives the word embedding a row of its own for a token that shares another's in the files."""
 
     def load() -> np.ndarray:
         numbers = np.array(words.load())

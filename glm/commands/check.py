@@ -1,19 +1,22 @@
 """`python -m glm check FILE… --tokenizer_name_or_path T`: what is wrong in data files, before any model is loaded."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from itertools import combinations
 
 from rich.console import Console
 from rich.table import Table
 
+from glm.commands.corpora import add_corpus_options, build_corpus
 from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser, print_json
 from glm.data.check import QUANTILES, FileCheck, check_file
+from glm.data.corpus_check import CorpusCheck
 from glm.data.frames import Encoder
 from glm.data.report import SHOWN, FileReport
 from glm.data.task_records import open_records
-from glm.errors import UsageError
+from glm.errors import InputError, UsageError
 from glm.options.data import DataArguments
 
 
@@ -26,9 +29,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--allow_cut_targets", action="store_true", help="Targets longer than tgt_length are cut.")
     parser.add_argument("--shown", type=int, default=SHOWN, help=f"Problems of a kind that are listed [{SHOWN}].")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="Of the report [text].")
+    parser.add_argument("--corpus", action="store_true", help="FILEs are running text, as pretraining reads it.")
+    add_corpus_options(parser)
+    parser.add_argument(
+        "--most_repeats", type=int, metavar="N", help="With --corpus: a passage in more documents is named [10]."
+    )
     values = parser.parse_args(argv)
     if values.shown < 0:
         raise UsageError(f"--shown {values.shown}: 0 or more is expected")
+    if values.corpus:
+        return print_reports(check_corpora(values), values.format)
+    if values.most_repeats is not None:
+        raise UsageError(f"--most_repeats {values.most_repeats}: has no effect without --corpus; leave it out")
     data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
     for note in encoder.notes:
         print(note, file=sys.stderr)
@@ -38,10 +50,31 @@ def main(argv: list[str]) -> int:
     ]
     for earlier, later in combinations(checks, 2):
         later.compare(earlier.name, earlier.row_hashes)
-    reports = [check.report() for check in checks]
+    return print_reports([check.report() for check in checks], values.format)
+
+
+def check_corpora(values: Namespace) -> list[FileReport]:
+    """What is wrong in the texts of pretraining."""
+    corpora, frame = build_corpus(values)
+    most = 10 if values.most_repeats is None else values.most_repeats
+    if most < 1:
+        raise UsageError(f"--most_repeats {most}: use 1 or more")
+    found = []
+    for path in values.files:
+        check = CorpusCheck(path, frame.tokenizer, frame.pretraining, most_repeats=most, shown=values.shown)
+        for _ in check.documents(corpora.files_of(path, frame.family)):
+            pass
+        if not check.read:
+            raise InputError(f"{path}: no document in it")
+        found.append(check.report())
+    return found
+
+
+def print_reports(reports: Sequence[FileReport], form: str) -> int:
+    """Prints what was found, as text or JSON; returns 1 if rows are refused."""
     problems, refused = sum(report.problem_count for report in reports), sum(report.refused for report in reports)
     lengths = recommended_lengths(reports)
-    if values.format == "json":
+    if form == "json":
         found = {"problems": problems, "refused": refused, "recommended": lengths}
         print_json(found | {"files": [report.as_dict() for report in reports]})
     else:

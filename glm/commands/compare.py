@@ -1,4 +1,4 @@
-"""`python -m glm compare A B`: how two files of predictions for the same records differ, and whether by chance."""
+"""`python -m glm compare A B`: compares two files of predictions for the same records, with significance tests."""
 
 import sys
 from argparse import Namespace
@@ -11,7 +11,7 @@ SORTED_BY = "rouge-l (char)"  # the figure by which single records are compared
 
 
 def main(argv: list[str]) -> None:
-    """Read, check that the records are the same, compare, print."""
+    """Compares the files and prints the differences."""
     arguments = _parser().parse_args(argv)
     if arguments.show < 0:
         raise UsageError(f"--show {arguments.show}: 0 or more is expected")
@@ -73,7 +73,7 @@ def _compare_tasks(arguments: Namespace) -> None:
 
 
 def _common_ids(first, second) -> list:
-    """Ids of the records that failed in neither file. Raises InputError as `_same_records`."""
+    """Returns the ids of records that failed in neither file. Raises InputError as `_same_records`."""
     files = f"{first.path} and {second.path}"
     ids = [{*file.rows, *file.failed} for file in (first, second)]
     if only := ids[0] ^ ids[1]:
@@ -113,7 +113,7 @@ def _parser() -> Parser:
 
 
 def _same_records(first, second) -> tuple[list, list, list]:
-    """Ids of the records that failed in neither file, and their pairs in the first and in the second.
+    """Returns the ids of records that failed in neither file, with their pairs in the first and in the second.
 
     Raises:
         InputError: ids, sources or references differ, or no record is left.
@@ -146,7 +146,7 @@ def _check_same(first, second, identity: str | int) -> None:
 
 
 def _compared(ids: list, first: list, second: list, *, seed: int, show: int) -> dict[str, Any]:
-    """What `--format json` prints."""
+    """Returns what `--format json` prints."""
     from tqdm import tqdm
 
     from glm.evaluation.metrics import reference_signature, signatures

@@ -50,7 +50,7 @@ def _parser() -> Parser:
     parser.add_argument("--sharding_parallel_degree", type=int, help="over so many cards")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=16, help="records decoded together [16]")
     parser.add_argument("--num_beams", type=int, default=5, help="[5]")
-    parser.add_argument("--decode_dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--decode_dtype", choices=("float32", "float16", "bfloat16", "int8"), default="float32")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: bytes")
     return parser
 
@@ -68,7 +68,9 @@ def _check(values: Namespace) -> None:
     if half and values.device == "cpu":
         raise UsageError(f"--{'fp16' if values.fp16 else 'bf16'}: a CPU trains in float32; leave it out")
     if values.decode_dtype == "float16" and values.device == "cpu":
-        raise UsageError("--decode_dtype float16: a CPU has no such products; use float32 or bfloat16")
+        raise UsageError("--decode_dtype float16: a CPU has no such products; use float32, bfloat16 or int8")
+    if values.decode_dtype == "int8" and values.device != "cpu":
+        raise UsageError("--decode_dtype int8: for a CPU; use float16 or bfloat16, or --device cpu")
     if bool(values.sharding) != bool(values.sharding_parallel_degree):
         raise UsageError("--sharding and --sharding_parallel_degree: give both, or none")
 

@@ -16,7 +16,7 @@ MOST_BYTES = 1 << 30  # of a file of texts
 
 
 def main(argv: list[str]) -> None:
-    """Read, check, load the model, score window by window, print."""
+    """Scores the texts window by window and prints the perplexity."""
     values = _parser().parse_args(argv)
     step = _checked_step(values.seq_length, values.overlap)
     if values.per_device_eval_batch_size < 1:
@@ -91,7 +91,7 @@ def _checked_step(seq_length: int, overlap: int | None) -> int:
 
 
 def _texts(path: Path, column: str, detokenizer: str | None, reserved: tuple[str, ...]) -> Iterator[str]:
-    """The documents of a file.
+    """Returns the documents of a file.
 
     Raises:
         InputError: a row has no text, or it holds a command token; file, line and field are named.
@@ -112,7 +112,7 @@ def _texts(path: Path, column: str, detokenizer: str | None, reserved: tuple[str
 
 
 def _rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
-    """Where each document is from, and what stands there."""
+    """Yields the origin and the content of each document."""
     if path.suffix != ".txt":
         from glm.data.formats import read_rows
 

@@ -1,9 +1,9 @@
-"""`python -m glm scaling`: what a model's size and its data lead one to expect, by scaling laws.
+"""`python -m glm scaling`: what to expect of a model's size and its data, by scaling laws.
 
     python -m glm scaling --layers 2 --hidden 32 --mlp 32 --tokens 216830
 
-Kaplan et al. 2020, "Scaling Laws for Neural Language Models". They were fitted to decoders of English text: of others
-read the order of magnitude. Losses are natural logarithms, per token.
+Kaplan et al. 2020, "Scaling Laws for Neural Language Models". The laws were fitted to decoders of English text; for
+other models they give the order of magnitude. Losses are natural logarithms, per token.
 """
 
 import argparse
@@ -19,35 +19,35 @@ BATCH, BATCH_EXPONENT = 2e8, 0.21  # (1.4)
 
 
 def network_parameters(*, layers: int, hidden: int, mlp: int, pooler_layers: int = 0) -> int:
-    """N: weights and biases of blocks and LayerNorms of a BERT, without embeddings and heads."""
+    """Returns N: the weights and biases of a BERT's blocks and LayerNorms, without embeddings and heads."""
     block = 4 * hidden**2 + 4 * hidden + 2 * hidden * mlp + mlp + hidden + 4 * hidden
     return layers * block + pooler_layers * (hidden**2 + hidden)
 
 
 def data_needed(parameters: float) -> float:
-    """Tokens below which a model of so many parameters overfits."""
+    """Returns the number of tokens below which a model of this size overfits."""
     return DATA_FACTOR * parameters**DATA_EXPONENT
 
 
 def loss_of_data(parameters: float, tokens: float) -> float:
-    """The loss of a model that is trained on so many tokens until it no longer gets better."""
+    """Returns the loss of a model trained to convergence on this number of tokens."""
     limit = (SIZE / parameters) ** (SIZE_EXPONENT / DATA_LOSS_EXPONENT)
     return (limit + DATA / tokens) ** DATA_LOSS_EXPONENT
 
 
 def loss_of_steps(parameters: float, steps: float | None) -> float:
-    """The loss after so many steps of large batches; without steps the term that is left after any number."""
+    """Returns the loss after a number of steps with large batches; without steps, its limit."""
     loss = (STEP_SIZE / parameters) ** STEP_SIZE_EXPONENT
     return loss if steps is None else loss + (STEPS / steps) ** STEPS_EXPONENT
 
 
 def critical_batch(loss: float) -> float:
-    """Tokens of a batch beyond which larger ones save few steps, at a loss."""
+    """Returns the critical batch size in tokens at a loss: larger batches save few steps."""
     return BATCH / loss ** (1 / BATCH_EXPONENT)
 
 
 def loss_of_batch(tokens: float) -> float:
-    """The loss whose critical batch has so many tokens."""
+    """Returns the loss at which a batch of this size is critical."""
     return (BATCH / tokens) ** BATCH_EXPONENT
 
 

@@ -37,15 +37,15 @@ def _score_task(arguments: Namespace, limits: dict[str, float]) -> int:
     """Scores choices or answers."""
     from glm.evaluation.task_file import read_task_file
 
-    if arguments.protocols == ALL:
-        raise UsageError("--protocols all: is for texts; figures of choices and answers name their protocols")
     file = read_task_file(arguments.file)
+    if arguments.protocols == ALL and file.kind == "choose":
+        raise UsageError("--protocols all: is for texts and answers; a choice has one protocol")
     if file.failed:
         print(f"{file.path}: {len(file.failed)} records failed and are not scored", file=sys.stderr)
     result = {
         "file": str(file.path),
         "format": f"ours ({file.kind})",
-        **file.score().as_json(),
+        **file.score(all_protocols=arguments.protocols == ALL).as_json(),
         "failed records": len(file.failed),
     }
     if arguments.format == "json":
@@ -68,7 +68,8 @@ def _parser() -> Parser:
         "--protocols",
         choices=(OURS, ALL),
         default=OURS,
-        help="all: also the scores that sacrebleu, PaddleNLP, LLaMA-Factory, ms-swift and ROUGE-1.5.5 give",
+        help="all: also the scores that sacrebleu, PaddleNLP, LLaMA-Factory, ms-swift and ROUGE-1.5.5 give; of "
+        "answers also those of the multilingual GLM, which takes words of the same sound for one",
     )
     parser.add_argument(
         "--fail_under",
@@ -84,12 +85,12 @@ def _parser() -> Parser:
 def _limit(text: str) -> tuple[str, float]:
     """The figure and the value of a `--fail_under`."""
     from glm.evaluation.accuracy import SIGNATURES
-    from glm.evaluation.answers import answer_figures
+    from glm.evaluation.answers import ALL_PROTOCOLS, answer_figures
     from glm.evaluation.metrics import FIGURES, name_advice
 
     name, _, value = text.rpartition("=")
     name = name.strip()
-    known = [*FIGURES, *SIGNATURES, *answer_figures()]
+    known = [*FIGURES, *SIGNATURES, *answer_figures(ALL_PROTOCOLS)]
     if name not in known and not name.startswith("accuracy ("):
         raise UsageError(f"--fail_under {text}: no figure of this name; {name_advice(name, known)}")
     try:

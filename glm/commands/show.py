@@ -6,6 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from glm.commands.corpora import add_corpus_options, show_samples
 from glm.commands.options import add_layout_options, build_layout
 from glm.commands.parser import Parser
 from glm.commands.show_task import show_questions
@@ -28,18 +29,29 @@ def main(argv: list[str]) -> int:
     """Shows the record; training and prediction are asserted to lay it out alike."""
     parser = Parser(prog="python -m glm show", description="Shows one record as the model sees it.")
     parser.add_argument("file", metavar="FILE", help="Records, in any format of training.")
-    parser.add_argument("--line", type=int, required=True, metavar="N", help="Its line (or row), as in messages.")
+    parser.add_argument("--line", type=int, metavar="N", help="Its line (or row), as in messages.")
+    parser.add_argument(
+        "--objective", help="FILE is running text: show samples of this objective of pretraining; any draws it."
+    )
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="With --objective: how many [1].")
+    parser.add_argument("--seed", type=int, default=42, metavar="N", help="With --objective: of the run [42].")
     add_layout_options(parser)
     parser.add_argument("--allow_cut_targets", action="store_true", help="A target longer than tgt_length is cut.")
     parser.add_argument("--image", metavar="PNG", help="Draw who attends to whom into this file.")
     parser.add_argument("--overwrite_output", action="store_true", help="Replace the picture if it exists.")
+    add_corpus_options(parser)
     values = parser.parse_args(argv)
+    if (values.line is None) == (values.objective is None):
+        raise UsageError("give --line N for a record, or --objective NAME for samples of running text")
     if values.image and Path(values.image).exists() and not values.overwrite_output:
         raise InputError(f"image {values.image}: exists; choose another name, or add --overwrite_output")
-    data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=PIPE_WIDTH)
+    if values.objective is not None:
+        show_samples(values, console)
+        return 0
+    data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
     if encoder.kind != GENERATE:
         if values.image:
             raise UsageError(f"--image {values.image}: has no effect on a task of kind {encoder.kind}; leave it out")

@@ -1,7 +1,7 @@
-"""What the host's own loops on a CPU are made of: tensors as arrays, threads, random streams.
+"""Helpers of the CPU kernels: tensors as NumPy arrays, threads, random streams.
 
-NumPy works on the tensors' own memory, a block of rows that fits into the processor's cache at a time, on as many
-threads as products have.
+NumPy works on the tensors' own memory, one block of rows at a time that fits into the processor's cache, with as many
+threads as matrix products have.
 """
 
 import ctypes
@@ -21,14 +21,14 @@ from threadpoolctl import threadpool_limits
 
 from glm.runtime.environment import WANTED_BLOCKTIME, cpu_threads
 
-HEAD_SIZE = 64  # numbers of a head of all published GLMs
-# Of heads that attention is compiled for, each size with loops of known length: 64, 96, 128, ... numbers.
+HEAD_SIZE = 64  # of all published GLMs
+# Head sizes that attention is compiled for, each with loops of known length: 64, 96, 128, …
 HEAD_UNIT, LARGEST_HEAD = 32, 256
-BLOCK = 1 << 18  # numbers of one array that a thread works on at a time; measured from 2^14 to 2^18
-SMALL = 128  # hidden size up to which a training step has next to nothing for other threads of the host's own
-WORTH = BLOCK // 2  # numbers below which other threads, and layers written by hand, cost more than they bring
+BLOCK = 1 << 18  # elements of an array that a thread works on at a time; the best of 2^14 to 2^18, measured
+SMALL = 128  # hidden size up to which a training step gains next to nothing from more threads
+MIN_PARALLEL_SIZE = BLOCK // 2  # elements below which more threads, or a hand-written layer, cost more than they save
 
-threadpool_limits(1, user_api="blas")  # NumPy's products are small ones, on several threads of ours at a time
+threadpool_limits(1, user_api="blas")  # we run several small NumPy products at once, each on one thread
 
 
 def is_compiled_for(head_size: int) -> bool:
@@ -49,16 +49,16 @@ def _numpy_type(dtype: paddle.dtype) -> np.dtype:
 
 
 def wait_actively() -> None:
-    """Lets the threads of products look out for the next one for 200 ms, for work that has no other use for the cores.
+    """Lets OpenMP threads spin for 200 ms after a product, for work that has no other use for the cores.
 
-    That is their default, which `glm.runtime.environment` takes away. A demo's step took 68 ms, not 85.
+    This is OpenMP's default, which `glm.runtime.environment` turns off. A step of the demo took 68 ms in place of 85.
     """
     if WANTED_BLOCKTIME is None and openmp() is not None:
         openmp().kmp_set_blocktime(200)
 
 
 def view(tensor: Tensor) -> np.ndarray:
-    """A tensor of the CPU as an array on the same memory, which can be written (np.from_dlpack's cannot)."""
+    """Returns a CPU tensor as an array on the same memory. It is writable, which np.from_dlpack's is not."""
     shape, dtype = tensor.shape, _numpy_type(tensor.dtype)
     size = math.prod(shape) * dtype.itemsize
     if not size:
@@ -69,7 +69,7 @@ def view(tensor: Tensor) -> np.ndarray:
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
-    """A contiguous array as a tensor on the same memory."""
+    """Returns a contiguous array as a tensor on the same memory."""
     return from_dlpack(array)
 
 
@@ -79,14 +79,14 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def by_rows(function: Callable, *arrays: np.ndarray) -> list:
-    """Calls a function with blocks of rows of all arrays, on all threads.
+    """Calls a function on blocks of rows of several arrays, on all threads.
 
     Args:
-        function: takes a block [rows, ...] of each array.
-        arrays: of equal first dimension.
+        function: takes one block [rows, ...] of each array.
+        arrays: with the same number of rows.
 
     Returns:
-        What the function returned, in the order of the blocks.
+        The function's results, in the order of the blocks.
     """
     rows, share = len(arrays[0]), -(-len(arrays[0]) // cpu_threads())
     size = max(1, min(share, BLOCK * rows // max(arrays[0].size, 1)))
@@ -94,16 +94,16 @@ def by_rows(function: Callable, *arrays: np.ndarray) -> list:
     def call(start: int):
         return function(*(array[start : start + size] for array in arrays))
 
-    return on_threads(call, range(0, rows, size), worth=arrays[0].size >= WORTH)
+    return on_threads(call, range(0, rows, size), parallel=arrays[0].size >= MIN_PARALLEL_SIZE)
 
 
-def on_threads(function: Callable, items: Sequence, *, worth: bool) -> list:
-    """The function of each item, in their order; on the calling thread alone if the work is `worth` no others."""
-    return list(_pool().map(function, items) if worth and len(items) > 1 else map(function, items))
+def on_threads(function: Callable, items: Sequence, *, parallel: bool) -> list:
+    """Maps a function over items, in order; on the calling thread alone if not `parallel`."""
+    return list(_pool().map(function, items) if parallel and len(items) > 1 else map(function, items))
 
 
 class _Scratch(threading.local):
-    """Memory of a thread by name."""
+    """The named buffers of a thread."""
 
     def __init__(self):
         self.memory: dict[str, np.ndarray] = {}
@@ -113,7 +113,7 @@ _scratch = _Scratch()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A table in memory that the calling thread gets again with the next call of the name: it is in its cache."""
+    """Returns a named buffer of the calling thread, reused so that it stays in the cache; its content is undefined."""
     size = math.prod(shape) * dtype.itemsize
     memory = _scratch.memory.get(name)
     if memory is None or memory.size < size:
@@ -121,44 +121,46 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[:size].view(dtype).reshape(shape)
 
 
-def take_saved(ctx: PyLayerContext) -> Sequence[Tensor]:
-    """What a forward pass saved for its backward pass, which may run once: Paddle keeps it until the whole graph goes,
-    when all gradients are there."""
+def pop_saved(ctx: PyLayerContext) -> Sequence[Tensor]:
+    """Returns what a forward pass saved, and frees it: the backward pass can run only once.
+
+    Paddle itself would keep it until the whole graph is freed, when all gradients have been computed.
+    """
     saved, ctx.container = ctx.saved_tensor(), None
     return saved
 
 
 def draw_seed() -> int:
-    """A seed from Paddle's generator: its state restored, as recompute does, the same is drawn again."""
+    """Draws a seed from Paddle's generator; with the state restored, as in recompute, the same seed again."""
     return int(paddle.randint(0, 2**31 - 1, [1], dtype="int64"))
 
 
 def random_stream(seed: int, number: int) -> np.random.BitGenerator:
-    """One of the independent streams of a seed."""
+    """Returns one of the independent random streams of a seed."""
     return np.random.SFC64(np.random.SeedSequence((seed, number)))
 
 
 def draw_kept(random: np.random.BitGenerator, shape: tuple[int, ...], probability: float) -> np.ndarray:
-    """Which numbers dropout leaves: bool, False with a probability (to 1 / 65536)."""
+    """Draws a dropout mask: bool, False with the given probability (rounded to 1 / 65536)."""
     size = math.prod(shape)
     words = random.random_raw(-(-size // 4)).view(np.uint16)[:size]
     return (words >= round(probability * 65536)).reshape(shape)
 
 
 def rescale(probability: float) -> float:
-    """What dropout multiplies by, so that means stay."""
+    """Returns the factor that keeps the mean under dropout, 1 / (1 - probability)."""
     return 1.0 / (1.0 - probability) if probability < 1.0 else 0.0
 
 
 def squared_norms(tensors: Sequence[Tensor]) -> list[float]:
-    """Of each tensor the sum of its numbers' squares, which is not finite if one of them is not."""
+    """Returns the sum of squares of each tensor; it is NaN or infinite if an element is."""
     if all(tensor.place.is_cpu_place() for tensor in tensors):
         return [float(sum(by_rows(lambda block: np.dot(block, block), view(part).reshape(-1)))) for part in tensors]
     return paddle.stack([part.astype("float32").square().sum() for part in tensors]).tolist()
 
 
 def scale_in_place(tensor: Tensor, factor: float) -> None:
-    """Multiplies all numbers by a factor."""
+    """Multiplies all elements by a factor."""
     if tensor.place.is_cpu_place():
         by_rows(lambda block: np.multiply(block, factor, out=block), view(tensor).reshape(-1))
     else:

@@ -1,37 +1,43 @@
-"""What blocks do between two attentions, for the few rows of a decoding step on a CPU, in one compiled function.
+"""The work of a block between two attentions, for the few rows of a decoding step on a CPU, as one kernel.
 
-Layer by layer it takes a dozen calls, each of which costs more than its arithmetic: reading the weights drives out of
-the cache what calls are made of.
+Layer by layer it would take a dozen calls, each of which costs more than its arithmetic: reading the weights evicts
+the interpreter's own data from the cache.
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.extending import overload
 
+from glm.cpu.integers import multiply_integers
 from glm.cpu.loops import OPTIONS
-from glm.cpu.products import multiply, multiply_tiles
-from glm.cpu.rows import gelu_in_place, normalize
+from glm.cpu.products import multiply, multiply_bfloat16
+from glm.cpu.rows import exact_gelu_in_place, gelu_in_place, normalize
 
 
 def product(states, weight, bias, output):
-    """x W + b to the output, of a weight as either kind of layer has it; for compiled functions only."""
+    """Writes x W + b to the output, for a weight of either kind of layer; for kernels only."""
 
 
 @overload(product)
 def _product_of(states, weight, bias, output):
-    if weight.ndim == 3:  # panels
-        return lambda states, weight, bias, output: multiply_tiles(states, weight, bias, output)
+    if weight.dtype == types.uint8:
+        return lambda states, weight, bias, output: multiply_integers(states, weight, bias, output)
+    if weight.ndim == 3:  # panels of bfloat16
+        return lambda states, weight, bias, output: multiply_bfloat16(states, weight, bias, output)
     return lambda states, weight, bias, output: multiply(states, weight, bias, output)
 
 
 @njit(**OPTIONS)
 def finish_block(states, context, dense, up, down, own_norm, next_norm, left, normal):
-    """states, context: [n, H]; to write to: left, the result, and normal, that behind the next LayerNorm."""
+    """Finishes a block from its input `states` and attention output `context`, [n, H] each.
+
+    Writes the block's result to `left`, and the result after the next LayerNorm to `normal`.
+    """
     n = len(states)
     product(context, *dense, left)
     left += states
     normalize(left, *own_norm, normal)
-    wide = np.empty((n, len(up[1])), np.float32)
+    wide = np.empty((n, up[1].shape[-1]), np.float32)
     product(normal, *up, wide)
     gelu_in_place(wide)
     product(wide, *down, normal)
@@ -41,7 +47,45 @@ def finish_block(states, context, dense, up, down, own_norm, next_norm, left, no
 
 @njit(**OPTIONS)
 def finish_block_and_project(states, context, dense, up, down, own_norm, next_norm, entering, left, projected):
-    """As `finish_block`; projected: [n, 3H], queries, keys and values of the next block."""
+    """Like `finish_block`, and writes queries, keys and values of the next block to `projected`, [n, 3H]."""
     normal = np.empty_like(states)
     finish_block(states, context, dense, up, down, own_norm, next_norm, left, normal)
     product(normal, *entering, projected)
+
+
+@njit(**OPTIONS)
+def finish_post_norm_block(states, context, dense, up, down, first_norm, second_norm, left):
+    """A post-LN block with the exact GELU, from an attention to the block's end.
+
+    Args:
+        states, context: [n, H], what went into the attention and what it made of it.
+        left: [n, H], to write to: the block's result.
+    """
+    product(context, *dense, left)
+    left += states
+    normalize(left, *first_norm, left)
+    wide, narrow = np.empty((len(states), up[1].shape[-1]), np.float32), np.empty_like(states)
+    product(left, *up, wide)
+    exact_gelu_in_place(wide)
+    product(wide, *down, narrow)
+    left += narrow
+    normalize(left, *second_norm, left)
+
+
+@njit(**OPTIONS)
+def finish_post_norm_block_and_project(
+    states, context, dense, up, down, first_norm, second_norm, entering, left, projected
+):
+    """As `finish_post_norm_block`; projected: [n, 3H], queries, keys and values of the next block."""
+    finish_post_norm_block(states, context, dense, up, down, first_norm, second_norm, left)
+    product(left, *entering, projected)
+
+
+@njit(**OPTIONS)
+def turn_to_source(states, context, dense, norm, query, left, queries):
+    """Between the two attentions of a decoder's post-LN block: states, context [n, H]; to write to: left, which goes
+    on, and queries of the source, [n, H] each."""
+    product(context, *dense, left)
+    left += states
+    normalize(left, *norm, left)
+    product(left, *query, queries)

@@ -1,4 +1,4 @@
-"""What loops compiled by Numba share: the compiler's options, and the threads they run on."""
+"""Compiler options and threads of the kernels that Numba compiles."""
 
 import contextlib
 import hashlib
@@ -12,14 +12,15 @@ import numpy as np
 import paddle
 
 from glm.cpu.arrays import openmp
+from glm.cpu.compiling import tell
 from glm.runtime.environment import cpu_threads
 
 
 def _cache_folder() -> Path | None:
-    """Where Numba keeps what it compiles from these sources; None if nothing can be written.
+    """Returns the folder where Numba caches compiled kernels; None if nothing can be written.
 
-    By itself it would look at the source of the function alone, and take code of before an upgrade where only what
-    that calls has changed. Folders of earlier versions stay.
+    The folder is named by a hash of all sources. Numba itself only looks at the source of the compiled function and
+    would reuse old code when only a function it calls has changed. Folders of earlier versions are not deleted.
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
@@ -33,14 +34,15 @@ def _cache_folder() -> Path | None:
 
 
 def _prepare() -> bool:
-    """Before the first loop is compiled: Paddle's threads, the widest vectors, and where the result is kept.
+    """Sets up Numba before the first kernel is compiled: Paddle's OpenMP threads, full vector width, cache folder.
 
-    Two teams of threads that wait actively on the same cores are in each other's way: a step took twice as long.
-    LLVM leaves half of a 512-bit vector unused, for fear of processors that slow down with them. What the user's
-    environment says of Numba (NUMBA_...) goes before.
+    - Numba has to use Paddle's OpenMP runtime: two teams of threads that spin on the same cores slow each other down,
+      and a step took twice as long.
+    - LLVM uses only half of a 512-bit vector by default, because some processors lower their clock with full ones.
+    - Settings in the user's environment (NUMBA_...) take precedence.
 
     Returns:
-        Whether it can be kept.
+        Whether compiled kernels can be cached.
     """
     if openmp() is not None and numba.config.THREADING_LAYER == "default":
         numba.config.THREADING_LAYER = "omp"
@@ -53,10 +55,10 @@ def _prepare() -> bool:
     return bool(numba.config.CACHE_DIR)
 
 
-# Sums may be added up in any order, so that a processor's vectors can do it; infinities and NaN stay what they are.
-# Other threads of Python go on meanwhile, such as those of a server. What a loop calls becomes a part of it: left to
-# stand apart, its copies in two loops have one name and two orders of adding up, and which one both loops then call
-# depends on what this process compiled, or loaded, first.
+# Sums may be added in any order, so that they can be vectorised; infinities and NaN keep their meaning. The GIL is
+# released, so that other Python threads go on, such as those of a server. Functions that a kernel calls are inlined:
+# otherwise their copies in two kernels have the same name but may add in different orders, and which copy both kernels
+# call would depend on which was compiled, or loaded, first in this process.
 OPTIONS = {
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
     "error_model": "numpy",
@@ -64,8 +66,9 @@ OPTIONS = {
     "forceinline": True,
     "cache": _prepare(),
 }
+NOTICE = tell(kept=OPTIONS["cache"])
 LOG2E = np.float32(np.log2(np.e))
-# 2^x on [-0.5, 0.5], a least-squares fit: relative error 2.3e-7. Numba would call exp for one number at a time.
+# 2^x on [-0.5, 0.5], a least-squares fit with relative error 2.3e-7. Numba would call exp for one element at a time.
 P0, P1, P2 = np.float32(1.0000001), np.float32(0.69314694), np.float32(0.24022122)
 P3, P4, P5 = np.float32(0.055507425), np.float32(0.00967546), np.float32(0.0013266971)
 SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-126), np.float32(127)
@@ -73,25 +76,27 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = np.float32(-126), np.float32(127)
 
 @cache
 def _start_threads() -> None:
-    """Starts Numba's threads, one for each core whatever OMP_NUM_THREADS says.
+    """Starts Numba's threads, one per core whatever OMP_NUM_THREADS says, before anything is computed.
 
-    Numba tells OpenMP of their number, which is Paddle's OpenMP too: what is computed behind the first loop would run
-    on other threads than what came before it, and add up in another order.
+    Numba sets OpenMP's number of threads, and Paddle uses the same OpenMP. Were they started later, results after the
+    first kernel would be added up in another order than results before it.
     """
-    numba.set_num_threads(1)  # they start at the first word of them
+    numba.set_num_threads(1)  # the first call starts the threads
     paddle.base.core.set_num_threads(cpu_threads())
 
 
 def use_own_threads() -> None:
-    """Gives a loop that is called next as many threads as Paddle's products have. One thread at a time may call one:
-    not all of Numba's threading layers can be asked by two."""
+    """Gives the kernels called next as many threads as Paddle's products have.
+
+    Only one Python thread at a time may call kernels: not all of Numba's threading layers can be used by two.
+    """
     _start_threads()
     numba.set_num_threads(min(cpu_threads(), numba.config.NUMBA_NUM_THREADS))
 
 
 @numba.njit(inline="always", **OPTIONS)
 def exponential(x):
-    """e^x in float32; what float32 cannot hold is its least or its largest power of two."""
+    """Returns e^x in float32, clamped to the smallest and the largest power of two."""
     x = min(max(x * LOG2E, SMALLEST_EXPONENT), LARGEST_EXPONENT)
     whole = np.rint(x)
     x -= whole
@@ -101,7 +106,7 @@ def exponential(x):
 
 @numba.njit(**OPTIONS)
 def greatest(numbers):
-    """The largest of float32 numbers, by integers of the same order: LLVM makes no vectors of comparing floats."""
+    """Returns the largest of float32 elements, comparing them as integers: LLVM does not vectorise a float maximum."""
     bits, largest = numbers.view(np.int32), np.int32(-(2**31))
     for i in range(len(bits)):
         largest = max(largest, _ordered(bits[i]))
@@ -110,13 +115,16 @@ def greatest(numbers):
 
 @numba.njit(inline="always", **OPTIONS)
 def _ordered(bits):
-    """Of negative numbers, whose bits rise as they fall, all bits but the sign turned; its own inverse."""
+    """Maps float32 bits to integers that sort in the same order; it is its own inverse.
+
+    The bits of negative floats sort in the opposite order, so all of their bits but the sign are flipped.
+    """
     return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(2**31 - 1)))
 
 
 @numba.njit(**OPTIONS)
 def exponentiate(scores):
-    """exp(score - the largest) in place; returns the largest, and the sum."""
+    """Replaces scores by exp(score - largest); returns the largest score and the sum of the results."""
     largest, total = greatest(scores), np.float32(0)
     for j in range(len(scores)):
         scores[j] = exponential(scores[j] - largest)

@@ -1,7 +1,7 @@
 """Attention of every query to all keys on a CPU, with a bias by distance, compiled by Numba.
 
-As `glm.cpu.two_part`, of two tables in place of one. The biases of a query's keys stand side by side in a head's row
-of them, a place further to the left for each query.
+Like `glm.cpu.two_part`, but queries and keys come from two tables. The biases of a query's keys are neighbours in the
+head's row of biases, one place further to the left for each next query.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import (
-    WORTH,
+    MIN_PARALLEL_SIZE,
     draw_kept,
     draw_seed,
     on_threads,
+    pop_saved,
     random_stream,
     rescale,
-    take_saved,
     tensor_of,
     view,
 )
@@ -42,7 +42,7 @@ from glm.cpu.vectors import LANES
 
 
 class CompiledPairedAttention(PyLayer):
-    """As `glm.modules.paired.PairedAttention`, of float32 and heads of a size that `is_compiled_for`."""
+    """`glm.modules.paired.PairedAttention` for float32 and head sizes that `is_compiled_for` accepts."""
 
     @staticmethod
     def forward(ctx, queries: Tensor, pairs: Tensor, bias: Tensor, spans, num_heads: int, dropout: float) -> Tensor:
@@ -62,11 +62,11 @@ class CompiledPairedAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         """[n, H] -> [n, H], [m, 2H], [N, 2C + 1]"""
-        queries, pairs, bias, context = take_saved(ctx)
+        queries, pairs, bias, context = pop_saved(ctx)
         *rest, logs = ctx.rest
         ctx.rest = None
         d_queries, d_pairs = paddle.empty_like(queries), paddle.empty_like(pairs)
-        d_bias = np.zeros((len(rest[0]), *bias.shape), np.float32)  # of each example
+        d_bias = np.zeros((len(rest[0]), *bias.shape), np.float32)  # one for each example
         use_own_threads()
         tables = view(queries), view(pairs), view(bias)
         gradients = view(d_queries), view(d_pairs), d_bias
@@ -78,11 +78,11 @@ class CompiledPairedAttention(PyLayer):
 
 
 def _draw(spans: np.ndarray, num_heads: int, dropout: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which scores dropout leaves.
+    """Draws which attention weights dropout keeps.
 
     Returns:
-        [scores] bool, of each example and head a row a query; empty without dropout. [E, N] int64, where those of an
-        example and a head begin.
+        [scores] bool: for each example and head one row per query; empty without dropout. [E, N] int64: where the rows
+        of an example and head start.
     """
     sizes = np.repeat((spans[:, 1] - spans[:, 0]) * (spans[:, 3] - spans[:, 2]), num_heads)
     starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -93,7 +93,7 @@ def _draw(spans: np.ndarray, num_heads: int, dropout: float) -> tuple[np.ndarray
     def draw(number: int) -> None:
         kept[starts[number] : starts[number + 1]] = draw_kept(random_stream(seed, number), (sizes[number],), dropout)
 
-    on_threads(draw, range(len(sizes)), worth=len(kept) >= WORTH)
+    on_threads(draw, range(len(sizes)), parallel=len(kept) >= MIN_PARALLEL_SIZE)
     return kept, starts[:-1].reshape(-1, num_heads)
 
 

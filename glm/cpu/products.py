@@ -8,27 +8,13 @@ stands as it is read, from its first number to its last, while the few rows stay
 import numpy as np
 from numba import njit, prange
 
-from glm.cpu import tiles
 from glm.cpu.loops import OPTIONS
+from glm.cpu.panels import BFLOAT16_KERNELS, BYTES, CONFIGURATION, PANEL, bfloat16_kernel, kernel_of
 from glm.cpu.vectors import dot_products
 
 FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time
 TASK = 32  # outputs that a thread computes at a time
 CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
-
-
-def panels_of(weight: np.ndarray) -> np.ndarray:
-    """A weight as tiles are read: [outputs, inputs] -> [outputs / PANEL, inputs / INPUTS, PANEL * INPUTS].
-
-    Of a panel of 32 outputs, 32 inputs at a time; of these, two tiles of 16 pairs of inputs by 16 outputs. 0 where the
-    weight has no more of them.
-    """
-    panels, steps = -(-weight.shape[0] // tiles.PANEL), -(-weight.shape[1] // tiles.INPUTS)
-    whole = np.zeros((panels * tiles.PANEL, steps * tiles.INPUTS), weight.dtype)
-    whole[: weight.shape[0], : weight.shape[1]] = weight
-    # o = (panel, tile, output), i = (step, pair, place)
-    by_pairs = whole.reshape(panels, -1, tiles.OUTPUTS, steps, tiles.INPUTS // 2, 2)
-    return by_pairs.transpose(0, 3, 1, 4, 2, 5).reshape(panels, steps, -1)  # a copy
 
 
 _ten_rows, _five_rows = dot_products(10, 2), dot_products(5, 4)
@@ -52,30 +38,39 @@ def multiply(states, weight, bias, output):
                 output[r, o] += bias[o]
 
 
-CONFIGURATION, INPUTS, PANEL, BLOCK = tiles.configuration(), tiles.INPUTS, tiles.PANEL, tiles.ROWS
-_one_block, _two_blocks = tiles.tile_products(1), tiles.tile_products(2)
+# Without any of them `decode_dtype bfloat16` is refused.
+MANY_ROWS, SOME_ROWS, FEW_ROWS = BFLOAT16_KERNELS[bfloat16_kernel() or "avx512_bf16"]
+_many, _some, _few = (kernel_of(bfloat16_kernel() or "avx512_bf16", rows) for rows in (MANY_ROWS, SOME_ROWS, FEW_ROWS))
 
 
 @njit(parallel=True, **OPTIONS)
-def multiply_tiles(states, panels, bias, output):
+def multiply_bfloat16(states, panels, bias, output):
     """states: [n, I] float32; panels: see `panels_of`; bias: [O]; output: [n, O]."""
     n, inputs = states.shape
-    rounded = np.zeros(((n + 2 * BLOCK - 1) // (2 * BLOCK) * (2 * BLOCK), panels.shape[1] * INPUTS), np.uint16)
+    rounded = np.zeros((n + MANY_ROWS, panels.shape[1] * (BYTES // 2)), np.uint16)
     for r in prange(n):
         bits = states[r].view(np.uint32)
         for i in range(inputs):  # to the nearest, of two the even one
             nearest = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
             rounded[r, i] = nearest if states[r, i] == states[r, i] else np.uint32(0x7FC0)  # NaN stays NaN
-    chunk = max(1, CHUNK // (2 * inputs) // (2 * BLOCK)) * (2 * BLOCK)
+    chunk = max(1, CHUNK // (2 * inputs) // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
+        end = min(start + chunk, n)
         for panel in prange(len(panels)):
-            sums = np.empty((2 * BLOCK, PANEL), np.float32)
-            first, end = panel * PANEL, min(panel * PANEL + PANEL, len(bias))
-            for r in range(start, min(start + chunk, n), 2 * BLOCK):
-                if n - r > BLOCK:
-                    _two_blocks(CONFIGURATION, rounded, panels[panel], sums, r)
+            sums = np.empty((MANY_ROWS, PANEL), np.float32)
+            first, last = panel * PANEL, min(panel * PANEL + PANEL, len(bias))
+            r = start
+            while r < end:
+                if end - r > SOME_ROWS:
+                    _many(CONFIGURATION, rounded, panels[panel], sums, r)
+                    rows = MANY_ROWS
+                elif end - r > FEW_ROWS:
+                    _some(CONFIGURATION, rounded, panels[panel], sums, r)
+                    rows = SOME_ROWS
                 else:
-                    _one_block(CONFIGURATION, rounded, panels[panel], sums, r)
-                for k in range(min(2 * BLOCK, n - r)):
-                    for o in range(first, end):
+                    _few(CONFIGURATION, rounded, panels[panel], sums, r)
+                    rows = FEW_ROWS
+                for k in range(min(rows, end - r)):
+                    for o in range(first, last):
                         output[r + k, o] = sums[k, o - first] + bias[o]
+                r += rows

@@ -1,4 +1,4 @@
-"""What works on each row by itself on a CPU, compiled: GELU and LayerNorm.
+"""Row-wise kernels for a CPU: GELU and LayerNorm.
 
 GELU in its tanh approximation (Hendrycks and Gimpel 2016, section 2): x s, with s = 1 / (1 + exp(-2 u)) and
 u = sqrt(2 / pi) (x + CUBE x^3). GELU itself: x Phi(x), where 1 - Phi of a positive number is exp(-x^2 / 2) times a
@@ -11,7 +11,7 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import take_saved, tensor_of, view
+from glm.cpu.arrays import pop_saved, tensor_of, view
 from glm.cpu.loops import OPTIONS, exponential, use_own_threads
 
 TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
@@ -20,14 +20,14 @@ ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
 TAIL, HALF, DENSITY = np.float32(0.3275911 / np.sqrt(2)), np.float32(0.5), np.float32(1 / np.sqrt(2 * np.pi))
 A1, A2, A3 = np.float32(0.254829592 / 2), np.float32(-0.284496736 / 2), np.float32(1.421413741 / 2)
 A4, A5 = np.float32(-1.453152027 / 2), np.float32(1.061405429 / 2)
-ROWS = 64  # whose sums are added up by one thread, whatever the number of threads
+ROWS = 64  # summed by one thread, so that results do not depend on the number of threads
 
 
-class HostGELU(PyLayer):
-    """Of float32. Paddle's operator takes its gradient in 67 ms for [1536, 3072].
+class CompiledGELU(PyLayer):
+    """GELU of float32. The gradient of Paddle's operator takes 67 ms for [1536, 3072].
 
     Args:
-        exact: by the error function, else by its approximation with tanh.
+        exact: with the error function; otherwise its tanh approximation.
     """
 
     @staticmethod
@@ -42,7 +42,7 @@ class HostGELU(PyLayer):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        (states,) = take_saved(ctx)
+        (states,) = pop_saved(ctx)
         d_states = paddle.empty_like(states)
         use_own_threads()
         differentiate = _differentiate_exact_gelu if ctx.exact else _differentiate_gelu
@@ -51,13 +51,13 @@ class HostGELU(PyLayer):
 
 
 def _flat(states: Tensor) -> np.ndarray:
-    """[..., H] as [n, H]."""
+    """Reshapes [..., H] to [n, H]."""
     return view(states).reshape(-1, states.shape[-1])
 
 
 @njit(inline="always", **OPTIONS)
 def _gelu_factor(x):
-    """s of a number."""
+    """Returns s of the module's docstring."""
     return ONE / (ONE + exponential(-TWICE_SLOPE * (x + CUBE * x * x * x)))
 
 
@@ -70,7 +70,7 @@ def _apply_gelu(states, output):
 
 @njit(parallel=True, **OPTIONS)
 def gelu_in_place(states):
-    """[n, H]. A loop of its own: told apart by nothing, input and output would be taken number by number."""
+    """GELU of [n, H] in place. A kernel of its own: with input and output aliased, a shared one is not vectorised."""
     for r in prange(len(states)):
         for h in range(states.shape[1]):
             states[r, h] *= _gelu_factor(states[r, h])
@@ -88,7 +88,7 @@ def _differentiate_gelu(states, grad, d_states):
 
 @njit(inline="always", **OPTIONS)
 def _normal(x):
-    """Phi of a number, and exp(-x^2 / 2)."""
+    """Returns Phi(x) and exp(-x^2 / 2)."""
     bell = exponential(-HALF * x * x)
     t = ONE / (ONE + TAIL * abs(x))
     tail = t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5)))) * bell
@@ -105,7 +105,7 @@ def _apply_exact_gelu(states, output):
 
 @njit(parallel=True, **OPTIONS)
 def exact_gelu_in_place(states):
-    """[n, H]."""
+    """Exact GELU of [n, H] in place."""
     for r in prange(len(states)):
         for h in range(states.shape[1]):
             phi, _ = _normal(states[r, h])
@@ -121,10 +121,11 @@ def _differentiate_exact_gelu(states, grad, d_states):
 
 
 def layer_norm_gradients(states: Tensor, weight: Tensor, epsilon: float, grad: Tensor) -> list[Tensor]:
-    """Gradients of a LayerNorm's states, weight and bias.
+    """Returns the gradients of a LayerNorm's input, weight and bias.
 
     Args:
-        states, grad: [..., H], what went in, and the gradient of what came out; float32 or float64. weight: [H].
+        states, grad: [..., H], the input, and the gradient of the output; float32 or float64.
+        weight: [H].
     """
     states, H = states.contiguous(), states.shape[-1]
     d_states = paddle.empty_like(states)
@@ -138,7 +139,7 @@ def layer_norm_gradients(states: Tensor, weight: Tensor, epsilon: float, grad: T
 
 @njit(parallel=True, **OPTIONS)
 def _differentiate_norm(states, grad, d_states, weight, epsilon, d_weight, d_bias):
-    """d_weight, d_bias: [blocks, H], zeros; sums over ROWS rows each."""
+    """Writes d_states, and adds to d_weight and d_bias [blocks, H] (zeros at first) the sums over ROWS rows each."""
     for block in prange(len(d_weight)):
         for r in range(block * ROWS, min((block + 1) * ROWS, len(states))):
             _differentiate_row(states[r], grad[r], d_states[r], weight, epsilon, d_weight[block], d_bias[block])
@@ -161,7 +162,7 @@ def _differentiate_row(x, grad, d_x, weight, epsilon, d_weight, d_bias):
 
 @njit(**OPTIONS)
 def _moments(x, epsilon):
-    """Mean of a row, and 1 / sqrt(variance + epsilon)."""
+    """Returns the mean of a row and 1 / sqrt(variance + epsilon)."""
     total, squares, size = x.dtype.type(0), x.dtype.type(0), x.dtype.type(len(x))
     for h in range(len(x)):
         total += x[h]
@@ -173,7 +174,7 @@ def _moments(x, epsilon):
 
 @njit(**OPTIONS)
 def normalize(states, weight, bias, epsilon, output):
-    """LayerNorm of [n, H]."""
+    """Writes the LayerNorm of [n, H] to the output."""
     for r in range(len(states)):
         mean, scale = _moments(states[r], epsilon)
         for h in range(states.shape[1]):

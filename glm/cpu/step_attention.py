@@ -1,8 +1,7 @@
-"""Keys and values of one layer on a CPU, and the attention of a decoding step to them, compiled by Numba.
+"""The key/value cache of one layer on a CPU, and the attention of a decoding step to it, compiled by Numba.
 
-Paddle's operators copy keys, scores and results on the way, and score every slot for every row. Here each head is one
-pass over the prompt, whose keys meet all rows while they are in the processor's cache, and over the slots that a row
-sees.
+Paddle's operators copy keys, scores and results on the way, and score every slot for every row. Here each head makes
+one pass over the prompt, scoring all rows while a key is in the processor's cache, and over the slots that a row sees.
 """
 
 from collections.abc import Sequence
@@ -18,10 +17,10 @@ from glm.cpu.vectors import AHEAD, LANES, dot_products, head_mixtures, rows_toge
 
 
 class CompiledLayerCache:
-    """A `LayerCache` in arrays: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps.
+    """A `LayerCache` of arrays: `prompt` [B, N, L, D], written by prefill, and `slots` [B, N, C, D], written by steps.
 
     Args:
-        prompt: keys and values, float32, heads of a size that `is_compiled_for`.
+        prompt: keys and values, float32, of a head size that `is_compiled_for` accepts.
     """
 
     def __init__(self, prompt: tuple[np.ndarray, np.ndarray]):
@@ -44,7 +43,7 @@ class CompiledLayerCache:
     def seen_by(
         lengths: np.ndarray, width: int, ancestors: np.ndarray, capacity: int, num_heads: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What `attend` needs to know of who sees what: the prompts' lengths [B], and `paths_of` the slots."""
+        """Returns what `attend` needs to know of who sees what: the prompts' lengths [B], and `paths_of` the slots."""
         return lengths, *paths_of(ancestors)
 
     def attend(self, attention: nn.Layer, projected: Tensor, seen: tuple[np.ndarray, ...], start: int) -> Tensor:
@@ -106,12 +105,12 @@ class CompiledLayerCache:
 
 
 def _wide(part: np.ndarray, width: int) -> np.ndarray:
-    """[B, N, length, D] -> [B, N, width, D], zero behind."""
+    """Pads [B, N, length, D] with zeros to [B, N, width, D]."""
     return np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[2]), (0, 0)])
 
 
 def _side_by_side(table: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and values [n, 2, N, D] of prompts one behind the other -> [B, N, longest, D] each, zero behind the end."""
+    """Splits keys and values [n, 2, N, D] of concatenated prompts into [B, N, longest, D] each, padded with zeros."""
     _, _, N, D = table.shape
     prompt = np.zeros((2, len(lengths), N, max(lengths), D), dtype=np.float32)
     for place, (end, length) in enumerate(zip(np.cumsum(lengths), lengths, strict=True)):
@@ -120,13 +119,13 @@ def _side_by_side(table: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray
 
 
 def paths_of(ancestors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The slots that rows see.
+    """Lists the slots that each row sees.
 
     Args:
-        ancestors: [B, R, slots] bool.
+        ancestors: [B, R, slots] bool, True = the row sees the slot.
 
     Returns:
-        [B, R, most] int64, the slots of each row from the left, and [B, R], how many.
+        [B, R, most] int64, the slots of each row, left-aligned, and [B, R], how many there are.
     """
     counts = ancestors.sum(axis=2)
     paths = np.zeros((*counts.shape, counts.max()), dtype=np.int64)
@@ -139,8 +138,14 @@ _rows_together = njit(rows_together, **OPTIONS)
 
 
 def _attend(projected, keys, values, slot_keys, slot_values, start, lengths, paths, counts, context) -> None:
-    """projected: [B, R, 3, N, D], whose keys and values go to the slots from `start` on; keys, values: [B, N, L, D];
-    slot_keys, slot_values: [B, N, C, D]; context: [B, R, N, D], to write to."""
+    """Stores the new keys and values in the slots from `start` on, and writes the attention of each row to `context`.
+
+    Args:
+        projected: [B, R, 3, N, D]: queries, keys, values.
+        keys, values: [B, N, L, D], of the prompts.
+        slot_keys, slot_values: [B, N, C, D].
+        context: [B, R, N, D], to write to.
+    """
     vectors, scale = vectors_of(projected.shape[4]), np.float32(projected.shape[4] ** -0.5)
     arrays = projected, keys, values, slot_keys, slot_values
     _attend_heads(*arrays, start, lengths, paths, counts, context, scale, vectors)
@@ -153,7 +158,7 @@ def _attend_heads(
     B, R, _, N, _ = projected.shape
     D, together = LANES * len(vectors), _rows_together(vectors)
     for task in prange(B * N):
-        b, n = task % B, task // B  # so that threads share examples of unlike length
+        b, n = task % B, task // B  # threads take heads of all examples, long and short
         length = lengths[b]
         rows = np.empty((R, D), np.float32)
         for r in range(R):
@@ -183,7 +188,7 @@ def _attend_heads(
 
 @njit(parallel=True, **OPTIONS)
 def _look(queries, keys, values, lengths, context, scale, vectors):
-    """queries: [B, R, N, D]; keys, values: [B, N, L, D]; context: [B, R, N, D], to write to."""
+    """Writes the attention of queries [B, R, N, D] to all keys and values [B, N, L, D] to `context` [B, R, N, D]."""
     B, R, N, _ = queries.shape
     D, together = LANES * len(vectors), _rows_together(vectors)
     for task in prange(B * N):

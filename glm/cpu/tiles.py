@@ -25,10 +25,10 @@ PERMISSION = 158, 0x1023, 18  # arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA
 
 
 @cache
-def has_tiles() -> bool:
-    """Whether the processor has tiles of bfloat16, and Linux lets this process use them."""
+def has_tiles(feature: str = "amx-bf16") -> bool:
+    """Whether the processor has tiles of bfloat16 (or `amx-int8`), and Linux lets this process use them."""
     features = llvmlite.binding.get_host_cpu_features()
-    if not (features.get("amx-bf16") and sys.platform == "linux"):
+    if not (features.get(feature) and sys.platform == "linux"):
         return False
     return ctypes.CDLL(None).syscall(*map(ctypes.c_long, PERMISSION)) == 0
 
@@ -42,12 +42,12 @@ def configuration() -> np.ndarray:
     return config[None]
 
 
-def tile_products(blocks: int) -> Callable:
+def tile_products(blocks: int, instruction_name: str = "tdpbf16ps") -> Callable:
     """A function for compiled loops: `blocks` (1 or 2) blocks of 16 rows by the 32 outputs of a panel.
 
     It takes a configuration [1, 64], states [n, I] from row r on, a panel [I / 32, 2 * 16 * 16 * 2] (see
     `glm.cpu.products.panels_of`), sums [16 * blocks, 32] float32 to write to, and r. Numbers of bfloat16 are uint16;
-    arrays are contiguous.
+    arrays are contiguous. With `tdpbsud` states are int8, weights uint8, both twice as many, and sums int32.
     """
 
     @intrinsic
@@ -79,7 +79,7 @@ def tile_products(blocks: int) -> Callable:
                 block = behind(first, INT64(row * ROWS), states.stride)
                 instruction("tileloadd64", INT8(4 + row), behind(block, loop.index, INT64(BYTES)), states.stride)
                 for out in outs:
-                    instruction("tdpbf16ps", sum_tiles[row, out], INT8(4 + row), INT8(6 + out))
+                    instruction(instruction_name, sum_tiles[row, out], INT8(4 + row), INT8(6 + out))
         for (row, out), tile in sum_tiles.items():
             place = sums.address(INT64(row * ROWS), INT64(out * OUTPUTS))
             instruction("tilestored64", tile, place, sums.stride)

@@ -1,10 +1,11 @@
-"""Attention in two parts on a CPU, of training and of prefill, compiled by Numba.
+"""Two-part attention on a CPU for training and prefill, compiled by Numba.
 
-A head of an example is one thread's. It copies what it reads often into tables that stay in the processor's cache, and
-keeps the scores of a block of queries only; the backward pass computes them anew, a panel of keys at a time.
+Each thread works on one head of one example. It copies what it reads often into buffers that stay in the processor's
+cache, and holds the scores of one block of queries at a time. The backward pass computes the scores again, one panel
+of keys at a time.
 
-Loops over one row are functions of their own, given a contiguous row (`table[r][:n]`; Numba takes `table[r, :n]` for
-one with gaps, and computes number by number).
+Loops over one row are functions of their own and get a contiguous row, `table[r][:n]`: Numba takes `table[r, :n]` for
+a strided one and does not vectorise the loop.
 """
 
 import numpy as np
@@ -13,31 +14,31 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
+from glm.cpu.arrays import MIN_PARALLEL_SIZE, draw_kept, draw_seed, on_threads, pop_saved, random_stream, rescale, view
 from glm.cpu.loops import OPTIONS, exponential, exponentiate, use_own_threads
 from glm.cpu.vectors import LANES, head_mixtures, mixtures, rows_together, vectors_of
 
-BLOCK = 60  # queries whose scores are there at once
-PANEL = 64  # keys that are multiplied at once by all queries of a block; their numbers stay in the first cache
-GAP = LANES  # numbers between rows of scores: a multiple of many lines apart, they would share few places of the cache
+BLOCK = 60  # queries whose scores are held at once
+PANEL = 64  # keys that all queries of a block are multiplied by at once; they stay in the L1 cache
+GAP = LANES  # padding between rows of scores: rows a power of two apart would compete for the same cache sets
 ONE = np.float32(1)
 _mix, _mix_more = mixtures(5, PANEL), head_mixtures(add=True)
 _rows_together = njit(rows_together, **OPTIONS)
 
 
 class CompiledTwoPartAttention(PyLayer):
-    """As `glm.modules.attention.TwoPartAttention`, of float32 and heads of a size that `is_compiled_for`."""
+    """`glm.modules.attention.TwoPartAttention` for float32 and head sizes that `is_compiled_for` accepts."""
 
     @staticmethod
     def forward(ctx, projected: Tensor, spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> Tensor:
-        """Attention of all examples of a batch.
+        """Computes the attention of all examples of a batch.
 
         Args:
-            projected: [n, 3H], all queries, all keys, all values.
-            spans: [E, 3] int64, where Part A of each example begins, where Part B begins, where it ends.
-            virtual: how many tokens Part A of each begins with that are keys and values only.
+            projected: [n, 3H]: queries, keys, values.
+            spans: [E, 3] int64: the start of Part A, the start of Part B and the end of each example.
+            virtual: virtual tokens at the start of each Part A, which are keys and values only.
             num_heads: N.
-            dropout: probability that a share is set to 0.
+            dropout: probability that an attention weight is set to 0.
 
         Returns:
             [n, H]
@@ -57,7 +58,7 @@ class CompiledTwoPartAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """[n, H] -> [n, 3H]"""
-        projected, context = take_saved(ctx)
+        projected, context = pop_saved(ctx)
         *rest, logs = ctx.rest
         ctx.rest = None
         d_projected = paddle.empty_like(projected)
@@ -68,17 +69,17 @@ class CompiledTwoPartAttention(PyLayer):
 
 
 def size_of(context: Tensor, num_heads: int) -> tuple[tuple[int, ...], np.float32]:
-    """Of the heads that made a context [n, H]: their vectors, and what their queries are multiplied by."""
+    """Returns the vectors of a head and the scale of the scores, for a context [n, H]."""
     head_size = context.shape[1] // num_heads
     return vectors_of(head_size), np.float32(head_size**-0.5)
 
 
 def _draw(spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which scores dropout leaves.
+    """Draws which attention weights dropout keeps.
 
     Returns:
-        [scores] bool, of each example and head the rows of Part A, S long but for virtual tokens, and those of Part B,
-        L long; empty without dropout. [E, N] int64, where those of an example and a head begin.
+        [scores] bool: for each example and head the rows of Part A (S long, without virtual tokens), then those of
+        Part B (L long); empty without dropout. [E, N] int64: where the rows of an example and head start.
     """
     S, L = spans[:, 1] - spans[:, 0], spans[:, 2] - spans[:, 0]
     sizes = np.repeat((S - virtual) * S + (L - S) * L, num_heads)
@@ -90,19 +91,19 @@ def _draw(spans: np.ndarray, virtual: int, num_heads: int, dropout: float) -> tu
     def draw(number: int) -> None:
         kept[starts[number] : starts[number + 1]] = draw_kept(random_stream(seed, number), (sizes[number],), dropout)
 
-    on_threads(draw, range(len(sizes)), worth=len(kept) >= WORTH)
+    on_threads(draw, range(len(sizes)), parallel=len(kept) >= MIN_PARALLEL_SIZE)
     return kept, starts[:-1].reshape(-1, num_heads)
 
 
 @njit(inline="always", **OPTIONS)
 def _seen(i, S):
-    """Keys that query i sees: those of Part A, or those up to its own."""
+    """Returns how many keys query i sees: all of Part A, or those up to its own."""
     return S if i < S else i + 1
 
 
 @njit(inline="always", **OPTIONS)
 def _row_start(i, S, L, virtual):
-    """Where the scores of query i stand among those of an example and a head."""
+    """Returns where the scores of query i start among those of an example and head."""
     return (i - virtual) * S if i < S else (S - virtual) * S + (i - S) * L
 
 
@@ -114,7 +115,7 @@ def _scale(row, factor, out, vectors):
 
 @njit(**OPTIONS)
 def head_of(table, column, factor, vectors):
-    """A copy of columns of a table [L, at least column + D]: [L, D], times a factor."""
+    """Copies a head's columns out of a table [L, at least column + D]: [L, D], times a factor."""
     D = LANES * len(vectors)
     part = np.empty((len(table), D), np.float32)
     for i in range(len(table)):
@@ -124,17 +125,17 @@ def head_of(table, column, factor, vectors):
 
 @njit(**OPTIONS)
 def put_head(part, factor, table, column, vectors):
-    """The other way round."""
+    """Writes a head's [L, D], times a factor, into its columns of a table."""
     for i in range(len(part)):
         _scale(part[i], factor, table[i][column : column + LANES * len(vectors)], vectors)
 
 
 @njit(**OPTIONS)
 def turned(table):
-    """[L, D] -> [panels, D, PANEL] of PANEL rows each, and 0 behind the last row."""
+    """Transposes [L, D] into panels [panels, D, PANEL] of PANEL rows each, zero behind the last row."""
     L, D = table.shape
     panels = np.zeros(((L + PANEL - 1) // PANEL, D, PANEL), np.float32)
-    for i in range(0, L, 16):  # a line of the result at a time
+    for i in range(0, L, 16):  # one cache line of the result at a time
         for d in range(D):
             for k in range(i, min(i + 16, L)):
                 panels[k // PANEL, d, k % PANEL] = table[k, d]
@@ -143,14 +144,14 @@ def turned(table):
 
 @njit(**OPTIONS)
 def multiply_panel(rows, panel, products, vectors):
-    """rows [r, D] by a panel [D, PANEL] that was turned: to products [r, at least PANEL]."""
+    """Multiplies rows [r, D] by a transposed panel [D, PANEL], into products [r, at least PANEL]."""
     for r in range(0, len(rows), 5):
         _mix(rows, panel, LANES * len(vectors), products, r)
 
 
 @njit(**OPTIONS)
 def add_mixed(shares, values, sums, vectors):
-    """Adds shares [r, at least v] by values [v, D] to sums [r, D]."""
+    """Adds shares [r, at least v] times values [v, D] to sums [r, D]."""
     for r in range(0, len(sums), _rows_together(vectors)):
         _mix_more(shares, values, len(values), sums, r, vectors)
 
@@ -165,7 +166,7 @@ def product_of_rows(a, b, vectors):
 
 @njit(**OPTIONS)
 def differentiate(scores, d_shares, log, slope):
-    """In place: scores become shares, and gradients of shares become those of scores."""
+    """Turns scores into attention weights (shares), and gradients of shares into gradients of scores, in place."""
     for key in range(len(scores)):
         scores[key] = exponential(scores[key] - log)
         d_shares[key] = scores[key] * (d_shares[key] - slope)
@@ -173,7 +174,7 @@ def differentiate(scores, d_shares, log, slope):
 
 @njit(**OPTIONS)
 def differentiate_kept(scores, d_shares, log, slope, kept, scale):
-    """As `differentiate`, with dropout; scores become what dropout leaves of shares."""
+    """Like `differentiate`, with dropout: scores become the shares after dropout."""
     for key in range(len(scores)):
         share, factor = exponential(scores[key] - log), kept[key] * scale
         scores[key] = share * factor
@@ -182,7 +183,7 @@ def differentiate_kept(scores, d_shares, log, slope, kept, scale):
 
 @njit(**OPTIONS)
 def drop(shares, kept):
-    """In place: 0 where dropout leaves nothing."""
+    """Sets to 0 the shares that dropout does not keep, in place."""
     for key in range(len(shares)):
         shares[key] *= kept[key]
 

@@ -1,8 +1,8 @@
-"""Sums of products in the processor's vectors, written for LLVM: what Numba's loops are not compiled to by themselves.
+"""Dot products and weighted sums written directly in LLVM's vector operations.
 
-A loop over numbers becomes vectors on its own, but not with many sums at a time, and never with a call that has memory
-brought nearer in advance. What a step reads, it reads once, from beginning to end; without that call the processor
-waits at each page, because it looks ahead no further.
+Numba vectorises a simple loop by itself, but not one that keeps many sums at a time, and it never prefetches. A
+decoding step reads its weights once, from beginning to end. The processor's own prefetcher stops at the end of each
+page, so without explicit prefetching it would wait there.
 """
 
 from collections.abc import Callable, Sized
@@ -11,21 +11,21 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-LANES = 16  # numbers of a vector; where the processor's are shorter, LLVM takes several
-AHEAD = 24 << 10  # bytes between what is multiplied and what is fetched
-MOST_ROWS, MOST_SUMS = 5, 20  # of a mixture at a time: with AVX-512 a processor holds 32 vectors
-LINE = 64  # bytes that are fetched at a time
+LANES = 16  # elements of a vector; where the processor's are shorter, LLVM uses several
+AHEAD = 24 << 10  # bytes by which prefetching runs ahead of multiplying
+MOST_ROWS, MOST_SUMS = 5, 20  # of a weighted sum at a time: AVX-512 has 32 vector registers
+LINE = 64  # bytes of a cache line
 
 INT8, INT32, INT64, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 VECTOR, ADDRESS = ir.VectorType(FLOAT, LANES), INT8.as_pointer()
 
 
 def dot_products(rows: int, outputs: int) -> Callable:
-    """A function for compiled loops: `rows` rows of states from row r on, by `outputs` rows of a weight from o on.
+    """Returns a function for kernels that multiplies `rows` rows of states by `outputs` rows of a weight.
 
-    It takes states [n, I], a weight [O, I], the output [n, at least O] to write to, r and o: rows of float32, I a
-    multiple of LANES. Rows behind the last one are the last one once more. With AVX-512 a processor holds 32 vectors:
-    20 sums, what they are made of, and nothing has to be put aside.
+    The function takes states [n, I], a weight [O, I], an output [n, at least O] to write to, the first row r of states
+    and the first row o of the weight. All are float32; I is a multiple of LANES. Where fewer rows are left, the last
+    one is used again. With AVX-512 the 20 sums and their factors fit into the 32 vector registers without spilling.
     """
 
     @intrinsic
@@ -54,15 +54,15 @@ def dot_products(rows: int, outputs: int) -> Callable:
 
 
 def mixtures(rows: int, width: int, *, ahead: int = 0, add: bool = False) -> Callable:
-    """A function for compiled loops: the sums of `length` values, each times the share that one of `rows` rows has.
+    """Returns a function for kernels that computes weighted sums of values for `rows` rows of weights.
 
-    It takes shares [n, at least length], values [length or more, at least width], length, the sums [n, at least width]
-    to write to, and the first row r. Numbers are float32, rows of values and sums contiguous, width a multiple of
-    LANES. Rows behind the last one are the last one once more.
+    The function takes shares (the weights) [n, at least length], values [length or more, at least width], length, the
+    sums [n, at least width] to write to, and the first row r. All are float32, rows of values and sums contiguous,
+    width a multiple of LANES. Where fewer rows are left, the last one is used again.
 
     Args:
-        ahead: bytes behind each value to fetch at once; 0 for what is in the cache anyway.
-        add: to what is in the sums.
+        ahead: bytes to prefetch ahead of each value; 0 for values that are in the cache anyway.
+        add: add to the sums in place of writing over them.
     """
 
     @intrinsic
@@ -77,9 +77,9 @@ def mixtures(rows: int, width: int, *, ahead: int = 0, add: bool = False) -> Cal
 
 
 def head_mixtures(*, ahead: int = 0, add: bool = False) -> Callable:
-    """As `mixtures`, of values as wide as a head, `rows_together` rows at a time.
+    """Like `mixtures`, for values as wide as a head, `rows_together` rows at a time.
 
-    The function takes one argument more, `vectors_of` a head.
+    The function takes one more argument, `vectors_of` the head's size.
     """
 
     @intrinsic
@@ -96,13 +96,15 @@ def head_mixtures(*, ahead: int = 0, add: bool = False) -> Callable:
 
 
 def vectors_of(head_size: int) -> tuple[int, ...]:
-    """A head's numbers as so many vectors, for compiled loops: they are compiled for the length of this tuple, and
-    know how often they run."""
+    """Returns a tuple with one entry per vector of a head.
+
+    Kernels take it as an argument: they are compiled for its length, and so with loops of known length.
+    """
     return (0,) * (head_size // LANES)
 
 
 def rows_together(vectors: Sized) -> int:
-    """How many rows are worth mixing at a time: their sums and one value stay in the processor's vectors."""
+    """Returns how many rows to sum at a time: their sums and one value stay in vector registers."""
     return min(MOST_ROWS, max(1, MOST_SUMS // len(vectors)))
 
 
@@ -138,25 +140,25 @@ class Table:
         self.stride, self.step = cgutils.unpack_tuple(builder, array.strides)  # bytes from row to row, in a row
 
     def address(self, row: ir.Value, column: ir.Value) -> ir.Value:
-        """Of a number."""
+        """The address of an element."""
         offset = self.builder.add(self.builder.mul(row, self.stride), self.builder.mul(column, self.step))
         return self.builder.gep(self.data, [offset])
 
     def place(self, row: ir.Value, column: ir.Value) -> ir.Value:
-        """Where a number of float32 is."""
+        """A pointer to a float32 element."""
         return self.builder.bitcast(self.address(row, column), FLOAT.as_pointer())
 
     def vector_place(self, row: ir.Value, column: ir.Value) -> ir.Value:
-        """Where LANES numbers are."""
+        """A pointer to LANES elements."""
         return self.builder.bitcast(self.address(row, column), VECTOR.as_pointer())
 
     def vector(self, row: ir.Value, column: ir.Value) -> ir.Value:
-        """LANES numbers of a row, which is contiguous."""
+        """Loads LANES elements of a contiguous row."""
         return self.builder.load(self.vector_place(row, column), align=4)
 
 
 def tables(context, builder: ir.IRBuilder, signature, values: list[ir.Value]) -> list[Table | None]:
-    """The arrays among the first arguments of a function; None for others."""
+    """Returns the first arguments of a function as `Table`s; None for those that are no arrays."""
     return [
         Table(builder, context.make_array(kind)(context, builder, value)) if isinstance(kind, types.Array) else None
         for kind, value in zip(signature.args, values, strict=False)
@@ -164,27 +166,27 @@ def tables(context, builder: ir.IRBuilder, signature, values: list[ir.Value]) ->
 
 
 def fetch(builder: ir.IRBuilder, address: ir.Value, ahead: int) -> None:
-    """Has the line that many bytes behind an address brought into the second cache; no matter what is there."""
+    """Prefetches the cache line `ahead` bytes behind an address into the L2 cache; any address is safe."""
     later = builder.gep(address, [INT64(ahead)])
     for_reading, into_second_cache, of_data = INT32(0), INT32(2), INT32(1)
     call(builder, "llvm.prefetch.p0", ir.VoidType(), later, for_reading, into_second_cache, of_data)
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value, **options) -> ir.Value:
-    """Calls what LLVM knows by a name."""
+    """Calls an LLVM intrinsic by its name."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, **options)
 
 
 def _following(builder: ir.IRBuilder, first: ir.Value, count: int, end: ir.Value) -> list[ir.Value]:
-    """`count` numbers from the first on; the last one before the end in place of what is behind it."""
+    """Returns `count` indices from the first on, with the last index before the end in place of those beyond it."""
     last = builder.sub(end, INT64(1))
     numbers = [builder.add(first, INT64(k)) for k in range(count)]
     return [builder.select(builder.icmp_signed("<", number, last), number, last) for number in numbers]
 
 
 def _zeros(builder: ir.IRBuilder) -> ir.Value:
-    """The place of a sum, which LLVM keeps in a register."""
+    """Allocates a sum, which LLVM keeps in a register."""
     place = cgutils.alloca_once(builder, VECTOR)
     builder.store(ir.Constant(VECTOR, [0.0] * LANES), place)
     return place
@@ -200,7 +202,7 @@ def _total(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
 
 
 def _spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
-    """A number in all lanes."""
+    """Broadcasts a scalar to all lanes."""
     undefined = ir.Constant(VECTOR, ir.Undefined)
     first = builder.insert_element(undefined, number, INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))

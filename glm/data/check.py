@@ -161,19 +161,19 @@ class FileCheck:
         self._look_at_text(encoded)
         self.places.append(record.origin.removeprefix(f"{self.name}, "))
         content = f"{record.source}\0{record.answer}\0{record.target}\0{record.extras or ''}"
-        self.row_hashes.append(_hash(content + "\0".join(record.more_targets)))
+        self.row_hashes.append(text_hash(content + "\0".join(record.more_targets)))
         if self.has_ids:
-            self._id_hashes.append(_hash(f"{type(record.id).__name__} {record.id}"))
+            self._id_hashes.append(text_hash(f"{type(record.id).__name__} {record.id}"))
 
     def _look_at_text(self, encoded: Any) -> None:
         record = encoded.record
         for name, text in _texts(record):
             column = f"{record.origin}, field {self._column(name)}"
             if found := CONTROL.search(text):
-                code = _code(found.group())
+                code = code_point(found.group())
                 self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
             if INVISIBLE.search(text) and (found := INVISIBLE.findall(JOINED_EMOJI.sub("", text))):
-                codes = ", ".join(map(_code, dict.fromkeys(found)))
+                codes = ", ".join(map(code_point, dict.fromkeys(found)))
                 self.note(Kind.INVISIBLE, f"{column}: holds the invisible {_plural('character', codes)} {codes}")
             if found := [token for token in self.encoder.family.marks if token in text]:
                 self.note(Kind.MARK, f"{column}: holds {', '.join(found)}, which stays text")
@@ -191,10 +191,10 @@ class FileCheck:
 
     def finish(self) -> None:
         """Looks at what only the whole file tells: rows and ids that occur twice."""
-        for first, again in _repeated(self.row_hashes):
+        for first, again in repeated(self.row_hashes):
             message = f"{self.name}, {self.places[again]}: is {self.places[first]} once more"
             self.note(Kind.DUPLICATE_ROW, message)
-        for first, again in _repeated(self._id_hashes):
+        for first, again in repeated(self._id_hashes):
             message = f"{self.name}, {self.places[again]}, field id: is that of {self.places[first]} too"
             self.note(Kind.DUPLICATE_ID, message)
 
@@ -335,7 +335,8 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
     yield from (("target", text) for text in record.more_targets)
 
 
-def _code(character: str) -> str:
+def code_point(character: str) -> str:
+    """How a character is named in messages."""
     return f"U+{ord(character):04X}"
 
 
@@ -343,11 +344,12 @@ def _plural(noun: str, listed: str) -> str:
     return f"{noun}s" if "," in listed else noun
 
 
-def _hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """64 bits that stand for a text."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _repeated(hashes: array) -> Iterator[tuple[int, int]]:
+def repeated(hashes: array) -> Iterator[tuple[int, int]]:
     """Places (first, again) of values that occurred before, in the order of `again`."""
     values = np.frombuffer(hashes, dtype=np.uint64) if hashes else np.empty(0, np.uint64)
     order = np.argsort(values, kind="stable")

@@ -170,6 +170,10 @@ class ChoiceEncoder:
         if encoded.too_long:
             message = f"{encoded.too_long} tokens that may not be cut do not fit into src_length {self.src_length}"
             return RecordError(Kind.SOURCE_LENGTH, record.origin, message, field="template")
+        if len(encoded.candidates) == 1 and not (record.lone or self.task.exact):
+            return RecordError(
+                Kind.CANDIDATES, record.origin, "one choice; two at least to choose from", field="choices"
+            )
         seen: dict[tuple[int, ...], int] = {}
         for place, ids in enumerate(encoded.candidates):
             name, text = f"choices[{place}]", record.words[place].strip()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm.models.protocol import Example, Geometry
+from glm.models.protocol import Example, Geometry, Sample
 
 Row = list[Example]
 
@@ -36,6 +36,14 @@ class Collator:
         rows = [[example] for example in examples] if self.row_tokens is None else pack(examples, self.row_tokens)
         width = padded_width(max(sum(map(len, row)) for row in rows), self.multiple)
         return self.geometry.collate(rows, width, self.pad_token_id)
+
+
+class SampleCollator(Collator):
+    """As `Collator`, of samples of running text: the examples of all of them."""
+
+    def __call__(self, examples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """The batch of these samples."""
+        return super().__call__([example for sample in examples for example in sample.examples])
 
 
 def pack(examples: Sequence[Example], row_tokens: int) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Which columns of a file are source, answer and target: recognised by their names, or as the user says."""
+"""Finds the columns of source, answer and target in a file, by their names or by the user's options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +7,8 @@ from glm.data.templates import Template
 from glm.errors import InputError
 
 ROLES = ("source", "answer", "target")
-# The names that people's files use, as (source, answer, target); several columns are joined by a line break. Those of
-# the first table come before those of the second one, and what a task calls its target before both.
+# Usual names of columns, as (source, answer, target); several columns are joined by a line break. This table takes
+# precedence over `MORE_LAYOUTS`, and a task's own names for its target over both.
 LAYOUTS = (
     (("context",), ("answer",), ("question",)),
     (("source",), ("title",), ("target",)),  # DuReaderQG's loaders
@@ -19,7 +19,7 @@ LAYOUTS = (
     (("content",), None, ("summary",)),
 )
 OPTIONAL = "input"  # of the layout with an instruction
-# What data sets call a text that something is written from.
+# Usual names of the source text.
 TEXTS = ("content", "text", "article", "document", "passage", "paragraph", "context", "source", "abst", "abstract")
 TEXTS += ("body", "dialogue", "context_text", "正文", "原文", "文章", "内容", "段落", "文本", "上下文")
 ANSWERS, QUESTIONS = ("answer", "answer_text", "答案"), ("question", "query_text", "问题")
@@ -35,18 +35,18 @@ MORE_LAYOUTS = (
     (("original",), None, ("paraphrase",)),
     (("src_text",), None, ("tgt_text",)),  # UniLM's
 )
-CLEARED = "\ufeff\u200b \t\r\n\u3000"  # what may surround a column's name without a meaning
+CLEARED = "\ufeff\u200b \t\r\n\u3000"  # ignored around a column's name
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file by what they are; a text of several columns is joined by line breaks.
+    """The columns of a file by their role; several columns of a role are joined by line breaks.
 
     Args:
-        answer: none if the template has no field for it.
-        target: none if the file has no targets.
-        extras: the other columns that the template names.
-        kept: columns that predictions keep as they are.
+        answer: None if the template has no field for it.
+        target: None if the file has no targets.
+        extras: other columns that the template names.
+        kept: columns that are copied into predictions.
     """
 
     source: tuple[str, ...]
@@ -65,14 +65,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """How the columns of a file are read: those that the user named, several separated by commas.
+    """The user's options for columns; several columns are separated by commas.
 
     Args:
-        keep_columns: columns that predictions keep, or `all`.
-        multi_turn: which turns of a conversation are a pair: `error` refuses more than one, `last` takes the last.
-        max_record_bytes: of a row of a file; more is an error.
-        inherited: options whose value is that of a model's training. What they name may be missing: then the column
-            is recognised, as if nothing had been said.
+        keep_columns: columns to copy into predictions, or `all`.
+        multi_turn: `error` refuses conversations of more than one turn, `last` takes the last turn.
+        max_record_bytes: largest size of a row.
+        inherited: options taken over from a model's training. If a column that they name is missing, it is recognised
+            by its name as if the option had not been given.
     """
 
     source_column: str | tuple[str, ...] | None = None
@@ -84,12 +84,12 @@ class ColumnOptions:
     max_record_bytes: int = 32 << 20
 
     def of(self, role: str) -> tuple[str, ...] | None:
-        """The columns of a role, None if it is to be recognised."""
+        """Returns the columns named for a role; None if it is to be recognised."""
         wish = getattr(self, f"{role}_column")
         return tuple(name.strip() for name in wish.split(",")) if isinstance(wish, str) else wish
 
     def found_in(self, present: Sequence[str]) -> "ColumnOptions":
-        """These options with names as the file writes them, without inherited ones that name a missing column."""
+        """Returns the options with the file's spelling, without inherited ones whose column is missing."""
         found = {}
         for option in (f"{role}_column" for role in ROLES):
             columns = [actual_name(name, present) or name for name in self.of(option.removesuffix("_column")) or ()]
@@ -98,11 +98,11 @@ class ColumnOptions:
         return replace(self, **found)
 
 
-RECOGNISED = ColumnOptions()  # nothing was named
+RECOGNISED = ColumnOptions()  # all roles are recognised
 
 
 def actual_name(name: str, present: Sequence[str]) -> str | None:
-    """The column of a file that a name means: capitals and blanks around it do not matter, if one column is meant."""
+    """Returns the column that a name means, ignoring case and surrounding blanks if that is unambiguous; else None."""
     if name in present:
         return name
     for form in (str, str.casefold):
@@ -115,16 +115,16 @@ def actual_name(name: str, present: Sequence[str]) -> str | None:
 def choose_columns(
     present: Sequence[str], template: Template, wishes: ColumnOptions, *, name: str, need_target: bool
 ) -> Columns:
-    """The columns of a file that are source, answer and target.
+    """Chooses the columns of source, answer and target.
 
-    A layout all of whose columns are there is taken: what the task calls its target, then `LAYOUTS`, then
-    `MORE_LAYOUTS`; if there is none, each role is recognised for itself.
+    The first layout whose columns are all present is taken: the task's own, then `LAYOUTS`, then `MORE_LAYOUTS`. If
+    there is none, each role is recognised by itself.
 
     Args:
         present: the columns of the file.
-        template: says whether there is an answer, what the target is called, and which other columns are needed.
-        wishes: what the user said.
-        name: stands for the file in messages.
+        template: says whether there is an answer, how the target is called, and which other columns are needed.
+        wishes: the user's options.
+        name: of the file, for messages.
         need_target: whether a file without targets is an error.
 
     Raises:
@@ -165,12 +165,12 @@ def _check_named(present: Sequence[str], template: Template, wishes: ColumnOptio
 
 
 def _task_layouts(targets: Sequence[str]) -> tuple:
-    """The layouts of a task whose target has one of these names."""
+    """Returns the layouts of a task whose target has one of these names."""
     return tuple(((text,), None, (target,)) for target in targets for text in TEXTS if text != target)
 
 
 def _whole_choices(choices: Sequence[tuple], needed: Sequence[str], template: Template) -> list[tuple]:
-    """The choices that have all that is needed, each reading once; of a task's own targets the first that is there."""
+    """Returns the complete choices without duplicates; of a task's own targets only the first one present."""
     whole: dict[tuple, tuple] = {}
     for choice in choices:
         key = tuple(choice[ROLES.index(role)] for role in needed)
@@ -191,7 +191,7 @@ def _check_one_reading(whole: Sequence[tuple], needed: Sequence[str], name: str)
 
 
 def _kept(wish: str | None, present: Sequence[str], name: str) -> tuple[str, ...]:
-    """The columns that predictions keep (`--keep_columns`)."""
+    """Returns the columns that are copied into predictions (`--keep_columns`)."""
     if wish is None:
         return ()
     if wish.strip() == "all":
@@ -204,7 +204,7 @@ def _kept(wish: str | None, present: Sequence[str], name: str) -> tuple[str, ...
 
 
 def _layout_columns(layout: tuple, present: Sequence[str], wishes: ColumnOptions) -> tuple:
-    """Source, answer and target of a layout, each None where its columns are not there; wishes come first."""
+    """Returns source, answer and target of a layout, None where columns are missing; the user's options win."""
     found = []
     for role, names in zip(ROLES, layout, strict=True):
         columns = [actual_name(name, present) for name in names or ()]
@@ -215,10 +215,10 @@ def _layout_columns(layout: tuple, present: Sequence[str], wishes: ColumnOptions
 
 
 def _each_by_name(present: Sequence[str], wishes: ColumnOptions, needed: Sequence[str], name: str) -> list:
-    """Source, answer and target, each recognised for itself; None for one that is not needed.
+    """Recognises source, answer and target each by itself; None for a role that is not needed.
 
     Raises:
-        InputError: some are not recognised, all of which are named, or can be more than one column.
+        InputError: roles are not recognised (the text names all), or could be more than one column.
     """
     found, missing = [], []
     for role in ROLES:
@@ -239,7 +239,7 @@ def _each_by_name(present: Sequence[str], wishes: ColumnOptions, needed: Sequenc
 
 
 def _unrecognised(missing: Sequence[str], found: Sequence, present: Sequence[str], name: str) -> InputError:
-    """All roles that no column was recognised for, and how they are named."""
+    """Returns the message for roles without a column, and how to name them."""
     other = ", or take a template without {answer} (--task_name, --template)" if "answer" in missing else ""
     if len(missing) == 1:
         reason = f"no column is recognised as the {missing[0]}; name it with --{missing[0]}_column{other}"

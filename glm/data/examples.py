@@ -1,5 +1,6 @@
 """From a record to what the model reads: template, tokenizer and geometry in one place for training and prediction."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import numpy as np
 from glm.data.problems import Kind, RecordError
 from glm.data.records import Record
 from glm.data.templates import Template
-from glm.data.truncation import find_answer, shorten_context
+from glm.data.truncation import find_answer, shorten_context, window_around
 from glm.errors import InputError
 from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
 
@@ -39,6 +40,7 @@ class ExampleEncoder:
         block_position: see `GeometryOptions`.
         allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
         max_seq_length: most tokens of source and target together, in place of `src_length`; see `GeometryOptions`.
+        visible_pads: every source is filled up to `src_length` with padding that is seen like text.
         objective: what training draws and predicts, by the names of `GeometryOptions`; the family's own if left out.
 
     Raises:
@@ -61,6 +63,7 @@ class ExampleEncoder:
         block_position: bool = True,
         allow_cut_targets: bool = False,
         max_seq_length: int | None = None,
+        visible_pads: bool = False,
         objective: Mapping[str, Any] = NO_CHOICE,
     ):
         template.check(family)
@@ -72,8 +75,14 @@ class ExampleEncoder:
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
         self.allow_cut_targets = allow_cut_targets or max_seq_length is not None
+        self.visible_pads = visible_pads
         layout = GeometryOptions(
-            template.blank, block_position, max_seq_length=max_seq_length, tgt_length=tgt_length, **objective
+            template.blank,
+            block_position,
+            closed=template.closed,
+            max_seq_length=max_seq_length,
+            tgt_length=tgt_length,
+            **objective,
         )
         self.geometry = family.geometry(tokenizer, layout)
         if max_seq_length is not None and tgt_length >= max_seq_length - self.special_tokens:
@@ -96,7 +105,10 @@ class ExampleEncoder:
     @property
     def described(self) -> list[str]:
         """What ids of a record depend on, beside lengths and tokenizer."""
-        return [self.template.source, self.template.target_prefix]
+        template = self.template
+        marks = {"open": not template.closed, "cuts tokens": template.cuts_tokens, "visible pads": self.visible_pads}
+        found = [template.source, template.target_prefix, *(name for name, holds in marks.items() if holds)]
+        return found if template.summaries is None else [*found, str(template.summaries)]
 
     @property
     def constant_text(self) -> str:
@@ -176,12 +188,41 @@ class ExampleEncoder:
         if error := self.source_problem(encoded):
             raise error
         record, before, after = encoded.record, encoded.before, encoded.after
-        if self.overflow(encoded) and self.family.cuts_tokens and self.template.is_bare:
-            before = before[: self.source_budget]
+        if self.overflow(encoded) and self._cuts_tokens:
+            before = self._without_last_tokens(record)
         elif self.overflow(encoded):
             part = shorten_context(record.source, record.answer or "", lambda part: self._fits(record, part))
             before, after = self.tokenizer.encode_text(self._texts(record, part))
-        return self.geometry.lay_out(before, after)
+        return self.lay_out_ids(before, after)
+
+    @property
+    def _cuts_tokens(self) -> bool:
+        """Whether a source that is too long loses its last tokens."""
+        return self.template.cuts_tokens or (self.family.cuts_tokens and self.template.is_bare)
+
+    def _without_last_tokens(self, record: Record) -> list[int]:
+        """As many tokens of a source as fit before what the template has behind it."""
+        frame, _ = self._texts(record, "")
+        source, behind = self.tokenizer.encode_text([record.source, frame])
+        return [*source[: self.source_budget - len(behind)], *behind]
+
+    def lay_out_ids(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
+        """The ids of a source: of what stands before its blank and behind it, and what of padding is seen."""
+        ids = self.geometry.lay_out(before, after)
+        if not self.visible_pads:
+            return ids
+        return [*ids, *[self.tokenizer.pad_token_id] * (self.src_length - len(ids))]
+
+    def seen(self, encoded: EncodedRecord) -> tuple[int, int]:
+        """Where the part of a source that `lay_out_source` leaves begins and ends, in characters."""
+        record, source = encoded.record, encoded.record.source
+        if not self.overflow(encoded):
+            return 0, len(source)
+        if self.family.cuts_tokens and self.template.is_bare:
+            return 0, bisect_right(
+                range(1, len(source) + 1), False, key=lambda end: not self._fits(record, source[:end])
+            )
+        return window_around(source, record.answer or "", lambda part: self._fits(record, part)) or (0, 0)
 
     def lay_out_span(self, encoded: EncodedRecord) -> list[int]:
         """The ids of the span, the constant opening and the target; the geometry adds what opens and closes it.

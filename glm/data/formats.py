@@ -264,7 +264,20 @@ def _object(text: str, origin: str) -> dict[str, Any]:
     return _checked_object(value, origin)
 
 
+PASSAGE = ("context", "questions", "id")
+
+
+def _is_passage(value: object) -> bool:
+    """Whether an item of a list is one of C3's: the lines of a passage, its questions, and an id."""
+    if not isinstance(value, list) or len(value) != len(PASSAGE):
+        return False
+    lines, questions, _ = value
+    return isinstance(lines, list) and isinstance(questions, list) and all(isinstance(q, dict) for q in questions)
+
+
 def _checked_object(value: object, origin: str) -> dict[str, Any]:
+    if _is_passage(value):
+        return dict(zip(PASSAGE, value, strict=True))
     if not isinstance(value, dict):
         raise RecordError(Kind.SYNTAX, origin, f"{type(value).__name__} where a JSON object is expected")
     return value

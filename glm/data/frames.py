@@ -29,6 +29,7 @@ def encoder_of(
     unidirectional: bool = False,
     classification_head: str | None = None,
     max_seq_length: int | None = None,
+    visible_pads: bool = False,
     objective: Mapping[str, Any] = NO_CHOICE,
 ) -> Encoder:
     """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
@@ -41,6 +42,7 @@ def encoder_of(
             min_tgt_length=min_tgt_length,
             allow_cut_targets=allow_cut_targets,
             max_seq_length=max_seq_length,
+            visible_pads=visible_pads,
             objective=objective,
             **how,
         )
@@ -64,6 +66,7 @@ def encoder_of(
         frame,
         pattern_id=pattern_id,
         allow_cut_targets=allow_cut_targets,
+        visible_pads=visible_pads,
         objective=objective,
         **how,
     )

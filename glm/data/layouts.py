@@ -1,7 +1,8 @@
-"""Rows as other tools nest them become rows of columns: SQuAD's articles, and conversations of one turn.
+"""Unfolds nested rows of other tools into rows of columns: SQuAD's articles, and conversations of one turn.
 
 SQuAD (also CMRC 2018, DRCD, DuReader-robust): an article has `paragraphs` with a `context` and `qas`. LLaMA-Factory's
-ShareGPT has `conversations` of `from` and `value`; OpenAI's and ms-swift's have `messages` of `role` and `content`.
+ShareGPT format has `conversations` of `from` and `value`; OpenAI's and ms-swift's have `messages` of `role` and
+`content`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,17 +14,17 @@ from glm.data.problems import Kind, RecordError
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 USERS, ASSISTANTS, SYSTEMS = ("user", "human"), ("assistant", "gpt", "chatgpt", "bard", "bing"), ("system",)
-HISTORY = ("history", "system")  # beside an instruction: what was said before, and to all
+HISTORY = ("history", "system")  # earlier turns, and a system text, beside an instruction
 HAVE_HISTORY = ("instruction", "query", "prompt")
 
 
 def unfold(rows: Iterable[Row], *, multi_turn: str) -> Iterator[Row]:
-    """Rows with their fields in columns, as many as are nested in each.
+    """Yields flat rows, one for each question or conversation that is nested in a row.
 
     Args:
         multi_turn: `error`, or `last` to take the last turn of a conversation and leave the others out.
     """
-    count = 0  # of what SQuAD's articles hold
+    count = 0  # questions in SQuAD's articles
     for row in rows:
         if row.error is not None:
             yield row
@@ -53,7 +54,7 @@ def _in_columns(row: Row, multi_turn: str) -> Row:
 
 
 def _questions(row: Row) -> Iterator[Row]:
-    """A row for each question of an article."""
+    """Yields a row for each question of an article."""
     article = row.values
     paragraphs = article["paragraphs"] if isinstance(article.get("paragraphs"), list) else [article]
     for place, paragraph in enumerate(paragraphs, start=1):
@@ -84,7 +85,7 @@ def _question(row: Row, article: dict, paragraph: dict, question: object, origin
 
 
 def _first_answer(answers: object) -> Any:
-    """The text of the first answer, in any of the forms that data sets have; None if there is none."""
+    """Returns the text of the first answer, in any of the forms that data sets use; None if there is none."""
     if isinstance(answers, dict):
         answers = answers.get("text")
     if isinstance(answers, list | tuple):
@@ -96,7 +97,7 @@ def _first_answer(answers: object) -> Any:
 
 
 def _pair(row: Row, name: str, multi_turn: str) -> dict[str, Any]:
-    """The columns `prompt` and `response` of a conversation, beside the row's other ones."""
+    """Replaces a conversation by the columns `prompt` and `response`; other columns stay."""
     turns = [_turn(row, name, turn) for turn in row.values[name]]
     kinds = [kind for kind, _ in turns]
     if multi_turn == "error" and (found := _more_than_one_turn(kinds)):
@@ -115,7 +116,7 @@ def _pair(row: Row, name: str, multi_turn: str) -> dict[str, Any]:
 
 
 def _more_than_one_turn(kinds: list[str]) -> str:
-    """What a conversation has beside one question and its answer, in words; empty if nothing."""
+    """Describes what a conversation has beyond one question and its answer; empty if nothing."""
     if "system" in kinds:
         return "a system text"
     if (turns := kinds.count("user")) > 1:
@@ -124,7 +125,7 @@ def _more_than_one_turn(kinds: list[str]) -> str:
 
 
 def _turn(row: Row, name: str, turn: object) -> tuple[str, Any]:
-    """Who speaks (`user`, `assistant`, `system`, or another role), and what."""
+    """Returns the speaker of a turn (`user`, `assistant`, `system`, or another role) and the text."""
     if not isinstance(turn, dict):
         raise RecordError(Kind.TYPE, row.origin, f"{type(turn).__name__} where a turn is expected", field=name)
     role = str(turn.get("role", turn.get("from", "nobody")))
@@ -136,7 +137,7 @@ def _turn(row: Row, name: str, turn: object) -> tuple[str, Any]:
 
 
 def _check_history(row: Row) -> None:
-    """Raises RecordError for an instruction with turns before it, or with a system text, which would be left out."""
+    """Raises RecordError for an instruction with earlier turns or a system text, which would be lost."""
     for name in HISTORY:
         value = row.values.get(name)
         if value and (isinstance(value, list) or (isinstance(value, str) and value.strip() not in ("", "[]"))):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class PairEncoder:
         self.pattern, self.pattern_id = task.pattern(pattern_id), pattern_id
         self.pool = pool
         self.src_length = src_length
-        self.geometry = family.geometry(tokenizer, GeometryOptions(family.blanks[0]))
+        self.geometry = family.geometry(tokenizer, GeometryOptions("".join(family.blanks[:1])))
         self.notes: list[str] = []
 
     @property
@@ -75,7 +76,11 @@ class PairEncoder:
     @property
     def special_tokens(self) -> int:
         """Tokens of a row beside its texts, that behind its end included."""
-        return len(self.geometry.pair([], [], self.pool)[0])
+        return self.geometry.pair_lengths(self.src_length, self.pool)[0]
+
+    def check_lengths(self, config: Any) -> None:
+        """Raises InputError if a model of this configuration has no positions for rows of `src_length` tokens."""
+        self.geometry.check_lengths(config, self.src_length, self.geometry.pair_lengths(self.src_length, self.pool)[1])
 
     @property
     def source_budget(self) -> int:
@@ -98,7 +103,10 @@ class PairEncoder:
         return encoded.lost
 
     def source_problem(self, encoded: EncodedPair) -> RecordError | None:
-        """Why a question cannot be used: a candidate is longer than a row."""
+        """Why a question cannot be used: a candidate is longer than a row, or there is one alone."""
+        if encoded.record.lone:
+            message = "one candidate, which a classification head has nothing to compare with; give candidates"
+            return RecordError(Kind.CANDIDATES, encoded.record.origin, message, field="candidates")
         if not encoded.too_long:
             return None
         message = f"a candidate does not fit into src_length {self.src_length}"

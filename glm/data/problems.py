@@ -21,6 +21,7 @@ class Kind(StrEnum):
     BLANK = "wrong number of blanks"
     PLACE = "place that does not match its text"
     CANDIDATES = "candidates that cannot be told apart"
+    REPEATED_ID = "id of another question"
     CONTROL = "control character"
     MARK = "special token"
     INVISIBLE = "invisible character"
@@ -28,6 +29,8 @@ class Kind(StrEnum):
     DUPLICATE_ID = "duplicate id"
     DUPLICATE_ROW = "duplicate row"
     SHARED_ROW = "row in two files"
+    SHORT = "short document"
+    BOILERPLATE = "repeated passage"
 
     @property
     def refuses(self) -> bool:
@@ -48,6 +51,8 @@ HARMLESS = {
     Kind.DUPLICATE_ID,
     Kind.DUPLICATE_ROW,
     Kind.SHARED_ROW,
+    Kind.SHORT,
+    Kind.BOILERPLATE,
 }
 
 ADVICE = {
@@ -65,6 +70,7 @@ ADVICE = {
     Kind.BLANK: "write exactly one blank",
     Kind.PLACE: "mend the index, or the text of the span",
     Kind.CANDIDATES: "let candidates differ: what is equal to the model cannot be told apart",
+    Kind.REPEATED_ID: "give every question of a language an id of its own: figures are by language and id",
     Kind.MARK: "take it out where it is a left-over of a conversion: it is read letter by letter, as any text",
     Kind.CONTROL: "take the characters out; they are left-overs of a conversion, and the model would learn them",
     Kind.INVISIBLE: "take the characters out; they are left-overs of web pages, split words, and cannot be copied",
@@ -72,6 +78,8 @@ ADVICE = {
     Kind.DUPLICATE_ID: "give every row an id of its own, or none; predictions are told apart by it",
     Kind.DUPLICATE_ROW: "take one of the rows out; it counts twice in training and in scores",
     Kind.SHARED_ROW: "take the row out of one of the files; what was trained on cannot be used to evaluate",
+    Kind.SHORT: "is read beside other documents only; join it to the text it belongs to, or take it out",
+    Kind.BOILERPLATE: "take out what web pages and forms repeat: the model would learn it by heart",
 }
 
 

@@ -14,9 +14,9 @@ PUBLISHED_DATA = ("dureader_qg",)
 def fetch_records(
     task_name: str, split: str, template: Template, reserved: Sequence[str] = ()
 ) -> list[Record | BadRecord]:
-    """The records of a split (`train`, `dev`) of PaddleNLP's data set of that name.
+    """Fetches the records of a split (`train`, `dev`) of PaddleNLP's data set of that name.
 
-    One row of DuReaderQG's dev set has an empty answer: it is a `BadRecord`.
+    One row of DuReaderQG's dev set has an empty answer; it becomes a `BadRecord`.
 
     Raises:
         InputError: there is no such data set, or it could not be fetched.
@@ -28,7 +28,7 @@ def fetch_records(
         raise InputError(f"task_name {task_name}: no data set can be fetched by this name; {advice}")
     try:
         values = list(load_dataset(task_name, splits=split))
-    except Exception as error:  # whatever stops the download, the advice is the same
+    except Exception as error:  # whatever the reason, the advice is the same
         raise InputError(
             f"task_name {task_name}: the data set could not be fetched ({type(error).__name__}: {error}); {advice}"
         ) from error

@@ -1,6 +1,6 @@
-"""Chinese punctuation in generated texts: tokenizers write `，` as `,` (NFKC), and this writes it back.
+"""Restores full-width Chinese punctuation in generated texts; tokenizers write `，` as `,` (NFKC).
 
-Which of the two a text should have is what the targets of training had.
+Whether a model's texts should have full-width marks follows from the training targets.
 """
 
 import re
@@ -19,8 +19,7 @@ _HAS_CHINESE = re.compile(f"[{CHINESE}]")
 
 
 def to_full_width(text: str) -> str:
-    """A Chinese text whose half-width marks beside Chinese characters are full-width; those within numbers and foreign
-    words, as in `3:15` and `a, b`, stay."""
+    """Makes half-width marks beside Chinese characters full-width; those in `3:15` and `a, b` stay."""
     if not _HAS_CHINESE.search(text):
         return text
     text = _RUN.sub(lambda found: "".join(FULL_WIDTH[mark] for mark in found.group()), text)
@@ -28,7 +27,7 @@ def to_full_width(text: str) -> str:
 
 
 def _with_like_brackets(text: str) -> str:
-    """A text whose closing brackets are as wide as those that they close."""
+    """Makes closing brackets as wide as the brackets they close."""
     characters, opened = list(text), []
     for place, character in enumerate(characters):
         if character in "(（":
@@ -39,7 +38,7 @@ def _with_like_brackets(text: str) -> str:
 
 
 def count_marks(text: str) -> tuple[int, int]:
-    """How many marks of a text are full-width, and how many are half-width that would be in `to_full_width`."""
+    """Counts the full-width marks, and the half-width marks that `to_full_width` would change."""
     full = len(_FULL.findall(text))
     half = sum(len(found.group()) for found in _RUN.finditer(text)) if _HAS_CHINESE.search(text) else 0
     return full, half

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
-from glm.data.formats import Row, json_lines, read_rows
+from glm.data.formats import TEXTS, Row, json_lines, layout_without_header, read_rows
 from glm.data.layouts import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
@@ -84,6 +84,7 @@ class RecordFile:
         self.most = most
         self.path = Path(path)
         self.name = str(path)
+        self.template = template
         self.need_target = need_target if each_needs_target is None else each_needs_target
         self.several_targets = several_targets
         self.reserved = reserved
@@ -120,7 +121,11 @@ class RecordFile:
 
     def rows(self) -> Iterator[Row]:
         """The rows that records are made of, one by one."""
-        return unfold(read_rows(self.path, most=self.max_record_bytes), multi_turn=self.multi_turn)
+        rows = unfold(read_rows(self.path, most=self.max_record_bytes), multi_turn=self.multi_turn)
+        if self.template.summaries is None:
+            return rows
+        is_lines = layout_without_header(self.path) == TEXTS
+        return self.template.summaries.rows(rows, learns=not self.several_targets, is_lines=is_lines)
 
 
 def stream_records(
@@ -146,6 +151,8 @@ def stream_records(
         InputError: the columns are not recognised.
     """
     rows = unfold(json_lines(lines, name=name, most=wishes.max_record_bytes), multi_turn=wishes.multi_turn)
+    if template.summaries is not None:
+        rows = template.summaries.rows(rows, learns=False)
     unread = []
     for row in rows:
         unread.append(row)
@@ -208,7 +215,7 @@ def columns_of(
     """
     rows = list(rows)
     present = list(dict.fromkeys(column for row in rows for column in row.values))
-    if not present and all(row.error for row in rows):
+    if rows and all(row.error for row in rows):
         raise rows[0].error
     return choose_columns(present, template, wishes, name=name, need_target=need_target)
 

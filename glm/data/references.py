@@ -1,4 +1,4 @@
-"""Several texts for one source, in rows of their own: each row is scored against the targets of all of them."""
+"""Rows with the same source share their references: each is scored against the targets of all of them."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -10,10 +10,10 @@ from glm.data.records import BadRecord, Record
 
 
 class SharedReferences:
-    """The targets of those records of a file that have the same source.
+    """The targets of records with the same source.
 
     Args:
-        records: gives the records, anew each time. Targets are held of those alone whose source occurs again.
+        records: returns a new iterator over the records at each call. Only targets of repeated sources are held.
 
     Attributes:
         count: number of records that share their source with another one.
@@ -30,7 +30,7 @@ class SharedReferences:
                 self._targets[key] |= dict.fromkeys(record.references)
 
     def given_to(self, record: Record | BadRecord) -> Record | BadRecord:
-        """A record with the targets of all that have its source, its own first; one without a target stays so."""
+        """Gives a record the targets of all records with its source, its own first; none if it has no target."""
         if not self._targets or not _has_target(record) or (key := _key(record)) not in self._targets:
             return record
         own = record.references
@@ -38,7 +38,7 @@ class SharedReferences:
 
 
 def shared_note(count: int) -> str:
-    """What is done with so many records that share their source with others, in words."""
+    """Returns the note about records that share their source with others."""
     return f"{count} records share their source with others: each is scored against the targets of all of them"
 
 

@@ -1,4 +1,4 @@
-"""What a check found in a file of records: counts, problems, lengths; to be printed, stored, and insisted on."""
+"""The report of a check of a data file: counts, problems, lengths; printed, stored, and enforced."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from glm.data.problems import Kind
 from glm.errors import InputError
 
-SHOWN = 10  # problems of a kind that are kept in words; all are counted
+SHOWN = 10  # messages kept of each kind of problem; all are counted
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class ProblemGroup:
     """The problems of one kind.
 
     Args:
-        count: how many there are.
-        refused: rows with it are not used.
-        first: some of them in words, with file, line and field.
+        count: number of problems.
+        refused: whether rows with this problem are not used.
+        first: the first messages, with file, line and field.
     """
 
     kind: str
@@ -32,18 +32,18 @@ class ProblemGroup:
 
 @dataclass(frozen=True)
 class FileReport:
-    """What was found in one file; all of it JSON values.
+    """The findings for one file, as JSON values.
 
     Args:
-        columns: where its fields were taken from.
-        read: number of rows, which is `used` + `refused`.
+        columns: which columns were read.
+        read: number of rows; it equals `used` + `refused`.
         lengths: quantiles of characters and of tokens, for source and target.
-        cut_sources, cut_targets: how many are cut; `lost_tokens` is what the sources lose at least.
-        unknown_rows: rows that hold text without a piece; `unknown_pieces` counts the most frequent of such.
-        warnings: what else should be known.
+        cut_sources, cut_targets: number of cut ones; `lost_tokens` is what the sources lose at least.
+        unknown_rows: rows with text that the tokenizer does not know; `unknown_pieces` counts the most frequent.
+        warnings: other things that may be wrong.
         recommended: lengths that fit, by option.
         bad_rows: the refused rows that were kept.
-        notes: what is good to know, and wrong with nothing.
+        notes: information that is no problem.
         full_width: whether most punctuation of the targets is full-width; None if there is none.
     """
 
@@ -67,11 +67,11 @@ class FileReport:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FileReport":
-        """The report of which `as_dict` gave these values."""
+        """Restores a report from the result of `as_dict`."""
         return cls(**{**values, "problems": [ProblemGroup(**group) for group in values["problems"]]})
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Returns the report as JSON values."""
         return asdict(self)
 
     @property
@@ -80,12 +80,12 @@ class FileReport:
         return sum(group.count for group in self.problems)
 
     def summary(self) -> str:
-        """The count of rows, in a line."""
+        """The numbers of rows, in one line."""
         columns = f" ({self.columns})" if self.columns else ""
         return f"{self.file}: {self.read} rows read = {self.used} used + {self.refused} refused{columns}"
 
     def notices(self) -> list[str]:
-        """Summary, warnings, the first problem of each kind, and notes: what a run says of its data."""
+        """The lines that a run logs: summary, warnings, the first problem of each kind, notes."""
         groups = [
             f"{group.kind}, {group.count} times ({group.advice}); the first: {group.first[0]}"
             for group in self.problems
@@ -94,7 +94,7 @@ class FileReport:
         return [self.summary(), *warnings, *(f"note: {text}" for text in self.notes)]
 
     def require(self, most_refused: int) -> None:
-        """Raises InputError if more rows than that were refused, or all."""
+        """Raises InputError if more than `most_refused` rows were refused, or all."""
         refusals = [message for group in self.problems if group.refused for message in group.first]
         if self.refused > most_refused and self.refused == 1:
             raise InputError(refusals[0])

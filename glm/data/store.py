@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from glm.data.mixture import Mixture
 from glm.data.records import BadRecord
 from glm.data.report import FileReport
 from glm.errors import InputError
-from glm.models.protocol import Example
+from glm.models.protocol import Example, Tokenizer
 from glm.runtime.seals import FileSeal, seal
 from glm.runtime.settings_file import Settings, read_settings
 
@@ -49,12 +49,14 @@ class ExampleStore(Sequence[Example]):
         row_hashes: of its rows, see `FileCheck.compare`.
     """
 
+    is_drawn = False  # `lengths` and `target_lengths` are what they are, whatever is drawn
+
     def __init__(self, folder: Path, encoder: ExampleEncoder):
         self.folder = folder
         self.encoder = encoder
         self._places = folder / PLACES
         # Mapped, not read: what is touched is the page cache's, and as many processes as like may share it.
-        self._ids = np.memmap(folder / IDS, dtype=_id_type(encoder), mode="r")
+        self._ids = np.memmap(folder / IDS, dtype=id_type(encoder.tokenizer), mode="r")
         self._ends = np.fromfile(folder / ENDS, dtype=np.int64)  # of source 0, span 0, source 1, span 1, ...
         self.row_hashes = np.fromfile(folder / ROWS, dtype=np.uint64)
         self.report = FileReport.from_dict(json.loads((folder / REPORT).read_text(encoding="utf-8")))
@@ -150,6 +152,11 @@ class JoinedExamples(Sequence[Example]):
         place = int(np.searchsorted(self._ends, index, side="right"))
         return self._parts[place], index - int(self._ends[place]) + len(self._parts[place])
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether sizes are known by drawing alone, and `lengths` and `target_lengths` are the largest."""
+        return any(store.is_drawn for store in self._parts)
+
     @cached_property
     def target_lengths(self) -> np.ndarray:
         """[number of examples], labels."""
@@ -193,14 +200,17 @@ def new_store(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def verify_store(folder: Path) -> None:
+def verify_store(folder: Path, names: Collection[str] = (IDS, ENDS, ROWS, PLACES, REPORT)) -> None:
     """Reads all of a store and compares it with its seal.
+
+    Args:
+        names: of its files.
 
     Raises:
         InputError: it is not what was written; the text names the file.
     """
     files = read_settings(folder / SEAL, Seal).files
-    if files.keys() != {IDS, ENDS, ROWS, PLACES, REPORT}:
+    if files.keys() != set(names):
         raise InputError(f"{folder / SEAL}: is not what was written")
     for name, sealed in files.items():
         try:
@@ -226,7 +236,7 @@ def write_examples(folder: Path, items: Iterable[EncodedRecord | BadRecord], enc
         for item in items:
             if isinstance(item, EncodedRecord):
                 source_ids, span = encoder.lay_out_source(item), encoder.lay_out_span(item)
-                file.write(np.array(source_ids + span, dtype=_id_type(encoder)).tobytes())
+                file.write(np.array(source_ids + span, dtype=id_type(encoder.tokenizer)).tobytes())
                 ends.extend((total + len(source_ids), total + len(source_ids) + len(span)))
                 total = ends[-1]
     (folder / ENDS).write_bytes(ends.tobytes())
@@ -239,8 +249,9 @@ def write_report(folder: Path, report: FileReport, check: FileCheck) -> None:
     (folder / REPORT).write_text(json.dumps(report.as_dict()), encoding="utf-8")
 
 
-def _id_type(encoder: ExampleEncoder) -> type:
-    return np.uint16 if encoder.tokenizer.vocab_size <= 1 << 16 else np.uint32
+def id_type(tokenizer: Tokenizer) -> type:
+    """How ids are written: in two bytes where they fit."""
+    return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
 
 
 def store_name(content: str, check: FileCheck) -> str:

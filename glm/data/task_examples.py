@@ -118,6 +118,7 @@ class TaskExamples(Sequence[Any]):
     """
 
     folder = Path("memory")  # where they are kept, for messages
+    is_drawn = False  # see `glm.data.store.ExampleStore`
 
     def __init__(self, items: Sequence[Any], encoder: ChoiceEncoder | WindowEncoder, report: FileReport, row_hashes):
         self.report = report
@@ -126,6 +127,8 @@ class TaskExamples(Sequence[Any]):
         self.origins: list[str] = []
         self.encoder = encoder
         for item in items:
+            if encoder.kind == CHOOSE and not item.record.right:
+                continue  # nothing in it is to be written
             if encoder.kind == CHOOSE:
                 make = pair_example if isinstance(encoder, PairEncoder) else choice_example
                 found = [make(item, encoder)]
@@ -138,6 +141,15 @@ class TaskExamples(Sequence[Any]):
     def _size(self, index: int) -> tuple[int, int]:
         example = self[index]
         return len(example), example.num_labels
+
+    @property
+    def lone(self) -> str | None:
+        """Where a question with one candidate is from, which no loss can compare with others; None if none has."""
+        if self.encoder.kind != CHOOSE or self.encoder.is_single:
+            return None
+        places = (place for place, example in enumerate(self._examples) if len(example.rows) == 1)
+        place = next(places, None) if not isinstance(self.encoder, PairEncoder) else None
+        return None if place is None else self.origins[place]
 
     @property
     def lengths(self) -> np.ndarray:

@@ -29,6 +29,9 @@ class TaskRecord(Record):
         answers: texts that are right, of a task that extracts; None if it is not known.
         group: what questions of the same group share.
         language: of the question.
+        is_named: whether its id is one of the data's own.
+        lone: its one candidate is to be what the model writes.
+        equality: whether it is; None if it is not known.
     """
 
     fields: tuple[tuple[str, str], ...] = ()
@@ -38,6 +41,9 @@ class TaskRecord(Record):
     answers: tuple[str, ...] | None = None
     group: str | None = None
     language: str = ""
+    is_named: bool = False
+    lone: bool = False
+    equality: bool | None = None
 
     @property
     def values(self) -> dict[str, str]:
@@ -109,11 +115,15 @@ class TaskReader:
 
     def _record(self, item: Item, identity: str | int, origin: str, number: int) -> TaskRecord:
         """Raises RecordError if a question cannot be used."""
+        language = item.language or self.task.language
+        if self.task.languages is not None and language not in self.task.languages:
+            message = f"{language}: the figures of {self.task.name} have rules for {', '.join(self.task.languages)}"
+            raise RecordError(Kind.LABEL, origin, message, field="lang")
         words = item.choices or tuple(self.pattern.labels.values())
         labels = tuple(word.strip() for word in item.choices) if item.choices else tuple(self.pattern.labels)
         self._check_texts(item, origin)
         right = item.right or self._right(item, labels, origin)
-        if self.need_label and not right and item.answers is None:
+        if self.need_label and not right and item.answers is None and item.equality is None:
             field = "answers" if self.task.kind == EXTRACT else self.label_column or "label"
             raise RecordError(Kind.MISSING, origin, "none in it, and it is needed to learn or to score", field=field)
         target = labels[right[0]] if right else item.answers[0] if item.answers else None
@@ -129,7 +139,10 @@ class TaskReader:
             right=right,
             answers=item.answers,
             group=None if item.group is None else f"{number}.{item.group}",
-            language=item.language or self.task.language,
+            language=language,
+            is_named=item.key is not None,
+            lone=item.lone,
+            equality=item.equality,
         )
 
     def _right(self, item: Item, labels: Sequence[str], origin: str) -> tuple[int, ...]:
@@ -184,8 +197,20 @@ class TaskFile(RecordFile):
         return self.target_column
 
     def __iter__(self) -> Iterator[TaskRecord | BadRecord]:
+        seen: dict[tuple[str, str | int], str] = {}
         records = (record for row in read_rows(self.path) for record in self.reader.records(row))
-        yield from islice(records, self.most)
+        for record in islice(records, self.most):
+            yield self._once(record, seen) if isinstance(record, TaskRecord) and record.is_named else record
+
+    @staticmethod
+    def _once(record: TaskRecord, seen: dict[tuple[str, str | int], str]) -> TaskRecord | BadRecord:
+        """A question whose id no other of its language has; figures and files of predictions tell them apart by it."""
+        first = seen.setdefault((record.language, record.id), record.origin)
+        if first == record.origin:
+            return record
+        message = f"{record.id} is the id of another question in {record.language} ({first})"
+        error = RecordError(Kind.REPEATED_ID, record.origin, message, field="id")
+        return BadRecord(record.id, record.origin, str(error), error.kind, record.values)
 
 
 def reader_of(task: Task, wishes: ColumnOptions, *, pattern_id: int | None = None, **how: Any) -> TaskReader:

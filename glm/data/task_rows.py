@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from glm.data.problems import Kind
@@ -87,6 +88,12 @@ def key_of(values: Values, *names: str) -> str | int | None:
     return found if isinstance(found, str | int) and not isinstance(found, bool) else None
 
 
+def key_in(values: Values, place: int, count: int) -> str | int | None:
+    """What identifies one of so many questions of a row; nothing where nothing identifies the row."""
+    own = key_of(values, "id")
+    return own if own is None or count == 1 else f"{own}.{place}"
+
+
 def language_of(values: Values) -> str | None:
     """The language that a row names."""
     found = values.get("lang", values.get("language"))
@@ -168,16 +175,18 @@ def multirc(values: Values) -> Iterator[Item]:
     if not isinstance(whole, Mapping):
         yield from flat(passage=("passage", "paragraph"), question=("question",), answer=("answer",))(values)
         return
-    passage = text_of(whole, "text")
+    passage, own = text_of(whole, "text"), key_of(values, "id", "idx")
     for place, question in enumerate(objects_of(whole, "questions")):
         asked = text_of(question, "question")
         for number, answer in enumerate(objects_of(question, "answers")):
             fields = {"passage": passage, "question": asked, "answer": text_of(answer, "text")}
-            yield Item(fields, label_of(answer, "label"), key=f"{place}.{number}", group=str(place))
+            key = None if own is None else f"{own}.{place}.{number}"
+            yield Item(fields, label_of(answer, "label"), key=key, group=str(place))
 
 
 def wsc(values: Values) -> Iterator[Item]:
-    """WSC: `text`, a noun (span1) and a pronoun (span2) with their places in words, other nouns in `candidates`."""
+    """WSC: `text`, a noun (span1) and a pronoun (span2) with their places in words; other nouns in `candidates`, as
+    texts or objects with one. Without them the noun is right if it is what the model writes."""
     text = text_of(values, "text")
     target = values.get("target", values)
     if not isinstance(target, Mapping):
@@ -190,13 +199,29 @@ def wsc(values: Values) -> Iterator[Item]:
         message = f"word {start} of the text is {found!r:.60}, not the pronoun {pronoun!r:.60}"
         raise FieldProblem(Kind.PLACE, "span2_index", message)
     words[start] = found.replace(found[: len(pronoun)], f"*{found[: len(pronoun)]}*", 1)
-    others = [other for other in texts_of(values, "candidates") if other.lower() != noun.lower()]
     label = label_of(values, "label")
     if label not in (None, "true", "false", "1", "0"):
         raise FieldProblem(Kind.LABEL, "label", f"{label!r:.60}: is neither true nor false")
-    right = () if label is None else (0,) if label in ("true", "1") else tuple(range(1, len(others) + 1))
-    fields = {"marked": " ".join(words), "pronoun": pronoun}
-    yield Item(fields, None, (noun, *others), right, key=key_of(values, "idx", "id"))
+    is_noun = None if label is None else label in ("true", "1")
+    fields, key = {"marked": " ".join(words), "pronoun": pronoun}, key_of(values, "idx", "id")
+    if values.get("candidates") is None:
+        yield Item(fields, None, (noun,), (0,) if is_noun else (), lone=True, equality=is_noun, key=key)
+        return
+    others = [other for other in nouns_of(values) if other.lower() != noun.lower()]
+    if not others:
+        raise FieldProblem(
+            Kind.CANDIDATES, "candidates", f"none but {noun!r:.60}; give others, or leave the field out"
+        )
+    right = () if is_noun is None else (0,) if is_noun else tuple(range(1, len(others) + 1))
+    yield Item(fields, None, (noun, *others), right, key=key)
+
+
+def nouns_of(values: Values) -> tuple[str, ...]:
+    """WSC's other nouns, each once. Raises FieldProblem."""
+    found = values["candidates"]
+    if isinstance(found, list) and found and all(isinstance(item, Mapping) for item in found):
+        found = [text_of(item, "text") for item in found]
+    return tuple(dict.fromkeys(texts_of({"candidates": found}, "candidates")))
 
 
 def cluewsc(values: Values) -> Iterator[Item]:
@@ -255,7 +280,7 @@ def race(values: Values) -> Iterator[Item]:
         choices = texts_of({"options": options[place]}, "options")
         label = None if letter is None else "ABCDEFGH".find(str(letter))
         fields = {"article": article, "question": question}
-        yield Item(fields, label, choices, key=f"{values.get('id', '')}.{place}" if len(questions) > 1 else None)
+        yield Item(fields, label, choices, key=key_in(values, place, len(questions)))
 
 
 def c3(values: Values) -> Iterator[Item]:
@@ -294,7 +319,7 @@ def chid(values: Values) -> Iterator[Item]:
             answer = answers.get(blank.group()) if isinstance(answers, Mapping) else answers
             answer = (answer[number] if number < len(answer) else None) if isinstance(answer, list) else answer
             label = number_of({"answer": answer}, "answer")
-            key = f"{values.get('id', '')}.{number}" if len(passages) > 1 or len(blanks) > 1 else key_of(values, "id")
+            key = key_in(values, number, len(passages) + len(blanks) - 1)
             yield Item({"before": before, "after": after}, label, candidates, key=key, group="")
             number += 1
 
@@ -349,6 +374,19 @@ def squad(values: Values) -> Iterator[Item]:
             yield _question(question, context)
     else:
         yield _question(values, text_of(values, "context"))
+
+
+TYDIQA = {  # what the ids of TyDiQA's questions begin with
+    **{"arabic": "ar", "bengali": "bn", "english": "en", "finnish": "fi", "indonesian": "id", "japanese": "ja"},
+    **{"korean": "ko", "russian": "ru", "swahili": "sw", "telugu": "te", "thai": "th"},
+}
+
+
+def tydiqa(values: Values) -> Iterator[Item]:
+    """TyDiQA's gold passages: SQuAD's form, with the language in front of each id."""
+    for item in squad(values):
+        told = TYDIQA.get(str(item.key).partition("-")[0])
+        yield replace(item, language=told) if item.language is None and told is not None else item
 
 
 def _question(values: Values, context: str) -> Item:

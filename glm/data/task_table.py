@@ -15,7 +15,6 @@ from glm.data.tasks import (
     EXTRACT,
     LAST_WORD,
     MASK,
-    SENTENCE_MASK,
     Bare,
     Cut,
     Part,
@@ -25,7 +24,7 @@ from glm.data.tasks import (
     parse_labels,
     parse_parts,
 )
-from glm.data.templates import GENERATION_BLANK, Template, find_template, own_template
+from glm.data.templates import GENERATION_BLANK, SENTENCE_BLANK, Template, find_template, own_template
 from glm.errors import InputError
 
 YES_NO = {"1": " Yes", "0": " No"}
@@ -133,12 +132,16 @@ _EXTRACT = {
 }
 
 # of the multilingual GLM: English words whatever the language
-_SQUAD_V1 = (" {question}", SENTENCE_MASK, Bare("."), Cut("{context}"))
-_MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_MASK)
+_SQUAD_V1 = (" {question}", SENTENCE_BLANK, Bare("."), Cut("{context}"))
+# Of XNLI, PAWS-X, XQuAD, MLQA and TyDiQA: a data set of such a name is in that language.
+LANGUAGES = frozenset("ar bg bn de el en es fi fr hi id it ja ko nl pt ru sw te th tr ur vi zh".split())
+MLQA_LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")  # that its metric has rules for
+_MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_BLANK)
 
 
-def _published(name: str, parts: tuple[Part, ...], **more) -> Task:
-    return Task(name, EXTRACT, rows.squad, {0: Pattern(parts)}, figure="f1", windows_as_published=True, **more)
+def _published(name: str, parts: tuple[Part, ...], read=rows.squad, **more) -> Task:
+    how = {"figure": "f1", "windows_as_published": True, "closed": False}
+    return Task(name, EXTRACT, read, {0: Pattern(parts)}, **how, **more)
 
 
 TASKS: dict[str, Task] = {
@@ -263,8 +266,8 @@ TASKS: dict[str, Task] = {
             exact=True,
         ),
         _published("squad_v1", _SQUAD_V1),
-        _published("mlqa", _MLQA),
-        _published("tydiqa", _SQUAD_V1, no_answer="N/A"),
+        _published("mlqa", _MLQA, languages=MLQA_LANGUAGES),
+        _published("tydiqa", _SQUAD_V1, read=rows.tydiqa, no_answer="N/A"),
         Task("squad", EXTRACT, rows.squad, {0: Pattern(_EXTRACT["en"])}, figure="f1", no_answer="N/A"),
         Task(
             "cmrc2018", EXTRACT, rows.squad, {0: Pattern(_EXTRACT["zh"])}, figure="f1", no_answer="N/A", language="zh"
@@ -298,7 +301,7 @@ def find_frame(
             return own_template(template, target_prefix or "")
         found = find_template(task_name, others=TASKS)
         found = own_template(own[task_name]) if task_name in own else found
-        return found if target_prefix is None else own_template(found.source, target_prefix)
+        return found if target_prefix is None else replace(found, target_prefix=target_prefix)
     if target_prefix is not None:
         raise InputError(
             f"target_prefix {target_prefix}: has no effect on a task that chooses or extracts; leave it out"
@@ -337,3 +340,12 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
         aliases=task.aliases if task else {},
         language=task.language if task else "zh",
     )
+
+
+def in_language(frame: Template | Task, name: str) -> Template | Task:
+    """A template or task for a data set of this name: of the language that it names, if it does."""
+    if isinstance(frame, Task):
+        return replace(frame, language=name) if name in LANGUAGES else frame
+    if frame.summaries is not None and name in frame.summaries.prompts:
+        return replace(frame, summaries=replace(frame.summaries, language=name))
+    return frame

@@ -18,8 +18,8 @@ from glm.errors import InputError
 from glm.models.protocol import Family
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
+PRETRAIN = "pretrain"  # no kind of task: running text
 MASK = "[MASK]"
-SENTENCE_MASK = f"[s{MASK[1:]}"  # the blank of a whole sentence
 PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
@@ -73,6 +73,8 @@ class Item:
         choices: the candidates that the row brings; the labels' words if there are none.
         right: numbers of the candidates that are right, where the reader knows; else they follow from `label`.
         answers: texts that are right, of a task that extracts.
+        lone: its one candidate is to be what the model writes.
+        equality: whether the label says so; None if it does not say.
         key: tells the questions of a row apart.
         group: what questions of the same group share.
         language: of the question.
@@ -83,6 +85,8 @@ class Item:
     choices: tuple[str, ...] = ()
     right: tuple[int, ...] = ()
     answers: tuple[str, ...] | None = None
+    lone: bool = False
+    equality: bool | None = None
     key: str | int | None = None
     group: str | None = None
     language: str | None = None
@@ -133,8 +137,11 @@ class Task:
         assigned: whether the candidates of a group are exclusive: each is right for one of its questions.
         exact: right only if every token of the answer is the likeliest (LAMBADA).
         no_answer: what a window without the answer is to say; None leaves such windows out of training.
-        windows_as_published: windows end where the originals' do, and the last may lose the end of a passage.
+        windows_as_published: windows end where the originals' do, and the last may lose the end of a passage; an
+            answer counts as in a window although what does not fit is cut off behind it.
+        closed: see `GeometryOptions`.
         language: of the task, where rows do not say.
+        languages: that its figures have rules for; None for all.
     """
 
     name: str
@@ -149,7 +156,9 @@ class Task:
     exact: bool = False
     no_answer: str | None = None
     windows_as_published: bool = False
+    closed: bool = True
     language: str = "en"
+    languages: tuple[str, ...] | None = None
 
     def pattern(self, number: int | None) -> Pattern:
         """The pattern of a number, the first if it is None. Raises InputError if there is none."""

@@ -3,13 +3,15 @@
 import re
 import string
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from glm.data.summaries import MULTITASK, NCLS, OF_MT5, Summaries
 from glm.errors import InputError
 from glm.models.protocol import Family
 
 GENERATION_BLANK = "[gMASK]"  # in the bundled templates; a family without blanks writes where it stands
+SENTENCE_BLANK = f"[s{GENERATION_BLANK[2:]}"  # of a whole sentence, or of several
 BLANKS = re.compile(r"(\[\w{0,8}MASK\])")  # what may mark the place of the target; the family says which do
 SOURCE_NAMES = ("source", "context")  # what a template may call the text that is cut if it is too long
 
@@ -25,12 +27,19 @@ class Template:
         targets: columns that are the task's target where they are there, before all other names.
         other_targets: columns that are it if no other name is there.
         target_prefix: constant opening of the target: given to the model at generation, and no part of what is scored.
+        closed: see `GeometryOptions`.
+        cuts_tokens: a source that is too long loses its last tokens; else it is cut between sentences, or as the
+            family does.
+        summaries: makes the rows of a file those of records, where they are not.
     """
 
     source: str
     target_prefix: str = ""
     targets: tuple[str, ...] = ()
     other_targets: tuple[str, ...] = ()
+    closed: bool = True
+    cuts_tokens: bool = False
+    summaries: Summaries | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +98,9 @@ QUESTION_GENERATION = Template(
 
 TITLES = ("title", "headline", "标题")
 
+# THUDM/Multilingual-GLM, data_utils/dataset.py: what is asked stands behind the text, and nothing closes it
+_SUMMARY = Template("{source}{prompt}" + SENTENCE_BLANK, targets=("target",), closed=False, cuts_tokens=True)
+
 PARAPHRASE = "paraphrase"  # the task whose texts are held against their sources and each other, too
 
 TEMPLATES = {
@@ -101,7 +113,16 @@ TEMPLATES = {
     "advertisement": Template(source="商品属性：{source}，广告文案：[gMASK]"),
     PARAPHRASE: Template(source="原句：{source}，改写：[gMASK]"),
     "pair": Template(source="{source}[gMASK]"),
+    "ncls": replace(_SUMMARY, summaries=NCLS),
+    "ncls_multitask": replace(_SUMMARY, summaries=MULTITASK),
+    "lcsts": replace(_SUMMARY, summaries=MULTITASK),
+    "mt5_summary": replace(_SUMMARY, summaries=OF_MT5),
 }
+
+
+def asks_questions(task_name: str | None, template: str | None) -> bool:
+    """Whether the texts of a task are questions; nobody knows of a template of the user's own."""
+    return template is None and TEMPLATES.get(task_name) is QUESTION_GENERATION
 
 
 def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:

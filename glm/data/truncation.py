@@ -50,7 +50,13 @@ def _normalized(text: str) -> list[tuple[int, int, str]]:
 
 
 def shorten_context(context: str, answer: str, fits: Callable[[str], bool]) -> str | None:
-    """The part of a passage, in whole sentences around the answer's, that fits.
+    """The part of a passage, in whole sentences around the answer's, that fits; arguments as of `window_around`."""
+    found = window_around(context, answer, fits)
+    return None if found is None else context[slice(*found)]
+
+
+def window_around(context: str, answer: str, fits: Callable[[str], bool]) -> tuple[int, int] | None:
+    """Where the part of a passage that fits, in whole sentences around the answer's, begins and ends.
 
     Sentences are added in turn after and before the one with the first occurrence of the answer (the passage's start,
     if the answer does not occur in it). If that sentence alone is too long it is cut around the answer.
@@ -59,10 +65,10 @@ def shorten_context(context: str, answer: str, fits: Callable[[str], bool]) -> s
         fits: whether a passage is short enough; what is part of a fitting passage fits.
 
     Returns:
-        The part, or None if not even the answer itself fits.
+        Its range, or None if not even the answer itself fits.
     """
     if fits(context):
-        return context
+        return 0, len(context)
     place, answer_end = find_answer(context, answer) or (0, 0)
     ends = [match.end() for match in SENTENCE.finditer(context)]
     starts = [0, *ends[:-1]]
@@ -77,19 +83,19 @@ def shorten_context(context: str, answer: str, fits: Callable[[str], bool]) -> s
         last += after
         before = before and first > 0 and fits(context[starts[first - 1] : ends[last]])
         first -= before
-    return context[starts[first] : ends[last]]
+    return starts[first], ends[last]
 
 
-def _cut_around(text: str, start: int, end: int, floor: int, fits: Callable[[str], bool]) -> str | None:
+def _cut_around(text: str, start: int, end: int, floor: int, fits: Callable[[str], bool]) -> tuple[int, int] | None:
     """The widest fitting window around text[start:end], as far before it as after it, none of it before `floor`."""
     if not fits(text[start:end]):
         return None
 
-    def window(margin: int) -> str:
-        return text[max(floor, start - margin) : end + margin]
+    def window(margin: int) -> tuple[int, int]:
+        return max(floor, start - margin), min(end + margin, len(text))
 
     low, high = 0, len(text)  # window(low) fits; window(high) does not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(window(middle)) else (low, middle)
+        low, high = (middle, high) if fits(text[slice(*window(middle))]) else (low, middle)
     return window(low)

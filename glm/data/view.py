@@ -1,4 +1,4 @@
-"""One record as the model sees it in training and in prediction, and that the two are laid out alike."""
+"""Shows one record as the model sees it, and checks that training and prediction lay it out alike."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from glm.models.protocol import Sight
 
 @dataclass(frozen=True)
 class RecordView:
-    """A record in one row: its source, then its target.
+    """A record as the model sees it: its source, then its target.
 
     Args:
-        sight: ids, what the model reads beside them, labels, and who sees whom.
-        lost_source, lost_target: tokens that were cut.
+        sight: ids, positions and other inputs, labels, and the attention mask.
+        lost_source, lost_target: number of tokens that were cut.
     """
 
     sight: Sight
@@ -22,11 +22,11 @@ class RecordView:
 
 
 def view_record(record: Record, encoder: ExampleEncoder) -> RecordView:
-    """How a record is laid out.
+    """Lays out a record.
 
     Raises:
         RecordError: the record does not fit, see `ExampleEncoder`.
-        AssertionError: training and prediction are laid out differently, which would be an error of this program.
+        AssertionError: training and prediction differ, which is a bug of this program.
     """
     (encoded,) = encoder.encode([record])
     source_ids = encoder.lay_out_source(encoded)

@@ -70,6 +70,7 @@ class WindowEncoder:
         pattern_id: int | None = None,
         block_position: bool = True,
         allow_cut_targets: bool = False,
+        visible_pads: bool = False,
         objective: Mapping[str, Any] = NO_CHOICE,
     ):
         self.task = self.template = task
@@ -79,11 +80,12 @@ class WindowEncoder:
         self.base = ExampleEncoder(
             family,
             tokenizer,
-            Template(f"{{context}}{blank}"),
+            Template(f"{{context}}{blank}", closed=task.closed),
             src_length=src_length,
             tgt_length=tgt_length,
             block_position=block_position,
             allow_cut_targets=allow_cut_targets,
+            visible_pads=visible_pads,
             objective=objective,
         )
         self.notes: list[str] = []
@@ -97,7 +99,7 @@ class WindowEncoder:
     @property
     def described(self) -> list[str]:
         """What ids of a question depend on, beside lengths and tokenizer."""
-        return self.task.described(self.pattern_id)
+        return [*self.task.described(self.pattern_id), *(["visible pads"] if self.base.visible_pads else [])]
 
     @property
     def constant_text(self) -> str:
@@ -146,12 +148,12 @@ class WindowEncoder:
         stride, S = min(self.base.src_length // 2, room), len(context)
         sought = tokenizer.decode_ids(tokenizer.encode_text(answer)) if answer else ""
         for start in range(0, max(S, 1), stride):
-            text = tokenizer.decode_ids(context[start : start + width])
-            ids = tokenizer.encode_text(f" {text}")[:room]
+            whole = tokenizer.decode_ids(context[start : start + width])
+            ids = tokenizer.encode_text(f" {whole}")[:room]
             text = tokenizer.decode_ids(ids)
-            before, after = self._frame(values, ids)
-            source_ids = self.base.geometry.lay_out(before, after)
-            encoded.windows.append(Window(text, source_ids, bool(sought) and sought in text))
+            source_ids = self.base.lay_out_ids(*self._frame(values, ids))
+            has_answer = bool(sought) and sought in (whole if self.task.windows_as_published else text)
+            encoded.windows.append(Window(text, source_ids, has_answer))
             if start + width > S and (self.task.windows_as_published or start + room >= S):
                 break
         return encoded

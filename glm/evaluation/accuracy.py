@@ -1,4 +1,4 @@
-"""Figures of choices: accuracy, F1, which label was taken for which. Rows are those of `glm.prediction.choosing`."""
+"""Scores of choices: accuracy, F1, confusion of labels. Rows are those of `glm.prediction.choosing`."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,18 +25,18 @@ SIGNATURES = {
 
 
 def right_labels(row: Row) -> tuple[str, ...]:
-    """The labels that are right."""
+    """Returns the right labels of a row."""
     found = row["reference"]
     return (found,) if isinstance(found, str) else tuple(found)
 
 
 def is_right(row: Row) -> bool:
-    """Whether the label that was chosen is right."""
+    """Whether the chosen label is right."""
     return row["prediction"] in right_labels(row)
 
 
 def best_per_token(row: Row) -> str | None:
-    """What log-probability per token would choose; None where candidates are scored by one logit."""
+    """Returns the choice by log-probability per token; None where candidates are scored by one logit."""
     candidates = row.get("candidates") or ()
     if not candidates or any("mean" not in candidate for candidate in candidates):
         return None
@@ -44,17 +44,17 @@ def best_per_token(row: Row) -> str | None:
 
 
 def common_labels(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The labels that all rows choose from; none where each brings its own."""
+    """Returns the labels that all rows choose from; empty where each row brings its own."""
     found = {tuple(candidate["label"] for candidate in row.get("candidates") or ()) for row in rows}
     return next(iter(found)) if len(found) == 1 else ()
 
 
 class ChoiceTable:
-    """What is counted of each row, so that figures are functions of sums over rows.
+    """Counts for each row, from which figures follow as functions of sums over rows.
 
     Args:
-        rows: they have a reference.
-        labels: of all rows together, for macro F1; found in the rows if not given.
+        rows: rows with a reference.
+        labels: of all rows together, for macro F1; taken from the rows if not given.
     """
 
     def __init__(self, rows: Sequence[Row], labels: Sequence[str] | None = None):
@@ -75,7 +75,7 @@ class ChoiceTable:
         return counts
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
-        """Percentages, of sums [M] over any rows."""
+        """Returns percentages, from sums [M] over any set of rows."""
         records, right, right_by_mean = sums[:3]
         found = {"accuracy": 100 * right / records}
         if self.has_means:
@@ -95,7 +95,7 @@ class ChoiceTable:
 
 
 def score_choices(rows: Iterable[Row]) -> Scores:
-    """Accuracy and what else the rows allow, in percent, with `records`; also by length of the source.
+    """Computes accuracy and whatever else the rows allow, in percent; also by length of the source.
 
     Raises:
         ValueError: there are no rows.
@@ -118,7 +118,7 @@ def score_choices(rows: Iterable[Row]) -> Scores:
 
 
 def choice_signatures(names: Iterable[str]) -> dict[str, str]:
-    """The signature of each figure."""
+    """Returns the signature of each figure."""
     return {
         name: SIGNATURES.get(name, SIGNATURES["accuracy"])
         for name in names
@@ -127,7 +127,7 @@ def choice_signatures(names: Iterable[str]) -> dict[str, str]:
 
 
 def _of_groups(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, float]:
-    """The figures of rows that belong together."""
+    """Returns the figures of rows that form groups."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.get("group") is not None:
@@ -144,7 +144,7 @@ def _of_groups(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, float]:
     whole = [all(map(is_right, members)) for members in groups.values()]
     found = {QUESTION_EM: 100 * sum(whole) / len(whole)}
     if labels:
-        positive = labels[0]  # the label that says yes stands first
+        positive = labels[0]  # the first label is the positive one
         both = sum(row["prediction"] == positive and positive in right_labels(row) for row in rows)
         each = sum((row["prediction"] == positive) + (positive in right_labels(row)) for row in rows)
         found[ANSWER_F1] = 200 * both / each if each else 0.0
@@ -152,9 +152,9 @@ def _of_groups(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, float]:
 
 
 def assigned(rows: Sequence[Row]) -> list[str]:
-    """The labels of rows that share their candidates, each given once: of all ways the best sum of log-probabilities.
+    """Assigns each candidate of rows that share them to one row at most, maximising the sum of log-probabilities.
 
-    Rows beyond the number of candidates have none.
+    Rows beyond the number of candidates get none.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -165,14 +165,14 @@ def assigned(rows: Sequence[Row]) -> list[str]:
 
 
 def confusion(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """How often each right label (first key) was taken for each label; empty where rows bring their own."""
+    """Counts how often each right label (first key) was predicted as each label; empty where rows bring their own."""
     labels = common_labels(rows)
     pairs = Counter((gold, row["prediction"]) for row in rows for gold in right_labels(row)[:1])
     return {gold: {chosen: pairs[gold, chosen] for chosen in labels} for gold in labels}
 
 
 def confident_mistakes(rows: Sequence[Row], most: int) -> list[Row]:
-    """The wrong rows whose choice had the highest probability, first those."""
+    """Returns the wrong rows with the most confident choices, most confident first."""
 
     def confidence(row: Row) -> float:
         return max((candidate["probability"] for candidate in row.get("candidates") or ()), default=0.0)

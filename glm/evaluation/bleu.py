@@ -1,4 +1,4 @@
-"""BLEU of lists of tokens, by sacrebleu: what is counted of a record, and the figures of summed counts."""
+"""BLEU of lists of tokens, by sacrebleu: the counts of a record, and the scores of summed counts."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -20,14 +20,14 @@ def _sacrebleu():
 
 
 def bleu_counts(prediction: Sequence[str], references: Sequence[Sequence[str]]) -> list[int]:
-    """What BLEU needs of a record, as named in `BLEU_COUNTS`: figures of a corpus are figures of the sums.
+    """Returns the counts of a record, as named in `BLEU_COUNTS`; the BLEU of a corpus follows from their sums.
 
-    Matches are clipped to the most that one reference holds; of several references the length is the one closest to
-    the prediction's, the shorter of two (Papineni et al. 2002).
+    Matches are clipped to the largest count in any one reference. The reference length is the one closest to the
+    prediction's, the shorter one on a tie (Papineni et al. 2002).
 
     Args:
-        prediction: Tokens; they may be white space.
-        references: Tokens of each reference.
+        prediction: tokens; they may be white space.
+        references: tokens of each reference.
     """
     codes: dict[str, str] = {}  # sacrebleu takes text, and would drop tokens of white space
 
@@ -39,12 +39,14 @@ def bleu_counts(prediction: Sequence[str], references: Sequence[Sequence[str]]) 
 
 
 def corpus_bleu(counts: Sequence[int], order: int = 4) -> float:
-    """BLEU of the summed counts in percent, with brevity penalty and without smoothing: an order without a match
-    makes it 0, so a corpus without a single 4-gram scores 0 even if predictions and references are equal.
+    """Computes BLEU from summed counts, in percent, with brevity penalty and without smoothing.
+
+    An order without a match makes it 0, so a corpus without a single 4-gram scores 0 even if predictions and
+    references are equal.
 
     Args:
-        counts: As of `bleu_counts`.
-        order: The longest n-grams that count.
+        counts: as of `bleu_counts`.
+        order: the longest n-grams that count.
     """
     length, reference_length, *ngrams = counts
     matches, totals = ngrams[:order], ngrams[4 : 4 + order]
@@ -52,8 +54,10 @@ def corpus_bleu(counts: Sequence[int], order: int = 4) -> float:
 
 
 def sentence_bleu(counts: Sequence[int]) -> float:
-    """BLEU-4 of one record, 0 to 1, as nltk's `sentence_bleu` with its smoothing method 3: the k-th order without a
-    match counts 1 / 2**k matches (Chen and Cherry 2014, method 3), and an order without an n-gram counts one n-gram.
+    """Computes BLEU-4 of one record, 0 to 1, like nltk's `sentence_bleu` with smoothing method 3.
+
+    The k-th order without a match counts 1 / 2**k matches (Chen and Cherry 2014, method 3); an order without an n-gram
+    counts one n-gram.
     """
     length, reference_length, *ngrams = counts
     totals = [max(1, total) for total in ngrams[4:]]

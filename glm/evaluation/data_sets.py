@@ -1,5 +1,6 @@
 """Figures of several data sets side by side: a row a set, their mean last."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,22 @@ from glm.evaluation.metrics import NUMBERS_OF_RECORDS, Scores
 MEAN = "mean"  # the name of the last row
 TOTALS = (*NUMBERS_OF_RECORDS, "failed records")
 
+OF_LANGUAGE = re.compile(r"((?:em|f1) \(\w+, )([\w-]+)\)")  # `f1 (squad, zh)`
+
 Figures = Mapping[str, float]
+
+
+def aligned(figures: Figures) -> dict[str, float]:
+    """The figures of a set by names that sets of other languages have too: `f1 (squad, zh)` is the set's
+    `f1 (squad, mean)`, and of a set of several languages their mean is all that is left."""
+    found: dict[str, float] = {}
+    for name, value in figures.items():
+        of_language = OF_LANGUAGE.fullmatch(name)
+        if of_language is None or of_language[2] == MEAN:
+            found[name] = value
+        elif (shared := f"{of_language[1]}{MEAN})") not in figures:
+            found[shared] = value
+    return found
 
 
 def mean_figures(of_sets: Mapping[str, Figures]) -> dict[str, float]:
@@ -16,6 +32,7 @@ def mean_figures(of_sets: Mapping[str, Figures]) -> dict[str, float]:
 
     Records of different sets never meet: a figure is of one set, whatever its records are called.
     """
+    of_sets = {name: aligned(figures) for name, figures in of_sets.items()}
     shared = [name for name in next(iter(of_sets.values())) if all(name in figures for figures in of_sets.values())]
     totals = {name: sum(figures[name] for figures in of_sets.values()) for name in shared}
     return {name: total if name in TOTALS else total / len(of_sets) for name, total in totals.items()}

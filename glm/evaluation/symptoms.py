@@ -1,4 +1,4 @@
-"""What is wrong with generated texts as a whole, in words: a dead model must not look well in a table of figures."""
+"""Says in words what is wrong with generated texts as a whole: a broken model must not look well in a table."""
 
 import hashlib
 from collections import Counter
@@ -8,36 +8,36 @@ from typing import Any
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 from glm.evaluation.statistics import repeated_share
 
-FEW = 4  # texts that can be alike by chance
-ALIKE = 0.9  # share of texts that are the same one
-AT_LIMIT = 0.05  # share of texts that end at the length limit
-REPEATS = 0.25  # share of a text's 4-grams that stood in it before, from which on it repeats itself
-REPEATING = 0.1  # share of texts that do
+FEWEST_TO_JUDGE = 4  # fewer texts may all be alike by chance
+ALIKE = 0.9  # share of identical texts from which on they are reported
+AT_LIMIT = 0.05  # the same for texts that end at the length limit
+REPEATS = 0.25  # share of a text's 4-grams that occurred in it before, from which on it repeats itself
+REPEATING = 0.1  # share of such texts from which on they are reported
 SHOWN = 20  # characters of a text in a message
 
 
 class Symptoms:
-    """Counts what is wrong in texts, one by one; keeps no text but a digest of each.
+    """Counts problems of texts one by one; keeps a hash of each text, not the text.
 
     Attributes:
         count: number of texts, the best one of each record.
-        empty, at_limit, repeating: texts without a character, that the length limit ended, that repeat themselves.
-        cut, lost: sources that were cut, and the tokens that they lost.
+        empty, at_limit, repeating: number of texts that are empty, ended by the length limit, or repeat themselves.
+        cut, lost: number of sources that were cut, and of tokens that they lost.
     """
 
     def __init__(self) -> None:
         self.count = self.empty = self.at_limit = self.repeating = self.cut = self.lost = 0
         self._texts: Counter[bytes] = Counter()
         self._references: Counter[bytes] = Counter()
-        self._first: dict[bytes, str] = {}  # a text that may turn out to be everybody's
+        self._first: dict[bytes, str] = {}  # by hash, to show the most frequent one
 
     def add(self, text: str, *, references: Sequence[str] = (), at_limit: bool = False, cut: int = 0) -> None:
-        """Takes in the best text of a record.
+        """Adds the best text of a record.
 
         Args:
             references: what it is scored against.
-            at_limit: the length limit ended it.
-            cut: tokens that its source lost.
+            at_limit: whether the length limit ended it.
+            cut: number of tokens that its source lost.
         """
         self.count += 1
         self.at_limit += at_limit
@@ -54,7 +54,7 @@ class Symptoms:
         self._references.update(map(_digest, references[:1]))
 
     def add_row(self, row: Mapping[str, Any]) -> None:
-        """Takes in a row as `predict.py` writes it, but for failed ones and filled blanks."""
+        """Adds a row of `predict.py`; failed rows and filled blanks are ignored."""
         if "error" in row or "predictions" not in row:
             return
         best = row["predictions"][0] if row["predictions"] else {"text": ""}
@@ -67,7 +67,7 @@ class Symptoms:
         )
 
     def lines(self) -> list[str]:
-        """What is wrong, each with its figure and what to do; empty if nothing is."""
+        """Returns one line per problem, with its figure and what to do; empty if there is none."""
         found = []
         if self.empty:
             found.append(
@@ -98,8 +98,8 @@ class Symptoms:
         return found
 
     def _alike(self) -> tuple[str, int] | None:
-        """The text that nearly all are, with its number, where the references do not agree as much."""
-        if self.count < FEW or not self._texts:
+        """Returns the text that nearly all predictions are, and how many, unless the references are as alike."""
+        if self.count < FEWEST_TO_JUDGE or not self._texts:
             return None
         (digest, number), *_ = self._texts.most_common(1)
         agreed = self._references.most_common(1)[0][1] / self._references.total() if self._references else 0.0
@@ -110,10 +110,10 @@ class Symptoms:
 
 
 def loss_symptom(log: Iterable[Mapping[str, Any]], *, learning_rate: float) -> str | None:
-    """What to say of a training whose loss did not fall; None if it did, or has too few figures to tell.
+    """Returns a warning if the loss of a training did not fall; None if it did, or if there are too few values.
 
     Args:
-        log: lines of `metrics.jsonl`; those with a loss and a step are looked at.
+        log: lines of `metrics.jsonl`; only those with a loss and a step count.
         learning_rate: of the run.
     """
     losses = [(row["step"], row["loss"]) for row in log if "loss" in row and "step" in row]

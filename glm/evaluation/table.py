@@ -8,8 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from glm.evaluation.data_sets import MEAN, mean_figures
-from glm.evaluation.metrics import figure_text
+from glm.evaluation.data_sets import MEAN, aligned, mean_figures
+from glm.evaluation.metrics import HEADLINES, figure_text
+
+# Beside the headline figures: what says that they cannot be trusted.
+COUNTS = ("loss", "generated length", "empty predictions", "failed records", "records", "records per second")
 
 
 def print_samples(rows: Iterable[tuple[str, ...]], headings: tuple[str, ...], *, title: str) -> None:
@@ -34,15 +37,43 @@ def print_scores(
     _console(to_stderr=to_stderr).print(table)
 
 
+def print_headlines(
+    scores: Mapping[str, float], signatures: Mapping[str, str], *, title: str, to_stderr: bool = False
+) -> None:
+    """Prints the figures that tell most, and of each family of them one signature; all figures are in a file.
+
+    Of a task that does not generate all figures are printed: they are few.
+    """
+    if HEADLINES[0] not in {name.removeprefix("eval_") for name in scores}:
+        print_scores(scores, signatures, title=title, to_stderr=to_stderr)
+        return
+    shown = {name: value for name, value in scores.items() if name.removeprefix("eval_") in (*HEADLINES, *COUNTS)}
+    table = Table("figure", title=title)
+    table.add_column("value", justify="right", no_wrap=True)
+    for name, value in shown.items():
+        table.add_row(name, figure_text(name.removeprefix("eval_"), value))
+    console = _console(to_stderr=to_stderr)
+    console.print(table)
+    for name in shown:
+        if signature := signatures.get(name) if name.removeprefix("eval_") in HEADLINES else None:
+            console.print(f"{family_of(name)}: {signature}", style="dim", soft_wrap=True)
+
+
+def family_of(name: str) -> str:
+    """What a figure is one of: `bleu` of `bleu-4 (char, corpus)`."""
+    return name.removeprefix("eval_").split("-")[0].split(" (")[0]
+
+
 def print_sets(of_sets: Mapping[str, Mapping[str, float]], *, title: str, to_stderr: bool = False) -> None:
     """Prints a column of figures for each data set, and their mean last."""
     means = mean_figures(of_sets)
+    of_sets = {name: aligned(figures) for name, figures in of_sets.items()}
     table = Table("figure", title=title)
     for name in (*of_sets, MEAN):
         table.add_column(name, justify="right", no_wrap=True)
     for figure, mean in means.items():
         cells = [figure_text(figure, found[figure]) for found in of_sets.values()]
-        table.add_row(figure, *cells, figure_text(figure, mean))
+        table.add_row(figure.replace(f", {MEAN})", ")"), *cells, figure_text(figure, mean))
     _console(to_stderr=to_stderr).print(table)
 
 

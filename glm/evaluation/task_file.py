@@ -11,7 +11,7 @@ import numpy as np
 from glm.data.formats import read_rows
 from glm.errors import InputError
 from glm.evaluation.accuracy import ChoiceTable, choice_signatures, common_labels, score_choices
-from glm.evaluation.answers import AnswerTable, answer_signatures, score_answers
+from glm.evaluation.answers import ALL_PROTOCOLS, PROTOCOLS, AnswerTable, answer_signatures, score_answers
 from glm.evaluation.metrics import Scores
 
 ROWS_TO_RECOGNISE = 20
@@ -39,9 +39,11 @@ class TaskPredictions:
         """The field that says what is right."""
         return FIELDS[self.kind][1]
 
-    def score(self) -> Scores:
-        """The figures of its rows."""
-        return (score_choices if self.kind == "choose" else score_answers)(self.rows.values())
+    def score(self, *, all_protocols: bool = False) -> Scores:
+        """The figures of its rows; of answers also by the protocol that is for old figures only."""
+        if self.kind == "choose":
+            return score_choices(self.rows.values())
+        return score_answers(self.rows.values(), ALL_PROTOCOLS if all_protocols else PROTOCOLS)
 
 
 def kind_of_file(path: str | Path) -> str | None:

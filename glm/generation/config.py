@@ -7,12 +7,12 @@ from typing import Any
 
 from glm.errors import InputError
 
-# Options that only drawn candidates have (select_topk False), and the values that leave them off.
+# Options of sampling only (select_topk False), and the values that leave them off.
 DRAWING_OPTIONS = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "generation_seed": 42}
 
 
 EARLY_STOPPING = ("true", "false", "never")
-# Name -> the least and the largest value, and what to say of others.
+# Name -> the smallest and the largest value, and what to say of others.
 RANGES = {
     "tgt_length": (1, 2**31 - 1, "use 1 or more"),
     "min_tgt_length": (0, 2**31 - 1, "use 0 or more"),
@@ -29,14 +29,16 @@ RANGES = {
 
 
 def early_stopping_word(value: Any) -> Any:
-    """`true`, `false` or `never` in any spelling, as JSON's `true` and transformers' `True`; others are returned."""
+    """Turns any spelling (JSON's `true`, transformers' `True`) into `true`, `false` or `never`; others as is."""
     text = str(value).lower()
     return {"1": "true", "yes": "true", "0": "false", "no": "false"}.get(text, text)
 
 
-def own_options(given: Collection[str]) -> set[str]:
-    """The options that do not keep a checkpoint's or a server's value where these are given: themselves, and those
-    that were meant for another way of decoding."""
+def options_to_reset(given: Collection[str]) -> set[str]:
+    """Returns the options that lose a model's or a server's saved value when these are given.
+
+    These are the given ones, and those saved for another way of decoding.
+    """
     own = set(given)
     if "select_topk" in given:
         own |= set(DRAWING_OPTIONS)
@@ -121,17 +123,17 @@ class GenerationConfig:
     def __post_init__(self):
         self.early_stopping = early_stopping_word(self.early_stopping)
         errors = self._numbers()
-        if not errors:  # the rest compares options that are numbers by now
+        if not errors:  # only now all options are numbers that can be compared
             errors = self._relations()
         if errors:
             raise InputError(*errors)
 
     def _numbers(self) -> list[str]:
-        """What is wrong with single options, each a line."""
+        """Checks each option by itself; returns one line for each error."""
         wrong = []
         for name, (low, high, advice) in RANGES.items():
             value = getattr(self, name)
-            if not low <= value <= high:  # which no NaN is
+            if not low <= value <= high:  # NaN fails too
                 most = f", at most {high:g}" if high < value < inf and name != "top_p" else ""
                 wrong.append(self._error(name, advice + most))
         if self.early_stopping not in EARLY_STOPPING:
@@ -145,7 +147,7 @@ class GenerationConfig:
         return wrong
 
     def _relations(self) -> list[str]:
-        """What is wrong with options beside others, each a line."""
+        """Checks options against each other; returns one line for each error."""
         wrong = []
         if self.min_tgt_length >= self.tgt_length:
             wrong.append(self._error("min_tgt_length", f"use 0 to {self.tgt_length - 1} (tgt_length)"))
@@ -173,29 +175,29 @@ class GenerationConfig:
 
     @property
     def follows_fairseq(self) -> bool:
-        """Whether fairseq's rules of beam search hold."""
+        """Whether beam search follows fairseq's rules."""
         return self.search_rules == "fairseq"
 
     @property
     def fewest_tokens(self) -> int:
-        """Of a text, before its `eop`."""
+        """The fewest tokens of a text, its `eop` not counted."""
         return max(self.min_tgt_length, 1 if self.follows_fairseq else 0)
 
     @property
     def batch_options(self) -> tuple:
-        """What examples that are decoded together have in common; the other options are each example's own."""
+        """The options that examples decoded together have to share; the others are each example's own."""
         names = ("num_beams", "select_topk", "temperature", "top_k", "top_p", "finished_rule")  # candidates
         names += ("search_rules", "min_tgt_length", "no_repeat_ngram_size", "no_repeat_ignore", "repetition_penalty")
         names += ("processor_order",)
         return tuple(getattr(self, name) for name in names)
 
     def changed(self, given: Mapping[str, Any]) -> "GenerationConfig":
-        """These options but for those given, and those that giving them sets back, see `own_options`.
+        """Returns these options with the given ones changed; options that `options_to_reset` names get their defaults.
 
         Raises:
             InputError: as the class.
         """
-        own, defaults = own_options(given), GenerationConfig()
+        own, defaults = options_to_reset(given), GenerationConfig()
         kept = {item.name: getattr(defaults if item.name in own else self, item.name) for item in fields(self)}
         return GenerationConfig(**{**kept, **given})
 

@@ -23,7 +23,7 @@ from glm.generation.config import GenerationConfig
 
 
 class Searched(Protocol):
-    """What a rule asks of the search of an example, see `glm.generation.search.ExampleSearch`."""
+    """What a rule needs to know of an example's search, see `glm.generation.search.ExampleSearch`."""
 
     config: GenerationConfig
     hypotheses: Sequence[Any]
@@ -32,28 +32,28 @@ class Searched(Protocol):
 
 
 class GLMRule:
-    """THUDM/GLM's; see the table. Drawn candidates are drawn from all beams at once, without replacement."""
+    """THUDM/GLM's rule, see the table. Samples are drawn from all beams at once, without replacement."""
 
     name = "glm"
     draws_apart = False
     keeps_first = False  # the first K texts that end, whatever comes later
 
     def candidates(self, num_beams: int) -> int:
-        """How many candidates a step looks at."""
+        """The number of candidates that a step considers."""
         return 2 * num_beams
 
     def score(self, total: float, tokens: int, *, ended: bool, length_penalty: float) -> float:
-        """Of a text.
+        """Returns the score of a text.
 
         Args:
             total: the sum of its log-probabilities.
-            tokens: of the text, without its end.
-            ended: whether it has one.
+            tokens: number of tokens without the end token.
+            ended: whether the text has an end token.
         """
         return total / max(tokens, 1) ** length_penalty
 
     def is_done(self, search: Searched, best_live: float) -> bool:
-        """Whether no live beam, the best of which sums to `best_live`, is to go on after a step."""
+        """Whether the search ends after a step, where the best live beam sums to `best_live`."""
         if not np.isfinite(best_live):
             return True
         if len(search.hypotheses) < search.config.num_beams:
@@ -62,12 +62,12 @@ class GLMRule:
         if config.early_stopping == "true" or config.num_beams == 1:
             return True
         if config.early_stopping == "never" and config.length_penalty > 0:
-            length = search.max_length  # sums are negative: the longest text divides best
+            length = search.max_length  # sums are negative: the longest text gets the best score
         return search.hypotheses[-1].score >= best_live / length**config.length_penalty
 
 
 class UniLMRule(GLMRule):
-    """UniLM's; see the table. Each beam draws for itself, so that its texts are independent samples."""
+    """UniLM's rule, see the table. Each beam is sampled by itself, so that its texts are independent samples."""
 
     name = "unilm"
     draws_apart = True
@@ -83,7 +83,7 @@ class UniLMRule(GLMRule):
 
 
 class FairseqRule(GLMRule):
-    """fairseq's; see the table."""
+    """fairseq's rule, see the table."""
 
     name = "fairseq"
     keeps_first = True

@@ -25,11 +25,11 @@ def build_logits_processors(
     allowed_outputs: Sequence[Sequence[int]] = (),
     ignored_token_ids: Sequence[int] = (),
 ) -> list[LogitsProcessor]:
-    """The rules that `config` asks for, in the order in which they are applied.
+    """Builds the rules that `config` asks for, in the order in which they are applied.
 
     Args:
         allowed_outputs: if given, only these token sequences are generated.
-        ignored_token_ids: what the ban of n-grams leaves alone.
+        ignored_token_ids: exempt from the ban of repeated n-grams.
 
     Raises:
         InputError: an allowed output is empty or holds `eop`.
@@ -86,7 +86,7 @@ class NoRepeatNGram:
     """Forbids every token that would complete an n-gram of the row's own text a second time.
 
     Args:
-        ignored: tokens that are never forbidden, and behind which nothing is within n - 1 tokens (UniLM's
+        ignored: tokens that are never forbidden; nor is anything within n - 1 tokens after one (UniLM's
             `forbid_ignore_word`).
     """
 
@@ -115,7 +115,7 @@ class AllowedOutputs:
     """
 
     def __init__(self, outputs: Sequence[Sequence[int]], end_token_id: int):
-        following: dict[tuple[int, ...], set[int]] = {}  # the trie: a beginning, and the tokens after it
+        following: dict[tuple[int, ...], set[int]] = {}  # a trie: prefix -> the tokens that may follow
         for output in outputs:
             if not len(output) or end_token_id in output:
                 raise InputError(f"allowed output {list(output)}: is empty, or holds eop ({end_token_id})")

@@ -1,4 +1,4 @@
-"""Choosing the candidates of a step: the best ones, or ones drawn from the distribution."""
+"""Chooses the candidates of a step: the best ones, or samples from the distribution."""
 
 import math
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ import numpy as np
 from glm.generation.config import GenerationConfig
 
 RecordId = int | tuple[int, ...]
-CHUNK = 128  # places whose maximum is taken at once
+CHUNK = 128  # elements of which only the maximum is looked at first
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """[..., V] -> [..., V]; in place where it can be."""
+    """Log-softmax over the last axis, in place: [..., V]."""
     logits -= logits.max(axis=-1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     return logits
 
 
 def best_candidates(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best `count` of each row of `totals` [B, n]: scores and indices, [B, count] each, best first.
+    """Returns the best `count` of each row of `totals` [B, n]: scores and indices, [B, count] each, best first.
 
-    Of equals the first comes first. Where a row has fewer finite totals, -inf and index 0 fill up.
+    Ties keep their order. A row with fewer finite totals is filled up with -inf and index 0.
     """
     B, n = totals.shape
     values, indices = np.full((B, count), -np.inf, dtype=totals.dtype), np.zeros((B, count), dtype=np.int64)
@@ -50,9 +50,9 @@ def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
     if top_p:
         order = np.argsort(-scores, axis=1, kind="stable")
         probabilities = np.exp(np.take_along_axis(scores, order, axis=1))
-        before = np.cumsum(probabilities, axis=1) - probabilities  # mass of the likelier ones
+        before = np.cumsum(probabilities, axis=1) - probabilities  # probability of all likelier tokens
         keep, enough = np.zeros_like(scores, dtype=bool), before < top_p
-        enough[:, 0] = True  # also where top_p is less than a float of this width can be
+        enough[:, 0] = True  # also where top_p is smaller than the dtype can represent
         np.put_along_axis(keep, order, enough, axis=1)
         scores = _normalised(np.where(keep, scores, -np.inf))
     return scores
@@ -60,13 +60,13 @@ def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
 
 def _normalised(scores: np.ndarray) -> np.ndarray:
     top = scores.max(axis=1, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0.0)  # a row of -inf stays one
+    top = np.where(np.isfinite(top), top, 0.0)  # a row of only -inf stays as it is
     total = np.exp(scores - top).sum(axis=1, keepdims=True)
     return scores - top - np.log(np.where(total > 0, total, 1.0))
 
 
 def random_stream(config: GenerationConfig, record_id: RecordId) -> np.random.Generator:
-    """The stream an example draws from: it depends on `generation_seed` and the record's number, not on the batch."""
+    """Returns the random stream of an example; it depends on `generation_seed` and the record, not on the batch."""
     return np.random.default_rng([config.generation_seed, *np.atleast_1d(record_id).tolist()])
 
 
@@ -78,7 +78,7 @@ def draw_apart(
     config: GenerationConfig,
     streams: Sequence[np.random.Generator | None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a token for each live row by itself, so that rows are independent samples; `count` for an only row.
+    """Draws one token for each live row independently, or `count` tokens where there is only one row.
 
     Arguments and results as of `draw_candidates`, in the order of the rows.
     """
@@ -112,11 +112,11 @@ def draw_candidates(
     Args:
         scores: [B, R, V] log-probabilities of the next tokens.
         sums: [B, R] scores of the live rows.
-        count: how many.
-        streams: [B]; None for an example that needs nothing any more.
+        count: number of candidates.
+        streams: [B]; None for an example that is done.
 
     Returns:
-        Scores and indices into R * V, [B, count] each, best first; -inf and index 0 fill up.
+        Scores and indices into R * V, [B, count] each, best first, filled up with -inf and index 0.
     """
     B, R, V = scores.shape
     likely = keep_likely(scores.reshape([B * R, V]), top_k=config.top_k, top_p=config.top_p).reshape([B, R, V])

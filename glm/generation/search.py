@@ -1,10 +1,10 @@
 """The decoding loop: beam search, greedy search and sampling over any model with `prefill` and `step`.
 
 Each step takes the best candidates of an example's K beams. A candidate that ends the text and ranks among the first K
-becomes a hypothesis; the best others are the next beams, at most K. Of the hypotheses the best K are kept. How many
-candidates there are, and how texts are ranked, says a rule (`glm.generation.finished`).
+becomes a hypothesis; the best others become the next beams, at most K. The best K hypotheses are kept. A rule
+(`glm.generation.finished`) says how many candidates there are and how texts are ranked.
 
-Examples that are done give their places in the batch to those that wait.
+When an example is done, a waiting one takes its place in the batch.
 """
 
 import copy
@@ -28,8 +28,8 @@ from glm.generation.sampling import (
 )
 from glm.models.protocol import Cache, Decodable, Prompt
 
-# Examples that are done leave the batch, or give their places away, once no more than this share of it is unfinished:
-# leaving copies the cache of those that stay, staying costs their rows in every step.
+# Finished examples are removed from the batch, or replaced, once at most this share of it is unfinished: removing them
+# copies the cache of the others, keeping them costs their rows in every step.
 MOST_UNFINISHED = 0.75
 
 
@@ -38,8 +38,8 @@ class Hypothesis:
     """A generated text.
 
     Args:
-        tokens: without what was given (the opening), and without the token that ends it.
-        score: the sum of its log-probabilities, divided as the rule says.
+        tokens: generated tokens, without the given opening and without the end token.
+        score: the sum of its log-probabilities, normalised by length as the rule says.
         token_scores: the log-probability of each token, and of `eop` if the text ended with it.
     """
 
@@ -52,14 +52,14 @@ class ExampleSearch:
     """The hypotheses of one example, and whether it is done.
 
     Args:
-        number: its place among all prompts.
-        max_length: most tokens generated, `eop` among them.
-        stream: what its candidates are drawn from, if they are.
-        ends: whether a text ends with its last token, as it does with `eop`; that token counts as one of the text.
-        rule: says what finishes it.
+        number: its index among all prompts.
+        max_length: most tokens generated, `eop` included.
+        stream: its random stream, where candidates are sampled.
+        ends: tells of the tokens of a text whether the last one ends it, like `eop`; it is then part of the text.
+        rule: decides when it is finished.
     """
 
-    MOST_ROUNDS = 4  # of samples, where equal ones are left out and too few remain
+    MOST_ROUNDS = 4  # of sampling, where duplicates were dropped and too few texts remain
 
     def __init__(
         self,
@@ -86,15 +86,15 @@ class ExampleSearch:
 
     @property
     def found(self) -> list[Hypothesis]:
-        """The hypotheses that are asked for, best first."""
+        """The requested number of hypotheses, best first."""
         return self.hypotheses[: self.config.num_return_sequences]
 
     def add(self, tokens: np.ndarray, token_scores: np.ndarray, total: float) -> None:
-        """Keeps a text if it is among the best K, or as the rule has it; of samples drawn apart, equal ones are one.
+        """Adds a finished text to the hypotheses if it is among the best K, or as the rule says.
 
         Args:
-            token_scores: of the tokens and, where the text ended, of its end.
-            total: its sum of log-probabilities.
+            token_scores: of the tokens and, where the text ended, of the end token.
+            total: the sum of its log-probabilities.
         """
         if self.rule.draws_apart and self.stream and any(tokens.tolist() == [*h.tokens] for h in self.hypotheses):
             return
@@ -103,15 +103,15 @@ class ExampleSearch:
         ended = len(token_scores) > len(tokens)
         score = self.rule.score(float(total), len(tokens), ended=ended, length_penalty=self.config.length_penalty)
         self.hypotheses.append(Hypothesis(tuple(tokens.tolist()), score, tuple(token_scores.tolist())))
-        self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: of equals the earlier stays
+        self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: ties keep the earlier one
         del self.hypotheses[self.config.num_beams :]
 
     def check_done(self, best_live: float) -> None:
-        """Decides after a step if live beams (the best summing to `best_live`) can still win."""
+        """Marks the search as done if no live beam (the best of which sums to `best_live`) can still win."""
         self.done = self.rule.is_done(self, best_live)
 
     def begins_again(self) -> bool:
-        """Readies it for another round of samples, if it is done and has found too few different ones."""
+        """Resets a finished search for another round of sampling if it has too few different texts."""
         enough = len(self.hypotheses) >= self.config.num_return_sequences
         if not (self.done and self.rule.draws_apart and self.stream) or enough or self.rounds == self.MOST_ROUNDS:
             return False
@@ -120,11 +120,11 @@ class ExampleSearch:
 
 
 class Batch:
-    """The examples that are decoded together: searches, cache and live beams, place for place.
+    """The examples that are decoded together: searches, cache and live beams, in the same order.
 
-    `tokens` [B, R, t] are what the beams have generated, the last one in the last column; a shorter text has NO_TOKEN
-    in front. `token_scores` [B, R, t] are their log-probabilities and `sums` [B, R] the sums of these, best first;
-    -inf where there is no beam.
+    `tokens` [B, R, t] are the tokens that the beams have generated, right-aligned: a shorter text has NO_TOKEN in
+    front. `token_scores` [B, R, t] are their log-probabilities, and `sums` [B, R] the sums of these, best first; -inf
+    where there is no beam.
     """
 
     def __init__(self, searches: list[ExampleSearch], cache: Cache, dtype: type | np.dtype = np.float32):
@@ -136,16 +136,16 @@ class Batch:
 
     @property
     def longest_prompt(self) -> int:
-        """Tokens of the longest prompt, examples that are done included: the cache is at least as wide."""
+        """Tokens of the longest prompt, finished examples included: the cache is at least as wide."""
         return max(len(search.prompt) for search in self.searches)
 
     def text(self, example: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of a beam and their scores."""
+        """Returns the tokens of a beam and their scores."""
         written = self.tokens[example, row] != NO_TOKEN
         return self.tokens[example, row, written], self.token_scores[example, row, written]
 
     def extend(self, beam_idx: np.ndarray, tokens: np.ndarray, scores: np.ndarray, sums: np.ndarray) -> None:
-        """Lets beam k be beam `beam_idx[:, k]` and one token more; all [B, K]."""
+        """Makes beam k the continuation of beam `beam_idx[:, k]` by one token; all arguments are [B, K]."""
         places = beam_idx[:, :, None]
         self.tokens = np.concatenate([np.take_along_axis(self.tokens, places, 1), tokens[:, :, None]], axis=2)
         self.token_scores = np.concatenate(
@@ -155,14 +155,14 @@ class Batch:
         self.cache.reorder(beam_idx)
 
     def keep(self, examples: np.ndarray) -> None:
-        """Lets only these examples go on."""
+        """Keeps only these examples."""
         self.searches = [self.searches[example] for example in examples]
         self.tokens, self.token_scores = self.tokens[examples], self.token_scores[examples]
         self.sums = self.sums[examples]
         self.cache.keep(examples)
 
     def replace(self, places: np.ndarray, other: "Batch") -> None:
-        """Gives these places to the examples of `other`, which have one token."""
+        """Replaces the examples at these places by those of `other`, which have one token each."""
         for place, search in zip(places, other.searches, strict=True):
             self.searches[place] = search
         self.tokens[places], self.token_scores[places] = NO_TOKEN, 0.0
@@ -173,7 +173,7 @@ class Batch:
         self.tokens, self.token_scores = self.tokens[:, :, -longest:], self.token_scores[:, :, -longest:]
 
     def append(self, other: "Batch") -> None:
-        """Takes in the examples of `other`, which have one token, after its own."""
+        """Appends the examples of `other`, which have one token each."""
         self.searches = self.searches + other.searches
         missing = ((0, 0), (0, 0), (self.tokens.shape[2] - 1, 0))
         self.tokens = np.concatenate([self.tokens, np.pad(other.tokens, missing, constant_values=NO_TOKEN)])
@@ -184,14 +184,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Opens batches and moves them on, token by token.
+    """Starts batches and advances them token by token.
 
     Args:
-        model: in evaluation mode, or its dropout blurs the result.
+        model: in evaluation mode, so that dropout is off.
         config: the options.
-        processors: the rules, in their order.
+        processors: the decoding rules, in order.
         end_token_id: ends a span.
-        longest_allowed: tokens of the longest allowed output, if only such are generated.
+        longest_allowed: tokens of the longest allowed output, if outputs are restricted.
         rule: when texts are finished.
     """
 
@@ -211,12 +211,12 @@ class Decoder:
         config: GenerationConfig | None = None,
         ends: Callable[[Sequence[int]], bool] | None = None,
     ) -> ExampleSearch:
-        """An example before its first step.
+        """Creates the search of an example before its first step.
 
         Args:
-            number: see `ExampleSearch`, as `ends`.
+            number, ends: see `ExampleSearch`.
             record_id: chooses its random stream.
-            config: its own options, where they differ in what a batch need not share (`batch_options`).
+            config: its own options; they may differ in what a batch need not share (`batch_options`).
 
         Raises:
             InputError: `tgt_length` leaves no room for what has to be generated.
@@ -241,14 +241,14 @@ class Decoder:
         return batch
 
     def step(self, batch: Batch) -> list[ExampleSearch]:
-        """Gives every beam one token more; returns the examples that are done now."""
+        """Extends every beam by one token; returns the examples that are now done."""
         unfinished = [search for search in batch.searches if not search.done]
         numbers = np.array([search.length - 1 for search in batch.searches])  # [B]
         self._advance(batch, self.model.step(batch.tokens[:, :, -1], numbers, batch.cache))
         return [search for search in unfinished if search.done]
 
     def _advance(self, batch: Batch, logits: np.ndarray) -> None:
-        """Sorts each example's candidates into hypotheses and the next live beams, given logits [B, R, V]."""
+        """Turns each example's candidates into hypotheses and the next live beams, given logits [B, R, V]."""
         K, V = self.config.num_beams, logits.shape[2]
         scores = self._scores(batch, logits)  # [B, R, V]
         totals, picks = self._candidates(batch, scores)
@@ -264,7 +264,7 @@ class Decoder:
                 if total == -np.inf or live == K:
                     break
                 row, token = divmod(int(pick), V)
-                token_score = total - batch.sums[example, row]  # of what was drawn from, where candidates are drawn
+                token_score = total - batch.sums[example, row]  # under sampling: of the distribution sampled from
                 is_eop = token == self.end_token_id
                 if not (is_eop or (search.ends and search.ends([*batch.text(example, row)[0].tolist(), token]))):
                     beam_idx[example, live], tokens[example, live] = row, token
@@ -284,7 +284,7 @@ class Decoder:
                     search.add(*batch.text(example, row), sums[example, row])
 
     def _scores(self, batch: Batch, logits: np.ndarray) -> np.ndarray:
-        """Log-probabilities of the next tokens after the rules, [B, R, V]."""
+        """Returns log-probabilities of the next tokens after the rules, [B, R, V]."""
         B, R, V = logits.shape
         if self.config.temperature != 1.0:
             logits = logits / self.config.temperature
@@ -301,18 +301,18 @@ class Decoder:
         return scores
 
     def _leave_only_the_end(self, batch: Batch, scores: np.ndarray) -> None:
-        """Of examples that can have one token more, forbids all but `eop`: scores [B, R, V], in place."""
+        """Forbids all but `eop` for examples that have room for one more token: scores [B, R, V], in place."""
         last = [search.length + 1 == search.max_length for search in batch.searches]
         of_end = scores[last, :, self.end_token_id]
         scores[last] = FORBIDDEN
         scores[last, :, self.end_token_id] = of_end
 
     def _rules_first(self, batch: Batch, logits: np.ndarray) -> np.ndarray:
-        """Log-probabilities of what the rules leave, [rows, V]: others' share is given to them."""
+        """Applies the rules to logits before the softmax: log-probabilities [rows, V] of what they allow."""
         _check_numbers(logits.sum(axis=1))
         self._apply_rules(batch, logits)
         nothing_left = np.isneginf(logits.max(axis=1))
-        logits[nothing_left] = 0.0  # so that they are numbers
+        logits[nothing_left] = 0.0  # so that there is no NaN
         scores = log_softmax(logits)
         scores[nothing_left] = FORBIDDEN
         return scores
@@ -323,7 +323,7 @@ class Decoder:
             process(generated, scores)
 
     def _candidates(self, batch: Batch, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each example's candidates, best first: their totals, and indices into R * V."""
+        """Returns each example's candidates, best first: their totals, and indices into R * V."""
         K = self.config.num_beams
         if self.config.select_topk:
             totals = scores + batch.sums[:, :, None]
@@ -336,16 +336,16 @@ class Decoder:
 
 
 def _check_numbers(numbers: np.ndarray) -> None:
-    """Raises InputError if one is not a number: one in a row of logits makes all of its log-probabilities so."""
+    """Raises InputError if an element is NaN: a single NaN in a row of logits makes all its log-probabilities NaN."""
     if np.isnan(numbers).any():
         raise InputError("the model's output is not a number: its weights are damaged, or too large for their type")
 
 
 class Decoding:
-    """A batch that examples join and leave while it is decoded.
+    """A batch that examples join and leave while it is being decoded.
 
     Attributes:
-        unfinished: how many examples are not done.
+        unfinished: number of examples that are not done.
     """
 
     def __init__(self, decoder: Decoder):
@@ -357,7 +357,7 @@ class Decoding:
         return int(self._is_unfinished().sum())
 
     def join(self, searches: list[ExampleSearch]) -> list[ExampleSearch]:
-        """Reads the prompts of new examples and gives them their first tokens; returns those that are done now."""
+        """Reads the prompts of new examples and generates their first tokens; returns those that are done already."""
         opened = self.decoder.open(searches)
         unfinished = self._is_unfinished()
         places = np.flatnonzero(~unfinished)[: len(searches)]
@@ -372,17 +372,17 @@ class Decoding:
         return self._settled([search for search in searches if search.done])
 
     def step(self) -> list[ExampleSearch]:
-        """Gives every example one token more; returns those that are done now."""
+        """Extends every example by one token; returns those that are now done."""
         unfinished = self._is_unfinished()
         if unfinished.mean() <= MOST_UNFINISHED:
             self.batch.keep(np.flatnonzero(unfinished))
         return self._settled(self.decoder.step(self.batch))
 
     def _settled(self, done: list[ExampleSearch]) -> list[ExampleSearch]:
-        """Those that are done, once others have joined again for more samples."""
+        """Returns the examples that are really done; those that need more samples join again."""
         again = []
         for search in done:
-            left_behind = copy.copy(search)  # takes the place it had, and is done
+            left_behind = copy.copy(search)  # a finished copy keeps its old place in the batch
             if search.begins_again():
                 self.batch.searches[self.batch.searches.index(search)] = left_behind
                 again.append(search)
@@ -401,7 +401,7 @@ def build_decoder(
     allowed_outputs: Sequence[Sequence[int]] = (),
     ignored_token_ids: Sequence[int] = (),
 ) -> Decoder:
-    """A decoder with the rules that the options ask for; arguments and errors as of `generate`."""
+    """Makes a decoder with the rules that the options ask for; arguments and errors as of `generate`."""
     rule = config.finished_rule if config.finished_rule != "model" else getattr(model, "finished_rule", "glm")
     rule = "fairseq" if config.follows_fairseq else rule
     if rule == "unilm" and config.early_stopping != "false":
@@ -433,23 +433,23 @@ def generate(
     """Generates the span of one blank for each prompt.
 
     Args:
-        model: in evaluation mode, or its dropout blurs the result.
-        prompts: decoded longest first, so that those of like length meet in the batch.
-        config: the options. At most `tgt_length` tokens are made, what is given of the span and `eop` among them.
+        model: in evaluation mode, so that dropout is off.
+        prompts: decoded longest first, so that a batch holds prompts of similar length.
+        config: the options. A text has at most `tgt_length` tokens, its given opening and `eop` included.
         end_token_id: ends a span.
-        batch_size: how many are decoded together.
+        batch_size: number of examples decoded together.
         banned_token_ids: never generated.
-        allowed_outputs: if there are any, nothing but these token sequences is generated.
-        ignored_token_ids: what the ban of n-grams leaves alone (`no_repeat_ignore`).
-        record_ids: numbers, or tuples of them, that choose each example's random stream when candidates are drawn; its
-            place among the prompts if not given.
+        allowed_outputs: if given, only these token sequences are generated.
+        ignored_token_ids: exempt from the ban of repeated n-grams (`no_repeat_ignore`).
+        record_ids: numbers, or tuples of numbers, that choose each example's random stream under sampling; the index
+            among the prompts if not given.
 
     Yields:
-        (place among the prompts, at most `num_return_sequences` hypotheses, best first), in the order of finishing.
+        (index among the prompts, at most `num_return_sequences` hypotheses, best first), in the order of finishing.
 
     Raises:
-        InputError: `tgt_length` leaves no room for `min_tgt_length` tokens, or an allowed output, and `eop` after what
-            is given; an allowed output is empty or holds `eop`; the model's output is not a number.
+        InputError: `tgt_length` leaves no room for `min_tgt_length` tokens (or an allowed output) and `eop` after the
+            opening; an allowed output is empty or holds `eop`; the model's output is NaN.
     """
     decoder = build_decoder(
         model,
@@ -465,7 +465,7 @@ def generate(
 def decode(
     decoder: Decoder, prompts: Sequence[Prompt], *, batch_size: int, record_ids: Sequence[RecordId] | None = None
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """`generate` with a decoder at hand."""
+    """`generate` with an existing decoder."""
     record_ids = range(len(prompts)) if record_ids is None else record_ids
     longest_first = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
     waiting = deque(

@@ -211,16 +211,14 @@ def decoding_memory(family: Family, config: Mapping[str, Any], run: Decoding) ->
 
 def _decoding_weights(family: Family, sizes: Mapping[str, int], run: Decoding) -> int:
     whole = sum(sizes.values())
-    half = run.dtype != "float32"
-    if run.device != "cpu":
-        return whole * (HALF if half else FLOAT)
-    if not half:
-        return whole * FLOAT
+    number = {"float32": FLOAT, "int8": 1}.get(run.dtype, HALF)
+    if run.device != "cpu" or number == FLOAT:
+        return whole * number
     names = family.weights
     products = sum(size for name, size in sizes.items() if isinstance(names.part_of(name), int)) + sizes[names.words]
     # The head is a copy of the words'.
     lookups = sum(size for name, size in sizes.items() if names.part_of(name) == "embeddings")
-    return products * HALF + lookups * FLOAT
+    return products * number + lookups * FLOAT
 
 
 def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:

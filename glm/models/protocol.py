@@ -19,6 +19,7 @@ IGNORE_INDEX = -100  # the label of a position without loss
 ABILITIES: dict[str, dict[str, Any]] = {
     "fill": {"fill": None, "fill_file": None},
     "block_position": {"no_block_position": False},
+    "visible_pads": {"visible_pads": False},
     "dropout": {"attention_dropout_prob": None, "embedding_dropout_prob": None, "output_dropout_prob": None},
     "layers": {"freeze": None, "layerwise_lr_decay": None, "recompute": False, "recompute_layers": None},
     "tensor_parallel": {"tensor_parallel_degree": 1},
@@ -170,7 +171,14 @@ class Geometry(Protocol):
         Args:
             second: ids of the second text; none for one text.
             pool: `cls` the place of the first token, `pad` of the last, `start` of the one behind it.
+
+        Raises:
+            InputError: the family does not classify by this place.
         """
+
+    def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
+        """Of a row of `src_length` tokens for a classification head how many are no text, and how many tokens are read
+        behind it, as of `check_lengths`. Only of a family with the ability `classification_head`."""
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
@@ -213,6 +221,7 @@ class GeometryOptions:
     Args:
         blank: the text that marks the place of the target in the task's template.
         block_position: False writes 1 at every block position (`--no_block_position`).
+        closed: False leaves out the token that ends a source, in families whose layout does without (GLM's).
         objective: which of a family's several; None for its own first.
         mask_prob, max_pred, target_mask_prob: what an objective that draws tokens draws; None for its own.
         max_seq_length: most tokens of source and target together, of which the longer one is cut; None where each has
@@ -222,6 +231,7 @@ class GeometryOptions:
 
     blank: str
     block_position: bool = True
+    closed: bool = True
     objective: str | None = None
     mask_prob: float | None = None
     max_pred: int | None = None
@@ -281,17 +291,20 @@ class TokenScores:
     Args:
         log_probs: [n], of each token behind those before it.
         best: [n] int64, the token that is likeliest in each place.
+        likely: [n, top] int64, the likeliest tokens of each place, and [n, top] their log-probabilities; None if they
+            were not asked for.
     """
 
     log_probs: np.ndarray
     best: np.ndarray
+    likely: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Scorable(Protocol):
     """A model that says how likely given texts are."""
 
     def log_probs(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]]
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
     ) -> list[list[TokenScores]]:
         """Scores candidates behind their prompts, each of which is read once.
 
@@ -301,6 +314,7 @@ class Scorable(Protocol):
             prompts: of B records.
             candidates: of each record its candidates, each of one token or more; one that is to end brings
                 `Tokenizer.end_token_id`.
+            top: how many of the likeliest tokens of each place are told, too.
 
         Returns:
             Of each record those of its candidates.
@@ -315,6 +329,92 @@ class Trainable(Protocol):
 
     def labelled_logits(self, **batch: Any) -> Any:
         """Logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""
+
+
+class Corpus(Protocol):
+    """Running text as ids: the units that a family's `Pretraining` has made of documents, each in one part or several;
+    none is empty. Nothing of it needs to be in memory."""
+
+    tokens: int  # of all units
+
+    def __len__(self) -> int:
+        """Units."""
+
+    def unit(self, number: int) -> Sequence[np.ndarray]:
+        """The ids of each part of a unit."""
+
+    def at(self, token: int) -> int:
+        """The number of the unit that has this one of all tokens."""
+
+    def lengths(self) -> np.ndarray:
+        """[units], tokens of each."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What pretraining draws at once.
+
+    Args:
+        objective: by its name, see `Objectives`.
+        examples: at least one.
+    """
+
+    objective: str
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return sum(map(len, self.examples))
+
+    @property
+    def num_labels(self) -> int:
+        """Positions with loss."""
+        return sum(example.num_labels for example in self.examples)
+
+
+class Pretraining(Protocol):
+    """What a family learns of running text; a sample is a function of the corpus, a number and a generator."""
+
+    described: Mapping[str, Any]  # all that samples depend on beside tokenizer and corpus
+    described_units: Mapping[str, Any]  # of it what units depend on
+    geometry: Geometry
+    planned: tuple[int, int]  # most tokens of a sample, labels beside them, and the labels among them
+
+    def parts(self, document: str) -> list[str]:
+        """The texts of a document that are encoded each by itself."""
+
+    def units(self, parts: Sequence[Sequence[int]]) -> Iterable[list[Sequence[int]]]:
+        """What a corpus holds of a document, whose parts are given as ids."""
+
+    def samples(self, corpus: Corpus) -> int:
+        """How many samples are as much text as the corpus has: those of an epoch."""
+
+    def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
+        """A sample of an epoch.
+
+        Args:
+            number: which, from 0.
+            objective: which objective it is of; drawn if None.
+        """
+
+    def check(self, config: Any) -> None:
+        """Raises InputError if a model of this configuration cannot read its samples."""
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """A family's objectives of running text.
+
+    Args:
+        names: by which the dev loss is told apart.
+        options: of `glm.options.pretrain.ObjectiveArguments` those that mean something for them.
+        build: makes a `Pretraining` of a tokenizer and values of these options; raises InputError for a value that is
+            out of range.
+    """
+
+    names: tuple[str, ...]
+    options: tuple[str, ...]
+    build: Callable[..., Pretraining]
 
 
 class WeightNames:
@@ -340,6 +440,7 @@ class WeightNames:
         parts: what `--freeze` may name beside layers.
         lora_targets: the linear layers of a block, for `--lora_targets`; the first is the default.
         defaults: what a configuration that leaves fields out means.
+        optional: the fields that say which parts a model has beside those that all have: a fetched file decides.
         foreign_to: formats of files (`glm.checkpoint.convert.WRITERS`) that nobody has of this family.
     """
 
@@ -355,6 +456,7 @@ class WeightNames:
     fields: Mapping[str, type] = {}
     sizes: tuple[str, ...] = ()
     agreed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     lora_targets: tuple[str, ...] = ()
@@ -391,7 +493,7 @@ class WeightNames:
         return (name,)
 
     def torch_layout(self, names: Iterable[str]) -> bool | None:
-        """Whether a file with weights of these names has linears PyTorch's way round; None where biases tell."""
+        """Whether a file whose biases do not tell has linears PyTorch's way round, by its names; None if unknown."""
         return None
 
     def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -459,6 +561,27 @@ class WeightNames:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A small model and what it computes, for trying a device out: the same everywhere.
+
+    Args:
+        config: of the model, whose weights are drawn by whoever tries it.
+        geometry: lays ids out.
+        sources, spans: ids of the examples that it learns, one after the other in batches of `batch_size`.
+        end_token_id: ends a generated text.
+        pad_token_id: fills rows up.
+    """
+
+    config: Mapping[str, Any]
+    geometry: Geometry
+    sources: Sequence[Sequence[int]]
+    spans: Sequence[Sequence[int]]
+    end_token_id: int
+    pad_token_id: int
+    batch_size: int = 4
+
+
+@dataclass(frozen=True)
 class Family:
     """One system's model, tokenizer, geometry and names of weights.
 
@@ -486,8 +609,13 @@ class Family:
         published_tokenizers: hub names of tokenizers that can be fetched.
         vocabulary_multiple: of which the rows of a new model's word embedding are.
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
+        classes: labels of the classifier that a model may bring, by number.
         templates: of tasks that the family frames in its own way, by the tasks' names.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
+        trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.
+        code: folder of the programs with which Hugging Face's library runs its models, which go into an export.
+        code_settings: what config.json says for these, of a folder's tokenizer and the settings of its run.
+        pretraining: its objectives of running text; None if it is not pretrained here.
     """
 
     name: str
@@ -513,8 +641,13 @@ class Family:
     published_tokenizers: tuple[str, ...] = ()
     vocabulary_multiple: int = 128  # Megatron's
     has_exact_vocabulary: bool = False
+    classes: tuple[str, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)
     own_search: bool = False
+    trial: Callable[[], Trial] | None = None
+    code: Path | None = None
+    code_settings: Callable[[Tokenizer, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    pretraining: Objectives | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises UsageError for an option that asks for what the family cannot do.

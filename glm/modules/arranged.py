@@ -1,6 +1,7 @@
 """A model's weights arranged for decoding on a CPU, and its blocks in compiled loops. Loads Numba."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import paddle
@@ -8,10 +9,13 @@ from paddle import Tensor, nn
 
 from glm.cpu.arrays import by_rows, view
 from glm.cpu.blocks import finish_block, finish_block_and_project
+from glm.cpu.integers import multiply_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
-from glm.cpu.products import FEW, multiply, multiply_tiles, panels_of
+from glm.cpu.panels import panels_of
+from glm.cpu.products import FEW, multiply, multiply_bfloat16
 from glm.cpu.vectors import LANES
-from glm.modules import arranged_cross
+from glm.errors import InputError
+from glm.modules.arranged_post_norm import compiled_post_norm
 from glm.modules.block import Block
 from glm.modules.layers import GELU, LayerNorm, Linear
 from glm.modules.stack import Stack
@@ -44,8 +48,8 @@ class DecodingLinear(nn.Layer):
         return output
 
 
-class TileDecodingLinear(nn.Layer):
-    """x W + b in bfloat16, with sums and result in float32, that can only decode.
+class PanelDecodingLinear(nn.Layer):
+    """x W + b with its weight in panels and sums of 32 bits, that can only decode. A subclass says in which type.
 
     Args:
         weight: [outputs, inputs].
@@ -54,20 +58,49 @@ class TileDecodingLinear(nn.Layer):
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
-        panels = panels_of(weight.astype("bfloat16").numpy())
-        self.arrays = panels, _bias(weight, bias)  # as `multiply_tiles` has them
+        self.arrays = self.arrange(weight, bias)  # as `multiply` has them
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        output = paddle.empty([states.shape[0], len(self.arrays[1])])
+        output = paddle.empty([states.shape[0], self.arrays[1].shape[-1]])
         use_own_threads()
-        multiply_tiles(view(states.contiguous()), *self.arrays, view(output))
+        self.multiply(view(states.contiguous()), *self.arrays, view(output))
         return output
+
+
+class BFloat16DecodingLinear(PanelDecodingLinear):
+    """In bfloat16, with sums in float32."""
+
+    multiply = staticmethod(multiply_bfloat16)
+
+    @staticmethod
+    def arrange(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Panels, and [outputs]."""
+        return panels_of(weight.astype("bfloat16").numpy()), _bias(weight, bias)
+
+
+class IntegerDecodingLinear(PanelDecodingLinear):
+    """In int8 with a scale per output and per row of states, and sums in int32.
+
+    Raises:
+        ValueError: a weight is infinite or NaN.
+    """
+
+    multiply = staticmethod(multiply_integers)
+
+    @staticmethod
+    def arrange(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Panels, and [2, outputs], scales and biases."""
+        integers, scales = quantize_weight(view(weight.contiguous()))
+        return panels_of(integers), np.stack([scales, _bias(weight, bias)])
 
 
 def _bias(weight: Tensor, bias: Tensor | None) -> np.ndarray:
     """[outputs], 0 for none."""
     return np.zeros(len(weight), np.float32) if bias is None else view(bias)
+
+
+ARRANGED = {"float32": DecodingLinear, "bfloat16": BFloat16DecodingLinear, "int8": IntegerDecodingLinear}
 
 
 def arrange_weights(model: nn.Layer, dtype: str) -> None:
@@ -78,20 +111,35 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
 
     Args:
         model: has `stacks` and a `head` (`glm.modules.head.TiedHead`).
-        dtype: `float32`, or `bfloat16` where the processor `has_tiles`.
+        dtype: `float32`, or what the processor has of `bfloat16` and `int8`.
+
+    Raises:
+        InputError: int8, and a weight is infinite or NaN.
     """
-    arranged, unit = (DecodingLinear, LANES) if dtype == "float32" else (TileDecodingLinear, 1)
-    for layer in model.sublayers():
+    arranged = ARRANGED[dtype]
+    unit = LANES if arranged is DecodingLinear else 1
+    for place, layer in model.named_sublayers(include_self=True):
         for name, part in layer.named_children():
             if type(part) is Linear and len(part.weight) % unit == 0:
-                setattr(layer, name, by_outputs(part, arranged))
+                with _naming(f"{place}.{name}.weight"):
+                    setattr(layer, name, by_outputs(part, arranged))
     if model.head.group is None and model.head.weight.shape[1] % unit == 0:
-        model.head.arranged = arranged(model.head.weight, model.head.bias)
+        with _naming("the head's weight"):
+            model.head.arranged = arranged(model.head.weight, model.head.bias)
     for stack in model.stacks:
         if can_be_compiled(stack):
             stack.compiled_blocks = CompiledBlocks(stack)
-        elif arranged_cross.can_be_compiled(stack, (DecodingLinear, TileDecodingLinear)):
-            stack.compiled_blocks = arranged_cross.CompiledCrossBlocks(stack)
+        else:
+            stack.compiled_blocks = compiled_post_norm(stack, tuple(ARRANGED.values()))
+
+
+@contextmanager
+def _naming(weight: str) -> Iterator[None]:
+    """Says which weight cannot be arranged."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"decode_dtype int8: {weight}: {error}; use float32") from None
 
 
 def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) -> nn.Layer:
@@ -111,7 +159,7 @@ def can_be_compiled(stack: Stack) -> bool:
     return (
         all(type(norm) is LayerNorm for norm in (*norms, stack.final_norm))
         and all(type(layer.mlp.activation) is GELU for layer in stack.layers)
-        and all(type(part) in (DecodingLinear, TileDecodingLinear) for part in linears)
+        and all(type(part) in ARRANGED.values() for part in linears)
     )
 
 

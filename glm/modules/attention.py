@@ -1,8 +1,8 @@
-"""Attention of training, in two parts: Part A sees Part A, Part B sees Part A and its own past.
+"""Two-part attention for training: Part A sees Part A, Part B sees Part A and its own past.
 
-Rows hold no padding: all tokens of a batch stand one behind the other, [A1 | B1 | A2 | B2 | ...], and no score between
-two examples is computed. On a CPU forward and backward are written by hand, and compiled for the size of
-heads (`glm.cpu.two_part`); on a GPU FlashMask does it where it can.
+There is no padding: the tokens of all examples are concatenated, [A1 | B1 | A2 | B2 | ...], and no score between two
+examples is computed. On a CPU forward and backward pass are written by hand, and compiled for common head sizes
+(`glm.cpu.two_part`); on a GPU FlashMask does it where it can.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,22 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import WORTH, draw_kept, draw_seed, on_threads, random_stream, rescale, scratch, take_saved, view
+from glm.cpu.arrays import (
+    MIN_PARALLEL_SIZE,
+    draw_kept,
+    draw_seed,
+    on_threads,
+    pop_saved,
+    random_stream,
+    rescale,
+    scratch,
+    view,
+)
 from glm.modules.layout import Job, Layout
 
 
 def has_flashmask(projected: Tensor, head_size: int) -> bool:
-    """Whether FlashMask can read queries, keys and values such as these (FlashAttention 2's conditions)."""
+    """Whether FlashMask supports this device, dtype and head size (FlashAttention 2's conditions)."""
     return (
         projected.place.is_gpu_place()
         and projected.dtype in (paddle.float16, paddle.bfloat16)
@@ -38,14 +48,14 @@ def flashmask_attention(projected: Tensor, layout: Layout, num_heads: int, dropo
 
 
 class TwoPartAttention(PyLayer):
-    """On a CPU: a few heads of an example at a time, each such job on one thread, in memory that stays in its cache.
+    """Attention on a CPU in NumPy: each thread works on a few heads of an example, in buffers that stay in its cache.
 
-    Probabilities are computed anew in the backward pass, which costs less than to write them and read them again.
+    The backward pass computes the probabilities again, which costs less than storing and reading them.
     """
 
     @staticmethod
     def forward(ctx, projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
-        """[n, 3H], all queries, all keys, all values -> [n, H]."""
+        """Maps queries, keys and values [n, 3H] to [n, H]."""
         n, width = projected.shape
         context = paddle.empty([n, width // 3], projected.dtype)
         table, out = _heads(projected, num_heads, 3), _heads(context, num_heads, 1)[0]  # [3, N, n, D], [N, n, D]
@@ -79,7 +89,7 @@ class TwoPartAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """[n, H] -> [n, 3H]"""
-        projected, context = take_saved(ctx)
+        projected, context = pop_saved(ctx)
         d_projected = paddle.zeros_like(projected)
         table, d_table = (_heads(part, ctx.num_heads, 3) for part in (projected, d_projected))  # [3, N, n, D]
         out, d_out = (_heads(part, ctx.num_heads, 1)[0] for part in (context, grad.contiguous()))  # [N, n, D]
@@ -112,13 +122,13 @@ class TwoPartAttention(PyLayer):
 
 
 def _heads(tensor: Tensor, num_heads: int, parts: int) -> np.ndarray:
-    """[n, parts * H] as an array [parts, N, n, D] on the same memory."""
+    """Views [n, parts * H] as an array [parts, N, n, D] on the same memory."""
     n, width = tensor.shape
     return view(tensor).reshape(n, parts, num_heads, width // (parts * num_heads)).transpose(1, 2, 0, 3)
 
 
 def _scale(table: np.ndarray) -> np.floating:
-    """What queries are multiplied by, in the type of the table [..., D]."""
+    """Returns 1 / sqrt(D), by which queries are scaled, in the dtype of the table [..., D]."""
     return table.dtype.type(table.shape[-1] ** -0.5)
 
 
@@ -128,13 +138,15 @@ def _operands(table: np.ndarray, heads: slice, rows: slice, keys: slice) -> tupl
 
 
 def _product(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a b [heads, rows, columns], in the thread's memory of this name."""
+    """Multiplies a by b into the thread's buffer of this name: [heads, rows, columns]."""
     return np.matmul(a, b, out=scratch(name, (*a.shape[:2], b.shape[2]), a.dtype))
 
 
 def _scores(query: np.ndarray, key: np.ndarray, own_past: bool) -> np.ndarray:
-    """Queries [heads, r, D] and keys [heads, keys, D] -> [heads, r, keys]; what is behind a query is hidden if the
-    last r keys are the queries' own."""
+    """Returns the scores [heads, r, keys] of queries [heads, r, D] and keys [heads, keys, D].
+
+    With `own_past` the last r keys are those of the queries themselves, and keys after a query are masked.
+    """
     scores = _product("scores", query, key.swapaxes(1, 2))
     r = query.shape[1]
     if own_past:
@@ -143,6 +155,6 @@ def _scores(query: np.ndarray, key: np.ndarray, own_past: bool) -> np.ndarray:
 
 
 def _share(function: Callable[[Job], Any], jobs: list[Job]) -> list:
-    """Results of all jobs, in their order."""
+    """Runs all jobs on threads; results are in the order of the jobs."""
     sizes = ((rows.stop - rows.start) * (keys.stop - keys.start) for *_, blocks in jobs for rows, keys, _ in blocks)
-    return on_threads(function, jobs, worth=sum(sizes) >= WORTH)
+    return on_threads(function, jobs, parallel=sum(sizes) >= MIN_PARALLEL_SIZE)

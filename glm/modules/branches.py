@@ -75,15 +75,17 @@ class Branches:
         """R; 0 if every candidate is a single token."""
         return self.tokens.shape[1]
 
-    def token_scores(self, head, states: Tensor) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    def token_scores(self, head, states: Tensor, *, top: int = 0) -> list[list[tuple]]:
         """Of every candidate the log-probability of each of its tokens, and the likeliest token in each place.
 
         Args:
             head: with `logits`, see `glm.modules.head`.
             states: [B + B * R, H], after the prompts, then after each token that was read.
+            top: how many of the likeliest tokens of each place are told, too.
 
         Returns:
-            [B][candidates] of [n] float64 and [n] int64.
+            [B][candidates] of [n] float64 and [n] int64; and, if they are told, [n, top] int64 and float64 of the
+            likeliest tokens.
         """
         B, R = self.tokens.shape
         places, labels = [], []
@@ -93,30 +95,51 @@ class Branches:
                 places += [b, *range(start, start + len(ids) - 1)]
                 labels += ids
                 start += len(ids) - 1
-        log_probs, best = _label_scores(head, states, np.array(places), np.array(labels))
+        log_probs, likely, their_log_probs = _label_scores(
+            head, states, np.array(places), np.array(labels), top=max(top, 1)
+        )
         spans, start = [], 0
         for found in self.candidates:
             spans.append([])
             for ids in found:
                 spans[-1].append(slice(start, start + len(ids)))
                 start += len(ids)
-        return [[(log_probs[span], best[span]) for span in found] for found in spans]
+        best = likely[:, 0]
+        if not top:
+            return [[(log_probs[span], best[span]) for span in found] for found in spans]
+        return [
+            [(log_probs[span], best[span], (likely[span], their_log_probs[span])) for span in found] for found in spans
+        ]
 
 
-def _label_scores(head, states: Tensor, places: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probability of each label [n] after the state of its place [n], and the likeliest token there."""
-    log_probs, best = np.empty(len(labels)), np.empty(len(labels), np.int64)
+def _label_scores(
+    head, states: Tensor, places: np.ndarray, labels: np.ndarray, *, top: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-probability of each label [n] after the state of its place [n]; the likeliest tokens there, [n, top], and
+    their log-probabilities."""
+    log_probs, likely = np.empty(len(labels)), np.empty((len(labels), top), np.int64)
+    their_log_probs = np.empty(likely.shape)
     order = np.argsort(places, kind="stable")  # candidates start after the same state: its logits are computed once
     for start in range(0, len(labels), CHUNK):
         chunk = order[start : start + CHUNK]
         own, which = np.unique(places[chunk], return_inverse=True)
         logits = head.logits(states.gather(as_tensor(own)))  # [m, V]
         logits = logits if logits.dtype == paddle.float64 else logits.astype("float32")
-        likeliest = logits.argmax(-1)
-        pairs = np.stack([np.concatenate([which, np.arange(len(own))]), np.concatenate([labels[chunk], likeliest])])
-        found = logits.gather_nd(as_tensor(pairs.T.astype(np.int64))).numpy().astype(np.float64)
-        costs, _ = costs_and_slopes(logits, likeliest, Smoothing(), False)  # overwrites the logits
-        normalizers = costs.numpy() + found[len(chunk) :]
-        log_probs[chunk] = found[: len(chunk)] - normalizers[which]
-        best[chunk] = likeliest.numpy()[which]
-    return log_probs, best
+        ids, values = _likeliest(logits, top)  # [m, top] each
+        pairs = as_tensor(np.stack([which, labels[chunk]], axis=1).astype(np.int64))  # [chunk, 2]
+        found = logits.gather_nd(pairs).numpy().astype(np.float64)
+        costs, _ = costs_and_slopes(logits, as_tensor(ids[:, 0]), Smoothing(), False)  # overwrites the logits
+        normalizers = costs.numpy() + values[:, 0]
+        log_probs[chunk] = found - normalizers[which]
+        likely[chunk], their_log_probs[chunk] = ids[which], (values - normalizers[:, None])[which]
+    return log_probs, likely, their_log_probs
+
+
+def _likeliest(logits: Tensor, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest of each row, [m, top]: their places, and what they are."""
+    if top == 1:  # far cheaper than `topk`
+        ids = logits.argmax(-1, keepdim=True)
+        values = paddle.take_along_axis(logits, ids, axis=-1)
+    else:
+        values, ids = logits.topk(top, axis=-1)
+    return ids.numpy(), values.numpy().astype(np.float64)

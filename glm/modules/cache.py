@@ -1,9 +1,9 @@
-"""Keys and values of a decoding run: a prompt once per example, generated tokens as a tree.
+"""The key/value cache of decoding: the prompt once per example, generated tokens as a tree.
 
-Beams of one example share their prompt (source and opening) and the start of their text. So the prompt's keys and
-values are stored once per example, and every token generated since has one slot; which slots a beam sees, its
-ancestors, is a mask. To continue another beam is to copy a row of the mask: no key or value moves. When the slots are
-full, those that no beam sees any more are given back.
+The beams of an example share its prompt (source and opening) and the start of their texts. So the prompt's keys and
+values are stored once per example, and each generated token has one slot. A mask says which slots a beam sees: its
+ancestors. To continue another beam, a row of the mask is copied; no key or value moves. When the slots are full, those
+that no beam sees any more are reused.
 """
 
 import math
@@ -17,13 +17,13 @@ from paddle import Tensor, nn
 
 from glm.modules.tensors import as_tensor
 
-MASKED = -1e9  # added to the score of a key that may not be seen; finite, so that no row can turn into NaN
+MASKED = -1e9  # added to the score of a masked key; finite, so that no row can become NaN
 KeysValues = tuple[Tensor, Tensor]  # [B, N, length, D] each
-Prompt = Any  # a family's own, see glm.models.protocol; nothing of it is asked here
+Prompt = Any  # a family's own type, see glm.models.protocol; opaque here
 
 
 class LayerCache:
-    """Keys and values of one layer: `prompt` [B, N, L, D] as written by prefill, `slots` [B, N, C, D] by steps."""
+    """Keys and values of one layer: `prompt` [B, N, L, D], written by prefill, and `slots` [B, N, C, D], by steps."""
 
     def __init__(self, prompt: KeysValues):
         self.prompt = prompt
@@ -31,23 +31,23 @@ class LayerCache:
 
     @classmethod
     def of_prompts(cls, projected: Tensor, lengths: Sequence[int], num_heads: int) -> "LayerCache":
-        """From queries, keys and values [n, 3H] of prompts that stand one behind the other."""
+        """Makes the cache from queries, keys and values [n, 3H] of concatenated prompts."""
         _, keys, values = projected.reshape([len(projected), 3, num_heads, -1]).unbind(1)  # [n, N, D] each
         return cls(tuple(_side_by_side(part.split(list(lengths))) for part in (keys, values)))
 
     @classmethod
     def of_pairs(cls, pairs: Tensor, lengths: Sequence[int], num_heads: int) -> "LayerCache":
-        """From keys and values [m, 2H] of sources that stand one behind the other; such a cache gets no slots."""
+        """Makes a cache without slots from keys and values [m, 2H] of concatenated sources."""
         keys, values = pairs.reshape([len(pairs), 2, num_heads, -1]).unbind(1)  # [m, N, D] each
         return cls(tuple(_side_by_side(part.split(list(lengths))) for part in (keys, values)))
 
     @staticmethod
     def seen_by(lengths: np.ndarray, width: int, ancestors: np.ndarray, capacity: int, num_heads: int) -> Tensor:
-        """What `attend` needs to know of who sees what; arguments as of `visible`.
+        """Returns the mask that `attend` needs; arguments as of `visible`.
 
         Returns:
-            [B, N, R, L + C], to be added to scores; expanded over heads once per step, for broadcasting in each layer
-            costs far more on a CPU.
+            [B, N, R, L + C], to be added to scores. It is expanded over heads once per step: broadcasting it in each
+            layer costs far more on a CPU.
         """
         seen = visible(lengths, width, ancestors, capacity)
         hidden = as_tensor(np.where(seen, np.float32(0), np.float32(MASKED)))
@@ -59,7 +59,7 @@ class LayerCache:
         Args:
             attention: the layer's, `glm.modules.block.Attention`.
             projected: [B, R, 3H], queries, keys and values.
-            seen: what `seen_by` gave for this step.
+            seen: the result of `seen_by` for this step.
 
         Returns:
             [B * R, H]
@@ -84,7 +84,7 @@ class LayerCache:
         return [self.prompt, self.slots]
 
     def keep_slots(self, used: np.ndarray, capacity: int) -> None:
-        """Makes room for `capacity` slots, of which the first are the present ones `used` ([B, n] int)."""
+        """Resizes to `capacity` slots and moves the slots `used` ([B, n] int) to the front."""
         B, N, _, D = self.prompt[0].shape
         roomy = [paddle.zeros([B, N, capacity, D], dtype=part.dtype) for part in self.prompt]
         if used.shape[1]:
@@ -95,23 +95,23 @@ class LayerCache:
         self.slots = tuple(roomy)
 
     def keep(self, examples: Tensor, width: int) -> None:
-        """Keeps these examples ([B'] int64), and the first `width` places of the prompts."""
+        """Keeps only these examples ([B'] int64) and the first `width` places of the prompts."""
         self.prompt = tuple(paddle.index_select(part[:, :, :width], examples) for part in self.prompt)
         if self.slots is not None:
             self.slots = tuple(paddle.index_select(part, examples) for part in self.slots)
 
     def widen(self, width: int) -> None:
-        """Makes the prompts so many places wide."""
+        """Pads the prompts to a width."""
         self.prompt = tuple(_wide(part, width) for part in self.prompt)
 
     def replace(self, places: Sequence[int], other: "LayerCache") -> None:
-        """Puts the prompts of `other`, which are no longer, at these places of the batch."""
+        """Replaces the examples at these places of the batch by those of `other`, whose prompts are not longer."""
         for mine, theirs in zip(self.prompt, other.prompt, strict=True):
             for place, prompt in zip(places, theirs, strict=True):
                 mine[place, :, : prompt.shape[1]] = prompt
 
     def append(self, other: "LayerCache", width: int) -> None:
-        """Puts the prompts of `other` after those of the batch, and makes all of them `width` places wide."""
+        """Appends the examples of `other` to the batch and pads all prompts to `width`."""
         self.prompt = tuple(
             paddle.concat([_wide(mine, width), _wide(theirs, width)])
             for mine, theirs in zip(self.prompt, other.prompt, strict=True)
@@ -124,25 +124,25 @@ class LayerCache:
 
 
 def _wide(part: Tensor, width: int) -> Tensor:
-    """[B, N, length, D] -> [B, N, width, D], zero behind."""
+    """Pads [B, N, length, D] with zeros to [B, N, width, D]."""
     return F.pad(part, [0, 0, 0, 0, 0, width - part.shape[2], 0, 0], pad_from_left_axis=True)
 
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """[length, N, D] each -> [B, N, longest, D], zero behind the end."""
+    """Stacks parts [length, N, D] to [B, N, longest, D], padded with zeros."""
     longest = max(len(part) for part in parts)
     padded = [F.pad(part, [0, longest - len(part), 0, 0, 0, 0], pad_from_left_axis=True) for part in parts]
     return paddle.stack(padded).transpose([0, 2, 1, 3])
 
 
 def visible(lengths: np.ndarray, width: int, ancestors: np.ndarray, capacity: int) -> np.ndarray:
-    """Who sees what of a cache.
+    """Returns which places of a cache each row may attend to.
 
     Args:
         lengths: [B], tokens of each prompt without padding.
-        width: L, places of a prompt.
+        width: L, the padded length of prompts.
         ancestors: [B, R, slots] bool, which of the filled slots each row sees.
-        capacity: C, slots in all.
+        capacity: C, the number of slots.
 
     Returns:
         [B, R, L + C] bool, True = may attend.
@@ -157,13 +157,13 @@ class KVCache:
     """Key/value cache of a batch.
 
     Args:
-        layers: one for each layer of the model, as prefill leaves them.
+        layers: one for each layer of the model, as prefill made them.
         lengths: [B], tokens of each prompt without padding.
-        prompts: of the examples, place by place; the model asks them for positions.
+        prompts: of the examples, in order; the model asks them for positions.
     """
 
-    ROOM = 64  # fewest free slots after those in use have been counted
-    MOST_NEEDED = 0.75  # prompts are made narrower once no more than this share of their width is needed
+    ROOM = 64  # free slots to have at least after unused ones were reclaimed
+    MOST_NEEDED = 0.75  # prompts are narrowed once at most this share of their width is needed
 
     def __init__(self, layers: list[LayerCache], lengths: np.ndarray, prompts: Sequence[Prompt]):
         self.layers = layers
@@ -175,13 +175,13 @@ class KVCache:
         self.ancestors = np.zeros((len(self.lengths), 1, 0), dtype=bool)  # [B, R, slots]: what each row sees
 
     def open_step(self, rows: int, *, looks: int = 0, sees: np.ndarray | None = None) -> np.ndarray:
-        """Makes room for one new token per live row, and for tokens that only look.
+        """Reserves a slot for each new token of a step, one per live row, and for tokens that only look.
 
         Args:
-            rows: tokens read, R or R and `looks`, or `looks` alone.
-            looks: R or 0; the last ones read. Each sees what its row sees, the new token among it, and itself. Nothing
-                sees it later: its slot is given away.
-            sees: [B, R, R] bool, which new tokens each row sees; its own alone if not given.
+            rows: tokens read in this step: R, R + `looks`, or `looks` alone.
+            looks: R or 0, the last of the tokens read. Each sees what its row sees (the row's new token included) and
+                itself. No later token sees it, so its slot is reused.
+            sees: [B, R, R] bool, which new tokens each row sees; only its own if not given.
 
         Returns:
             [B, rows, slots] bool, which slots each of the tokens sees.
@@ -201,7 +201,7 @@ class KVCache:
         return np.concatenate(seen, axis=1)
 
     def _collect(self, rows: int) -> None:
-        """Gives back the slots that no row sees, and makes room for half as many new ones as are left."""
+        """Reclaims the slots that no row sees, and leaves room for half as many new ones as are still in use."""
         seen = self.ancestors.any(axis=1)  # [B, slots]
         most = int(seen.sum(axis=1).max(initial=0))
         used = np.argsort(~seen, axis=1, kind="stable")[:, :most]  # [B, n], those seen first, in their order

@@ -1,6 +1,6 @@
-"""Decoders that look back at an encoder: post-LN blocks with a second attention, to the states of a source.
+"""Decoders with cross-attention: post-LN blocks with a second attention, to the encoder's states of a source.
 
-In decoding a source's keys and values are computed once per example and kept beside the tree of generated tokens.
+In decoding, a source's keys and values are computed once per example and kept beside the tree of generated tokens.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from glm.modules.tensors import as_tensor
 
 
 class CrossAttention(nn.Layer):
-    """Queries of a decoder, keys and values of an encoder; the linear of these is fused, [all K | all V]."""
+    """Attention of a decoder's queries to an encoder's keys and values, whose projection is fused: [all K | all V]."""
 
     def __init__(self, options: BlockOptions):
         super().__init__()
@@ -44,11 +44,11 @@ class CrossBlock(PostNormBlock):
         self.cross_attn_layer_norm = LayerNorm(options.hidden_size, epsilon=options.epsilon)
 
     def between(self, states: Tensor, context: Tensor) -> Tensor:
-        """The block's input and what attention to itself made of it -> what attention to the source starts from."""
+        """Maps the block's input and its self-attention's output to the states that cross-attention starts from."""
         return self.attention_norm(states + self.attention.output_dropout(self.attention.output(context)))
 
     def after_attention(self, states: Tensor, context: Tensor) -> Tensor:
-        """What `between` gave and what attention to the source made of it ([..., H] each) -> [..., H]."""
+        """Maps the result of `between` and the cross-attention's output ([..., H] each) to the block's result."""
         cross = self.cross_attn
         states = self.cross_attn_layer_norm(states + cross.output_dropout(cross.out_proj(context)))
         return self.mlp_norm(states + self.mlp(states))
@@ -65,13 +65,16 @@ class CrossStack(Stack):
     def forward(
         self, states: Tensor, layout: Layout, memory: Tensor, seen: Pairs, *, most: int | None = None
     ) -> Tensor:
-        """Embedded tokens of a layout, and an encoder's states -> [n, H].
+        """Runs the decoder over the tokens of a layout.
 
         Args:
-            states: [n, H].
-            memory: [m, H].
-            seen: which of them an example's tokens see.
-            most: of how many layers, from the first on; all if None.
+            states: [n, H], embedded tokens.
+            memory: [m, H], the encoder's states.
+            seen: which of the encoder's states an example's tokens see.
+            most: number of layers to run, from the first on; all if None.
+
+        Returns:
+            [n, H]
         """
         for layer in self.layers[: len(self.layers) if most is None else most]:
             states = layer(states, layout, memory, seen)
@@ -84,13 +87,13 @@ class CrossStack(Stack):
         lengths: tuple[Sequence[int], Sequence[int]],
         prompts: Sequence,
     ) -> tuple[Tensor, "CrossCache"]:
-        """Reads what the decoder is given, which stands one behind the other.
+        """Reads the tokens that the decoder is given, concatenated over the batch.
 
         Args:
-            states: [n, H], embedded.
-            memory: [m, H], the encoder's.
-            lengths: of each prompt the tokens of its source, and those the decoder is given.
-            prompts: what the cache holds place by place.
+            states: [n, H], embedded tokens.
+            memory: [m, H], the encoder's states.
+            lengths: for each prompt, the tokens of its source and those that the decoder is given.
+            prompts: of the examples, for the cache.
 
         Returns:
             [B, H], the states after each prompt's last token, and the cache.
@@ -132,24 +135,29 @@ class CrossStack(Stack):
         return states.reshape([B, R, H])
 
     def turn(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """A block's input and what attention to itself made of it -> what goes on, and queries of the source."""
+        """Maps a block's input and its self-attention's output to the residual stream and the cross-attention's
+        queries.
+        """
         states = self.layers[index].between(states, context)
         return states, self.layers[index].cross_attn.q_proj(states)
 
     def finish(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What `turn` gave and what attention to the source made of it -> the block's result, and [n, 3H] for the next
-        block; behind the last the result twice."""
+        """Maps the result of `turn` and the cross-attention's output to the block's result and the next block's [n,
+        3H].
+
+        After the last block the result is returned twice.
+        """
         states = self.layers[index].after_attention(states, context)
         following = self.layers[index + 1].before_attention(states) if index + 1 < len(self.layers) else states
         return states, following
 
 
 class CrossCache(KVCache):
-    """The cache of a decoder, with the keys and values of the sources that it looks at.
+    """The cache of a decoder with cross-attention.
 
     Args:
-        layers, lengths, prompts: as of `KVCache`, of what the decoder has read.
-        sources: of the sources; it has no slots.
+        layers, lengths, prompts: as of `KVCache`, for what the decoder has read.
+        sources: keys and values of the sources; it has no slots.
     """
 
     def __init__(self, layers: list, lengths: np.ndarray, prompts: Sequence, sources: KVCache):

@@ -1,5 +1,7 @@
 """A loaded model made ready to decode, as fast as its device allows."""
 
+import sys
+
 from paddle import nn
 
 from glm.cpu.arrays import is_compiled_for, wait_actively
@@ -9,7 +11,7 @@ from glm.modules.stack import Stack
 
 
 def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
-    """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, or on a GPU `float16`.
+    """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, `int8` (CPU) or `float16` (GPU).
 
     On a CPU weights are arranged for few rows, and the model can only decode from then on; attention and sums stay
     float32.
@@ -18,17 +20,20 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         model: has `stacks` and a `head`; one that has no stacks decodes as it is.
 
     Raises:
-        InputError: the processor has no bfloat16 products.
+        InputError: the processor has no such products, or a weight cannot be quantized.
     """
     model.eval()
     if device != "cpu":
         model.to(dtype=dtype)
         return
     # Here, because it loads Numba, which a GPU does without.
-    from glm.cpu.tiles import has_tiles
+    from glm.cpu.panels import bfloat16_kernel, integer_kernel
 
-    if dtype == "bfloat16" and not has_tiles():
-        raise InputError("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
+    kernels = {"int8": integer_kernel(), "bfloat16": bfloat16_kernel(), "float32": "products"}
+    if kernels[dtype] is None:
+        needed = {"int8": "AVX2", "bfloat16": "AMX or AVX512_BF16"}[dtype]
+        others = " or ".join(other for other, kernel in kernels.items() if kernel)
+        raise InputError(f"decode_dtype {dtype}: this processor has no such products ({needed}); use {others}")
     wait_actively()  # the next product of a step comes at once
     if model.stacks:
         from glm.modules.arranged import arrange_weights
@@ -36,6 +41,12 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         for stack in model.stacks:
             stack.layer_cache = fastest_cache(stack)
         arrange_weights(model, dtype)
+
+
+def report_compiling() -> None:
+    """Says how many kernels were compiled so far, if some were, and how long that took."""
+    if "glm.cpu.loops" in sys.modules:
+        sys.modules["glm.cpu.loops"].NOTICE.report()
 
 
 def fastest_cache(stack: Stack) -> type:

@@ -15,14 +15,24 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import WORTH, by_rows, draw_kept, draw_seed, on_threads, random_stream, rescale, take_saved, view
+from glm.cpu.arrays import (
+    MIN_PARALLEL_SIZE,
+    by_rows,
+    draw_kept,
+    draw_seed,
+    on_threads,
+    pop_saved,
+    random_stream,
+    rescale,
+    view,
+)
 
 STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
 
 
 def worth_by_hand(states: Tensor) -> bool:
     """Whether a layer written by hand trains faster than Paddle's operators."""
-    return states.place.is_cpu_place() and states.size >= WORTH
+    return states.place.is_cpu_place() and states.size >= MIN_PARALLEL_SIZE
 
 
 def column_sums(table: Tensor) -> Tensor:
@@ -43,7 +53,7 @@ class _Linear(PyLayer):
 
     @staticmethod
     def backward(ctx, grad):
-        rows, weight = take_saved(ctx)
+        rows, weight = pop_saved(ctx)
         grad = grad.flatten(0, -2)
         frozen_states, frozen_weight, frozen_bias = ctx.frozen
         return (
@@ -74,7 +84,7 @@ class _LayerNorm(PyLayer):
     def backward(ctx, grad):
         from glm.cpu.rows import layer_norm_gradients  # here: it loads Numba
 
-        states, weight = take_saved(ctx)
+        states, weight = pop_saved(ctx)
         gradients = layer_norm_gradients(states, weight, ctx.epsilon, grad)
         return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, gradients, strict=True))
 
@@ -105,9 +115,9 @@ class GELU(nn.GELU):
 
     def forward(self, states: Tensor) -> Tensor:
         if self.training and worth_by_hand(states) and states.dtype == paddle.float32:
-            from glm.cpu.rows import HostGELU  # here: it loads Numba
+            from glm.cpu.rows import CompiledGELU  # here: it loads Numba
 
-            return HostGELU.apply(states, False)
+            return CompiledGELU.apply(states, False)
         return super().forward(states)
 
 
@@ -116,9 +126,9 @@ class ExactGELU(nn.GELU):
 
     def forward(self, states: Tensor) -> Tensor:
         if worth_by_hand(states) and states.dtype == paddle.float32:
-            from glm.cpu.rows import HostGELU  # here: it loads Numba
+            from glm.cpu.rows import CompiledGELU  # here: it loads Numba
 
-            return HostGELU.apply(states, True)
+            return CompiledGELU.apply(states, True)
         return super().forward(states)
 
 
@@ -153,7 +163,7 @@ class _Dropout(PyLayer):
             shape = (min(STREAM, size - start),)
             return draw_kept(random_stream(seed, start), shape, probability)
 
-        ctx.kept = np.concatenate(on_threads(draw, starts, worth=size >= WORTH))
+        ctx.kept = np.concatenate(on_threads(draw, starts, parallel=size >= MIN_PARALLEL_SIZE))
         ctx.scale = rescale(probability)
         return _thin(states, ctx.kept, ctx.scale)
 

@@ -1,4 +1,4 @@
-"""Where the examples of a batch stand, and what of their scores is computed together."""
+"""Where the examples of a packed batch start and end, and which of their attention scores are computed together."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from paddle import Tensor
 
 from glm.modules.tensors import as_tensor
 
-SCORES = 1 << 19  # of one job at a time: a table of them stays in the cache of a processor's core
+SCORES = 1 << 19  # scores of one job at a time; they stay in the cache of a core
 
-Block = tuple[slice, slice, bool]  # queries, the keys they see, and whether what is behind a query is hidden from it
+Block = tuple[slice, slice, bool]  # queries, the keys they see, and whether later keys are masked (causal)
 Job = tuple[int, slice, list[Block]]  # a number, heads, and blocks of one example
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the examples of a batch stand, once its padding is left out.
+    """The examples of a batch without padding, one after the other.
 
     Args:
-        places: [n] int64, of each token in the flattened batch [B * L].
+        places: [n] int64, the place of each token in the flattened batch [B * L].
         examples: tokens of Part A and of Part B of each.
-        virtual: how many tokens Part A of each begins with that are keys and values only, see `with_prefix`.
-        twins: tokens of Part C of each, if any has some; they stand behind all of Part A and Part B. The first is a
-            twin of the first token of Part B, and so on: it sees Part A, what comes before its twin, and itself;
-            nothing else sees it.
+        virtual: number of virtual tokens at the start of each Part A, which are keys and values only, see
+            `with_prefix`.
+        twins: tokens of Part C of each, if any has some; they come after Part A and Part B. Token i of Part C is the
+            twin of token i of Part B: it sees Part A, the tokens before its twin, and itself; no other token sees it.
     """
 
     places: np.ndarray
@@ -36,8 +36,11 @@ class Layout:
 
     @classmethod
     def of(cls, segments: np.ndarray, L: int) -> "Layout":
-        """From `segments` [B, E, 2] of rows of L tokens, tokens of Part A and of Part B of each example of a row; or
-        [B, E, 3], with those of Part C, which stand right behind the example's Part B.
+        """Makes the layout of a batch of rows of L tokens.
+
+        Args:
+            segments: [B, E, 2], the tokens of Part A and of Part B of each example of a row; or [B, E, 3] with those
+                of Part C, which follows the example's Part B.
 
         Raises:
             ValueError: the examples of a row have more tokens than the row, or one more twins than Part B has tokens.
@@ -60,13 +63,13 @@ class Layout:
 
     @cached_property
     def clean(self) -> "Layout":
-        """Part A and Part B of each example, without twins."""
+        """The layout of Part A and Part B alone, without twins."""
         return Layout(self.places[: len(self.places) - sum(self.twins)], self.examples, self.virtual)
 
     def with_prefix(self, virtual: int) -> "Layout":
-        """These examples with as many virtual tokens in front of each, seen by all of it: Part A begins with them.
+        """Puts virtual tokens at the start of each Part A, seen by the whole example.
 
-        Places are those in a table of the virtual tokens and, behind them, the tokens of this layout.
+        The new `places` index a table of the virtual tokens followed by the tokens of this layout.
         """
         places = [
             part
@@ -76,7 +79,7 @@ class Layout:
         return Layout(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
 
     def put_before(self, prefix: Tensor, projected: Tensor) -> Tensor:
-        """A prefix [virtual, 3H] in front of each example of the layout that this one was made of.
+        """Puts a prefix [virtual, 3H] in front of each example.
 
         Args:
             projected: [tokens without virtual ones, 3H].
@@ -87,20 +90,20 @@ class Layout:
         return paddle.concat([prefix.astype(projected.dtype), projected]).gather(as_tensor(self.places))
 
     def without_prefix(self, context: Tensor) -> Tensor:
-        """The rows of the tokens that are not virtual: [n, H] -> [tokens without virtual ones, H]."""
+        """Drops the rows of virtual tokens: [n, H] -> [tokens without virtual ones, H]."""
         return context.gather(as_tensor(np.flatnonzero(self.places >= self.virtual))) if self.virtual else context
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """Of each example: where Part A begins, where Part B begins, where it ends."""
+        """[E, 3] int64: the start of Part A, the start of Part B and the end of each example."""
         start = 0
         for a, b in self.examples:
             yield start, start + a, start + a + b
             start += a + b
 
     def blocks(self) -> Iterator[list[Block]]:
-        """Of each example, its queries in blocks of at most SCORES scores, or of one query; virtual tokens have none.
+        """The queries of each example in blocks of at most SCORES scores (one query at least), without virtual tokens.
 
-        The keys of a block of Part B end with its own last query: what none of its queries sees is left out.
+        The keys of a block of Part B end with its last query: later keys are seen by none of its queries.
         """
         for start, middle, end in self.spans():
             blocks = []
@@ -112,7 +115,7 @@ class Layout:
             yield blocks
 
     def jobs(self, num_heads: int) -> list[Job]:
-        """What threads share: a head of an example, or several of a short one."""
+        """The jobs that threads share: one head of an example, or several heads of a short one."""
         jobs = []
         for blocks, (a, b) in zip(self.blocks(), self.examples, strict=True):
             size = max(1, SCORES // (a + b) ** 2)
@@ -122,7 +125,7 @@ class Layout:
 
     @cached_property
     def flashmask(self) -> Tensor:
-        """[1, 1, n, 2] int32: the token of a column is seen by the rows from the second number up to the first."""
+        """FlashMask's indices, [1, 1, n, 2] int32: key j is seen by the queries from [j, 1] up to [j, 0]."""
         bounds = np.empty((len(self.places), 2), np.int32)
         for start, middle, end in self.spans():
             bounds[start:end, 0] = end

@@ -1,7 +1,7 @@
 """Attention of one sequence to another, or of a sequence to itself with a bias by distance; every query sees all keys.
 
-Rows hold no padding: the examples of a batch stand one behind the other, queries in one table and keys and values in
-another, and no score between two examples is computed.
+There is no padding: the examples of a batch are concatenated, queries in one table, keys and values in another, and no
+score between two examples is computed.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import (
-    WORTH,
+    MIN_PARALLEL_SIZE,
     draw_kept,
     draw_seed,
     is_compiled_for,
     on_threads,
+    pop_saved,
     random_stream,
     rescale,
-    take_saved,
     view,
 )
 from glm.modules.layout import SCORES
@@ -29,10 +29,10 @@ from glm.modules.layout import SCORES
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which rows of a table of queries see which rows of a table of keys.
+    """Which queries of a batch see which keys: each example its own.
 
     Args:
-        queries, keys: of each example how many it has.
+        queries, keys: number of queries and of keys of each example.
     """
 
     queries: tuple[int, ...]
@@ -40,7 +40,7 @@ class Pairs:
 
     @property
     def spans(self) -> np.ndarray:
-        """[E, 4] int64: where the queries of each example begin and end, and where its keys do."""
+        """[E, 4] int64: start and end of each example's queries, start and end of its keys."""
         ends = np.cumsum([self.queries, self.keys], axis=1)
         starts = ends - np.array([self.queries, self.keys])
         return np.stack([starts[0], ends[0], starts[1], ends[1]], axis=1).astype(np.int64)
@@ -49,23 +49,23 @@ class Pairs:
 def paired_attention(
     queries: Tensor, pairs: Tensor, seen: Pairs, num_heads: int, *, dropout: float = 0.0, bias: Tensor | None = None
 ) -> Tensor:
-    """softmax(q k / sqrt(D) + bias) v, each example by itself.
+    """Computes softmax(q k / sqrt(D) + bias) v within each example.
 
     Args:
         queries: [n, H].
-        pairs: [m, 2H], all keys, all values.
+        pairs: [m, 2H]: keys, values.
         seen: which keys a query sees.
         num_heads: N.
-        dropout: probability that a share is set to 0.
-        bias: [N, 2C + 1], added to the score of a key that stands d places behind its query at C + d; C is at least
-            the longest example less one.
+        dropout: probability that an attention weight is set to 0.
+        bias: [N, 2C + 1]; element C + d is added to the score of a key d places after its query. C is at least the
+            length of the longest example minus one.
 
     Returns:
         [n, H]
     """
     if not queries.place.is_cpu_place():
         return by_example(queries, pairs, seen, num_heads, dropout=dropout, bias=bias)
-    # Arrays on a tensor's memory know no strides: parts of a table are copied.
+    # Arrays that share a tensor's memory have no strides: parts of a table are copied.
     queries, pairs = queries.contiguous(), pairs.contiguous()
     bias = paddle.zeros([num_heads, 0], queries.dtype) if bias is None else bias.contiguous()
     if is_compiled_for(queries.shape[1] // num_heads) and queries.dtype == paddle.float32:
@@ -78,7 +78,7 @@ def paired_attention(
 def by_example(
     queries: Tensor, pairs: Tensor, seen: Pairs, num_heads: int, *, dropout: float = 0.0, bias: Tensor | None = None
 ) -> Tensor:
-    """As `paired_attention`, in Paddle's operators on any device."""
+    """`paired_attention` with Paddle's operators, for any device."""
     contexts = []
     for first, behind, key, last in seen.spans.tolist():
         query = queries[first:behind].reshape([behind - first, num_heads, -1]).transpose([1, 0, 2])  # [N, Q, D]
@@ -94,7 +94,7 @@ def by_example(
 
 
 class PairedAttention(PyLayer):
-    """On a CPU: a head of an example at a time, each such job on one thread; see `glm.modules.attention`."""
+    """Attention on a CPU in NumPy: each thread works on one head of an example, see `glm.modules.attention`."""
 
     @staticmethod
     def forward(ctx, queries: Tensor, pairs: Tensor, bias: Tensor, spans, num_heads: int, dropout: float) -> Tensor:
@@ -131,7 +131,7 @@ class PairedAttention(PyLayer):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         """[n, H] -> [n, H], [m, 2H], [N, 2C + 1]"""
-        queries, pairs, bias, context = take_saved(ctx)
+        queries, pairs, bias, context = pop_saved(ctx)
         N, saved, scale = ctx.num_heads, ctx.saved, rescale(ctx.dropout)
         ctx.saved = None
         d_queries, d_pairs = paddle.zeros_like(queries), paddle.zeros_like(pairs)
@@ -171,30 +171,30 @@ class PairedAttention(PyLayer):
 
 
 def _heads(table: Tensor, num_heads: int) -> np.ndarray:
-    """[n, H] as an array [N, n, D] on the same memory."""
+    """Views [n, H] as an array [N, n, D] on the same memory."""
     return view(table).reshape(table.shape[0], num_heads, -1).transpose(1, 0, 2)
 
 
 def _tables(queries: Tensor, pairs: Tensor, num_heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Queries, keys and values as arrays [N, length, D] on the same memory."""
+    """Views queries, keys and values as arrays [N, length, D] on the same memory."""
     table = view(pairs).reshape(pairs.shape[0], 2, num_heads, -1).transpose(1, 2, 0, 3)
     return _heads(queries, num_heads), table[0], table[1]
 
 
 def _jobs(spans: np.ndarray, num_heads: int) -> list:
-    """What threads share: a number, a head, and the span of an example."""
+    """The jobs that threads share: a number, a head, and the span of an example."""
     pairs = [(head, tuple(span)) for span in spans.tolist() for head in range(num_heads)]
     return [(number, *pair) for number, pair in enumerate(pairs)]
 
 
 def _blocks(first: int, behind: int, keys: int) -> list[tuple[int, int]]:
-    """Queries of an example in blocks of at most SCORES scores."""
+    """The queries of an example in blocks of at most SCORES scores."""
     size = max(1, SCORES // max(keys, 1))
     return [(row, min(row + size, behind)) for row in range(first, behind, size)]
 
 
 def _scores(tables, slopes: np.ndarray, head: int, block: tuple[int, int, int, int, int]) -> np.ndarray:
-    """[r, keys] of the queries of a block."""
+    """Returns the scores [r, keys] of a block's queries."""
     first, row, until, key, last = block
     query = tables[0][head, row:until]
     scores = (query * query.dtype.type(query.shape[-1] ** -0.5)) @ tables[1][head, key:last].T
@@ -205,9 +205,9 @@ def _scores(tables, slopes: np.ndarray, head: int, block: tuple[int, int, int, i
 
 
 def _add_diagonals(d_scores: np.ndarray, start: int, d_bias: np.ndarray) -> None:
-    """Adds the gradients of scores [r, K], whose first query is number `start` of its example, up by distance."""
+    """Adds gradients of scores [r, K] to `d_bias` by distance; the first query is number `start` of its example."""
     r, K = d_scores.shape
-    turned = np.zeros((r, K + r - 1), d_scores.dtype)  # row i is moved r - 1 - i places to the right
+    turned = np.zeros((r, K + r - 1), d_scores.dtype)  # row i is shifted by r - 1 - i, so that a column is a distance
     item = turned.itemsize
     as_strided(turned.reshape(-1)[r - 1 :], (r, K), ((K + r - 2) * item, item))[...] = d_scores
     begin = len(d_bias) // 2 - start - (r - 1)
@@ -215,6 +215,6 @@ def _add_diagonals(d_scores: np.ndarray, start: int, d_bias: np.ndarray) -> None
 
 
 def _share(function, jobs: list) -> list:
-    """Results of all jobs, in their order."""
+    """Runs all jobs on threads; results are in the order of the jobs."""
     size = sum((behind - first) * (last - key) for _, _, (first, behind, key, last) in jobs)
-    return on_threads(function, jobs, worth=size >= WORTH)
+    return on_threads(function, jobs, parallel=size >= MIN_PARALLEL_SIZE)

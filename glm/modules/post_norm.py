@@ -8,8 +8,8 @@ from glm.modules.block import Block
 class PostNormBlock(Block):
     """One post-LN layer: a = LN(x + attention(x)), then LN(a + MLP(a)) (Vaswani et al. 2017, section 5.4).
 
-    The stack of such blocks needs no LayerNorm of its own behind the last. Compiled decoding of blocks does not take
-    it over; its attention is compiled as any other.
+    The stack of such blocks needs no LayerNorm of its own behind the last. Compiled decoding takes over this exact
+    class with the exact GELU (`glm.modules.arranged_post_norm`).
     """
 
     def before_attention(self, states: Tensor) -> Tensor:

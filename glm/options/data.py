@@ -9,6 +9,7 @@ from glm.data.columns import ColumnOptions
 from glm.data.pairs import POOLS
 from glm.data.task_table import find_frame
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, Frame, Task
+from glm.data.templates import asks_questions
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig, option
 
@@ -33,6 +34,7 @@ ONLY_OF = {
     "candidate_length_penalty": (CHOOSE,),
     "unidirectional": (CHOOSE,),
     "classification_head": (CHOOSE,),
+    "visible_pads": (GENERATE, EXTRACT),
 }
 
 # Options of decoding that a task of a kind does without.
@@ -117,6 +119,9 @@ class DataArguments:
     )
     max_record_bytes: int = option(32 << 20, "Most bytes of a record in a file; a larger one is refused.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
+    visible_pads: bool = option(
+        False, "Fill every source up to src_length with padding that the model sees, as THUDM/Multilingual-GLM does."
+    )
 
     # Those of the options above that the user did not give: their values are those of the checkpoint's training.
     inherited = frozenset()
@@ -149,7 +154,7 @@ class DataArguments:
             UsageError: an option has no effect on the task.
         """
         frame = find_frame(self.task_name, self.template, self.target_prefix, self.labels, own or {})
-        kind = frame.kind if isinstance(frame, Task) else None
+        kind = frame.kind if isinstance(frame, Task) else GENERATE
         for name, kinds in ONLY_OF.items():
             if kind not in kinds and (value := getattr(self, name)) not in (None, False, 0.0):
                 raise UsageError(f"{name} {value}: has no effect on the task {self.task_name}; leave it out")
@@ -160,6 +165,11 @@ class DataArguments:
         """The kind of task that records are laid out for. Raises as `find_template`."""
         frame = self.find_template()
         return frame.kind if isinstance(frame, Task) else GENERATE
+
+    @property
+    def of_questions(self) -> bool:
+        """Whether the texts to be written are questions."""
+        return asks_questions(self.task_name, self.template)
 
     @property
     def known_kind(self) -> str | None:
@@ -179,6 +189,7 @@ class DataArguments:
             "unidirectional": self.unidirectional,
             "classification_head": self.classification_head,
             "max_seq_length": self.max_seq_length,
+            "visible_pads": self.visible_pads,
         }
 
     @property

@@ -21,7 +21,7 @@ from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser, Reading
-from glm.options.ranges import ABOVE_0, BELOW_1, MANY, Ranges, out_of_range
+from glm.options.ranges import ABOVE_0, BELOW_1, COUNT, MANY, Ranges, out_of_range, raise_any
 from glm.options.run_config import published_config
 from glm.options.suggestions import NONE
 from glm.parallel import gloo
@@ -69,7 +69,7 @@ REASONS = {  # where there is more to say than that it has no effect
     "lr_end": "has no effect in this program; leave it out (lr_decay_ratio says where every schedule ends)",
     **{name: reason for name, reason in NONE.items() if name in ("local_rank", "remove_unused_columns")},
 }
-COUNT, SHARE = (1, MANY, "use 1 or more"), (0.0, BELOW_1, "use 0 or more, and less than 1")
+SHARE = (0.0, BELOW_1, "use 0 or more, and less than 1")
 RANGES: Ranges = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "max_tokens", "update_freq"), COUNT),
     **dict.fromkeys(("gradient_accumulation_steps", "recompute_layers", "logging_steps", "eval_steps"), COUNT),
@@ -169,6 +169,9 @@ OF_HALF_PRECISION = {
 }
 
 
+LANGUAGE = "{lang}"  # in the name of a file, for each of several languages
+
+
 @dataclass
 class FileArguments:
     """The records of a training run: JSON lines, JSON, CSV, TSV, parquet or a folder of Hugging Face's datasets.
@@ -185,6 +188,10 @@ class FileArguments:
         "Records of evaluation during and after training; several as of train_file, each with figures of its own.",
     )
     test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as of dev_file.")
+    train_langs: str | None = option(
+        None, "Languages to train on, separated by commas; {lang} in the name of train_file stands for each."
+    )
+    eval_langs: str | None = option(None, "The same of dev_file and test_file; figures of each and their mean.")
     weights: str | None = option(None, "Share of each train_file in an epoch, e.g. 2,1; all of each if unset.")
     sampling_temperature: float | None = option(
         None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
@@ -201,9 +208,31 @@ class FileArguments:
 
     def __post_init__(self):
         raise_any(out_of_range(vars(self), FILE_RANGES))
+        self._expand("train_langs", ("train_file",))
+        self._expand("eval_langs", ("dev_file", "test_file"))
         for split in SPLITS:
             self.of_split(split)
         self._check_shares()
+
+    def _expand(self, option_name: str, options: Sequence[str]):
+        """Puts a file for each language in the place of a name with {lang}."""
+        given = getattr(self, option_name)
+        names = {name: path for name in options if isinstance(path := getattr(self, name), str) and LANGUAGE in path}
+        if given is None:
+            for name, path in names.items():
+                raise UsageError(f"{name} {path}: {LANGUAGE} needs {option_name}, the languages that it stands for")
+            return
+        codes = [code.strip() for code in given.split(",")]
+        if twice := [code for code in codes if codes.count(code) > 1 or not code]:
+            raise UsageError(f"{option_name} {given}: {twice[0] or 'a language without a name'} stands there twice")
+        if not names:
+            raise UsageError(f"{option_name} {given}: has no effect; write {LANGUAGE} into the name of {options[0]}")
+        for name, path in names.items():
+            files = {code: path.replace(LANGUAGE, code) for code in codes}
+            for code, file in files.items():
+                if not Path(file).exists():
+                    raise UsageError(f"{option_name} {given}: there is no {name} of {code}, {file}")
+            setattr(self, name, [f"{code}={file}" for code, file in files.items()])
 
     def _check_shares(self):
         files = self.of_split("train")
@@ -653,11 +682,11 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
     )
     parser = OptionParser(groups, "Fine-tunes a GLM to generate text, and evaluates it.", elsewhere=of_prediction())
     reading = parser.read(argv)
-    _let_the_file_give_way(reading, parser.defaults)
+    let_the_file_give_way(reading, parser.defaults)
     built = parser.build(reading)
     if not reading.errors:
         arguments = FinetuneArguments(*built, reading.given, vars(reading.values), reading.typed, argv)
-        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *_adapter_clashes(arguments)]
+        reading.errors += [*_clashes(arguments), *_task_clashes(arguments), *adapter_clashes(arguments)]
     raise_any(reading.errors)
     return arguments
 
@@ -669,30 +698,28 @@ def of_prediction() -> tuple[set[str], str]:
     return {item.name for item in dataclasses.fields(PredictArguments)}, "predict.py"
 
 
-def raise_any(errors: list[str]) -> None:
-    """Raises UsageError with all of these, if there is one."""
-    if errors:
-        raise UsageError(*errors)
-
-
 def _word(strategy: Any) -> str:
     return getattr(strategy, "value", strategy)
 
 
-def _let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
+def let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
     """Takes back what the file has set and the command line leaves no room for: flags after the file win."""
 
     def switched_off(name: str) -> bool:
         return name in reading.typed and not getattr(reading.values, name)
 
+    def give_way(name: str, other: str) -> None:
+        if name in defaults and other in defaults:  # both are options of this program
+            reading.give_way(name, other, defaults[name])
+
     for action, names in OF_ACTIONS.items():
-        for name in names if switched_off(action) else ():
-            reading.give_way(name, action, defaults[name])
+        for name in names if action in defaults and switched_off(action) else ():
+            give_way(name, action)
     for kind, names in ADAPTERS.items():
         for name in names if switched_off(kind) else ():
-            reading.give_way(name, kind, defaults[name])
+            give_way(name, kind)
     for one, other in GIVES_WAY:
-        reading.give_way(one, other, defaults[one])
+        give_way(one, other)
 
 
 def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
@@ -751,7 +778,8 @@ def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
         yield f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out"
 
 
-def _adapter_clashes(arguments: FinetuneArguments) -> Iterator[str]:
+def adapter_clashes(arguments: Any) -> Iterator[str]:
+    """What leaves no room for the adapter of a run, each a line."""
     adapter, training, kind = arguments.adapter, arguments.training, arguments.adapter.kind
     for name, needed in adapter.without_effect.items():
         if name in arguments.given:

@@ -1,4 +1,4 @@
-"""A command line whose options are fields of dataclasses, behind a configuration file that it overrides."""
+"""Reads options from a command line and a configuration file that it overrides; options are fields of dataclasses."""
 
 import dataclasses
 import json
@@ -28,26 +28,26 @@ from glm.options.suggestions import option_advice
 from glm.runtime.environment import user_path
 
 TRUE, FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
-UNSET = ("none", "null")  # as a value: the option's default, as if nobody had given it
+UNSET = ("none", "null")  # as a value: unset the option, as if it had not been given
 KEY_VALUE = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.S)
 MOST_NAME, MOST_PATH = 255, 4000  # bytes
-# Options that are read from, which are looked for beside the configuration file that names them too; and written to.
+# Options that name inputs, which are also looked for beside the configuration file, and options that name outputs.
 INPUTS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
-INPUTS += ("allowed_outputs_file", "resume_from_checkpoint")
+INPUTS += ("allowed_outputs_file", "resume_from_checkpoint", "train_data", "dev_data", "multi_task_data")
 OUTPUTS = ("output_dir", "logging_dir", "data_cache_dir", "output_file", "metrics_file", "report")
 
 
 @dataclass
 class Reading:
-    """What a command line and its configuration file say.
+    """The options of a command line and its configuration file.
 
     Attributes:
-        values: of all options; those that nobody set have their defaults.
+        values: of all options, defaults included.
         given: the options that were set, by name.
-        typed: those of them that stand on the command line; the others are the file's.
-        unset: those that the command line takes back.
+        typed: names of those set on the command line; the others are set by the file.
+        unset: names that the command line unsets.
         file: the configuration file, if there is one.
-        errors: all that is wrong, each a line.
+        errors: all errors, one line each.
     """
 
     values: Namespace
@@ -58,7 +58,7 @@ class Reading:
     errors: list[str] = field(default_factory=list)
 
     def give_way(self, name: str, other: str, default: Any) -> None:
-        """Takes back an option that only the file has set, where one on the command line leaves no room for it."""
+        """Unsets an option that only the file has set, if it conflicts with one on the command line."""
         if name in self.given and name not in self.typed and other in self.typed:
             print(f"{self.file}: {name} {self.given[name]} gives way to --{other}", file=sys.stderr)
             del self.given[name]
@@ -66,18 +66,18 @@ class Reading:
 
 
 class OptionParser(ArgumentParser):
-    """Reads dataclasses: a field is the option of its name, its metadata what argparse is told beside its type.
+    """A parser whose options are the fields of dataclasses; a field's metadata are arguments of `add_argument`.
 
-    The forms are those of PaddleNLP's PdArgumentParser, so that its users' commands mean the same. A `bool` may stand
-    alone (`--recompute`) or have a value, and one that is True has a `--no_NAME` too; a list takes its items one by
-    one; an enum is given by its value. `NAME=VALUE` does without dashes. `none` takes back what the file has set. No
-    name may be abbreviated.
+    The syntax is that of PaddleNLP's PdArgumentParser, so that its users' commands mean the same. A `bool` may stand
+    alone (`--recompute`) or have a value; one that defaults to True also has `--no_NAME`. A list takes several values,
+    an enum one of its values. `NAME=VALUE` works without dashes. `none` unsets what the file has set. Names cannot be
+    abbreviated.
 
     Args:
-        groups: dataclasses; no two have a field in common. `HIDDEN`, where a class has it, names fields that --help
-            does not show, and `BASE_TITLE` is what those of its base class are called there.
-        description: what `--help` begins with.
-        elsewhere: names of options that another script has, and the script.
+        groups: dataclasses without common fields. `HIDDEN` of a class names fields that --help does not show;
+            `BASE_TITLE` is the heading of its base class's fields there.
+        description: the first line of `--help`.
+        elsewhere: names of options of another script, and that script.
     """
 
     def __init__(self, groups: tuple[type, ...], description: str, elsewhere: tuple[Collection[str], str] = ((), "")):
@@ -108,7 +108,7 @@ class OptionParser(ArgumentParser):
         group.add_argument(f"--{item.name}", **how)
         self.defaults[item.name] = None if default is dataclasses.MISSING else default
         if kind is bool and default is True:
-            # Its value is the other option's, which is added first; False is what --help says of it.
+            # It sets the value of the option added before; the default False is only for --help.
             opposite = dict(item.metadata) | {"action": "store_false", "dest": item.name, "default": False}
             group.add_argument(f"--no_{item.name}", **opposite | ({} if shown else {"help": SUPPRESS}))
 
@@ -118,16 +118,16 @@ class OptionParser(ArgumentParser):
     # -- reading
 
     def read(self, argv: list[str], *, inherited: dict[str, Any] | None = None) -> Reading:
-        """What a command line says: `[FILE] [--option value | option=value ...]`.
+        """Parses a command line: `[FILE] [--option value | option=value ...]`.
 
         Args:
-            inherited: settings that come before all others, and count as nobody's.
+            inherited: settings that replace defaults and do not count as given.
         """
         if {"-h", "--help"} & set(argv):
             self.print_help()
             raise SystemExit(0)
         reading = Reading(Namespace(**self.defaults))
-        for name, value in (inherited or {}).items():  # checked already, and never words of a command line
+        for name, value in (inherited or {}).items():  # already checked and of the right types
             setattr(reading.values, name, value)
         if argv and not argv[0].startswith("-") and not self._is_pair(argv[0]):
             reading.file = argv[0]
@@ -166,10 +166,10 @@ class OptionParser(ArgumentParser):
         self._take(reading, pairs, where=str(path))
 
     def _words(self, name: str, value: Any) -> list[str]:
-        """A value of a file as the words that the command line would have; each is a value, whatever it looks like.
+        """Converts a value of a file to command-line words; each is a value, even if it looks like an option.
 
         Raises:
-            UsageError: a list stands where one value is expected, or none where a list is.
+            UsageError: a list is given where one value is expected, or an empty one where a list is.
         """
         action = self.known.get(self._known_name(name))
         if action is not None and action.nargs == 0:
@@ -183,7 +183,7 @@ class OptionParser(ArgumentParser):
         return [json.dumps(item) if isinstance(item, dict) else str(item) for item in items]
 
     def _pairs(self, argv: list[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
-        """The names on a command line with the words that are their values, and the words that belong to nothing."""
+        """Splits a command line into names with their values, and words that belong to no option."""
         pairs: list[tuple[str, list[str]]] = []
         rest: list[str] = []
         for word in argv:
@@ -200,12 +200,12 @@ class OptionParser(ArgumentParser):
         return pairs, rest
 
     def _wants(self, pair: tuple[str, list[str]], word: str) -> bool:
-        """Whether a word can be a further value of an option."""
+        """Whether a word can be another value of an option."""
         name, texts = pair
         action = self.known.get(self._known_name(name))
         if action is None:
             return not texts
-        if isinstance(action, OneOrMore):  # NAME=PATH is a value, but where NAME is an option's
+        if isinstance(action, OneOrMore):  # NAME=PATH is a value, unless NAME is an option
             return not word.partition("=")[1] or self._known_name(word.partition("=")[0]) not in self.known
         if action.nargs == "+":
             return not self._is_pair(word)
@@ -214,7 +214,7 @@ class OptionParser(ArgumentParser):
         return action.nargs is None and not texts
 
     def _is_pair(self, word: str) -> bool:
-        """Whether a word is `NAME=VALUE` with the name of an option, or one that is much like it."""
+        """Whether a word is `NAME=VALUE` with an option's name, or a similar one."""
         found = KEY_VALUE.fullmatch(word)
         return bool(found) and (
             self._known_name(found[1]) in self.known or bool(option_advice(found[1], self.known)) or "/" not in word
@@ -224,7 +224,7 @@ class OptionParser(ArgumentParser):
         return name if name in self.known else name.replace("-", "_")
 
     def _unsets(self, action: Any, texts: list[str], before: Collection[str]) -> bool:
-        """Whether a value takes back what was set: one of `UNSET`, or nothing in place of what the file has set."""
+        """Whether a value unsets an option: one of `UNSET`, or an empty one in place of what the file has set."""
         if len(texts) != 1:
             return False
         words = {word for word in UNSET if word not in (action.choices or ()) and action.dest != "report_to"}
@@ -233,7 +233,7 @@ class OptionParser(ArgumentParser):
     def _take(
         self, reading: Reading, pairs: Iterable[tuple[str, list[str]]], *, where: str, before: Collection[str] = ()
     ) -> None:
-        """Takes settings in, and notes what is wrong with any of them.
+        """Adds settings to the reading, errors included.
 
         Args:
             before: the options that the file has set.
@@ -259,7 +259,7 @@ class OptionParser(ArgumentParser):
                 reading.unset.discard(action.dest)
 
     def _value(self, action: Any, texts: list[str]) -> Any:
-        """The value of an option. Raises ArgumentError if its words are none."""
+        """Returns the value of an option. Raises ArgumentError if its words are not valid."""
         if action.nargs == 0:
             if texts:
                 raise ArgumentError(action, f"has no value, and {texts[0]} is given")
@@ -284,7 +284,7 @@ class OptionParser(ArgumentParser):
         return f"; it is an option of {script}" if name in names else option_advice(name, visible)
 
     def build(self, reading: Reading) -> list[Any]:
-        """The groups of options, each checked by itself; None, and a note, for one that does not take its values."""
+        """Creates the dataclasses, which check their values; a failed one is None, and its error is noted."""
         built = []
         for group in self.groups:
             names = [item.name for item in dataclasses.fields(group) if item.init]
@@ -298,7 +298,7 @@ class OptionParser(ArgumentParser):
 
 
 def _user_file(text: str) -> str:
-    """A path of the user's, or `NAME=PATH`."""
+    """Expands `~` in a path, or in the path of `NAME=PATH`."""
     file = named_file(text)
     return f"{file.name}={user_path(file.path)}" if file.name else user_path(text)
 
@@ -314,12 +314,12 @@ def _title(group: type) -> str:
 
 
 def _is_own(group: type, name: str) -> bool:
-    """Whether a field is the class's, not its base class's."""
+    """Whether a field is defined by the class, not by its base class."""
     return name in group.__annotations__
 
 
 def _beside(config: Path, value: Any) -> Any:
-    """The path that a configuration file names, or the paths: one beside it, if none is where the program runs."""
+    """Resolves paths that a configuration file names: beside the file, if there is none in the working directory."""
     if isinstance(value, list):
         return [_beside(config, one) for one in value]
     if not isinstance(value, str):
@@ -332,7 +332,7 @@ def _beside(config: Path, value: Any) -> Any:
 
 
 def without_none(hint: Any) -> Any:
-    """The type X of an annotation `X | None` or `Optional[X]`; of any other, itself. `str | list[str]` stays."""
+    """Returns X for an annotation `X | None` or `Optional[X]`, and any other annotation unchanged."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
     kinds = [kind for kind in get_args(hint) if kind is not NoneType]
@@ -340,14 +340,14 @@ def without_none(hint: Any) -> Any:
 
 
 class OneOrMore(Action):
-    """Takes one value as it is, several as a list."""
+    """An action that stores one value as it is, several as a list."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
 def how_to_read(kind: Any, default: Any) -> dict[str, Any]:
-    """What argparse is to be told of an option of a type.
+    """Returns argparse's arguments for an option of a type.
 
     Args:
         kind: str, int, float, bool, an enum, a list of these, one or a list (`str | list[str]`), or a list of lists,
@@ -368,7 +368,7 @@ def how_to_read(kind: Any, default: Any) -> dict[str, Any]:
 
 
 def truth(text: str) -> bool:
-    """The value of a switch, in any of the words that are used for it."""
+    """Parses a boolean in any of its usual spellings."""
     if text.lower() not in TRUE + FALSE:
         pairs = ", ".join(f"{yes}/{no}" for yes, no in zip(TRUE, FALSE, strict=True))
         raise ArgumentTypeError(f"Truthy value expected: got {text} but expected one of {pairs} (case insensitive).")

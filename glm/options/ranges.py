@@ -1,22 +1,25 @@
-"""The numbers that options may have: told before any work, and all that are wrong at once."""
+"""Checks numbers of options against their ranges before any work, all at once."""
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from glm.errors import UsageError
+
 ABOVE_0, BELOW_1 = math.ulp(0.0), math.nextafter(1.0, 0.0)
 MANY = 2**31 - 1
+COUNT = (1, MANY, "use 1 or more")
 
-# Name -> the least and the largest value, and what to say of others. None is always allowed: the option is unset.
+# Name -> the smallest and the largest value, and what to say of others. None is always allowed: the option is unset.
 Ranges = Mapping[str, tuple[float, float, str]]
 
 
 def out_of_range(options: Mapping[str, Any], ranges: Ranges, *, also: Mapping[str, Iterable] = {}) -> list[str]:
-    """What is wrong with numbers, each a line.
+    """Returns one line for each number that is out of its range.
 
     Args:
         options: values by name.
-        also: values beside a range that mean something of their own, such as -1 for "not set".
+        also: values outside of a range that have a meaning of their own, such as -1 for "not set".
     """
     found = []
     for name, (low, high, advice) in ranges.items():
@@ -27,3 +30,9 @@ def out_of_range(options: Mapping[str, Any], ranges: Ranges, *, also: Mapping[st
             names_most = any(word in advice for word in ("at most", "less than", " to "))
             found.append(f"{name} {value}: {advice if names_most or not value > high else f'use at most {high:g}'}")
     return found
+
+
+def raise_any(errors: list[str]) -> None:
+    """Raises UsageError with all of these, if there is one."""
+    if errors:
+        raise UsageError(*errors)

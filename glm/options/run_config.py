@@ -22,7 +22,7 @@ MOST_YAML_ITEMS = 10_000  # names and values
 # Options that are a path: `finetune_config.json` is published with a model, and has them without the user's home.
 PATHS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
 PATHS += ("allowed_outputs_file", "data_cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")
-PATHS += ("output_file", "metrics_file", "report", "api_key_file")
+PATHS += ("output_file", "metrics_file", "report", "api_key_file", "train_data", "dev_data", "multi_task_data")
 
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -63,6 +63,7 @@ class TrainedWith(Settings):
     src_length: Length = None
     max_seq_length: Length = None
     no_block_position: bool = None
+    visible_pads: bool = None
 
     tgt_length: Length = None
     min_tgt_length: Length = None

@@ -38,8 +38,10 @@ class ServingArguments:
     BASE_TITLE = "Where a server is, who may use it, and how much one request may ask for"
 
     def serving_errors(self, *, serves: bool) -> list[str]:
-        """Takes the key from where it is; what is wrong with all options, each a line: one is out of its range, the
-        key cannot be used, or an open address has none."""
+        """Reads the key, and checks all options; returns one line for each error.
+
+        Errors are a value out of range, a key that cannot be used, or an open address without a key.
+        """
         counts = (item.name for item in fields(ServingArguments) if item.name.startswith("max_"))
         ranges = dict.fromkeys(counts, (1, MANY, "use 1 or more")) | {
             "port": (0, 65535, "use 0 to 65535"),
@@ -63,7 +65,7 @@ class ServingArguments:
 
     @property
     def other_names(self) -> list[str]:
-        """What requests may call this server besides its address."""
+        """The host names that requests may use besides the server's address."""
         return [] if self.allowed_hosts is None else [name.strip() for name in self.allowed_hosts.split(",")]
 
     def _find_key(self) -> str | None:
@@ -80,7 +82,7 @@ class ServingArguments:
 
 
 def read_key(path: Path) -> str:
-    """The key in a file, which holds nothing else.
+    """Reads a key from a file that contains nothing else.
 
     Raises:
         UsageError: the file cannot be read or is too large for one.

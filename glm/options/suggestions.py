@@ -1,10 +1,10 @@
-"""What somebody meant who wrote a name that is not known: options of other tools, typing errors, or nothing at all."""
+"""Suggests what an unknown option name was meant to be: another tool's option, or a typing error."""
 
 import difflib
 import re
 from collections.abc import Collection
 
-CUTOFF = 0.8  # of likeness, below which a suggestion would be wrong more often than right
+CUTOFF = 0.8  # similarity below which a suggestion would be wrong more often than right
 
 # Names that people bring from other tools, and ours; several stand for several. Sources: TrainingArguments and
 # generate() of Hugging Face's transformers, LLaMA-Factory's and ms-swift's arguments, PaddleNLP's scripts, THUDM/GLM's
@@ -238,12 +238,12 @@ NONE = {
 
 
 def plain(name: str) -> str:
-    """A name without what people write differently: dashes, underscores and capitals."""
+    """Normalises a name: no dashes or underscores, lower case."""
     return re.sub(r"[-_]", "", name).lower()
 
 
 def close_name(name: str, known: Collection[str]) -> str | None:
-    """The known name that is written much the same; None if there is none that beats saying nothing."""
+    """Returns the most similar known name; None if none is similar enough."""
     for other in known:
         if plain(other) == plain(name):
             return other
@@ -252,7 +252,7 @@ def close_name(name: str, known: Collection[str]) -> str | None:
 
 
 def option_advice(name: str, known: Collection[str]) -> str:
-    """What to say behind `unknown option NAME`; empty if there is nothing."""
+    """Returns the advice that follows `unknown option NAME`; empty if there is none."""
     brought = name.lower().replace("-", "_")
     if brought in NONE:
         return f"; {NONE[brought]}"

@@ -1,1 +1,1 @@
-"""A model split over processes: what is split how, the split layers, and running them without a GPU."""
+"""Splitting a model over processes: the plan of what is split how, and running it without a GPU."""

@@ -1,8 +1,8 @@
-"""Stand-ins for what fleet's tensor parallelism needs and Paddle has no CPU version of, made of gloo's collectives.
+"""Replacements for operators that fleet's tensor parallelism needs and Paddle has for GPUs only, built on gloo.
 
-Active in CPU processes only (`install`); with a GPU nothing here is ever called. Everything else, fleet's layers and
-optimizers and PaddleNLP's Trainer, runs as it does over NCCL. Written for Paddle 3.3.1: a newer one may bring kernels
-of its own, and the names that are replaced here are not public.
+They are active in CPU processes only (`install`); with a GPU nothing here is called. Everything else (fleet's layers
+and optimizers, PaddleNLP's Trainer) runs as over NCCL. Written for Paddle 3.3.1: a newer version may have kernels of
+its own, and the names replaced here are not public.
 
 | replaced                                             | by                                                        |
 |------------------------------------------------------|-----------------------------------------------------------|
@@ -13,9 +13,9 @@ of its own, and the names that are replaced here are not public.
 | sharding.group_sharded_parallel (asserts a GPU)      | the same two classes, told that they are on one           |
 | collective._new_process_group_impl                   | the same, with a store of the group's own                 |
 
-The last is no missing kernel but a race: all groups leave the addresses of their ranks under the same keys of one
-store, and a rank that looks before the others have written finds those of the group before ("Connection refused", or
-nobody ever comes). With four processes every second start failed.
+The last one is not a missing kernel but a race. All groups store the addresses of their ranks under the same keys of
+one store, and a rank that reads before the others have written finds the addresses of the previous group ("Connection
+refused", or a wait without end). With four processes every second start failed.
 """
 
 import os
@@ -40,14 +40,11 @@ from paddle.optimizer import Optimizer
 
 STORE_TIMEOUT = 900  # seconds a rank waits for the others when a group is made; Paddle's own default
 _new_group = collective._new_process_group_impl
-_stores: list[TCPStore] = []  # the first rank of a group serves its store as long as the process lives
+_stores: list[TCPStore] = []  # kept alive: the first rank of a group serves its store
 
 
 def install() -> None:
-    """Puts the stand-ins into this process, which is to run on the CPU; before groups are made (`fleet.init`).
-
-    A second call changes nothing.
-    """
+    """Installs the replacements in this process, before groups are made (`fleet.init`); calling twice is safe."""
     collective._new_process_group_impl = _new_group_with_store
     ProcessGroupGloo.all_reduce_on_calc_stream = _all_reduce
     ProcessGroupGloo.reduce_scatter_tensor = _reduce_scatter
@@ -68,7 +65,7 @@ def _new_group_with_store(
         own = TCPStore(host, port, True, 1, STORE_TIMEOUT)
         store.set(group_name, f"{host}:{port}")
     else:
-        host, _, port = store.get(group_name).decode().rpartition(":")  # waits until it is there
+        host, _, port = store.get(group_name).decode().rpartition(":")  # blocks until it is set
         own = TCPStore(host, int(port), False, 1, STORE_TIMEOUT)
     _stores.append(own)
     return _new_group(backend, own, rank, world_size, group_name, **options)
@@ -79,7 +76,7 @@ def _all_reduce(process_group: ProcessGroupGloo, tensor: Tensor, operation: Any)
 
 
 class _Done:
-    """The task of a collective that has ended."""
+    """The task object of a collective that has completed."""
 
     def wait(self) -> bool:
         return True
@@ -88,7 +85,7 @@ class _Done:
 def _reduce_scatter(
     process_group: ProcessGroupGloo, output: Tensor, whole: Tensor, operation: Any, sync_op: bool
 ) -> _Done:
-    """[ranks * n, ...] summed over the ranks; `output` [n, ...] becomes this rank's part."""
+    """Sums [ranks * n, ...] over the ranks and writes this rank's part to `output`, [n, ...]."""
     total = whole.clone()
     _all_reduce(process_group, total, operation)
     n = output.shape[0]
@@ -101,7 +98,7 @@ def _same(tensor: Tensor, ring_id: int, use_calc_stream: bool, use_model_paralle
 
 
 class _Concat(PyLayer):
-    """The ranks' tensors [..., n] side by side. Without a backward pass the gradient would be lost without a word."""
+    """Concatenates the ranks' tensors [..., n]. Without its own backward pass the gradient would be lost silently."""
 
     @staticmethod
     def forward(ctx, part: Tensor, rank: int, group: Group) -> Tensor:
@@ -121,7 +118,7 @@ def _concat(part: Tensor, rank: int, ranks: int, ring_id: int, use_calc_stream: 
 
 
 def _broadcast_inputs(hcg: Any, *inputs: Any, **named_inputs: Any) -> tuple[tuple, dict]:
-    """Gives all ranks of the tensor-parallel group the tensors of the first; other arguments are the same already."""
+    """Broadcasts the first rank's tensors in the tensor-parallel group; other arguments are the same already."""
     group, first = hcg.get_model_parallel_group(), hcg.get_model_parallel_group_src_rank()
     for value in (*inputs, *named_inputs.values()):
         if isinstance(value, Tensor):
@@ -132,7 +129,7 @@ def _broadcast_inputs(hcg: Any, *inputs: Any, **named_inputs: Any) -> tuple[tupl
 def _shard_gradients(
     model: nn.Layer, optimizer: Optimizer, level: str, *, group: Group, dp_group: Group, **options: Any
 ) -> tuple[GroupShardedStage2, GroupShardedOptimizerStage2, None]:
-    """Stage 2 of sharding: gradients and the optimizer's state of a weight are one process's."""
+    """Applies sharding stage 2: each process owns the gradients and optimizer state of its share of the weights."""
     common = {"group": group, "dp_group": dp_group, "device": "cpu"}
     with (
         mock.patch.object(core, "is_compiled_with_cuda", lambda: True),

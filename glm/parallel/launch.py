@@ -1,4 +1,4 @@
-"""Joining the processes that `python -m paddle.distributed.launch` has started; PaddleNLP's Trainer does it itself."""
+"""Joins the processes that `python -m paddle.distributed.launch` has started (the Trainer does it by itself)."""
 
 from paddle import distributed
 from paddle.distributed import fleet
@@ -7,10 +7,10 @@ from glm.parallel import gloo
 
 
 def join(degree: int, device: str) -> int:
-    """Makes this process one of those that a model is split over, which are all there are.
+    """Initialises tensor parallelism over all processes.
 
     Args:
-        degree: their number; 1 changes nothing.
+        degree: number of processes; 1 does nothing.
 
     Returns:
         The rank of this process.
@@ -27,6 +27,6 @@ def join(degree: int, device: str) -> int:
 
 
 def wait_for_all() -> None:
-    """Returns when all processes have come here."""
+    """Waits until all processes have arrived here."""
     if distributed.get_world_size() > 1:
         distributed.barrier()

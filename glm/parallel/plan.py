@@ -1,8 +1,8 @@
-"""Weights divided among tensor-parallel ranks, and put together again, as a family's plan says. NumPy only.
+"""Splits weights over tensor-parallel ranks and merges them again, as a family's plan says. NumPy only.
 
 Column-parallel weights are split over their outputs, row-parallel ones over their inputs, a word embedding over the
-vocabulary; what a plan does not name is whole on every rank. An axis may consist of blocks, such as all Q, all K and
-all V of a fused weight: a rank takes its part of each.
+vocabulary; weights that a plan does not name are whole on every rank. An axis may consist of blocks, such as Q, K and
+V of a fused weight; then a rank takes its part of each block.
 """
 
 import math
@@ -13,15 +13,15 @@ import numpy as np
 
 from glm.errors import InputError
 
-# Ending of a weight's name -> the axis it is split over, and of how many blocks side by side that axis consists.
+# Ending of a weight's name -> the axis it is split over, and the number of blocks that this axis consists of.
 Plan = Mapping[str, tuple[int, int]]
 
 
 def check_degree(degree: int, config: Mapping[str, Any], divided: Sequence[str]) -> None:
-    """Raises InputError if a model cannot be split over so many ranks; the text names the numbers that can be.
+    """Raises InputError, with the possible numbers, if a model cannot be split over this number of ranks.
 
     Args:
-        divided: the sizes of the configuration that the number of ranks has to divide.
+        divided: sizes of the configuration that the number of ranks has to divide.
     """
     misfits = [f"{name} {config[name]}" for name in divided if degree < 1 or config[name] % degree]
     if misfits:
@@ -34,12 +34,12 @@ def check_degree(degree: int, config: Mapping[str, Any], divided: Sequence[str])
 
 
 def planned(plan: Plan, name: str) -> tuple[int, int] | None:
-    """How a weight is split: over which axis, of how many blocks; None if every rank holds all of it."""
+    """Returns the axis a weight is split over and its number of blocks; None if every rank holds all of it."""
     return next((how for ending, how in plan.items() if name.endswith(ending)), None)
 
 
 def part_shape(plan: Plan, name: str, shape: Sequence[int], *, degree: int) -> tuple[int, ...]:
-    """The shape of what one rank holds of a weight [shape].
+    """Returns the shape of one rank's part of a weight.
 
     Raises:
         InputError: the weight cannot be divided by `degree`.
@@ -54,7 +54,7 @@ def part_shape(plan: Plan, name: str, shape: Sequence[int], *, degree: int) -> t
 
 
 def part_of_weight(plan: Plan, name: str, weight: np.ndarray, *, degree: int, rank: int) -> np.ndarray:
-    """What one rank holds of a weight.
+    """Returns one rank's part of a weight.
 
     Raises:
         InputError: the weight cannot be divided by `degree`.
@@ -69,7 +69,7 @@ def part_of_weight(plan: Plan, name: str, weight: np.ndarray, *, degree: int, ra
 
 
 def split_weight(plan: Plan, name: str, weight: np.ndarray, *, degree: int) -> list[np.ndarray]:
-    """The parts of a weight that ranks 0, ..., degree - 1 hold.
+    """Returns the parts of ranks 0, ..., degree - 1 of a weight.
 
     Raises:
         InputError: the weight cannot be divided by `degree`.
@@ -78,7 +78,7 @@ def split_weight(plan: Plan, name: str, weight: np.ndarray, *, degree: int) -> l
 
 
 def merge_weight(plan: Plan, name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The whole weight of the parts of all ranks: the inverse of `split_weight`."""
+    """Merges the parts of all ranks to the whole weight: the inverse of `split_weight`."""
     how = planned(plan, name)
     if how is None:
         return parts[0]

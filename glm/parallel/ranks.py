@@ -1,4 +1,4 @@
-"""What the processes of a run agree on; a run in one process agrees with itself."""
+"""Agreement between the processes of a run; with one process nothing has to be exchanged."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,14 +12,14 @@ Result = TypeVar("Result")
 
 
 def on_main(function: Callable[[], Result]) -> Result:
-    """Calls a function in the main process; all others wait, and get its result, or its InputError."""
+    """Calls a function in the main process only; the others wait and get its result, or its InputError."""
     if distributed.get_world_size() == 1:
         return function()
     outcome = [None, None]
     if distributed.get_rank() == 0:
         try:
             outcome[0] = function()
-        except Exception as error:  # the others must not wait for a result that never comes
+        except Exception as error:  # otherwise the others would wait forever
             outcome[1] = error if isinstance(error, InputError) else InputError(f"the main process failed: {error}")
     distributed.broadcast_object_list(outcome, src=0)
     result, error = outcome
@@ -29,7 +29,7 @@ def on_main(function: Callable[[], Result]) -> Result:
 
 
 def anywhere(value: int) -> int:
-    """The largest value of all processes."""
+    """Returns the largest value of all processes."""
     if distributed.get_world_size() == 1:
         return value
     largest = paddle.to_tensor([value], dtype="int64")

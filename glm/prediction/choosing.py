@@ -13,9 +13,11 @@ from glm.data.task_records import TaskRecord
 from glm.errors import InputError
 from glm.evaluation.accuracy import score_choices
 from glm.evaluation.metrics import Scores
-from glm.generation.candidates import log_probs_by_steps
+from glm.generation.candidates import log_probs
 from glm.models.protocol import TokenScores
 from glm.modules.classifier import head_scores
+
+EQUAL = {True: "true", False: "false"}  # labels of a question whose candidate is right if the model writes it
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,7 @@ class Chooser:
         prompts = [self.encoder.prompt(question) for question in encoded]
         candidates = [question.candidates for question in encoded]
         if not self.encoder.is_single:
-            if hasattr(self.model, "log_probs"):
-                return self.model.log_probs(prompts, candidates)
-            return log_probs_by_steps(self.model, prompts, candidates)
+            return log_probs(self.model, prompts, candidates)
         logits, _ = self.model.prefill(prompts)  # [B, V]
         best = logits.argmax(axis=1)
         return [
@@ -91,6 +91,8 @@ class Chooser:
             row |= {"group": record.group} | ({"exclusive": True} if task.assigned else {})
         if task.exact:
             return row | self._last_word(encoded, scores[0])
+        if encoded.record.lone:
+            return row | self._equality(encoded, scores[0])
         sums = np.array([score.log_probs.sum() for score in scores])
         lengths = np.array([len(score.log_probs) for score in scores])
         ranked = sums / lengths**self.length_penalty
@@ -122,6 +124,18 @@ class Chooser:
             "log_prob": round(float(scores.log_probs.sum()), 6),
             "reference": answer,
         }
+
+    def _equality(self, encoded: EncodedChoice, scores: TokenScores) -> dict[str, Any]:
+        """Whether the model would write the one candidate."""
+        record, is_equal = encoded.record, scores.best.tolist() == list(encoded.candidates[0])
+        end = self.encoder.tokenizer.end_token_id
+        found = {
+            "prediction": EQUAL[is_equal],
+            "candidate": record.words[0].strip(),
+            "written": self.encoder.tokenizer.decode_ids([token for token in scores.best if token != end]),
+            "log_prob": round(float(scores.log_probs.sum()), 6),
+        }
+        return found if record.equality is None else found | {"reference": EQUAL[record.equality]}
 
 
 def reference_of(record: TaskRecord) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class BlankText:
 
 
 def lay_out(writer: Writer, text: str) -> BlankText:
-    """A text with blanks as a source; one without a blank gets one at its end.
+    """A text with blanks as a source; one without a blank gets one at its end, behind which a family without blanks
+    writes.
 
     Raises:
         InputError: the text does not fit into `src_length`, or holds half of a surrogate pair.
@@ -66,16 +67,21 @@ def lay_out(writer: Writer, text: str) -> BlankText:
     if SURROGATE.search(text):
         raise InputError("text: holds half of a surrogate pair; write it as UTF-8, or escape whole characters")
     encoder = writer.encoder
+    if not encoder.family.blanks:
+        ids = encoder.geometry.lay_out(encoder.tokenizer.encode_text(text), [])
+        return BlankText([text, "", ""], _checked(ids, encoder.src_length, text))
     blank = re.compile(f"({'|'.join(map(re.escape, encoder.family.blanks))})")
     parts = blank.split(text if blank.search(text) else f"{text}{GENERATION_BLANK}")
     if (blanks := len(parts) // 2) > encoder.src_length:
         raise InputError(f"{blanks} blanks do not fit into src_length {encoder.src_length}: {text[:40]}…")
     laid_out = [part if place % 2 else encoder.tokenizer.encode_text(part) for place, part in enumerate(parts) if part]
-    ids = encoder.geometry.lay_out_blanks(laid_out)
-    if len(ids) > encoder.src_length:
-        most = encoder.src_length
+    return BlankText(parts, _checked(encoder.geometry.lay_out_blanks(laid_out), encoder.src_length, text))
+
+
+def _checked(ids: list[int], most: int, text: str) -> list[int]:
+    if len(ids) > most:
         raise InputError(f"{len(ids)} tokens do not fit into src_length {most}, shorten the text: {text[:40]}…")
-    return BlankText(parts, ids)
+    return ids
 
 
 def lay_out_all(

@@ -15,18 +15,26 @@ HEAD_NAME = "classification_head.safetensors"
 
 
 def add_head(model: Any, encoder: PairEncoder, folder: str, *, is_trained: bool) -> None:
-    """Gives a model a classification head: that in its folder, or a random one to be trained.
+    """Gives a model a classification head: that in its folder, its own, or a random one to be trained.
 
     Args:
         folder: where the model is from.
         is_trained: a head has to be there.
 
     Raises:
-        InputError: there is none, or it is for another number of labels.
+        InputError: there is none, it is for other labels, or the model's decoder is one that sees too little.
     """
-    config = model.config
+    config, own = model.config, getattr(model, "classification_head", None)
+    if not getattr(config, "classifier_sees_all", True):
+        raise InputError(
+            f"classification_head {encoder.pool}: the decoder that this model has sees nothing but its first token "
+            "there; classify with --start discriminator"
+        )
     model.classification_head = ClassificationHead(
-        config.hidden_size, encoder.labels, dropout=config.output_dropout_prob, std=config.initializer_range
+        config.hidden_size,
+        encoder.labels,
+        dropout=config.output_dropout_prob,
+        std=getattr(config, "initializer_range", 0.02),
     )
     for layer in model.sublayers():
         if isinstance(layer, TiedEmbedding):
@@ -41,6 +49,8 @@ def add_head(model: Any, encoder: PairEncoder, folder: str, *, is_trained: bool)
                 message = f"{shape} {name} where {weight.shape} is expected ({encoder.labels} labels)"
                 raise InputError(f"{path}: {message}; it is of another task")
             weight.set_value(found.load())
+    elif own is not None:
+        _take_over(model, own, encoder)
     elif is_trained:
         raise InputError(
             f"classification_head {encoder.pool}: {folder} has no {HEAD_NAME}; train one, or leave the option out to "
@@ -51,3 +61,19 @@ def add_head(model: Any, encoder: PairEncoder, folder: str, *, is_trained: bool)
 def of_head(weights: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """Those of a model's weights that are its classification head's."""
     return {name: weight for name, weight in weights.items() if name.startswith(HEAD_PREFIX)}
+
+
+def _take_over(model: Any, own: Any, encoder: PairEncoder) -> None:
+    """Puts the classifier that a model has brought in the place of its head, its classes in the task's order."""
+    labels, classes = list(encoder.pattern.labels), encoder.family.classes
+    if sorted(labels) != sorted(classes):
+        raise InputError(
+            f"classification_head {encoder.pool}: the model's own is for {', '.join(classes)}, "
+            f"and {encoder.task.name} has {', '.join(labels) or 'candidates of its own'}"
+        )
+    order, head = [classes.index(label) for label in labels], model.classification_head
+    head.pool_layer.weight.set_value(own.dense.weight)
+    head.pool_layer.bias.set_value(own.dense.bias)
+    head.multichoice_head.weight.set_value(own.out_proj.weight.numpy()[:, order])
+    head.multichoice_head.bias.set_value(own.out_proj.bias.numpy()[order])
+    model.config.classes = 0  # its weights have no other head now

@@ -1,7 +1,7 @@
 """The kinds of task, and what each predicts and scores with: training, `predict.py` and the server ask here."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -60,6 +60,13 @@ def writer_of(
     if encoder.kind == EXTRACT:
         return Answerer(Writer(model, encoder.base, generation, batch_size, punctuation=punctuation), encoder)
     return Writer(model, encoder, generation, batch_size, punctuation=punctuation)
+
+
+def with_encoder(writer: Any, encoder: Encoder) -> Any:
+    """What predicts with the same model for records that are laid out so."""
+    if isinstance(writer, Answerer):
+        return Answerer(replace(writer.writer, encoder=encoder.base), encoder)
+    return replace(writer, encoder=encoder)
 
 
 def predicted_rows(

@@ -9,7 +9,7 @@ from typing import Any
 from glm.data.records import BadRecord, Record
 
 # What a row has of its own: no column of these names is kept beside it.
-ROW_FIELDS = ("id", "source", "answer", "cut", "predictions", "reference", "error")
+ROW_FIELDS = ("id", "source", "answer", "cut", "seen", "predictions", "reference", "error")
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,30 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What a source lost.
+
+    Args:
+        tokens: how many.
+        seen: where the part that is left begins and ends, in characters of the source.
+    """
+
+    tokens: int
+    seen: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What was generated for a record, best first; or why nothing was.
 
     Args:
-        cut: tokens that its source lost.
+        cut: what its source lost; None if it was read whole.
     """
 
     record: Record | BadRecord
     texts: list[Text]
     error: str | None = None
-    cut: int = 0
+    cut: Cut | None = None
 
     @property
     def best(self) -> str:
@@ -52,8 +65,8 @@ class Prediction:
             row["source"] = self.record.source
             if self.record.answer is not None:
                 row["answer"] = self.record.answer
-        if self.cut:
-            row["cut"] = self.cut
+        if self.cut is not None:
+            row |= {"cut": self.cut.tokens, "seen": list(self.cut.seen)}
         row["predictions"] = [
             text_row(text, token_scores=token_scores) | ({"finish_reason": "length"} if text.at_limit else {})
             for text in self.texts[:most_texts]

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from glm.data.frames import Encoder
 from glm.data.tasks import GENERATE
+from glm.data.templates import PARAPHRASE
 from glm.errors import InputError
 from glm.evaluation.data_sets import table_of
 from glm.evaluation.metrics import Scorer, Scores, score
@@ -13,6 +15,7 @@ from glm.evaluation.paraphrases import Paraphrases
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.statistics import Pair
 from glm.evaluation.symptoms import Symptoms
+from glm.evaluation.token_rouge import TokenRouge
 from glm.prediction.kinds import KINDS
 from glm.prediction.predictions import Prediction
 
@@ -43,7 +46,8 @@ class Tally:
 
     Args:
         kind: of the task, a key of `glm.prediction.kinds.KINDS`.
-        of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
+        more: figures of texts beside the usual ones, see `more_figures`.
+        scores: whether scores will be asked for; if not, rows with a reference are only counted.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
@@ -51,16 +55,16 @@ class Tally:
         symptoms: what is wrong with the texts.
     """
 
-    def __init__(self, kind: str = GENERATE, *, of_paraphrases: bool = False):
+    def __init__(self, kind: str = GENERATE, *, more: Sequence[Any] = (), scores: bool = True):
         self.kind = KINDS[kind]
         self.is_generated = kind == GENERATE
-        self.paraphrases = Paraphrases() if of_paraphrases else None
+        self.more = more
         self.rows = 0
         self.failed = 0
         self.first_error: str | None = None
         self.scored = 0
         self.symptoms = Symptoms()
-        self._scorer = Scorer()
+        self._scorer = Scorer() if scores else None
         self._kept: list[dict[str, Any]] = []  # of a task that does not generate: its figures need all rows at once
 
     def add(self, row: dict[str, Any]) -> None:
@@ -73,15 +77,23 @@ class Tally:
             return
         if not self.is_generated:
             if self.kind.reference in row:
-                self._kept.append(row)
-                self.scored += 1
+                self._keep(row)
             return
-        if self.paraphrases is not None:
-            self.paraphrases.add(row["source"], [prediction["text"] for prediction in row["predictions"]])
+        for figures in self.more if self._scorer is not None else ():
+            figures.add_row(row)
         if "reference" in row:
-            best = row["predictions"][0]["text"] if row["predictions"] else ""
-            self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
-            self.scored += 1
+            self._keep(row)
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Takes a row in that says what is right."""
+        self.scored += 1
+        if self._scorer is None:
+            return
+        if not self.is_generated:
+            self._kept.append(row)
+            return
+        best = row["predictions"][0]["text"] if row["predictions"] else ""
+        self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
 
     def scores(self) -> Scores:
         """Scores of all rows, see `glm.evaluation.metrics.score`, and how many failed.
@@ -95,9 +107,22 @@ class Tally:
             raise InputError("no record has a reference, so there is nothing to score")
         scores = self._scorer.result() if self.is_generated else self.kind.score(self._kept)
         scores = scores.with_figures({"failed records": self.failed})
-        if self.paraphrases is None:
-            return scores
-        return scores.with_figures(self.paraphrases.figures(), self.paraphrases.signatures())
+        return with_more(scores, self.more)
+
+
+def more_figures(task: str | None, encoder: Encoder) -> list[Any]:
+    """What counts further figures of a task's texts, row by row: `add_row`, `figures`, `signatures`."""
+    found: list[Any] = [Paraphrases()] if task == PARAPHRASE else []
+    if encoder.kind == GENERATE and encoder.template.summaries is not None:
+        found.append(TokenRouge(encoder.tokenizer.encode_text, encoder.tokenizer.digest))
+    return found
+
+
+def with_more(scores: Scores, more: Sequence[Any]) -> Scores:
+    """Scores with those that others have counted."""
+    for figures in more:
+        scores = scores.with_figures(figures.figures(), figures.signatures())
+    return scores
 
 
 def write_scores(path: Path, scores: Scores) -> None:

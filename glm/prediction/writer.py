@@ -19,7 +19,7 @@ from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoder, Hypothesis, build_decoder, decode
 from glm.models.protocol import Decodable, Prompt, Tokenizer
-from glm.prediction.predictions import Prediction, Text
+from glm.prediction.predictions import Cut, Prediction, Text
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class Writer:
 
     def lay_out(
         self, records: Mapping[int, Record | BadRecord]
-    ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, int]]:
-        """By number: the prompts of records, why there is none for the others, and the tokens that sources lost."""
+    ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, Cut]]:
+        """By number: the prompts of records, why there is none for the others, and what sources lost."""
         usable = {number: record for number, record in records.items() if isinstance(record, Record)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
         prompts, errors, cut = {}, {}, {}
@@ -126,7 +126,8 @@ class Writer:
                 if isinstance(record, BadRecord):
                     raise InputError(record.error)
                 source_ids = self.encoder.lay_out_source(encoded[number])
-                cut[number] = self.encoder.uncut_length(encoded[number]) - len(source_ids)
+                if (lost := self.encoder.uncut_length(encoded[number]) - len(source_ids)) > 0:
+                    cut[number] = Cut(lost, self.encoder.seen(encoded[number]))
                 prompts[number] = self.encoder.prompt(source_ids, self.prefix_ids)
             except InputError as error:
                 errors[number] = str(error)
@@ -142,7 +143,7 @@ class Writer:
             yield number, Prediction(records[number], [], error)
         for number, hypotheses in self.write(list(prompts.values()), list(prompts)):
             texts = [self.finished(hypothesis) for hypothesis in hypotheses]
-            yield number, Prediction(records[number], texts, cut=cut[number])
+            yield number, Prediction(records[number], texts, cut=cut.get(number))
 
 
 def ignored_ids(words: str | None, tokenizer: Tokenizer) -> list[int]:

@@ -23,7 +23,7 @@ def copied_spans(text: str, source: str) -> list[Span]:
     space: of two Chinese characters or more, or one Latin word or number. From left to right the longest run counts;
     it begins and ends with a word.
     """
-    tokens, there = _TOKEN.findall(text), _joined_source(source)
+    tokens, there = tokens_of(text), _joined_source(source)
     spans: list[Span] = []
     start = 0
     while start < len(tokens):
@@ -33,6 +33,11 @@ def copied_spans(text: str, source: str) -> list[Span]:
         _append(spans, Span("".join(tokens[start:end]), marked))
         start = end
     return spans
+
+
+def tokens_of(text: str) -> list[str]:
+    """A text in parts: Latin words and numbers whole, anything else character by character."""
+    return _TOKEN.findall(text)
 
 
 def found_span(text: str, part: str) -> list[Span]:
@@ -52,7 +57,7 @@ def _end_of_run(tokens: list[str], start: int, there: str) -> int:
 
 @lru_cache(maxsize=1)  # all beams of a record have the same source
 def _joined_source(source: str) -> str:
-    return _joined(_TOKEN.findall(source))
+    return _joined(tokens_of(source))
 
 
 def _joined(tokens: list[str]) -> str:

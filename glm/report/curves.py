@@ -35,6 +35,20 @@ class CurvePlot:
     unit: str
     curves: tuple[Curve, ...]
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether a curve has more than one point."""
+        return any(len(curve.points) > 1 for curve in self.curves)
+
+
+@dataclass(frozen=True)
+class Single:
+    """A figure that was logged once."""
+
+    label: str
+    step: int
+    value: float
+
 
 # Plot: title, unit, and by label the key in metrics.jsonl.
 CURVE_PLOTS = {
@@ -98,6 +112,11 @@ def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
         if curves:
             plots.append(CurvePlot(name, title, unit, curves))
     return plots
+
+
+def single_figures(plots: Iterable[CurvePlot]) -> list[Single]:
+    """The figures of plots that have no line."""
+    return [Single(curve.label, *curve.points[0]) for plot in plots if not plot.has_lines for curve in plot.curves]
 
 
 def _points(log: list[Mapping[str, Any]], key: str) -> tuple[tuple[int, float], ...]:

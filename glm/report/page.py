@@ -1,28 +1,45 @@
 """Writes the pages: one file each, that opens from disk and loads nothing from elsewhere."""
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from glm.evaluation.data_sets import MEAN, mean_figures
-from glm.evaluation.metrics import Scores, figure_text
+from glm.evaluation.data_sets import MEAN, aligned, mean_figures
+from glm.evaluation.metrics import HEADLINES, Scores, figure_text
 from glm.evaluation.scored_file import references_of
-from glm.report.copied import Span, copied_spans, found_span
-from glm.report.curves import curve_plots
+from glm.report.copied import copied_spans
+from glm.report.curves import CurvePlot, Single, curve_plots, single_figures
+from glm.report.differences import edits
 from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
 from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length, draw_sets
 from glm.report.provenance import Provenance, now
-from glm.report.rows import RANKED_BY, SHOWN, ReportRows, Sample
+from glm.report.rows import SHOWN, ReportRows, Sample
 
-HEADLINES = ("bleu-4 (char, corpus)", "rouge-l (char)", "exact match", "distinct-2 (char)")
 NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # of what an evaluation logs
-# What a page shows of a text at most, in characters: 1,000 rows of any texts stay far below 2 MB.
-MOST_OF_SOURCE, MOST_OF_FIELD, MOST_OF_BEAMS, LEAST_OF_BEAM = 3000, 600, 4000, 80
+# What a page shows of a text at most, in characters: 1,000 rows of any texts stay below 2 MB.
+MOST_OF_SOURCE, MOST_OF_FIELD, MOST_OF_BEAMS, LEAST_OF_BEAM = 2000, 400, 1600, 60
+CELLS = (3000, 1000, 300, 100, 50)  # most of a cell of the table of all rows: the first with which it is short enough
+MOST_OF_CELLS = 150_000  # characters of that table
+SCRIPT = Path(__file__).with_name("page.js")
+# What the parts of a row are called, in English and Chinese.
+NAMES = {
+    "source": ("source", "输入"),
+    "reference": ("reference", "参考文本"),
+    "generated": ("generated", "生成"),
+}
+NAMES_OF_QUESTIONS = {
+    "source": ("passage", "段落"),
+    "reference": ("gold question", "参考问题"),
+    "generated": ("generated question", "生成的问题"),
+}
 REFRESH_SECONDS = 20
 BARS = 3  # figures that are drawn for each data set
 
@@ -35,6 +52,7 @@ def write_report(
     *,
     title: str,
     log: Iterable[Mapping[str, Any]] = (),
+    of_questions: bool = False,
 ) -> Path:
     """Writes `report.html` and its plots as `plots/*.png` into a folder.
 
@@ -42,13 +60,15 @@ def write_report(
         scores: None where nothing could be scored.
         title: what was predicted.
         log: what the training run that made the model logged, see `glm.report.curves.read_log`.
+        of_questions: the texts are questions, and called so.
 
     Returns:
         The page's path.
     """
     buckets = scores.by_source_length if scores else {}
     score_plots, length_plots = list(draw_scores_by_length(buckets)), list(draw_lengths(rows.lengths))
-    curves = list(map(draw_curves, curve_plots(log)))
+    drawn, figures = drawable(log)
+    curves = list(map(draw_curves, drawn))
     write_plots(folder, score_plots + length_plots + curves)
     page = render(
         "report.html.jinja",
@@ -60,8 +80,10 @@ def write_report(
         score_plots=score_plots,
         length_plots=length_plots,
         curve_plots=curves,
+        single_figures=figures,
         sample_groups=_sample_groups(rows),
-        ranked_by=RANKED_BY,
+        cell=_cell(rows),
+        names=NAMES_OF_QUESTIONS if of_questions else NAMES,
         provenance=provenance,
     )
     write_file(folder / REPORT_PAGE, page.encode("utf-8", "replace"))
@@ -89,9 +111,10 @@ def write_sets_report(
         The page's path.
     """
     means = mean_figures(of_sets)
-    rows = {**of_sets, MEAN: means}
-    shown = [name for name in HEADLINES if name in means][:BARS]
-    bars, curves = [draw_sets(rows, shown)] if shown else [], list(map(draw_curves, curve_plots(log)))
+    rows = {name: aligned(figures) for name, figures in of_sets.items()} | {MEAN: means}
+    shown = [name for name in HEADLINES if name in means] or [name for name in means if name not in NO_SCORES]
+    shown = shown[:BARS]
+    bars, curves = [draw_sets(rows, shown)] if shown else [], list(map(draw_curves, drawable(log)[0]))
     write_plots(folder, bars + curves)
     page = render(
         "sets.html.jinja",
@@ -127,7 +150,8 @@ def write_training_page(
         report_address: of the evaluation at a step, as the page finds it.
     """
     log = list(log)
-    curves = list(map(draw_curves, curve_plots(log)))
+    drawn, figures = drawable(log)
+    curves = list(map(draw_curves, drawn))
     write_plots(output_dir, curves)
     page = render(
         "training.html.jinja",
@@ -140,6 +164,7 @@ def write_training_page(
         evaluations=(evaluations := _evaluations(log, report_address)),
         headlines=_headlines(evaluations),
         curve_plots=curves,
+        single_figures=figures,
         provenance=provenance,
     )
     write_file(output_dir / TRAINING_PAGE, page.encode("utf-8", "replace"))
@@ -216,7 +241,13 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"clipped": _clipped, "percent": lambda value: f"{value:.2f}"}
+    script = SCRIPT.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {
+        "script": Markup(script),
+        "script_hash": f"sha256-{digest}",  # the only script that the page may run
+        "both": both,
+        "edits": edits,
         "copied": copied_spans,
         "figure_text": figure_text,
         "references_of": references_of,
@@ -230,27 +261,63 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
+def both(english: str, chinese: str) -> Markup:
+    """A text in two languages, of which the page shows one."""
+    return Markup('<span class="en">{}</span><span class="zh" lang="zh">{}</span>').format(english, chinese)
+
+
+def drawable(log: Iterable[Mapping[str, Any]]) -> tuple[list[CurvePlot], list[Single]]:
+    """The curves of a log, and the figures that were logged once: a line of one dot says less than the number."""
+    found = curve_plots(log)
+    return [plot for plot in found if plot.has_lines], single_figures(found)
+
+
+def _cell(rows: ReportRows) -> int:
+    """The most characters of a text in the table of all rows."""
+    lengths = [
+        len(text) for row in rows.every for text in (row.row.get("source") or "", row.best, *references_of(row.row))
+    ]
+    return next((most for most in CELLS if sum(min(most, length) for length in lengths) <= MOST_OF_CELLS), CELLS[-1])
+
+
 def _clipped(text: Any, most: int) -> str:
     """A text that a page has room for."""
     text = str(text)
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
 
 
-def _source_spans(row: Mapping[str, Any]) -> list[Span]:
-    """The source, with the answer marked; of a long one, what surrounds the answer."""
-    source, answer = row.get("source", ""), row.get("answer", "")
-    start = 0
-    if len(source) > MOST_OF_SOURCE and answer in source:
-        start = max(0, source.index(answer) + len(answer) // 2 - MOST_OF_SOURCE // 2)
-    shown = source[start : start + MOST_OF_SOURCE]
-    before = f"({start:,} characters before) … " if start else ""
-    left = len(source) - start - len(shown)
-    after = f" … ({left:,} more characters)" if left else ""
-    spans = [Span(before, False), *found_span(shown, answer), Span(after, False)]
-    return [span for span in spans if span.text]
+class Part(NamedTuple):
+    """A part of a source: `answer`, `unseen` by the model, or neither."""
+
+    text: str
+    kind: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The element that marks it."""
+        return "mark" if self.kind == "answer" else "span"
+
+
+def _source_spans(row: Mapping[str, Any]) -> list[Part]:
+    """The source, with the answer marked and what the model did not see; of a long one, what surrounds the answer."""
+    source, answer = row.get("source") or "", row.get("answer") or ""
+    place = source.find(answer) if answer else -1
+    first, last = row.get("seen") or (0, len(source))
+    middle = place + len(answer) // 2 if place >= 0 else (first + min(last, first + MOST_OF_SOURCE)) // 2
+    start = max(0, min(middle - MOST_OF_SOURCE // 2, len(source) - MOST_OF_SOURCE))
+    end = start + MOST_OF_SOURCE
+    bounds = {start, min(end, len(source)), first, last, place, place + len(answer)}
+    bounds = sorted(bound for bound in bounds if start <= bound <= min(end, len(source)))
+    parts = [Part(f"({start:,} characters before) … ")] if start else []
+    for left, right in zip(bounds, bounds[1:], strict=False):
+        is_answer = place >= 0 and place <= left and right <= place + len(answer)
+        is_seen = first <= left and right <= last
+        parts.append(Part(source[left:right], "answer" if is_answer and is_seen else "" if is_seen else "unseen"))
+    more = len(source) - min(end, len(source))
+    return [*parts, Part(f" … ({more:,} more characters)")] if more else parts
 
 
 def _beams(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All hypotheses of a row, each with the room that their number leaves it."""
     most = max(LEAST_OF_BEAM, MOST_OF_BEAMS // max(len(row["predictions"]), 1))
-    return [{"score": text["score"], "text": _clipped(text["text"], most)} for text in row["predictions"]]
+    return [{"score": text.get("score"), "text": _clipped(text["text"], most)} for text in row["predictions"]]

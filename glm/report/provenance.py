@@ -54,10 +54,15 @@ class Provenance:
 
 
 def command_of(script: str, argv: Sequence[str]) -> str:
-    """The command line as a shell takes it."""
+    """The command line as a shell takes it.
+
+    Args:
+        script: a file, or a verb of `python -m glm`.
+    """
     processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     launcher = ["-m", "paddle.distributed.launch"] if processes > 1 else []
-    return published_command(shlex.join(["python", *launcher, script, *argv]))
+    program = [script] if script.endswith(".py") else ["-m", "glm", script]
+    return published_command(shlex.join(["python", *launcher, *program, *argv]))
 
 
 def now() -> str:

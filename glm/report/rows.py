@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glm.evaluation.rouge import best_rouge
 from glm.evaluation.scored_file import references_of
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 from glm.evaluation.statistics import repeated_share
 from glm.evaluation.symptoms import Symptoms
+from glm.report.differences import nearest
 
 SHOWN = 10  # rows of each kind that are kept
-RANKED_BY = "rouge-l (char)"
+MOST_ROWS = 1000  # that a page has one by one
+RANKED_BY = "edit similarity"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class Sample:
     def best(self) -> str:
         """The best text; empty if there is none."""
         return best_text(self.row)
+
+    @property
+    def nearest(self) -> str:
+        """The reference that is most like the best text; empty if there is none."""
+        references = references_of(self.row)
+        return nearest(self.best, references)[0] if references else ""
 
     @property
     def is_exact(self) -> bool:
@@ -78,6 +85,7 @@ class ReportRows:
         best, worst: by score, if there are references; `random` is drawn from all that did not fail.
         empty: rows without text; `repeating` those with the largest share of repeated 4-grams, above 0.
         errors: rows that failed.
+        every: the first `MOST_ROWS` that did not fail.
         symptoms: what is wrong with the texts.
         texts: how often each text was generated.
     """
@@ -93,6 +101,7 @@ class ReportRows:
     empty: Kept = field(default_factory=Kept)
     repeating: Kept = field(default_factory=Kept)
     errors: Kept = field(default_factory=Kept)
+    every: list[Sample] = field(default_factory=list)
     symptoms: Symptoms = field(default_factory=Symptoms)
     texts: Counter[str] = field(default_factory=Counter)
     empties: int = 0
@@ -110,6 +119,8 @@ class ReportRows:
         sample = _sample(row)
         self._count_lengths(row)
         self.random.add(0, digest, sample)
+        if len(self.every) < MOST_ROWS:
+            self.every.append(sample)
         if sample.score is not None:
             self.best.add(sample.score, digest, sample)
             self.worst.add(-sample.score, digest, sample)
@@ -146,10 +157,6 @@ def best_text(row: Mapping[str, Any]) -> str:
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
-    segment = SEGMENTERS["char"]
-    tokens = segment(normalized(best_text(row)))
-    score = None
-    if references := references_of(row):
-        *_, rouge_l = best_rouge(tokens, [segment(normalized(text)) for text in references])
-        score = 100 * rouge_l
-    return Sample(row, score, repeated_share(tokens))
+    text, references = best_text(row), references_of(row)
+    score = 100 * nearest(text, references)[1] if references else None
+    return Sample(row, score, repeated_share(SEGMENTERS["char"](normalized(text))))

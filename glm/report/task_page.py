@@ -11,9 +11,8 @@ from glm.evaluation.accuracy import confident_mistakes, confusion, is_right, rig
 from glm.evaluation.answers import exact_and_f1
 from glm.evaluation.metrics import Scores
 from glm.evaluation.segmentation import squeezed
-from glm.report.curves import curve_plots
 from glm.report.files import REPORT_PAGE, write_file
-from glm.report.page import render, write_plots
+from glm.report.page import drawable, render, write_plots
 from glm.report.plots import draw_curves, draw_figure_by_length, draw_lengths
 from glm.report.provenance import Provenance
 
@@ -112,7 +111,7 @@ def write_task_report(
     buckets = scores.by_source_length if scores else {}
     figure = next(iter(scores.figures)) if scores else ""
     score_plots = list(draw_figure_by_length(buckets, figure))
-    length_plots, curves = list(draw_lengths(rows.lengths)), list(map(draw_curves, curve_plots(log)))
+    length_plots, curves = list(draw_lengths(rows.lengths)), list(map(draw_curves, drawable(log)[0]))
     write_plots(folder, score_plots + length_plots + curves)
     page = render(
         "task.html.jinja",

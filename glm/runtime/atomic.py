@@ -1,4 +1,4 @@
-"""Folders and files that appear whole or not at all: written aside, brought to the disk, renamed."""
+"""Atomic folders and files: written to a temporary place, synced to disk, then renamed."""
 
 import contextlib
 import errno
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from glm.errors import InputError
 
-# What file systems of networks and containers answer where they have no sync of folders, or no locks.
+# Errors of network and container file systems that cannot sync folders, or have no locks.
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `target` when the block ends without an error.
+    """Yields a temporary folder that is renamed to `target` when the block ends without an error.
 
-    Killed at any moment, there is either no `target` or all of it; what a killed run left aside (`.NAME.partial`) is
-    cleared by the next. An error in the block clears it at once.
+    If the process is killed, there is either no `target` or all of it. The temporary folder (`.NAME.partial`) of a
+    killed run is removed by the next one, and by an error in the block at once.
 
     Args:
         target: must not exist yet, or be an empty folder.
@@ -51,9 +51,9 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def put_files(folder: Path) -> Iterator[Path]:
-    """A folder to write into, whose files then take their places in `folder`, one rename each.
+    """Yields a temporary folder whose files are then moved into `folder`, one rename each.
 
-    None does if the block ends with an error. What a killed process left aside is cleared by the next.
+    If the block ends with an error, no file is moved. What a killed process left is removed by the next one.
     """
     aside = folder / ".files.partial"
     aside.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def put_files(folder: Path) -> Iterator[Path]:
 
 
 def probe(folder: Path) -> list[str]:
-    """Does once, with small files, all that writing here will need; says what works less well than elsewhere.
+    """Tries, with small files, everything that writing here will need; warns of what the file system lacks.
 
     Raises:
         OSError: something that cannot be done without does not work.
@@ -78,7 +78,7 @@ def probe(folder: Path) -> list[str]:
     aside = target.with_name(f"{target.name}.partial")
     try:
         write_whole(file, "x" * 4096)
-        write_whole(file, "y")  # a rename over a file that is there
+        write_whole(file, "y")  # a rename over an existing file
         for part in (aside, target):
             shutil.rmtree(part, ignore_errors=True)
         aside.mkdir()
@@ -103,7 +103,7 @@ def probe(folder: Path) -> list[str]:
 
 
 def _does(call: Callable[..., object], *arguments: object) -> bool:
-    """Whether a file system has a call; raises OSError where it has it, and it fails."""
+    """Whether the file system supports a call; raises OSError if it does and the call fails."""
     try:
         call(*arguments)
     except OSError as error:
@@ -114,7 +114,7 @@ def _does(call: Callable[..., object], *arguments: object) -> bool:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or as it was."""
+    """Writes a file atomically: afterwards it is either complete or unchanged."""
     aside = path.with_name(f".{path.name}.partial")
     try:
         aside.write_text(text, encoding="utf-8")
@@ -132,18 +132,18 @@ def _writing(target: Path, aside: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename and not Path(error.filename).is_relative_to(aside):
-            raise  # of a file that was to be read
+            raise  # an error of reading, not of writing
         raise InputError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def _lock(descriptor: int, aside: Path, target: Path) -> None:
-    """Claims the folder; the claim ends with the process, however that ends."""
+    """Locks the folder; the lock ends with the process, however that ends."""
     busy = InputError(f"{target}: another process is writing it")
     try:
         _does(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(descriptor), os.stat(aside)):
             raise busy
-    except (BlockingIOError, FileNotFoundError) as error:  # not found: renamed since it was opened
+    except (BlockingIOError, FileNotFoundError) as error:  # FileNotFoundError: it was renamed after we opened it
         raise busy from error
 
 
@@ -153,7 +153,7 @@ def _clear(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Brings files and folders, the innermost first, to the disk."""
+    """Syncs files and folders to disk, innermost first."""
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:
             _sync_one(Path(root, name))
@@ -161,7 +161,7 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
-    """Brings a file or a folder to the disk, where the file system can."""
+    """Syncs a file or a folder to disk, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _does(os.fsync, descriptor)

@@ -1,4 +1,4 @@
-"""Where the toolkit keeps what it can make again: in the user's own folders, never in one that others write too."""
+"""Cache folders: in the user's own folders, never in one that others can write to."""
 
 import functools
 import os
@@ -8,15 +8,16 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """`glm` in the user's folder of caches."""
+    """Returns `glm` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "glm"
 
 
 def private_cache(name: str) -> Path:
-    """A folder of this name that nobody but the user can read or write, in the user's caches.
+    """Returns a cache folder of this name that only the user can read and write.
 
-    Where there can be none, or it is another user's or open to others: one of this process, gone with it.
+    If it cannot be made, belongs to another user or is open to others, a temporary one is used that ends with the
+    process.
     """
     folder = user_cache() / name
     try:

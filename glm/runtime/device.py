@@ -1,6 +1,7 @@
-"""Where the program runs, and the settings without which Paddle is slow on a CPU."""
+"""Selects the device, and makes the settings without which Paddle is slow on a CPU."""
 
 import ctypes
+import logging
 import mmap
 import os
 import re
@@ -14,6 +15,8 @@ from glm.runtime.environment import cpu_threads
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER_TRIM = -1  # as mallopt(3) has it
 MADV_HUGEPAGE = 14  # of madvise, from Linux's mman.h
+# PaddleNLP's, which puts a handler and a level on it where it is loaded; prediction goes without.
+_LOG = logging.getLogger("PaddleNLP")
 
 
 def has_gpu() -> bool:
@@ -22,7 +25,7 @@ def has_gpu() -> bool:
 
 
 def choose_device(requested: str) -> str:
-    """The device to run on: the one asked for, or the CPU with a warning if there is no GPU.
+    """Returns the requested device, or the CPU with a warning if there is no GPU.
 
     Raises:
         UsageError: it is neither `cpu` nor `gpu` nor `gpu:N`.
@@ -30,25 +33,22 @@ def choose_device(requested: str) -> str:
     if requested != "cpu" and not re.fullmatch(r"gpu(:\d+)?", requested):
         raise UsageError(f"device {requested}: use cpu, gpu or gpu:N")
     if requested != "cpu" and not has_gpu():
-        _log().warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
+        _LOG.warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
         return "cpu"
     return requested
 
 
 def hush() -> None:
-    """Leaves only the warnings of PaddleNLP's log, where standard error is for the program's own words."""
-    _log().set_level("WARNING")
+    """Silences PaddleNLP's log except for warnings, where standard error is for the program's own messages."""
+    _LOG.addFilter(_is_warning)
 
 
-def _log():
-    """PaddleNLP's log. Any part of PaddleNLP loads the whole of it, its Trainer too: options are read without."""
-    from paddlenlp.utils.log import logger
-
-    return logger
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 def prepare(device: str) -> None:
-    """Selects the device; on a CPU uses all cores this process may have, and settings measured to be faster."""
+    """Selects the device; on a CPU also uses all cores of this process and settings measured to be faster."""
     paddle.set_device(device)
     if device != "cpu":
         return
@@ -61,7 +61,7 @@ def prepare(device: str) -> None:
 
 
 def _keep_memory() -> None:
-    """Keeps freed memory in the process: mapping large temporaries anew at each operator costs more than many do."""
+    """Keeps freed memory in the process: mapping large temporaries again costs more than many operators do."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_MAX, 0)
@@ -72,7 +72,7 @@ def _keep_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """Returns memory to the system that was freed and kept: before tables that do not fit into its gaps."""
+    """Returns freed memory to the system, before large tables that do not fit into its fragments are allocated."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
@@ -80,9 +80,9 @@ def give_memory_back() -> None:
 
 
 def _use_huge_pages(libc: ctypes.CDLL, size: int) -> None:
-    """Lets malloc hand out `size` bytes in huge pages: looking up small ones takes a good part of reading weights.
+    """Makes malloc use huge pages for `size` bytes: address translation of small pages slows reading weights down.
 
-    The bytes are asked for, marked and freed at once, untouched, so they cost nothing until they are used.
+    The bytes are allocated, marked and freed at once without being touched, so they cost nothing until they are used.
     """
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]

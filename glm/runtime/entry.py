@@ -1,4 +1,4 @@
-"""How the two scripts end: exit codes, and errors a person can read."""
+"""Runs a script's `main`: exit codes, and readable errors."""
 
 import io
 import os
@@ -10,12 +10,15 @@ from glm.errors import InputError, Stopped, UsageError, shown
 
 MOST_SHOWN = 4000  # characters of an error
 LINES = "\n\t"
-INCOMPLETE = 3  # the exit code of a run that came to its end, but not with every record
+OF_TRAINING = ("paddlenlp", "datasets")  # packages of requirements-train.txt
+INCOMPLETE = 3  # exit code of a run that finished, but in which records failed
 
 
 def show_what_can_be_shown() -> None:
-    """Lets a console that is not UTF-8 (GBK, ASCII) show a character it does not have as an escape: what is printed is
-    for people, and must not end a run."""
+    """Makes a console that is not UTF-8 (GBK, ASCII) print characters that it lacks as escapes.
+
+    Otherwise such a character would end a run with an error.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
@@ -41,7 +44,13 @@ def run(main: Callable[[list[str]], int | None]) -> int:
         for message in error.messages:
             print(f"error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except BrokenPipeError:  # whoever read standard output wants no more of it
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if debug or package not in OF_TRAINING:
+            raise
+        print(f"error: this needs {package}; in the toolkit's folder: pip install '.[train]'", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except MemoryError:
@@ -49,7 +58,7 @@ def run(main: Callable[[list[str]], int | None]) -> int:
             traceback.print_exc()
         print("error: out of memory; use smaller batches, fewer beams or shorter texts", file=sys.stderr)
         return 1
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # a full disk, a read-only folder
         if debug:
             traceback.print_exc()
         print(f"error: {shown(str(error), MOST_SHOWN, kept=LINES)}", file=sys.stderr)

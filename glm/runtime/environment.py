@@ -1,4 +1,4 @@
-"""What must be said or noted before Paddle is imported; `glm/__init__.py` imports this first."""
+"""Settings of the environment that come before the import of Paddle; `glm/__init__.py` imports this first."""
 
 import itertools
 import os
@@ -8,20 +8,20 @@ import warnings
 from pathlib import Path
 
 MOST_THREADS = 1024
-HOME = os.path.expanduser("~")  # of the user, also where another folder stands in for it
+HOME = os.path.expanduser("~")  # the user's real home, even if another folder replaces it
 
 
 def user_path(path: str) -> str:
-    """A path with the user's home folder for a leading `~`, which shells leave as it is in `--name=~/file`."""
+    """Expands a leading `~` to the user's home folder; shells do not expand it in `--name=~/file`."""
     if path == "~" or path.startswith("~/"):
         return HOME + path[1:]
     return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def _wanted_threads() -> str | None:
-    """OMP_NUM_THREADS, unless it is no number of threads: then it is taken away, and said so."""
+    """Returns OMP_NUM_THREADS; if it is not a number of threads, it is unset with a warning."""
     wish = os.environ.get("OMP_NUM_THREADS")
-    numbers = [number.strip() for number in (wish or "").split(",")]  # behind a comma: of threads within threads
+    numbers = [number.strip() for number in (wish or "").split(",")]  # after a comma: nested threads
     if wish is None or all(number.isdecimal() and 1 <= int(number) <= MOST_THREADS for number in numbers):
         return wish
     del os.environ["OMP_NUM_THREADS"]
@@ -40,8 +40,10 @@ def _can_be_written(folder: str) -> bool:
 
 
 def _have_a_home() -> None:
-    """Lets a folder for temporary files stand in for a home that cannot be written to, as in containers: the libraries
-    make their caches in it when they are imported."""
+    """Replaces a home folder that cannot be written to, as in containers, by a temporary folder.
+
+    Libraries create caches in it when they are imported.
+    """
     if _can_be_written(os.path.join(HOME, ".cache")) and _can_be_written(HOME):
         return
     folder = os.path.join(tempfile.gettempdir(), f"glm-home-{os.getuid()}")
@@ -55,7 +57,7 @@ def _have_a_home() -> None:
     print(f"HOME {HOME}: cannot be written to, so caches go to {folder} (set HOME to move them)", file=sys.stderr)
 
 
-# Paddle sets OMP_NUM_THREADS to 1 where it is unset, so that later nobody could tell a wish from that default.
+# Paddle sets OMP_NUM_THREADS to 1 if it is unset; afterwards a wish could not be told from that default.
 WANTED_THREADS = _wanted_threads()
 _have_a_home()
 
@@ -66,7 +68,7 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 def processor() -> dict[str, str]:
-    """What Linux says of the first processor (/proc/cpuinfo), by name; empty on other systems."""
+    """Returns the fields of the first processor in /proc/cpuinfo; empty on other systems than Linux."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             lines = itertools.takewhile(str.strip, file)
@@ -76,8 +78,9 @@ def processor() -> dict[str, str]:
 
 
 def matrix_kernels(vendor: str, features: str) -> str | None:
-    """The value of MKL_DEBUG_CPU_TYPE for a processor: 7 (AVX-512) or 5 (AVX2) on AMD, where MKL left alone takes its
-    slowest kernels; None where it chooses well by itself.
+    """Returns MKL_DEBUG_CPU_TYPE for a processor: 7 (AVX-512) or 5 (AVX2) on AMD, None elsewhere.
+
+    On AMD MKL would use its slowest kernels by default.
 
     Args:
         vendor, features: `vendor_id` and `flags` of /proc/cpuinfo.
@@ -100,8 +103,8 @@ for beginning in ("No ccache found", "Setuptools is replacing distutils", "pkg_r
 
 
 def cpu_threads() -> int:
-    """Threads of a product: OMP_NUM_THREADS, or this process's share of the cores it may use."""
-    wanted = (WANTED_THREADS or "").partition(",")[0].strip()  # behind a comma are those of threads within threads
+    """Returns the number of threads of a product: OMP_NUM_THREADS, or this process's share of its cores."""
+    wanted = (WANTED_THREADS or "").partition(",")[0].strip()  # nested threads follow a comma
     if wanted.isdecimal() and int(wanted):
         return int(wanted)
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))

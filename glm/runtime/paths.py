@@ -1,4 +1,4 @@
-"""Paths as they may be published: they say nothing of the user's name or machine where that can be helped."""
+"""Rewrites paths for files that are published, so that they do not reveal the user's name or machine."""
 
 import os
 import re
@@ -7,19 +7,18 @@ from typing import Any
 
 from glm.runtime.environment import user_path
 
-BEFORE = r"(?<![^\s\"'=:(,;\[`])"  # where a path can begin in a text
+BEFORE = r"(?<![^\s\"'=:(,;\[`])"  # where a path can start in a text
 
 
 def published(text: str) -> str:
-    """A text with paths of the folder that the program was started in written from there, and others of the user's
-    home with `~`."""
+    """Makes paths in a text relative to the working directory, and writes `~` for the user's home in others."""
     for folder, instead in _places():
         text = re.sub(f"{BEFORE}{re.escape(folder)}(/|(?![\\w.-]))", lambda found, new=instead: new(found[1]), text)
     return text
 
 
 def published_values(value: Any) -> Any:
-    """A JSON value with all its texts as `published` has them."""
+    """Applies `published` to all texts of a JSON value."""
     if isinstance(value, dict):
         return {name: published_values(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -28,17 +27,19 @@ def published_values(value: Any) -> Any:
 
 
 def published_command(command: str) -> str:
-    """A command line, as a shell takes it, with paths as `published` has them: it does the same here."""
+    """Applies `published` to a shell command; run from the same folder, it does the same."""
     home = re.escape(os.path.expanduser("~"))
-    command = re.sub(rf"(?<=\s)(--\w+)=(?={home}/)", r"\1 ", command)  # a shell knows ~ at the begin of a word only
+    command = re.sub(rf"(?<=\s)(--\w+)=(?={home}/)", r"\1 ", command)  # a shell expands ~ only at the start of a word
     command = re.sub(rf"(?<=\s)'(--\w+)=({home}/)", r"\1 \2'", command)
     command = re.sub(rf"(?<=\s)'({home}/)", r"\1'", command)
     return published(command)
 
 
 def path_from(path: str | Path, start: str | Path | None = None) -> str:
-    """The path of something that is there, as it may be published beside the folder `start`: from there if it lies
-    beside it or in it, else in full, the user's home as `~`."""
+    """Rewrites the path of an existing file for publication in the folder `start`.
+
+    The path is relative if the file lies in or beside the folder, else absolute with `~` for the user's home.
+    """
     full, home = Path(path).resolve(), os.path.expanduser("~")
     if start is not None and full.is_relative_to(Path(start).resolve().parent):
         return os.path.relpath(full, Path(start).resolve())
@@ -48,8 +49,10 @@ def path_from(path: str | Path, start: str | Path | None = None) -> str:
 
 
 def found_path(path: str, *starts: Path) -> str:
-    """The path that `path_from` or `published` has written: from the first of these folders where it is, else as it
-    is, `~` expanded."""
+    """Resolves a path written by `path_from` or `published`: from the first of these folders where it exists.
+
+    If it exists in none, it is returned with `~` expanded.
+    """
     for start in starts:
         if not os.path.isabs(path) and (start / path).exists():
             return str((start / path).resolve())

@@ -1,4 +1,4 @@
-"""What a file was when it was written: its size and SHA-256."""
+"""Size and SHA-256 of a file, to find out later whether it has changed."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ class FileSeal(Settings):
 
 
 def seal(path: Path) -> FileSeal:
-    """The seal of a file as it is now.
+    """Computes the seal of a file.
 
     Raises:
         OSError: it cannot be read.

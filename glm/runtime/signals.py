@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run when it is safe to: what must not be torn is finished first."""
+"""Makes SIGTERM and SIGINT end a run at a safe point: critical sections are finished first."""
 
 import os
 import signal
@@ -10,10 +10,10 @@ from glm.errors import Stopped
 
 
 class StopSignals:
-    """Hears the two signals while its block lasts.
+    """Handles the two signals while its block lasts.
 
-    The first one raises Stopped where the process is, but for blocks of `deferred()`, which look at `number`
-    themselves. The second ends the process at once; a file that was being written never had its final name.
+    The first signal raises Stopped wherever the process is, except in blocks of `deferred()`, which check `number`
+    themselves. The second one ends the process at once; a file that is being written does not have its final name yet.
 
     Attributes:
         number: the signal that came; 0 before.
@@ -26,7 +26,7 @@ class StopSignals:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Takes the signals over, and gives them back at the end."""
+        """Installs the handlers, and restores the previous ones at the end."""
         before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -54,7 +54,7 @@ class StopSignals:
             self._is_deferred = before
 
     def _hear(self, number: int, frame: object) -> None:
-        if os.getpid() != self._process:  # a loader's worker: it lives as long as the run wants batches
+        if os.getpid() != self._process:  # a loader's worker, which ends with the run
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return

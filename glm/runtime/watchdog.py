@@ -1,4 +1,4 @@
-"""Processes of a run end together: workers with the run, the run when workers or a rank are stopped or gone."""
+"""Ends the processes of a run together: workers with the run, and the run if a worker or a rank stops or exits."""
 
 import ctypes
 import faulthandler
@@ -18,15 +18,15 @@ from paddle import distributed
 
 from glm.errors import InputError
 
-INTERVAL = 5.0  # seconds between looks
-STRIKES = 3  # looks in a row: whoever stops a whole run by Ctrl-Z stops this process too, and lets all go on at once
-LINGER = 2.0  # seconds a rank stays when another one is gone, so that the others see which one went first
+INTERVAL = 5.0  # seconds between checks
+STRIKES = 3  # failed checks in a row; a run stopped by Ctrl-Z and continued is no failure, as this process stops too
+LINGER = 2.0  # seconds a rank stays after another one exited, so that the others see which one was first
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A process that the run cannot do without, and its log if it has one of its own."""
+    """A process that the run needs, and its log if it has one of its own."""
 
     name: str
     process: int
@@ -37,27 +37,27 @@ class Watched:
 
 
 def end_with_run(worker: int) -> None:
-    """Has a loader's worker end when the run does, however that ends; called in the worker.
+    """Makes a loader's worker end when the run ends, however that ends; called in the worker.
 
-    Paddle's workers mean to look for their parent every few seconds, but wait for work without end.
+    Paddle's workers are meant to check for their parent every few seconds, but block while they wait for work.
     """
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
         pass  # not Linux
     if multiprocessing.parent_process() is not None and os.getppid() != multiprocessing.parent_process().pid:
-        os._exit(1)  # it was quicker
+        os._exit(1)  # the parent has exited already
 
 
 @contextmanager
 def watching(advice: str) -> Iterator[None]:
-    """Watches in the background: loader workers as they come and go, and of several ranks the next one in a ring.
+    """Watches loader workers in the background, and with several ranks the next rank in a ring.
 
     Args:
         advice: what to do when the run had to end.
 
     Raises:
-        InputError: a rank is gone, in place of what its absence raised.
+        InputError: a rank has exited; replaces the error that this caused.
     """
     ranks = _ranks()
     after = (distributed.get_rank() + 1) % max(len(ranks), 1)
@@ -76,10 +76,10 @@ def watching(advice: str) -> Iterator[None]:
 
 
 def _ranks() -> list[Watched | None]:
-    """The ranks of the run; None for those on other machines. A run in one process has none."""
+    """Returns the ranks of the run, None for those on other machines; empty for a run in one process."""
     if distributed.get_world_size() == 1:
         return []
-    faulthandler.register(signal.SIGUSR1)  # has whoever watches this rank see where it stands
+    faulthandler.register(signal.SIGUSR1)  # lets the process that watches this rank print its stack
     host, folder = socket.gethostname(), os.environ.get("PADDLE_LOG_DIR")  # set by the launcher
     log = os.path.join(folder, f"workerlog.{os.environ['PADDLE_LOCAL_RANK']}") if folder else ""
     places: list[tuple[str, int, str]] = []
@@ -91,7 +91,7 @@ def _ranks() -> list[Watched | None]:
 
 
 def _lost(ranks: list[Watched | None]) -> Watched | None:
-    """The rank that is gone, which may come to light a moment after its connections have broken."""
+    """Returns the rank that has exited; this may be seen only a moment after its connections broke."""
     for _ in range(10 if ranks else 0):
         for rank in ranks:
             if rank is not None and _state(rank.process) == "gone":
@@ -102,8 +102,10 @@ def _lost(ranks: list[Watched | None]) -> Watched | None:
 
 
 def _launcher() -> Watched | None:
-    """The program that started the ranks, which ends those that are left when one is gone: without it none is to go
-    on. None where something else started this one."""
+    """Returns the launcher of the ranks, without which none may go on; None if something else started this process.
+
+    The launcher ends the other ranks when one has exited.
+    """
     try:
         command = psutil.Process(os.getppid()).cmdline()
     except psutil.Error:
@@ -113,7 +115,7 @@ def _launcher() -> Watched | None:
 
 
 class _Watch:
-    """Looks every few seconds; ends the process when the same one is missing or stopped several times in a row."""
+    """Checks every few seconds; ends the process if the same one is gone or stopped several times in a row."""
 
     def __init__(self, rank: Watched | None, launcher: Watched | None, advice: str):
         self.rank = rank

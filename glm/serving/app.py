@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,14 +18,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from glm.errors import InputError, shown
 from glm.serving.batcher import DecodingError, QueueFullError
 from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
+from glm.serving.completions import Job
 from glm.serving.errors import ApiError, JSONResponse, render
 from glm.serving.hosts import Hosts
-from glm.serving.schemas import ChooseRequest, CompletionRequest, ExtractRequest, GenerateRequest
+from glm.serving.languages import preferred
+from glm.serving.metrics import CONTENT_TYPE, Counted
+from glm.serving.schemas import (
+    ChatRequest,
+    ChooseRequest,
+    CompletionRequest,
+    Decoded,
+    DetokenizeRequest,
+    ExtractRequest,
+    GenerateRequest,
+    TokenizeRequest,
+)
 from glm.serving.service import Service
+from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 
 MOST_HELD = 64 << 20  # bytes of all bodies that are being read or answered
 BODY_SECONDS = 30.0  # until a body has to be there
-SCHEMAS = (CompletionRequest, GenerateRequest, ChooseRequest, ExtractRequest)
+SCHEMAS = (CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
+LOOKS = ["GET", "HEAD"]  # load balancers ask without wanting an answer's body
 OPEN_PATHS = {"/", "/health"}  # no key is needed
 PAGE = Path(__file__).with_name("page.html")
 # The page loads nothing from anywhere and talks to this server only.
@@ -74,6 +89,7 @@ def build_app(
     app.add_middleware(Guard, api_key=api_key, limits=limits, hosts=hosts)
     add_error_handlers(app)
     add_routes_about(app, service)
+    completions = service.completions
 
     async def asked(request: Request, schema: type[Body]) -> Body:
         data = await request.body()
@@ -88,13 +104,38 @@ def build_app(
 
         return Response(await answered(request, rendered(), request_timeout), media_type="application/json")
 
+    async def streamed(request: Request, job: Coroutine[Any, Any, Job]) -> Response:
+        deadline = time.monotonic() + request_timeout
+
+        async def begun() -> AsyncIterator[dict[str, Any]]:
+            return await completions.stream(await job)
+
+        parts = in_time(await answered(request, begun(), request_timeout), deadline, preferred(request.headers))
+        return StreamingResponse(as_events(parts), media_type=MEDIA_TYPE, headers=HEADERS)
+
+    async def completed(request: Request, body: Decoded, whole: Any, job: Any) -> Response:
+        check_model(service, body.model)
+        return await streamed(request, job(body)) if body.stream else await answer(request, whole(body))
+
     @app.post("/v1/completions")
-    async def completions(request: Request) -> Response:
+    async def complete(request: Request) -> Response:
         body = await asked(request, CompletionRequest)
-        if body.model not in (None, service.name):
-            message = f"model {shown(body.model)}: is not served; the model here is {service.name}"
-            raise ApiError(404, message, code="model_not_found", param="model")
-        return await answer(request, service.complete(body))
+        return await completed(request, body, completions.complete, completions.job)
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        body = await asked(request, ChatRequest)
+        return await completed(request, body, completions.chat, completions.chat_job)
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        body = await asked(request, TokenizeRequest)
+        return await answer(request, service.desk.run(completions.tokenize, body))
+
+    @app.post("/detokenize")
+    async def detokenize(request: Request) -> Response:
+        body = await asked(request, DetokenizeRequest)
+        return await answer(request, service.desk.run(completions.detokenize, body))
 
     @app.post("/generate")
     async def generate(request: Request) -> Response:
@@ -108,27 +149,50 @@ def build_app(
     async def extract(request: Request) -> Response:
         return await answer(request, service.tasks.extract(await asked(request, ExtractRequest)))
 
+    app.add_middleware(
+        Counted, metrics=service.batcher.metrics, paths={*paths_of(app)}
+    )  # the last one sees requests first
     return app
+
+
+def check_model(service: Service, name: str | None) -> None:
+    """Raises ApiError where another model is meant."""
+    if name not in (None, service.name):
+        message = f"model {shown(name)}: is not served; the model here is {service.name}"
+        raise ApiError(404, message, code="model_not_found", param="model")
 
 
 def add_routes_about(app: FastAPI, service: Service) -> None:
     """The page, and what there is to know of server and model. None of these waits for a thread."""
 
-    @app.get("/")
+    @app.api_route("/", methods=LOOKS)
     async def page() -> HTMLResponse:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=PAGE_HEADERS)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=LOOKS)
     async def health() -> JSONResponse:
         return JSONResponse(*service.status().answer())
 
-    @app.get("/settings")
+    @app.api_route("/metrics", methods=LOOKS)
+    async def metrics() -> Response:
+        return Response(service.batcher.metrics.exposed(), media_type=CONTENT_TYPE)
+
+    @app.api_route("/settings", methods=LOOKS)
     async def settings() -> JSONResponse:
         return JSONResponse(service.settings())
 
-    @app.get("/v1/models")
+    @app.api_route("/tokenizer_info", methods=LOOKS)
+    async def tokenizer_info() -> JSONResponse:
+        return JSONResponse(service.completions.tokenizer_info())
+
+    @app.api_route("/v1/models", methods=LOOKS)
     async def models() -> JSONResponse:
-        return JSONResponse(service.models())
+        return JSONResponse({"object": "list", "data": [service.model()]})
+
+    @app.api_route("/v1/models/{name:path}", methods=LOOKS)
+    async def model(name: str) -> JSONResponse:
+        check_model(service, name)
+        return JSONResponse(service.model())
 
 
 async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
@@ -145,15 +209,55 @@ async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: fl
             return task.result()
         if left.done():
             raise ApiError(499, "the client closed the connection", code="client_left")
-        message = f"not done within {seconds:g} s; ask for fewer or shorter texts, or later"
-        raise ApiError(504, message, code="timeout")
-    except QueueFullError as error:
-        raise ApiError(503, "too many texts are waiting; try again later", code="queue_full") from error
-    except DecodingError as error:
-        raise ApiError(500, f"decoding failed: {error}", code="decoding_failed") from error
+        raise too_late(seconds)
+    except (QueueFullError, DecodingError) as error:
+        raise failure_of(error) from error
     finally:
         task.cancel()
         left.cancel()
+
+
+async def in_time(
+    parts: AsyncIterator[dict[str, Any]], deadline: float, language: str
+) -> AsyncIterator[dict[str, Any]]:
+    """Parts of an answer as they come; an error is the last one, for the status has been sent.
+
+    Args:
+        deadline: by the monotonic clock.
+        language: of the error.
+    """
+    start = time.monotonic()
+    try:
+        while True:
+            try:
+                yield await asyncio.wait_for(anext(parts), deadline - time.monotonic())
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                yield too_late(deadline - start).content(language)
+                return
+            except (DecodingError, InputError) as error:
+                yield failure_of(error).content(language)
+                return
+    finally:
+        await parts.aclose()
+
+
+def too_late(seconds: float) -> ApiError:
+    """The error of an answer that took too long."""
+    return ApiError(504, f"not done within {seconds:.3g} s; ask for fewer or shorter texts, or later", code="timeout")
+
+
+def failure_of(error: Exception) -> ApiError:
+    """What went wrong behind the API, as an error of the API."""
+    if isinstance(error, QueueFullError):
+        return ApiError(503, "too many texts are waiting; try again later", code="queue_full")
+    if isinstance(error, InputError):
+        subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
+        known = any(subject in schema.model_fields for schema in SCHEMAS)
+        text = shown(str(error), 2000, kept="\n")
+        return ApiError(422, text, code="invalid_value", param=subject if known else None)
+    return ApiError(500, f"decoding failed: {error}", code="decoding_failed")
 
 
 async def departure(request: Request) -> None:
@@ -166,29 +270,36 @@ def add_error_handlers(app: FastAPI) -> None:
     """Turns every error into the one form of `ApiError`."""
 
     @app.exception_handler(ApiError)
-    def refused(_: Request, error: ApiError) -> JSONResponse:
-        return error.response()
+    def refused(request: Request, error: ApiError) -> JSONResponse:
+        return error.response(preferred(request.headers))
 
     @app.exception_handler(ClientDisconnect)
     def left(_: Request, error: ClientDisconnect) -> JSONResponse:
         return ApiError(499, "the client closed the connection", code="client_left").response()  # nobody reads it
 
     @app.exception_handler(InputError)
-    def unusable(_: Request, error: InputError) -> JSONResponse:
-        subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
-        known = any(subject in schema.model_fields for schema in SCHEMAS)
-        return ApiError(
-            422, shown(str(error), 2000, kept="\n"), code="invalid_value", param=subject if known else None
-        ).response()
+    def unusable(request: Request, error: InputError) -> JSONResponse:
+        return failure_of(error).response(preferred(request.headers))
 
     @app.exception_handler(HTTPException)
-    def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    def http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "body_too_large", 503: "queue_full"}
-        return ApiError(error.status_code, error.detail, code=code.get(error.status_code, "bad_request")).response()
+        message = {
+            404: f"{shown(request.url.path)}: is not there; there are {', '.join(paths_of(app))}",
+            405: f"{request.method} {shown(request.url.path)}: use another method, POST or GET",
+        }.get(error.status_code, error.detail)
+        code = code.get(error.status_code, "bad_request")
+        return ApiError(error.status_code, message, code=code).response(preferred(request.headers))
 
     @app.exception_handler(Exception)
-    def failed(_: Request, error: Exception) -> JSONResponse:
-        return ApiError(500, "the server failed; its log says why", code="server_failed").response()
+    def failed(request: Request, error: Exception) -> JSONResponse:
+        message = "the server failed; its log says why"
+        return ApiError(500, message, code="server_failed").response(preferred(request.headers))
+
+
+def paths_of(app: FastAPI) -> list[str]:
+    """The paths that there are."""
+    return list(dict.fromkeys(route.path for route in app.routes))
 
 
 class Guard:
@@ -205,7 +316,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif error := self._refusal(scope):
-            await error.response()(scope, receive, send)
+            await error.response(preferred(Headers(scope=scope)))(scope, receive, send)
         else:
             body = _Reading(self, receive)
             try:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from glm.generation.search import Decoding, ExampleSearch, Hypothesis
 from glm.models.protocol import Prompt
 from glm.prediction.writer import Writer
 from glm.runtime.device import give_memory_back, prepare
+from glm.serving.metrics import Metrics
 
 IDLE_SECONDS = 2.0  # without work until memory that was kept for it is given back
 
@@ -37,12 +39,28 @@ class Task:
     Args:
         record_id: chooses its random stream, if candidates are drawn.
         ends: whether a text ends with its last token, as it does with `eop`.
+        heard: is told the tokens so far after each step, by the decoding thread; of a text of one beam.
     """
 
     prompt: Prompt
     config: GenerationConfig
     record_id: RecordId
     ends: Callable[[Sequence[int]], bool] | None = None
+    heard: Callable[[list[int]], None] | None = None
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A text that waits for a place, or has one: who waits for it, and since when."""
+
+    task: Task
+    future: Future = field(default_factory=Future)
+    since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since it came."""
+        return time.perf_counter() - self.since
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class _Group:
     """Searches that share a batch, and who waits for them."""
 
     decoding: Decoding
-    futures: dict[ExampleSearch, Future] = field(default_factory=dict)
+    waiting: dict[ExampleSearch, _Waiting] = field(default_factory=dict)
 
 
 class Batcher:
@@ -64,13 +82,17 @@ class Batcher:
         writer: its `batch_size` is the number of places, of all batches together.
         device: where the model runs.
         most_waiting: texts that may wait for a place.
+
+    Attributes:
+        metrics: what it has done.
     """
 
     def __init__(self, writer: Writer, *, device: str, most_waiting: int):
         self.writer = writer
         self.device = device
         self.most_waiting = most_waiting
-        self._waiting: deque[tuple[Task, Future]] = deque()
+        self.metrics = Metrics(lambda: self.load, places=writer.batch_size)
+        self._waiting: deque[_Waiting] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._groups: dict[tuple, _Group] = {}
         self._unfinished: set[Future] = set()
@@ -98,7 +120,7 @@ class Batcher:
     @property
     def load(self) -> dict[str, int]:
         """How many texts are decoded, and how many wait."""
-        waiting = sum(not future.cancelled() for _, future in self._waiting.copy())
+        waiting = sum(not waiting.future.cancelled() for waiting in self._waiting.copy())
         return {"decoding": len(self._unfinished) - waiting, "waiting": waiting}
 
     async def write(self, tasks: Sequence[Task]) -> list[list[Hypothesis]]:
@@ -109,7 +131,7 @@ class Batcher:
             InputError: they never would; `tgt_length` leaves no room for what has to be generated.
             DecodingError: the model failed.
         """
-        futures = self._submit(tasks)
+        futures = self.submit(tasks)
         try:
             return await asyncio.gather(*map(asyncio.wrap_future, futures))
         finally:
@@ -150,15 +172,21 @@ class Batcher:
         """Texts that may be decoded and wait."""
         return self.writer.batch_size + self.most_waiting
 
-    def _submit(self, tasks: Sequence[Task]) -> list[Future]:
+    def submit(self, tasks: Sequence[Task]) -> list[Future]:
+        """Has texts generated: a future of the hypotheses of each, which has to be cancelled if it is not waited for.
+
+        Raises:
+            QueueFullError, InputError: as `write`, whose other errors are those of the futures.
+        """
         self.check_room(len(tasks))
-        futures = [Future() for _ in tasks]
+        arrived = [_Waiting(task) for task in tasks]
+        futures = [waiting.future for waiting in arrived]
         with self._changed:
             if len(self._unfinished) + len(tasks) > self._room:
                 raise QueueFullError
             self._unfinished.update(futures)
-            self._waiting = deque(waiting for waiting in self._waiting if not waiting[1].cancelled())
-            self._waiting.extend(zip(tasks, futures, strict=True))
+            self._waiting = deque(waiting for waiting in self._waiting if not waiting.future.cancelled())
+            self._waiting.extend(arrived)
             self._changed.notify()
         for future in futures:
             future.add_done_callback(self._unfinished.discard)
@@ -204,25 +232,26 @@ class Batcher:
             traceback.print_exc(file=sys.stderr)
             future.set_exception(DecodingError(str(error)))
 
-    def _take(self) -> dict[tuple, list[tuple[Task, Future]]]:
+    def _take(self) -> dict[tuple, list[_Waiting]]:
         """Those that find a place now, first come first served, by the options of their batch."""
-        places = self.writer.batch_size - sum(len(group.futures) for group in self._groups.values())
-        taken: dict[tuple, list[tuple[Task, Future]]] = {}
+        places = self.writer.batch_size - sum(len(group.waiting) for group in self._groups.values())
+        taken: dict[tuple, list[_Waiting]] = {}
         with self._changed:
             while self._waiting and places > 0:
-                task, future = self._waiting.popleft()
-                if not future.cancelled():
-                    taken.setdefault(task.config.batch_options, []).append((task, future))
+                waiting = self._waiting.popleft()
+                if not waiting.future.cancelled():
+                    taken.setdefault(waiting.task.config.batch_options, []).append(waiting)
                     places -= 1
         return taken
 
-    def _join(self, key: tuple, arrived: list[tuple[Task, Future]]) -> None:
+    def _join(self, key: tuple, arrived: list[_Waiting]) -> None:
         """Lets texts join the batch of their options."""
         if key not in self._groups:
-            self._groups[key] = _Group(Decoding(self.writer.decoder(arrived[0][0].config)))
+            self._groups[key] = _Group(Decoding(self.writer.decoder(arrived[0].task.config)))
         group = self._groups[key]
         searches = []
-        for task, future in arrived:
+        for waiting in arrived:
+            task = waiting.task
             try:
                 search = group.decoding.decoder.search(
                     task.prompt,
@@ -232,35 +261,62 @@ class Batcher:
                     ends=task.ends,
                 )
             except InputError as error:
-                _fail(future, error)
+                _fail(waiting.future, error)
             else:
-                group.futures[search] = future
+                self.metrics.wait.observe(waiting.seconds)
+                group.waiting[search] = waiting
                 searches.append(search)
         if searches:
-            self._advance(key, lambda: group.decoding.join(searches))
+            self._advance(key, lambda: group.decoding.join(searches), first=searches)
 
     def _step(self, key: tuple) -> None:
         """Moves a batch on by a token; texts that nobody waits for any more leave it, and it ends with its last."""
         group = self._groups[key]
-        for search in [search for search, future in group.futures.items() if future.cancelled()]:
+        for search in [search for search, waiting in group.waiting.items() if waiting.future.cancelled()]:
             search.done = True
-            del group.futures[search]
-        if group.futures:
+            del group.waiting[search]
+        if group.waiting:
             self._advance(key, group.decoding.step)
-        if not group.futures:
+        if not group.waiting:
             del self._groups[key]
 
-    def _advance(self, key: tuple, move: Callable[[], list[ExampleSearch]]) -> None:
-        """Hands over what is done after a move; an error is that of all texts of the batch."""
-        futures = self._groups[key].futures
+    def _advance(
+        self, key: tuple, move: Callable[[], list[ExampleSearch]], *, first: Sequence[ExampleSearch] = ()
+    ) -> None:
+        """Hands over what is done after a move; an error is that of all texts of the batch.
+
+        Args:
+            first: those that it gives their first token.
+        """
+        group = self._groups[key]
         try:
-            for search in move():
-                _finish(futures.pop(search), search.found)
+            done = move()
+            for search in first:
+                self.metrics.first_token.observe(group.waiting[search].seconds)
+            for search in done:
+                self._hand_over(search, group.waiting.pop(search))
+            _tell(group)
         except Exception as error:  # whatever it is, the texts of other batches go on
             traceback.print_exc(file=sys.stderr)
-            for future in futures.values():
-                _fail(future, DecodingError(str(error)))
-            futures.clear()
+            for waiting in group.waiting.values():
+                _fail(waiting.future, DecodingError(str(error)))
+            group.waiting.clear()
+
+    def _hand_over(self, search: ExampleSearch, waiting: _Waiting) -> None:
+        """Gives a text to who waits for it, and counts it."""
+        self.metrics.text.observe(waiting.seconds)
+        self.metrics.prompt_tokens.inc(len(search.prompt))
+        self.metrics.generated_tokens.inc(sum(len(text.token_scores) for text in search.found))
+        _finish(waiting.future, search.found)
+
+
+def _tell(group: _Group) -> None:
+    """Tells those who want to hear it what their texts are so far."""
+    batch = group.decoding.batch
+    for place, search in enumerate(batch.searches):
+        waiting = group.waiting.get(search)
+        if waiting is not None and waiting.task.heard is not None:
+            waiting.task.heard(batch.text(place, 0)[0].tolist())
 
 
 def _finish(future: Future, hypotheses: list[Hypothesis]) -> None:

@@ -6,7 +6,8 @@ it: what takes longer than that is done by the thread of a `Desk`, a slice at a 
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from glm.errors import shown
+from glm.options.suggestions import close_name
 from glm.runtime.device import give_memory_back
 from glm.runtime.json_structure import structure
 from glm.serving.errors import ApiError
@@ -126,7 +128,7 @@ def parse(data: bytes, schema: type[Body], limits: Limits) -> Body:
     """
     limits.check(data)
     if not data:
-        raise ApiError(422, "body: Field required", code="missing", param="body")
+        raise ApiError(422, "a JSON object is expected", code="missing", param="body")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -141,16 +143,86 @@ def parse(data: bytes, schema: type[Body], limits: Limits) -> Body:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        raise _deviation(error) from None
+        raise _deviation(error, schema.model_fields) from None
 
 
-def _deviation(error: ValidationError) -> ApiError:
-    """What pydantic found, by field."""
+def _deviation(error: ValidationError, known: Collection[str]) -> ApiError:
+    """What pydantic found, by field, in our words.
+
+    Args:
+        known: the fields that there are.
+    """
     found = error.errors(include_url=False, include_input=False)
-    messages: dict[str, list[str]] = {}  # by field; its other parts are pydantic's names of types
+    of_fields: dict[str, list[dict[str, Any]]] = {}  # other parts of a place are pydantic's names of types
     for item in found:
         place = item["loc"][:1] + tuple(part for part in item["loc"][1:] if isinstance(part, int))
-        name = shown(".".join(map(str, place))) or "body"
-        messages.setdefault(name, []).append(item["msg"].removeprefix("Value error, "))
-    message = "; ".join(f"{name}: {' or '.join(found)}" for name, found in list(messages.items())[:MOST_NAMED])
-    return ApiError(422, message, code=found[0]["type"], param=next(iter(messages)))
+        of_fields.setdefault(shown(".".join(map(str, place))) or BODY, []).append(item)
+    messages = {}
+    for name, items in list(of_fields.items())[:MOST_NAMED]:
+        # Where a field may be of several types, the one that it has is meant.
+        items = [item for item in items if not item["type"].endswith("_type")] or items
+        messages[name] = " or ".join(dict.fromkeys(_in_our_words(item, known) for item in items))
+    message = "; ".join(f"{name}: {said}" for name, said in messages.items())
+    param = next(iter(messages))
+    if param == BODY:  # what is wrong with fields beside each other names them itself
+        message = message.removeprefix(f"{BODY}: ")
+        subject = re.split(r"[ :]", message)[0]
+        param = subject if subject in known else BODY
+    return ApiError(422, message, code=found[0]["type"], param=param)
+
+
+BODY = "body"
+# What pydantic finds, and what we say of it.
+WORDS = {
+    "missing": "has to be given",
+    "dict_type": "a JSON object is expected",
+    "model_type": "a JSON object is expected",
+    "list_type": "a list is expected",
+    "string_type": "a text is expected",
+    "string_unicode": "holds half of a surrogate pair; write it as UTF-8, or escape whole characters",
+    "string_too_short": "must not be empty",
+    "string_too_long": "at most {max_length} characters are expected",
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_type": "a number is expected",
+    "finite_number": "a finite number is expected",
+    "bool_type": "true or false is expected",
+    "greater_than": "use a number above {gt:g}",
+    "greater_than_equal": "use {ge:g} or more",
+    "less_than": "use a number below {lt:g}",
+    "less_than_equal": "use {le:g} or less",
+    "too_short": "{min_length} or more are expected",
+    "too_long": "at most {max_length} are expected",
+    "literal_error": "use one of {expected}",
+    "value_error": "{error}",
+}
+# OpenAI's fields, and those of other servers of its API, under our names.
+OTHER_NAMES = {
+    "max_new_tokens": "max_tokens",
+    "max_length": "max_tokens",
+    "do_sample": "temperature",
+    "num_return_sequences": "n",
+    "beam_size": "num_beams",
+    "beams": "num_beams",
+    "use_beam_search": "num_beams",
+    "stop_sequences": "stop",
+    "input": "prompt",
+    "inputs": "prompt",
+    "tgt_length": "max_tokens",
+    "max_tokens": "tgt_length",
+    "n": "num_return_sequences",
+    "prompt": "texts",
+    "generation_seed": "seed",
+    "seed": "generation_seed",
+}
+
+
+def _in_our_words(item: Mapping[str, Any], known: Collection[str]) -> str:
+    if item["type"] == "extra_forbidden":
+        name = str(item["loc"][-1])
+        if (ours := OTHER_NAMES.get(name)) in known:
+            return f"no such field; here it is {ours}"
+        close = close_name(name, known) if len(item["loc"]) == 1 else None
+        return f"no such field; did you mean {close}?" if close else "no such field"
+    words = WORDS.get(item["type"])
+    return item["msg"] if words is None else words.format(**item.get("ctx", {}))

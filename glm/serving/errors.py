@@ -5,6 +5,7 @@ from typing import Any
 from fastapi.responses import Response
 
 from glm.prediction.output import json_line
+from glm.serving.languages import ENGLISH, translated
 
 # The type of an error by its status, in the words of OpenAI's API.
 TYPES = {401: "authentication_error", 408: "timeout_error", 503: "overloaded_error", 504: "timeout_error"}
@@ -28,11 +29,15 @@ class ApiError(Exception):
         self.code = code
         self.param = param
 
-    def response(self) -> "JSONResponse":
-        """The answer."""
+    def content(self, language: str = ENGLISH) -> dict[str, Any]:
+        """What it says, in one of the API's languages."""
         kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return JSONResponse({"error": error}, self.status, HEADERS.get(self.status))
+        message = translated(str(self), language)
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self, language: str = ENGLISH) -> "JSONResponse":
+        """The answer."""
+        return JSONResponse(self.content(language), self.status, HEADERS.get(self.status))
 
 
 class JSONResponse(Response):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.generation.config import GenerationConfig, early_stopping_word
 
 # What a server computes for anybody: beyond, one request would take all memory, or end in numbers out of range.
@@ -17,13 +17,13 @@ LIMITS = {
     "repetition_penalty": (0.01, 100),
 }
 MOST_CANDIDATES = 256  # of a text
+MOST_LOGPROBS = 5  # likeliest tokens that are told of each place, as in OpenAI's API
 OPTION_NAMES = {option.name for option in fields(GenerationConfig)}
 
 Text = Annotated[str, Field(min_length=1)]
 # In any spelling, as JSON's `true`.
 EarlyStopping = Annotated[Literal["true", "false", "never"], BeforeValidator(early_stopping_word)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
-Zero = Annotated[float, Field(ge=0, le=0)]
 
 
 class Strict(BaseModel):
@@ -114,21 +114,48 @@ class ExtractRequest(Strict):
         return self
 
 
-class CompletionRequest(Strict):
-    """`POST /v1/completions` with OpenAI's fields, and this toolkit's options of decoding beside them.
+def _neutral(advice: str, *values: Any) -> Any:
+    """The type of a field that OpenAI has: accepted at the values that leave it off, which clients send.
 
-    A prompt is what the model reads; a blank is added where it has none. With `temperature` above 0, `top_p`,
-    `top_k` or `seed` tokens are drawn, `n` times independently; otherwise `n` texts of one search are returned.
+    Args:
+        advice: what to say of others.
+    """
+
+    def check(value: Any) -> Any:
+        if not any(type(value) is type(neutral) and value == neutral for neutral in (None, *values)):
+            raise ValueError(advice)
+        return value
+
+    return Annotated[Any, BeforeValidator(check)]
+
+
+PENALTY = "is not there; to discourage repeats there are repetition_penalty and no_repeat_ngram_size"
+BIAS = "is not there; no token can be made likelier or banned by a request"
+
+
+class StreamOptions(Strict):
+    """`stream_options`."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None  # there is none
+
+
+class Decoded(Strict):
+    """What requests of OpenAI's API have in common: its fields, and this toolkit's options of decoding.
+
+    With `temperature` above 0, `top_p`, `top_k` or `seed` tokens are drawn, `n` times independently; otherwise `n`
+    texts of one search are returned.
     """
 
     model: str | None = None
-    prompt: Text | Annotated[list[Text], Field(fail_fast=True, min_length=1)]
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=0)
     temperature: float | None = Field(None, ge=0)
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=LIMITS["num_beams"][1])
     stop: Stop | Annotated[list[Stop], Field(fail_fast=True, max_length=8)] | None = None
     seed: int | None = Field(None, ge=0)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     user: str | None = None
 
     num_beams: int | None = None
@@ -138,22 +165,10 @@ class CompletionRequest(Strict):
     no_repeat_ngram_size: int | None = None
     repetition_penalty: float | None = None
     top_k: int | None = Field(None, ge=1)
-    token_scores: bool = False
 
-    # Clients send these at their neutral values; others would have no effect.
-    best_of: Literal[1] | None = None
-    echo: Literal[False] | None = None
-    frequency_penalty: Zero | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    logprobs: None = None
-    presence_penalty: Zero | None = None
-    stream: Literal[False] | None = None
-    suffix: Literal[""] | None = None
-
-    @property
-    def prompts(self) -> list[str]:
-        """One or more."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    frequency_penalty: _neutral(PENALTY, 0, 0.0) = None
+    presence_penalty: _neutral(PENALTY, 0, 0.0) = None
+    logit_bias: _neutral(BIAS, {}) = None
 
     @property
     def stops(self) -> list[str]:
@@ -164,6 +179,27 @@ class CompletionRequest(Strict):
     def draws(self) -> bool:
         """Whether tokens are drawn."""
         return self.temperature != 0 and bool(self.given("temperature", "top_p", "top_k", "seed"))
+
+    @property
+    def wanted(self) -> int:
+        """Texts that are returned of a prompt."""
+        return self.n or 1
+
+    @property
+    def tried(self) -> int:
+        """Texts that are generated for a prompt, of which the best `wanted` are returned."""
+        return self.wanted
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with the numbers of tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @model_validator(mode="after")
+    def _check_stream(self):
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options: has no effect without stream true; leave it out")
+        return self
 
     def config(self, server: GenerationConfig, *, tgt_length: int) -> GenerationConfig:
         """The server's options, and those given.
@@ -190,10 +226,149 @@ class CompletionRequest(Strict):
                 raise InputError(f"{name} {value}: has no effect with temperature 0; raise it")
         if self.temperature == 0:
             given["select_topk"] = True
+        if self.tried > self.wanted:
+            given.setdefault("num_beams", self.tried)
         beams = given.get("num_beams", server.num_beams)
-        if self.n and self.n > beams:
+        if self.tried > self.wanted and beams != self.tried:
+            raise InputError(f"best_of {self.tried}: has no effect beside num_beams {beams}; leave one of them out")
+        if self.wanted > beams:
             raise InputError(f"n {self.n}: use 1 to {beams}, raise num_beams, or draw with temperature above 0")
-        return _changed(server, given | {"num_return_sequences": self.n or 1})
+        return _changed(server, given | {"num_return_sequences": self.wanted})
+
+
+Id = Annotated[int, Field(ge=0)]
+
+
+class CompletionRequest(Decoded):
+    """`POST /v1/completions`: a prompt is what the model reads; a blank is added where it has none."""
+
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(fail_fast=True, min_length=1)]
+        | Annotated[list[Id], Field(fail_fast=True, min_length=1)]
+        | Annotated[
+            list[Annotated[list[Id], Field(fail_fast=True, min_length=1)]], Field(fail_fast=True, min_length=1)
+        ]
+    )
+    suffix: str | None = None
+    best_of: int | None = Field(None, ge=1, le=LIMITS["num_beams"][1])
+    echo: bool | None = None
+    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    token_scores: bool = False
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """One or more, texts or ids."""
+        is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        return [self.prompt] if is_one else self.prompt
+
+    @property
+    def tried(self) -> int:
+        return max(self.best_of or 1, self.wanted)
+
+    @model_validator(mode="after")
+    def _check_beside(self):
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens 0: writes nothing; use 1 or more, or echo true to have the prompt scored")
+        if self.best_of is not None and 1 < self.best_of < self.wanted:
+            raise ValueError(f"best_of {self.best_of}: use n ({self.wanted}) or more")
+        if self.stream and self.logprobs is not None:
+            raise ValueError("logprobs: come with whole texts only; leave stream out")
+        if self.stream and self.token_scores:
+            raise ValueError("token_scores: come with whole texts only; leave stream out")
+        return self
+
+
+class TokenizeRequest(Strict):
+    """`POST /tokenize`, as vLLM's servers have it."""
+
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool | None = None  # a text has none: prompts get those of their layout
+    return_token_strs: bool | None = None
+
+
+class DetokenizeRequest(Strict):
+    """`POST /detokenize`, as vLLM's servers have it."""
+
+    model: str | None = None
+    tokens: Annotated[list[Id], Field(fail_fast=True)]
+
+
+class TextPart(Strict):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Strict):
+    """A turn of a chat."""
+
+    role: str
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content or ())
+
+
+TOOLS = "is not there; the model writes texts and calls nothing"
+FORMAT = "is not there; the model writes plain text"
+CHAT_SCORES = "are not there; POST /v1/completions has them"
+
+
+class ChatRequest(Decoded):
+    """`POST /v1/chat/completions`: one turn of a user, which the model reads in its own template."""
+
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1)]
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+    logprobs: _neutral(CHAT_SCORES, False) = None
+    top_logprobs: _neutral(CHAT_SCORES, 0) = None
+    tools: _neutral(TOOLS, []) = None
+    tool_choice: _neutral(TOOLS, "none", "auto") = None
+    parallel_tool_calls: _neutral(TOOLS, True, False) = None
+    functions: _neutral(TOOLS, []) = None
+    function_call: _neutral(TOOLS, "none", "auto") = None
+    response_format: _neutral(FORMAT, {"type": "text"}) = None
+    store: _neutral("is not there; nothing is stored", False) = None
+    metadata: _neutral("is not there; nothing is stored", {}) = None
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of the answer, under either of OpenAI's names."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def question(self) -> str:
+        """What the user says.
+
+        Raises:
+            InputError: it is more than the one turn of a user.
+        """
+        (first, *others) = self.messages
+        if others or first.role != "user":
+            roles = ", ".join(shown(message.role, 20) for message in self.messages[:4])
+            raise InputError(
+                f"messages: {len(self.messages)} of the roles {roles}; "
+                "one of the role user is answered: the model was trained on single turns, so put all into one"
+            )
+        if not first.text.strip():
+            raise InputError("messages: the user's content is empty; write what the model is to read")
+        return first.text
+
+    @model_validator(mode="after")
+    def _check_limit(self):
+        if self.max_tokens == 0:
+            raise ValueError("max_tokens 0: writes nothing; use 1 or more")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("max_tokens: is another name of max_completion_tokens; leave one of them out")
+        return self
 
 
 def _changed(server: GenerationConfig, given: dict[str, Any]) -> GenerationConfig:

@@ -1,10 +1,8 @@
 """What the API answers, HTTP apart: requests become tasks of the batcher, hypotheses become answers."""
 
 import time
-import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions
@@ -12,15 +10,15 @@ from glm.data.formats import Row
 from glm.data.records import BadRecord, Record, columns_of, record_or_bad
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.generation.search import Hypothesis
 from glm.models.protocol import Prompt
 from glm.options.run_config import trained_with
-from glm.prediction.filling import as_row, lay_out, lay_out_all
-from glm.prediction.predictions import Prediction, text_row
+from glm.prediction.filling import as_row, lay_out_all
+from glm.prediction.predictions import Cut, Prediction
 from glm.prediction.writer import Writer
 from glm.serving.batcher import Batcher, Task
 from glm.serving.bodies import Desk
-from glm.serving.schemas import CompletionRequest, GenerateRequest
+from glm.serving.completions import Completions, check_length
+from glm.serving.schemas import GenerateRequest
 from glm.serving.status import Status
 from glm.serving.tasks import TaskService
 
@@ -54,6 +52,7 @@ class Service:
         self.own = own
         self.desk = Desk("layout")
         self.tasks = TaskService(own or writer, writer, batcher, self.desk, columns)
+        self.completions = Completions(name, writer, batcher, self.desk, self.columns, writes=own is None)
         self.started = int(time.time())
 
     # -- records and blanks
@@ -67,8 +66,13 @@ class Service:
         """
         if request.records is not None and self.own is not None:
             raise InputError("records: the model's task writes no texts; POST them to /choose or /extract")
+        family = self.writer.encoder.family
+        if request.texts is not None and not family.blanks:
+            raise InputError(
+                f"texts: {family.title} has no blanks to fill; POST records, or a prompt to /v1/completions"
+            )
         config = request.config(self.writer.config)
-        self._check_length("tgt_length", config.tgt_length)
+        check_length(self.writer, "tgt_length", config.tgt_length)
         self.batcher.check_room(len(request.records or request.texts))
         if request.texts is not None:
             return {"rows": await self._fill(request.texts, config, token_scores=request.token_scores)}
@@ -80,11 +84,11 @@ class Service:
         columns = columns_of(rows, template, self.columns, name="records", need_target=False)
         reserved = self.writer.encoder.family.reserved
 
-        def laid_out(numbered: tuple[int, Json]) -> tuple[Record | BadRecord, Prompt | None, str | None, int]:
+        def laid_out(numbered: tuple[int, Json]) -> tuple[Record | BadRecord, Prompt | None, str | None, Cut | None]:
             number, _ = numbered
             record = record_or_bad(rows[number], columns, need_target=False, reserved=reserved)
             prompts, errors, cut = self.writer.lay_out({number: record})
-            return record, prompts.get(number), errors.get(number), cut.get(number, 0)
+            return record, prompts.get(number), errors.get(number), cut.get(number)
 
         found = await self.desk.map(laid_out, list(enumerate(values)))
         prompts = {number: prompt for number, (_, prompt, *_) in enumerate(found) if prompt is not None}
@@ -119,71 +123,6 @@ class Service:
             blank += 1
         return [rows[number] for number in range(len(texts))]
 
-    # -- completions
-
-    async def complete(self, request: CompletionRequest) -> Json:
-        """Texts that fill the blanks of prompts.
-
-        Raises:
-            InputError: a prompt does not fit or has more than one blank, or the options cannot be used.
-            QueueFullError, DecodingError: see `Batcher.write`.
-        """
-        given = len(self.writer.prefix_ids)  # tokens of a text that are not generated
-        tgt_length = self.writer.config.tgt_length if request.max_tokens is None else given + request.max_tokens
-        self._check_length("max_tokens", tgt_length, given)
-        config = request.config(self.writer.config, tgt_length=tgt_length)
-        draws = range(request.n or 1) if request.draws else range(1)
-        self.batcher.check_room(len(request.prompts) * len(draws))
-        prompts = await self.desk.map(self._prompt, request.prompts)
-        stops = self._stops(request)
-        tokenizer = self.writer.encoder.tokenizer
-        ends = (lambda ids: first_of(stops, tokenizer.decode_ids(ids)) is not None) if stops else None
-        tasks = [Task(prompt, config, (place, draw), ends) for place, prompt in enumerate(prompts) for draw in draws]
-        found = [hypothesis for hypotheses in await self.batcher.write(tasks) for hypothesis in hypotheses]
-        choose = partial(self._choice, stops=stops, token_scores=request.token_scores)
-        choices = [{"index": n, **choice} for n, choice in enumerate(await self.desk.map(choose, found))]
-        read = sum(map(len, prompts))
-        written = sum(len(hypothesis.token_scores) for hypothesis in found)
-        return {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": self.name,
-            "choices": choices,
-            "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
-        }
-
-    def _prompt(self, text: str) -> Prompt:
-        try:
-            blanks = lay_out(self.writer, text)
-        except InputError as error:
-            raise InputError(f"prompt: {error}") from error
-        if len(blanks.parts) > 3:
-            raise InputError("prompt: holds more than one blank; POST /generate fills several")
-        return blanks.prompt(self.writer)
-
-    def _stops(self, request: CompletionRequest) -> set[str]:
-        """The texts at which generation ends, also as the tokenizer writes them (`？` is `?` there)."""
-        tokenizer = self.writer.encoder.tokenizer
-        written = {tokenizer.decode_ids(tokenizer.encode_text(stop)) for stop in request.stops}
-        return written - {""} | set(request.stops)
-
-    def _choice(self, hypothesis: Hypothesis, stops: Collection[str], *, token_scores: bool) -> Json:
-        row = text_row(self.writer.text(hypothesis), token_scores=token_scores)
-        prefix = self.writer.opening
-        end = first_of(stops, row["text"].removeprefix(prefix))
-        if end is not None:
-            row["text"] = row["text"][: end + len(prefix)]
-        has_eop = len(hypothesis.token_scores) > len(hypothesis.tokens)
-        reason = "length" if end is None and not has_eop else "stop"
-        return {**row, "logprobs": None, "finish_reason": reason}
-
-    def _check_length(self, name: str, tgt_length: int, given: int = 0) -> None:
-        encoder = self.writer.encoder
-        room = encoder.geometry.room(self.writer.model.config, encoder.src_length) - given
-        if tgt_length - given > room:
-            raise InputError(f"{name} {tgt_length - given}: the model has room for {room} beside a source")
-
     # -- about the model
 
     def status(self) -> Status:
@@ -208,12 +147,6 @@ class Service:
             "task": self.tasks.settings(),
         }
 
-    def models(self) -> Json:
-        """The one model, as OpenAI's API lists models."""
-        model = {"id": self.name, "object": "model", "created": self.started, "owned_by": "glm"}
-        return {"object": "list", "data": [model]}
-
-
-def first_of(stops: Collection[str], text: str) -> int | None:
-    """Where the first of these begins in a text."""
-    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
+    def model(self) -> Json:
+        """The one model, as OpenAI's API describes models."""
+        return {"id": self.name, "object": "model", "created": self.started, "owned_by": "glm"}

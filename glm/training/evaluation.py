@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm.data.templates import PARAPHRASE
+from glm.data.frames import Encoder
 from glm.evaluation.data_sets import named
 from glm.evaluation.metrics import Scores
-from glm.evaluation.paraphrases import Paraphrases
 from glm.evaluation.symptoms import Symptoms
 from glm.prediction.kinds import KINDS
 from glm.prediction.predictions import write_rows
-from glm.prediction.scoring import write_scores, write_set_scores
+from glm.prediction.scoring import more_figures, with_more, write_scores, write_set_scores
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,14 @@ class SetEvaluation:
         return {"loss": self.loss, **self.scores.figures}
 
 
-def scores_of_rows(kind: str, rows: Sequence[dict[str, Any]], *, task: str | None) -> Scores:
-    """The figures of predicted rows."""
-    scores = KINDS[kind].score(row for row in rows if "error" not in row)
-    if task != PARAPHRASE:
-        return scores
-    found = Paraphrases()
-    for row in rows:
-        found.add(row["source"], [text["text"] for text in row["predictions"]])
-    return scores.with_figures(found.figures(), found.signatures())
+def scores_of_rows(rows: Sequence[dict[str, Any]], encoder: Encoder, *, task: str | None) -> Scores:
+    """The figures of predicted rows of records that are laid out so."""
+    good = [row for row in rows if "error" not in row]
+    more = more_figures(task, encoder)
+    for figures in more:
+        for row in good:
+            figures.add_row(row)
+    return with_more(KINDS[encoder.kind].score(good), more)
 
 
 def figures_of(found: Sequence[SetEvaluation]) -> dict[str, float]:

@@ -6,13 +6,15 @@ import platform
 from dataclasses import fields
 from typing import Any
 
-from paddlenlp.transformers import PretrainedConfig
+from paddlenlp.trainer import TrainingArguments
 from paddlenlp.utils.log import logger
 
 from glm.data.examples import ExampleEncoder
 from glm.data.store import JoinedExamples
 from glm.errors import InputError
+from glm.models.configuration import ModelConfig
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
+from glm.options.pretrain import PretrainArguments
 from glm.report.provenance import installed
 from glm.runtime.environment import cpu_threads, processor
 from glm.runtime.paths import published
@@ -52,16 +54,9 @@ DIGITS = 12  # of a digest in messages
 
 
 def fingerprint(
-    arguments: FinetuneArguments, config: PretrainedConfig, encoder: ExampleEncoder, data: RunData
+    arguments: FinetuneArguments, config: ModelConfig, encoder: ExampleEncoder, data: RunData
 ) -> dict[str, Any]:
     """The fields that must not change while a run is interrupted, by name, as JSON gives them back."""
-    training = arguments.training
-    own = [item.name for item in fields(type(training)) if item.name in type(training).__annotations__]
-    options = {name: getattr(training, name) for name in (*LEARNING_OPTIONS, *own) if name not in WITHOUT_MEANING}
-    shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
-    adapter = {"lora": arguments.adapter.lora}
-    if arguments.adapter.kind is not None:
-        adapter |= arguments.adapter.settings | {"model_name_or_path": published(arguments.model.model_name_or_path)}
     found = {
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),
@@ -73,12 +68,50 @@ def fingerprint(
         **({} if arguments.data.max_seq_length is None else {"max_seq_length": arguments.data.max_seq_length}),
         "tgt_length": encoder.tgt_length,
         "allow_cut_targets": encoder.allow_cut_targets,
-        "data-parallel processes": training.dataset_world_size,
         **arguments.objective.given,
-        **shape,
-        **adapter,
-        **options,
+        **_learning(arguments, config),
     }
+    return plain(found)
+
+
+def pretraining_fingerprint(arguments: PretrainArguments, config: ModelConfig, data: Any) -> dict[str, Any]:
+    """`fingerprint` of a run on running text.
+
+    Args:
+        data: `glm.training.pretraining.PretrainData`.
+    """
+    corpora = arguments.corpora
+    found = {
+        **{f"{name or 'train_data'} (SHA-256)": digest for name, digest in data.digests.items()},
+        "samples": len(data.samples),
+        "weights": corpora.weights,
+        "sampling_temperature": corpora.sampling_temperature,
+        "tokenizer (SHA-256)": data.frame.tokenizer.digest,
+        "text_column": corpora.text_column,
+        "documents_end_at": corpora.documents_end_at,
+        **data.frame.pretraining.described,
+        "multi_task_ratio": corpora.task_share if corpora.tasks else None,
+        **_learning(arguments, config),
+    }
+    return plain(found)
+
+
+def _learning(arguments: Any, config: ModelConfig) -> dict[str, Any]:
+    """What decides how a model is trained, whatever its data are."""
+    training = arguments.training
+    classes = type(training).__mro__[: type(training).__mro__.index(TrainingArguments)]
+    own = {name for group in classes for name in group.__annotations__}
+    names = [*LEARNING_OPTIONS, *(item.name for item in fields(type(training)) if item.name in own)]
+    options = {name: getattr(training, name) for name in names if name not in WITHOUT_MEANING}
+    shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
+    adapter = {"lora": arguments.adapter.lora}
+    if arguments.adapter.kind is not None:
+        adapter |= arguments.adapter.settings | {"model_name_or_path": published(arguments.model.model_name_or_path)}
+    return {"data-parallel processes": training.dataset_world_size, **shape, **adapter, **options}
+
+
+def plain(found: dict[str, Any]) -> dict[str, Any]:
+    """A fingerprint as JSON gives it back."""
     return json.loads(json.dumps(found, default=lambda option: option.value))
 
 
@@ -91,7 +124,7 @@ def _mixture(arguments: FinetuneArguments, data: RunData) -> dict[str, Any]:
     return {"templates": data.train_templates, **shares}
 
 
-def _own_settings(config: PretrainedConfig) -> list[str]:
+def _own_settings(config: ModelConfig) -> list[str]:
     """The settings of the family's own configuration, without those of PaddleNLP's base class."""
     parameters = inspect.signature(type(config)).parameters.values()
     return [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and hasattr(config, item.name)]

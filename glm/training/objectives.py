@@ -6,13 +6,13 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from glm.data.collator import Collator
+from glm.data.collator import Collator, SampleCollator
 from glm.data.frames import Encoder
 from glm.data.pairs import PairCollator, PairEncoder, pair_example
 from glm.data.records import Record
 from glm.data.task_examples import ChoiceCollator, choice_example
-from glm.data.tasks import CHOOSE, EXTRACT
-from glm.models.protocol import IGNORE_INDEX
+from glm.data.tasks import CHOOSE, EXTRACT, PRETRAIN
+from glm.models.protocol import IGNORE_INDEX, Sample
 from glm.modules.tensors import as_tensor
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.training.choice_loss import HIDDEN, candidate_scores, choice_losses
@@ -79,7 +79,8 @@ class ChoiceObjective:
 
     def dev_examples(self, records: Sequence[Record]) -> list[Any]:
         """The examples that the dev loss is a mean over."""
-        return [choice_example(encoded, self.encoder) for encoded in self.encoder.encode(records)]
+        found = [encoded for encoded in self.encoder.encode(records) if encoded.record.right]
+        return [choice_example(encoded, self.encoder) for encoded in found]
 
     def dev_loss(self, model: nn.Layer, inputs: Mapping[str, Tensor]) -> tuple[float, int]:
         """The summed loss of a batch, and the number of its questions."""
@@ -109,8 +110,32 @@ class HeadObjective(ChoiceObjective):
         return [pair_example(encoded, self.encoder) for encoded in self.encoder.encode(records)]
 
 
+class PretrainingObjective(TextObjective):
+    """Samples of running text: cross entropy of each token that is predicted, and what else the family's model learns.
+
+    Args:
+        encoder: brings the samples' geometry, see `glm.training.pretraining.PretrainingFrame`.
+    """
+
+    def __init__(self, encoder: Any, args: FinetuneTrainingArguments):
+        self.encoder = encoder
+        self.label_smoothing = args.label_smoothing
+        self.collator = SampleCollator(
+            encoder.geometry,
+            pad_token_id=encoder.tokenizer.pad_token_id,
+            multiple=args.pad_to_multiple_of,
+            row_tokens=encoder.pretraining.planned[0] if "packing" in encoder.family.abilities else None,
+        )
+
+    def dev_examples(self, records: Sequence[Sample]) -> list[Sample]:
+        """The samples that a dev loss is a mean over: they are drawn already."""
+        return list(records)
+
+
 def objective_of(encoder: Encoder, args: FinetuneTrainingArguments, *, length_penalty: float = 0.0) -> Any:
     """What a run with this encoder learns."""
+    if encoder.kind == PRETRAIN:
+        return PretrainingObjective(encoder, args)
     if isinstance(encoder, PairEncoder):
         return HeadObjective(encoder, args)
     if encoder.kind == CHOOSE:

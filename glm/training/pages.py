@@ -10,6 +10,7 @@ from paddlenlp.utils.log import logger
 
 from glm.data.report import FileReport
 from glm.data.tasks import GENERATE
+from glm.data.templates import asks_questions
 from glm.prediction.kinds import KINDS
 from glm.report.curves import read_log
 from glm.report.files import CARD_NAME, METRICS_NAME, REPORT_PAGE, TRAINING_PAGE
@@ -59,8 +60,12 @@ def _write_set_report(
     shown = ReportRows() if is_generated else TaskRows(KINDS[of_set.kind].reference)
     for row in of_set.rows:
         shown.add(row)
-    write = write_report if is_generated else write_task_report
-    write(folder, shown, of_set.scores, provenance, title=title, log=log)
+    if is_generated:
+        settings = provenance.settings
+        of_questions = asks_questions(settings.get("task_name"), settings.get("template"))
+        write_report(folder, shown, of_set.scores, provenance, title=title, log=log, of_questions=of_questions)
+    else:
+        write_task_report(folder, shown, of_set.scores, provenance, title=title, log=log)
 
 
 def describe_model(

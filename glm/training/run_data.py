@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ from glm.data.store import (
 )
 from glm.data.task_examples import TaskExamples
 from glm.data.task_records import open_records
-from glm.data.tasks import GENERATE, Task
+from glm.data.task_table import in_language
+from glm.data.tasks import GENERATE
 from glm.errors import InputError
-from glm.evaluation.answers import ARTICLES
 from glm.options.data import DataArguments
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
@@ -42,6 +42,7 @@ from glm.prediction.setup import build_encoder
 from glm.runtime.caches import user_cache
 from glm.runtime.paths import published, published_values
 
+COMPARING = ("cross_entropy", "hinge")  # losses that need a wrong candidate
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
 
@@ -148,6 +149,13 @@ def _read_training_sets(
                 f"{encoder.kind}; train tasks of one kind together"
             )
     stores = {split.file.name: _read_examples(split, arguments.files.data_cache_dir) for split in splits}
+    for store in stores.values():
+        lone = store.lone if isinstance(store, TaskExamples) else None
+        if lone is not None and arguments.training.loss_func in COMPARING:
+            raise InputError(
+                f"{lone}: has one candidate, and loss_func {arguments.training.loss_func} compares several; use "
+                "--loss_func generative"
+            )
     for split in splits:
         data.reports[split.title] = stores[split.file.name].report
     if len(splits) == 1:
@@ -168,8 +176,7 @@ def _splits(name: str, arguments: FinetuneArguments, encoder: Encoder) -> list["
 def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, encoder: Encoder) -> Encoder:
     """How the records of a set are laid out: as others are, but by its own task and in its own language."""
     frame = data.find_template(encoder.family.templates)
-    if isinstance(frame, Task) and name in ARTICLES:
-        frame = replace(frame, language=name)
+    frame = in_language(frame, name)
     if frame == encoder.template:
         return encoder
     return build_encoder(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from paddle import nn
 from paddlenlp.trainer import set_seed
@@ -11,16 +12,17 @@ from paddlenlp.utils.log import logger
 
 from glm.adapters.files import (
     AdapterConfig,
-    PrefixTuningConfig,
     add_adapter,
     lora_config,
     prefix_config,
     read_adapter_config,
 )
+from glm.adapters.schema import PrefixSettings
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
+from glm.data.pairs import PairEncoder
 from glm.data.store import Examples
 from glm.data.tasks import CHOOSE, Frame
 from glm.data.templates import Template
@@ -29,6 +31,8 @@ from glm.evaluation.accuracy import SIGNATURES as CHOICE_FIGURES
 from glm.evaluation.answers import answer_figures
 from glm.evaluation.data_sets import split_name
 from glm.evaluation.metrics import FIGURES, name_advice
+from glm.evaluation.token_rouge import NAMES as TOKEN_ROUGE
+from glm.models.configuration import ModelConfig
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
@@ -103,7 +107,10 @@ def build_trainer(
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
     )
-    encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
     with training.main_process_first(desc="reading the data"):  # the others find it in the cache
         run_data = read_run_data(arguments, encoder)
     if run_data.train_examples is not None:
@@ -120,21 +127,14 @@ def build_trainer(
 
     set_seed(seed=training.seed)
     model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
-    if encoder.kind == CHOOSE and not hasattr(model, "labelled_logits"):
+    needed = "labelled_states" if isinstance(encoder, PairEncoder) else "labelled_logits"
+    if encoder.kind == CHOOSE and not hasattr(model, needed):
         raise InputError(
             f"task_name {data.task_name}: {family.title} does not learn to choose; give a model of another family"
         )
     if data.classification_head is not None:
         add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
-    if training.device == "cpu" and config.hidden_size <= SMALL:
-        wait_actively()
-    adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
-    if training.recompute_layers is not None:
-        set_recomputed_layers(model, training.recompute_layers)
-    if training.freeze is not None:
-        freeze(family.weights, model, training.freeze, num_layers=config.num_layers)
-    if training.layerwise_lr_decay is not None:
-        set_layerwise_rates(family.weights, model, training.layerwise_lr_decay, num_layers=config.num_layers)
+    adapter = prepare_model(model, arguments, family, config)
     trainer = GenerationTrainer(
         model,
         training,
@@ -155,8 +155,30 @@ def build_trainer(
     return trainer, run_data
 
 
-def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArguments:
-    """The options of a run of a family, with what depends on it filled in.
+def prepare_model(model: nn.Layer, arguments: Any, family: Family, config: ModelConfig) -> AdapterConfig | None:
+    """Makes a loaded model what a run trains, and returns the adapter, if one is trained in its place.
+
+    Args:
+        arguments: of fine-tuning or of pretraining.
+
+    Raises:
+        InputError: an option names layers that there are none of.
+    """
+    training = arguments.training
+    if training.device == "cpu" and config.hidden_size <= SMALL:
+        wait_actively()
+    adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
+    if training.recompute_layers is not None:
+        set_recomputed_layers(model, training.recompute_layers)
+    if training.freeze is not None:
+        freeze(family.weights, model, training.freeze, num_layers=config.num_layers)
+    if training.layerwise_lr_decay is not None:
+        set_layerwise_rates(family.weights, model, training.layerwise_lr_decay, num_layers=config.num_layers)
+    return adapter
+
+
+def for_family(arguments: Any, family: Family) -> Any:
+    """The options of a run of a family, fine-tuning or pretraining, with what depends on it filled in.
 
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
@@ -176,7 +198,7 @@ def for_family(arguments: FinetuneArguments, family: Family) -> FinetuneArgument
     )
 
 
-def _add_adapter(model: nn.Layer, arguments: FinetuneArguments) -> AdapterConfig:
+def _add_adapter(model: nn.Layer, arguments: Any) -> AdapterConfig:
     options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
     if options.prefix_tuning:
         projection = options.prefix_projection
@@ -197,7 +219,7 @@ def _add_adapter(model: nn.Layer, arguments: FinetuneArguments) -> AdapterConfig
 def check_can_be_trained(name_or_path: str) -> None:
     """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
     settings = read_adapter_config(Path(name_or_path))
-    if isinstance(settings, PrefixTuningConfig):
+    if isinstance(settings, PrefixSettings):
         raise InputError(
             f"model_name_or_path {name_or_path}: is a prefix, and training starts from a model; give the prefix's, "
             f"{settings.base_model_name_or_path}, or go on with the prefix's own run (--resume_from_checkpoint)"
@@ -234,6 +256,7 @@ def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[st
         return
     if frame is None or isinstance(frame, Template):
         known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+        known += TOKEN_ROUGE if frame is not None and frame.summaries is not None else ()
     elif frame.kind == CHOOSE:
         known = ["loss", *CHOICE_FIGURES]
     else:
@@ -247,7 +270,7 @@ def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[st
 
 
 @contextmanager
-def opened_run(arguments: FinetuneArguments) -> Iterator[Checkpoint | None]:
+def opened_run(arguments: Any) -> Iterator[Checkpoint | None]:
     """Holds the folder of a run while its block lasts.
 
     Yields:
@@ -262,7 +285,7 @@ def opened_run(arguments: FinetuneArguments) -> Iterator[Checkpoint | None]:
         yield on_main(lambda: _starting_point(arguments, stack.enter_context(locked(output_dir))))
 
 
-def _starting_point(arguments: FinetuneArguments, is_unfinished: bool) -> Checkpoint | None:
+def _starting_point(arguments: Any, is_unfinished: bool) -> Checkpoint | None:
     training = arguments.training
     output_dir = Path(training.output_dir)
     unfinished = training.do_train and holds_unfinished(output_dir, is_unfinished=is_unfinished)

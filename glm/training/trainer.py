@@ -1,5 +1,6 @@
 """PaddleNLP's Trainer for the families: their loss, the order of data, evaluation by generation."""
 
+import functools
 import json
 import time
 from collections import Counter
@@ -71,7 +72,17 @@ class TrainingSet(Dataset):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples.draw(index, np.random.default_rng([self.seed, self.sampler.epoch, index]))
+        return self._draw(index, self.sampler.epoch)
+
+    def _draw(self, index: int, epoch: int) -> Example:
+        return self.examples.draw(index, np.random.default_rng([self.seed, epoch, index]))
+
+    def sizes(self, indices: Sequence[int], epoch: int) -> tuple[int, int]:
+        """Tokens and labels of these examples in an epoch."""
+        if not self.examples.is_drawn:
+            return int(self.examples.lengths[indices].sum()), int(self.examples.target_lengths[indices].sum())
+        drawn = [self._draw(index, epoch) for index in indices]
+        return sum(map(len, drawn)), sum(example.num_labels for example in drawn)
 
 
 def build_sampler(args: FinetuneTrainingArguments, examples: Examples) -> EpochBatchSampler:
@@ -132,6 +143,7 @@ class GenerationTrainer(ResumableTrainer):
         self.objective = objective_of(encoder, args, length_penalty=length_penalty)
         self.length_penalty = length_penalty
         sampler = build_sampler(args, train_examples) if train_examples is not None else None
+        self._sizes_of = functools.lru_cache(maxsize=2)(self._sizes_of_step)  # of samples only drawing tells them
         super().__init__(
             model=model,
             args=args,
@@ -152,6 +164,7 @@ class GenerationTrainer(ResumableTrainer):
         self.adapter = adapter
         self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
         self.symptoms: dict[str, Symptoms] = {}  # of the last evaluation, by dev set
+        self._evaluated: list[SetEvaluation] = []
         self._weights_step: int | None = None  # of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
         self._num_items = 0  # labelled tokens of the present step
@@ -183,9 +196,14 @@ class GenerationTrainer(ResumableTrainer):
         """Tokens of the first epoch, without padding."""
         return int(self.train_examples.lengths[self.sampler.mixture.epoch(0)].sum())
 
+    def _sizes_of_step(self, step: int) -> tuple[int, int]:
+        """Tokens and labels of an optimizer step of all ranks."""
+        epoch = step // self.sampler.steps_per_epoch
+        return self.train_dataset.sizes(self.sampler.step_examples(step), epoch)
+
     def _tokens_of(self, step: int) -> int:
         """Tokens of an optimizer step of all ranks, without padding."""
-        return int(self.train_examples.lengths[self.sampler.step_examples(step)].sum())
+        return self._sizes_of(step)[0]
 
     def _records_of(self, step: int) -> str:
         """Where the examples of an optimizer step come from."""
@@ -234,9 +252,8 @@ class GenerationTrainer(ResumableTrainer):
         if step_control == 0:
             if hasattr(self.model, "begin_update"):
                 self.model.begin_update(self.state.global_step)
-            examples = self.sampler.step_examples(self.state.global_step)
-            self._num_items = int(self.train_examples.target_lengths[examples].sum())
-            self._seen += (len(examples), self.train_examples.lengths[examples].sum())
+            tokens, self._num_items = self._sizes_of(self.state.global_step)
+            self._seen += (len(self.sampler.step_examples(self.state.global_step)), tokens)
         model.train()
         with self.autocast_smart_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items=self._num_items)
@@ -392,23 +409,30 @@ class GenerationTrainer(ResumableTrainer):
         self.model.eval()
         step = self._weights_step or self.state.global_step
         with self.interruptible(), self.autocast_smart_context_manager():
-            found = [self._evaluate_set(dev_set) for dev_set in self.dev_sets]
+            figures, records = self.measure(step)
         seconds = time.perf_counter() - start
-        self.symptoms = {of_set.name: symptoms_of(of_set.rows) for of_set in found}
-        if self.is_world_process_zero():
-            write_evaluation(Path(self.args.output_dir), step, found, most_texts=self.generation.num_return_sequences)
-        metrics = figures_of(found) | {
-            "samples_per_second": round(len(self.dev_records) / seconds, 3),
-            "runtime": round(seconds, 3),
-        }
+        metrics = figures | {"samples_per_second": round(records / seconds, 3), "runtime": round(seconds, 3)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics | {"step": step})
         if self.is_world_process_zero():
-            write_evaluation_report(Path(self.args.output_dir), step, found, self.provenance)
-        self.signatures = found[0].scores.signatures if found else {}
+            self.report_evaluation(step)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._last_evaluation = (self.state.global_step, metrics)
         return metrics
+
+    def measure(self, step: int) -> tuple[dict[str, float], int]:
+        """The figures of the present weights, and the number of records that they are of."""
+        self._evaluated = [self._evaluate_set(dev_set) for dev_set in self.dev_sets]
+        found, output_dir = self._evaluated, Path(self.args.output_dir)
+        self.symptoms = {of_set.name: symptoms_of(of_set.rows) for of_set in found}
+        self.signatures = found[0].scores.signatures if found else {}
+        if self.is_world_process_zero():
+            write_evaluation(output_dir, step, found, most_texts=self.generation.num_return_sequences)
+        return figures_of(found), len(self.dev_records)
+
+    def report_evaluation(self, step: int) -> None:
+        """Writes the pages of what `measure` has found, once its figures are logged."""
+        write_evaluation_report(Path(self.args.output_dir), step, self._evaluated, self.provenance)
 
     def final_evaluation(self) -> dict[str, float]:
         """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
@@ -433,5 +457,5 @@ class GenerationTrainer(ResumableTrainer):
             description=f"evaluating {dev_set.name}".strip(),
             progress=not self.args.disable_tqdm and self.is_local_process_zero(),
         )
-        scores = scores_of_rows(encoder.kind, rows, task=self.run_config.get("task_name"))
+        scores = scores_of_rows(rows, encoder, task=self.run_config.get("task_name"))
         return SetEvaluation(dev_set.name, encoder.kind, loss, rows, scores)

@@ -16,8 +16,8 @@ from glm.modules.layout import Layout
 from reference.beam_search import beam_search
 from reference.forward import forward, loss
 from reference.geometry import build_example, dense_mask
+from tools.dtype_tools import needs_bfloat16
 from tools.prefix_tools import encoder_weights, keys_and_values, put_prefix
-from tools.tile_tools import needs_tiles
 
 CLS, MASK, EOS, SOP, EOP, PAD = 31, 32, 33, 34, 35, 36
 BANNED = (CLS, MASK, EOS, SOP, PAD)
@@ -210,7 +210,7 @@ def next_logits_by_full_forward(model, source, opening):
     return next_logits
 
 
-@needs_tiles
+@needs_bfloat16
 def test_products_in_bfloat16_see_it_too(tiny_model):
     """Within bfloat16's rounding; the model's weights are frozen by then, which arranging them has to bear."""
     prompts, found = [GEOMETRY.prompt([CLS, *range(1, 9), MASK, EOS], opening=[5])], []

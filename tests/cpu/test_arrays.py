@@ -11,7 +11,7 @@ from glm.cpu.arrays import scale_in_place, squared_norms, view
 @pytest.fixture(autouse=True, params=[1, 2], ids=["one thread", "two threads"])
 def threads(request, monkeypatch):
     """Small arrays too, in blocks of 16 numbers."""
-    monkeypatch.setattr(glm.cpu.arrays, "WORTH", 0)
+    monkeypatch.setattr(glm.cpu.arrays, "MIN_PARALLEL_SIZE", 0)
     monkeypatch.setattr(glm.cpu.arrays, "BLOCK", 16)
     monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: request.param)
     glm.cpu.arrays._pool.cache_clear()

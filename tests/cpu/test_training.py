@@ -20,7 +20,7 @@ LAYOUTS = {
 def model(tiny_model, monkeypatch):
     """Two layers with two heads of 64, and no array too small."""
     for module in (glm.modules.layers, glm.cpu.arrays):
-        monkeypatch.setattr(module, "WORTH", 0)
+        monkeypatch.setattr(module, "MIN_PARALLEL_SIZE", 0)
 
     def make(**options):
         made = tiny_model(hidden_size=128, num_attention_heads=2, **options)
@@ -46,7 +46,7 @@ def gradients(model, segments) -> dict[str, np.ndarray]:
 def test_gradients_are_those_of_paddles_operators(model, segments, monkeypatch):
     own = model()
     found = gradients(own, segments)
-    monkeypatch.setattr(glm.modules.layers, "WORTH", 1 << 40)
+    monkeypatch.setattr(glm.modules.layers, "MIN_PARALLEL_SIZE", 1 << 40)
     monkeypatch.setattr(
         glm.modules.block.Attention, "attend_by_example", lambda part, *inputs: part.attend_by_part(*inputs)
     )

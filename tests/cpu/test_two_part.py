@@ -66,7 +66,7 @@ def with_masks(projected, parts, masks, dropout):
 @pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize("virtual", [0, 7])
 def test_dropout_is_that_of_the_masks_drawn(examples, dropout, threads, virtual, monkeypatch):
-    monkeypatch.setattr(glm.cpu.two_part, "WORTH", 0 if threads else 1 << 40)
+    monkeypatch.setattr(glm.cpu.two_part, "MIN_PARALLEL_SIZE", 0 if threads else 1 << 40)
     monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: 2)
     parts = layout(*examples).with_prefix(virtual) if virtual else layout(*examples)
     paddle.seed(7)

@@ -167,6 +167,7 @@ def test_words_that_are_equal_to_the_model():
             {},
             "field choices[1]: 红: is the same to the model as choices[0]",
         ),
+        ({"inputs": "问", "choices": ["红"]}, {}, "field choices: one choice; two at least"),
         ({"inputs": "问", "choices": ["红", "红橙黄绿"]}, {"target": 3}, "field choices[1]: 红橙黄绿: 4 tokens"),
         ({"inputs": "[MASK]" + "后" * 9, "choices": ["红", "蓝"]}, {"source": 8}, "tokens that may not be cut"),
     ],

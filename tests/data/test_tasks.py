@@ -8,10 +8,11 @@ from glm.data.columns import RECOGNISED
 from glm.data.formats import Row
 from glm.data.records import BadRecord
 from glm.data.task_records import TaskFile, open_records, reader_of
-from glm.data.task_table import TASKS, find_frame
+from glm.data.task_table import TASKS, find_frame, in_language
 from glm.data.tasks import CHOOSE, EXTRACT, Cut, blank_of, parse_labels, parse_parts
 from glm.data.templates import Template
 from glm.errors import InputError
+from glm.evaluation.answers import ARTICLES
 from glm.models.glm import FAMILY
 
 TEMPLATE = "前提：{premise}假设：{hypothesis}由前提看，假设是对的吗？[MASK]。"
@@ -265,6 +266,8 @@ def test_multirc_is_asked_answer_by_answer():
     values = {"passage": {"text": "P", "questions": [{"question": "q", "answers": answers}]}}
     found = records("multirc", values)
     assert [(one.target, one.group) for one in found] == [("1", "7.0"), ("0", "7.0")]
+    assert [one.id for one in found] == ["7.0", "7.1"]
+    assert [one.id for one in records("multirc", {**values, "idx": 3})] == ["3.0.0", "3.0.1"]
 
 
 def test_record_asks_for_an_entity():
@@ -289,6 +292,76 @@ def test_wsc_marks_the_pronoun():
     assert found.words == ("Bob", "Ann") and found.right == (1,)
     wrong = {**values, "target": {**values["target"], "span2_index": 3}}
     assert "line 7, field span2_index: word 3 of the text is 'that'" in error("wsc", wrong)
+
+
+WSC = {"text": "Mark told Pete lies, which he put in.", "label": True, "idx": 4}
+WSC["target"] = {"span1_text": "Mark", "span1_index": 0, "span2_text": "he", "span2_index": 5}
+
+
+def test_wsc_as_it_is_published_has_no_candidates():
+    """SuperGLUE's own file: the noun is right if it is what the model writes."""
+    found = record("wsc", WSC)
+    assert text("wsc", WSC).startswith("Mark told Pete lies, which *he* put in.|")
+    assert (found.words, found.right, found.lone, found.equality, found.id) == (("Mark",), (0,), True, True, 4)
+    wrong = record("wsc", {**WSC, "label": False})
+    assert (wrong.right, wrong.equality) == ((), False)
+    assert record("wsc", {**WSC, "label": None}, need_label=False).equality is None
+    assert "field label: none in it" in error("wsc", {**WSC, "label": None})
+
+
+def test_wsc_with_candidates_as_texts_or_objects():
+    for candidates in (["Pete", "lies", "Pete"], [{"text": "Pete"}, {"text": "lies"}, {"text": "mark"}]):
+        found = record("wsc", {**WSC, "candidates": candidates})
+        assert (found.words, found.right, found.lone) == (("Mark", "Pete", "lies"), (0,), False)
+    assert "field candidates: none but 'Mark'" in error("wsc", {**WSC, "candidates": ["Mark"]})
+
+
+def test_c3_as_it_is_published(tmp_path):
+    """A list of lists: the lines of a passage, its questions, an id."""
+    asked = [
+        {"question": "问一", "choice": ["甲", "乙"], "answer": "乙"},
+        {"question": "问二", "choice": ["丙", "丁"], "answer": "丙"},
+    ]
+    path = tmp_path / "c3.json"
+    path.write_text(
+        json.dumps([[["男：早。", "女：早。"], asked, "1-1"], [["文"], asked[:1], "1-2"]]), encoding="utf-8"
+    )
+    found = list(open_records(path, TASKS["c3"]))
+    assert [(one.id, one.values["question"], one.right) for one in found] == [
+        ("1-1.0", "问一", (1,)), ("1-1.1", "问二", (0,)), ("1-2", "问一", (1,))
+    ]  # fmt: skip
+    assert found[0].values["context"] == "男：早。\n女：早。"
+
+
+def test_ids_repeat_in_another_language_only(tmp_path):
+    path = tmp_path / "qa.json"
+    asked = {"id": "q", "context": "甲来了。", "question": "谁？", "answers": ["甲"]}
+    rows = [{**asked, "lang": "zh"}, {**asked, "lang": "en"}, {**asked, "lang": "zh"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    first, second, third = open_records(path, TASKS["squad_v1"])
+    assert (first.language, second.language) == ("zh", "en")
+    assert third.error == f"{path}, line 3, field id: q is the id of another question in zh ({path}, line 1)"
+
+
+def test_a_language_that_the_metric_has_no_rule_for():
+    values = {"context": "c", "question": "q", "answers": ["c"], "lang": "fr"}
+    assert "line 7, field lang: fr: the figures of mlqa have rules for en, es, hi, vi, de, ar, zh" in error(
+        "mlqa", values
+    )
+    assert record("squad_v1", values).language == "fr"
+    assert set(TASKS["mlqa"].languages) == set(ARTICLES)
+
+
+def test_a_data_set_named_by_its_language():
+    assert in_language(TASKS["squad_v1"], "el").language == "el"
+    assert in_language(TASKS["squad_v1"], "dev") == TASKS["squad_v1"]
+    values = {"context": "c", "question": "q", "answers": ["c"]}
+    assert "field lang: el" in error(in_language(TASKS["mlqa"], "el"), values)
+
+
+def test_tydiqa_says_the_language_in_its_ids():
+    values = {"context": "c", "question": "q", "answers": ["c"], "id": "finnish-12-3"}
+    assert record("tydiqa", values).language == "fi" and record("tydiqa", {**values, "id": "7"}).language == "en"
 
 
 def test_cluewsc_wants_the_index_to_match_its_text():

@@ -27,8 +27,9 @@ def test_built_in_templates_are_such_as_users_may_write(name):
     template = TEMPLATES[name]
     own = own_template(template.source, template.target_prefix)
     assert (own.source, own.target_prefix) == (template.source, template.target_prefix)
-    assert template.source.endswith("[gMASK]") and template.blank == "[gMASK]"
-    assert template.source_name in ("source", "context") and template.extra_names == ()
+    blank, extras = ("[gMASK]", ()) if template.summaries is None else ("[sMASK]", ("prompt",))
+    assert template.source.endswith(blank) and template.blank == blank
+    assert template.source_name in ("source", "context") and template.extra_names == extras
     assert sum(template.source.count(command) for command in COMMAND_TOKENS) == 1
 
 
@@ -36,7 +37,8 @@ def test_built_in_templates_are_such_as_users_may_write(name):
 def test_unknown_task(name):
     with pytest.raises(InputError) as caught:
         find_template(name)
-    known = "dureader_qg, question_generation, summary, title, advertisement, paraphrase, pair"
+    known = "dureader_qg, question_generation, summary, title, advertisement, paraphrase, pair, ncls, ncls_multitask, "
+    known += "lcsts, mt5_summary"
     assert str(caught.value) == f"task_name {name}: unknown; known tasks: {known}"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glm.evaluation.symptoms import FEW, Symptoms, loss_symptom
+from glm.evaluation.symptoms import FEWEST_TO_JUDGE, Symptoms, loss_symptom
 
 GOOD = [
     "松江有多少人口？",
@@ -44,7 +44,7 @@ def test_texts_that_are_all_alike():
 
 def test_texts_that_may_be_alike():
     """So few that chance will do; and where the references are all the same."""
-    assert lines(["是"] * (FEW - 1), references=["否"] * (FEW - 1)) == []
+    assert lines(["是"] * (FEWEST_TO_JUDGE - 1), references=["否"] * (FEWEST_TO_JUDGE - 1)) == []
     assert lines(["是"] * 50, references=["是"] * 46 + ["否"] * 4) == []
     assert len(lines(["是"] * 50, references=["是"] * 25 + ["否"] * 25)) == 1
 

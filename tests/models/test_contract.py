@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+import sentencepiece
 from safetensors.numpy import load_file, save_file
 
 from glm.checkpoint.convert import WRITERS, export_checkpoint, import_checkpoint
@@ -43,8 +44,13 @@ CASES: dict[str, dict[str, Any]] = {
         **{"hidden_size": 32, "mlp_size": 48, "num_attention_heads": 2, "encoder_layers": 2, "generator_layers": 2},
         **{"discriminator_layers": 1, "max_source_positions": 64, "max_target_positions": 32, "relative_buckets": 32},
     },
+    "mt5": {
+        **{"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2},
+        **{"feed_forward_proj": "gated-gelu", "dropout_rate": 0.0},
+    },
     "gru": {"hidden_size": 16},
 }
+OF_OWN_SEARCH = {"mt5"}  # they bring a search in place of steps
 EACH_TOKEN = {"unilm": {"objective": "pseudo_masked"}}  # an objective that predicts each token behind those before it
 
 
@@ -129,10 +135,21 @@ def cases(tmp_path_factory):
 def tokenizer_of(family: Family, folder: Path) -> Path:
     if family.name == "unilm":
         return write_vocabulary(folder / "vocab.txt", WORDS)
+    if family.name == "mt5":
+        return write_pieces(folder / "spiece")
     if family.name == "gru":
         (folder / "characters.txt").write_text(WORDS, encoding="utf-8")
         return folder / "characters.txt"
     return BUNDLED if family.name == "ganlm" else BUNDLED / "spm.model"
+
+
+def write_pieces(prefix: Path) -> Path:
+    """A SentencePiece model with a piece for each letter, numbered as mT5's."""
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([WORDS]), model_prefix=str(prefix), model_type="char", minloglevel=2, **ids
+    )
+    return prefix.with_suffix(".model")
 
 
 @pytest.fixture(params=list(CASES))
@@ -140,12 +157,43 @@ def case(request, cases) -> Case:
     return cases(request.param)
 
 
+@pytest.fixture(params=[name for name in CASES if name not in OF_OWN_SEARCH])
+def stepping(request, cases) -> Case:
+    """A case of a family that is decoded step by step."""
+    return cases(request.param)
+
+
+@pytest.fixture(params=sorted(OF_OWN_SEARCH))
+def searching(request, cases) -> Case:
+    """A case of a family that brings its own search."""
+    return cases(request.param)
+
+
 def test_no_family_is_forgotten():
-    decodable = {family.name for family in registry.families() if not family.own_search}
-    assert decodable == set(CASES)
+    assert {family.name for family in registry.families()} == set(CASES)
+    assert {family.name for family in registry.families() if family.own_search} == OF_OWN_SEARCH
 
 
-def test_the_loss_is_what_decoding_says(case):
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_search_says_what_the_loss_does(searching, beams):
+    config = GenerationConfig(tgt_length=TGT, num_beams=beams, length_penalty=0.0, no_repeat_ngram_size=0)
+    end = searching.tokenizer.end_token_id
+    together = searching.model.search(searching.prompts(), config)
+    compared = 0
+    for (source, _), texts in zip(searching.ids(), together, strict=True):
+        ((tokens, score),) = texts
+        ((alone, its_score),) = searching.model.search([searching.geometry.prompt(source)], config)[0]
+        assert alone == tokens and len(tokens) <= TGT and end not in tokens
+        np.testing.assert_allclose(its_score, score, rtol=2e-4)
+        if len(tokens) == TGT:  # a shorter one may have had padding in it, which is no token of the text
+            example = searching.geometry.example(source, tokens, tgt_length=TGT)
+            np.testing.assert_allclose(-searching.loss([example]) * TGT, score, rtol=2e-4)
+            compared += 1
+    assert compared
+
+
+def test_the_loss_is_what_decoding_says(stepping):
+    case = stepping
     for example, prompt in zip(case.examples(), case.prompts(), strict=True):
         labels = case.batch([example])["labels"].numpy()
         tokens = labels[labels != -100].tolist()
@@ -163,14 +211,16 @@ def test_padding_and_company_change_nothing(case):
     np.testing.assert_allclose([case.loss(examples), case.loss(examples, wider=7)], alone, rtol=1e-4)
 
 
-def test_prefill_reads_each_prompt_alone(case):
+def test_prefill_reads_each_prompt_alone(stepping):
+    case = stepping
     together, _ = case.model.prefill(case.prompts())
     for row, prompt in zip(together, case.prompts(), strict=True):
         np.testing.assert_allclose(row, case.model.prefill([prompt])[0][0], atol=2e-4)
 
 
-def test_the_cache_follows_the_search(case):
+def test_the_cache_follows_the_search(stepping):
     """After each of its operations a step gives what the same tokens give one after the other, alone."""
+    case = stepping
     prompts, model = case.prompts(), case.model
     ids = [case.tokenizer.encode_text(word)[-1] for word in WORDS]
     paths: list[tuple[Any, list[list[int]]]] = []  # of each example its prompt, and the tokens of each row
@@ -211,7 +261,8 @@ def test_the_cache_follows_the_search(case):
         step(np.array([[ids[1], ids[2]], [ids[9], ids[10]]]), state)
 
 
-def test_beams_are_worth_what_their_tokens_are(case):
+def test_beams_are_worth_what_their_tokens_are(stepping):
+    case = stepping
     config = GenerationConfig(tgt_length=5, num_beams=3, num_return_sequences=3, length_penalty=0.0)
     banned = sorted(case.tokenizer.ids_without_text(len(case.model.prefill(case.prompts()[:1])[0][0])))
     end = case.tokenizer.end_token_id

@@ -184,7 +184,7 @@ def test_decoding_against_measured():
     ],
 )
 def test_compiled_decoding_against_what_was_measured(layers, size, dtype, peak):
-    """Peaks in GiB of whole processes, from the tables of benchmarks/README.md."""
+    """Peaks in GiB of whole processes, from the tables of benchmarks/results.md."""
     shape = SMALL | {"num_layers": layers, "hidden_size": size, "num_attention_heads": size // 64}
     shape |= {"vocab_size": 50048, "max_sequence_length": 1024}
     parts = decoding_memory(GLM, shape, Decoding(2, 608, 160, device="cpu", dtype=dtype))

@@ -20,7 +20,7 @@ N, H = 4, 32
 @pytest.mark.parametrize("threads", [False, True])
 def test_blocks_of_queries_and_groups_of_heads(examples, scores, threads, monkeypatch):
     monkeypatch.setattr(glm.modules.layout, "SCORES", scores)
-    monkeypatch.setattr(glm.modules.attention, "WORTH", 0 if threads else 1 << 30)
+    monkeypatch.setattr(glm.modules.attention, "MIN_PARALLEL_SIZE", 0 if threads else 1 << 30)
     monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: 2)
     assert_as_by_operators(TwoPartAttention.apply, examples, N, H, atol=2e-6)
 
@@ -47,7 +47,7 @@ def test_jobs_cover_every_head_of_every_example_once(monkeypatch):
 @pytest.mark.parametrize("threads", [False, True])
 def test_gradient_under_dropout_is_that_of_the_function_drawn(threads, monkeypatch):
     """Against finite differences of the same draw, in float64."""
-    monkeypatch.setattr(glm.modules.attention, "WORTH", 0 if threads else 1 << 30)
+    monkeypatch.setattr(glm.modules.attention, "MIN_PARALLEL_SIZE", 0 if threads else 1 << 30)
     random = np.random.default_rng(1)
     start, slope = random.normal(size=(9, 3 * H)), random.normal(size=(9, H))
 

@@ -1,21 +1,24 @@
 """A model ready to decode gives what an eager one gives: for any number of rows, and within bfloat16's rounding."""
 
+import re
+
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 
 from glm.cpu.arrays import HEAD_SIZE
-from glm.cpu.products import FEW, panels_of
+from glm.cpu.panels import panels_of
+from glm.cpu.products import FEW
 from glm.cpu.step_attention import CompiledLayerCache
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.geometry import BlankInfilling
-from glm.modules.arranged import DecodingLinear, TileDecodingLinear
+from glm.modules.arranged import BFloat16DecodingLinear, DecodingLinear, IntegerDecodingLinear
 from glm.modules.cache import LayerCache
 from glm.modules.decoding import prepare_decoding
-from tools.tile_tools import needs_tiles
+from tools.dtype_tools import DTYPES, needs_bfloat16, needs_int8
 
 V = 48
 GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
@@ -109,7 +112,7 @@ def test_any_number_of_rows(models):
             np.testing.assert_allclose(ours.numpy(), expected.numpy(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_tiles)])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 5, 17, FEW])
 def test_compiled_blocks_equal_their_layers(models, dtype, n):
     """One after the other, the layers give the same but for the order of sums, which may turn a rounding."""
@@ -124,7 +127,9 @@ def test_compiled_blocks_equal_their_layers(models, dtype, n):
         ):
             error = np.abs(ours.numpy() - theirs.numpy())
             scale = np.abs(theirs.numpy()).max()
-            assert error.max() <= (1e-5 if dtype == "float32" else 2 * UNIT * scale) and error.mean() <= 1e-4 * scale
+            # of int8 a step is 1/127 of the largest number of a row
+            most = {"float32": 1e-5, "bfloat16": 2 * UNIT * scale, "int8": scale / 30}[dtype]
+            assert error.max() <= most and error.mean() <= (3e-4 if dtype == "int8" else 1e-4) * scale
 
 
 def test_blocks_of_odd_sizes_stay_layers(models):
@@ -134,7 +139,7 @@ def test_blocks_of_odd_sizes_stay_layers(models):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_tiles)])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [10, 16, 17, 600])
 def test_results_are_not_overwritten_by_the_next_call(models, dtype, n):
     _, other = models(dtype)
@@ -168,7 +173,7 @@ def test_weights_are_held_once(models):
     assert not other.head.logits(paddle.ones([2, 32])).any()
 
 
-@needs_tiles
+@needs_bfloat16
 def test_weights_of_bfloat16_are_held_once(models):
     """Those of linear layers, and of the head beside the embeddings, in half of their bytes."""
     eager, other = models("bfloat16")
@@ -176,7 +181,7 @@ def test_weights_of_bfloat16_are_held_once(models):
     for name, layer in eager.named_sublayers():
         if isinstance(layer, nn.Linear):
             arranged = layers[name]
-            assert isinstance(arranged, TileDecodingLinear)
+            assert isinstance(arranged, BFloat16DecodingLinear)
             rounded = layer.weight.T.astype("bfloat16").numpy()
             np.testing.assert_array_equal(arranged.arrays[0], panels_of(rounded))
             assert arranged.arrays[0].nbytes == 2 * rounded.size or rounded.size % 1024
@@ -190,7 +195,7 @@ def test_weights_of_bfloat16_are_held_once(models):
 UNIT = 2.0**-9
 
 
-@needs_tiles
+@needs_bfloat16
 @pytest.mark.parametrize("n", [1, 16, 17, 257])
 def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
     """A sum of k products x * w is off by sum |x w| (2 u + u^2) where both factors were rounded; a LayerNorm before it
@@ -215,7 +220,7 @@ def test_bfloat16_products_are_rounded_only_in_their_factors(models, n):
     assert difference.max() > 1e-4
 
 
-@needs_tiles
+@needs_bfloat16
 def test_bfloat16_logits_of_prefill_and_steps(models):
     """Two layers of three roundings each on the residual path: the logits are off by some units of their size."""
     eager, other = models("bfloat16")
@@ -227,25 +232,84 @@ def test_bfloat16_logits_of_prefill_and_steps(models):
         assert 1e-5 < error < 8 * UNIT, error
 
 
-def test_no_bfloat16_products(tiny_model, monkeypatch):
-    monkeypatch.setattr("glm.cpu.tiles.has_tiles", lambda: False)
-    model = tiny_model()
-    before = model.head.arranged
-    with pytest.raises(InputError) as caught:
-        prepare_decoding(model, "bfloat16", "cpu")
-    assert str(caught.value) == ("decode_dtype bfloat16: this processor has no bfloat16 products (AMX); use float32")
-    assert model.head.arranged is before is None
-    prepare_decoding(model, "float32", "cpu")
+# -- int8
+
+
+@needs_int8
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_int8_logits_and_texts(models, in_order, num_beams):
+    """Products are off by about 1 % of their size; the scheme itself is tested in tests/cpu/test_integers.py."""
+    eager, other = models("int8", hidden_size=64)
+    for ours, theirs in zip(
+        logits_of(other, prompts(30, 12, 41), 5, 4), logits_of(eager, prompts(30, 12, 41), 5, 4), strict=True
+    ):
+        error = np.sqrt(np.mean((ours - theirs) ** 2)) / np.sqrt(np.mean(theirs**2))
+        assert ours.dtype == np.float32 and 1e-4 < error < 0.05, error
+    config = GenerationConfig(tgt_length=12, num_beams=num_beams)
+    options = {"end_token_id": 47, "banned_token_ids": [45, 46]}
+    together, alone = (
+        in_order(generate(other, start, config, **options)) for start in (prompts(9, 30), prompts(9, 30)[:1])
+    )
+    for ours, expected in zip(together[0], alone[0], strict=True):  # a row's scale is its own
+        assert ours.tokens == expected.tokens and ours.score == pytest.approx(expected.score, abs=1e-5)
+
+
+@needs_int8
+def test_int8_weights_are_held_once_in_a_quarter(models):
+    _, other = models("int8", hidden_size=64)
+    arranged = [layer for layer in other.sublayers() if isinstance(layer, IntegerDecodingLinear)]
+    assert (
+        len(arranged) == 8
+        and other.head.arranged.arrays[0].dtype == np.uint8
+        and all(layer.arrays[0].dtype == np.uint8 for layer in arranged)
+    )
+    held = {name for name, parameter in other.named_parameters() if parameter._is_initialized()}
+    assert not any(name.endswith("weight") and "layernorm" not in name for name in held if ".layers." in name)
+
+
+@needs_int8
+def test_a_weight_that_is_no_number(tiny_model):
+    model = tiny_model(hidden_size=32, num_attention_heads=4)
+    weight = model.glm.transformer.layers[1].mlp.up.weight
+    broken = weight.numpy()
+    broken[2, 7] = np.nan
+    weight.set_value(broken)
+    name = "glm.transformer.layers.1.mlp.dense_h_to_4h.weight"
+    with pytest.raises(InputError, match=f"^decode_dtype int8: {name}: row 7 has an infinite number or NaN; "):
+        prepare_decoding(model, "int8", "cpu")
 
 
 # -- what decides
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "known", "message"),
+    [
+        (
+            "bfloat16",
+            {},
+            "this processor has no such products (AMX or AVX512_BF16); use float32",
+        ),
+        ("bfloat16", {"integer_kernel": "avx2"}, "AVX512_BF16); use int8 or float32"),
+        ("int8", {"bfloat16_kernel": "amx_bf16"}, "no such products (AVX2); use bfloat16 or float32"),
+    ],
+)
+def test_products_that_a_processor_does_not_have(tiny_model, monkeypatch, dtype, known, message):
+    for name in ("integer_kernel", "bfloat16_kernel"):
+        monkeypatch.setattr(f"glm.cpu.panels.{name}", lambda name=name: known.get(name))
+    model = tiny_model()
+    with pytest.raises(InputError, match=re.escape(message)):
+        prepare_decoding(model, dtype, "cpu")
+    assert model.head.arranged is None
+    prepare_decoding(model, "float32", "cpu")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_which_products_decode(monkeypatch, tiny_model, dtype):
     asked = []
     monkeypatch.setattr("glm.modules.arranged.arrange_weights", lambda model, dtype: asked.append(dtype))
-    monkeypatch.setattr("glm.cpu.tiles.has_tiles", lambda: True)
+    for name in ("integer_kernel", "bfloat16_kernel"):
+        monkeypatch.setattr(f"glm.cpu.panels.{name}", lambda: "avx2")
     model = tiny_model()
     model.train()
     prepare_decoding(model, dtype, "cpu")

@@ -26,8 +26,8 @@ from glm.modules.loss import smoothed_cross_entropy
 @pytest.fixture(autouse=True, params=[1, 2], ids=["one thread", "two threads"])
 def by_hand(request, monkeypatch):
     """Small arrays too, in blocks of 16 numbers."""
-    monkeypatch.setattr(glm.modules.layers, "WORTH", 0)
-    monkeypatch.setattr(glm.cpu.arrays, "WORTH", 0)
+    monkeypatch.setattr(glm.modules.layers, "MIN_PARALLEL_SIZE", 0)
+    monkeypatch.setattr(glm.cpu.arrays, "MIN_PARALLEL_SIZE", 0)
     monkeypatch.setattr(glm.cpu.arrays, "BLOCK", 16)
     monkeypatch.setattr(glm.modules.layers, "STREAM", 64)
     monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: request.param)
@@ -70,7 +70,7 @@ def test_equal_to_paddles_layer(own, paddles, width, shape, monkeypatch):
 
 
 def test_few_numbers_are_left_to_paddle(monkeypatch):
-    monkeypatch.setattr(glm.modules.layers, "WORTH", 16)
+    monkeypatch.setattr(glm.modules.layers, "MIN_PARALLEL_SIZE", 16)
     assert worth_by_hand(paddle.ones([2, 8])) and not worth_by_hand(paddle.ones([3, 5]))
     monkeypatch.setattr(glm.modules.layers._Linear, "apply", None)
     monkeypatch.setattr(glm.modules.layers._LayerNorm, "apply", None)
@@ -88,7 +88,7 @@ def test_column_sums():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_gelu(worth, dtype, monkeypatch):
     """And its gradient, against the formula in float64 and its central differences."""
-    monkeypatch.setattr(glm.modules.layers, "WORTH", worth)
+    monkeypatch.setattr(glm.modules.layers, "MIN_PARALLEL_SIZE", worth)
 
     def gelu(x):
         return x * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
@@ -108,7 +108,7 @@ def test_gelu(worth, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_exact_gelu(worth, dtype, monkeypatch):
     """And its gradient, against the error function of Python's library; outside training too."""
-    monkeypatch.setattr(glm.modules.layers, "WORTH", worth)
+    monkeypatch.setattr(glm.modules.layers, "MIN_PARALLEL_SIZE", worth)
     x = np.linspace(-12, 12, 3000)
     phi = 0.5 * (1 + np.array([math.erf(number / math.sqrt(2)) for number in x]))
     states = paddle.to_tensor(x.reshape(2, 15, 100), dtype, stop_gradient=False)
@@ -156,7 +156,7 @@ def test_gradient_of_a_table_without_labels():
 @pytest.mark.parametrize("is_frozen", [False, True])
 def test_gradient_through_a_frozen_norm(is_frozen, monkeypatch):
     """Of few numbers too: Paddle's own is wrong where the weight is frozen. Against finite differences, in float64."""
-    monkeypatch.setattr(glm.modules.layers, "WORTH", 1 << 30)
+    monkeypatch.setattr(glm.modules.layers, "MIN_PARALLEL_SIZE", 1 << 30)
     layer = LayerNorm(8).to(dtype="float64")
     layer.train()
     layer.weight.set_value(numbers(8, seed=1))

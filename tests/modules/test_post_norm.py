@@ -6,7 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
+from glm.cpu.products import FEW
 from glm.modules.arranged import can_be_compiled
+from glm.modules.arranged_post_norm import CompiledPostNormBlocks
 from glm.modules.block import Block, BlockNames, BlockOptions
 from glm.modules.decoding import prepare_decoding
 from glm.modules.layout import Layout
@@ -73,32 +75,54 @@ def test_equal_to_a_forward_in_numpy(activation, heads, hidden, mlp_size):
 class Pile(Stack):
     """Two blocks, no LayerNorm behind them."""
 
-    def __init__(self, hidden: int):
+    def __init__(self, hidden: int, activation: str):
         super().__init__()
-        self.set_layers([make("gelu", heads=hidden // 64, hidden=hidden, mlp_size=None) for _ in range(2)])
+        self.set_layers([make(activation, heads=hidden // 64, hidden=hidden, mlp_size=None) for _ in range(2)])
 
 
 class Model(paddle.nn.Layer):
     """What `prepare_decoding` needs."""
 
-    def __init__(self):
+    def __init__(self, activation: str, stack: Stack | None = None):
         super().__init__()
-        self.stack = Pile(128)
+        self.stack = stack or Pile(128, activation)
         self.stacks = [self.stack]
         self.head = type("Head", (), {"group": object()})()
 
 
-def test_prepared_for_decoding_it_keeps_its_own_steps():
-    """Compiled decoding would compute a pre-LN block; prefill and a step afterwards equal the layers before."""
-    model = Model()
-    states = paddle.randn([9, 128])
-    whole = model.stack(states, Layout(np.arange(9), [(5, 4)])).numpy()
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_prepared_for_decoding_it_computes_the_same(activation):
+    """The exact GELU in compiled blocks, which would be wrong for another; prefill and a step afterwards equal the
+    layers before, for few rows and for many."""
+    model = Model(activation)
+    states = paddle.randn([FEW + 9, 128])
+    whole = model.stack(states, Layout(np.arange(FEW + 9), [(5, FEW + 4)])).numpy()
     prepare_decoding(model, "float32", "cpu")
-    assert not can_be_compiled(model.stack) and model.stack.compiled_blocks is None
-    last, cache = model.stack.prefill(states[:8], [(5, 3)], [None])
-    np.testing.assert_allclose(last[0].numpy(), whole[7], rtol=0, atol=1e-5)
-    step = model.stack.step(states[8:].unsqueeze(0), cache)
-    np.testing.assert_allclose(step[0, 0].numpy(), whole[8], rtol=0, atol=1e-5)
+    assert not can_be_compiled(model.stack)
+    assert (type(model.stack.compiled_blocks) is CompiledPostNormBlocks) == (activation == "gelu")
+    for read in (8, FEW + 8):
+        last, cache = model.stack.prefill(states[:read], [(5, read - 5)], [None])
+        np.testing.assert_allclose(last[0].numpy(), whole[read - 1], rtol=0, atol=1e-5)
+        step = model.stack.step(states[read : read + 1].unsqueeze(0), cache)
+        np.testing.assert_allclose(step[0, 0].numpy(), whole[read], rtol=0, atol=1e-5)
+
+
+class Changed(PostNormBlock):
+    """Does more than its base behind attention."""
+
+    def after_attention(self, states, context):
+        return super().after_attention(states, context) + 1.0
+
+
+def test_a_block_that_does_more_is_not_compiled():
+    class Other(Stack):
+        def __init__(self):
+            super().__init__()
+            self.set_layers([Changed(BlockOptions(128, 2, NAMES, activation="gelu"))])
+
+    model = Model("gelu", Other())
+    prepare_decoding(model, "float32", "cpu")
+    assert model.stack.compiled_blocks is None
 
 
 def test_a_block_with_another_activation_is_not_compiled():

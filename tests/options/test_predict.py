@@ -93,10 +93,10 @@ def test_settings_that_cannot_be_read(tmp_path):
         (["--ouput_file", "o"], "command line: unknown option ouput_file; did you mean output_file?"),
         (["--device", "tpu"], "device tpu: use cpu, gpu or gpu:N"),
         (["--src_length", "7"], "src_length 7: use 8 or more"),
-        (["--decode_dtype", "int8"], "argument --decode_dtype: invalid choice: 'int8'"),
+        (["--decode_dtype", "int4"], "argument --decode_dtype: invalid choice: 'int4'"),
         (
             ["--decode_dtype", "float16"],
-            "decode_dtype float16: a CPU has no such products; use float32 or bfloat16",
+            "decode_dtype float16: a CPU has no such products; use float32, bfloat16 or int8",
         ),
         (["--test_file", "a", "--fill", "b"], "fill b: has no effect beside test_file; choose one"),
         (["--fill_file", "a", "--test_file", "b"], "fill_file a: has no effect beside test_file; choose one"),
@@ -140,6 +140,9 @@ def test_float16_on_a_gpu(gpus, tmp_path):
     assert predict_arguments(tmp_path, "--decode_dtype", "float16").decode_dtype == "float16"
     with pytest.raises(UsageError, match="decode_dtype float16"):
         predict_arguments(tmp_path, *CPU, "--decode_dtype", "float16")
+    with pytest.raises(UsageError, match="decode_dtype int8: for a CPU"):
+        predict_arguments(tmp_path, "--decode_dtype", "int8")
+    assert predict_arguments(tmp_path, *CPU, "--decode_dtype", "int8").decode_dtype == "int8"
 
 
 @pytest.mark.parametrize(

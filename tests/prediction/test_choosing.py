@@ -120,6 +120,17 @@ def test_last_words(choose):
     assert score([row]).figures["accuracy"] == (100.0 if row["prediction"] == row["reference"] else 0.0)
 
 
+def test_a_noun_that_is_right_if_the_model_writes_it(choose, model, tokenizer):
+    target = {"span1_text": "3万", "span1_index": 0, "span2_text": "it", "span2_index": 1}
+    values = {"text": "3万 it 水", "target": target, "label": False}
+    (row,) = choose(TASKS["wsc"], [values])
+    assert (row["prediction"], row["reference"], row["candidate"]) == ("false", "false", "3万")
+    written = row["written"].strip()
+    (same,) = choose(TASKS["wsc"], [{**values, "label": True, "target": {**target, "span1_text": written or "水"}}])
+    assert same["log_prob"] < 0 and same["reference"] == "true"
+    assert score([row, {**row, "reference": "true"}]).figures["accuracy"] == 50.0
+
+
 def test_windows_are_asked_and_one_answers(model, tokenizer):
     encoder = WindowEncoder(FAMILY, tokenizer, TASKS["cmrc2018"], src_length=48, tgt_length=8)
     writer = Writer(model, encoder.base, GenerationConfig(tgt_length=8, num_beams=2), 3)

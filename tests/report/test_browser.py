@@ -1,5 +1,7 @@
 """Report and training page in a real browser. Opt-in, as `tests/serving/test_browser.py`."""
 
+import re
+
 import pytest
 
 from glm.report import page as page_module
@@ -41,17 +43,70 @@ def test_a_report_of_many(browser, large, width):
         assert_no_wider_than(page, width)
         assert_drawn(page)
         assert page.locator(".plots img").count() >= 6 and page.locator(".sample").count() == 5 * SHOWN
-        assert page.locator("script, textarea").count() == 0
+        assert page.locator("script").count() == 1 and page.locator("textarea").count() == 0  # the page's own
         assert page.locator(".best", has_text="<script>alert('1')</script>&amp;").count() > 0
-        page.click("summary")
-        assert page.is_visible("text=prefix") and EVIL[:40] in page.inner_text("details")
+        assert not page.is_visible("text=prefix")
+        unfold(page)
+        assert page.is_visible("text=prefix") and EVIL[:40] in page.locator("pre").inner_text()
         assert_no_wider_than(page, width)
+
+
+def unfold(page) -> None:
+    """Opens all that is folded."""
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+
+
+def test_rows_are_searched_as_one_types(browser, large):
+    with opened(browser, large.as_uri()) as page:
+        unfold(page)
+        rows = page.locator("#rows tbody tr:visible")
+        assert rows.count() == 980
+        page.fill("#search", "w" * 200)
+        assert 0 < rows.count() < 980 and page.inner_text("#found") == f"{rows.count()} / 980"
+        page.fill("#search", "某人 nothing-like-this")
+        assert rows.count() == 0
+        page.fill("#search", "")
+        assert rows.count() == 980
+
+
+@pytest.mark.parametrize(("locale", "first", "second"), [("en-US", "Samples", "样本"), ("zh-CN", "样本", "Samples")])
+def test_one_language_at_a_time(browser, tmp_path, locale, first, second):
+    with opened(browser, report(tmp_path, [row_of(1, "谁？")]).as_uri(), locale=locale) as page:
+        assert page.inner_text("#samples") == first
+        page.click(f"text={'中文' if locale == 'en-US' else 'English'}")
+        assert page.inner_text("#samples") == second
+
+
+def test_dark_where_the_system_is(browser, tmp_path):
+    address = report(tmp_path, [row_of(1, "谁？")]).as_uri()
+    lightness = []
+    for scheme in ("light", "dark"):
+        with opened(browser, address, color_scheme=scheme) as page:
+            for part in ("body", ".sample", "mark", "del", "ins", "th"):
+                style = f"getComputedStyle(document.querySelector('{part}'))"
+                ink, paper = page.evaluate(f"[{style}.color, {style}.backgroundColor]")
+                assert contrast(ink, paper) >= 4.5, (scheme, part, ink, paper)
+            lightness.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert luminance(lightness[1]) < 0.1 < 0.8 < luminance(lightness[0])
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of `rgb(r, g, b)` (WCAG 2)."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first: str, second: str) -> float:
+    """How far apart two colours are (WCAG 2)."""
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_links_lead_to_their_sections(browser, large):
     with opened(browser, large.as_uri()) as page:
         links = page.locator("nav a")
-        assert links.count() == 6
+        assert links.count() == 7
         for link in links.all():
             link.click()
             heading = page.locator(link.get_attribute("href")).bounding_box()
@@ -68,6 +123,8 @@ def test_a_report_of_few(browser, tmp_path, rows, width):
     with opened(browser, report(tmp_path, rows).as_uri(), size=(width, 800)) as page:
         answered = sum("error" not in row for row in rows)
         assert page.locator(".sample").count() == answered
+        assert not page.is_visible("text=nothing was scored")
+        unfold(page)
         assert page.is_visible("text=nothing was scored")
         assert_no_wider_than(page, width)
         assert_drawn(page)

@@ -1,5 +1,7 @@
 """The pages as a browser reads them: parsed, not searched for strings."""
 
+import base64
+import hashlib
 import os
 import re
 from html.parser import HTMLParser
@@ -41,7 +43,7 @@ class Page(HTMLParser):
         assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if {"style"} & {tag for tag, _ in self.open}:
+        if {"style", "script"} & {tag for tag, _ in self.open}:
             return
         self.text += data
         for tag, name in self.open:
@@ -89,9 +91,11 @@ def test_groups_of_many_and_of_few(tmp_path):
 
 def test_curves_of_the_training(tmp_path):
     page = report(tmp_path, [row_of(1, "谁？")], log=LOG)
-    assert {"Loss", "Learning rate", "Speed", "Scores of the dev records"} <= {
-        attributes["alt"] for attributes in page.attributes("img")
-    }
+    drawn = {attributes["alt"] for attributes in page.attributes("img")}
+    assert {"Loss", "Learning rate"} <= drawn
+    assert not {"Speed", "Scores of the dev records"} & drawn  # a curve of one dot says less than its number
+    tiles = [text for text in page.by_class["tile"] if "tokens per second" in text]
+    assert tiles and tiles[0].startswith("9000tokens per second") and "10" in tiles[0]
 
 
 def test_nothing_answered(tmp_path):
@@ -109,7 +113,7 @@ def test_any_text_is_only_text(tmp_path):
     rows = [row_of(number, EVIL * (number % 3), EVIL, source=EVIL + "某人" + EVIL) for number in range(40)]
     rows = [row | {"id": EVIL, "answer": EVIL} for row in rows]
     page = report(tmp_path, rows, title=EVIL)
-    assert page.attributes("script") == [] and page.attributes("textarea") == []
+    assert page.attributes("script") == [{}] and page.attributes("textarea") == []  # the page's own
     assert "{{ 7 * 7 }}" in page.text and "49" not in page.by_class["best"][0]
     assert all(attributes.keys() <= {"src", "alt"} for attributes in page.attributes("img"))
 
@@ -128,7 +132,9 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
     policy = next(
         entry["content"] for entry in page.attributes("meta") if "content" in entry and "http-equiv" in entry
     )
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    (script,) = re.findall(r"<script>(.*?)</script>", page.raw, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
 
 
 @pytest.mark.parametrize("character", ["长", "<", "a b "])
@@ -152,6 +158,40 @@ def test_a_long_source_is_shown_around_its_answer(tmp_path):
     before, after = (int(number.replace(",", "")) for number in re.findall(r"\(([\d,]+) (?:more )?characters", shown))
     assert before + shown.count("前") == 10_000 and after + shown.count("后") == 10_000
     assert f"({5000 - MOST_OF_FIELD:,} more characters)" in page.text
+
+
+def test_what_the_model_did_not_see_is_grey(tmp_path):
+    source = "甲乙丙丁某人戊己"
+    page = report(tmp_path, [row_of(1, "谁？", source=source, cut=4, seen=[2, 6])])
+    assert page.by_class["unseen"][2:] == ["甲乙", "戊己"] and page.by_class["answer"][2:] == [
+        "某人"
+    ]  # behind those of the legend, in two languages
+    assert page.by_class["source"] == [source]
+    page = report(tmp_path, [row_of(1, "谁？", source="前" * 5000 + source, cut=4, seen=[4990, 5004])])
+    assert {*"".join(page.by_class["unseen"][2:])} <= {*"前某人戊己"} and "answer" in page.by_class
+
+
+def test_the_difference_to_the_reference(tmp_path):
+    page = report(tmp_path, [row_of(1, "谁写这本书 Ａbc？", "谁写了这本书 abc？")])
+    assert (page.by_class["del"][2:], page.by_class["ins"][2:]) == (["了"], [])
+    (shown,) = page.by_class["difference"]
+    assert shown == "谁写了这本书 Ａbc？"
+    page = report(tmp_path, [row_of(1, "谁写 this book？", "谁写 that book？")])
+    assert (page.by_class["del"][2:], page.by_class["ins"][2:]) == (["that"], ["this"])
+
+
+def test_all_rows_can_be_searched(tmp_path):
+    page = report(tmp_path, [row_of(number, f"谁{number}？") for number in range(1200)])
+    assert page.raw.count("<tr><td>") == 1000 + 4 and "The first 1,000 of 1,200" in page.text
+    assert page.attributes("input")[0]["type"] == "search"
+
+
+def test_names_by_task(tmp_path):
+    rows = ReportRows()
+    rows.add(row_of(1, "谁？"))
+    for of_questions in (True, False):
+        path = write_report(tmp_path, rows, None, Provenance("x", {}, "cpu"), title="t", of_questions=of_questions)
+        assert ("gold question" in Page(path).text) == of_questions
 
 
 def test_settings_command_and_versions(tmp_path):

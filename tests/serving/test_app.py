@@ -1,6 +1,7 @@
 """The API over HTTP, without a network: answers against the decoder's own, and every error."""
 
 import json
+import re
 import time
 
 import pytest
@@ -218,8 +219,8 @@ def test_stop_ends_the_text_before_it(client):
 
 def test_a_stop_is_compared_as_the_tokenizer_writes_it(client):
     service = client().service
-    assert service._stops(app_module.CompletionRequest(prompt="a", stop="？")) == {"？", "?"}
-    assert service._stops(app_module.CompletionRequest(prompt="a")) == set()
+    assert service.completions._stops(app_module.CompletionRequest(prompt="a", stop="？")) == {"？", "?"}
+    assert service.completions._stops(app_module.CompletionRequest(prompt="a")) == set()
 
 
 def test_drawing(client):
@@ -274,28 +275,28 @@ def test_neutral_values_of_clients(client):
 ONE = {"records": [RECORDS[0]]}
 WRONG = [  # path, body, status, param, what the message says
     ("/generate", '{"records": [', 400, None, "the body is no JSON"),
-    ("/generate", "", 422, "body", "Field required"),
-    ("/generate", "[]", 422, "body", "dictionary"),
+    ("/generate", "", 422, "body", "a JSON object is expected"),
+    ("/generate", "[]", 422, "body", "a JSON object is expected"),
     ("/generate", "[" * 9999, 400, None, ""),
     ("/generate", {}, 422, "body", "give either records or texts"),
     ("/generate", {**ONE, "texts": ["a"]}, 422, "body", "give either records or texts"),
-    ("/generate", {"records": []}, 422, "records", "at least 1"),
-    ("/generate", {"records": ["a"]}, 422, "records.0", "dictionary"),
+    ("/generate", {"records": []}, 422, "records", "1 or more are expected"),
+    ("/generate", {"records": ["a"]}, 422, "records.0", "a JSON object is expected"),
     ("/generate", {"records": [{"x": "a"}]}, 422, "records", "no column is recognised as the source"),
     ("/generate", {"records": [RECORDS[0]] * 69}, 422, None, "69 texts at once: at most 68"),
-    ("/generate", {"texts": [7]}, 422, "texts.0", "string"),
-    ("/generate", {**ONE, "beams": 3}, 422, "beams", "Extra inputs are not permitted"),
-    ("/generate", {**ONE, "num_beams": "3"}, 422, "num_beams", "integer"),
-    ("/generate", {**ONE, "num_beams": True}, 422, "num_beams", "integer"),
+    ("/generate", {"texts": [7]}, 422, "texts.0", "a text is expected"),
+    ("/generate", {**ONE, "beams": 3}, 422, "beams", "beams: no such field; here it is num_beams"),
+    ("/generate", {**ONE, "num_beams": "3"}, 422, "num_beams", "a whole number is expected"),
+    ("/generate", {**ONE, "num_beams": True}, 422, "num_beams", "a whole number is expected"),
     ("/generate", {**ONE, "num_beams": 33}, 422, "num_beams", "num_beams 33: use 1 to 32"),
     ("/generate", {**ONE, "num_beams": 0}, 422, "num_beams", "num_beams 0: use 1 to 32"),
     ("/generate", {**ONE, "length_penalty": 11}, 422, "length_penalty", "use -10 to 10"),
     ("/generate", {**ONE, "temperature": 2.0}, 422, "temperature", "it has no effect with select_topk True"),
     ("/generate", {**ONE, "tgt_length": 41}, 422, "tgt_length", "tgt_length 41: the model has room for 40 beside"),
     ("/generate", {**ONE, "tgt_length": 13}, 422, "tgt_length", "no room for 0 tokens"),
-    ("/v1/completions", {}, 422, "prompt", "Field required"),
-    ("/v1/completions", {"prompt": [1, 2]}, 422, "prompt", "string"),
-    ("/v1/completions", {"prompt": []}, 422, "prompt", "at least 1"),
+    ("/v1/completions", {}, 422, "prompt", "prompt: has to be given"),
+    ("/v1/completions", {"prompt": [20, 999]}, 422, "prompt", "prompt: 999 is no id of a text"),
+    ("/v1/completions", {"prompt": []}, 422, "prompt", "1 or more are expected"),
     (
         "/v1/completions",
         {"prompt": "a", "model": "gpt"},
@@ -303,7 +304,7 @@ WRONG = [  # path, body, status, param, what the message says
         "model",
         "model gpt: is not served; the model here is t",
     ),
-    ("/v1/completions", {"prompt": "a", "max_tokens": 0}, 422, "max_tokens", "greater than or equal to 1"),
+    ("/v1/completions", {"prompt": "a", "max_tokens": 0}, 422, "max_tokens", "max_tokens 0: writes nothing"),
     (
         "/v1/completions",
         {"prompt": "a", "max_tokens": 41},
@@ -312,24 +313,49 @@ WRONG = [  # path, body, status, param, what the message says
         "max_tokens 41: the model has room for 4",
     ),
     ("/v1/completions", {"prompt": "a", "n": 4}, 422, "n", "n 4: use 1 to 3, raise num_beams, or draw"),
-    ("/v1/completions", {"prompt": "a", "temperature": -1}, 422, "temperature", "greater than or equal to 0"),
+    ("/v1/completions", {"prompt": "a", "temperature": -1}, 422, "temperature", "temperature: use 0 or more"),
     ("/v1/completions", {"prompt": "a", "temperature": 1e-9}, 422, "temperature", "use 0.01 to 100"),
     ("/v1/completions", {"prompt": "a", "temperature": 0, "top_p": 0.5}, 422, "top_p", "no effect with temperature 0"),
     ("/v1/completions", {"prompt": "a", "temperature": 0, "top_k": 5}, 422, "top_k", "no effect with temperature 0"),
     ("/v1/completions", '{"prompt": "a", "temperature": NaN}', 422, "temperature", "finite"),
-    ("/v1/completions", {"prompt": "a", "stream": True}, 422, "stream", "Input should be False"),
-    ("/v1/completions", {"prompt": "a", "logprobs": 5}, 422, "logprobs", "None"),
-    ("/v1/completions", {"prompt": "a", "presence_penalty": 0.5}, 422, "presence_penalty", "less than or equal to 0"),
-    ("/v1/completions", {"prompt": "a", "logit_bias": {"5": 1}}, 422, "logit_bias", "at most 0"),
-    ("/v1/completions", {"prompt": "a", "stop": ""}, 422, "stop", "at least 1 character"),
+    ("/v1/completions", {"prompt": "a", "logprobs": 6}, 422, "logprobs", "logprobs: use 5 or less"),
+    ("/v1/completions", {"prompt": "a", "logprobs": 1, "stream": True}, 422, "logprobs", "leave stream out"),
+    ("/v1/completions", {"prompt": "a", "presence_penalty": 0.5}, 422, "presence_penalty", "repetition_penalty"),
+    ("/v1/completions", {"prompt": "a", "frequency_penalty": True}, 422, "frequency_penalty", "repetition_penalty"),
+    ("/v1/completions", {"prompt": "a", "logit_bias": {"5": 1}}, 422, "logit_bias", "logit_bias: is not there"),
+    ("/v1/completions", {"prompt": "a", "stream_options": {}}, 422, "stream_options", "without stream true"),
+    ("/v1/completions", {"prompt": "a", "n": 3, "best_of": 2}, 422, "best_of", "best_of 2: use n (3) or more"),
+    ("/v1/completions", {"prompt": "a", "best_of": 3, "num_beams": 2}, 422, "best_of", "beside num_beams 2"),
+    ("/v1/completions", {"prompt": "a[MASK]", "suffix": "b"}, 422, "suffix", "beside a prompt with a blank"),
+    ("/v1/completions", {"prompt": "a[MASK]", "echo": True, "logprobs": 1}, 422, "echo", "no log-probabilities"),
+    ("/v1/completions", {"prompt": "a", "max_new_tokens": 3}, 422, "max_new_tokens", "here it is max_tokens"),
+    ("/v1/completions", {"prompt": "a", "stop": ""}, 422, "stop", "must not be empty"),
+    ("/v1/chat/completions", {"messages": []}, 422, "messages", "messages: 1 or more are expected"),
+    ("/v1/chat/completions", {"messages": [{"role": "user"}]}, 422, "messages", "content is empty"),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]},
+        422,
+        "messages",
+        "messages: 2 of the roles system, user; one of the role user is answered",
+    ),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "a"}]},
+        422,
+        "messages",
+        "the model's template reads more than one text (answer, context)",
+    ),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": [{}]}, 422, "tools", "nothing"),
+    ("/detokenize", {"tokens": ["a"]}, 422, "tokens.0", "a whole number is expected"),
     (
         "/v1/completions",
         {"prompt": "a", "stop": ["\ud800"]},
         422,
         "stop",
-        "unable to parse raw data as a unicode string",
+        "stop.0: holds half of a surrogate pair",
     ),
-    ("/v1/completions", {"prompt": "a\ud800"}, 422, "prompt", "unable to parse raw data as a unicode string"),
+    ("/v1/completions", {"prompt": "a\ud800"}, 422, "prompt", "prompt: holds half of a surrogate pair"),
     ("/v1/completions", {"prompt": "[MASK][MASK]"}, 422, "prompt", "more than one blank; POST /generate"),
     ("/v1/completions", {"prompt": "河" * 99}, 422, "prompt", "do not fit into src_length 60"),
 ]
@@ -360,6 +386,7 @@ def test_errors_beside_the_body(shared_client):
         answer = shared_client.request(method, path, **options)
         return answer.status_code, answer.json()["error"]["code"]
 
+    assert "/v1/completions" in shared_client.get("/nothing").json()["error"]["message"]
     assert error("GET", "/nothing") == (404, "not_found")
     assert error("GET", "/docs") == (404, "not_found")
     assert error("GET", "/generate") == (405, "method_not_allowed")
@@ -456,6 +483,12 @@ def test_page_loads_nothing_from_elsewhere(shared_client):
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "://" not in answer.text
+
+
+def test_page_declares_every_name_once(shared_client):
+    # A name declared twice is an error of the script's syntax, and the page an empty one.
+    names = re.findall(r"^(?:const|let|(?:async )?function) (\w+)", shared_client.get("/").text, re.MULTILINE)
+    assert len(names) > 20 and len(set(names)) == len(names)
 
 
 def test_settings_of_the_page(shared_client):

@@ -221,3 +221,48 @@ def test_a_server_that_is_gone(browser, threaded):
         page.click("#generate")
         wait_for(page, "$('error').textContent")
         assert page.inner_text("#error") == "The server cannot be reached."
+
+
+# -- tasks that choose or extract
+
+
+def test_a_choice(browser, url):
+    with opened(browser, url) as page:
+        page.click("#tab-choose")
+        assert page.is_visible("#cloze") and not page.is_visible("#source")
+        text, candidates = "青石镇人口大约[MASK]。", ["2万", "3万", "图书馆"]
+        page.fill("#cloze", text)
+        page.fill("#candidates", "\n".join([*candidates, ""]))
+        page.click("#generate")
+        wait_for(page, "request === null && $('results').textContent")
+        (row,) = httpx.post(f"{url}/choose", json={"text": text, "candidates": candidates}, timeout=60).json()["rows"]
+        shown_text = page.inner_text("#results")
+        assert all(candidate in shown_text for candidate in candidates)
+        best = max(row["candidates"], key=lambda found: found["probability"])
+        assert shown_text.index(best["text"]) < min(
+            shown_text.index(found["text"]) for found in row["candidates"] if found is not best
+        )  # the likeliest stands first
+        assert re.match(r"3 candidates.* in \d+\.\d s", page.inner_text("#status"))
+        page.fill("#candidates", "2万")
+        page.keyboard.press("Control+Enter")
+        wait_for(page, "$('error').textContent")
+        assert "at least 2 items" in page.inner_text("#error") and page.inner_text("#results") == ""
+
+
+def test_an_answer_from_a_passage(browser, url):
+    with opened(browser, url, locale="zh-CN", size=(375, 700)) as page:
+        page.focus("#tab-record")
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.id") == "tab-extract" and page.is_visible("#question")
+        passage = PASSAGE * 6
+        page.fill("#passage", passage)
+        page.fill("#question", "人口有多少？")
+        page.click("#generate")
+        wait_for(page, "request === null && $('status').textContent && !$('status').textContent.includes('…')")
+        body = {"question": "人口有多少？", "context": passage}
+        (row,) = httpx.post(f"{url}/extract", json=body, timeout=60).json()["rows"]
+        assert row["windows"] > 1 and row["prediction"] in page.inner_text("#results")
+        assert page.inner_text("#error") == ""
+        assert str(row["windows"]) in page.inner_text("#status")
+        assert_no_wider_than(page, 375)

@@ -1,5 +1,7 @@
 """Runs of `finetune_generation.py` in processes forked from one that has imported everything: a fault costs no import.
 
+Where `pretrain` is the first argument it is a run of `python -m glm pretrain`.
+
 python tests/tools/fault_server.py [by_hand]: reads jobs, JSON lines `[name of a fault, its arguments, [argument, ...],
 log file]`, from standard input, and answers each with the exit code (negative: the signal that ended it). Faults are
 those of `tests/tools/faults.py`.
@@ -20,6 +22,7 @@ import finetune_generation  # noqa: E402
 import glm.training.pages  # noqa: E402
 import glm.training.trainer  # noqa: E402
 from glm.runtime.entry import run  # noqa: E402
+from glm.training import pretrain  # noqa: E402
 from tools import faults  # noqa: E402  (the path has to be set first)
 
 
@@ -30,7 +33,7 @@ def serve() -> None:
     glm.training.trainer.write_evaluation_report = lambda *arguments: None
     if sys.argv[1:] == ["by_hand"]:
         for name in ("glm.cpu.arrays", "glm.cpu.two_part", "glm.modules.attention", "glm.modules.layers"):
-            importlib.import_module(name).WORTH = 0
+            importlib.import_module(name).MIN_PARALLEL_SIZE = 0
     for line in sys.stdin:
         fault, values, argv, log = json.loads(line)
         process = os.fork()
@@ -46,11 +49,12 @@ def _run(fault: str, values: list, argv: list[str], log: str) -> None:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
-    sys.argv = ["finetune_generation.py", *argv]
+    script = pretrain.main if argv[0] == "pretrain" else finetune_generation.main
+    sys.argv = ["finetune_generation.py", *argv] if argv[0] != "pretrain" else argv
     code = 70
     try:
         getattr(faults, fault)(*values)
-        code = run(finetune_generation.main)
+        code = run(script)
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

@@ -47,7 +47,10 @@ class FaultServer:
         """
         settings = {**self.workspace.options, "output_dir": self.workspace.folder / name, **options}
         argv = [str(part) for part in arguments({key: value for key, value in settings.items() if value is not None})]
-        argv = [*([str(config)] if config else []), *argv]
+        return self.call([*([str(config)] if config else []), *argv], fault, *values, timeout=timeout)
+
+    def call(self, argv: list[str], fault: str = "nothing", *values, timeout: float = 120.0) -> int:
+        """A run with this command line; of `python -m glm pretrain` if it begins with `pretrain`."""
         self.log.write_text("")
         self.process.stdin.write(json.dumps([fault, values, argv, str(self.log)]) + "\n")
         self.process.stdin.flush()

@@ -24,6 +24,7 @@ from glm.parallel.launch import join
 from glm.parallel.plan import merge_weight, part_of_weight
 from glm.runtime import watchdog
 from glm.runtime.device import prepare
+from glm.training import pretrain
 from tools import faults
 from tools.measured_memory import resident, train
 
@@ -128,12 +129,12 @@ def set_states(seed: int) -> None:
 
 
 def run_scripts(*commands: tuple[str, list[str]]) -> None:
-    """Runs the two scripts, one command after the other, as one of the ranks of a job.
+    """Runs the scripts, one command after the other, as one of the ranks of a job.
 
     Args:
         commands: script and arguments; `{rank}` in these is the number of the process.
     """
-    scripts = {"finetune": finetune_generation.main, "predict": predict.main}
+    scripts = {"finetune": finetune_generation.main, "predict": predict.main, "pretrain": pretrain.main}
     for script, argv in commands:
         rank = paddle.distributed.get_rank()
         assert scripts[script]([argument.replace("{rank}", str(rank)) for argument in argv]) == 0

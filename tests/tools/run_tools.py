@@ -14,11 +14,11 @@ PLACES = ["青石镇", "白鹿湖", "松江", "云台山", "金沙岛", "梅花�
 
 
 def arguments(options: dict) -> Iterator[str]:
-    """Options as the command line gives them; True is a flag without value."""
+    """Options as the command line gives them; True is a flag without value, a list several values."""
     for name, value in options.items():
         yield f"--{name}"
         if value is not True:
-            yield str(value)
+            yield from map(str, value if isinstance(value, list) else [value])
 
 
 @dataclass(frozen=True)

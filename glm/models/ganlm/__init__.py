@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glm.models.ganlm.geometry import GanLMGeometry
+from glm.models.ganlm.geometry import XNLI_CLASSES, GanLMGeometry
+from glm.models.ganlm.objectives import OBJECTIVES
 from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMPieces, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import Family
@@ -37,11 +38,15 @@ FAMILY = Family(
     geometry=GanLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({"dropout", "lora", "half_precision", "three_losses", "starts", "positions"}),
+    abilities=frozenset(
+        {"dropout", "lora", "half_precision", "three_losses", "starts", "positions", "classification_head"}
+    ),
+    classes=XNLI_CLASSES,
     row_width=np.maximum,  # fairseq's measure
     cuts_tokens=True,
     # As fairseq's data: a source, and nothing around it.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
     vocabulary_multiple=ROW_MULTIPLE,
     has_exact_vocabulary=True,
+    pretraining=OBJECTIVES,
 )

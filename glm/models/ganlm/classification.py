@@ -9,8 +9,6 @@ from paddle import Tensor, nn
 
 from glm.modules.layers import Dropout, Linear
 
-XNLI_CLASSES = ("contradiction", "entailment", "neutral")  # by number
-
 
 class ClassificationHead(nn.Layer):
     """Dropout, a layer with tanh, dropout, and a layer to the classes.

@@ -20,6 +20,7 @@ from glm.models.ganlm.tokenization import BOS, EOS, GanLMPieces
 from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
 
 FIRST_POSITION = 2  # the row of a text's first token
+XNLI_CLASSES = ("contradiction", "entailment", "neutral")  # by number, of the original's classifier
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,17 @@ class GanLMGeometry:
     def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
         """A pair of texts to be classified, and the place in its row whose state is: the decoder's first.
 
-        Args:
-            pool: without effect; there is one place.
+        Raises:
+            InputError: `pool` is another place than `start`.
         """
+        if pool != "start":
+            raise InputError(f"classification_head {pool}: GanLM classifies by the decoder's first place; use start")
         ids = np.asarray(lay_out_pair(first, second), dtype=np.int64)
         return Example(ids, np.roll(ids, 1), np.full(len(ids), IGNORE_INDEX)), len(ids)
+
+    def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
+        """Tokens beside the texts of a row, and tokens that the decoder reads of it: as many."""
+        return len(self.pair([], [], pool)[0].source_ids), src_length
 
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()

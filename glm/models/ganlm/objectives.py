@@ -10,16 +10,22 @@ As the loader of CSJianYang/GanLM: there is no `</s>` at the end of the labels, 
 token of a document stays.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.ganlm.geometry import Example
-from glm.models.ganlm.tokenization import BOS, EOS
+from glm.models.ganlm.geometry import Example, GanLMGeometry
+from glm.models.ganlm.tokenization import BOS, EOS, GanLMPieces
+from glm.models.protocol import Corpus, GeometryOptions, Objectives, Sample
 
 NOISE = 0.15  # share of a document's tokens that is taken out
 SPAN_LENGTH = 3  # mean length of a span
+NAMES = ("span_corruption",)
+SENTENCE = re.compile(r"[^\n。？！]+[。？！]*|[。？！]+")  # of a document
+SHORTEST_DOCUMENT = 8  # of a packed document's most tokens
 SHORTEST = 2  # tokens of a document: one is taken out, one stays
 
 
@@ -107,6 +113,63 @@ class SpanCorruption:
         return lengths - noise + spans + labels, labels
 
 
+class CorruptionPretraining:
+    """Span corruption of running text (`glm.models.protocol.Pretraining`).
+
+    A document's sentences, which its lines and the marks in them end, are packed up to `seq_length` tokens.
+
+    Args:
+        tokenizer: brings the sentinels.
+        seq_length: most tokens of a packed document.
+
+    Raises:
+        InputError: there are not enough sentinels for such lengths.
+    """
+
+    def __init__(self, tokenizer: GanLMPieces, *, seq_length: int = 512):
+        sentinels = tokenizer.sentinel_ids
+        if seq_length < SHORTEST_DOCUMENT:
+            raise InputError(f"seq_length {seq_length}: use {SHORTEST_DOCUMENT} or more")
+        if span_count(noise_tokens(seq_length)) > len(sentinels):
+            raise InputError(
+                f"seq_length {seq_length}: needs {span_count(noise_tokens(seq_length))} sentinels, and there are "
+                f"{len(sentinels)}; shorten it"
+            )
+        self.seq_length = seq_length
+        self.corruption = SpanCorruption(sentinels)
+        self.geometry = GanLMGeometry(tokenizer, GeometryOptions(blank=""))
+        self.described = self.described_units = {"seq_length": seq_length}
+
+    @property
+    def planned(self) -> tuple[int, int]:
+        """Tokens and labels of the sample of a document that is full."""
+        tokens, labels = self.corruption.sizes(np.array([self.seq_length]))
+        return int(tokens[0]), int(labels[0])
+
+    def check(self, config: Any) -> None:
+        """Raises InputError if a model of this configuration has no positions for its samples."""
+        self.geometry.check_lengths(config, self.planned[0] - self.planned[1], self.planned[1])
+
+    def parts(self, document: str) -> list[str]:
+        """The sentences of a document."""
+        return [sentence for sentence in SENTENCE.findall(document) if sentence.strip()]
+
+    def units(self, parts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+        """Packed documents; a sentence that is longer by itself is cut, so that none of it is lost."""
+        room = self.seq_length - 2
+        pieces = [part[start : start + room] for part in parts for start in range(0, len(part), room)]
+        yield from ([document] for document in documents(pieces, most=self.seq_length))
+
+    def samples(self, corpus: Corpus) -> int:
+        """One of each packed document."""
+        return len(corpus)
+
+    def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
+        """The sample of a packed document."""
+        (document,) = corpus.unit(number)
+        return Sample(NAMES[0], (self.corruption.example(document.tolist(), random),))
+
+
 def documents(sentences: Sequence[Sequence[int]], *, most: int, ends_at_blank: bool = False) -> Iterator[list[int]]:
     """Documents of `<s>` and sentences, each closed by `</s>`, packed up to a number of tokens.
 
@@ -125,3 +188,6 @@ def documents(sentences: Sequence[Sequence[int]], *, most: int, ends_at_blank: b
             document += [*sentence, EOS]
     if len(document) > 1:
         yield document
+
+
+OBJECTIVES = Objectives(NAMES, ("seq_length",), CorruptionPretraining)

@@ -1,18 +1,23 @@
 """GLM: autoregressive blank infilling with 2D positions (Du et al. 2022)."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from glm.errors import InputError
 from glm.models.glm.geometry import GLMGeometry
+from glm.models.glm.objectives import OBJECTIVES
 from glm.models.glm.tokenization import (
     COMMAND_TOKENS,
     MODEL_FILE,
+    PADDLENLP_FILES,
     PUBLISHED_TOKENIZERS,
     GLMPieces,
     open_tokenizer,
 )
 from glm.models.glm.weights import PUBLISHED, GLMWeights
-from glm.models.protocol import ABILITIES, Family
+from glm.models.protocol import ABILITIES, Family, Trial
 
 
 def _config_class() -> type:
@@ -27,6 +32,30 @@ def _model_class() -> type:
     return GLMForConditionalGeneration
 
 
+def _code_settings(tokenizer: GLMPieces, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes, and the ids that say how a row is laid out."""
+    model = "modeling_glm.GLMForConditionalGeneration"
+    return {
+        "auto_map": {
+            "AutoConfig": "configuration_glm.GLMConfig",
+            "AutoModel": model,
+            "AutoModelForCausalLM": model,
+            "AutoModelForSeq2SeqLM": model,
+        },
+        "sop_token_id": tokenizer.sop_token_id,
+        "mask_token_ids": list(tokenizer.mask_token_ids),
+        "eos_token_id": tokenizer.end_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "block_position": not trained.get("no_block_position", False),
+    }
+
+
+def _trial() -> Trial:
+    from glm.models.glm.trial import trial
+
+    return trial()
+
+
 def _fetch_tokenizer(name: str) -> GLMPieces:
     """The tokenizer of a published name, fetched by PaddleNLP where it is not in its cache yet."""
     from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
@@ -38,11 +67,15 @@ def _fetch_tokenizer(name: str) -> GLMPieces:
 
 
 def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
-    """Writes the files that PaddleNLP's tokenizer class writes, the SentencePiece model among them."""
-    from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
+    """Writes the SentencePiece model, and what PaddleNLP's `GLMTokenizer` reads beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_FILE).write_bytes(tokenizer.sp_model.serialized_model_proto())
+    for name, content in PADDLENLP_FILES.items():
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
-    GLMTokenizer(tokenizer.model_file, sp_model=tokenizer.sp_model).save_pretrained(str(folder))
 
+OF_OTHERS = {"objectives", "pair_length", "three_losses", "starts", "positions"}  # abilities of other families
+OF_GLM = frozenset({*ABILITIES, "memory_forecast"} - OF_OTHERS)
 
 FAMILY = Family(
     name="glm",
@@ -56,9 +89,13 @@ FAMILY = Family(
     geometry=GLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({*ABILITIES, "memory_forecast"} - {"objectives", "pair_length"}),
+    abilities=OF_GLM,
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
     reserved=tuple(COMMAND_TOKENS),
     published=PUBLISHED,
     published_tokenizers=PUBLISHED_TOKENIZERS,
+    trial=_trial,
+    code=Path(__file__).with_name("exported"),
+    code_settings=_code_settings,
+    pretraining=OBJECTIVES,
 )

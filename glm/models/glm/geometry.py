@@ -204,17 +204,18 @@ class Prompt:
 
 
 class GLMGeometry:
-    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target eop`.
+    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target eop`; without `<|endoftext|>`
+    where the options say so.
 
     Args:
         tokenizer: brings the command tokens.
         options: which blank the template has, and how block positions are numbered.
     """
 
-    special_tokens = 3  # of a source: [CLS], the blank, <|endoftext|>
-
     def __init__(self, tokenizer: GLMPieces, options: GeometryOptions):
         self.tokenizer = tokenizer
+        self.closed = options.closed
+        self.special_tokens = 3 if self.closed else 2  # of a source: [CLS], the blank, <|endoftext|>
         self.blank_id = tokenizer.special_ids[options.blank]
         self.infilling = BlankInfilling(
             tokenizer.mask_token_ids, tokenizer.sop_token_id, tokenizer.eop_token_id, options.block_position
@@ -222,7 +223,8 @@ class GLMGeometry:
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
         """Part A of text before and after the blank."""
-        return [self.tokenizer.cls_token_id, *before, self.blank_id, *after, self.tokenizer.eos_token_id]
+        ids = [self.tokenizer.cls_token_id, *before, self.blank_id, *after]
+        return [*ids, self.tokenizer.eos_token_id] if self.closed else ids
 
     def lay_out_blanks(self, parts: Sequence[Sequence[int] | str]) -> list[int]:
         """Part A of texts and blanks in turn; nothing follows a last `[gMASK]` (THUDM/GLM, generate_samples.py)."""
@@ -259,6 +261,10 @@ class GLMGeometry:
         behind = np.array([tokenizer.eos_token_id], dtype=np.int64)
         example = Example(source, behind, np.zeros((2, 1), dtype=np.int64), np.zeros(1, dtype=np.int64))
         return example, {"cls": 0, "pad": len(source) - 1, "start": len(source)}[pool]
+
+    def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
+        """Tokens beside the texts of a row, that behind its end included, and tokens behind the row."""
+        return len(self.pair([], [], pool)[0]), 0
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of examples, [n] each: `sop` is one of the input, `eop` one of the labels."""

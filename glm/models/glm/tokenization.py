@@ -26,6 +26,21 @@ COMMAND_TOKENS = {
     "[gMASK]": 9,
 }
 COMMAND_ROWS = 10
+BLOCK_MASK, BLOCK_MASK_OFFSET = "[dBLOCK]", 10  # read in pretraining alone, where it hides tokens of a span
+SPECIAL_TOKENS = {
+    "eos_token": "<|endoftext|>",
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "<|endoftext|>",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+    "additional_special_tokens": ["<|startofpiece|>", "<|endofpiece|>", "[sMASK]", "[gMASK]"],
+}
+# What PaddleNLP's tokenizer class has beside the SentencePiece model.
+PADDLENLP_FILES = {
+    "special_tokens_map.json": SPECIAL_TOKENS,
+    "tokenizer_config.json": {"added_tokens_decoder": {}, "tokenizer_class": "GLMTokenizer"},
+}
 
 
 class GLMPieces:
@@ -77,6 +92,11 @@ class GLMPieces:
         """Ids of `[MASK]`, `[sMASK]` and `[gMASK]`."""
         return self.command_ids["[MASK]"], self.command_ids["[sMASK]"], self.command_ids["[gMASK]"]
 
+    @property
+    def block_mask_id(self) -> int:
+        """Hides tokens of a span in pretraining: `[dBLOCK]`."""
+        return len(self.sp_model) + BLOCK_MASK_OFFSET
+
     # -- what the toolkit asks of a tokenizer, see `glm.models.protocol.Tokenizer`
 
     @property
@@ -124,6 +144,8 @@ class GLMPieces:
         """The piece or command token of an id; `[UNK]` of the hole among the command tokens."""
         if number < len(self.sp_model):
             return self.sp_model.id_to_piece(int(number))
+        if number == self.block_mask_id:
+            return BLOCK_MASK
         return self.command_tokens.get(int(number), "[UNK]")
 
     def unknown_parts(self, text: str) -> list[str]:

@@ -1,9 +1,11 @@
 """The multilingual GLM (THUDM/Multilingual-GLM): GLM with a vocabulary of 250,000 pieces."""
 
+from glm.models.glm import OF_GLM
 from glm.models.mglm.geometry import MGLMGeometry
+from glm.models.mglm.objectives import OBJECTIVES
 from glm.models.mglm.tokenization import MODEL_FILE, MGLMPieces, open_tokenizer, save_tokenizer
 from glm.models.mglm.weights import MGLMWeights
-from glm.models.protocol import ABILITIES, Family
+from glm.models.protocol import Family
 
 
 def _config_class() -> type:
@@ -29,8 +31,9 @@ FAMILY = Family(
     geometry=MGLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({*ABILITIES, "memory_forecast"}),
+    abilities=OF_GLM,
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
     reserved=tuple(MGLMPieces.commands),
     presets=("mglm-1b", "mglm-large"),
+    pretraining=OBJECTIVES,
 )

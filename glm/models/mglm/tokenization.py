@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from glm.models.glm.tokenization import COMMAND_TOKENS, GLMPieces, open_pieces
+from glm.models.glm.tokenization import BLOCK_MASK, BLOCK_MASK_OFFSET, COMMAND_TOKENS, GLMPieces, open_pieces
 
 MODEL_FILE = "mglm250k-uni.model"  # the SentencePiece model in a tokenizer's folder
-BLOCK_MASK = "[dBLOCK]"  # of pretraining only
 
 
 class MGLMPieces(GLMPieces):
     """As `GLMPieces`, with one command token more; 250,000 pieces give 250000 for <|endoftext|> to 250010."""
 
-    commands = {**COMMAND_TOKENS, BLOCK_MASK: 10}
+    commands = {**COMMAND_TOKENS, BLOCK_MASK: BLOCK_MASK_OFFSET}
 
 
 def open_tokenizer(path: Path) -> MGLMPieces:

@@ -1,14 +1,19 @@
 """UniLM: BERT with the attention of four language models (Dong et al. 2019), as the Chinese one was trained."""
 
+from pathlib import Path
+
+from glm.errors import InputError
 from glm.models.protocol import Family
 from glm.models.unilm.geometry import UniLMGeometry
+from glm.models.unilm.objectives import OBJECTIVES
 from glm.models.unilm.tokenization import (
     SPECIAL_TOKENS,
     VOCAB_FILE,
+    WordPieces,
     open_tokenizer,
     save_tokenizer,
 )
-from glm.models.unilm.weights import UniLMWeights
+from glm.models.unilm.weights import PUBLISHED, UniLMWeights
 
 
 def _config_class() -> type:
@@ -23,6 +28,17 @@ def _model_class() -> type:
     return UniLMForConditionalGeneration
 
 
+def _fetch_tokenizer(name: str) -> WordPieces:
+    """The vocabulary of a published name, fetched by PaddleNLP where it is not in its cache yet."""
+    from paddlenlp.transformers import BertTokenizer
+    from paddlenlp.utils.download import resolve_file_path
+
+    urls = BertTokenizer.pretrained_resource_files_map["vocab_file"]
+    if name not in PUBLISHED:
+        raise InputError("no published vocabulary has this name")
+    return open_tokenizer(Path(resolve_file_path(name, [urls[name]])))
+
+
 FAMILY = Family(
     name="unilm",
     title="UniLM",
@@ -31,6 +47,9 @@ FAMILY = Family(
     weights=UniLMWeights(),
     open_tokenizer=open_tokenizer,
     save_tokenizer=save_tokenizer,
+    fetch_tokenizer=_fetch_tokenizer,
+    published=PUBLISHED,
+    published_tokenizers=PUBLISHED,
     geometry=UniLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
@@ -41,4 +60,5 @@ FAMILY = Family(
     has_exact_vocabulary=True,
     # Segments tell source from target: the originals put no words around them.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
+    pretraining=OBJECTIVES,
 )

@@ -1,14 +1,15 @@
 """The size and shape of a UniLM. The names are BERT's, so its files load unchanged."""
 
-from paddlenlp.transformers import PretrainedConfig
-
 from glm.errors import InputError
+from glm.models.configuration import ModelConfig
+from glm.models.presets import published_presets
 from glm.models.unilm.weights import (
     ATTENTION_NORM,
     DOWN,
     FUSED,
     MLP_NORM,
     OUTPUT,
+    PUBLISHED,
     SEGMENT_TYPES,
     TASKS,
     UP,
@@ -29,7 +30,7 @@ NAMES = BlockNames(
 )
 
 
-class UniLMConfig(PretrainedConfig):
+class UniLMConfig(ModelConfig):
     """Configuration of a UniLM; the defaults are those of the Chinese base model.
 
     Args:
@@ -46,6 +47,8 @@ class UniLMConfig(PretrainedConfig):
             and MLP, on attention probabilities, and after the embeddings [as the first]; fine-tuning's options call
             the first two `output_dropout_prob` and `attention_dropout_prob`.
         initializer_range: standard deviation of random weights.
+        sinusoidal_init: random position tables begin as sines and cosines; a model that is trained from nothing
+            learns from little data with them sooner.
         new_pos_ids: each of the four language models has a position table of its own (UniLM, pretraining script).
         relax_projection: 4: each has a quarter of a head four times as wide; 0: there is one head.
         pooler: whether there is BERT's pooler, which sentence order reads.
@@ -57,6 +60,7 @@ class UniLMConfig(PretrainedConfig):
     """
 
     model_type = "unilm"
+    pretrained_init_configuration = published_presets(PUBLISHED)
     attribute_map = {"num_layers": "num_hidden_layers", "torch_dtype": "dtype"}
 
     def __init__(
@@ -74,6 +78,7 @@ class UniLMConfig(PretrainedConfig):
         attention_probs_dropout_prob: float = 0.1,
         embedding_dropout_prob: float | None = None,
         initializer_range: float = 0.02,
+        sinusoidal_init: bool = False,
         new_pos_ids: bool = False,
         relax_projection: int = 0,
         pooler: bool = False,
@@ -85,7 +90,6 @@ class UniLMConfig(PretrainedConfig):
         hidden_dropout_prob = kwargs.pop("output_dropout_prob", hidden_dropout_prob)
         attention_probs_dropout_prob = kwargs.pop("attention_dropout_prob", attention_probs_dropout_prob)
         super().__init__(**kwargs)
-        self.register_unsavable_keys("tensor_parallel_degree")
         if hidden_size % num_attention_heads:
             raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
         if hidden_act != "gelu":
@@ -110,6 +114,7 @@ class UniLMConfig(PretrainedConfig):
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
         self.embedding_dropout_prob = hidden_dropout_prob if embedding_dropout_prob is None else embedding_dropout_prob
         self.initializer_range = initializer_range
+        self.sinusoidal_init = sinusoidal_init
         self.new_pos_ids = new_pos_ids
         self.relax_projection = relax_projection
         self.pooler = pooler

@@ -11,13 +11,12 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
-from paddlenlp.transformers import register_base_model
 
 from glm.cpu.arrays import draw_seed
 from glm.models.protocol import IGNORE_INDEX
 from glm.models.unilm.configuration import UniLMConfig
 from glm.models.unilm.geometry import SEQ2SEQ, TARGET_SEGMENT, Prompt
-from glm.models.unilm.weights import DOWN, OUTPUT, TASKS
+from glm.models.unilm.weights import DOWN, OUTPUT, PUBLISHED, TASKS
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, ExactGELU, LayerNorm, Linear, TiedEmbedding
@@ -31,6 +30,9 @@ from glm.modules.tensors import as_tensor
 
 NOTHING = 1e-5  # added to the number of predicted tokens that the masked loss is divided by, in the originals too
 PAD = 0  # [PAD], which label smoothing gives no share
+
+KINDS = {"bert": "bert", "macb": "macbert"}  # the folder there, by the beginning of a name
+WEIGHTS_URL = "https://bj.bcebos.com/paddlenlp/models/transformers/{kind}/{name}.pdparams"
 
 
 class UniLMEncoder(Stack):
@@ -77,27 +79,24 @@ class LanguageHead(nn.Layer):
 
 
 class UniLMPretrainedModel(SafePretrainedModel):
-    """What PaddleNLP's loading, saving and initialisation need to know of a UniLM."""
+    """What loading and saving need to know of a UniLM."""
 
     config_class = UniLMConfig
     base_model_prefix = "unilm"
-
-    def _init_weights(self, layer: nn.Layer) -> None:
-        """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)
-        that end in a residual sum divided by sqrt(2 (i + 1))."""
-        if not isinstance(layer, UniLMForConditionalGeneration):  # it has all parts of a model
-            return
-        numbers = np.random.default_rng(layer.seed)
-        for name, weight in layer.named_parameters():
-            if weight.ndim != 2:
-                continue
-            std = self.config.initializer_range
-            if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
-                std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
-            draw(weight, name, {}, numbers, std, degree=1, rank=0)
+    pretrained_init_configuration = UniLMConfig.pretrained_init_configuration
+    pretrained_resource_files_map = {
+        "model_state": {name: WEIGHTS_URL.format(kind=KINDS[name[:4]], name=name) for name in PUBLISHED}
+    }
 
 
-@register_base_model
+def sinusoids(positions: int, size: int) -> np.ndarray:
+    """Waves of one length for each pair of columns, sines and then cosines (Vaswani et al. 2017, section 3.5): a shift
+    of positions is the same linear map everywhere. [positions, size] float32."""
+    rates = 10_000.0 ** (-np.arange(size // 2) / (size // 2))
+    angles = np.arange(positions)[:, None] * rates  # [positions, size / 2]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
 class UniLMModel(UniLMPretrainedModel):
     """UniLM without its heads: hidden states after the last block."""
 
@@ -106,9 +105,6 @@ class UniLMModel(UniLMPretrainedModel):
         self.word_embeddings = TiedEmbedding(config.vocab_size, config.hidden_size)
         self.encoder = UniLMEncoder(config)
         self.pooler = Linear(config.hidden_size, config.hidden_size) if config.pooler else None
-
-    def get_input_embeddings(self) -> nn.Layer:
-        return self.word_embeddings
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor, layout: Layout
@@ -145,6 +141,21 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         self.sentence_order = Linear(config.hidden_size, 2) if config.sentence_order else None
         self.head = TiedHead(self.unilm.word_embeddings, None, self.lm_head.bias)
         self.terms: dict[str, Tensor] = {}
+
+    def draw_weights(self) -> None:
+        """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)
+        that end in a residual sum divided by sqrt(2 (i + 1))."""
+        numbers = np.random.default_rng(self.seed)
+        for name, weight in self.named_parameters():
+            if weight.ndim != 2:
+                continue
+            std = self.config.initializer_range
+            if self.config.sinusoidal_init and name.endswith("position_embeddings.weight"):
+                weight.set_value(sinusoids(*weight.shape) * np.float32(std * math.sqrt(2)))
+                continue
+            if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
+                std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
+            draw(weight, name, {}, numbers, std, degree=1, rank=0)
 
     @property
     def finished_rule(self) -> str:

@@ -12,11 +12,13 @@ Source: Dong et al. 2019, section 2.4; sizes and shares as the pretraining scrip
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.protocol import IGNORE_INDEX
+from glm.models.protocol import IGNORE_INDEX, Corpus, GeometryOptions, Objectives, Sample
 from glm.models.unilm.geometry import (
     BIDIRECTIONAL,
     LEFT_TO_RIGHT,
@@ -25,6 +27,7 @@ from glm.models.unilm.geometry import (
     TASK_SEGMENTS,
     Example,
     TokenMasker,
+    UniLMGeometry,
     chosen_count,
     cut_lengths,
     pair_in_task,
@@ -32,6 +35,7 @@ from glm.models.unilm.geometry import (
 from glm.models.unilm.tokenization import WordPieces
 
 PIECE = re.compile(r"[^。？！!?，]*[。？！!?，]|[^。？！!?，]+")  # of a document, with the mark that ends it
+NAMES = ("bidirectional", "left_to_right", "right_to_left", "seq2seq")  # by the numbers of the tasks
 SHARES = {BIDIRECTIONAL: 1 / 3, LEFT_TO_RIGHT: 1 / 6, RIGHT_TO_LEFT: 1 / 6, SEQ2SEQ: 1 / 3}
 
 Passage = list[list[int]]  # the pieces of a part of a document, as ids
@@ -65,9 +69,17 @@ class Mixture:
 
     def passages(self, document: str) -> Iterator[Passage]:
         """The passages of a document, each of at least two pieces: of one no pair can be made."""
-        pieces = [piece for piece in PIECE.findall(document.strip()) if len(piece.strip()) > 1]
+        pieces = self.parts(document)
+        yield from self.units(self.tokenizer.encode_text(pieces) if pieces else [])
+
+    def parts(self, document: str) -> list[str]:
+        """The pieces of a document; one of a character is dropped."""
+        return [piece for piece in PIECE.findall(document.strip()) if len(piece.strip()) > 1]
+
+    def units(self, parts: Sequence[Sequence[int]]) -> Iterator[Passage]:
+        """The passages of a document, whose pieces are given as ids."""
         passage: Passage = []
-        for ids in filter(None, self.tokenizer.encode_text(pieces) if pieces else []):
+        for ids in filter(None, parts):
             passage.append(ids)
             if sum(map(len, passage)) >= self.seq_length:
                 if len(passage) > 1:
@@ -76,11 +88,12 @@ class Mixture:
         if len(passage) > 1:
             yield passage
 
-    def example(self, passage: Passage, random: np.random.Generator) -> Example:
-        """A row drawn of a passage, at most `seq_length` tokens long."""
+    def example(self, passage: Passage, random: np.random.Generator, task: int | None = None) -> Example:
+        """A row drawn of a passage, at most `seq_length` tokens long; of a language model, if one is given."""
         boundary = int(random.integers(1, len(passage)))
         a, b = ([number for piece in part for number in piece] for part in (passage[:boundary], passage[boundary:]))
-        task = int(random.choice(list(SHARES), p=list(SHARES.values())))
+        drawn = int(random.choice(list(SHARES), p=list(SHARES.values())))
+        task = drawn if task is None else task
         order = IGNORE_INDEX
         if task == BIDIRECTIONAL:
             order = int(random.random() < 0.5)
@@ -104,10 +117,52 @@ class Mixture:
             places = L - 1 - places
         ids, labels = example.input_ids.copy(), example.labels
         labels[places] = ids[places]
-        ids[places] = TokenMasker(self.tokenizer).draw(ids[places], random)
+        ids[places] = self.masker.draw(ids[places], random)
         return Example(
             ids, example.position_ids, example.segment_ids, labels, example.parts, example.task, example.order
         )
+
+    # -- what pretraining asks for, see `glm.models.protocol.Pretraining`
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All that samples depend on."""
+        return {"seq_length": self.seq_length, "mask_prob": self.mask_prob, "max_pred": self.max_pred}
+
+    @property
+    def described_units(self) -> dict[str, Any]:
+        """What passages depend on."""
+        return {"seq_length": self.seq_length}
+
+    @cached_property
+    def masker(self) -> TokenMasker:
+        """Replaces chosen tokens."""
+        return TokenMasker(self.tokenizer)
+
+    @cached_property
+    def geometry(self) -> UniLMGeometry:
+        """Writes rows."""
+        return UniLMGeometry(self.tokenizer, GeometryOptions(blank=""))
+
+    @property
+    def planned(self) -> tuple[int, int]:
+        """Tokens and labels of a row that is full."""
+        return self.seq_length, int(chosen_count(self.seq_length, self.mask_prob, self.max_pred))
+
+    def check(self, config: Any) -> None:
+        """Raises InputError if a model of this configuration has no positions for a row."""
+        if self.seq_length > (room := self.geometry.room(config, 0)):
+            raise InputError(f"seq_length {self.seq_length}: the model has {room} positions; use at most so many")
+
+    def samples(self, corpus: Corpus) -> int:
+        """One of each passage."""
+        return len(corpus)
+
+    def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
+        """A row of a passage."""
+        passage = [part.tolist() for part in corpus.unit(number)]
+        example = self.example(passage, random, None if objective is None else NAMES.index(objective))
+        return Sample(NAMES[example.task], (example,))
 
 
 def _cut(part: Sequence[int], length: int, random: np.random.Generator) -> Sequence[int]:
@@ -115,3 +170,6 @@ def _cut(part: Sequence[int], length: int, random: np.random.Generator) -> Seque
     lost = len(part) - length
     start = int(random.binomial(lost, 0.5)) if lost else 0
     return part[start : start + length]
+
+
+OBJECTIVES = Objectives(NAMES, ("seq_length", "mask_prob", "max_pred"), Mixture)

@@ -28,6 +28,10 @@ UP, DOWN = "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"
 ATTENTION_NORM, MLP_NORM = "attention_layernorm", "mlp_layernorm"
 LAYER_OF_NAME = re.compile(r"\.layers?\.(\d{1,6})\.")
 
+# Hub names of BERTs that PaddleNLP fetches; `configs/model` has a configuration for each.
+PUBLISHED = ("bert-base-chinese", "bert-wwm-chinese", "bert-wwm-ext-chinese")
+PUBLISHED += ("macbert-base-chinese", "macbert-large-chinese")
+
 TASKS = (
     4  # both directions, left to right, right to left, source to target: one position table and part of the head each
 )
@@ -58,6 +62,7 @@ PARTS = {
     HEAD_NORM: ("cls.predictions.transform.LayerNorm", "cls.predictions.layer_norm"),
     ORDER: ("cls.seq_relationship",) * 2,
 }
+PADDLES_LINEARS = tuple(f".{paddle}.weight" for _, paddle in FUSED_PARTS)
 FOREIGN_LAYERS = ("bert.encoder.layer.{}.", "bert.encoder.layers.{}.")
 FOREIGN_BIASES = ("cls.predictions.bias", "cls.predictions.decoder_bias")  # of the head
 FORMATS = {"huggingface": 0, "huggingface-bin": 0, "paddlenlp": 1}  # which of the two namings a format has
@@ -103,6 +108,7 @@ class UniLMWeights(WeightNames):
         *("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings"),
         *("type_vocab_size", "new_pos_ids", "relax_projection", "pooler", "sentence_order"),
     )
+    optional = ("pooler", "sentence_order")
     # Not the number of segment types: files say 2 where the program that wrote them sets 6.
     agreed = (
         *("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings"),
@@ -122,6 +128,7 @@ class UniLMWeights(WeightNames):
         "attention_probs_dropout_prob": float,
         "embedding_dropout_prob": float,
         "initializer_range": float,
+        "sinusoidal_init": bool,
         "new_pos_ids": bool,
         "relax_projection": int,
         "pooler": bool,
@@ -151,6 +158,10 @@ class UniLMWeights(WeightNames):
             shapes |= _linear(POOLER, H, H)
         shapes |= _linear(HEAD_DENSE, H, wide) | _norm(HEAD_NORM, wide) | {HEAD_BIAS: (V,)}
         return shapes | (_linear(ORDER, H, 2) if config.get("sentence_order") else {})
+
+    def torch_layout(self, names: Iterable[str]) -> bool:
+        """By the names: PaddleNLP's have Paddle's layout, those of PyTorch's BERT the other."""
+        return not any(name.endswith(PADDLES_LINEARS) for name in names)
 
     def recognises(self, names: Iterable[str]) -> bool:
         return {WORDS, POSITIONS} <= {self.ours(name)[0] for name in names}

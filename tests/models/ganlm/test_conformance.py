@@ -15,9 +15,8 @@ from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Decoding, build_decoder
 from glm.models.ganlm import FAMILY
-from glm.models.ganlm.classification import XNLI_CLASSES
 from glm.models.ganlm.configuration import ramp
-from glm.models.ganlm.geometry import GanLMGeometry, Prompt
+from glm.models.ganlm.geometry import XNLI_CLASSES, GanLMGeometry, Prompt
 from glm.models.ganlm.losses import Batch, fairseq_smoothing
 from glm.models.ganlm.objectives import corrupted, draw_places, noise_tokens, span_count
 from glm.models.ganlm.relative import bucket_of

@@ -105,6 +105,16 @@ def test_to_our_folder_and_back_to_fairseq(checkpoint, model, tmp_path):
     assert open_model(tmp_path / "theirs").config == open_model(tmp_path / "ours").config
 
 
+def test_torch_reads_what_is_exported(checkpoint, model, tmp_path):
+    """Also where it takes nothing but tensors."""
+    torch = pytest.importorskip("torch")
+    import_checkpoint(checkpoint, tmp_path / "ours")
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs", to="fairseq")
+    tree = torch.load(tmp_path / "theirs" / "checkpoint.pt", weights_only=True)
+    weight = dict(model.named_parameters())["encoder.layers.0.mlp.fc1.weight"]
+    assert np.array_equal(tree["model"]["encoder.discriminator.layers.0.fc1.weight"].numpy(), weight.numpy().T)
+
+
 def test_other_formats_are_refused(checkpoint, tmp_path):
     with pytest.raises(UsageError, match="no program reads a GanLM in it"):
         export_checkpoint(checkpoint, tmp_path / "other", to="megatron")

@@ -52,7 +52,7 @@ def geometry(pieces) -> GLMGeometry:
 @pytest.fixture(scope="module")
 def model() -> Iterator[GLMForConditionalGeneration]:
     """The model of the golden numbers, in float64."""
-    arrays, metadata = reference_tensors(reference_paths("mglm", "tiny-mglm.safetensors")[0])
+    arrays, metadata = reference_tensors(reference_paths("mglm", "tiny-*.safetensors")[0])
     sizes = json.loads(metadata["config"])
     config = GLMConfig(
         num_layers=sizes["layers"],
@@ -209,33 +209,6 @@ def test_cloze_layouts_of_several_pieces(pieces):  # check 9
             assert [*encoder.lay_out_source(encoded), row["ids"][row["sep"]]] == row["ids"][: row["sep"] + 1]
             assert encoded.candidates[place] == scored_part(row)
             assert record.right == (item["label_index"],)
-
-
-@pytest.mark.parametrize("file", ["xnli.json", "pawsx.json"])
-def test_cloze_layouts_of_the_multilingual_model(pieces, model, file):  # checks 6 to 8 of its fact sheet
-    name = file.removesuffix(".json")
-    for item in reference_json("mglm", file):
-        rows = [*item.get("patterns", []), *(item[key] for key in ("long", "cut") if key in item)]
-        for row in rows:
-            encoder = encoder_of(pieces, name, source=row["seq_length"] - 1, pattern=row["pattern"])
-            record = question(encoder.task, item["record"], pattern_id=row["pattern"])
-            (encoded,) = encoder.encode([record])
-            prompt = encoder.prompt(encoded)
-            assert prompt.input_ids.tolist() == row["ids"] and prompt.position_ids.tolist() == row["positions"]
-            assert dict(zip(record.labels, (ids[0] for ids in encoded.candidates), strict=True)) == row["label_ids"]
-            found = {
-                candidate["label"]: candidate["score"] for candidate in chosen(model, encoder, record)["candidates"]
-            }
-            for label, value in row["scores"].items():
-                assert found[label] == pytest.approx(value, abs=1e-5)  # of logits, which are float32
-            several = encoder_of(pieces, name, source=row["seq_length"] - 2, pattern=row["pattern"], multi_token=True)
-            row_of = chosen(model, several, record)
-            for candidate in row_of["candidates"]:
-                want = row["multi_token"]
-                assert candidate["score"] == pytest.approx(want["scores"][candidate["label"]], abs=1e-5)
-                assert candidate["mean"] == pytest.approx(
-                    want["scores_length_penalty_1"][candidate["label"]], abs=1e-5
-                )
 
 
 def chosen(model, encoder, record) -> dict:

@@ -7,10 +7,16 @@ import numpy as np
 import paddle
 import pytest
 
+from glm.data.columns import RECOGNISED, choose_columns
+from glm.data.examples import ExampleEncoder
+from glm.data.formats import Row
+from glm.data.records import Record, record_of_row
+from glm.data.templates import TEMPLATES
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.mglm import FAMILY
 from glm.models.protocol import GeometryOptions
+from glm.prediction.writer import Writer
 from tools.reference_files import reference_file
 
 pytestmark = pytest.mark.conformance
@@ -25,7 +31,82 @@ def golden():
 
 @pytest.fixture
 def geometry(golden_tokenizer):
-    return FAMILY.geometry(golden_tokenizer, GeometryOptions("[sMASK]"))
+    return FAMILY.geometry(golden_tokenizer, GeometryOptions("[sMASK]", closed=False))
+
+
+def encoder_of(name, tokenizer, example, **how):
+    """How a task's texts are laid out, in the lengths of an example."""
+    lengths = {"src_length": len(example["ids"]) + example["pads"], "tgt_length": len(example["targets"])}
+    return ExampleEncoder(FAMILY, tokenizer, TEMPLATES[name], allow_cut_targets=True, **lengths, **how)
+
+
+def record_of(name, values) -> Record:
+    """A golden record as it is read from a file."""
+    (row,) = TEMPLATES[name].summaries.rows([Row(1, "golden, line 1", values)], learns=True)
+    assert row.error is None
+    columns = choose_columns(list(row.values), TEMPLATES[name], RECOGNISED, name="golden", need_target=True)
+    return record_of_row(row, columns, need_target=True)
+
+
+def test_ids_and_targets(golden, golden_tokenizer):
+    for name, task in golden.items():
+        for example in task["examples"]:
+            encoder = encoder_of(name, golden_tokenizer, example)
+            found = encoder.example(record_of(name, example["record"]))
+            assert found.source_ids.tolist() == example["ids"]
+            assert encoder.geometry.infilling.blank_places(found.source_ids) == [example["mask_index"]]
+            T = sum(example["loss_mask"])
+            assert found.labels.tolist() == example["targets"][:T]
+            assert found.target_ids.tolist() == example["target_inputs"][:T]
+            assert found.target_position_ids.tolist() == [
+                [example["mask_index"]] * T,
+                example["block_positions"][:T],
+            ]
+
+
+def test_pads_that_are_seen(golden, golden_tokenizer, tiny_mglm):
+    """`--visible_pads` gives the original's ids and loss; without it nothing of a pad is seen."""
+    for name, task in golden.items():
+        for example in task["examples"]:
+            for visible, kind in ((True, "pads_visible"), (False, "pads_hidden")):
+                encoder = encoder_of(name, golden_tokenizer, example, visible_pads=visible)
+                found = encoder.example(record_of(name, example["record"]))
+                pads = found.source_ids.tolist()[len(example["ids"]) :]
+                assert pads == [golden_tokenizer.pad_token_id] * (example["pads"] if visible else 0)
+                batch = encoder.geometry.collate([[found]], len(found), golden_tokenizer.pad_token_id)
+                loss = tiny_mglm(**{name: paddle.to_tensor(table) for name, table in batch.items()})
+                assert float(loss) == pytest.approx(example["loss"][kind], rel=1e-9)
+
+
+def test_the_hole_is_never_written(golden, golden_tokenizer, tiny_mglm, monkeypatch):
+    """Check 5: nor a command token, nor a row of padding, were they the likeliest of all."""
+    hole = len(golden_tokenizer.sp_model) + 5
+    never = [hole, hole + 1, hole - 2, tiny_mglm.config.vocab_size - 1]
+
+    def louder(name):
+        """Decoding's function of this name, to which these tokens are the likeliest."""
+        quiet = getattr(tiny_mglm, name)
+
+        def loud(*given):
+            found = quiet(*given)
+            logits = found[0] if name == "prefill" else found
+            logits[..., never] += 1000.0
+            return found
+
+        monkeypatch.setattr(tiny_mglm, name, loud)
+
+    louder("prefill")
+    louder("step")
+    (name, task), *_ = golden.items()
+    encoder = encoder_of(name, golden_tokenizer, task["examples"][0])
+    writer = Writer(tiny_mglm, encoder, GenerationConfig(tgt_length=6, num_beams=2), 2)
+    prompts = [encoder.prompt(example["ids"]) for example in task["examples"]]
+    assert hole in writer.banned_ids
+    texts = [hypotheses[0].tokens for _, hypotheses in writer.write(prompts, list(range(len(prompts))))]
+    assert any(texts) and not {token for tokens in texts for token in tokens} & set(never)
+    config = GenerationConfig(tgt_length=2, num_beams=1)
+    unruly = dict(generate(tiny_mglm, prompts[:1], config, end_token_id=golden_tokenizer.end_token_id))
+    assert set(unruly[0][0].tokens) <= set(never)  # where nobody forbids them
 
 
 def padded(example, tokenizer):

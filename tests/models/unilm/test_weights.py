@@ -281,3 +281,14 @@ def test_every_weight_has_a_part():
     shapes = FAMILY.weights.shapes(vars(random_model(pooler=True, sentence_order=True).config))
     assert FAMILY.weights.part_of(SEGMENTS) == "embeddings"
     assert {FAMILY.weights.part_of(name) for name in shapes} == {0, 1, *FAMILY.weights.parts}
+
+
+@pytest.mark.parametrize("format", ["huggingface", "huggingface-bin", "paddlenlp", "glm"])
+def test_square_weights_are_told_by_their_names(tmp_path, format):
+    """An MLP as wide as the model: no bias tells which way round a file has its weights."""
+    model = random_model(intermediate_size=24, pooler=True)
+    model.save_pretrained(str(tmp_path / "model"))
+    write_vocabulary(tmp_path / "model" / "vocab.txt")
+    export_checkpoint(tmp_path / "model", tmp_path / "exported", to=format)
+    read, _ = load_folder(tmp_path / "exported")
+    assert all((a.numpy() == b.numpy()).all() for a, b in zip(model.parameters(), read.parameters(), strict=True))

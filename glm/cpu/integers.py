@@ -1,0 +1,89 @@
+"""Products in int8 with sums in int32, compiled by Numba.
+
+A weight has a scale per output and is quantized once; a row of states has a scale of its own and is quantized as it
+comes. With signed states x and weights w moved by 128, so that one factor is unsigned as the instructions ask,
+sum(x w) = sum(x (w + 128)) - 128 sum(x). Integers are exact: every processor gives the same sums.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from glm.cpu.loops import OPTIONS, greatest
+from glm.cpu.panels import BYTES, CONFIGURATION, INTEGER_KERNELS, PANEL, integer_kernel, kernel_of
+
+OFFSET = 128  # between a weight and what is stored of it
+LARGEST = 127  # a quantized number's absolute value
+CHUNK = 1 << 18  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
+INPUTS = BYTES  # of a panel's step
+# Without any of them `decode_dtype int8` is refused.
+MANY, SOME, FEW = INTEGER_KERNELS[integer_kernel() or "avx2"]
+_many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY, SOME, FEW))
+
+
+@njit(**OPTIONS)
+def quantize_row(numbers, quantized):
+    """float32 [I] -> int8 [at least I], each divided by the scale and rounded to the nearest integer, ties to even.
+
+    Returns:
+        The scale (NaN for a row with an infinity or NaN, whose numbers are 0 then), and the sum of the integers.
+    """
+    magnitudes = np.empty(len(numbers), np.float32)
+    for i in range(len(numbers)):
+        magnitudes[i] = abs(numbers[i])
+    largest, total = greatest(magnitudes), np.int32(0)
+    if not largest < np.inf:
+        quantized[: len(numbers)] = 0
+        return np.float32(np.nan), total
+    inverse = np.float32(LARGEST) / max(largest, np.float32(1e-30))
+    for i in range(len(numbers)):
+        number = np.int32(np.rint(numbers[i] * inverse))
+        quantized[i] = number
+        total += number
+    return largest / np.float32(LARGEST), total
+
+
+def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [outputs, inputs] -> uint8, moved by OFFSET, and the scales [outputs]: w = (integer - OFFSET) * scale.
+
+    Raises:
+        ValueError: a row has an infinity or NaN.
+    """
+    largest = np.abs(weight).max(axis=1)
+    if not np.isfinite(largest).all():
+        raise ValueError(f"row {int(np.argmin(np.isfinite(largest)))} has an infinite number or NaN")
+    scales = largest / np.float32(LARGEST)
+    integers = np.rint(weight / np.where(scales > 0, scales, 1)[:, None]) + OFFSET
+    return integers.astype(np.uint8), scales
+
+
+@njit(parallel=True, **OPTIONS)
+def multiply_integers(states, panels, outputs, result):
+    """states: [n, I] float32; panels: see `panels_of`; outputs: [2, O], scales and biases; result: [n, O]."""
+    n, inputs = states.shape
+    quantized = np.zeros((n + MANY, panels.shape[1] * INPUTS), np.int8)
+    scales, corrections = np.empty(n, np.float32), np.empty(n, np.int32)
+    for r in prange(n):
+        scales[r], total = quantize_row(states[r], quantized[r])
+        corrections[r] = OFFSET * total
+    chunk = max(1, CHUNK // quantized.shape[1] // MANY) * MANY
+    for start in range(0, n, chunk):
+        end = min(start + chunk, n)
+        for panel in prange(len(panels)):
+            sums = np.empty((MANY, PANEL), np.int32)
+            first, last = panel * PANEL, min(panel * PANEL + PANEL, outputs.shape[1])
+            r = start
+            while r < end:
+                if end - r > SOME:
+                    _many(CONFIGURATION, quantized, panels[panel], sums, r)
+                    rows = MANY
+                elif end - r > FEW:
+                    _some(CONFIGURATION, quantized, panels[panel], sums, r)
+                    rows = SOME
+                else:
+                    _few(CONFIGURATION, quantized, panels[panel], sums, r)
+                    rows = FEW
+                for k in range(min(rows, end - r)):
+                    for o in range(first, last):
+                        exact = np.float32(sums[k, o - first] - corrections[r + k])
+                        result[r + k, o] = exact * (scales[r + k] * outputs[0, o]) + outputs[1, o]
+                r += rows

@@ -1,0 +1,57 @@
+"""Multi-task pretraining: examples of tasks among the samples of running text, in cloze form.
+
+A task is drawn by its size to the power 0.8, then one of its patterns and one of its examples, all alike. Of a
+question that is answered by choosing the row of the right candidate is learnt; a single piece as it is, several with
+their `eop`.
+
+Source: Du et al. 2022, section 2.2; the power and the limit of sizes as THUDM/GLM.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from glm.data.choices import ChoiceEncoder, EncodedChoice
+from glm.data.mixture import probabilities
+from glm.data.task_examples import choice_example
+from glm.models.protocol import Example, Sample
+
+POWER, LARGEST = 0.8, 200_000  # of task sizes: none counts for more
+TASKS = "tasks"  # the objective of their samples
+
+
+def task_shares(sizes: Sequence[int]) -> np.ndarray:
+    """How likely each task is drawn: [tasks]."""
+    return probabilities(sizes, POWER, limit=LARGEST)
+
+
+def right_examples(encoded: EncodedChoice, encoder: ChoiceEncoder) -> tuple[Example, ...]:
+    """The rows of the right candidates of a question. Raises RecordError as the encoder."""
+    example = choice_example(encoded, encoder)
+    if not example.candidates:
+        return example.right_alone.rows
+    source_ids, opening = encoder.lay_out_source(encoded), encoded.opening
+    return tuple(
+        encoder.geometry.example(source_ids, [*opening, example.candidates[place]], tgt_length=len(opening) + 1)
+        for place in example.right
+    )
+
+
+class TaskPool:
+    """Examples of tasks, in memory.
+
+    Args:
+        tasks: of each its examples by pattern: [patterns][questions], each the rows of a question.
+        share: of the samples that are examples of tasks.
+    """
+
+    def __init__(self, tasks: Mapping[str, Sequence[Sequence[tuple[Example, ...]]]], share: float):
+        self.tasks = list(tasks.values())
+        self.share = share
+        self.shares = task_shares([len(patterns[0]) for patterns in self.tasks])
+
+    def draw(self, random: np.random.Generator) -> Sample:
+        """A question of a task."""
+        patterns = self.tasks[int(random.choice(len(self.tasks), p=self.shares))]
+        questions = patterns[int(random.integers(len(patterns)))]
+        return Sample(TASKS, questions[int(random.integers(len(questions)))])

@@ -1,0 +1,101 @@
+"""Post-LN blocks for few rows on a CPU in compiled loops, with or without attention to a source. Loads Numba."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from glm.cpu.arrays import view
+from glm.cpu.blocks import finish_post_norm_block, finish_post_norm_block_and_project, turn_to_source
+from glm.cpu.loops import use_own_threads
+from glm.cpu.products import FEW
+from glm.modules.cross_attention import CrossBlock, CrossStack
+from glm.modules.layers import ExactGELU, LayerNorm
+from glm.modules.post_norm import PostNormBlock
+from glm.modules.stack import Stack
+
+
+def compiled_post_norm(stack: Stack, arranged: tuple[type, ...]) -> "CompiledPostNormBlocks | None":
+    """What computes, for few rows, what a stack does between its attentions; None unless its blocks are exactly
+    `PostNormBlock`, or in a `CrossStack` exactly `CrossBlock`, whole and of even sizes.
+
+    Args:
+        arranged: the kinds of linear layers that are ready for few rows.
+    """
+    block, compiled = (
+        (CrossBlock, CompiledCrossBlocks) if isinstance(stack, CrossStack) else (PostNormBlock, CompiledPostNormBlocks)
+    )
+    fits = stack.final_norm is None and all(
+        type(layer) is block
+        and all(type(part) in arranged for part in _linears(layer))
+        and all(type(norm) is LayerNorm for norm in _norms(layer))
+        and type(layer.mlp.activation) is ExactGELU
+        for layer in stack.layers
+    )
+    return compiled(stack) if fits else None
+
+
+def _linears(layer: PostNormBlock) -> list[nn.Layer]:
+    """From one attention to itself to the next one."""
+    cross = [layer.cross_attn.q_proj, layer.cross_attn.out_proj] if isinstance(layer, CrossBlock) else []
+    return [layer.attention.output, *cross, layer.mlp.up, layer.mlp.down, layer.attention.projection]
+
+
+def _norms(layer: PostNormBlock) -> list[LayerNorm]:
+    cross = [layer.cross_attn_layer_norm] if isinstance(layer, CrossBlock) else []
+    return [layer.attention_norm, *cross, layer.mlp_norm]
+
+
+def _arrays(parts: Sequence[nn.Layer]) -> list[tuple]:
+    """Of linears weight and bias, of LayerNorms epsilon too."""
+    return [
+        (view(part.weight), view(part.bias), np.float32(part._epsilon)) if type(part) is LayerNorm else part.arrays
+        for part in parts
+    ]
+
+
+class CompiledPostNormBlocks:
+    """What stands behind the last attention of a post-LN block, up to the next block, in one compiled function."""
+
+    def __init__(self, stack: Stack):
+        # The last three linears in front of the projection, the last two LayerNorms.
+        self.ends = [_arrays([*_linears(layer)[-4:-1], *_norms(layer)[-2:]]) for layer in stack.layers]
+        self.projections = [layer.attention.projection.arrays for layer in stack.layers[1:]]
+
+    def takes(self, states: Tensor) -> bool:
+        """Whether there are so few rows [n, H] that this is faster than layer by layer."""
+        return states.shape[0] <= FEW
+
+    def __call__(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What the attention read and what it made of it ([n, H] each) -> the block's result [n, H], and [n, 3H] for
+        the next block; behind the last the result twice."""
+        n, H = states.shape
+        left = paddle.empty([n, H])
+        arrays = view(states.contiguous()), view(context.contiguous()), *self.ends[index]
+        use_own_threads()
+        if index == len(self.projections):
+            finish_post_norm_block(*arrays, view(left))
+            return left, left
+        projected = paddle.empty([n, 3 * H])
+        finish_post_norm_block_and_project(*arrays, self.projections[index], view(left), view(projected))
+        return left, projected
+
+
+class CompiledCrossBlocks(CompiledPostNormBlocks):
+    """The same of a `CrossStack`, and what stands between its blocks' two attentions."""
+
+    def __init__(self, stack: CrossStack):
+        super().__init__(stack)
+        self.turns = [
+            _arrays([layer.attention.output, layer.attention_norm, layer.cross_attn.q_proj]) for layer in stack.layers
+        ]
+
+    def turn(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """A block's input and what attention to itself made of it -> what goes on, and queries of the source."""
+        left, queries = paddle.empty_like(states), paddle.empty_like(states)
+        use_own_threads()
+        turn_to_source(view(states), view(context), *self.turns[index], view(left), view(queries))
+        return left, queries
+
+    finish = CompiledPostNormBlocks.__call__

@@ -1,0 +1,67 @@
+"""The languages of the API's messages: English, as they are written, and Chinese where a request prefers it.
+
+Messages come from all over the toolkit, so they are known by their form: a table has the Chinese for each.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from glm.serving.chinese import MESSAGES
+
+ENGLISH, CHINESE = "en", "zh"
+_FIELD = re.compile(r"([\w.]+): (.*)", re.DOTALL)
+_FIELDS = re.compile(r"; (?=[\w.]+: )")  # between what is wrong with one field and with the next
+_HOLE = re.compile(r"\{(\*?)\}")  # {} is taken over as it is; {*} is a message itself, or several
+
+
+def preferred(headers: Mapping[str, str]) -> str:
+    """The language that a request asks for (`Accept-Language`): Chinese where no other is wanted more."""
+    wishes = []
+    for place, wish in enumerate(headers.get("accept-language", "").lower().split(",")):
+        name, _, weight = wish.strip().partition(";")
+        found = re.fullmatch(r"\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*", weight)
+        importance = float(found[1]) if found else 1.0
+        if name and importance:
+            wishes.append((-importance, place, name.strip()))
+    first = min(wishes, default=(0, 0, ENGLISH))[2]
+    return CHINESE if first.split("-")[0] == "zh" else ENGLISH
+
+
+def translated(message: str, language: str) -> str:
+    """A message in a language; the lines, and those parts, of which the table knows nothing stay English."""
+    if language != CHINESE:
+        return message
+    return "\n".join("；".join(map(_of_field, _FIELDS.split(line))) for line in message.split("\n"))
+
+
+def _of_field(text: str) -> str:
+    """What is wrong with a field, `name: what` or `name: what or what`; or any other message."""
+    if (whole := _in_chinese(text)) or not (found := _FIELD.match(text)):
+        return whole or text
+    name, said = found.groups()
+    parts = [_in_chinese(said)] if _in_chinese(said) else list(map(_in_chinese, said.split(" or ")))
+    return f"{name}：{'，或'.join(parts)}" if all(parts) else text
+
+
+def _in_chinese(text: str) -> str | None:
+    """The Chinese of the entry that fits; None if there is none."""
+    for pattern, inner, chinese in _patterns():
+        if found := pattern.fullmatch(text):
+            parts = (
+                _in_chinese(part) or part if place in inner else part for place, part in enumerate(found.groups())
+            )
+            return chinese.format(*parts)
+    return None
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> list[tuple[re.Pattern[str], set[int], str]]:
+    """Of each entry what finds it, which of its holes are messages, and the Chinese."""
+    found = []
+    for english, chinese in MESSAGES.items():
+        parts = _HOLE.split(english)  # text, star, text, star, … text
+        pattern = "(.+?)".join(map(re.escape, parts[::2]))
+        inner = {place for place, star in enumerate(parts[1::2]) if star}
+        found.append((re.compile(pattern, re.DOTALL), inner, chinese))
+    return found

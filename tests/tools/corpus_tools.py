@@ -1,0 +1,20 @@
+"""The text that blanks were made in, told from an example alone."""
+
+from collections.abc import Sequence
+
+
+def original_text(example, mask_ids: Sequence[int], blocked: int) -> list[int]:
+    """The text that an example's blanks were made in, from Part A, labels and positions alone; [dBLOCK] is undone by
+    the labels. Of a continuation it is Part A and the labels behind it."""
+    spans = {}
+    for place, block, label in zip(*example.target_position_ids.tolist(), example.labels.tolist(), strict=True):
+        spans.setdefault(place, []).append((block, label))
+    text = []
+    for place, token in enumerate(example.source_ids.tolist()):
+        if token in mask_ids:
+            labels = [label for _, label in sorted(spans.pop(place))]
+            text += labels
+        else:
+            text.append(token)
+    assert not spans
+    return text
