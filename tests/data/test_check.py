@@ -165,7 +165,7 @@ def test_repeated_values_against_a_plain_search():
     for size in (0, 1, 2, 50):
         values = array("Q", [generator.randrange(size) for _ in range(size)])
         plain = [(values.index(v), n) for n, v in enumerate(values) if v in values[:n]]
-        assert list(check_module._repeated(values)) == plain
+        assert list(check_module.repeated(values)) == plain
 
 
 # -- lengths
