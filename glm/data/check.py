@@ -346,7 +346,7 @@ def _plural(noun: str, listed: str) -> str:
 
 def text_hash(text: str) -> int:
     """64 bits that stand for a text."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def repeated(hashes: array) -> Iterator[tuple[int, int]]:

@@ -129,6 +129,15 @@ def test_white_space_is_no_control_character(write, encoder, text):
     assert checked(write({**GOOD, "context": text}), encoder())[0].report().problems == []
 
 
+def test_an_id_may_be_any_text(write, encoder):
+    """Also half of a surrogate pair, which no text of a record may hold."""
+    ids = ["\ud800", "\udfff", "\x00", "\ud800"]
+    path = write(*(json.dumps({**GOOD, "id": name}) for name in ids))
+    found, items = checked(path, encoder())
+    assert [item.record.id for item in items] == ids
+    assert (found.report().read, found.report().used) == (4, 4)
+
+
 def test_many_problems_are_counted_and_some_are_kept(write, encoder):
     found, _ = checked(write(*["bad"] * 30, GOOD), encoder(), shown=4, most_refused=6)
     (group,) = found.report().problems
@@ -156,7 +165,7 @@ def test_repeated_values_against_a_plain_search():
     for size in (0, 1, 2, 50):
         values = array("Q", [generator.randrange(size) for _ in range(size)])
         plain = [(values.index(v), n) for n, v in enumerate(values) if v in values[:n]]
-        assert list(check_module._repeated(values)) == plain
+        assert list(check_module.repeated(values)) == plain
 
 
 # -- lengths
