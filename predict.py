@@ -160,7 +160,9 @@ def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
     if rank:
         return follow(generate, found.source, output)
     output.begin()
-    tally = Tally(encoder.kind, more=more_figures(found.options.data.task_name, encoder))
+    more = more_figures(found.options.data.task_name, encoder)
+    scores = arguments.metrics_file is not None or arguments.report is not None
+    tally = Tally(encoder.kind, more=more, scores=scores)
     shown = rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
     for row in output.rows_done():
@@ -316,10 +318,15 @@ def conclude_sets(options: PredictOptions, sets: Sequence[PredictionSet], tallie
             write_page_of_sets(options, figures)
     for found in sets:
         print_what_is_left(found.options.prediction)
+    for found in sets:
+        tally, subject = tallies[found.name], f"{found.name}: " if len(sets) > 1 else ""
+        if tally.failed:
+            what = f"{subject}{tally.failed} of {tally.rows} records failed, their rows say why"
+            print(f"{what}; the first: {tally.first_error}", file=sys.stderr)
 
 
 def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scores | None":
-    """Samples and what failed of a set, and its scores, if they are wanted; those of the only one are printed."""
+    """Samples of a set, and its scores, if they are wanted; those of the only one are printed."""
     from glm.prediction.scoring import coverage
 
     arguments, subject = found.options.prediction, f"{found.name}: " if has_others else ""
@@ -335,12 +342,6 @@ def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scor
         title, to_stderr = f"scores of {tally.scored} records", arguments.output_file is None
         print_headlines(scores.figures, scores.signatures, title=title, to_stderr=to_stderr)
     print_warnings([f"{subject}{line}" for line in tally.symptoms.lines()])
-    if tally.failed:
-        print(
-            f"{subject}{tally.failed} of {tally.rows} records failed, their rows say why; the first: "
-            f"{tally.first_error}",
-            file=sys.stderr,
-        )
     return scores
 
 

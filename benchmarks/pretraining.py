@@ -85,7 +85,7 @@ def encode(values: argparse.Namespace, folder: Path) -> None:
     from glm.data.corpus_store import corpus_digest, open_corpus
     from glm.models.glm import FAMILY
 
-    write_texts(values.texts, folder / "texts.jsonl", 40)
+    write_texts(values.texts, folder / "texts.jsonl", 10)
     tokenizer = load_tokenizer(FAMILY, values.tokenizer)
     pretraining = FAMILY.pretraining.build(tokenizer)
     files = CorpusFiles(str(folder / "texts.jsonl"), reserved=FAMILY.reserved)

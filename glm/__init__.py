@@ -10,6 +10,8 @@ import importlib
 
 from glm.runtime import environment as environment  # first of all: see there
 
+__version__ = "0.1.0"
+
 _HOME = {
     "GLMConfig": "glm.models.glm.configuration",
     "GLMForConditionalGeneration": "glm.models.glm.modeling",
@@ -17,9 +19,10 @@ _HOME = {
     "GLMTokenizer": "glm.models.glm.paddlenlp_tokenizer",
     "GenerationConfig": "glm.generation.config",
     "generate": "glm.generation.search",
+    "load": "glm.prediction.loaded",
 }
 
-__all__ = sorted(_HOME)
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str):

@@ -1,7 +1,9 @@
 """`python -m glm VERB …`: pretraining, and everything that is neither training nor prediction."""
 
-import importlib
+import importlib.util
 import sys
+from pathlib import Path
+from types import ModuleType
 
 from glm.errors import UsageError
 from glm.options.suggestions import close_name
@@ -22,14 +24,17 @@ VERBS: dict[str, str] = {
     "scaling": "compute what a model's size and data lead one to expect",
     "checkpoint": "look at checkpoints of any format, import, export and reshard them",
 }
+
+# The two scripts, as verbs too.
+SCRIPTS = {"train": "finetune_generation.py", "predict": "predict.py"}
 # Verbs that train: their module lies with what trains, which no command may load.
 TRAINS = {"pretrain": "glm.training.pretrain"}
 
 # What people call it elsewhere, and what to use here.
 ELSEWHERE = {
-    **dict.fromkeys(("train", "finetune", "sft", "fit", "pt"), "python finetune_generation.py"),
+    **dict.fromkeys(("finetune", "sft", "fit", "pt"), "python finetune_generation.py"),
     **dict.fromkeys(("continue_pretraining", "pretraining"), "python -m glm pretrain"),
-    **dict.fromkeys(("predict", "infer", "generate", "chat"), "python predict.py"),
+    **dict.fromkeys(("infer", "generate", "chat"), "python predict.py"),
     **dict.fromkeys(("serve", "api", "webchat", "webui", "app", "deploy"), "python predict.py --serve"),
     **dict.fromkeys(("eval", "evaluate", "metrics", "rouge", "bleu"), "python -m glm score"),
     **dict.fromkeys(("diff", "significance"), "python -m glm compare"),
@@ -49,9 +54,27 @@ def main(argv: list[str]) -> int | None:
         print(usage())
         return None
     verb, *rest = argv
+    if verb in SCRIPTS:
+        return _script(SCRIPTS[verb]).main(rest)
     if verb not in VERBS:
         raise UsageError(f"{verb}: no such verb{verb_advice(verb)}; one of {', '.join(VERBS)}")
     return importlib.import_module(TRAINS.get(verb, f"glm.commands.{verb}")).main(rest)
+
+
+def command() -> int:
+    """The console command `glm`."""
+    return run(main)
+
+
+def _script(name: str) -> ModuleType:
+    """A script, from beside the package, or from where it was installed (setup.py); nothing else of that name."""
+    here = Path(__file__).resolve().parent
+    file = next(path for path in (here / "scripts" / name, here.parent / name) if path.is_file())
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def verb_advice(verb: str) -> str:
@@ -66,7 +89,8 @@ def usage() -> str:
     """The verbs, one line each."""
     width = max(map(len, VERBS), default=0)
     lines = (f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
-    return "\n".join(["usage: python -m glm VERB …    (VERB --help says more)", "", *lines])
+    scripts = (f"  {verb:{width}}  as python {file}" for verb, file in SCRIPTS.items())
+    return "\n".join(["usage: python -m glm VERB …    (VERB --help says more)", "", *lines, "", *scripts])
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_the_first_run_of_a_newcomer(files):
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["step"] for row in steps if "loss" in row] == list(range(1, 25))  # 20 times a run at least
     assert "evaluation on the dev records" in said and "rouge-l (char)" in said
-    assert said.count("bleu: nrefs:1|") == 1 and "rouge-l (jieba)" not in said  # headlines; all figures are in files
+    assert said.count("bleu: nrefs:1|") == 1  # one signature of a family; all figures are in files
     at_end = said.rstrip().splitlines()[-2:]
     assert at_end[0].startswith(f"written: {run} (the model)") and "training.html" in at_end[0]
     assert at_end[1] == f"next: python predict.py --model_name_or_path {run} --test_file FILE"
@@ -89,7 +89,7 @@ def test_the_first_run_of_a_newcomer(files):
     predict = ["predict.py", "--model_name_or_path", run, "--test_file", dev, "--output_file", output]
     said = finished(start(*predict, "--metrics_file", files / "metrics.json", "--report", files / "report"))
     assert "scores of 8 records" in said and "the first 5 records" in said and "report: " in said
-    assert "Passage" not in said and "gold question" in said
+    assert "gold question" in said
     (left,) = [line for line in said.splitlines() if line.startswith("written: ")]
     for file in (output, files / "metrics.json", files / "report" / "report.html"):
         assert str(file) in left and file.is_file()

@@ -22,7 +22,7 @@ def pins(name: str) -> dict[str, str]:
 
 def test_the_lock_is_that_of_requirements_and_constraints():
     lock = pins("requirements.lock")
-    wanted = pins("requirements.txt") | pins("requirements-dev.txt")
+    wanted = pins("requirements.txt") | pins("requirements-train.txt") | pins("requirements-dev.txt")
     assert {name: lock.get(name) for name in wanted if name not in LEFT_OUT} == {
         name: number for name, number in wanted.items() if name not in LEFT_OUT
     }

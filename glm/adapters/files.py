@@ -1,4 +1,4 @@
-"""Adapters, which are trained in place of a model and saved without it. PaddleNLP's, in its files.
+"""Adapters, which are trained in place of a model and saved without it, in PaddleNLP's files.
 
 LoRA (Hu et al. 2021) adds x A B alpha / rank to the x W of chosen linear layers; only A and B are trained. Merged into
 the model it is gone. Prefix tuning (Li and Liang 2021) gives each layer keys and values of virtual tokens that every
@@ -8,51 +8,34 @@ the model they belong to; the model stays where it is.
 """
 
 import json
+import math
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
-from paddlenlp.peft import LoRAConfig, LoRAModel, PrefixConfig, PrefixModelForCausalLM
-from paddlenlp.peft.lora import LoRALinear
-from paddlenlp.utils.env import (
-    LORA_CONFIG_NAME,
-    PREFIX_CONFIG_NAME,
-    SAFE_PEFT_WEIGHTS_INDEX_NAME,
-    SAFE_PEFT_WEIGHTS_NAME,
-)
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from glm.adapters.schema import LoRASettings, PrefixSettings, matching
 from glm.errors import InputError, shown
-from glm.modules.layers import Linear
 from glm.runtime.paths import found_path, path_from
 from glm.runtime.settings_file import read_settings
 
-ADAPTER_WEIGHTS_NAME = SAFE_PEFT_WEIGHTS_NAME
+LORA_CONFIG_NAME, PREFIX_CONFIG_NAME = "lora_config.json", "prefix_config.json"
+ADAPTER_WEIGHTS_NAME = "peft_model.safetensors"
+ADAPTER_INDEX_NAME = f"{ADAPTER_WEIGHTS_NAME}.index.json"
 LORA_MATRICES = (".lora_A", ".lora_B")
 PREFIX_ENCODER = "prefix_encoder."  # PaddleNLP's files have of the names of its weights what is behind this
 
-
-@dataclass
-class PrefixTuningConfig(PrefixConfig):
-    """PaddleNLP's, and as in its LoRAConfig the model, which PaddleNLP does not note; it reads over what it lacks."""
-
-    base_model_name_or_path: str | None = None
-
-
-AdapterConfig = LoRAConfig | PrefixTuningConfig
-CONFIGS = {
-    LORA_CONFIG_NAME: (LoRASettings, LoRAConfig),
-    PREFIX_CONFIG_NAME: (PrefixSettings, PrefixTuningConfig),
-}
+AdapterConfig = LoRASettings | PrefixSettings
+SCHEMAS: dict[str, type[AdapterConfig]] = {LORA_CONFIG_NAME: LoRASettings, PREFIX_CONFIG_NAME: PrefixSettings}
 
 
 def lora_config(
     base: str, *, run: str | None = None, targets: str, rank: int, alpha: int, dropout: float
-) -> LoRAConfig:
+) -> LoRASettings:
     """A new adapter's settings.
 
     Args:
@@ -60,7 +43,7 @@ def lora_config(
         run: the folder that the adapter will be in.
         targets: names of linear layers of a block, joined by `|`.
     """
-    return LoRAConfig(
+    return LoRASettings(
         base_model_name_or_path=_name_of_base(base, run),
         target_modules=[rf".*\.({'|'.join(dict.fromkeys(targets.split('|')))})"],
         r=rank,
@@ -73,7 +56,7 @@ def lora_config(
 
 def prefix_config(
     base: str, model: nn.Layer, *, run: str | None = None, tokens: int, projection: bool
-) -> PrefixTuningConfig:
+) -> PrefixSettings:
     """A new prefix's settings.
 
     Args:
@@ -83,7 +66,7 @@ def prefix_config(
         projection: whether a network of one hidden layer, as wide as the model, makes keys and values of an embedding.
     """
     sizes = model.config
-    return PrefixTuningConfig(
+    return PrefixSettings(
         base_model_name_or_path=_name_of_base(base, run),
         num_prefix_tokens=tokens,
         num_attention_heads=sizes.num_attention_heads,
@@ -91,7 +74,8 @@ def prefix_config(
         hidden_size=sizes.hidden_size,
         prefix_projection=projection,
         prefix_projection_hidden_size=sizes.hidden_size if projection else None,
-        tensor_parallel_degree=1,
+        tensor_parallel_degree=sizes.tensor_parallel_degree,
+        dtype=paddle.get_default_dtype(),
     )
 
 
@@ -106,11 +90,11 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
     Raises:
         InputError: they cannot be read, or do not say which model the adapter belongs to.
     """
-    name = next((name for name in CONFIGS if (folder / name).is_file()), None)
+    name = next((name for name in SCHEMAS if (folder / name).is_file()), None)
     if name is None:
         return None
-    path, (schema, kind) = folder / name, CONFIGS[name]
-    config = kind(**read_settings(path, schema).model_dump(exclude={"scaling"}))
+    path = folder / name
+    config = read_settings(path, SCHEMAS[name])
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
     # From the adapter's folder, or from that of its run, where it is a checkpoint of one.
@@ -121,37 +105,62 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
 def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
     """Puts a new adapter into a model, whose own weights are frozen.
 
-    LoRA's does nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
+    LoRA's layers are PaddleNLP's, and do nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and
+    Bengio 2010).
 
     Raises:
         InputError: a prefix is of a model of other sizes, LoRA's linear layers are not in the model, or that is split
             over processes.
     """
+    _check_is_whole(model)
+    if isinstance(config, LoRASettings):
+        from paddlenlp.peft import LoRAConfig, LoRAModel
+
+        # Each layer as a regular expression that is its name: PaddleNLP runs them.
+        targets = [re.escape(name) for name in _target_layers(model, config)]
+        settings = config.model_dump(exclude={"scaling", "target_modules"})
+        LoRAModel(model, LoRAConfig(**settings, target_modules=targets))
+        return
+    _check_prefix(model, config)
+    (stack,) = model.stacks
+    for weight in model.parameters():
+        weight.stop_gradient = True
+    stack.prefix_encoder = _prefix_encoder(config)
+
+
+def _check_is_whole(model: nn.Layer) -> None:
     if (degree := model.config.tensor_parallel_degree) > 1:
         raise InputError(
             f"tensor_parallel_degree {degree}: not beside an adapter, which is not split over processes; leave it out "
             "(LoRA can be merged: python -m glm merge)"
         )
-    if isinstance(config, LoRAConfig):
-        LoRAModel(model, replace(config, target_modules=_escaped_targets(model, config)))
-        return
-    _check_prefix(model, config)
-    # PaddleNLP's wrapper makes the encoder and freezes the model, and is not kept: its forward hands a model keys and
-    # values as `cache` beside a mask; ours takes neither, so a `Stack` asks the encoder itself.
-    (stack,) = model.stacks
-    stack.prefix_encoder = PrefixModelForCausalLM(model, config).prefix_encoder
 
 
-def _escaped_targets(model: nn.Layer, config: LoRAConfig) -> list[str]:
-    """The linear layers that get matrices, each as a regular expression that is its name: PaddleNLP runs them."""
-    linears = [name for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)]
-    found = matching(linears, config.target_modules)
+def _target_layers(model: nn.Layer, config: LoRASettings) -> dict[str, nn.Linear]:
+    """The linear layers that have matrices, by name."""
+    linears = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
+    found = matching(list(linears), config.target_modules)
     if not found:
         raise InputError(f"target_modules {shown(str(config.target_modules))}: the model has no such linear layer")
-    return [re.escape(name) for name in found]
+    return {name: linears[name] for name in found}
 
 
-def _check_prefix(model: nn.Layer, config: PrefixTuningConfig) -> None:
+def _prefix_encoder(config: PrefixSettings) -> nn.Sequential:
+    """[P] numbers of virtual tokens -> [P, 2 * layers * H], see `Stack`; the layers of PaddleNLP's, in their order."""
+    width, dropout = 2 * config.num_hidden_layers * config.hidden_size, nn.Dropout(config.prefix_dropout)
+    if not config.prefix_projection:
+        return nn.Sequential(nn.Embedding(config.num_prefix_tokens, width), dropout)
+    hidden = config.prefix_projection_hidden_size
+    return nn.Sequential(
+        nn.Embedding(config.num_prefix_tokens, config.hidden_size),
+        nn.Linear(config.hidden_size, hidden),
+        nn.Tanh(),
+        nn.Linear(hidden, width),
+        dropout,
+    )
+
+
+def _check_prefix(model: nn.Layer, config: PrefixSettings) -> None:
     sizes = model.config
     if type(config.num_prefix_tokens) is not int or config.num_prefix_tokens < 1:
         raise InputError(f"{PREFIX_CONFIG_NAME}: num_prefix_tokens {config.num_prefix_tokens}; 1 or more is expected")
@@ -200,8 +209,17 @@ def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
         "metadata": {"total_size": sum(weight.nbytes for weight in weights.values())},
         "weight_map": dict.fromkeys(weights, ADAPTER_WEIGHTS_NAME),
     }
-    (folder / SAFE_PEFT_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    config.save_pretrained(str(folder))
+    (folder / ADAPTER_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    settings = config.model_dump()
+    if isinstance(config, LoRASettings):
+        settings["scaling"] = _scaling(config)
+    name = next(name for name, schema in SCHEMAS.items() if isinstance(config, schema))
+    (folder / name).write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _scaling(config: LoRASettings) -> float:
+    """What A B is multiplied with: alpha / rank, or alpha / sqrt(rank) (Kalajdzievski 2023)."""
+    return config.lora_alpha / (math.sqrt(config.r) if config.rslora else config.r)
 
 
 def load_adapter(model: nn.Layer, folder: Path) -> None:
@@ -210,6 +228,14 @@ def load_adapter(model: nn.Layer, folder: Path) -> None:
     Raises:
         InputError: the file is missing, cannot be read, or is of another adapter.
     """
+    weights = _weights_in_file(model)
+    saved = _read_weights(folder, {name: weight.shape for name, weight in weights.items()})
+    for name, weight in weights.items():
+        weight.set_value(saved[name])
+
+
+def _read_weights(folder: Path, shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    """The weights of the adapter in a folder; raises InputError if they have other names or shapes than these."""
     path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise InputError(f"adapter {folder}: there is no {ADAPTER_WEIGHTS_NAME} in it")
@@ -217,13 +243,11 @@ def load_adapter(model: nn.Layer, folder: Path) -> None:
         saved = load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
-    weights = _weights_in_file(model)
-    shapes = [{name: list(weight.shape) for name, weight in tensors.items()} for tensors in (weights, saved)]
-    if shapes[0] != shapes[1]:
-        names = sorted(name for name in {*weights, *saved} if shapes[0].get(name) != shapes[1].get(name))
+    found = {name: list(weight.shape) for name, weight in saved.items()}
+    if found != shapes:
+        names = sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
         raise InputError(f"{path}: is of another adapter or model ({names[0]} differs)")
-    for name, weight in weights.items():
-        weight.set_value(saved[name])
+    return saved
 
 
 def fold_prefix(model: nn.Layer) -> None:
@@ -237,15 +261,18 @@ def fold_prefix(model: nn.Layer) -> None:
     stack.prefix_encoder = nn.Sequential(table)
 
 
-def merge_lora(model: nn.Layer) -> None:
-    """Adds a model's adapter to its weights; then it has none any more, and all of it can be trained."""
-    layers = dict(model.named_sublayers())
+def merge_lora(model: nn.Layer, config: LoRASettings, folder: Path) -> None:
+    """Adds the adapter in a folder to a model's weights.
+
+    Raises:
+        InputError: the adapter is of another model, or the model is split over processes.
+    """
+    _check_is_whole(model)
+    layers, matrices = _target_layers(model, config), {}
     for name, layer in layers.items():
-        if isinstance(layer, LoRALinear):
-            layer.merge()
-            plain = Linear(*layer.weight.shape)
-            plain.weight, plain.bias = layer.weight, layer.bias
-            parent, _, attribute = name.rpartition(".")
-            setattr(layers[parent], attribute, plain)
-    for weight in model.parameters():
-        weight.stop_gradient = False
+        rows, columns = layer.weight.shape
+        matrices |= {f"{name}.lora_A": [rows, config.r], f"{name}.lora_B": [config.r, columns]}
+    saved = {name: paddle.to_tensor(weight) for name, weight in _read_weights(folder, matrices).items()}
+    for name, layer in layers.items():
+        added = saved[f"{name}.lora_A"] @ saved[f"{name}.lora_B"] * _scaling(config)
+        layer.weight.set_value(layer.weight + added)

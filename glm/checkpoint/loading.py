@@ -11,20 +11,27 @@ from typing import Any
 
 import psutil
 from paddle import nn
-from paddlenlp.peft import LoRAConfig
-from paddlenlp.transformers import PretrainedConfig
-from paddlenlp.transformers.model_utils import no_init_weights
 
-from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
+from glm.adapters.files import (
+    AdapterConfig,
+    add_adapter,
+    fold_prefix,
+    load_adapter,
+    merge_lora,
+    read_adapter_config,
+)
+from glm.adapters.schema import LoRASettings
 from glm.checkpoint.configuration import declared_config
 from glm.checkpoint.formats import Source, fairseq_file, open_checkpoint, open_file
 from glm.checkpoint.names import checked_weights
+from glm.checkpoint.published import fetch_weights
 from glm.checkpoint.ranks import split_weights
 from glm.checkpoint.tensors import LazyTensor, with_rows
 from glm.checkpoint.tokenizers import is_path, not_found
 from glm.checkpoint.whole import WholeModel, open_model, whole_model
 from glm.errors import InputError, shown
 from glm.models import registry
+from glm.models.configuration import ModelConfig
 from glm.models.presets import preset_file
 from glm.models.protocol import Family, Tokenizer, WeightNames
 from glm.runtime.settings_file import read_object
@@ -52,7 +59,7 @@ def load_config(
     *,
     settings: dict[str, Any] | None = None,
     start: str | None = None,
-) -> PretrainedConfig:
+) -> ModelConfig:
     """The configuration of a model, without its weights.
 
     Args:
@@ -106,11 +113,13 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
         )
 
 
-def load_model(family: Family, name_or_path: str, config: PretrainedConfig, *, start: str | None = None) -> nn.Layer:
+def load_model(
+    family: Family, name_or_path: str, config: ModelConfig, *, start: str | None = None, quiet: bool = False
+) -> nn.Layer:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
     An adapter's folder stands for its model with LoRA merged in, or with the prefix in front. The format that was
-    found is said on standard error.
+    found is said on standard error, unless it is to be `quiet`.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
@@ -120,27 +129,28 @@ def load_model(family: Family, name_or_path: str, config: PretrainedConfig, *, s
         return family.model_class()(config)
     adapter = read_adapter_config(Path(name_or_path))
     if adapter is not None:
-        return _load_adapted(family, name_or_path, adapter, config)
+        return _load_adapted(family, name_or_path, adapter, config, quiet=quiet)
     found = whole_model(_opened(family, name_or_path, config))
     if name_or_path in family.published:  # its configuration was there before its weights
         for part in family.weights.optional:
             setattr(config, part, found.config[part])
-    print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
+    if not quiet:
+        print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
     return _filled(family, found, config, start)
 
 
-def _opened(family: Family, name_or_path: str, config: PretrainedConfig) -> Source:
+def _opened(family: Family, name_or_path: str, config: ModelConfig) -> Source:
     """The checkpoint of a folder, or of the file that is fetched for a published name."""
     if Path(name_or_path).is_dir() or fairseq_file(Path(name_or_path)):
         return open_checkpoint(Path(name_or_path))
     try:
-        file, *_ = family.model_class()._resolve_model_file_path(name_or_path, config=config)
+        file = fetch_weights(family.model_class(), name_or_path)
     except Exception as error:  # whatever stops the download, the advice is the same
         raise not_found("model", name_or_path, error, family.published) from error
-    return open_file(Path(file), config.to_dict())
+    return open_file(file, config.to_dict())
 
 
-def _filled(family: Family, found: WholeModel, config: PretrainedConfig, start: str | None) -> nn.Layer:
+def _filled(family: Family, found: WholeModel, config: ModelConfig, start: str | None) -> nn.Layer:
     """A model with this rank's part of a checkpoint; weights pass through memory one by one."""
     weights = split_weights(
         family.weights.plan,
@@ -148,15 +158,16 @@ def _filled(family: Family, found: WholeModel, config: PretrainedConfig, start: 
         rank=config.tensor_parallel_rank,
         degree=config.tensor_parallel_degree,
     )
-    with no_init_weights():
-        model = family.model_class()(config)
+    model_class = family.model_class()
+    with model_class.without_drawing():
+        model = model_class(config)
     for name, parameter in model.named_parameters():
         parameter.set_value(weights[name].float32())
     return model
 
 
 def fitted_weights(
-    names: WeightNames, found: WholeModel, config: PretrainedConfig, start: str | None
+    names: WeightNames, found: WholeModel, config: ModelConfig, start: str | None
 ) -> dict[str, LazyTensor]:
     """The weights of a checkpoint that a model of a configuration starts from, with as many rows of positions."""
     named = {names.at_start(name, found.config, start) if start else name: w for name, w in found.weights.items()}
@@ -168,15 +179,17 @@ def fitted_weights(
     }
 
 
-def _load_adapted(family: Family, folder: str, adapter: AdapterConfig, config: PretrainedConfig) -> nn.Layer:
+def _load_adapted(
+    family: Family, folder: str, adapter: AdapterConfig, config: ModelConfig, *, quiet: bool
+) -> nn.Layer:
     """The model that an adapter belongs to, with the adapter: LoRA's is merged in, a prefix's projection made."""
     with _adapters_model(Path(folder)):
-        model = load_model(family, adapter.base_model_name_or_path, config)
-    add_adapter(model, adapter)
-    load_adapter(model, Path(folder))
-    if isinstance(adapter, LoRAConfig):
-        merge_lora(model)
+        model = load_model(family, adapter.base_model_name_or_path, config, quiet=quiet)
+    if isinstance(adapter, LoRASettings):
+        merge_lora(model, adapter, Path(folder))
     else:
+        add_adapter(model, adapter)
+        load_adapter(model, Path(folder))
         fold_prefix(model)
     return model
 
@@ -205,7 +218,7 @@ def _read_preset(family: Family, config_class: type, path: Path) -> dict[str, An
     return declared_config(family, settings, path)
 
 
-def _check_memory(family: Family, config: PretrainedConfig) -> None:
+def _check_memory(family: Family, config: ModelConfig) -> None:
     """Raises InputError, before any of it is made, if this machine cannot hold the weights of a configuration."""
     sizes = family.weights.shapes(config.to_dict()).values()
     needed = 4 * sum(map(math.prod, sizes)) // max(config.tensor_parallel_degree, 1)

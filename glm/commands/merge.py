@@ -22,7 +22,8 @@ def main(argv: list[str]) -> None:
 
 def merge(adapter: Path, output_dir: Path) -> None:
     """Writes the model of an adapter with the adapter merged in; the folder appears when it is whole."""
-    from glm.adapters.files import PrefixTuningConfig, read_adapter_config
+    from glm.adapters.files import read_adapter_config
+    from glm.adapters.schema import PrefixSettings
     from glm.checkpoint.loading import find_family, load_config, load_model
     from glm.checkpoint.tokenizers import load_tokenizer
     from glm.options.run_config import RUN_CONFIG_NAME
@@ -30,7 +31,7 @@ def merge(adapter: Path, output_dir: Path) -> None:
     from glm.runtime.device import prepare
 
     settings = read_adapter_config(adapter)
-    if isinstance(settings, PrefixTuningConfig):
+    if isinstance(settings, PrefixSettings):
         raise InputError(
             f"adapter {adapter}: a prefix is keys and values of its own, which no weight of a model can take up; "
             "prediction and evaluation use the folder as it is"

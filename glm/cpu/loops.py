@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 
 from glm.cpu.arrays import openmp
+from glm.cpu.compiling import tell
 from glm.runtime.environment import cpu_threads
 
 
@@ -65,6 +66,7 @@ OPTIONS = {
     "forceinline": True,
     "cache": _prepare(),
 }
+NOTICE = tell(kept=OPTIONS["cache"])
 LOG2E = np.float32(np.log2(np.e))
 # 2^x on [-0.5, 0.5], a least-squares fit with relative error 2.3e-7. Numba would call exp for one element at a time.
 P0, P1, P2 = np.float32(1.0000001), np.float32(0.69314694), np.float32(0.24022122)

@@ -7,7 +7,12 @@ from typing import Any
 
 from glm.errors import InputError
 
-PRESET_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "model"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# Of a checkout, or of an installed package (setup.py).
+PRESET_FOLDER = next(
+    (folder for parent in (_PACKAGE, _PACKAGE.parent) if (folder := parent / "configs" / "model").is_dir()),
+    _PACKAGE.parent / "configs" / "model",
+)
 
 
 def published_presets(names: Iterable[str]) -> dict[str, dict[str, Any]]:

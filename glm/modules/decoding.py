@@ -1,5 +1,7 @@
 """A loaded model made ready to decode, as fast as its device allows."""
 
+import sys
+
 from paddle import nn
 
 from glm.cpu.arrays import is_compiled_for, wait_actively
@@ -39,6 +41,12 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         for stack in model.stacks:
             stack.layer_cache = fastest_cache(stack)
         arrange_weights(model, dtype)
+
+
+def report_compiling() -> None:
+    """Says how many kernels were compiled so far, if some were, and how long that took."""
+    if "glm.cpu.loops" in sys.modules:
+        sys.modules["glm.cpu.loops"].NOTICE.report()
 
 
 def fastest_cache(stack: Stack) -> type:

@@ -1,48 +1,126 @@
-"""PaddleNLP's PretrainedModel that runs no pickle and takes no weights that do not fit."""
+"""What every family's model derives from: its configuration, random weights, and a folder to save to and load from.
 
+The files are those of PaddleNLP's `PretrainedModel`, which reads them; PaddleNLP itself is not needed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from paddlenlp.transformers import PretrainedModel
+import numpy as np
+from paddle import nn
+from safetensors.numpy import load_file, save_file
 
 from glm.errors import InputError
 
 WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
+MOST_NAMED = 5  # weights in a message
+
+_draws_weights = True
 
 
-class SafePretrainedModel(PretrainedModel):
-    """What a family's model derives from, to be loaded and saved by PaddleNLP too."""
+class DrawnWhenBuilt(type(nn.Layer)):
+    """Lets a model draw its random weights when all of its parts are there, whichever subclass adds the last one."""
 
-    model_config_file = "config.json"
-    resource_files_names = {"model_state": "model_state.pdparams"}
+    def __call__(cls, *args, **kwargs):
+        model = super().__call__(*args, **kwargs)
+        if _draws_weights:
+            model.draw_weights()
+        return model
+
+
+class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
+    """A model with a configuration, which loads no pickle and takes no weights that do not fit.
+
+    Attributes:
+        config_class: of its configuration.
+        base_model_prefix: what the names of weights of the model without a head have in front of them in one that has
+            a head; empty if the family has no such model.
+        pretrained_resource_files_map: where PaddleNLP fetches the weights of published names, by kind of file.
+    """
+
+    config_class: ClassVar[type]
+    base_model_prefix = ""
+    pretrained_resource_files_map: ClassVar[dict[str, dict[str, str]]] = {}
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+
+    def draw_weights(self) -> None:
+        """Draws the random weights that are not as Paddle draws them. A model in this one has drawn its own."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As PaddleNLP's, but of a folder with safetensors only: with a pickle PaddleNLP runs what the file asks for.
+    @contextmanager
+    def without_drawing(cls) -> Iterator[None]:
+        """Models built inside keep whatever Paddle initialised: for those whose weights are read."""
+        global _draws_weights
+        before, _draws_weights = _draws_weights, False
+        try:
+            yield
+        finally:
+            _draws_weights = before
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """Writes `config.json` and `model.safetensors` into a folder, which is made if it is not there.
+
+        Args:
+            kwargs: options of PaddleNLP's method about other formats, which are not written.
+        """
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(str(save_directory))
+        weights = {name: weight.numpy() for name, weight in self.state_dict().items()}
+        save_file(weights, str(Path(save_directory) / WEIGHTS_NAME), metadata={"format": "np"})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> Self:
+        """The model of a folder with safetensors, in float32.
 
         `glm.checkpoint.loading.load_model` reads every format, and published names.
+
+        Args:
+            kwargs: fields of the configuration that replace those of the file.
 
         Raises:
             InputError: the folder has no model.safetensors, or the weights do not fit.
         """
-        if not (Path(pretrained_model_name_or_path) / WEIGHTS_NAME).is_file():
-            raise InputError(
-                f"{pretrained_model_name_or_path}: no folder with {WEIGHTS_NAME}; use load_model of "
-                "glm.checkpoint.loading, or import it: python -m glm checkpoint import"
-            )
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        folder = Path(pretrained_model_name_or_path)
+        check_has_weights(folder)
+        config = cls.config_class.from_pretrained(str(folder), **kwargs)
+        with cls.without_drawing():
+            model = cls(config)
+        model._take(load_file(str(folder / WEIGHTS_NAME)))
+        return model
 
-    @classmethod
-    def _load_pretrained_model(cls, model, state_dict, loaded_keys, *args, **kwargs):
-        """PaddleNLP leaves a missing weight random and drops an unknown one, with a warning; here both are errors."""
-        result = super()._load_pretrained_model(model, state_dict, loaded_keys, *args, **kwargs)
-        _, missing, unexpected, _ = result
-        if missing or unexpected:
-            raise InputError(
-                "the weights do not fit the configuration: "
-                + "; ".join(
-                    f"{label} {', '.join(sorted(names)[:5])}{' ...' if len(names) > 5 else ''}"
-                    for label, names in (("missing", missing), ("unknown", unexpected))
-                    if names
-                )
-            )
-        return result
+    def _take(self, saved: Mapping[str, np.ndarray]) -> None:
+        """Takes the weights of a file in."""
+        own, prefix = self.state_dict(), f"{self.base_model_prefix}."
+        if not any(name.startswith(prefix) for name in own):  # without a head, as the file may be
+            inner = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+            saved = inner or saved
+        check_fit(own.keys() - saved.keys(), saved.keys() - own.keys())
+        for name, weight in own.items():
+            if list(saved[name].shape) != weight.shape:
+                raise InputError(f"{name} has the shape {list(saved[name].shape)}; {weight.shape} is expected")
+            weight.set_value(saved[name].astype("float32"))
+
+
+def check_has_weights(folder: Path) -> None:
+    """Raises InputError if a folder has no safetensors: of a pickle a reader may run what the file asks for."""
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise InputError(
+            f"{folder}: no folder with {WEIGHTS_NAME}; use load_model of "
+            "glm.checkpoint.loading, or import it: python -m glm checkpoint import"
+        )
+
+
+def check_fit(missing: Iterable[str], unknown: Iterable[str]) -> None:
+    """Raises InputError if weights are missing in a file, or are no model's of this configuration."""
+    found = {"missing": sorted(missing), "unknown": sorted(unknown)}
+    if parts := [
+        f"{label} {', '.join(names[:MOST_NAMED])}{' ...' if len(names) > MOST_NAMED else ''}"
+        for label, names in found.items()
+        if names
+    ]:
+        raise InputError("the weights do not fit the configuration: " + "; ".join(parts))

@@ -19,7 +19,9 @@ from glm.options.ranges import raise_any
 from glm.options.run_config import published_config
 
 # Of fine-tuning's options those that mean nothing here.
-WITHOUT_MEANING = ("do_predict", "loss_func", "packing", "group_by_length", "required_batch_size_multiple")
+WITHOUT_MEANING = ("do_predict", "loss_func", "packing", "group_by_length", "required_batch_size_multiple", "dry_run")
+OF_EVALUATION = ("max_dev_samples", "eval_steps", "evaluation_strategy", "early_stopping_patience")
+OF_EVALUATION += ("load_best_model_at_end", "metric_for_best_model", "per_device_eval_batch_size")
 
 
 @dataclass
@@ -100,8 +102,9 @@ def _clashes(arguments: PretrainArguments) -> Iterator[str]:
     training, corpora, given = arguments.training, arguments.corpora, arguments.given
     if training.do_eval and corpora.dev_data is None:
         yield "do_eval True: give the texts held out with --dev_data"
-    if corpora.dev_data is None and "max_dev_samples" in given:
-        yield f"max_dev_samples {corpora.max_dev_samples}: has no effect without dev_data; leave it out"
+    for name in OF_EVALUATION if corpora.dev_data is None else ():
+        if name in given:
+            yield f"{name} {given[name]}: has no effect without dev_data; leave it out"
     if training.max_tokens is not None and "per_device_train_batch_size" in given:
         yield (
             f"max_tokens {training.max_tokens}: has no effect beside per_device_train_batch_size "

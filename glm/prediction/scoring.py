@@ -47,6 +47,7 @@ class Tally:
     Args:
         kind: of the task, a key of `glm.prediction.kinds.KINDS`.
         more: figures of texts beside the usual ones, see `more_figures`.
+        scores: whether scores will be asked for; if not, rows with a reference are only counted.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
@@ -54,7 +55,7 @@ class Tally:
         symptoms: what is wrong with the texts.
     """
 
-    def __init__(self, kind: str = GENERATE, *, more: Sequence[Any] = ()):
+    def __init__(self, kind: str = GENERATE, *, more: Sequence[Any] = (), scores: bool = True):
         self.kind = KINDS[kind]
         self.is_generated = kind == GENERATE
         self.more = more
@@ -63,7 +64,7 @@ class Tally:
         self.first_error: str | None = None
         self.scored = 0
         self.symptoms = Symptoms()
-        self._scorer = Scorer()
+        self._scorer = Scorer() if scores else None
         self._kept: list[dict[str, Any]] = []  # of a task that does not generate: its figures need all rows at once
 
     def add(self, row: dict[str, Any]) -> None:
@@ -76,15 +77,23 @@ class Tally:
             return
         if not self.is_generated:
             if self.kind.reference in row:
-                self._kept.append(row)
-                self.scored += 1
+                self._keep(row)
             return
-        for figures in self.more:
+        for figures in self.more if self._scorer is not None else ():
             figures.add_row(row)
         if "reference" in row:
-            best = row["predictions"][0]["text"] if row["predictions"] else ""
-            self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
-            self.scored += 1
+            self._keep(row)
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Takes a row in that says what is right."""
+        self.scored += 1
+        if self._scorer is None:
+            return
+        if not self.is_generated:
+            self._kept.append(row)
+            return
+        best = row["predictions"][0]["text"] if row["predictions"] else ""
+        self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
 
     def scores(self) -> Scores:
         """Scores of all rows, see `glm.evaluation.metrics.score`, and how many failed.

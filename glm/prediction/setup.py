@@ -53,35 +53,55 @@ def family_of(options: PredictOptions) -> Family:
     return find_family(options.model.model_name_or_path)
 
 
-def build_prediction_encoder(options: PredictOptions, name: str = "") -> Encoder:
+def build_prediction_encoder(
+    options: PredictOptions, name: str = "", *, tokenizer: Tokenizer | None = None
+) -> Encoder:
     """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`.
 
     Args:
         name: of the data set, which may be its language.
+        tokenizer: the model's; read if not given.
     """
     family = family_of(options)
     family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
-    tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
     template = NO_TEMPLATE
     if not options.prediction.fills:
         template = in_language(options.data.find_template(family.templates), name)
     return build_encoder(family, tokenizer, options.data, options.generation, template=template)
 
 
-def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) -> Any:
+def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0, quiet: bool = False) -> Any:
     """The writer that the options ask for: what the encoder's kind of task predicts with.
 
     Args:
         encoder: theirs, see `build_prediction_encoder`.
         rank: of this process, among those that the model is split over.
+        quiet: does not say on standard error which model was found.
 
     Raises:
         InputError: something cannot be loaded, or does not fit together.
     """
-    model, generation, arguments = options.model, options.generation, options.prediction
-    family, tokenizer = encoder.family, encoder.tokenizer
+    name, arguments = options.model.model_name_or_path, options.prediction
     ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
-    config = load_config(family, model.model_name_or_path, tokenizer, settings=ranks)
+    config = load_config(encoder.family, name, encoder.tokenizer, settings=ranks)
+    beginning = _beginning(options, encoder, config)
+    loaded = load_model(encoder.family, name, config, quiet=quiet)
+    if options.data.classification_head is not None:
+        add_head(loaded, encoder, name, is_trained=True)
+    prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
+    return _writer_of(loaded, options, encoder, *beginning)
+
+
+def writer_with(model: Any, options: PredictOptions, encoder: Encoder) -> Any:
+    """As `build_writer`, with a model that is loaded and made ready to decode."""
+    return _writer_of(model, options, encoder, *_beginning(options, encoder, model.config))
+
+
+def _beginning(options: PredictOptions, encoder: Encoder, config: Any) -> tuple[list[int], list[list[int]]]:
+    """The ids of the prefix, and of the allowed outputs; raises InputError if they or the lengths do not fit."""
+    generation, arguments, tokenizer = options.generation, options.prediction, encoder.tokenizer
     if isinstance(encoder, PairEncoder):
         encoder.check_lengths(config)
     else:
@@ -95,20 +115,22 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
             f"prefix {arguments.prefix} ({len(prefix_ids)} tokens): leaves no room for min_tgt_length "
             f"{generation.min_tgt_length} tokens and eop in tgt_length {generation.tgt_length}; raise tgt_length"
         )
-    allowed = []
-    if arguments.allowed_outputs_file is not None:
-        allowed = read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
-    loaded = load_model(family, model.model_name_or_path, config)
-    if options.data.classification_head is not None:
-        add_head(loaded, encoder, model.model_name_or_path, is_trained=True)
-    prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
+    if arguments.allowed_outputs_file is None:
+        return prefix_ids, []
+    return prefix_ids, read_allowed_outputs(arguments.allowed_outputs_file, tokenizer, generation, most=most)
+
+
+def _writer_of(
+    model: Any, options: PredictOptions, encoder: Encoder, prefix_ids: list[int], allowed: list[list[int]]
+) -> Any:
+    generation, arguments = options.generation, options.prediction
     batch_size, prefix = arguments.per_device_eval_batch_size, arguments.prefix
     if encoder.kind == GENERATE:
         return Writer(
-            loaded, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
+            model, encoder, generation, batch_size, prefix_ids, allowed, prefix, punctuation=options.data.punctuation
         )
     return writer_of(
-        loaded,
+        model,
         encoder,
         generation,
         batch_size,

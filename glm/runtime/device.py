@@ -1,6 +1,7 @@
 """Selects the device, and makes the settings without which Paddle is slow on a CPU."""
 
 import ctypes
+import logging
 import mmap
 import os
 import re
@@ -14,6 +15,8 @@ from glm.runtime.environment import cpu_threads
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER_TRIM = -1  # as mallopt(3) has it
 MADV_HUGEPAGE = 14  # of madvise, from Linux's mman.h
+# PaddleNLP's, which puts a handler and a level on it where it is loaded; prediction goes without.
+_LOG = logging.getLogger("PaddleNLP")
 
 
 def has_gpu() -> bool:
@@ -30,21 +33,18 @@ def choose_device(requested: str) -> str:
     if requested != "cpu" and not re.fullmatch(r"gpu(:\d+)?", requested):
         raise UsageError(f"device {requested}: use cpu, gpu or gpu:N")
     if requested != "cpu" and not has_gpu():
-        _log().warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
+        _LOG.warning(f"device {requested}: no GPU can be used here, so this runs on the CPU (--device cpu)")
         return "cpu"
     return requested
 
 
 def hush() -> None:
     """Silences PaddleNLP's log except for warnings, where standard error is for the program's own messages."""
-    _log().set_level("WARNING")
+    _LOG.addFilter(_is_warning)
 
 
-def _log():
-    """Returns PaddleNLP's log. Imported here, because any part of PaddleNLP loads all of it, its Trainer too."""
-    from paddlenlp.utils.log import logger
-
-    return logger
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 def prepare(device: str) -> None:

@@ -10,6 +10,7 @@ from glm.errors import InputError, Stopped, UsageError, shown
 
 MOST_SHOWN = 4000  # characters of an error
 LINES = "\n\t"
+OF_TRAINING = ("paddlenlp", "datasets")  # packages of requirements-train.txt
 INCOMPLETE = 3  # exit code of a run that finished, but in which records failed
 
 
@@ -43,6 +44,12 @@ def run(main: Callable[[list[str]], int | None]) -> int:
         for message in error.messages:
             print(f"error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if debug or package not in OF_TRAINING:
+            raise
+        print(f"error: this needs {package}; in the toolkit's folder: pip install '.[train]'", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

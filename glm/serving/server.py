@@ -14,15 +14,17 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from glm.errors import InputError
+from glm.modules.decoding import report_compiling
 from glm.options.predict import PredictOptions
+from glm.prediction.free_tasks import text_writer
 from glm.prediction.setup import build_prediction_encoder, build_writer
+from glm.prediction.warm_up import warm_up
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.bodies import Limits
 from glm.serving.front import Front
 from glm.serving.hosts import Hosts
 from glm.serving.service import Service
-from glm.serving.tasks import text_writer
 
 REQUEST_SECONDS = 60.0  # until a request has to be there, head and body
 # Until an idle connection is closed. Clients close theirs sooner (httpx after 5 s): who closes first decides whether a
@@ -50,6 +52,8 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
     columns = replace(options.data.columns, target_column=None)  # requests have none
     own = None if own is writer else own
+    warm_up(writer, own)
+    report_compiling()
     service = Service(options.model.model_name_or_path, writer, batcher, columns, command, own)
     app = build_app(
         service,

@@ -1,31 +1,26 @@
 """Choices and answers over HTTP: what `POST /choose` and `POST /extract` do, HTTP apart."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 from glm.data.choices import ChoiceEncoder
 from glm.data.columns import RECOGNISED, ColumnOptions
-from glm.data.examples import ExampleEncoder
 from glm.data.formats import Row
 from glm.data.records import BadRecord
 from glm.data.task_records import TaskRecord, reader_of
-from glm.data.task_table import TASKS
-from glm.data.tasks import CHOICE_FILE, CHOOSE, EXTRACT, GENERATE
-from glm.data.templates import TEMPLATES
+from glm.data.tasks import CHOOSE, EXTRACT, GENERATE
 from glm.data.windows import WindowEncoder
 from glm.errors import InputError
 from glm.prediction.answers import Answerer
 from glm.prediction.choosing import Chooser
+from glm.prediction.free_tasks import ANY_CHOICE, ANY_QUESTION, any_answerer, any_chooser
 from glm.prediction.writer import Writer
 from glm.serving.batcher import Batcher, Task
 from glm.serving.bodies import Desk
 from glm.serving.schemas import ChooseRequest, ExtractRequest
 
 Json = dict[str, Any]
-ANY_CHOICE = replace(TASKS[CHOICE_FILE], name="choose", ends=True)  # texts and candidates of requests
-ANY_QUESTION = {"zh": TASKS["cmrc2018"], "en": TASKS["squad"]}
 
 
 class TaskService:
@@ -53,27 +48,14 @@ class TaskService:
     @cached_property
     def any_chooser(self) -> Chooser:
         """Chooses among the candidates of requests. Raises InputError if the family cannot lay them out."""
-        encoder = ChoiceEncoder(self._encoder.family, self._encoder.tokenizer, ANY_CHOICE, **self._lengths)
-        return Chooser(self.texts.model, encoder, self.texts.batch_size)
+        return any_chooser(self.texts)
 
     @cached_property
     def answerers(self) -> dict[str, Answerer]:
         """Answer questions, by language. Raises InputError if the family cannot lay them out."""
         if isinstance(self.own, Answerer):
             return dict.fromkeys(ANY_QUESTION, self.own)
-        family, tokenizer = self._encoder.family, self._encoder.tokenizer
-        return {
-            language: Answerer(self.texts, WindowEncoder(family, tokenizer, task, **self._lengths))
-            for language, task in ANY_QUESTION.items()
-        }
-
-    @property
-    def _encoder(self) -> ExampleEncoder:
-        return self.texts.encoder
-
-    @property
-    def _lengths(self) -> dict[str, int]:
-        return {"src_length": self._encoder.src_length, "tgt_length": self._encoder.tgt_length}
+        return {language: any_answerer(self.texts, language) for language in ANY_QUESTION}
 
     async def choose(self, request: ChooseRequest) -> Json:
         """Rows as `predict.py` writes them; a record that cannot be used has an error in its row.
@@ -146,20 +128,3 @@ class TaskService:
 
 def _chosen(chooser: Chooser, records: dict[int, TaskRecord | BadRecord]) -> dict[int, Json]:
     return dict(chooser.choose(records))
-
-
-def text_writer(own: Writer | Chooser | Answerer, generation: Any) -> Writer:
-    """What writes texts with the model of any kind of task."""
-    if isinstance(own, Writer):
-        return own
-    if isinstance(own, Answerer):
-        return own.writer
-    encoder = own.encoder
-    plain = ExampleEncoder(
-        encoder.family,
-        encoder.tokenizer,
-        TEMPLATES["pair"],
-        src_length=encoder.src_length,
-        tgt_length=generation.tgt_length,
-    )
-    return Writer(own.model, plain, generation, own.batch_size)

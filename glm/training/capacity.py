@@ -7,10 +7,10 @@ from dataclasses import replace
 import paddle
 import psutil
 from paddlenlp.trainer import TrainerCallback
-from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
 from glm.data.store import Examples
+from glm.models.configuration import ModelConfig
 from glm.models.memory import GIB, LIBRARIES, Training, training_memory
 from glm.models.protocol import Family
 from glm.options.finetune import AdapterArguments, FinetuneArguments
@@ -18,7 +18,7 @@ from glm.runtime.device import give_memory_back
 from glm.training.parameters import is_frozen
 
 
-def warn_of_memory(family: Family, config: PretrainedConfig, arguments: FinetuneArguments, examples: Examples) -> None:
+def warn_of_memory(family: Family, config: ModelConfig, arguments: FinetuneArguments, examples: Examples) -> None:
     """Warns of a run that may need more memory than there is, if the family can tell (`memory_forecast`).
 
     It is computed for a batch whose examples all have the longest source and the longest target.
@@ -79,7 +79,7 @@ def planned_training(arguments: FinetuneArguments, examples: Examples) -> Traini
     )
 
 
-def _trains(family: Family, config: PretrainedConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
+def _trains(family: Family, config: ModelConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
     """Which weights a run trains, by name."""
     freeze = arguments.training.freeze
     if arguments.adapter.kind is not None:
@@ -87,7 +87,7 @@ def _trains(family: Family, config: PretrainedConfig, arguments: FinetuneArgumen
     return lambda name: freeze is None or not is_frozen(family.weights, name, freeze, num_layers=config.num_layers)
 
 
-def _prefix_weights(config: PretrainedConfig, adapter: AdapterArguments) -> int:
+def _prefix_weights(config: ModelConfig, adapter: AdapterArguments) -> int:
     """Numbers of a prefix: P x 2 layers H, or with a projection of P x H and two linear layers."""
     P, H = adapter.num_prefix_tokens, config.hidden_size
     made = 2 * config.num_layers * H

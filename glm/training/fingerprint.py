@@ -7,12 +7,12 @@ from dataclasses import fields
 from typing import Any
 
 from paddlenlp.trainer import TrainingArguments
-from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
 from glm.data.examples import ExampleEncoder
 from glm.data.store import JoinedExamples
 from glm.errors import InputError
+from glm.models.configuration import ModelConfig
 from glm.options.finetune import FinetuneArguments, FinetuneTrainingArguments
 from glm.options.pretrain import PretrainArguments
 from glm.report.provenance import installed
@@ -54,7 +54,7 @@ DIGITS = 12  # of a digest in messages
 
 
 def fingerprint(
-    arguments: FinetuneArguments, config: PretrainedConfig, encoder: ExampleEncoder, data: RunData
+    arguments: FinetuneArguments, config: ModelConfig, encoder: ExampleEncoder, data: RunData
 ) -> dict[str, Any]:
     """The fields that must not change while a run is interrupted, by name, as JSON gives them back."""
     found = {
@@ -74,7 +74,7 @@ def fingerprint(
     return plain(found)
 
 
-def pretraining_fingerprint(arguments: PretrainArguments, config: PretrainedConfig, data: Any) -> dict[str, Any]:
+def pretraining_fingerprint(arguments: PretrainArguments, config: ModelConfig, data: Any) -> dict[str, Any]:
     """`fingerprint` of a run on running text.
 
     Args:
@@ -96,7 +96,7 @@ def pretraining_fingerprint(arguments: PretrainArguments, config: PretrainedConf
     return plain(found)
 
 
-def _learning(arguments: Any, config: PretrainedConfig) -> dict[str, Any]:
+def _learning(arguments: Any, config: ModelConfig) -> dict[str, Any]:
     """What decides how a model is trained, whatever its data are."""
     training = arguments.training
     classes = type(training).__mro__[: type(training).__mro__.index(TrainingArguments)]
@@ -124,7 +124,7 @@ def _mixture(arguments: FinetuneArguments, data: RunData) -> dict[str, Any]:
     return {"templates": data.train_templates, **shares}
 
 
-def _own_settings(config: PretrainedConfig) -> list[str]:
+def _own_settings(config: ModelConfig) -> list[str]:
     """The settings of the family's own configuration, without those of PaddleNLP's base class."""
     parameters = inspect.signature(type(config)).parameters.values()
     return [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and hasattr(config, item.name)]

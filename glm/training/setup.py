@@ -8,17 +8,16 @@ from typing import Any
 
 from paddle import nn
 from paddlenlp.trainer import set_seed
-from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.utils.log import logger
 
 from glm.adapters.files import (
     AdapterConfig,
-    PrefixTuningConfig,
     add_adapter,
     lora_config,
     prefix_config,
     read_adapter_config,
 )
+from glm.adapters.schema import PrefixSettings
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
@@ -33,6 +32,7 @@ from glm.evaluation.answers import answer_figures
 from glm.evaluation.data_sets import split_name
 from glm.evaluation.metrics import FIGURES, name_advice
 from glm.evaluation.token_rouge import NAMES as TOKEN_ROUGE
+from glm.models.configuration import ModelConfig
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
@@ -155,7 +155,7 @@ def build_trainer(
     return trainer, run_data
 
 
-def prepare_model(model: nn.Layer, arguments: Any, family: Family, config: PretrainedConfig) -> AdapterConfig | None:
+def prepare_model(model: nn.Layer, arguments: Any, family: Family, config: ModelConfig) -> AdapterConfig | None:
     """Makes a loaded model what a run trains, and returns the adapter, if one is trained in its place.
 
     Args:
@@ -219,7 +219,7 @@ def _add_adapter(model: nn.Layer, arguments: Any) -> AdapterConfig:
 def check_can_be_trained(name_or_path: str) -> None:
     """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
     settings = read_adapter_config(Path(name_or_path))
-    if isinstance(settings, PrefixTuningConfig):
+    if isinstance(settings, PrefixSettings):
         raise InputError(
             f"model_name_or_path {name_or_path}: is a prefix, and training starts from a model; give the prefix's, "
             f"{settings.base_model_name_or_path}, or go on with the prefix's own run (--resume_from_checkpoint)"

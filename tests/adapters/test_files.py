@@ -4,7 +4,6 @@ Files of both that PaddleNLP reads too.
 """
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -16,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 
 from glm.adapters.files import (
     ADAPTER_WEIGHTS_NAME,
-    PrefixTuningConfig,
     adapter_weights,
     add_adapter,
     fold_prefix,
@@ -27,6 +25,7 @@ from glm.adapters.files import (
     read_adapter_config,
     save_adapter,
 )
+from glm.adapters.schema import PrefixSettings
 from glm.errors import InputError
 from glm.models.glm import FAMILY as GLM
 from tools.prefix_tools import encoder_weights, keys_and_values, put_prefix
@@ -97,13 +96,15 @@ def test_unmerged_equals_weights_added_by_hand(tiny_model, training):
     np.testing.assert_allclose(model(**batch()).numpy(), after, atol=1e-4)
 
 
-def test_merged_equals_unmerged(tiny_model):
+def test_merged_equals_unmerged(tiny_model, tmp_path):
     model = tiny_model()
-    with_lora(model)
+    config = with_lora(model)
     model.eval()
     unmerged = model(**batch()).numpy()
     layers = {name: type(layer) for name, layer in tiny_model().named_sublayers()}
-    merge_lora(model)
+    save_adapter(model, config, tmp_path)
+    model = tiny_model()
+    merge_lora(model, config, tmp_path)
     model.eval()
     np.testing.assert_allclose(model(**batch()).numpy(), unmerged, atol=1e-5 * np.abs(unmerged).max())
     assert {name: type(layer) for name, layer in model.named_sublayers()} == layers
@@ -227,7 +228,7 @@ def test_a_folded_prefix_is_the_same(tiny_model, projection):
 )
 def test_settings_of_a_prefix_that_cannot_be(tiny_model, settings, message):
     model = tiny_model()
-    config = replace(prefix_config("x", model, tokens=3, projection=False), **settings)
+    config = prefix_config("x", model, tokens=3, projection=False).model_copy(update=settings)
     with pytest.raises(InputError, match=f"prefix_config.json: {message}"):
         add_adapter(model, config)
 
@@ -247,7 +248,7 @@ def test_a_prefix_saved_and_loaded(tiny_model, tmp_path, projection):
     save_adapter(model, config, tmp_path)
     assert set(load_file(tmp_path / ADAPTER_WEIGHTS_NAME)) == set(encoder_weights(model))
     read = read_adapter_config(tmp_path)
-    assert isinstance(read, PrefixTuningConfig) and read == config
+    assert isinstance(read, PrefixSettings) and read == config
     add_adapter(again, read)
     load_adapter(again, tmp_path)
     np.testing.assert_array_equal(again(**batch()).numpy(), model(**batch()).numpy())
@@ -261,8 +262,10 @@ def test_paddlenlp_reads_the_files_of_a_prefix(tiny_model, tmp_path, projection)
     save_adapter(model, config, tmp_path)
     settings = PrefixConfig.from_pretrained(str(tmp_path))
     assert {name: getattr(config, name) for name in settings.to_dict()} == settings.to_dict()
+    bare = tiny_model(num_layers=3)
+    bare.prepare_inputs_for_generation = None  # which its class only keeps
     theirs = PrefixModelForCausalLM.from_pretrained(
-        tiny_model(num_layers=3), str(tmp_path), postprocess_past_key_value=llama_postprocess_past_key_value
+        bare, str(tmp_path), postprocess_past_key_value=llama_postprocess_past_key_value
     )
     for ours, weight in zip(adapter_weights(model).values(), theirs.prefix_encoder.parameters(), strict=True):
         np.testing.assert_array_equal(weight.numpy(), ours.numpy())
@@ -290,7 +293,7 @@ def test_a_prefix_that_cannot_be_used(tiny_model, tmp_path):
             add_adapter(tiny_model(**options), config)
     for tokens in (0, None, "4"):
         with pytest.raises(InputError, match=f"num_prefix_tokens {tokens}; 1 or more is expected"):
-            add_adapter(tiny_model(), replace(config, num_prefix_tokens=tokens))
+            add_adapter(tiny_model(), config.model_copy(update={"num_prefix_tokens": tokens}))
     other = tiny_model()
     put_prefix(other, tokens=5)
     with pytest.raises(InputError, match=r"is of another adapter or model \(0.weight differs\)"):

@@ -12,7 +12,6 @@ from glm.data.windows import WindowEncoder
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.models.glm import FAMILY
-from glm.models.protocol import TokenScores
 from glm.prediction.answers import Answerer
 from glm.prediction.answers import predict as answer
 from glm.prediction.choosing import Chooser, predict, score
@@ -20,7 +19,6 @@ from glm.prediction.kinds import KINDS, predicted_rows, writer_of
 from glm.prediction.writer import Writer
 
 OWN = find_frame("dureader_qg", "{a}，[MASK]。", None, "春天=spring,水=water")
-SINGLE = find_frame("dureader_qg", "{a}[MASK]", None, "河=river,水=water")
 PLACES = ["青石镇位于河的北岸。", "白鹿湖在松江，人口大约3万，有一座古老的石桥。", "水在零度结冰。", "图书馆"]
 
 
@@ -114,22 +112,6 @@ def test_a_score_of_one_piece_with_its_end(model, tokenizer):
             logits = model.step(np.array([[token]]), np.array([number]), cache)
     (found,) = Chooser(model, encoder, 1).scores([encoded])
     assert found[0].log_probs.sum() == pytest.approx(total, abs=1e-4)
-
-
-def test_the_shares_of_labels_do_not_depend_on_a_constant(model, tokenizer):
-    """Logits are no probabilities; what is said of labels is their softmax (check 10)."""
-    encoder = ChoiceEncoder(FAMILY, tokenizer, SINGLE, src_length=60, tgt_length=9)
-    assert encoder.is_single
-    (encoded,) = encoder.encode(list(records_of(SINGLE, [{"a": PLACES[0]}]).values()))
-    chooser = Chooser(model, encoder, 1)
-    (scores,) = chooser.scores([encoded])
-    higher = [TokenScores(score.log_probs + 7.0, score.best) for score in scores]
-    rows = [chooser._row(encoded, found) for found in (scores, higher)]
-    logits = np.array([float(score.log_probs[0]) for score in scores])
-    shares = np.exp(logits) / np.exp(logits).sum()
-    for row in rows:
-        assert [found["probability"] for found in row["candidates"]] == pytest.approx(shares, abs=1e-6)
-    assert rows[0]["candidates"][0]["score"] != rows[1]["candidates"][0]["score"]
 
 
 def test_last_words(choose):

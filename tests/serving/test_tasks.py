@@ -8,10 +8,10 @@ from glm.data.columns import ColumnOptions
 from glm.data.task_table import find_frame
 from glm.models.glm import FAMILY
 from glm.prediction.choosing import Chooser
+from glm.prediction.free_tasks import text_writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.service import Service
-from glm.serving.tasks import text_writer
 
 OWN = find_frame("dureader_qg", "{a}，[MASK]。", None, "2万=two,3万=three")
 

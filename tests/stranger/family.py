@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 from paddle import nn
-from paddlenlp.transformers import PretrainedConfig
 
+from glm.models.configuration import ModelConfig
 from glm.models.protocol import IGNORE_INDEX, Family, Geometry, Sight, Tokenizer, WeightNames, pad_rows
 from glm.modules.head import TiedHead
 from glm.modules.pretrained import SafePretrainedModel
@@ -97,7 +97,7 @@ class Names(WeightNames):
         return dict(zip(self.sizes, shapes.get("words.weight", (0, 0)), strict=True))
 
 
-class GRUConfig(PretrainedConfig):
+class GRUConfig(ModelConfig):
     model_type, banned_ids = "gru", ()
 
     def __init__(self, vocab_size=8, hidden_size=16, **kwargs):

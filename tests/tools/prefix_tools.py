@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from glm.adapters.files import PREFIX_ENCODER, PrefixTuningConfig, adapter_weights, add_adapter, prefix_config
+from glm.adapters.files import PREFIX_ENCODER, adapter_weights, add_adapter, prefix_config
+from glm.adapters.schema import PrefixSettings
 from glm.models.glm.modeling import GLMForConditionalGeneration
 
 
 def put_prefix(
     model: GLMForConditionalGeneration, *, tokens: int = 3, projection: bool = False, seed: int = 1, std: float = 0.7
-) -> PrefixTuningConfig:
+) -> PrefixSettings:
     """Gives a model a prefix whose weights are drawn from N(0, std)."""
     config = prefix_config("THUDM/glm-large-chinese", model, tokens=tokens, projection=projection)
     add_adapter(model, config)

@@ -188,6 +188,8 @@ NEEDED = ["--model_name_or_path", "m.json", "--output_dir", "o"]
         (["--train_data", "a", "--gpt_infill_prob", "1", "--infill_prob", "0"], "by its old name; leave one out"),
         (["--train_data", "a", "--do_eval"], "do_eval True: give the texts held out with --dev_data"),
         (["--train_data", "a", "--max_dev_samples", "3"], "max_dev_samples 3: has no effect without dev_data"),
+        (["--train_data", "a", "--per_device_eval_batch_size", "3"], "per_device_eval_batch_size 3: has no effect"),
+        (["--train_data", "a", "--dry_run"], "dry_run True: means nothing in pretraining"),
         (["--train_data", "a", "--packing"], "packing True: means nothing in pretraining"),
         (["--train_data", "a", "--do_train", "false"], "do_train False: this verb trains"),
         (["--train_file", "a"], "unknown option train_file"),

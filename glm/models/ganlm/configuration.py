@@ -1,8 +1,7 @@
 """The size and shape of a GanLM."""
 
-from paddlenlp.transformers import PretrainedConfig
-
 from glm.errors import InputError
+from glm.models.configuration import ModelConfig
 from glm.modules.block import BlockNames, BlockOptions
 
 NAMES = BlockNames(
@@ -24,7 +23,7 @@ def ramp(step: int, *, weight: float, warmup: float, start: float) -> float:
     return weight if warmup <= 0 else min((step - start) * weight / warmup, weight)
 
 
-class GanLMConfig(PretrainedConfig):
+class GanLMConfig(ModelConfig):
     """Configuration of a GanLM; defaults are those of the base model.
 
     Args:
@@ -85,7 +84,6 @@ class GanLMConfig(PretrainedConfig):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.register_unsavable_keys("tensor_parallel_degree")
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.mlp_size = mlp_size

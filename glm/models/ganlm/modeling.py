@@ -15,6 +15,7 @@ from glm.cpu.arrays import draw_seed
 from glm.models.ganlm.classification import ClassificationHead
 from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.geometry import FIRST_POSITION, Prompt, position_rows
+from glm.models.ganlm.initialization import draw_weights
 from glm.models.ganlm.losses import Batch, Drawn, fairseq_smoothing, figures_of, three_losses
 from glm.models.ganlm.relative import bucket_of
 from glm.models.protocol import IGNORE_INDEX
@@ -177,15 +178,9 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         """Encoder, generator and discriminator."""
         return [stack for stack in (self.encoder, self.generator, self.discriminator) if stack is not None]
 
-    def get_input_embeddings(self) -> nn.Layer:
-        return self.word_embeddings
-
-    def _init_weights(self, layer: nn.Layer) -> None:
-        """Random weights as the original draws them; PaddleNLP comes here with every part of a model."""
-        if layer is self:
-            from glm.models.ganlm.initialization import draw_weights
-
-            draw_weights(self)
+    def draw_weights(self) -> None:
+        """See `glm.models.ganlm.initialization`."""
+        draw_weights(self)
 
     # -- training
 

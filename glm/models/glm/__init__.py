@@ -1,5 +1,6 @@
 """GLM: autoregressive blank infilling with 2D positions (Du et al. 2022)."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from glm.models.glm.objectives import OBJECTIVES
 from glm.models.glm.tokenization import (
     COMMAND_TOKENS,
     MODEL_FILE,
+    PADDLENLP_FILES,
     PUBLISHED_TOKENIZERS,
     GLMPieces,
     open_tokenizer,
@@ -65,10 +67,11 @@ def _fetch_tokenizer(name: str) -> GLMPieces:
 
 
 def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
-    """Writes the files that PaddleNLP's tokenizer class writes, the SentencePiece model among them."""
-    from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
-
-    GLMTokenizer(tokenizer.model_file, sp_model=tokenizer.sp_model).save_pretrained(str(folder))
+    """Writes the SentencePiece model, and what PaddleNLP's `GLMTokenizer` reads beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_FILE).write_bytes(tokenizer.sp_model.serialized_model_proto())
+    for name, content in PADDLENLP_FILES.items():
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 OF_OTHERS = {"objectives", "pair_length", "three_losses", "starts", "positions"}  # abilities of other families

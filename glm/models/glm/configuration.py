@@ -1,9 +1,8 @@
 """The size and shape of a GLM. The names are those of PaddleNLP's GLMConfig, so its files load unchanged; the defaults
 too, but for `use_scaled_init_for_output_weights`, which is on as in THUDM/GLM."""
 
-from paddlenlp.transformers import PretrainedConfig
-
 from glm.errors import InputError
+from glm.models.configuration import ModelConfig
 from glm.models.glm.weights import PUBLISHED, GLMWeights, position_rows
 from glm.models.presets import published_presets
 from glm.modules.block import BlockNames, BlockOptions
@@ -22,7 +21,7 @@ NAMES = BlockNames(
 )
 
 
-class GLMConfig(PretrainedConfig):
+class GLMConfig(ModelConfig):
     """Configuration of a GLM.
 
     Args:
@@ -41,8 +40,7 @@ class GLMConfig(PretrainedConfig):
             sum (THUDM/GLM, mpu/transformer.py).
         layernorm_epsilon: epsilon of every LayerNorm.
         bad_words_id: ids that are never generated (50009 in glm-10b-chinese, whose row equals that of eop).
-        tensor_parallel_degree, tensor_parallel_rank (of PaddleNLP's class): over how many processes the model is
-            split, and which of them this is; not saved.
+        kwargs: other fields, see `ModelConfig`.
 
     Raises:
         InputError: `hidden_size` is no multiple of `num_attention_heads`, or the model cannot be split over so many
@@ -73,7 +71,6 @@ class GLMConfig(PretrainedConfig):
     ):
         num_layers = kwargs.pop("num_hidden_layers", num_layers)
         super().__init__(**kwargs)
-        self.register_unsavable_keys("tensor_parallel_degree")  # a checkpoint is whole, whoever wrote it
         if hidden_size % num_attention_heads:
             raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
         sizes = {"num_attention_heads": num_attention_heads, "vocab_size": vocab_size}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import paddle
 from paddle import Tensor, nn
-from paddlenlp.transformers import register_base_model
 
 from glm.cpu.arrays import draw_seed
 from glm.models.glm.configuration import GLMConfig
@@ -66,32 +65,15 @@ class GLMTransformer(Stack):
 
 
 class GLMPretrainedModel(SafePretrainedModel):
-    """What PaddleNLP's loading, saving and initialisation need to know of a GLM."""
+    """What loading and saving need to know of a GLM."""
 
     config_class = GLMConfig
     base_model_prefix = "glm"
-    pretrained_init_configuration = GLMConfig.pretrained_init_configuration
     pretrained_resource_files_map = {
         "model_state": {name: WEIGHTS_URL.format(name=name) for name in GLMConfig.pretrained_init_configuration}
     }
 
-    def _init_weights(self, layer: nn.Layer) -> None:
-        """N(0, initializer_range), scaled down in the two linears that end in a residual sum; biases 0."""
-        if not isinstance(layer, GLMModel):  # PaddleNLP comes here with every part of a model; this one has them all
-            return
-        config = self.config
-        std = residual_std = config.initializer_range
-        if config.use_scaled_init_for_output_weights:
-            residual_std = std / math.sqrt(2.0 * config.num_layers)
-        ranks = {"degree": config.tensor_parallel_degree, "rank": config.tensor_parallel_rank}
-        numbers = np.random.default_rng(layer.seed)
-        for name, weight in layer.named_parameters():
-            if weight.ndim == 2:
-                own_std = residual_std if name.endswith(RESIDUAL_WEIGHTS) else std
-                draw(weight, name, GLMWeights.plan, numbers, own_std, **ranks)
 
-
-@register_base_model
 class GLMModel(GLMPretrainedModel):
     """GLM without a head: hidden states after the last LayerNorm."""
 
@@ -105,8 +87,18 @@ class GLMModel(GLMPretrainedModel):
         self.word_embeddings = split_embedding(config.vocab_size, config.hidden_size, degree=degree)
         self.transformer = self.stack_class(config)
 
-    def get_input_embeddings(self) -> nn.Layer:
-        return self.word_embeddings
+    def draw_weights(self) -> None:
+        """N(0, initializer_range), scaled down in the two linears that end in a residual sum; biases 0."""
+        config = self.config
+        std = residual_std = config.initializer_range
+        if config.use_scaled_init_for_output_weights:
+            residual_std = std / math.sqrt(2.0 * config.num_layers)
+        ranks = {"degree": config.tensor_parallel_degree, "rank": config.tensor_parallel_rank}
+        numbers = np.random.default_rng(self.seed)
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                own_std = residual_std if name.endswith(RESIDUAL_WEIGHTS) else std
+                draw(weight, name, GLMWeights.plan, numbers, own_std, **ranks)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
         """Runs the stack on the tokens of a layout.

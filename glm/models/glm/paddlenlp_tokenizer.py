@@ -6,7 +6,7 @@ import sentencepiece
 from paddlenlp.transformers import PretrainedTokenizer
 
 from glm.errors import InputError
-from glm.models.glm.tokenization import COMMAND_TOKENS, MODEL_FILE, PUBLISHED_TOKENIZERS, GLMPieces
+from glm.models.glm.tokenization import COMMAND_TOKENS, MODEL_FILE, PUBLISHED_TOKENIZERS, SPECIAL_TOKENS, GLMPieces
 
 MODEL_URL = "https://paddlenlp.bj.bcebos.com/models/community/THUDM/cog-pretrain.model"
 
@@ -32,16 +32,7 @@ class GLMTokenizer(GLMPieces, PretrainedTokenizer):
 
     def __init__(self, model_file: str, sp_model: sentencepiece.SentencePieceProcessor | None = None, **kwargs):
         GLMPieces.__init__(self, model_file, sp_model)
-        special = {
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "unk_token": "[UNK]",
-            "mask_token": "[MASK]",
-            "pad_token": "<|endoftext|>",
-            "eos_token": "<|endoftext|>",
-            "additional_special_tokens": ["<|startofpiece|>", "<|endofpiece|>", "[sMASK]", "[gMASK]"],
-        }
-        PretrainedTokenizer.__init__(self, **{**special, **kwargs})
+        PretrainedTokenizer.__init__(self, **{**SPECIAL_TOKENS, **kwargs})
         self.add_tokens(list(COMMAND_TOKENS), special_tokens=True)  # known already: only makes texts split at them
 
     # -- what PaddleNLP's base class asks for

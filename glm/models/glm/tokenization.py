@@ -27,6 +27,20 @@ COMMAND_TOKENS = {
 }
 COMMAND_ROWS = 10
 BLOCK_MASK, BLOCK_MASK_OFFSET = "[dBLOCK]", 10  # read in pretraining alone, where it hides tokens of a span
+SPECIAL_TOKENS = {
+    "eos_token": "<|endoftext|>",
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "<|endoftext|>",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+    "additional_special_tokens": ["<|startofpiece|>", "<|endofpiece|>", "[sMASK]", "[gMASK]"],
+}
+# What PaddleNLP's tokenizer class has beside the SentencePiece model.
+PADDLENLP_FILES = {
+    "special_tokens_map.json": SPECIAL_TOKENS,
+    "tokenizer_config.json": {"added_tokens_decoder": {}, "tokenizer_class": "GLMTokenizer"},
+}
 
 
 class GLMPieces:

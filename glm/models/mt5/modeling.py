@@ -8,12 +8,14 @@ right).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import paddle
 from paddle import Tensor
 from paddlenlp.transformers import MT5ForConditionalGeneration
+from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.errors import UsageError
 from glm.models.mt5.configuration import MT5Settings
@@ -22,7 +24,7 @@ from glm.models.mt5.tokenization import END, PAD
 from glm.models.mt5.weights import TIED
 from glm.models.protocol import IGNORE_INDEX
 from glm.modules.loss import smoothed_cross_entropy
-from glm.modules.pretrained import SafePretrainedModel
+from glm.modules.pretrained import check_fit, check_has_weights
 from glm.modules.stack import Stack
 
 STRIDES = "FLAGS_use_stride_kernel"
@@ -40,14 +42,33 @@ def _strides() -> Iterator[None]:
         paddle.set_flags(before)
 
 
-class MT5(SafePretrainedModel, MT5ForConditionalGeneration):
+class MT5(MT5ForConditionalGeneration):
     """An mT5 that trains on pairs and generates."""
 
     config_class = MT5Settings
     model_config_file = "config.json"
 
     def __init__(self, config: MT5Settings):
-        MT5ForConditionalGeneration.__init__(self, config)  # PaddleNLP gives every class an __init__ of its own
+        super().__init__(config)
+
+    without_drawing = staticmethod(no_init_weights)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args, **kwargs) -> Self:
+        """As PaddleNLP's, but of a folder with safetensors only.
+
+        Raises:
+            InputError: the folder has no model.safetensors, or the weights do not fit.
+        """
+        check_has_weights(Path(pretrained_model_name_or_path))
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def _load_pretrained_model(cls, model, state_dict, loaded_keys, *args, **kwargs):
+        """PaddleNLP leaves a missing weight random and drops an unknown one, with a warning; here both are errors."""
+        result = super()._load_pretrained_model(model, state_dict, loaded_keys, *args, **kwargs)
+        check_fit(result[1], result[2])
+        return result
 
     @property
     def stacks(self) -> list[Stack]:

@@ -1,8 +1,7 @@
 """The size and shape of a UniLM. The names are BERT's, so its files load unchanged."""
 
-from paddlenlp.transformers import PretrainedConfig
-
 from glm.errors import InputError
+from glm.models.configuration import ModelConfig
 from glm.models.presets import published_presets
 from glm.models.unilm.weights import (
     ATTENTION_NORM,
@@ -31,7 +30,7 @@ NAMES = BlockNames(
 )
 
 
-class UniLMConfig(PretrainedConfig):
+class UniLMConfig(ModelConfig):
     """Configuration of a UniLM; the defaults are those of the Chinese base model.
 
     Args:
@@ -91,7 +90,6 @@ class UniLMConfig(PretrainedConfig):
         hidden_dropout_prob = kwargs.pop("output_dropout_prob", hidden_dropout_prob)
         attention_probs_dropout_prob = kwargs.pop("attention_dropout_prob", attention_probs_dropout_prob)
         super().__init__(**kwargs)
-        self.register_unsavable_keys("tensor_parallel_degree")
         if hidden_size % num_attention_heads:
             raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
         if hidden_act != "gelu":

@@ -11,8 +11,6 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
-from paddlenlp.transformers import register_base_model
-from paddlenlp.transformers.bert.configuration import BERT_PRETRAINED_RESOURCE_FILES_MAP
 
 from glm.cpu.arrays import draw_seed
 from glm.models.protocol import IGNORE_INDEX
@@ -32,6 +30,9 @@ from glm.modules.tensors import as_tensor
 
 NOTHING = 1e-5  # added to the number of predicted tokens that the masked loss is divided by, in the originals too
 PAD = 0  # [PAD], which label smoothing gives no share
+
+KINDS = {"bert": "bert", "macb": "macbert"}  # the folder there, by the beginning of a name
+WEIGHTS_URL = "https://bj.bcebos.com/paddlenlp/models/transformers/{kind}/{name}.pdparams"
 
 
 class UniLMEncoder(Stack):
@@ -78,31 +79,14 @@ class LanguageHead(nn.Layer):
 
 
 class UniLMPretrainedModel(SafePretrainedModel):
-    """What PaddleNLP's loading, saving and initialisation need to know of a UniLM."""
+    """What loading and saving need to know of a UniLM."""
 
     config_class = UniLMConfig
     base_model_prefix = "unilm"
     pretrained_init_configuration = UniLMConfig.pretrained_init_configuration
     pretrained_resource_files_map = {
-        "model_state": {name: BERT_PRETRAINED_RESOURCE_FILES_MAP["model_state"][name] for name in PUBLISHED}
+        "model_state": {name: WEIGHTS_URL.format(kind=KINDS[name[:4]], name=name) for name in PUBLISHED}
     }
-
-    def _init_weights(self, layer: nn.Layer) -> None:
-        """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)
-        that end in a residual sum divided by sqrt(2 (i + 1))."""
-        if not isinstance(layer, UniLMForConditionalGeneration):  # it has all parts of a model
-            return
-        numbers = np.random.default_rng(layer.seed)
-        for name, weight in layer.named_parameters():
-            if weight.ndim != 2:
-                continue
-            std = self.config.initializer_range
-            if self.config.sinusoidal_init and name.endswith("position_embeddings.weight"):
-                weight.set_value(sinusoids(*weight.shape) * np.float32(std * math.sqrt(2)))
-                continue
-            if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
-                std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
-            draw(weight, name, {}, numbers, std, degree=1, rank=0)
 
 
 def sinusoids(positions: int, size: int) -> np.ndarray:
@@ -113,7 +97,6 @@ def sinusoids(positions: int, size: int) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
-@register_base_model
 class UniLMModel(UniLMPretrainedModel):
     """UniLM without its heads: hidden states after the last block."""
 
@@ -122,9 +105,6 @@ class UniLMModel(UniLMPretrainedModel):
         self.word_embeddings = TiedEmbedding(config.vocab_size, config.hidden_size)
         self.encoder = UniLMEncoder(config)
         self.pooler = Linear(config.hidden_size, config.hidden_size) if config.pooler else None
-
-    def get_input_embeddings(self) -> nn.Layer:
-        return self.word_embeddings
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor, layout: Layout
@@ -161,6 +141,21 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         self.sentence_order = Linear(config.hidden_size, 2) if config.sentence_order else None
         self.head = TiedHead(self.unilm.word_embeddings, None, self.lm_head.bias)
         self.terms: dict[str, Tensor] = {}
+
+    def draw_weights(self) -> None:
+        """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)
+        that end in a residual sum divided by sqrt(2 (i + 1))."""
+        numbers = np.random.default_rng(self.seed)
+        for name, weight in self.named_parameters():
+            if weight.ndim != 2:
+                continue
+            std = self.config.initializer_range
+            if self.config.sinusoidal_init and name.endswith("position_embeddings.weight"):
+                weight.set_value(sinusoids(*weight.shape) * np.float32(std * math.sqrt(2)))
+                continue
+            if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
+                std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
+            draw(weight, name, {}, numbers, std, degree=1, rank=0)
 
     @property
     def finished_rule(self) -> str:

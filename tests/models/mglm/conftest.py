@@ -11,7 +11,7 @@ from paddle import nn
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.models.mglm import FAMILY
-from tools.reference_files import read_golden, reference_file
+from tools.reference_files import read_golden, reference_file, reference_paths
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def model_of(weights: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> 
 @pytest.fixture(scope="session")
 def golden_tokenizer():
     """The tokenizer of all golden task files."""
-    return FAMILY.open_tokenizer(reference_file("mglm/mglm-tiny-uni.model"))
+    return FAMILY.open_tokenizer(reference_paths("mglm", "*.model")[0])
 
 
 @pytest.fixture
 def tiny_mglm(float64) -> nn.Layer:
     """The model of all golden task files."""
-    tensors, metadata = read_golden(reference_file("mglm/tiny-mglm.safetensors"))
+    tensors, metadata = read_golden(reference_paths("mglm", "tiny-*.safetensors")[0])
     return model_of(tensors, settings_of(metadata["config"]))
 
 

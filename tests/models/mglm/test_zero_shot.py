@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tools.reference_files import reference_file
+from tools.reference_files import reference_paths
 from tools.run_tools import Workspace, read_lines, write_records
 
 pytestmark = [
@@ -25,7 +25,7 @@ def test_a_small_model_learns_its_records_and_is_asked_in_both_languages(real_da
     for name, rows in files.items():
         write_records(tmp_path / f"{name}.json", rows)
     (tmp_path / "model.json").write_text(json.dumps(SIZES), encoding="utf-8")
-    run = Workspace(tmp_path, reference_file("mglm/mglm-tiny-uni.model")).finetune(
+    run = Workspace(tmp_path, reference_paths("mglm", "*.model")[0]).finetune(
         "run",
         task_name="xnli",
         train_file=f"en={tmp_path / 'seen.json'}",

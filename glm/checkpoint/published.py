@@ -1,0 +1,23 @@
+"""Weights of published names, which PaddleNLP fetches and keeps in its cache."""
+
+from pathlib import Path
+
+
+def fetch_weights(model_class: type, name: str) -> Path:
+    """The file with the weights of a published model, fetched where it is not in the cache yet.
+
+    Args:
+        model_class: knows with `pretrained_resource_files_map` where the family's models are.
+        name: of the model.
+
+    Raises:
+        Exception: whatever stops the download.
+    """
+    from paddlenlp.transformers import PretrainedModel
+
+    class Published(PretrainedModel):
+        pretrained_resource_files_map = model_class.pretrained_resource_files_map
+        pretrained_init_configuration = model_class.config_class.pretrained_init_configuration
+
+    file, *_ = Published._resolve_model_file_path(name)
+    return Path(file)
