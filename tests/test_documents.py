@@ -147,6 +147,15 @@ def test_files_exist(path):
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
+@pytest.mark.parametrize("language", [lambda page: page, in_chinese], ids=LANGUAGES)
+def test_every_folder_is_in_the_tour(language):
+    """The list of folders is the first picture of the design that a reader sees."""
+    tour = read(language(ROOT / "docs" / "architecture.md"))
+    folders = [path.name for path in (ROOT / "glm").iterdir() if (path / "__init__.py").is_file()]
+    folders += [name.rpartition(".")[2] for name in registry.FAMILIES.values()]
+    assert [name for name in folders if f"{name}/ " not in tour] == [] and len(folders) > 15
+
+
 # -- options
 
 
