@@ -94,8 +94,14 @@ def test_same_numbers(page):
 @PAIRS
 def test_chinese_glossary(page):
     """One word for one idea (docs/zh/architecture.md): these have another one there, or are no word of the field."""
-    found = [word for word in NOT_IN_CHINESE if word in read(in_chinese(page))]
-    assert found == []
+    assert [word for word in NOT_IN_CHINESE if word in read(in_chinese(page))] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["serving/page.html", "serving/chinese.py", "report/page.js", "report/base.html.jinja"]
+)
+def test_chinese_glossary_of_pages(name):
+    assert [word for word in NOT_IN_CHINESE if word in read(ROOT / "glm" / name)] == []
 
 
 @pytest.mark.parametrize("path", [README, in_chinese(README)], ids=lambda path: path.name)
