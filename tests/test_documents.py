@@ -94,8 +94,14 @@ def test_same_numbers(page):
 @PAIRS
 def test_chinese_glossary(page):
     """One word for one idea (docs/zh/architecture.md): these have another one there, or are no word of the field."""
-    found = [word for word in NOT_IN_CHINESE if word in read(in_chinese(page))]
-    assert found == []
+    assert [word for word in NOT_IN_CHINESE if word in read(in_chinese(page))] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["serving/page.html", "serving/chinese.py", "report/page.js", "report/base.html.jinja"]
+)
+def test_chinese_glossary_of_pages(name):
+    assert [word for word in NOT_IN_CHINESE if word in read(ROOT / "glm" / name)] == []
 
 
 @pytest.mark.parametrize("path", [README, in_chinese(README)], ids=lambda path: path.name)
@@ -145,6 +151,15 @@ def test_a_broken_link_is_found(tmp_path):
 def test_files_exist(path):
     named = re.findall(r"(?<![\w/.])(?:glm|configs|benchmarks|data|tests|docs)/[\w./-]*\w", read(path))
     assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("language", [lambda page: page, in_chinese], ids=LANGUAGES)
+def test_every_folder_is_in_the_tour(language):
+    """The list of folders is the first picture of the design that a reader sees."""
+    tour = read(language(ROOT / "docs" / "architecture.md"))
+    folders = [path.name for path in (ROOT / "glm").iterdir() if (path / "__init__.py").is_file()]
+    folders += [name.rpartition(".")[2] for name in registry.FAMILIES.values()]
+    assert [name for name in folders if f"{name}/ " not in tour] == [] and len(folders) > 15
 
 
 # -- options

@@ -166,7 +166,7 @@ def test_copied_command_generates_the_same(browser, url):
 
 def test_languages(browser, url):
     with opened(browser, url, locale="zh-CN") as page:
-        assert page.inner_text("label[for=source]") == "文章"
+        assert page.inner_text("label[for=source]") == "段落"
         assert page.get_attribute("html", "lang") == "zh-CN"
         page.click("#example")
         generate(page)
