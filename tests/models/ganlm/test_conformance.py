@@ -542,7 +542,7 @@ def test_check_16_layouts_of_xnli():
             cases.append((row["premise"], row["hypothesis"], *arrays, (row["label"], group["labels"][number])))
     geometry = FAMILY.geometry(tokenizer, GeometryOptions("[gMASK]"))
     for premise, hypothesis, source, inputs, label in cases:
-        example, place = geometry.pair(tokenizer.encode_text(premise), tokenizer.encode_text(hypothesis), "cls")
+        example, place = geometry.pair(tokenizer.encode_text(premise), tokenizer.encode_text(hypothesis), "start")
         assert example.source_ids.tolist() == source and example.target_ids.tolist() == inputs
         assert place == len(source)  # of the decoder's first token in the row
         if label:
