@@ -4,8 +4,8 @@ python benchmarks/pretraining.py --tokenizer cog-pretrain.model --texts FILE [--
 
 FILE is JSON lines whose `text` (or `context`) is repeated, a number in each document, so that no two are equal.
 `encode` has both sides in turn in one process, medians; `memory` is a process for each size, its largest resident set
-and how much of it is anonymous; `sampling` is seconds of drawing and collating a step's samples beside seconds of the
-step.
+and how much of it is anonymous; `sampling` is processor seconds of drawing and collating a step's samples, beside the
+step's.
 """
 
 import argparse
@@ -116,7 +116,10 @@ def memory(values: argparse.Namespace, folder: Path) -> None:
 
 
 def sampling(values: argparse.Namespace, folder: Path) -> None:
-    """Seconds of a step's samples (drawn twice: once to count labels) and of the step."""
+    """Processor seconds of a step's samples (drawn twice: once to count labels) and of the step.
+
+    Other programs change them little. With OMP_NUM_THREADS=1 twice the share is a bound for a step on two cores.
+    """
     import numpy as np
     import paddle
 
@@ -142,15 +145,15 @@ def sampling(values: argparse.Namespace, folder: Path) -> None:
     data, steps = [], []
     for step in range(values.repeats + 1):
         trainer.state.global_step = step
-        start = time.perf_counter()
+        start = time.process_time()
         tokens, _ = trainer._sizes_of(step)
         batch = trainer.data_collator([trainer.train_dataset[index] for index in trainer.sampler.step_examples(step)])
-        data.append(time.perf_counter() - start)
-        start = time.perf_counter()
+        data.append(time.process_time() - start)
+        start = time.process_time()
         trainer.training_step(trainer.model, {name: paddle.to_tensor(table) for name, table in batch.items()})
         trainer.optimizer.step()
         trainer.optimizer.clear_grad(set_to_zero=False)
-        steps.append(time.perf_counter() - start)
+        steps.append(time.process_time() - start)
     seconds, of_step = np.median(data[1:]), np.median(steps[1:])
     print(
         f"sampling, {values.shape}, batch {values.batch_size} ({tokens} tokens in the last): {1000 * seconds:.1f} ms "

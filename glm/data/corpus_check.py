@@ -5,6 +5,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tqdm import tqdm
@@ -67,11 +68,18 @@ class CorpusCheck:
 
     def take(self, items: Sequence[Document | BadRecord]) -> list[Encoded]:
         """Takes rows in; returns those that can be used as ids."""
-        documents = [item for item in items if isinstance(item, Document)]
-        parts = [self.pretraining.parts(document.text) for document in documents]
-        ids = iter(self.tokenizer.encode_text([text for own in parts for text in own]) if documents else [])
-        encoded = iter([[next(ids) for _ in own] for own in parts])
-        return [found for item in items if (found := self._take(item, encoded)) is not None]
+        return self._taken(items, self._encode(items))
+
+    def _encode(self, items: Sequence[Document | BadRecord]) -> list[Encoded]:
+        """The ids of the documents among rows; reads nothing that `_taken` writes."""
+        parts = [self.pretraining.parts(item.text) for item in items if isinstance(item, Document)]
+        texts = [text for own in parts for text in own]
+        ids = iter(self.tokenizer.encode_text(texts) if texts else [])
+        return [[next(ids) for _ in own] for own in parts]
+
+    def _taken(self, items: Sequence[Document | BadRecord], found: list[Encoded]) -> list[Encoded]:
+        encoded = iter(found)
+        return [ids for item in items if (ids := self._take(item, encoded)) is not None]
 
     def _take(self, item: Document | BadRecord, encoded: Iterator[Encoded]) -> Encoded | None:
         self.read += 1
@@ -158,12 +166,25 @@ class CorpusCheck:
             most_refused: reading ends early where it is clear that more rows are refused.
         """
         with tqdm(desc=f"encoding {self.name}", unit="document", disable=None, delay=1) as bar:
-            for batch in batches(corpus):
-                yield from self.take(batch)
+            for batch, encoded in self._encoded_ahead(corpus):
+                yield from self._taken(batch, encoded)
                 bar.update(len(batch))
                 if self.refused > most_refused + SHOWN:
                     break
         self.finish()
+
+    def _encoded_ahead(self, corpus: CorpusFiles) -> Iterator[tuple[list[Any], list[Encoded]]]:
+        """Rows in batches with the ids of their documents. The tokenizer, which lets go of the interpreter, encodes a
+        batch while the next one is read and the one before it is written."""
+        with ThreadPoolExecutor(1) as worker:
+            waiting = None
+            for batch in batches(corpus):
+                coming = batch, worker.submit(self._encode, batch)
+                if waiting is not None:
+                    yield waiting[0], waiting[1].result()
+                waiting = coming
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
 
 
 def batches(corpus: Iterable[Any]) -> Iterator[list[Any]]:
