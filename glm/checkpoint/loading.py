@@ -91,6 +91,8 @@ def load_config(
         if path.exists():
             raise InputError(f"{path}: not a model configuration ({error})") from error
         raise not_found("model", name_or_path, error, family.published) from error
+    if config.vocab_size == tokenizer.vocab_size - getattr(tokenizer, "num_added", 0):
+        config.vocab_size = tokenizer.vocab_size
     _check_rows(family, path, config.vocab_size, tokenizer.vocab_size)
     return config
 
@@ -160,7 +162,9 @@ def fitted_weights(
     named.pop(None, None)
     shapes = names.shapes(config.to_dict())
     return {
-        name: with_rows(tensor, shapes[name][0]) if name.endswith(names.resizable) and name in shapes else tensor
+        name: with_rows(tensor, shapes[name][0], names.new_rows_std)
+        if name.endswith(names.resizable) and name in shapes
+        else tensor
         for name, tensor in named.items()
     }
 

@@ -12,7 +12,7 @@ from glm.data.records import Record
 from glm.data.templates import Template
 from glm.data.truncation import find_answer, shorten_context
 from glm.errors import InputError
-from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
+from glm.models.protocol import NO_TASK, Example, Family, GeometryOptions, Prompt, Tokenizer
 
 NO_TOKEN = "has no token: the tokenizer drops all of it"
 NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
@@ -39,6 +39,7 @@ class ExampleEncoder:
         block_position: see `GeometryOptions`.
         allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
         max_seq_length: most tokens of source and target together, in place of `src_length`; see `GeometryOptions`.
+        task: the number of the task of all records, see `GeometryOptions`.
         objective: what training draws and predicts, by the names of `GeometryOptions`; the family's own if left out.
 
     Raises:
@@ -62,6 +63,7 @@ class ExampleEncoder:
         allow_cut_targets: bool = False,
         max_seq_length: int | None = None,
         objective: Mapping[str, Any] = NO_CHOICE,
+        task: int = NO_TASK,
     ):
         template.check(family)
         self.family = family
@@ -73,7 +75,12 @@ class ExampleEncoder:
         self.min_tgt_length = min_tgt_length
         self.allow_cut_targets = allow_cut_targets or max_seq_length is not None
         layout = GeometryOptions(
-            template.blank, block_position, max_seq_length=max_seq_length, tgt_length=tgt_length, **objective
+            template.blank,
+            block_position,
+            max_seq_length=max_seq_length,
+            tgt_length=tgt_length,
+            task=task,
+            **objective,
         )
         self.geometry = family.geometry(tokenizer, layout)
         if max_seq_length is not None and tgt_length >= max_seq_length - self.special_tokens:

@@ -24,6 +24,7 @@ from glm.generation.search import generate
 from glm.models import registry
 from glm.models.protocol import ABILITIES, Family, GeometryOptions
 from tools.unilm_tools import write_vocabulary
+from tools.vlm_tools import write_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "data" / "tokenizer"
@@ -43,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
         **{"hidden_size": 32, "mlp_size": 48, "num_attention_heads": 2, "encoder_layers": 2, "generator_layers": 2},
         **{"discriminator_layers": 1, "max_source_positions": 64, "max_target_positions": 32, "relative_buckets": 32},
     },
+    "vlm": {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "max_position_embeddings": 64},
     "gru": {"hidden_size": 16},
 }
 EACH_TOKEN = {"unilm": {"objective": "pseudo_masked"}}  # an objective that predicts each token behind those before it
@@ -129,6 +131,8 @@ def cases(tmp_path_factory):
 def tokenizer_of(family: Family, folder: Path) -> Path:
     if family.name == "unilm":
         return write_vocabulary(folder / "vocab.txt", WORDS)
+    if family.name == "vlm":
+        return write_tokenizer(folder, [*SOURCES, *SPANS])
     if family.name == "gru":
         (folder / "characters.txt").write_text(WORDS, encoding="utf-8")
         return folder / "characters.txt"
