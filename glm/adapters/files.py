@@ -25,6 +25,13 @@ from paddlenlp.utils.env import (
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from glm.adapters.bottleneck import (
+    BOTTLENECK_CONFIG_NAME,
+    BottleneckConfig,
+    BottleneckSettings,
+    is_of_bottleneck,
+    put_bottlenecks,
+)
 from glm.adapters.schema import LoRASettings, PrefixSettings, matching
 from glm.errors import InputError, shown
 from glm.modules.layers import Linear
@@ -43,10 +50,11 @@ class PrefixTuningConfig(PrefixConfig):
     base_model_name_or_path: str | None = None
 
 
-AdapterConfig = LoRAConfig | PrefixTuningConfig
+AdapterConfig = LoRAConfig | PrefixTuningConfig | BottleneckConfig
 CONFIGS = {
     LORA_CONFIG_NAME: (LoRASettings, LoRAConfig),
     PREFIX_CONFIG_NAME: (PrefixSettings, PrefixTuningConfig),
+    BOTTLENECK_CONFIG_NAME: (BottleneckSettings, BottleneckConfig),
 }
 
 
@@ -61,7 +69,7 @@ def lora_config(
         targets: names of linear layers of a block, joined by `|`.
     """
     return LoRAConfig(
-        base_model_name_or_path=_name_of_base(base, run),
+        base_model_name_or_path=name_of_base(base, run),
         target_modules=[rf".*\.({'|'.join(dict.fromkeys(targets.split('|')))})"],
         r=rank,
         lora_alpha=alpha,
@@ -84,7 +92,7 @@ def prefix_config(
     """
     sizes = model.config
     return PrefixTuningConfig(
-        base_model_name_or_path=_name_of_base(base, run),
+        base_model_name_or_path=name_of_base(base, run),
         num_prefix_tokens=tokens,
         num_attention_heads=sizes.num_attention_heads,
         num_hidden_layers=sizes.num_layers,
@@ -95,7 +103,7 @@ def prefix_config(
     )
 
 
-def _name_of_base(base: str, run: str | None) -> str:
+def name_of_base(base: str, run: str | None) -> str:
     """A model's folder from that of the run, or in full."""
     return path_from(base, run) if Path(base).exists() else base
 
@@ -121,17 +129,21 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
 def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
     """Puts a new adapter into a model, whose own weights are frozen.
 
-    LoRA's does nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
+    LoRA's does nothing yet, and a residual one nothing or little; a prefix is drawn as PaddleNLP draws it, uniformly
+    (Glorot and Bengio 2010).
 
     Raises:
-        InputError: a prefix is of a model of other sizes, LoRA's linear layers are not in the model, or that is split
-            over processes.
+        InputError: a residual one is for a task that the model does not take, a prefix is of a model of other sizes,
+            LoRA's linear layers are not in the model, or that is split over processes.
     """
     if (degree := model.config.tensor_parallel_degree) > 1:
         raise InputError(
             f"tensor_parallel_degree {degree}: not beside an adapter, which is not split over processes; leave it out "
             "(LoRA can be merged: python -m glm merge)"
         )
+    if isinstance(config, BottleneckConfig):
+        put_bottlenecks(model, config)
+        return
     if isinstance(config, LoRAConfig):
         LoRAModel(model, replace(config, target_modules=_escaped_targets(model, config)))
         return
@@ -180,7 +192,9 @@ def adapter_weights(model: nn.Layer) -> dict[str, Tensor]:
     return {
         name: weight
         for name, weight in model.named_parameters()
-        if name.endswith(LORA_MATRICES) or f".{PREFIX_ENCODER}" in name
+        if name.endswith(LORA_MATRICES)
+        or f".{PREFIX_ENCODER}" in name
+        or (is_of_bottleneck(name) and not weight.stop_gradient)  # a model may have others of its own
     }
 
 

@@ -15,6 +15,7 @@ from paddlenlp.peft import LoRAConfig
 from paddlenlp.transformers import PretrainedConfig
 from paddlenlp.transformers.model_utils import no_init_weights
 
+from glm.adapters.bottleneck import BottleneckConfig, check_base, digests_of, settle_rows
 from glm.adapters.files import AdapterConfig, add_adapter, fold_prefix, load_adapter, merge_lora, read_adapter_config
 from glm.checkpoint.configuration import declared_config
 from glm.checkpoint.formats import Source, fairseq_file, open_checkpoint, open_file
@@ -26,7 +27,7 @@ from glm.checkpoint.whole import WholeModel, open_model, whole_model
 from glm.errors import InputError, shown
 from glm.models import registry
 from glm.models.presets import preset_file
-from glm.models.protocol import Family, Tokenizer, WeightNames
+from glm.models.protocol import NO_TASK, Family, Tokenizer, WeightNames
 from glm.runtime.settings_file import read_object
 
 
@@ -108,11 +109,31 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
         )
 
 
+def task_number(family: Family, name_or_path: str, task: str | None) -> int:
+    """The number of the task of records, by which they find their adapters and tags in a model.
+
+    Args:
+        name_or_path: the model's.
+        task: the name of the task; None for a template of the user's own.
+
+    Raises:
+        InputError: the model is a folder of adapters, and none is for the task.
+    """
+    if task in family.tasks:
+        return family.tasks.index(task)
+    adapter = read_adapter_config(Path(name_or_path))
+    if not isinstance(adapter, BottleneckConfig):
+        return NO_TASK
+    if len(adapter.tasks) == 1 and not family.tasks:
+        return 0
+    return adapter.number_of(str(task), family.tasks)
+
+
 def load_model(family: Family, name_or_path: str, config: PretrainedConfig, *, start: str | None = None) -> nn.Layer:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
-    An adapter's folder stands for its model with LoRA merged in, or with the prefix in front. The format that was
-    found is said on standard error.
+    An adapter's folder stands for its model with LoRA merged in, the prefix in front, or residual adapters in it. The
+    format that was found is said on standard error.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
@@ -173,9 +194,13 @@ def _load_adapted(family: Family, folder: str, adapter: AdapterConfig, config: P
     """The model that an adapter belongs to, with the adapter: LoRA's is merged in, a prefix's projection made."""
     with _adapters_model(Path(folder)):
         model = load_model(family, adapter.base_model_name_or_path, config)
+    if isinstance(adapter, BottleneckConfig):
+        check_base(adapter.base_tensors, digests_of(model), origin=folder)
     add_adapter(model, adapter)
     load_adapter(model, Path(folder))
-    if isinstance(adapter, LoRAConfig):
+    if isinstance(adapter, BottleneckConfig):
+        settle_rows(model)
+    elif isinstance(adapter, LoRAConfig):
         merge_lora(model)
     else:
         fold_prefix(model)

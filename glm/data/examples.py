@@ -73,6 +73,7 @@ class ExampleEncoder:
         self.src_length = src_length if max_seq_length is None else max_seq_length - 1
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
+        self.task = task
         self.allow_cut_targets = allow_cut_targets or max_seq_length is not None
         layout = GeometryOptions(
             template.blank,

@@ -188,4 +188,5 @@ def _whole(layer: AdapterLinear, *, outputs: int = 0, inputs: int = 0) -> Weight
     """Weight [outputs, inputs] and bias [outputs] of a linear layer, with zeros up to these sizes."""
     weight, bias = layer.weight.numpy().T, layer.bias.numpy()
     more = max(outputs - len(bias), 0), max(inputs - weight.shape[1], 0)
-    return np.pad(weight, ((0, more[0]), (0, more[1]))), np.pad(bias, (0, more[0]))
+    padded = np.pad(weight, ((0, more[0]), (0, more[1])))
+    return np.ascontiguousarray(padded), np.pad(bias, (0, more[0]))

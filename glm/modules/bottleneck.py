@@ -1,5 +1,6 @@
-"""Residual adapters behind blocks: small networks of tasks that share one frozen model (Houlsby et al. 2019; Lin, Madotto
-and Fung 2020). An adapter works on each token by itself, so tasks may share a batch: rows of one task are gathered."""
+"""Residual adapters behind blocks: small networks of tasks that share one frozen model (Lin, Madotto and Fung 2020).
+
+An adapter works on each token by itself, so tasks may share a batch: rows of one task are gathered."""
 
 from collections.abc import Iterable, Sequence
 

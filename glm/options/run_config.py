@@ -80,6 +80,11 @@ class TrainedWith(Settings):
     num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = None
     generation_seed: Annotated[int, Field(ge=0, lt=1 << 64)] = None
 
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Of a run's settings those that prediction follows."""
+        return {name: value for name, value in settings.items() if name in cls.model_fields}
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """The options of a configuration file, JSON or YAML; keys that start with an underscore are notes.

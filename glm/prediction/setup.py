@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.loading import find_family, load_config, load_model, task_number
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
@@ -12,7 +12,7 @@ from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.models.protocol import Family, Tokenizer
+from glm.models.protocol import NO_TASK, Family, Tokenizer
 from glm.modules.decoding import prepare_decoding
 from glm.options.data import DataArguments
 from glm.options.predict import PredictOptions
@@ -30,6 +30,7 @@ def build_encoder(
     template: Template | None = None,
     allow_cut_targets: bool = False,
     objective: Mapping[str, Any] = NO_CHOICE,
+    task: int = NO_TASK,
 ) -> Encoder:
     """How records are laid out: by the template or task of the options, if no other is given."""
     return encoder_of(
@@ -41,6 +42,7 @@ def build_encoder(
         min_tgt_length=generation.min_tgt_length,
         allow_cut_targets=allow_cut_targets,
         objective=objective,
+        task=task,
         **data.layout,
     )
 
@@ -56,7 +58,9 @@ def build_prediction_encoder(options: PredictOptions) -> Encoder:
     family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
     tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
     template = NO_TEMPLATE if options.prediction.fills else None
-    return build_encoder(family, tokenizer, options.data, options.generation, template=template)
+    named = options.data.task_name if options.data.template is None else None
+    task = task_number(family, options.model.model_name_or_path, named)
+    return build_encoder(family, tokenizer, options.data, options.generation, template=template, task=task)
 
 
 def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) -> Any:

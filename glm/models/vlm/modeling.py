@@ -1,7 +1,7 @@
 """VLM: a GPT-2, and behind each of its blocks an adapter for each task.
 
-Sources: Radford et al. 2019; Lin, Madotto and Fung 2020, section 3. A GPT-2 is two-part attention with an empty Part A,
-one row of positions, and segments that are rows of the word table.
+Sources: Radford et al. 2019; Lin, Madotto and Fung 2020, section 3. It is two-part attention with an empty Part A, one
+row of positions, and segments that are rows of the word table.
 """
 
 from collections.abc import Sequence
@@ -118,6 +118,8 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
     Attributes:
         head: turns states into logits, or into the loss.
     """
+
+    task_names = TASK_NAMES  # by number
 
     def __init__(self, config: VLMConfig):
         super().__init__(config)

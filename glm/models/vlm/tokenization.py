@@ -1,4 +1,4 @@
-"""Text as ids and back: GPT-2's byte-level BPE by the library `tokenizers`, and the tags of VLM's tasks. Loads no Paddle.
+"""Text as ids and back: GPT-2's byte-level BPE by the library `tokenizers`, and the tags of VLM's tasks.
 
 Every text is stripped, gets one blank in front and is encoded alone, as VLM does; it never becomes a tag, whatever it
 contains. Sources: Radford et al. 2019, section 2.2; Lin et al. 2020 (zlinao/VGLM).

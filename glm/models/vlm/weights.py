@@ -1,7 +1,7 @@
 """Names and shapes of a VLM's weights, and the fields of its configuration. Loads no Paddle.
 
-Read are this toolkit's names; GPT-2's as Hugging Face and VLM have them, with and without `transformer.`, whose linears
-are [in, out] as Paddle's; and VLM's adapters, which are [out, in]: of one task, or of several by number.
+Read are this toolkit's names; GPT-2's as Hugging Face and VLM have them, with and without `transformer.`, whose
+linears are [in, out] as Paddle's; and VLM's adapters, which are [out, in]: of one task, or of several by number.
 """
 
 import re

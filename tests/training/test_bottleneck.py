@@ -1,0 +1,127 @@
+"""Runs with --adapter_bottleneck: what should change changes and nothing else, they resume to the bit, and predict."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.tokenizers import load_tokenizer
+from glm.errors import InputError, UsageError
+from tools.run_tools import logged, read_lines, write_records
+
+WHAT = {"adapter_bottleneck": 6, "learning_rate": 2e-2, "tokenizer_name_or_path": None, "max_steps": 6}
+
+
+@pytest.fixture(scope="module")
+def adapter(workspace, base):
+    """An adapter of it, 6 steps, a checkpoint at each, evaluated at the end."""
+    dev = {"do_eval": True, "dev_file": workspace.folder / "dev.json"}
+    return workspace.finetune(
+        "bottleneck", **WHAT, **dev, model_name_or_path=base, save_strategy="steps", save_steps=1
+    )
+
+
+@pytest.fixture(scope="module")
+def two(workspace, base):
+    """Two tasks that are trained together, each with a file and an adapter of its own."""
+    titles = [{"context": f"{n}号文章", "answer": f"{n}", "question": f"标题{n}"} for n in range(20)]
+    write_records(workspace.folder / "titles.json", titles)
+    options = {**workspace.options, **WHAT, "model_name_or_path": base, "output_dir": workspace.folder / "two"}
+    files = [f"qg={workspace.folder / 'train.json'}", f"title={workspace.folder / 'titles.json'}"]
+    import finetune_generation
+    from tools.run_tools import arguments
+
+    given = {name: value for name, value in options.items() if value is not None and name != "train_file"}
+    finetune_generation.main([*arguments(given), "--train_file", *files])
+    return workspace.folder / "two"
+
+
+def loaded(folder):
+    family = find_family(str(folder))
+    tokenizer = load_tokenizer(family, str(folder))
+    return load_model(family, str(folder), load_config(family, str(folder), tokenizer))
+
+
+def test_only_the_adapter_is_saved(adapter):
+    for folder in (adapter, adapter / "checkpoint-3"):
+        assert not (folder / "model.safetensors").exists() and not list(folder.glob("model_state*"))
+        weights = load_file(folder / "peft_model.safetensors")
+        assert len(weights) == 2 * 6 and all(".adapters.dureader_qg." in name for name in weights)
+        assert sum(weight.size for weight in weights.values()) == 2 * (2 * 32 * 6 + 6 + 3 * 32)
+
+
+def test_nothing_else_changes(adapter, base):
+    """Every number of the model is the base's, to the bit."""
+    ours, theirs = loaded(adapter).state_dict(), loaded(base).state_dict()
+    assert {name for name in ours if name not in theirs} == set(load_file(adapter / "peft_model.safetensors"))
+    for name, weight in theirs.items():
+        assert np.array_equal(ours[name].numpy(), weight.numpy()), name
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_a_resumed_run_is_the_same_run(workspace, base, adapter, step):
+    how = {**WHAT, "model_name_or_path": base, "resume_from_checkpoint": adapter / f"checkpoint-{step}"}
+    run = workspace.finetune(f"bottleneck-{step}", **how)
+    assert logged(run, "loss") == logged(adapter, "loss")[step:]
+    ours, theirs = (load_file(folder / "peft_model.safetensors") for folder in (run, adapter))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def predict(workspace, model, name: str, **options) -> list[dict]:
+    output = workspace.folder / name
+    options = {"test_file": workspace.folder / "dev.json", "show": 0, **options}
+    workspace.predict(model_name_or_path=model, output_file=output, **options)
+    return read_lines(output)
+
+
+def test_it_begins_as_the_base_model(workspace, base):
+    """Up is 0: before the first step nothing differs in a bit."""
+    start = workspace.finetune("untrained", **WHAT | {"learning_rate": 1e-30, "max_steps": 1}, model_name_or_path=base)
+    rows = predict(workspace, start, "untrained.jsonl"), predict(workspace, base, "untouched.jsonl")
+    assert [row["predictions"] for row in rows[0]] == [row["predictions"] for row in rows[1]]
+
+
+def test_prediction_is_what_evaluation_generated(workspace, adapter, base):
+    evaluated, predicted = read_lines(adapter / "eval" / "step-6.jsonl"), predict(workspace, adapter, "b.jsonl")
+    for ours, theirs in zip(predicted, evaluated, strict=True):
+        assert ours["predictions"][0]["text"] == theirs["predictions"][0]["text"]
+        assert ours["predictions"][0]["score"] == pytest.approx(theirs["predictions"][0]["score"], abs=1e-5)
+    scores = [[row["predictions"][0]["score"] for row in rows] for rows in (predicted, predict(workspace, base, "c"))]
+    assert np.abs(np.subtract(*scores)).min() > 1e-3  # the adapter matters
+
+
+def test_two_tasks_share_a_run(two):
+    weights = load_file(two / "peft_model.safetensors")
+    assert len(weights) == 2 * 2 * 6 and {name.split(".adapters.")[1].split(".")[0] for name in weights} == {
+        "qg",
+        "title",
+    }
+    assert list(json.loads((two / "bottleneck_config.json").read_text())["tasks"]) == ["qg", "title"]
+
+
+def test_another_base_is_refused(workspace, adapter, tmp_path):
+    config = json.loads((adapter / "bottleneck_config.json").read_text())
+    for path in adapter.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    name = next(iter(config["base_tensors"]))
+    config["base_tensors"][name] = "0" * 16
+    config["base_model_name_or_path"] = str(workspace.folder / "base")
+    (tmp_path / "bottleneck_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"was trained with another model \({name} differs\)"):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"adapter_bottleneck": 0},
+        {"adapter_bottleneck": 4, "lora": True},
+        {"adapter_bottleneck": None, "adapter_up_std": 0.1},
+    ],
+)
+def test_options_that_cannot_be(workspace, base, options):
+    with pytest.raises(UsageError, match="adapter_"):
+        workspace.finetune("refused", **{**WHAT, **options}, model_name_or_path=base)
