@@ -329,10 +329,12 @@ class Decoder:
             totals = scores + batch.sums[:, :, None]
             return best_candidates(totals.reshape([len(totals), -1]), self.rule.candidates(K))
         streams = [None if search.done else search.stream for search in batch.searches]
+        how = {"config": self.config, "streams": streams}
+        how["keeps_edge"] = getattr(self.model, "nucleus_keeps_edge", False)
         if self.rule.draws_apart:
-            return draw_apart(scores, batch.sums, K, config=self.config, streams=streams)
+            return draw_apart(scores, batch.sums, K, **how)
         count = self.rule.candidates(K) if K > 1 else 1
-        return draw_candidates(scores, batch.sums, count, config=self.config, streams=streams)
+        return draw_candidates(scores, batch.sums, count, **how)
 
 
 def _check_numbers(numbers: np.ndarray) -> None:

@@ -137,7 +137,10 @@ class TiedEmbedding(nn.Embedding):
     """
 
     learns_as_head = True
-    rows = None
+
+    def __init__(self, rows: int, size: int):
+        super().__init__(rows, size)
+        self.rows = None
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] int64 -> [..., H]"""

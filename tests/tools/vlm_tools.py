@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 import tokenizers
+from paddlenlp.transformers.model_utils import no_init_weights
 from safetensors.numpy import load_file
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -59,12 +60,12 @@ def in_float64(model: Any) -> Any:
     """A model of the same numbers that computes in float64."""
     paddle.set_default_dtype("float64")
     try:
-        wide = type(model)(model.config)
+        with no_init_weights():
+            wide, weights = type(model)(model.config), dict(model.named_parameters())
+        for name, weight in wide.named_parameters():
+            weight.set_value(paddle.to_tensor(weights[name].numpy(), dtype="float64"))
     finally:
         paddle.set_default_dtype("float32")
-    weights = dict(model.named_parameters())
-    for name, weight in wide.named_parameters():
-        weight.set_value(weights[name].numpy().astype("float64"))
     wide.eval()
     return wide
 

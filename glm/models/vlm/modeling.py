@@ -120,6 +120,7 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
     """
 
     task_names = TASK_NAMES  # by number
+    nucleus_keeps_edge = True  # see `glm.generation.sampling.keep_likely`
 
     def __init__(self, config: VLMConfig):
         super().__init__(config)
