@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from glm.data.mixed_records import MixedFile
 from glm.data.tasks import GENERATE
 from glm.data.templates import PARAPHRASE
 from glm.errors import InputError, shown
@@ -80,27 +81,43 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     from glm.prediction.input import PredictionInput
     from glm.prediction.kinds import KINDS
     from glm.prediction.scoring import Tally
-    from glm.prediction.setup import build_prediction_encoder, build_writer, family_of
+    from glm.prediction.setup import (
+        build_mixed_writer,
+        build_prediction_encoder,
+        build_writer,
+        family_of,
+        open_tasks,
+    )
 
     arguments, family = options.prediction, family_of(options)
-    source = PredictionInput(
-        arguments.input_file,
-        text=arguments.fill,
-        fills=arguments.fills,
-        template=options.data.find_template(family.templates),
-        columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
-        need_target=arguments.metrics_file is not None,
-        most=arguments.max_predict_samples,
-        reserved=family.reserved,
-        pattern_id=options.data.pattern_id,
-    )
+    tasks = open_tasks(options) if arguments.adapters is not None else None
+    if tasks is not None:
+        source = MixedFile(
+            arguments.test_file,
+            tasks.forms,
+            default=options.given.get("task_name", ""),
+            reserved=family.reserved,
+            most=arguments.max_predict_samples,
+        )
+    else:
+        source = PredictionInput(
+            arguments.input_file,
+            text=arguments.fill,
+            fills=arguments.fills,
+            template=options.data.find_template(family.templates),
+            columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
+            need_target=arguments.metrics_file is not None,
+            most=arguments.max_predict_samples,
+            reserved=family.reserved,
+            pattern_id=options.data.pattern_id,
+        )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
-    encoder = build_prediction_encoder(options)
+    encoder = build_prediction_encoder(options) if tasks is None else tasks.encoders[""]
     if found := source.check(encoder):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)
-    writer = build_writer(options, encoder, rank=rank)
+    writer = build_writer(options, encoder, rank=rank) if tasks is None else build_mixed_writer(options, tasks)
     for note in encoder.notes:
         print(note, file=sys.stderr)
     if arguments.report is not None and encoder.kind == GENERATE:

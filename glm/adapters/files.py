@@ -9,9 +9,11 @@ the model they belong to; the model stays where it is.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddlenlp.peft import LoRAConfig, LoRAModel, PrefixConfig, PrefixModelForCausalLM
@@ -224,18 +226,35 @@ def load_adapter(model: nn.Layer, folder: Path) -> None:
     Raises:
         InputError: the file is missing, cannot be read, or is of another adapter.
     """
+    fill_adapter(model, read_adapter_weights(folder), folder)
+
+
+def read_adapter_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The weights in an adapter's folder, by name.
+
+    Raises:
+        InputError: the file is missing or cannot be read.
+    """
     path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise InputError(f"adapter {folder}: there is no {ADAPTER_WEIGHTS_NAME} in it")
     try:
-        saved = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def fill_adapter(model: nn.Layer, saved: Mapping[str, np.ndarray], origin: Path) -> None:
+    """Gives the adapter in a model its weights.
+
+    Raises:
+        InputError: they are of another adapter.
+    """
     weights = _weights_in_file(model)
     shapes = [{name: list(weight.shape) for name, weight in tensors.items()} for tensors in (weights, saved)]
     if shapes[0] != shapes[1]:
         names = sorted(name for name in {*weights, *saved} if shapes[0].get(name) != shapes[1].get(name))
-        raise InputError(f"{path}: is of another adapter or model ({names[0]} differs)")
+        raise InputError(f"{origin / ADAPTER_WEIGHTS_NAME}: is of another adapter or model ({names[0]} differs)")
     for name, weight in weights.items():
         weight.set_value(saved[name])
 

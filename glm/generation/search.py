@@ -465,13 +465,24 @@ def generate(
 
 
 def decode(
-    decoder: Decoder, prompts: Sequence[Prompt], *, batch_size: int, record_ids: Sequence[RecordId] | None = None
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    *,
+    batch_size: int,
+    record_ids: Sequence[RecordId] | None = None,
+    configs: Sequence[GenerationConfig] | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """`generate` with a decoder at hand."""
+    """`generate` with a decoder at hand.
+
+    Args:
+        configs: of the prompts, where they have options of their own (`GenerationConfig.batch_options`).
+    """
     record_ids = range(len(prompts)) if record_ids is None else record_ids
+    configs = [decoder.config] * len(prompts) if configs is None else configs
     longest_first = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
     waiting = deque(
-        decoder.search(prompts[number], number=number, record_id=record_ids[number]) for number in longest_first
+        decoder.search(prompts[number], number=number, record_id=record_ids[number], config=configs[number])
+        for number in longest_first
     )
     decoding = Decoding(decoder)
     while waiting or decoding.unfinished:

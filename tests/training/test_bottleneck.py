@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
+from glm.commands import adapters
 from glm.errors import InputError, UsageError
 from tools.run_tools import logged, read_lines, write_records
 
@@ -99,6 +100,62 @@ def test_two_tasks_share_a_run(two):
         "title",
     }
     assert list(json.loads((two / "bottleneck_config.json").read_text())["tasks"]) == ["qg", "title"]
+
+
+def mixed_file(workspace) -> list[dict]:
+    """Records of two tasks, of none, and of one that nobody loads."""
+    rows = [json.loads(line) for line in (workspace.folder / "dev.json").read_text(encoding="utf-8").splitlines()]
+    tasks = ["qg", "title", None, "title", "qg", "poem"]
+    records = [{**rows[n % len(rows)], "task": task} for n, task in enumerate(tasks)]
+    records = [{name: value for name, value in record.items() if value is not None} for record in records]
+    write_records(workspace.folder / "mixed.json", records)
+    return records
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_tasks_share_batches(workspace, base, two, num_beams):
+    """Each row is what its task, or the base, writes alone; a task that is not loaded is named in its row."""
+    records, named = mixed_file(workspace), workspace.folder / "mixed.json"
+    options = {"num_beams": num_beams, "overwrite_output": True}
+    rows = predict(workspace, base, "mixed.out", test_file=named, adapters=two, **options)
+    for number, record in enumerate(records[:-1]):
+        write_records(workspace.folder / "one.json", [record])
+        if task := record.get("task"):
+            where = {"model": base, "adapters": two, "task_name": task}
+        else:
+            where = {"model": base}
+        alone = predict(workspace, name="one.out", test_file=workspace.folder / "one.json", **where, **options)
+        assert rows[number]["predictions"][0]["text"] == alone[0]["predictions"][0]["text"]
+        score = alone[0]["predictions"][0]["score"]
+        assert rows[number]["predictions"][0]["score"] == pytest.approx(score, abs=1e-5)
+        assert rows[number].get("task") == record.get("task")
+    assert "poem is no task that is loaded; loaded are qg, title" in rows[-1]["error"]
+    scores = {task: rows[n]["predictions"][0]["score"] for n, task in enumerate(("qg", "title", "none"))}
+    assert len(set(scores.values())) == 3
+
+
+def test_joined_is_what_was_joined(workspace, base, adapter, two, tmp_path):
+    joined = tmp_path / "joined"
+    adapters.main(["join", f"question={adapter}", str(two), "--output_dir", str(joined)])
+    assert list(json.loads((joined / "bottleneck_config.json").read_text())["tasks"]) == ["question", "qg", "title"]
+    options = {"model": base, "test_file": workspace.folder / "dev.json", "overwrite_output": True}
+    ours = predict(workspace, name="j.out", adapters=joined, task_name="question", **options)
+    theirs = predict(workspace, adapter, "a.out", overwrite_output=True)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["predictions"][0]["text"] == other["predictions"][0]["text"]
+        assert one["predictions"][0]["score"] == pytest.approx(other["predictions"][0]["score"], abs=1e-5)
+
+
+def test_what_cannot_be_joined(workspace, base, adapter, two, tmp_path):
+    with pytest.raises(InputError, match="the task qg is in .* too; take one of them out"):
+        adapters.main(["join", f"qg={adapter}", str(two), "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(InputError, match=r"has no adapters \(bottleneck_config.json\)"):
+        adapters.main(["join", str(base), "--output_dir", str(tmp_path / "out")])
+    other = workspace.finetune("base-2", max_steps=2)
+    foreign = workspace.finetune("foreign", **WHAT | {"max_steps": 1}, model_name_or_path=other)
+    with pytest.raises(InputError, match=r"was trained with another model \(glm\..* differs\)"):
+        adapters.main(["join", str(adapter), f"b={foreign}", "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_base_is_refused(workspace, adapter, tmp_path):

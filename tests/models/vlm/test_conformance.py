@@ -1,4 +1,4 @@
-"""What the published VLM gave, and an independent program where the specification is ours: by the numbers of its checks.
+"""What the published VLM gave, and an independent program where the rules are ours: by the numbers of the checks.
 
 | check | what | where |
 | --- | --- | --- |
