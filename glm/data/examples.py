@@ -104,7 +104,8 @@ class ExampleEncoder:
     @property
     def described(self) -> list[str]:
         """What ids of a record depend on, beside lengths and tokenizer."""
-        return [self.template.source, self.template.target_prefix]
+        form = self.template.form
+        return [self.template.source, self.template.target_prefix, *([] if form is None else [str(form)])]
 
     @property
     def constant_text(self) -> str:
@@ -131,6 +132,8 @@ class ExampleEncoder:
 
     def encode(self, records: Sequence[Record]) -> list[EncodedRecord]:
         """Records as ids; SentencePiece encodes their texts by several threads."""
+        if hasattr(self.geometry, "lay_out_parts") and any(record.parts for record in records):
+            return [self._encode_parts(record) for record in records]
         frames = [self._texts(record, record.source) for record in records]
         texts = [text for frame in frames for text in frame]
         ids = iter(self.tokenizer.encode_text([*texts, *(record.target or "" for record in records)]))
@@ -140,6 +143,14 @@ class ExampleEncoder:
             for record, (before, after), target in zip(records, sources, ids, strict=True)
         ]
 
+    def _encode_parts(self, record: Record) -> EncodedRecord:
+        """A record whose source is in parts, each of which is encoded alone; only a document is cut."""
+        ids = self.tokenizer.encode_text([text for _, text in record.parts])
+        named = [(name, own) for (name, _), own in zip(record.parts, ids, strict=True)]
+        before = self.geometry.lay_out_parts(named, document_length=self.template.form.document_length)
+        target = None if record.target is None else self.tokenizer.encode_text(record.target)
+        return EncodedRecord(record, before, [], target)
+
     def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
         """Why the source of a record cannot be laid out: it has no token, or what must not be cut does not fit."""
         record = encoded.record
@@ -147,6 +158,12 @@ class ExampleEncoder:
             return RecordError(Kind.EMPTY, record.origin, NO_TOKEN, field="source")
         if not self.overflow(encoded):
             return None
+        if record.parts:
+            message = (
+                f"{self.uncut_length(encoded)} tokens do not fit into src_length {self.src_length}; raise it, or read "
+                "less with --max_history or --document_length"
+            )
+            return RecordError(Kind.SOURCE_LENGTH, record.origin, message, field="source")
         start, end = find_answer(record.source, record.answer) or (0, 0)
         if self._fits(record, record.source[start:end]):
             return None

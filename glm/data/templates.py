@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from glm.data.forms import DIALOGUE, NLG, QA, Form
 from glm.errors import InputError
 from glm.models.protocol import Family
 
@@ -24,6 +25,7 @@ class Template:
             that of a column. A field that is the only one is the source, whatever its name.
         targets: columns that are the task's target where they are there, before all other names.
         other_targets: columns that are it if no other name is there.
+        form: how rows whose source is in parts are read; None for rows of columns.
         target_prefix: constant opening of the target: given to the model at generation, and no part of what is scored.
     """
 
@@ -31,6 +33,7 @@ class Template:
     target_prefix: str = ""
     targets: tuple[str, ...] = ()
     other_targets: tuple[str, ...] = ()
+    form: Form | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -101,6 +104,13 @@ TEMPLATES = {
     "advertisement": Template(source="商品属性：{source}，广告文案：[gMASK]"),
     PARAPHRASE: Template(source="原句：{source}，改写：[gMASK]"),
     "pair": Template(source="{source}[gMASK]"),
+    # VLM's, whose tags say what the parts are.
+    "mt": Template(source="{source}[gMASK]"),
+    "summarization": Template(source="{source}[gMASK]", targets=("summary", "tgt")),
+    **{
+        kind: Template(source="{source}[gMASK]", form=Form(kind, max_history=1 if kind == QA else 2))
+        for kind in (DIALOGUE, QA, NLG)
+    },
 }
 
 

@@ -58,6 +58,8 @@ class TrainedWith(Settings):
     unidirectional: bool = None
     multi_turn: Literal["error", "last"] = None
     punctuation: Literal["fullwidth", "halfwidth"] = None
+    max_history: Annotated[int, Field(ge=0, le=10_000)] = None
+    document_length: Length = None
     src_length: Length = None
     max_seq_length: Length = None
     no_block_position: bool = None

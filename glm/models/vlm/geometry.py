@@ -112,6 +112,27 @@ class VLMGeometry:
         part = [] if is_tagged else [ids[self.tags.parts[0]]]
         return [ids[self.tags.bos], *part, *before, *after, ids[self.tags.target]]
 
+    def lay_out_parts(self, parts: Sequence[tuple[str, Sequence[int]]], *, document_length: int) -> list[int]:
+        """The ids of a source in parts, each behind its tag, for `lay_out`.
+
+        Args:
+            parts: what each is, and its ids.
+            document_length: most tokens of a document.
+
+        Raises:
+            InputError: the task has no such part.
+        """
+        found: list[int] = []
+        before = None
+        for name, ids in parts:
+            if self.tags is not None and f"<{name}>" not in self.tags.parts:
+                raise InputError(f"parts: {name} is none of {', '.join(self.tags.parts)}")
+            if self.tags is not None and name != before:  # the sentences of a persona share a tag
+                found.append(self.tokenizer.tag_ids[f"<{name}>"])
+            before = name
+            found += ids[:document_length] if name == "document" else ids
+        return found
+
     def task_of(self, ids: Sequence[int]) -> int:
         """The number of the task that a row is of; -1 for none."""
         return self._tasks.get(int(ids[0]), NO_TASK)

@@ -580,7 +580,7 @@ def test_nucleus(path):
 
 @models
 def test_min_length(weights, opened):
-    """Where the end is the best first token, another one comes: the best that is not special, at every time the same."""
+    """Where the end is the best first token the best other one comes, at every time the same."""
     model, tokenizer, facts = opened(weights)
     golden, found = tensors_beside(weights), 0
     for task, number in NUMBERS.items():
