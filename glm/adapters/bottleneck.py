@@ -149,6 +149,12 @@ def is_of_bottleneck(name: str) -> bool:
     return f".{ADAPTERS}." in name or "_embeddings.rows." in name
 
 
+def task_of_weight(name: str) -> str | None:
+    """The task whose adapter a weight of this name is of; None if it is of none."""
+    _, mark, rest = name.partition(f".{ADAPTERS}.")
+    return rest.partition(".")[0] if mark else None
+
+
 def settle_rows(model: nn.Layer) -> None:
     """Writes trained rows into the word table, once they stay as they are."""
     embedding = model.head.embedding

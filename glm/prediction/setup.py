@@ -115,6 +115,9 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0) ->
     )
 
 
+BARE = "pair"  # the template that puts nothing around a source
+
+
 @dataclass(frozen=True)
 class OpenedTasks:
     """Tasks that share a model, before it is loaded.
@@ -156,6 +159,12 @@ def open_tasks(options: PredictOptions) -> OpenedTasks:
             for kind in (DataArguments, GenerationConfig)
         )
         found.data[name].inherited = frozenset(settings)
+    if not options.inherited:  # the model says nothing of records of no task: bare texts, as long as any task's
+        if options.data.template is None:
+            found.data[""] = replace(found.data[""], task_name=BARE)
+        for kind, length in ((found.data, "src_length"), (found.generation, "tgt_length")):
+            if length not in options.given:
+                kind[""] = replace(kind[""], **{length: max(getattr(kind[name], length) for name in adapters.sources)})
     for name, data in found.data.items():
         number = order.index(name) if name else NO_TASK
         found.encoders[name] = build_encoder(family, tokenizer, data, found.generation[name], task=number)

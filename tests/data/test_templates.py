@@ -36,7 +36,8 @@ def test_built_in_templates_are_such_as_users_may_write(name):
 def test_unknown_task(name):
     with pytest.raises(InputError) as caught:
         find_template(name)
-    known = "dureader_qg, question_generation, summary, title, advertisement, paraphrase, pair, mt, summarization, dialogue, qa, nlg"
+    known = "dureader_qg, question_generation, summary, title, advertisement, paraphrase, pair, mt, summarization, "
+    known += "dialogue, qa, nlg"
     assert str(caught.value) == f"task_name {name}: unknown; known tasks: {known}"
 
 
