@@ -8,6 +8,7 @@ from typing import Any
 
 from glm.data.columns import ColumnOptions, Columns
 from glm.data.formats import Row, read_rows
+from glm.data.forms import with_parts
 from glm.data.layouts import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.records import ROWS_TO_RECOGNISE, BadRecord, Record, columns_of, record_or_bad
@@ -59,9 +60,9 @@ class MixedFile:
         self.most = most
         first: dict[str, list[Row]] = {}
         self.count = 0
-        for row in self._rows():
+        for task, row in self._rows():
             self.count += 1
-            known = first.setdefault(self._task_of(row), [])
+            known = first.setdefault(task, [])
             if len(known) < ROWS_TO_RECOGNISE:
                 known.append(row)
         if not self.count:
@@ -73,19 +74,24 @@ class MixedFile:
         }
         self.sha256 = content_digest(self.path)
 
-    def _rows(self) -> Iterator[Row]:
-        return islice(unfold(read_rows(self.path), multi_turn="error"), self.most)
+    def _rows(self) -> Iterator[tuple[str, Row]]:
+        return islice(self._all_rows(), self.most)
 
-    def _task_of(self, row: Row) -> str:
-        named: Any = row.values.get(TASK)
-        return self.default if named is None else str(named)
+    def _all_rows(self) -> Iterator[tuple[str, Row]]:
+        """The task of each record and its row: a row of a conversation is as many as it has utterances."""
+        for row in read_rows(self.path):
+            named: Any = row.values.get(TASK)
+            task = self.default if named is None else str(named)
+            form = self.forms[task].template.form if task in self.forms else None
+            rows = unfold([row], multi_turn="error") if form is None else with_parts([row], form, training=False)
+            for own in rows:
+                yield task, replace(own, number=row.number)
 
     def check(self, encoder: Any) -> None:
         """Nothing beside what is wrong with single records, which their rows say."""
 
     def __iter__(self) -> Iterator[Record | BadRecord]:
-        for row in self._rows():
-            task = self._task_of(row)
+        for task, row in self._rows():
             if task not in self.columns:
                 known = ", ".join(filter(None, self.forms)) or "none"
                 message = f"{task} is no task that is loaded; loaded are {known}"

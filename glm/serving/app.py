@@ -58,7 +58,8 @@ def build_app(
         service.batcher.start()
         yield
         reader.close()
-        service.desk.close()
+        for each in (service, *service.of_tasks.values()):
+            each.desk.close()
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPI(
@@ -90,14 +91,15 @@ def build_app(
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         body = await asked(request, CompletionRequest)
-        if body.model not in (None, service.name):
+        if body.model not in (None, service.name, *service.of_tasks):
             message = f"model {shown(body.model)}: is not served; the model here is {service.name}"
             raise ApiError(404, message, code="model_not_found", param="model")
-        return await answer(request, service.complete(body))
+        return await answer(request, service.of(body.model).complete(body))
 
     @app.post("/generate")
     async def generate(request: Request) -> Response:
-        return await answer(request, service.generate(await asked(request, GenerateRequest)))
+        body = await asked(request, GenerateRequest)
+        return await answer(request, service.of(body.task).generate(body))
 
     @app.post("/choose")
     async def choose(request: Request) -> Response:

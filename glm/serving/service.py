@@ -2,15 +2,16 @@
 
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions
 from glm.data.formats import Row
 from glm.data.records import BadRecord, Record, columns_of, record_or_bad
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.generation.config import GenerationConfig
 from glm.generation.search import Hypothesis
 from glm.models.protocol import Prompt
@@ -24,6 +25,7 @@ from glm.serving.schemas import CompletionRequest, GenerateRequest
 from glm.serving.tasks import TaskService
 
 Json = dict[str, Any]
+NO_TASKS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Service:
@@ -34,6 +36,7 @@ class Service:
         columns: which fields of a record are what, where the user says so.
         command: arguments of `predict.py` for the same texts, but for the options of decoding.
         own: what the model's own task predicts with, where it writes no texts.
+        tasks: what answers with the model's adapters, by task; all share the batcher.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class Service:
         columns: ColumnOptions,
         command: Sequence[str] = (),
         own: Any = None,
+        tasks: Mapping[str, "Service"] = NO_TASKS,
     ):
+        self.of_tasks = tasks
         self.name = name
         self.command = command
         self.writer = writer
@@ -54,6 +59,19 @@ class Service:
         self.desk = Desk("layout")
         self.tasks = TaskService(own or writer, writer, batcher, self.desk, columns)
         self.started = int(time.time())
+
+    def of(self, task: str | None) -> "Service":
+        """What answers for a task; None is the model's own.
+
+        Raises:
+            InputError: no adapter is loaded for it.
+        """
+        if task is None or task == self.name:
+            return self
+        if task not in self.of_tasks:
+            known = ", ".join(self.of_tasks) or "none"
+            raise InputError(f"task {shown(task)}: is not loaded; loaded are {known}")
+        return self.of_tasks[task]
 
     # -- records and blanks
 
@@ -204,9 +222,14 @@ class Service:
         }
 
     def models(self) -> Json:
-        """The one model, as OpenAI's API lists models."""
-        model = {"id": self.name, "object": "model", "created": self.started, "owned_by": "glm"}
-        return {"object": "list", "data": [model]}
+        """The model and the tasks of its adapters, as OpenAI's API lists models."""
+        models = [
+            {"id": name, "object": "model", "created": self.started, "owned_by": "glm"}
+            for name in (self.name, *self.of_tasks)
+        ]
+        for model in models[1:]:
+            model["parent"] = self.name
+        return {"object": "list", "data": models}
 
 
 def first_of(stops: Collection[str], text: str) -> int | None:

@@ -1,5 +1,6 @@
 """Runs with --adapter_bottleneck: what should change changes and nothing else, they resume to the bit, and predict."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -8,8 +9,11 @@ from safetensors.numpy import load_file
 
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
-from glm.commands import adapters
+from glm.commands import adapters, distill
 from glm.errors import InputError, UsageError
+from glm.options.predict import parse_predict_arguments
+from glm.serving.schemas import GenerateRequest
+from glm.serving.server import build_service
 from tools.run_tools import logged, read_lines, write_records
 
 WHAT = {"adapter_bottleneck": 6, "learning_rate": 2e-2, "tokenizer_name_or_path": None, "max_steps": 6}
@@ -156,6 +160,43 @@ def test_what_cannot_be_joined(workspace, base, adapter, two, tmp_path):
     with pytest.raises(InputError, match=r"was trained with another model \(glm\..* differs\)"):
         adapters.main(["join", str(adapter), f"b={foreign}", "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_tasks_are_served(workspace, base, two):
+    """One process and one copy of the base; requests of tasks and of none share its batcher."""
+    given = ["--model_name_or_path", str(base), "--adapters", str(two), "--device", "cpu", "--serve"]
+    service = build_service(parse_predict_arguments(given), [])
+    service.batcher.start()
+    record = json.loads((workspace.folder / "dev.json").read_text(encoding="utf-8").splitlines()[0])
+
+    async def ask(*tasks):
+        requests = [GenerateRequest(records=[record], task=task) for task in tasks]
+        return await asyncio.gather(*(service.of(request.task).generate(request) for request in requests))
+
+    answers = asyncio.run(ask("qg", "title", None))
+    service.batcher.close()
+    assert [model["id"] for model in service.models()["data"]] == [str(base), "qg", "title"]
+    mixed_file(workspace)
+    rows = predict(workspace, base, "served.out", test_file=workspace.folder / "mixed.json", adapters=two)
+    for answer, row in zip(
+        answers, [rows[0], *predict(workspace, base, "t.out", adapters=two, task_name="title")], strict=False
+    ):
+        assert answer["rows"][0]["predictions"][0]["text"] == row["predictions"][0]["text"]
+    with pytest.raises(InputError, match="task poem: is not loaded; loaded are qg, title"):
+        service.of("poem")
+
+
+def test_a_teachers_texts_are_data(workspace, base, tmp_path):
+    output = tmp_path / "distilled.jsonl"
+    given = ["--teacher", str(base), "--train_file", str(workspace.folder / "dev.json"), "--device", "cpu"]
+    distill.main([*given, "--output_file", str(output)])
+    rows = read_lines(output)
+    texts = [row["predictions"][0]["text"] for row in predict(workspace, base, "teacher.out", num_beams=1)]
+    assert [row["question"] for row in rows] == texts
+    assert all(row["made by"] == {"teacher": str(base), "num_beams": 1, "tgt_length": 30} for row in rows)
+    with pytest.raises(InputError, match="exists; choose another name"):
+        distill.main([*given, "--output_file", str(output)])
+    workspace.finetune("student", **WHAT | {"max_steps": 1}, model_name_or_path=base, train_file=output)
 
 
 def test_another_base_is_refused(workspace, adapter, tmp_path):
