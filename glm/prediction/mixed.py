@@ -8,7 +8,7 @@ from glm.data.records import BadRecord, Record
 from glm.data.tasks import GENERATE
 from glm.generation.search import decode
 from glm.models.protocol import Prompt
-from glm.prediction.predictions import Prediction
+from glm.prediction.predictions import Cut, Prediction
 from glm.prediction.writer import Writer
 
 
@@ -33,7 +33,7 @@ class MixedWriter:
         """As `Writer.predict`; records whose options allow it share batches, of whatever tasks they are."""
         own = {number: self.writers[task_of(record)] for number, record in records.items()}
         prompts: dict[int, Prompt] = {}
-        cut: dict[int, int] = {}
+        cut: dict[int, Cut] = {}
         for task, writer in self.writers.items():
             of_task = {number: record for number, record in records.items() if task_of(record) == task}
             found, errors, lost = writer.lay_out(of_task)
@@ -59,7 +59,7 @@ class MixedWriter:
         for place, hypotheses in found:
             number = numbers[place]
             texts = [own[number].finished(hypothesis) for hypothesis in hypotheses]
-            yield number, Prediction(records[number], texts, cut=cut[number])
+            yield number, Prediction(records[number], texts, cut=cut.get(number))
 
 
 def task_of(record: Record | BadRecord) -> str:

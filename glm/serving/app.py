@@ -192,7 +192,7 @@ def add_routes_about(app: FastAPI, service: Service) -> None:
 
     @app.api_route("/v1/models", methods=LOOKS)
     async def models() -> JSONResponse:
-        return JSONResponse({"object": "list", "data": service.models()})
+        return JSONResponse(service.models())
 
     @app.api_route("/v1/models/{name:path}", methods=LOOKS)
     async def model(name: str) -> JSONResponse:

@@ -170,6 +170,6 @@ class Service:
         model = {"id": name, "object": "model", "created": self.started, "owned_by": "glm"}
         return model if name == self.name else model | {"parent": self.name}
 
-    def models(self) -> list[Json]:
-        """The model and the tasks of its adapters."""
-        return [self.model(name) for name in (self.name, *self.of_tasks)]
+    def models(self) -> Json:
+        """The model and the tasks of its adapters, as OpenAI's API lists models."""
+        return {"object": "list", "data": [self.model(name) for name in (self.name, *self.of_tasks)]}

@@ -456,7 +456,7 @@ class OriginalAdam:
             self.state[id(weight)] = count, m, v
             share = rate * (1 - 0.999**count) ** 0.5 / (1 - 0.9**count)
             weight.set_value(paddle.to_tensor(weight.numpy() - share * m / (v**0.5 + 1e-6), dtype="float64"))
-            weight.clear_gradient(set_to_zero=False)
+            weight.clear_gradient(False)  # it does not read the argument by its name
 
 
 def test_joint_training_of_the_original(joint):
