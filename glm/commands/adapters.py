@@ -12,7 +12,7 @@ def main(argv: list[str]) -> None:
         InputError: the adapters are of different models, a task is there twice, or the output folder holds something.
     """
     parser = Parser(prog="python -m glm adapters", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="ACTION", required=True)
     join = verbs.add_parser("join", help="several folders become one")
     join.add_argument(
         "folders", nargs="+", metavar="[NAME=]FOLDER", help="what runs with --adapter_bottleneck have left"
