@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from glm.data.mixed_records import MixedFile
 from glm.data.tasks import GENERATE
 from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
@@ -49,6 +50,7 @@ if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the ch
     from glm.evaluation.metrics import Scores
     from glm.prediction.input import PredictionInput
     from glm.prediction.scoring import Tally
+    from glm.prediction.setup import OpenedTasks
 
 # Options that do not change a text, or that `command_options` gives in any case.
 NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}
@@ -83,13 +85,17 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     """Reads, generates, writes and scores each data set; returns the exit code."""
     # Here, because they load PaddleNLP: a wrong option is told seconds earlier.
     from glm.prediction.kinds import with_encoder
-    from glm.prediction.setup import build_writer
+    from glm.prediction.setup import build_mixed_writer, build_writer, open_tasks
 
-    sets = [open_set(name, of_set) for name, of_set in sets_of(options)]
+    tasks = open_tasks(options) if options.prediction.adapters is not None else None
+    sets = [open_set(name, of_set, tasks) for name, of_set in sets_of(options)]
     kinds = {found.encoder.kind for found in sets}
     if len(kinds) > 1:
         raise InputError(f"test_file: its data sets are of tasks that {' and '.join(sorted(kinds))}; one kind a run")
-    writer = build_writer(options, sets[0].encoder, rank=rank)
+    if tasks is None:
+        writer = build_writer(options, sets[0].encoder, rank=rank)
+    else:
+        writer = build_mixed_writer(options, tasks)
     if options.prediction.report is not None and kinds == {GENERATE}:
         writer = writer.with_all_beams()
     wait_for_all()  # who has looked at the output by now does not see what the first process does to it
@@ -112,34 +118,48 @@ class PredictionSet:
 
     name: str
     options: PredictOptions
-    source: "PredictionInput"
+    source: "PredictionInput | MixedFile"
     encoder: "Encoder"
     output: PredictionsFile | PrintedRows
     settings: dict[str, Any]
     records_per_second: float = 0.0
 
 
-def open_set(name: str, options: PredictOptions) -> PredictionSet:
-    """Reads and checks a data set, before a model is loaded."""
+def open_set(name: str, options: PredictOptions, tasks: "OpenedTasks | None") -> PredictionSet:
+    """Reads and checks a data set, before a model is loaded.
+
+    Args:
+        tasks: of adapters, which its records are of; None without such.
+    """
     from glm.data.task_table import in_language
     from glm.prediction.input import PredictionInput
     from glm.prediction.setup import build_prediction_encoder, family_of
 
     arguments, family = options.prediction, family_of(options)
-    source = PredictionInput(
-        arguments.input_file,
-        text=arguments.fill,
-        fills=arguments.fills,
-        template=in_language(options.data.find_template(family.templates), name),
-        columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
-        need_target=arguments.metrics_file is not None,
-        most=arguments.max_predict_samples,
-        reserved=family.reserved,
-        pattern_id=options.data.pattern_id,
+    source = (
+        MixedFile(
+            arguments.test_file,
+            tasks.forms,
+            default=options.given.get("task_name", ""),
+            reserved=family.reserved,
+            most=arguments.max_predict_samples,
+        )
+        if tasks is not None
+        else PredictionInput(
+            arguments.input_file,
+            text=arguments.fill,
+            fills=arguments.fills,
+            template=in_language(options.data.find_template(family.templates), name),
+            columns=dataclasses.replace(options.data.columns, keep_columns=arguments.keep_columns),
+            need_target=arguments.metrics_file is not None,
+            most=arguments.max_predict_samples,
+            reserved=family.reserved,
+            pattern_id=options.data.pattern_id,
+        )
     )
     settings = settings_of_rows(options) | {"sha256 of the input": source.sha256}
     output = open_output(arguments, settings)
-    encoder = build_prediction_encoder(options, name)
+    encoder = build_prediction_encoder(options, name) if tasks is None else tasks.encoders[""]
     if found := source.check(encoder):
         print(*found.notices(), sep="\n", file=sys.stderr)
     output.check_length(source.count)

@@ -20,6 +20,8 @@ VERBS: dict[str, str] = {
     "compare": "compare two files of predictions, with intervals and p-values",
     "perplexity": "how well a model predicts texts: per id, per character, per word",
     "merge": "make one model folder of a LoRA adapter and its model",
+    "adapters": "make one folder of the adapters of several tasks",
+    "distill": "write what a teacher generates for training records, to train on",
     "memory": "compute whether training and generation fit into a card",
     "scaling": "compute what a model's size and data lead one to expect",
     "checkpoint": "look at checkpoints of any format, import, export and reshard them",

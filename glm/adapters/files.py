@@ -10,7 +10,9 @@ the model they belong to; the model stays where it is.
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -18,6 +20,13 @@ from paddle import Tensor, nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from glm.adapters.bottleneck import (
+    BOTTLENECK_CONFIG_NAME,
+    BottleneckConfig,
+    BottleneckSettings,
+    is_of_bottleneck,
+    put_bottlenecks,
+)
 from glm.adapters.schema import LoRASettings, PrefixSettings, matching
 from glm.errors import InputError, shown
 from glm.runtime.paths import found_path, path_from
@@ -29,8 +38,12 @@ ADAPTER_INDEX_NAME = f"{ADAPTER_WEIGHTS_NAME}.index.json"
 LORA_MATRICES = (".lora_A", ".lora_B")
 PREFIX_ENCODER = "prefix_encoder."  # PaddleNLP's files have of the names of its weights what is behind this
 
-AdapterConfig = LoRASettings | PrefixSettings
-SCHEMAS: dict[str, type[AdapterConfig]] = {LORA_CONFIG_NAME: LoRASettings, PREFIX_CONFIG_NAME: PrefixSettings}
+AdapterConfig = LoRASettings | PrefixSettings | BottleneckConfig
+SCHEMAS: dict[str, type[Any]] = {
+    LORA_CONFIG_NAME: LoRASettings,
+    PREFIX_CONFIG_NAME: PrefixSettings,
+    BOTTLENECK_CONFIG_NAME: BottleneckSettings,
+}
 
 
 def lora_config(
@@ -44,7 +57,7 @@ def lora_config(
         targets: names of linear layers of a block, joined by `|`.
     """
     return LoRASettings(
-        base_model_name_or_path=_name_of_base(base, run),
+        base_model_name_or_path=name_of_base(base, run),
         target_modules=[rf".*\.({'|'.join(dict.fromkeys(targets.split('|')))})"],
         r=rank,
         lora_alpha=alpha,
@@ -67,7 +80,7 @@ def prefix_config(
     """
     sizes = model.config
     return PrefixSettings(
-        base_model_name_or_path=_name_of_base(base, run),
+        base_model_name_or_path=name_of_base(base, run),
         num_prefix_tokens=tokens,
         num_attention_heads=sizes.num_attention_heads,
         num_hidden_layers=sizes.num_layers,
@@ -79,7 +92,7 @@ def prefix_config(
     )
 
 
-def _name_of_base(base: str, run: str | None) -> str:
+def name_of_base(base: str, run: str | None) -> str:
     """A model's folder from that of the run, or in full."""
     return path_from(base, run) if Path(base).exists() else base
 
@@ -95,6 +108,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
         return None
     path = folder / name
     config = read_settings(path, SCHEMAS[name])
+    if isinstance(config, BottleneckSettings):
+        config = BottleneckConfig(**config.model_dump())
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
     # From the adapter's folder, or from that of its run, where it is a checkpoint of one.
@@ -105,14 +120,17 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
 def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
     """Puts a new adapter into a model, whose own weights are frozen.
 
-    LoRA's layers are PaddleNLP's, and do nothing yet; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and
-    Bengio 2010).
+    LoRA's layers are PaddleNLP's, and do nothing yet; a residual one does nothing or little; a prefix is drawn as
+    PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
 
     Raises:
-        InputError: a prefix is of a model of other sizes, LoRA's linear layers are not in the model, or that is split
-            over processes.
+        InputError: a residual one is for a task that the model does not take, a prefix is of a model of other sizes,
+            LoRA's linear layers are not in the model, or that is split over processes.
     """
     _check_is_whole(model)
+    if isinstance(config, BottleneckConfig):
+        put_bottlenecks(model, config)
+        return
     if isinstance(config, LoRASettings):
         from paddlenlp.peft import LoRAConfig, LoRAModel
 
@@ -189,7 +207,9 @@ def adapter_weights(model: nn.Layer) -> dict[str, Tensor]:
     return {
         name: weight
         for name, weight in model.named_parameters()
-        if name.endswith(LORA_MATRICES) or f".{PREFIX_ENCODER}" in name
+        if name.endswith(LORA_MATRICES)
+        or f".{PREFIX_ENCODER}" in name
+        or (is_of_bottleneck(name) and not weight.stop_gradient)  # a model may have others of its own
     }
 
 
@@ -210,6 +230,9 @@ def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
         "weight_map": dict.fromkeys(weights, ADAPTER_WEIGHTS_NAME),
     }
     (folder / ADAPTER_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    if isinstance(config, BottleneckConfig):
+        config.save(folder)
+        return
     settings = config.model_dump()
     if isinstance(config, LoRASettings):
         settings["scaling"] = _scaling(config)
@@ -228,26 +251,42 @@ def load_adapter(model: nn.Layer, folder: Path) -> None:
     Raises:
         InputError: the file is missing, cannot be read, or is of another adapter.
     """
-    weights = _weights_in_file(model)
-    saved = _read_weights(folder, {name: weight.shape for name, weight in weights.items()})
-    for name, weight in weights.items():
-        weight.set_value(saved[name])
+    fill_adapter(model, read_adapter_weights(folder), folder)
 
 
-def _read_weights(folder: Path, shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
-    """The weights of the adapter in a folder; raises InputError if they have other names or shapes than these."""
+def read_adapter_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The weights in an adapter's folder, by name.
+
+    Raises:
+        InputError: the file is missing or cannot be read.
+    """
     path = folder / ADAPTER_WEIGHTS_NAME
     if not path.is_file():
         raise InputError(f"adapter {folder}: there is no {ADAPTER_WEIGHTS_NAME} in it")
     try:
-        saved = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def fill_adapter(model: nn.Layer, saved: Mapping[str, np.ndarray], origin: Path) -> None:
+    """Gives the adapter in a model its weights.
+
+    Raises:
+        InputError: they are of another adapter.
+    """
+    weights = _weights_in_file(model)
+    _check_weights(saved, {name: weight.shape for name, weight in weights.items()}, origin)
+    for name, weight in weights.items():
+        weight.set_value(saved[name])
+
+
+def _check_weights(saved: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]], origin: Path) -> None:
+    """Raises InputError if the weights of an adapter have other names or shapes than these."""
     found = {name: list(weight.shape) for name, weight in saved.items()}
     if found != shapes:
         names = sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
-        raise InputError(f"{path}: is of another adapter or model ({names[0]} differs)")
-    return saved
+        raise InputError(f"{origin / ADAPTER_WEIGHTS_NAME}: is of another adapter or model ({names[0]} differs)")
 
 
 def fold_prefix(model: nn.Layer) -> None:
@@ -272,7 +311,9 @@ def merge_lora(model: nn.Layer, config: LoRASettings, folder: Path) -> None:
     for name, layer in layers.items():
         rows, columns = layer.weight.shape
         matrices |= {f"{name}.lora_A": [rows, config.r], f"{name}.lora_B": [config.r, columns]}
-    saved = {name: paddle.to_tensor(weight) for name, weight in _read_weights(folder, matrices).items()}
+    weights = read_adapter_weights(folder)
+    _check_weights(weights, matrices, folder)
+    saved = {name: paddle.to_tensor(weight) for name, weight in weights.items()}
     for name, layer in layers.items():
         added = saved[f"{name}.lora_A"] @ saved[f"{name}.lora_B"] * _scaling(config)
         layer.weight.set_value(layer.weight + added)

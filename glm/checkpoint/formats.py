@@ -36,6 +36,7 @@ CONFIG_NAME = registry.CONFIG_NAME
 # Of an adapter, by the file with its settings: what it is, and what to do.
 ADAPTERS = {
     "lora_config.json": "a LoRA adapter without its model; merge them with python -m glm merge",
+    "bottleneck_config.json": "adapters without their model; give the folder of it (base_model_name_or_path there)",
     "prefix_config.json": "a prefix without its model; give the folder of its model (base_model_name_or_path there)",
 }
 TRACKERS = ("latest", "latest_checkpointed_iteration.txt")

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 from paddle import nn
 
+from glm.adapters.bottleneck import BottleneckConfig, check_base, digests_of, settle_rows
 from glm.adapters.files import (
     AdapterConfig,
     add_adapter,
@@ -33,7 +34,7 @@ from glm.errors import InputError, shown
 from glm.models import registry
 from glm.models.configuration import ModelConfig
 from glm.models.presets import preset_file
-from glm.models.protocol import Family, Tokenizer, WeightNames
+from glm.models.protocol import NO_TASK, Family, Tokenizer, WeightNames
 from glm.runtime.settings_file import read_object
 
 
@@ -98,6 +99,8 @@ def load_config(
         if path.exists():
             raise InputError(f"{path}: not a model configuration ({error})") from error
         raise not_found("model", name_or_path, error, family.published) from error
+    if config.vocab_size == tokenizer.vocab_size - getattr(tokenizer, "num_added", 0):
+        config.vocab_size = tokenizer.vocab_size
     _check_rows(family, path, config.vocab_size, tokenizer.vocab_size)
     return config
 
@@ -113,13 +116,33 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
         )
 
 
+def task_number(family: Family, name_or_path: str, task: str | None) -> int:
+    """The number of the task of records, by which they find their adapters and tags in a model.
+
+    Args:
+        name_or_path: the model's.
+        task: the name of the task; None for a template of the user's own.
+
+    Raises:
+        InputError: the model is a folder of adapters, and none is for the task.
+    """
+    if task in family.tasks:
+        return family.tasks.index(task)
+    adapter = read_adapter_config(Path(name_or_path))
+    if not isinstance(adapter, BottleneckConfig):
+        return NO_TASK
+    if len(adapter.tasks) == 1 and not family.tasks:
+        return 0
+    return adapter.number_of(str(task), family.tasks)
+
+
 def load_model(
     family: Family, name_or_path: str, config: ModelConfig, *, start: str | None = None, quiet: bool = False
 ) -> nn.Layer:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
-    An adapter's folder stands for its model with LoRA merged in, or with the prefix in front. The format that was
-    found is said on standard error, unless it is to be `quiet`.
+    An adapter's folder stands for its model with LoRA merged in, the prefix in front, or residual adapters in it. The
+    format that was found is said on standard error, unless it is to be `quiet`.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
@@ -174,7 +197,9 @@ def fitted_weights(
     named.pop(None, None)
     shapes = names.shapes(config.to_dict())
     return {
-        name: with_rows(tensor, shapes[name][0]) if name.endswith(names.resizable) and name in shapes else tensor
+        name: with_rows(tensor, shapes[name][0], names.new_rows_std)
+        if name.endswith(names.resizable) and name in shapes
+        else tensor
         for name, tensor in named.items()
     }
 
@@ -187,9 +212,14 @@ def _load_adapted(
         model = load_model(family, adapter.base_model_name_or_path, config, quiet=quiet)
     if isinstance(adapter, LoRASettings):
         merge_lora(model, adapter, Path(folder))
+        return model
+    if isinstance(adapter, BottleneckConfig):
+        check_base(adapter.base_tensors, digests_of(model), origin=folder)
+    add_adapter(model, adapter)
+    load_adapter(model, Path(folder))
+    if isinstance(adapter, BottleneckConfig):
+        settle_rows(model)
     else:
-        add_adapter(model, adapter)
-        load_adapter(model, Path(folder))
         fold_prefix(model)
     return model
 

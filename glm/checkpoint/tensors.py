@@ -152,14 +152,15 @@ def check_no_overlap(tensors: Mapping[str, LazyTensor]) -> None:
             raise InputError(f"{place.path}: the bytes of {shown(name)} and {shown(other)} overlap")
 
 
-def with_rows(tensor: LazyTensor, rows: int) -> LazyTensor:
-    """The first rows of a table, and zeros behind the last where it has fewer."""
+def with_rows(tensor: LazyTensor, rows: int, std: float = 0.0) -> LazyTensor:
+    """The first rows of a table, and behind the last where it has fewer N(0, std), the same at every time."""
     if not tensor.shape or tensor.shape[0] == rows:
         return tensor
 
     def load() -> np.ndarray:
         numbers = tensor.load()[:rows]
-        return np.concatenate([numbers, np.zeros((rows - len(numbers), *numbers.shape[1:]), numbers.dtype)])
+        new = np.random.default_rng(rows).normal(0.0, std, (rows - len(numbers), *numbers.shape[1:]))
+        return np.concatenate([numbers, new.astype(numbers.dtype)])
 
     return LazyTensor((rows, *tensor.shape[1:]), tensor.dtype, load)
 

@@ -89,3 +89,25 @@ def turn_to_source(states, context, dense, norm, query, left, queries):
     left += states
     normalize(left, *norm, left)
     product(left, *query, queries)
+
+
+@njit(**OPTIONS)
+def adapt(states, rows, norm, down, up):
+    """states: [n, H], of which `rows` [m] pass through an adapter, in place (`glm.modules.bottleneck`)."""
+    own = states[rows]
+    changed = np.empty_like(own)
+    normalize(own, *norm, changed)
+    narrow = np.empty((len(own), len(down[1])), np.float32)
+    multiply(changed, *down, narrow)
+    narrow[:] = np.maximum(narrow, np.float32(0))
+    multiply(narrow, *up, changed)
+    for place in range(len(rows)):
+        states[rows[place]] += changed[place]
+
+
+@njit(**OPTIONS)
+def enter_block(states, norm, entering, projected):
+    """states: [n, H]; projected: [n, 3H], queries, keys and values of the next block, to write to."""
+    normal = np.empty_like(states)
+    normalize(states, *norm, normal)
+    product(normal, *entering, projected)

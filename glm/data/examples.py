@@ -13,7 +13,7 @@ from glm.data.records import Record
 from glm.data.templates import Template
 from glm.data.truncation import find_answer, shorten_context, window_around
 from glm.errors import InputError
-from glm.models.protocol import Example, Family, GeometryOptions, Prompt, Tokenizer
+from glm.models.protocol import NO_TASK, Example, Family, GeometryOptions, Prompt, Tokenizer
 
 NO_TOKEN = "has no token: the tokenizer drops all of it"
 NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
@@ -41,6 +41,7 @@ class ExampleEncoder:
         allow_cut_targets: a target that does not fit is cut, and loses its `eop`; it is an error otherwise.
         max_seq_length: most tokens of source and target together, in place of `src_length`; see `GeometryOptions`.
         visible_pads: every source is filled up to `src_length` with padding that is seen like text.
+        task: the number of the task of all records, see `GeometryOptions`.
         objective: what training draws and predicts, by the names of `GeometryOptions`; the family's own if left out.
 
     Raises:
@@ -65,6 +66,7 @@ class ExampleEncoder:
         max_seq_length: int | None = None,
         visible_pads: bool = False,
         objective: Mapping[str, Any] = NO_CHOICE,
+        task: int = NO_TASK,
     ):
         template.check(family)
         self.family = family
@@ -74,6 +76,7 @@ class ExampleEncoder:
         self.src_length = src_length if max_seq_length is None else max_seq_length - 1
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
+        self.task = task
         self.allow_cut_targets = allow_cut_targets or max_seq_length is not None
         self.visible_pads = visible_pads
         layout = GeometryOptions(
@@ -82,6 +85,7 @@ class ExampleEncoder:
             closed=template.closed,
             max_seq_length=max_seq_length,
             tgt_length=tgt_length,
+            task=task,
             **objective,
         )
         self.geometry = family.geometry(tokenizer, layout)
@@ -108,7 +112,7 @@ class ExampleEncoder:
         template = self.template
         marks = {"open": not template.closed, "cuts tokens": template.cuts_tokens, "visible pads": self.visible_pads}
         found = [template.source, template.target_prefix, *(name for name, holds in marks.items() if holds)]
-        return found if template.summaries is None else [*found, str(template.summaries)]
+        return [*found, *(str(part) for part in (template.summaries, template.form) if part is not None)]
 
     @property
     def constant_text(self) -> str:
@@ -135,6 +139,8 @@ class ExampleEncoder:
 
     def encode(self, records: Sequence[Record]) -> list[EncodedRecord]:
         """Records as ids; SentencePiece encodes their texts by several threads."""
+        if hasattr(self.geometry, "lay_out_parts") and any(record.parts for record in records):
+            return [self._encode_parts(record) for record in records]
         frames = [self._texts(record, record.source) for record in records]
         texts = [text for frame in frames for text in frame]
         ids = iter(self.tokenizer.encode_text([*texts, *(record.target or "" for record in records)]))
@@ -144,6 +150,14 @@ class ExampleEncoder:
             for record, (before, after), target in zip(records, sources, ids, strict=True)
         ]
 
+    def _encode_parts(self, record: Record) -> EncodedRecord:
+        """A record whose source is in parts, each of which is encoded alone; only a document is cut."""
+        ids = self.tokenizer.encode_text([text for _, text in record.parts])
+        named = [(name, own) for (name, _), own in zip(record.parts, ids, strict=True)]
+        before = self.geometry.lay_out_parts(named, document_length=self.template.form.document_length)
+        target = None if record.target is None else self.tokenizer.encode_text(record.target)
+        return EncodedRecord(record, before, [], target)
+
     def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
         """Why the source of a record cannot be laid out: it has no token, or what must not be cut does not fit."""
         record = encoded.record
@@ -151,6 +165,12 @@ class ExampleEncoder:
             return RecordError(Kind.EMPTY, record.origin, NO_TOKEN, field="source")
         if not self.overflow(encoded):
             return None
+        if record.parts:
+            message = (
+                f"{self.uncut_length(encoded)} tokens do not fit into src_length {self.src_length}; raise it, or read "
+                "less with --max_history or --document_length"
+            )
+            return RecordError(Kind.SOURCE_LENGTH, record.origin, message, field="source")
         start, end = find_answer(record.source, record.answer) or (0, 0)
         if self._fits(record, record.source[start:end]):
             return None

@@ -9,7 +9,7 @@ from glm.data.pairs import PairEncoder
 from glm.data.tasks import CHOOSE, Frame
 from glm.data.templates import Template
 from glm.data.windows import WindowEncoder
-from glm.models.protocol import Family, Tokenizer
+from glm.models.protocol import NO_TASK, Family, Tokenizer
 
 Encoder = ExampleEncoder | ChoiceEncoder | PairEncoder | WindowEncoder
 
@@ -31,6 +31,7 @@ def encoder_of(
     max_seq_length: int | None = None,
     visible_pads: bool = False,
     objective: Mapping[str, Any] = NO_CHOICE,
+    task: int = NO_TASK,
 ) -> Encoder:
     """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
     how: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
@@ -44,6 +45,7 @@ def encoder_of(
             max_seq_length=max_seq_length,
             visible_pads=visible_pads,
             objective=objective,
+            task=task,
             **how,
         )
     if classification_head is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
 from glm.data.formats import TEXTS, Row, json_lines, layout_without_header, read_rows
+from glm.data.forms import PARTS, with_parts
 from glm.data.layouts import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
@@ -30,6 +31,7 @@ class Record:
     extras: dict[str, str] = field(default_factory=dict)  # other fields of the template
     more_targets: tuple[str, ...] = ()  # where a row to be evaluated has several; scores take the best
     kept: dict[str, Any] = field(default_factory=dict, compare=False)  # columns that predictions keep
+    parts: tuple[tuple[str, str], ...] = ()  # of a source in parts: what each is, and its text
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -87,6 +89,7 @@ class RecordFile:
         self.template = template
         self.need_target = need_target if each_needs_target is None else each_needs_target
         self.several_targets = several_targets
+        self.form = template.form
         self.reserved = reserved
         self.multi_turn = wishes.multi_turn
         self.max_record_bytes = wishes.max_record_bytes
@@ -121,7 +124,10 @@ class RecordFile:
 
     def rows(self) -> Iterator[Row]:
         """The rows that records are made of, one by one."""
-        rows = unfold(read_rows(self.path, most=self.max_record_bytes), multi_turn=self.multi_turn)
+        rows = read_rows(self.path, most=self.max_record_bytes)
+        if self.form is not None:
+            return with_parts(rows, self.form, training=not self.several_targets)
+        rows = unfold(rows, multi_turn=self.multi_turn)
         if self.template.summaries is None:
             return rows
         is_lines = layout_without_header(self.path) == TEXTS
@@ -150,7 +156,11 @@ def stream_records(
     Raises:
         InputError: the columns are not recognised.
     """
-    rows = unfold(json_lines(lines, name=name, most=wishes.max_record_bytes), multi_turn=wishes.multi_turn)
+    rows = json_lines(lines, name=name, most=wishes.max_record_bytes)
+    if template.form is not None:
+        rows = with_parts(rows, template.form, training=False)
+    else:
+        rows = unfold(rows, multi_turn=wishes.multi_turn)
     if template.summaries is not None:
         rows = template.summaries.rows(rows, learns=False)
     unread = []
@@ -264,6 +274,7 @@ def record_of_row(
         extras={column: _text(row, (column,)) for column in columns.extras},
         more_targets=tuple(targets[1:]),
         kept={column: row.values[column] for column in columns.kept if column in row.values},
+        parts=tuple(row.values.get(PARTS) or ()) if columns.source == ("source",) else (),
     )
     _check_reserved(row, columns, record, reserved)
     return record

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from glm.data.forms import DIALOGUE, NLG, QA, Form
 from glm.data.summaries import MULTITASK, NCLS, OF_MT5, Summaries
 from glm.errors import InputError
 from glm.models.protocol import Family
@@ -26,6 +27,7 @@ class Template:
             that of a column. A field that is the only one is the source, whatever its name.
         targets: columns that are the task's target where they are there, before all other names.
         other_targets: columns that are it if no other name is there.
+        form: how rows whose source is in parts are read; None for rows of columns.
         target_prefix: constant opening of the target: given to the model at generation, and no part of what is scored.
         closed: see `GeometryOptions`.
         cuts_tokens: a source that is too long loses its last tokens; else it is cut between sentences, or as the
@@ -40,6 +42,7 @@ class Template:
     closed: bool = True
     cuts_tokens: bool = False
     summaries: Summaries | None = None
+    form: Form | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -117,6 +120,13 @@ TEMPLATES = {
     "ncls_multitask": replace(_SUMMARY, summaries=MULTITASK),
     "lcsts": replace(_SUMMARY, summaries=MULTITASK),
     "mt5_summary": replace(_SUMMARY, summaries=OF_MT5),
+    # VLM's, whose tags say what the parts are.
+    "mt": Template(source="{source}[gMASK]"),
+    "summarization": Template(source="{source}[gMASK]", targets=("summary", "tgt")),
+    **{
+        kind: Template(source="{source}[gMASK]", form=Form(kind, max_history=1 if kind == QA else 2))
+        for kind in (DIALOGUE, QA, NLG)
+    },
 }
 
 

@@ -16,6 +16,7 @@ from glm.evaluation.rouge import lcs_length, ngrams, rouge, rouge_chinese
 from glm.evaluation.rouge155 import rouge155
 from glm.evaluation.segmentation import bert_words, jieba_cut
 from glm.evaluation.statistics import Pair
+from glm.evaluation.vlm_protocols import e2e_bleu, google_rouge, multi_bleu, nist, vlm_rouge
 
 GAMMA = 1.2  # weight of recall in PaddleNLP's ROUGE-L
 
@@ -150,6 +151,26 @@ def rouge_155(pairs: Sequence[Pair]) -> ProtocolScores:
     return ProtocolScores(figures, f"{signature}|{versions}")
 
 
+def vlm(pairs: Sequence[Pair]) -> ProtocolScores:
+    """VLM's of translation, dialogue and summaries: multi-bleu, and its own ROUGE (first references)."""
+    figures = {"bleu-4": multi_bleu(pairs)} | {name: 100 * value for name, value in vlm_rouge(pairs).items()}
+    signature = "norm:none|case:mixed|bleu:corpus,tok-blanks,smooth-none|rouge:avg-records,f,distinct-ngrams,first-ref"
+    return ProtocolScores(figures, f"nrefs:{_references(pairs)}|{signature}|as:vglm,multi-bleu.perl")
+
+
+def google(pairs: Sequence[Pair]) -> ProtocolScores:
+    """Google's rouge-score without stems: mean F over records of their first reference, words of a-z and 0-9."""
+    figures = {name: 100 * value for name, value in google_rouge(pairs).items()}
+    return ProtocolScores(figures, "nrefs:first|norm:none|case:lower|tok:a-z0-9|f:1|avg:records|as:rouge-score-0.1.2")
+
+
+def e2e(pairs: Sequence[Pair]) -> ProtocolScores:
+    """The E2E challenge's BLEU and NIST; a record has all the references of its input."""
+    figures = {"bleu-4": e2e_bleu(pairs), "nist-5": nist(pairs)}
+    signature = "norm:none|case:lower|tok:13a|smooth:none|as:e2e-metrics (Python part)"
+    return ProtocolScores(figures, f"nrefs:{_references(pairs)}|{signature}")
+
+
 PROTOCOLS: dict[str, Callable[[Sequence[Pair]], ProtocolScores]] = {
     "sacrebleu (char)": lambda pairs: sacrebleu(pairs, "char"),
     "sacrebleu (zh)": lambda pairs: sacrebleu(pairs, "zh"),
@@ -157,6 +178,9 @@ PROTOCOLS: dict[str, Callable[[Sequence[Pair]], ProtocolScores]] = {
     "llama-factory": llama_factory,
     "ms-swift": ms_swift,
     "rouge-1.5.5": rouge_155,
+    "rouge-score": google,
+    "vlm": vlm,
+    "e2e": e2e,
 }
 """By the tool's name, how it scores."""
 

@@ -35,13 +35,14 @@ def best_candidates(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
     return values, indices
 
 
-def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
+def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float, keeps_edge: bool = False) -> np.ndarray:
     """Sets all but the likeliest tokens of each row to -inf and normalises what is left.
 
     Args:
         scores: [rows, V] log-probabilities, -inf where a rule forbids a token.
         top_k: keep this many; 0 keeps all.
         top_p: then keep the smallest set whose probability reaches this; 0 keeps all (Holtzman et al. 2020).
+        keeps_edge: a set that reaches it exactly gets one token more (Hugging Face's of 2019, and VLM's).
     """
     if top_k:
         kth = np.partition(scores, -min(top_k, scores.shape[1]), axis=1)[:, -min(top_k, scores.shape[1]), None]
@@ -51,7 +52,7 @@ def keep_likely(scores: np.ndarray, *, top_k: int, top_p: float) -> np.ndarray:
         order = np.argsort(-scores, axis=1, kind="stable")
         probabilities = np.exp(np.take_along_axis(scores, order, axis=1))
         before = np.cumsum(probabilities, axis=1) - probabilities  # probability of all likelier tokens
-        keep, enough = np.zeros_like(scores, dtype=bool), before < top_p
+        keep, enough = np.zeros_like(scores, dtype=bool), before <= top_p if keeps_edge else before < top_p
         enough[:, 0] = True  # also where top_p is smaller than the dtype can represent
         np.put_along_axis(keep, order, enough, axis=1)
         scores = _normalised(np.where(keep, scores, -np.inf))
@@ -77,13 +78,15 @@ def draw_apart(
     *,
     config: GenerationConfig,
     streams: Sequence[np.random.Generator | None],
+    keeps_edge: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws one token for each live row independently, or `count` tokens where there is only one row.
 
     Arguments and results as of `draw_candidates`, in the order of the rows.
     """
     B, R, V = scores.shape
-    likely = keep_likely(scores.reshape([B * R, V]), top_k=config.top_k, top_p=config.top_p).reshape([B, R, V])
+    how = {"top_k": config.top_k, "top_p": config.top_p, "keeps_edge": keeps_edge}
+    likely = keep_likely(scores.reshape([B * R, V]), **how).reshape([B, R, V])
     values, indices = np.full((B, count), -np.inf, dtype=scores.dtype), np.zeros((B, count), dtype=np.int64)
     for example, stream in enumerate(streams):
         if stream is None:
@@ -104,6 +107,7 @@ def draw_candidates(
     *,
     config: GenerationConfig,
     streams: Sequence[np.random.Generator | None],
+    keeps_edge: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws candidates per example from the softmax of the running sums, without replacement.
 
@@ -114,12 +118,14 @@ def draw_candidates(
         sums: [B, R] scores of the live rows.
         count: number of candidates.
         streams: [B]; None for an example that is done.
+        keeps_edge: see `keep_likely`.
 
     Returns:
         Scores and indices into R * V, [B, count] each, best first, filled up with -inf and index 0.
     """
     B, R, V = scores.shape
-    likely = keep_likely(scores.reshape([B * R, V]), top_k=config.top_k, top_p=config.top_p).reshape([B, R, V])
+    how = {"top_k": config.top_k, "top_p": config.top_p, "keeps_edge": keeps_edge}
+    likely = keep_likely(scores.reshape([B * R, V]), **how).reshape([B, R, V])
     totals = (sums[:, :, None] + likely).reshape([B, R * V])
     values, indices = np.full((B, count), -np.inf, dtype=totals.dtype), np.zeros((B, count), dtype=np.int64)
     for example, stream in enumerate(streams):

@@ -329,10 +329,12 @@ class Decoder:
             totals = scores + batch.sums[:, :, None]
             return best_candidates(totals.reshape([len(totals), -1]), self.rule.candidates(K))
         streams = [None if search.done else search.stream for search in batch.searches]
+        how = {"config": self.config, "streams": streams}
+        how["keeps_edge"] = getattr(self.model, "nucleus_keeps_edge", False)
         if self.rule.draws_apart:
-            return draw_apart(scores, batch.sums, K, config=self.config, streams=streams)
+            return draw_apart(scores, batch.sums, K, **how)
         count = self.rule.candidates(K) if K > 1 else 1
-        return draw_candidates(scores, batch.sums, count, config=self.config, streams=streams)
+        return draw_candidates(scores, batch.sums, count, **how)
 
 
 def _check_numbers(numbers: np.ndarray) -> None:
@@ -463,13 +465,24 @@ def generate(
 
 
 def decode(
-    decoder: Decoder, prompts: Sequence[Prompt], *, batch_size: int, record_ids: Sequence[RecordId] | None = None
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    *,
+    batch_size: int,
+    record_ids: Sequence[RecordId] | None = None,
+    configs: Sequence[GenerationConfig] | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """`generate` with an existing decoder."""
+    """`generate` with an existing decoder.
+
+    Args:
+        configs: of the prompts, where they have options of their own (`GenerationConfig.batch_options`).
+    """
     record_ids = range(len(prompts)) if record_ids is None else record_ids
+    configs = [decoder.config] * len(prompts) if configs is None else configs
     longest_first = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
     waiting = deque(
-        decoder.search(prompts[number], number=number, record_id=record_ids[number]) for number in longest_first
+        decoder.search(prompts[number], number=number, record_id=record_ids[number], config=configs[number])
+        for number in longest_first
     )
     decoding = Decoding(decoder)
     while waiting or decoding.unfinished:

@@ -14,6 +14,7 @@ import numpy as np
 from glm.errors import InputError, UsageError
 
 IGNORE_INDEX = -100  # the label of a position without loss
+NO_TASK = -1  # the number of the task of a row that no adapter is for
 
 # What a family may be able to do, and the options that ask for it, each with the value that leaves it off.
 ABILITIES: dict[str, dict[str, Any]] = {
@@ -25,6 +26,7 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "tensor_parallel": {"tensor_parallel_degree": 1},
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
+    "bottleneck": {"adapter_bottleneck": None},
     "packing": {"packing": False},
     "classification_head": {"classification_head": None},
     "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
@@ -65,6 +67,9 @@ class Tokenizer(Protocol):
     end_token_id: int  # closes a generated text
     pad_token_id: int  # fills rows up
     unknown_token_id: int  # stands for text that has no token
+    num_added: (
+        int  # of ids at the end, for which a model may lack rows: it gets new ones; 0 if it has no such attribute
+    )
     digest: str  # SHA-256 of all that ids depend on
 
     def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
@@ -227,6 +232,7 @@ class GeometryOptions:
         max_seq_length: most tokens of source and target together, of which the longer one is cut; None where each has
             a length of its own.
         tgt_length: beside `max_seq_length` what is left to a target behind a prompt, which is cut for it.
+        task: the number of the task that rows are of, whose adapter they pass through, or `NO_TASK`.
     """
 
     blank: str
@@ -238,6 +244,7 @@ class GeometryOptions:
     target_mask_prob: float | None = None
     max_seq_length: int | None = None
     tgt_length: int = 0
+    task: int = NO_TASK
 
 
 class Cache(Protocol):
@@ -427,6 +434,7 @@ class WeightNames:
         required: without which nothing can be said of sizes.
         resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
             `--max_source_positions`.
+        new_rows_std: standard deviation of rows that a table of `resizable` lacks; 0 for zeros.
         copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
         linears: endings of the weights that PyTorch keeps the other way round ([out, in]).
         biased_linears: endings of two weights of `linears` whose biases tell which way round a file has them.
@@ -447,6 +455,7 @@ class WeightNames:
     words: str = ""
     required: tuple[str, ...] = ()
     resizable: tuple[str, ...] = ()
+    new_rows_std: float = 0.0
     copied_rows_key: str = ""
     linears: tuple[str, ...] = ()
     biased_linears: tuple[str, ...] = ()
@@ -611,6 +620,7 @@ class Family:
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
         classes: labels of the classifier that a model may bring, by number.
         templates: of tasks that the family frames in its own way, by the tasks' names.
+        tasks: its own tasks, which its adapters are for, by their numbers; none where users name theirs.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
         trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.
         code: folder of the programs with which Hugging Face's library runs its models, which go into an export.
@@ -643,6 +653,7 @@ class Family:
     has_exact_vocabulary: bool = False
     classes: tuple[str, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
     own_search: bool = False
     trial: Callable[[], Trial] | None = None
     code: Path | None = None

@@ -15,6 +15,7 @@ FAMILIES = {
     "glm": "glm.models.glm",
     "mglm": "glm.models.mglm",
     "mt5": "glm.models.mt5",
+    "vlm": "glm.models.vlm",
     "unilm": "glm.models.unilm",
     "ganlm": "glm.models.ganlm",
 }

@@ -8,19 +8,22 @@ import paddle
 from paddle import Tensor, nn
 
 from glm.cpu.arrays import by_rows, view
-from glm.cpu.blocks import finish_block, finish_block_and_project
+from glm.cpu.blocks import adapt, enter_block, finish_block, finish_block_and_project
 from glm.cpu.integers import multiply_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
 from glm.cpu.panels import panels_of
 from glm.cpu.products import FEW, multiply, multiply_bfloat16
+from glm.cpu.rows import normalize
 from glm.cpu.vectors import LANES
 from glm.errors import InputError
 from glm.modules.arranged_post_norm import compiled_post_norm
 from glm.modules.block import Block
+from glm.modules.bottleneck import AdapterLinear, Bottleneck, Routes
 from glm.modules.layers import GELU, LayerNorm, Linear
 from glm.modules.stack import Stack
 
 Norm = tuple[np.ndarray, np.ndarray, np.float32]  # weight, bias, epsilon
+Weights = tuple[np.ndarray, np.ndarray]  # weight, bias
 
 
 class DecodingLinear(nn.Layer):
@@ -176,6 +179,8 @@ class CompiledBlocks:
 
     def __init__(self, stack: Stack):
         following = [*(layer.attention_norm for layer in stack.layers[1:]), stack.final_norm]
+        self.layers = stack.layers
+        self.norms = [_norm(norm) for norm in following]
         self.projections = [layer.attention.projection.arrays for layer in stack.layers[1:]]
         self.blocks = [
             (*(part.arrays for part in _linears(layer)), _norm(layer.mlp_norm), _norm(norm))
@@ -186,15 +191,50 @@ class CompiledBlocks:
         """Whether there are so few rows [n, H] that this is faster than layer by layer."""
         return states.shape[0] <= FEW
 
-    def __call__(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, index: int, states: Tensor, context: Tensor, routes: Routes = ()) -> tuple[Tensor, Tensor]:
         """See `Stack.after_attention`."""
         n, H = states.shape
         is_last = index + 1 == len(self.blocks)
         left, next_ = paddle.empty([n, H]), paddle.empty([n, H if is_last else 3 * H])
         arrays = view(states.contiguous()), view(context.contiguous()), *self.blocks[index]
         use_own_threads()
-        if is_last:
+        if routes:
+            self._through_adapters(index, arrays, view(left), view(next_), routes)
+        elif is_last:
             finish_block(*arrays, view(left), view(next_))
         else:
             finish_block_and_project(*arrays, self.projections[index], view(left), view(next_))
         return left, next_
+
+    def _through_adapters(
+        self, index: int, arrays: tuple, left: np.ndarray, next_: np.ndarray, routes: Routes
+    ) -> None:
+        """As `finish_block` or `finish_block_and_project`, with what adapters add between the two LayerNorms."""
+        finish_block(*arrays, left, np.empty_like(left))
+        for name, rows in routes:
+            own = np.arange(len(left)) if rows is None else rows.numpy()
+            adapt(left, own, *_of_adapter(self.layers[index].adapters[name]))
+        if index + 1 == len(self.blocks):
+            normalize(left, *self.norms[index], next_)
+        else:
+            enter_block(left, self.norms[index], self.projections[index], next_)
+
+
+def _of_adapter(adapter: Bottleneck) -> tuple[Norm, Weights, Weights]:
+    """An adapter as `adapt` has it: its width is rounded up, with weights of 0."""
+    if adapter.arrays is None:
+        width = -(-adapter.project_down.weight.shape[1] // LANES) * LANES
+        adapter.arrays = (
+            _norm(adapter.layer_norm),
+            _whole(adapter.project_down, outputs=width),
+            _whole(adapter.project_up, inputs=width),
+        )
+    return adapter.arrays
+
+
+def _whole(layer: AdapterLinear, *, outputs: int = 0, inputs: int = 0) -> Weights:
+    """Weight [outputs, inputs] and bias [outputs] of a linear layer, with zeros up to these sizes."""
+    weight, bias = layer.weight.numpy().T, layer.bias.numpy()
+    more = max(outputs - len(bias), 0), max(inputs - weight.shape[1], 0)
+    padded = np.pad(weight, ((0, more[0]), (0, more[1])))
+    return np.ascontiguousarray(padded), np.pad(bias, (0, more[0]))

@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 
 from glm.cpu.arrays import is_compiled_for
 from glm.modules.attention import TwoPartAttention, flashmask_attention, has_flashmask
+from glm.modules.bottleneck import Routes, adapted
 from glm.modules.cache import MASKED, KeysValues
 from glm.modules.layers import ACTIVATIONS, Dropout, LayerNorm
 from glm.modules.layout import Layout
@@ -291,9 +292,10 @@ class Block(nn.Layer):
         states = states + self.attention.output_dropout(self.attention.output(context))
         return states + self.mlp(self.mlp_norm(states))
 
-    def forward(self, states: Tensor, layout: Layout, prefix: Tensor | None = None) -> Tensor:
-        """[n, H] -> [n, H]. With a prefix [P, 3H] the layout is one of `Layout.with_prefix`."""
+    def forward(self, states: Tensor, layout: Layout, prefix: Tensor | None = None, routes: Routes = ()) -> Tensor:
+        """[n, H] -> [n, H]. With a prefix [P, 3H] the layout is one of `Layout.with_prefix`; `routes` are the adapters
+        that rows pass through at the end."""
         projected = self.before_attention(states)
         if prefix is not None:
             projected = layout.put_before(prefix, projected)
-        return self.after_attention(states, self.attention(projected, layout))
+        return adapted(self, self.after_attention(states, self.attention(projected, layout)), routes)

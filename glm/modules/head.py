@@ -4,6 +4,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed.communication.group import Group
 
+from glm.modules.layers import TiedEmbedding
 from glm.modules.loss import Smoothing, smoothed_cross_entropy
 from glm.modules.split_layers import enter, side_by_side
 
@@ -47,6 +48,7 @@ class TiedHead:
             self.weight,
             labels,
             bias=self.bias,
+            rows=self.embedding.rows if isinstance(self.embedding, TiedEmbedding) else None,
             label_smoothing=label_smoothing,
             num_items=num_items,
             group=self.group,

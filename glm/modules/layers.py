@@ -143,12 +143,19 @@ class TiedEmbedding(nn.Embedding):
 
     Attributes:
         learns_as_head: False where the head takes no part in the loss: then the gradient is a whole table.
+        rows: `glm.modules.trained_rows.TrainedRows` of a frozen table; or None.
     """
 
     learns_as_head = True
 
+    def __init__(self, rows: int, size: int):
+        super().__init__(rows, size)
+        self.rows = None
+
     def forward(self, ids: Tensor) -> Tensor:
         """[...] int64 -> [..., H]"""
+        if self.rows is not None:
+            return self.rows.look_up(ids, self.weight)
         is_sparse = self.training and self.learns_as_head and ids.place.is_cpu_place()
         return F.embedding(ids, self.weight, padding_idx=self._padding_idx, sparse=is_sparse)
 

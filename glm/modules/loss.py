@@ -16,6 +16,8 @@ from paddle.distributed.communication.group import Group
 
 from glm.cpu.arrays import by_rows, view
 from glm.modules.layers import column_sums
+from glm.modules.tensors import as_tensor
+from glm.modules.trained_rows import TrainedRows
 
 CHUNK = 512  # tokens whose logits exist at once
 
@@ -49,6 +51,7 @@ def smoothed_cross_entropy(
     labels: Tensor,
     *,
     bias: Tensor | None = None,
+    rows: TrainedRows | None = None,
     label_smoothing: float | Smoothing = 0.0,
     num_items: float | None = None,
     group: Group | None = None,
@@ -62,6 +65,7 @@ def smoothed_cross_entropy(
         head: [V, H]; p is the softmax, in float32 or better, of states times head.
         labels: [n] int64, all within the vocabulary.
         bias: [V], added to the logits; not with a group.
+        rows: those of a frozen head that are trained, and get the head's gradient; not with a group.
         label_smoothing: e, from 0 to 1, or how it is spread too.
         num_items: None for n, which makes it a mean.
         group: the tensor-parallel ranks that the vocabulary is split over, with head [V / ranks, H] on each; no rank
@@ -72,19 +76,21 @@ def smoothed_cross_entropy(
     """
     items = max(len(labels), 1) if num_items is None else num_items
     smoothing = label_smoothing if isinstance(label_smoothing, Smoothing) else Smoothing(label_smoothing)
-    operands = [states, head] if bias is None else [states, head, bias]
-    wanted = [paddle.is_grad_enabled() and not part.stop_gradient for part in operands]
-    return _HeadLoss.apply(*operands, *[None] * (3 - len(operands)), labels, smoothing, items, group, tuple(wanted))
+    operands = [states, head, bias, None if rows is None else rows.joined()]
+    wanted = [part is not None and paddle.is_grad_enabled() and not part.stop_gradient for part in operands]
+    own = None if rows is None else as_tensor(rows.ids)
+    return _HeadLoss.apply(*operands, labels, smoothing, items, group, tuple(wanted), own)
 
 
 class _HeadLoss(PyLayer):
     @staticmethod
-    def forward(ctx, states, head, bias, labels, smoothing, items, group, wanted):
-        wants_states, wants_head, wants_bias = (*wanted, False)[:3]
+    def forward(ctx, states, head, bias, rows, labels, smoothing, items, group, wanted, own):
+        wants_states, wants_head, wants_bias, wants_rows = wanted
         dtype = "float64" if states.dtype == paddle.float64 else "float32"
         is_summed = not 0 < len(labels) <= CHUNK  # the gradient of one chunk is all of it
         ctx.d_head = paddle.zeros(head.shape, dtype) if wants_head and is_summed else None
         ctx.d_bias = paddle.zeros(bias.shape, dtype) if wants_bias else None
+        ctx.d_rows = paddle.zeros(rows.shape, dtype) if wants_rows else None
         total, d_states = paddle.zeros([], dtype), [states[:0]]
         for start in range(0, len(labels), CHUNK):
             part, chosen = states[start : start + CHUNK], labels[start : start + CHUNK]
@@ -95,27 +101,29 @@ class _HeadLoss(PyLayer):
             total += costs.sum()
             if wants_bias:
                 ctx.d_bias.add_(column_sums(slopes))
+            if wants_rows:
+                ctx.d_rows.add_(paddle.matmul(slopes.index_select(own, axis=1), part.astype(dtype), transpose_x=True))
             if wants_states:
                 d_states.append(paddle.matmul(slopes.astype(head.dtype), head).astype(states.dtype))
             if wants_head:
                 d_head = paddle.matmul(slopes.astype(part.dtype), part, transpose_x=True).astype(dtype)
                 ctx.d_head = d_head if ctx.d_head is None else ctx.d_head.add_(d_head)
         ctx.d_states = paddle.concat(d_states) if wants_states else None
-        ctx.items, ctx.head_dtype, ctx.has_bias = items, head.dtype, bias is not None
+        ctx.items, ctx.head_dtype = items, head.dtype
+        ctx.has_rows = rows is not None
+        ctx.given = [part is not None for part in (states, head, bias, rows)]
         return total / items
 
     @staticmethod
     def backward(ctx, grad):
         scale = float(grad) / ctx.items
-        d_states, d_head, d_bias = ctx.d_states, ctx.d_head, ctx.d_bias
-        ctx.d_states = ctx.d_head = ctx.d_bias = None
-        gradients = (
-            None if d_states is None else d_states.scale_(scale),
-            None if d_head is None else d_head.scale_(scale).astype(ctx.head_dtype),
-            None if d_bias is None else d_bias.scale_(scale).astype(ctx.head_dtype),
-            None,  # of the labels
-        )
-        return gradients if ctx.has_bias else (*gradients[:2], None)
+        gradients = [ctx.d_states, ctx.d_head, ctx.d_bias, ctx.d_rows]
+        ctx.d_states = ctx.d_head = ctx.d_bias = ctx.d_rows = None
+        scaled = [None if part is None else part.scale_(scale) for part in gradients]
+        scaled[1:] = [None if part is None else part.astype(ctx.head_dtype) for part in scaled[1:]]
+        of_operands = [part for part, given in zip(scaled, ctx.given, strict=True) if given]
+        of_others = [None] * (1 + ctx.has_rows)  # the labels, and the numbers of rows
+        return (*of_operands, *of_others)
 
 
 def costs_and_slopes(

@@ -8,6 +8,7 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
 from glm.modules.block import Block
+from glm.modules.bottleneck import NO_TASK, Routes, adapted, routes_of_tokens
 from glm.modules.cache import KVCache, LayerCache
 from glm.modules.layout import Layout
 from glm.modules.tensors import as_tensor
@@ -25,7 +26,11 @@ class Stack(nn.Layer):
     With a `prefix_encoder` (`glm.adapters`) each layer has keys and values of P virtual tokens, which every token sees
     (Li and Liang 2021). They have no positions, and those of the others stay.
 
+    With `adapter_names` each block has adapters (`glm.modules.bottleneck`): what leaves it passes through that of its
+    example's task.
+
     Attributes:
+        adapter_names: of the adapters by the numbers of their tasks; empty for a task that has none.
         layer_cache: how decoding keeps keys and values of a layer, and attends to them: a class like `LayerCache`.
         compiled_blocks: takes few rows from one attention to the next in compiled loops (`glm.modules.arranged`); None
             takes them layer by layer.
@@ -38,6 +43,7 @@ class Stack(nn.Layer):
         self.layer_cache: type = LayerCache
         self.compiled_blocks = None
         self.prefix_encoder = None
+        self.adapter_names: tuple[str, ...] = ()
         self.enable_recompute = False
 
     def set_layers(self, layers: Sequence[Block]) -> None:
@@ -69,19 +75,22 @@ class Stack(nn.Layer):
         """[n, H] -> [n, 3H], what the first block's attention starts from."""
         return self.layers[0].before_attention(states)
 
-    def after_attention(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def after_attention(
+        self, index: int, states: Tensor, context: Tensor, routes: Routes = ()
+    ) -> tuple[Tensor, Tensor]:
         """From the attention of one block to that of the next.
 
         Args:
             index: of the block.
             states, context: [n, H] each, its input and what attention made of it.
+            routes: the adapters that rows pass through behind the block.
 
         Returns:
             [n, H] and [n, 3H] for the next block; after the last one [n, H] twice, the second as the head takes it.
         """
         if self.compiled_blocks is not None and self.compiled_blocks.takes(states):
-            return self.compiled_blocks(index, states, context)
-        states = self.layers[index].after_attention(states, context)
+            return self.compiled_blocks(index, states, context, routes)
+        states = adapted(self.layers[index], self.layers[index].after_attention(states, context), routes)
         if index + 1 == len(self.layers):
             return states, self._finished(states)
         return states, self.layers[index + 1].before_attention(states)
@@ -89,18 +98,22 @@ class Stack(nn.Layer):
     def _finished(self, states: Tensor) -> Tensor:
         return states if self.final_norm is None else self.final_norm(states)
 
-    def forward(self, states: Tensor, layout: Layout) -> Tensor:
-        """Embedded tokens of a layout -> states as the head takes them: [n, H] -> [n, H]."""
-        prefixes = self.prefixes()
+    def forward(self, states: Tensor, layout: Layout, tasks: np.ndarray | None = None) -> Tensor:
+        """Embedded tokens of a layout -> states as the head takes them: [n, H] -> [n, H].
+
+        Args:
+            tasks: [examples], the number of each one's task; None if no adapter is for any.
+        """
+        prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, layout.examples))
         if self.num_virtual:
             layout = layout.with_prefix(self.num_virtual)
         recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
         if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
             states.stop_gradient = False
         for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
-            states = recompute(layer, states, layout, prefix)
+            states = recompute(layer, states, layout, prefix, routes)
         for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
-            states = layer(states, layout, prefix)
+            states = layer(states, layout, prefix, routes)
         return self._finished(states)
 
     def prefill(self, states: Tensor, parts: Sequence[tuple[int, int]], prompts: Sequence) -> tuple[Tensor, KVCache]:
@@ -116,6 +129,7 @@ class Stack(nn.Layer):
         """
         ends = np.cumsum([sum(part) for part in parts])
         layout = Layout(np.arange(ends[-1]), list(parts))
+        routes = routes_of_tokens(self.adapter_names, tasks_of(prompts), map(sum, parts))
         if self.num_virtual:  # to the cache they are the beginning of each prompt
             layout = layout.with_prefix(self.num_virtual)
         lengths = [sum(example) for example in layout.examples]
@@ -126,7 +140,7 @@ class Stack(nn.Layer):
                 projected = layout.put_before(prefix, projected)
             caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
             context = layer.attention(projected, layout)
-            states, projected = self.after_attention(index, states, context)  # [n, H], [n, 3H]
+            states, projected = self.after_attention(index, states, context, routes)  # [n, H], [n, 3H]
         last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
         return last, KVCache(caches, np.array(lengths), prompts)
 
@@ -136,9 +150,15 @@ class Stack(nn.Layer):
         sees = cache.open_step(R, looks=looks, sees=sees)
         seen = self.layer_cache.seen_by(cache.lengths, cache.width, sees, cache.capacity, self.num_heads)
         states = states.reshape([B * R, H])
+        routes = routes_of_tokens(self.adapter_names, tasks_of(cache.prompts), [R] * B)
         projected = self.before_attention(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):
             projected = projected.reshape([B, R, -1])
             context = cache.layers[index].attend(layer.attention, projected, seen, cache.start)
-            states, projected = self.after_attention(index, states, context)
+            states, projected = self.after_attention(index, states, context, routes)
         return projected.reshape([B, R, H])
+
+
+def tasks_of(prompts: Sequence) -> np.ndarray:
+    """The number of the task of each prompt: [B]."""
+    return np.array([getattr(prompt, "task", NO_TASK) for prompt in prompts], np.int64)

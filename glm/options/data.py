@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from glm.data.columns import ColumnOptions
+from glm.data.forms import DIALOGUE, QA
 from glm.data.pairs import POOLS
 from glm.data.task_table import find_frame
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, Frame, Task
@@ -111,6 +112,10 @@ class DataArguments:
         "Punctuation of generated texts, which tokenizers make half-width; that of the training targets if not given.",
         choices=["fullwidth", "halfwidth"],
     )
+    max_history: int | None = option(
+        None, "h: of a conversation the last 2 h + 1 turns before a reply are read [2; qa 1]."
+    )
+    document_length: int | None = option(None, "Most tokens of a document that questions are about (qa) [400].")
     src_length: int = option(SRC_LENGTH, "Most source tokens; a longer passage is cut around the answer's sentence.")
     max_seq_length: int | None = option(
         None,
@@ -158,7 +163,21 @@ class DataArguments:
         for name, kinds in ONLY_OF.items():
             if kind not in kinds and (value := getattr(self, name)) not in (None, False, 0.0):
                 raise UsageError(f"{name} {value}: has no effect on the task {self.task_name}; leave it out")
-        return frame
+        return self._with_form(frame)
+
+    def _with_form(self, frame: Frame) -> Frame:
+        """A template of conversations with as much of them as is to be read. Raises UsageError for any other one."""
+        form = getattr(frame, "form", None)
+        given = {
+            name: value for name in ("max_history", "document_length") if (value := getattr(self, name)) is not None
+        }
+        for name, value in given.items():
+            needed = {"max_history": (DIALOGUE, QA), "document_length": (QA,)}[name]
+            if form is None or form.kind not in needed:
+                raise UsageError(f"{name} {value}: has no effect on the task {self.task_name}; leave it out")
+            if value < (0 if name == "max_history" else 1):
+                raise UsageError(f"{name} {value}: use a larger number")
+        return frame if form is None else replace(frame, form=replace(form, **given))
 
     @property
     def kind(self) -> str:

@@ -36,6 +36,7 @@ SHAPES = (*DECAYING, "constant", "constant_with_warmup")
 ADAPTERS = {
     "lora": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
     "prefix_tuning": ("num_prefix_tokens", "prefix_projection"),
+    "adapter_bottleneck": ("adapter_up_std",),
 }
 # Options of PaddleNLP's Trainer that our subclass honours; the others are not in --help, and refused where they are
 # set.
@@ -103,6 +104,8 @@ ADAPTER_RANGES: Ranges = {
     "lora_alpha": (1, 10**6, "use 1 or more"),
     "lora_dropout": SHARE,
     "num_prefix_tokens": (1, 4096, "use 1 or more"),
+    "adapter_bottleneck": (1, 1 << 16, "use 1 or more"),
+    "adapter_up_std": (0, 100, "use 0 or more"),
 }
 FILE_RANGES: Ranges = {
     "max_bad_records": (0, MANY, "use 0 or more"),
@@ -137,7 +140,8 @@ OF_ACTIONS = {
 GIVES_WAY = (  # the first one to the second one
     *(("max_tokens", "per_device_train_batch_size"), ("per_device_train_batch_size", "max_tokens")),
     *(("update_freq", "gradient_accumulation_steps"), ("gradient_accumulation_steps", "update_freq")),
-    *(("lora", "prefix_tuning"), ("prefix_tuning", "lora"), ("fp16", "bf16"), ("bf16", "fp16")),
+    *((one, other) for one in ADAPTERS for other in ADAPTERS if one != other),
+    *(("fp16", "bf16"), ("bf16", "fp16")),
     *(("max_steps", "num_train_epochs"), ("warmup_steps", "warmup_ratio")),
     *(("template", "task_name"), ("target_prefix", "task_name")),
 )
@@ -353,7 +357,7 @@ class ObjectiveArguments:
 
 @dataclass
 class AdapterArguments:
-    """LoRA, or prefix tuning: a small addition to the model is trained in place of the model."""
+    """LoRA, prefix tuning or residual adapters: a small addition to the model is trained in place of the model."""
 
     lora: bool = option(False, "Train a LoRA adapter; the model's own weights stay, and only the adapter is saved.")
     lora_rank: int = option(8, "Rank of its matrices.")
@@ -368,17 +372,33 @@ class AdapterArguments:
     )
     num_prefix_tokens: int = option(128, "Virtual tokens that they are of, in each layer.")  # as PaddleNLP's scripts
     prefix_projection: bool = option(False, "Learn them through a network of one hidden layer, which is saved too.")
+    adapter_bottleneck: int | None = option(
+        None,
+        "Train an adapter of this width behind each block, of each task its own; the model's own weights stay, and "
+        "only the adapters are saved.",
+    )
+    adapter_up_std: float | None = option(
+        None, "Standard deviation of what leaves a new adapter's last linear layer [0: it does nothing; VLM's 0.02]."
+    )
 
     def __post_init__(self):
         errors = out_of_range(vars(self), ADAPTER_RANGES)
-        if self.lora and self.prefix_tuning:
-            errors.append("prefix_tuning True: not beside lora True; leave one of them out")
+        asked = [kind for kind in ADAPTERS if getattr(self, kind)]
+        errors += [
+            f"{kind} {getattr(self, kind)}: not beside {asked[0]} {getattr(self, asked[0])}; leave one of them out"
+            for kind in asked[1:]
+        ]
         raise_any(errors)
 
     @property
     def kind(self) -> str | None:
         """The adapter to train, a key of ADAPTERS; None for the model."""
         return next((kind for kind in ADAPTERS if getattr(self, kind)), None)
+
+    @property
+    def shown(self) -> str:
+        """The option that asks for it, with its value."""
+        return f"{self.kind} {getattr(self, self.kind)}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -641,6 +661,15 @@ class FinetuneArguments:
         named = (file.name in TEMPLATES or file.name in TASKS) and not {"task_name", "template"} & set(self.given)
         return dataclasses.replace(self.data, task_name=file.name) if named else self.data
 
+    def task_of(self, file: NamedFile) -> str:
+        """What the task of a file's records is called: as the file, else as the options name it."""
+        return file.name or ("task" if self.data.template is not None else self.data.task_name)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Those that adapters are trained for: of the training files."""
+        return [self.task_of(file) for file in self.files.of_split("train")]
+
     def run_config(self) -> dict[str, Any]:
         """The effective configuration, defaults included: a configuration file that repeats the run."""
         once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
@@ -772,7 +801,7 @@ def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
         if "loss_func" in given:
             yield f"loss_func {given['loss_func']}: has no effect beside classification_head; leave it out"
         if arguments.adapter.kind is not None:
-            yield f"{arguments.adapter.kind} True: not beside classification_head; leave one of them out"
+            yield f"{arguments.adapter.shown}: not beside classification_head; leave one of them out"
     if kind == CHOOSE and training.tensor_parallel_degree > 1 and training.do_train:
         degree = training.tensor_parallel_degree
         yield f"tensor_parallel_degree {degree}: not for training on a task of kind {kind}; leave it out"
@@ -788,13 +817,13 @@ def adapter_clashes(arguments: Any) -> Iterator[str]:
         return
     if training.tensor_parallel_degree > 1:
         degree = training.tensor_parallel_degree
-        yield f"{kind} True: not beside tensor_parallel_degree {degree}; leave one of them out"
+        yield f"{adapter.shown}: not beside tensor_parallel_degree {degree}; leave one of them out"
     if not training.do_train:
-        yield f"{kind} True: has no effect without --do_train; an adapter's folder is used as it is"
+        yield f"{adapter.shown}: has no effect without --do_train; an adapter's folder is used as it is"
     if arguments.model.model_name_or_path.endswith(".json"):
         yield (
-            f"{kind} True: model_name_or_path {arguments.model.model_name_or_path} starts from random weights, which "
-            "nothing would save; give a trained model"
+            f"{adapter.shown}: model_name_or_path {arguments.model.model_name_or_path} starts from random weights, "
+            "which nothing would save; give a trained model"
         )
     for name in ("freeze", "layerwise_lr_decay"):
         if adapter.prefix_tuning and name in arguments.given:

@@ -1,7 +1,7 @@
 """The options of prediction; how a record is laid out and decoded is as the checkpoint was trained, if not given."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from paddle import distributed
@@ -51,6 +51,11 @@ class PredictArguments(ServingArguments):
         None,
         "Records, one JSON object per line; standard input if not given. Several as NAME=PATH NAME=PATH, each with "
         "figures of its own; NAME is the language, or the task, where it is the name of one.",
+    )
+    adapters: str | None = option(
+        None,
+        "Adapters of tasks that share the model: NAME=FOLDER, several with commas between them. A record names its "
+        "task in the column task, else it is of --task_name, else of none.",
     )
     fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled, in place of records.")
     fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
@@ -109,6 +114,14 @@ class PredictArguments(ServingArguments):
             yield f"metrics_file {self.metrics_file}: filled blanks have no references to be scored against"
         if self.fills and self.report is not None:
             yield f"report {self.report}: there is none of filled blanks; leave it out"
+        if self.adapters is not None and not self.serve:
+            if self.test_file is None:
+                yield f"adapters {self.adapters}: needs records of a --test_file"
+            for name in ("prefix", "allowed_outputs_file", "keep_columns"):
+                if value := getattr(self, name):
+                    yield f"{name} {value}: not beside adapters, whose tasks have texts of their own; leave it out"
+            if self.tensor_parallel_degree > 1:
+                yield f"tensor_parallel_degree {self.tensor_parallel_degree}: not beside adapters; leave it out"
         if self.resume:
             for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
                 if given is None:
@@ -159,7 +172,7 @@ class PredictOptions:
     Args:
         inherited: those that were not given and taken from the checkpoint, by name.
         argv: the command line.
-        given: the names of those that were given.
+        given: those that were set, by name.
     """
 
     model: ModelArguments
@@ -168,7 +181,7 @@ class PredictOptions:
     prediction: PredictArguments
     inherited: dict[str, Any]
     argv: list[str]
-    given: frozenset[str] = frozenset()
+    given: dict[str, Any] = field(default_factory=dict)
 
 
 def parse_predict_arguments(argv: list[str]) -> PredictOptions:
@@ -189,7 +202,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     reading = parser.read(argv, inherited=inherited)
     built = parser.build(reading)
     if not reading.errors:
-        options = PredictOptions(*built, inherited, argv, frozenset(reading.given))
+        options = PredictOptions(*built, inherited, argv, reading.given)
         options.data.inherited = frozenset(inherited)
         reading.errors += _without_effect(reading.given, options.prediction)
         if not options.prediction.fills:

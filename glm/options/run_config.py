@@ -60,6 +60,8 @@ class TrainedWith(Settings):
     unidirectional: bool = None
     multi_turn: Literal["error", "last"] = None
     punctuation: Literal["fullwidth", "halfwidth"] = None
+    max_history: Annotated[int, Field(ge=0, le=10_000)] = None
+    document_length: Length = None
     src_length: Length = None
     max_seq_length: Length = None
     no_block_position: bool = None
@@ -82,6 +84,11 @@ class TrainedWith(Settings):
     processor_order: Literal["after_softmax", "before_softmax"] = None
     num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = None
     generation_seed: Annotated[int, Field(ge=0, lt=1 << 64)] = None
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Of a run's settings those that prediction follows."""
+        return {name: value for name, value in settings.items() if name in cls.model_fields}
 
 
 def read_config(path: Path) -> dict[str, Any]:

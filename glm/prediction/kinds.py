@@ -14,6 +14,7 @@ from glm.generation.config import GenerationConfig
 from glm.prediction import answers, choosing, writer
 from glm.prediction.answers import Answerer
 from glm.prediction.choosing import Chooser
+from glm.prediction.mixed import MixedWriter
 from glm.prediction.writer import Writer
 
 
@@ -66,6 +67,8 @@ def with_encoder(writer: Any, encoder: Encoder) -> Any:
     """What predicts with the same model for records that are laid out so."""
     if isinstance(writer, Answerer):
         return Answerer(replace(writer.writer, encoder=encoder.base), encoder)
+    if isinstance(writer, MixedWriter):  # each of its tasks has its own
+        return writer
     return replace(writer, encoder=encoder)
 
 

@@ -101,7 +101,7 @@ def load(name_or_path: str, **options: Any) -> "LoadedModel":
         InputError: the folder holds no model, or it cannot be loaded.
         UsageError: an option is unknown, out of its range, or without effect here.
     """
-    for name in {*FILES_OPTIONS, *SERVING_OPTIONS, "serve"} & options.keys():
+    for name in {*FILES_OPTIONS, *SERVING_OPTIONS, "serve", "adapters"} & options.keys():
         raise UsageError(f"{name} {options[name]}: has no effect on a model that Python asks; leave it out")
     given = {"device": "gpu" if has_gpu() else "cpu", **options, "model_name_or_path": str(name_or_path)}
     parsed = _parsed(given)

@@ -1,26 +1,32 @@
 """From options to a writer: tokenizer, configuration and model of the family that the checkpoint belongs to."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.adapters import OpenedAdapters, load_with_adapters, open_adapters
+from glm.checkpoint.loading import find_family, load_config, load_model, task_number
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
+from glm.data.mixed_records import TaskForm
 from glm.data.pairs import PairEncoder
 from glm.data.task_table import in_language
 from glm.data.tasks import GENERATE
 from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
-from glm.models.protocol import Family, Tokenizer
+from glm.models.protocol import NO_TASK, Family, Tokenizer
 from glm.modules.decoding import prepare_decoding
 from glm.options.data import DataArguments
 from glm.options.predict import PredictOptions
+from glm.options.run_config import TrainedWith, trained_with
 from glm.prediction.heads import add_head
 from glm.prediction.kinds import writer_of
+from glm.prediction.mixed import MixedWriter
 from glm.prediction.writer import Writer
+from glm.runtime.settings_file import checked
 from glm.runtime.text_lines import read_lines
 
 
@@ -33,6 +39,7 @@ def build_encoder(
     template: Template | None = None,
     allow_cut_targets: bool = False,
     objective: Mapping[str, Any] = NO_CHOICE,
+    task: int = NO_TASK,
 ) -> Encoder:
     """How records are laid out: by the template or task of the options, if no other is given."""
     return encoder_of(
@@ -44,6 +51,7 @@ def build_encoder(
         min_tgt_length=generation.min_tgt_length,
         allow_cut_targets=allow_cut_targets,
         objective=objective,
+        task=task,
         **data.layout,
     )
 
@@ -69,7 +77,9 @@ def build_prediction_encoder(
     template = NO_TEMPLATE
     if not options.prediction.fills:
         template = in_language(options.data.find_template(family.templates), name)
-    return build_encoder(family, tokenizer, options.data, options.generation, template=template)
+    named = options.data.task_name if options.data.template is None else None
+    task = task_number(family, options.model.model_name_or_path, named)
+    return build_encoder(family, tokenizer, options.data, options.generation, template=template, task=task)
 
 
 def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0, quiet: bool = False) -> Any:
@@ -136,6 +146,101 @@ def _writer_of(
         batch_size,
         length_penalty=options.data.candidate_length_penalty,
         punctuation=options.data.punctuation,
+    )
+
+
+BARE = "pair"  # the template that puts nothing around a source
+
+
+@dataclass(frozen=True)
+class OpenedTasks:
+    """Tasks that share a model, before it is loaded.
+
+    Args:
+        adapters: of all of them.
+        data, generation, encoders: how the records of each are read, written and laid out; of an empty name those of
+            none.
+    """
+
+    adapters: OpenedAdapters
+    data: dict[str, DataArguments]
+    generation: dict[str, GenerationConfig]
+    encoders: dict[str, Encoder]
+
+    @property
+    def forms(self) -> dict[str, TaskForm]:
+        """How their records are read."""
+        return {name: TaskForm(encoder.template, self.data[name].columns) for name, encoder in self.encoders.items()}
+
+
+def open_tasks(options: PredictOptions) -> OpenedTasks:
+    """The tasks of `--adapters`: each is read and written as it was trained, but for options that are given.
+
+    Raises:
+        InputError: the adapters cannot be used, see `open_adapters`.
+    """
+    family = family_of(options)
+    family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
+    adapters = open_adapters(options.prediction.adapters.split(","))
+    tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
+    found = OpenedTasks(adapters, {"": _without_task(options, adapters)}, {"": options.generation}, {})
+    order = family.tasks or tuple(adapters.config.tasks)
+    given = {name: value for name, value in options.given.items() if name != "task_name"}
+    for name, task in adapters.config.tasks.items():
+        settings = checked(task["settings"], TrainedWith, adapters.sources[name][0]).model_dump(exclude_unset=True)
+        found.data[name], found.generation[name] = (
+            kind(**{key: value for key, value in (settings | given).items() if key in kind.__dataclass_fields__})
+            for kind in (DataArguments, GenerationConfig)
+        )
+        found.data[name].inherited = frozenset(settings)
+    if not options.inherited:  # the model says nothing of records of no task: bare texts, as long as any task's
+        if options.data.template is None:
+            found.data[""] = replace(found.data[""], task_name=BARE)
+        for kind, length in ((found.data, "src_length"), (found.generation, "tgt_length")):
+            if length not in options.given:
+                kind[""] = replace(kind[""], **{length: max(getattr(kind[name], length) for name in adapters.sources)})
+    for name, data in found.data.items():
+        number = order.index(name) if name else NO_TASK
+        found.encoders[name] = build_encoder(family, tokenizer, data, found.generation[name], task=number)
+    return found
+
+
+def _without_task(options: PredictOptions, adapters: OpenedAdapters) -> DataArguments:
+    """How records of no task are read; `--task_name` names the task of records that say none.
+
+    Raises:
+        InputError: it has no adapter.
+    """
+    named = options.given.get("task_name")
+    if named is None:
+        return options.data
+    if named not in adapters.sources:
+        raise InputError(f"task_name {named}: has no adapter; loaded are {', '.join(adapters.sources)}")
+    own = trained_with(options.model.model_name_or_path).get("task_name", DataArguments.task_name)
+    return replace(options.data, task_name=own)
+
+
+def build_mixed_writer(options: PredictOptions, tasks: OpenedTasks) -> MixedWriter:
+    """One model with the adapters of all tasks, and how each writes with it. Raises InputError as `build_writer`."""
+    model, arguments = options.model, options.prediction
+    encoder = tasks.encoders[""]
+    family, tokenizer = encoder.family, encoder.tokenizer
+    config = load_config(family, model.model_name_or_path, tokenizer)
+    for name, own in tasks.encoders.items():
+        own.geometry.check_lengths(config, tasks.data[name].src_length, tasks.generation[name].tgt_length)
+    loaded = load_with_adapters(family, model.model_name_or_path, config, tasks.adapters)
+    prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
+    return MixedWriter(
+        {
+            name: Writer(
+                loaded,
+                own,
+                tasks.generation[name],
+                arguments.per_device_eval_batch_size,
+                punctuation=tasks.data[name].punctuation,
+            )
+            for name, own in tasks.encoders.items()
+        }
     )
 
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from glm.errors import InputError, shown
 from glm.serving.batcher import DecodingError, QueueFullError
 from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
-from glm.serving.completions import Job
+from glm.serving.completions import Completions, Job
 from glm.serving.errors import ApiError, JSONResponse, render
 from glm.serving.hosts import Hosts
 from glm.serving.languages import preferred
@@ -74,7 +74,8 @@ def build_app(
         service.batcher.start()
         yield
         reader.close()
-        service.desk.close()
+        for each in (service, *service.of_tasks.values()):
+            each.desk.close()
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPI(
@@ -104,7 +105,7 @@ def build_app(
 
         return Response(await answered(request, rendered(), request_timeout), media_type="application/json")
 
-    async def streamed(request: Request, job: Coroutine[Any, Any, Job]) -> Response:
+    async def streamed(request: Request, completions: Completions, job: Coroutine[Any, Any, Job]) -> Response:
         deadline = time.monotonic() + request_timeout
 
         async def begun() -> AsyncIterator[dict[str, Any]]:
@@ -113,19 +114,22 @@ def build_app(
         parts = in_time(await answered(request, begun(), request_timeout), deadline, preferred(request.headers))
         return StreamingResponse(as_events(parts), media_type=MEDIA_TYPE, headers=HEADERS)
 
-    async def completed(request: Request, body: Decoded, whole: Any, job: Any) -> Response:
+    async def completed(request: Request, body: Decoded, whole: str, job: str) -> Response:
         check_model(service, body.model)
-        return await streamed(request, job(body)) if body.stream else await answer(request, whole(body))
+        own = service.of(body.model).completions
+        if body.stream:
+            return await streamed(request, own, getattr(own, job)(body))
+        return await answer(request, getattr(own, whole)(body))
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
         body = await asked(request, CompletionRequest)
-        return await completed(request, body, completions.complete, completions.job)
+        return await completed(request, body, "complete", "job")
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         body = await asked(request, ChatRequest)
-        return await completed(request, body, completions.chat, completions.chat_job)
+        return await completed(request, body, "chat", "chat_job")
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Response:
@@ -139,7 +143,8 @@ def build_app(
 
     @app.post("/generate")
     async def generate(request: Request) -> Response:
-        return await answer(request, service.generate(await asked(request, GenerateRequest)))
+        body = await asked(request, GenerateRequest)
+        return await answer(request, service.of(body.task).generate(body))
 
     @app.post("/choose")
     async def choose(request: Request) -> Response:
@@ -157,7 +162,7 @@ def build_app(
 
 def check_model(service: Service, name: str | None) -> None:
     """Raises ApiError where another model is meant."""
-    if name not in (None, service.name):
+    if name not in (None, service.name, *service.of_tasks):
         message = f"model {shown(name)}: is not served; the model here is {service.name}"
         raise ApiError(404, message, code="model_not_found", param="model")
 
@@ -187,12 +192,12 @@ def add_routes_about(app: FastAPI, service: Service) -> None:
 
     @app.api_route("/v1/models", methods=LOOKS)
     async def models() -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [service.model()]})
+        return JSONResponse(service.models())
 
     @app.api_route("/v1/models/{name:path}", methods=LOOKS)
     async def model(name: str) -> JSONResponse:
         check_model(service, name)
-        return JSONResponse(service.model())
+        return JSONResponse(service.model(name))
 
 
 async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: float) -> Any:

@@ -59,6 +59,7 @@ class GenerateRequest(Options):
         None, min_length=1, description="With blanks, as the model's family marks them."
     )
     token_scores: bool = Field(False, description="Return the log-probability of every token.")
+    task: Text | None = Field(None, description="Whose adapter writes, of those in /v1/models; none if left out.")
 
     @model_validator(mode="after")
     def _check_input(self):

@@ -17,7 +17,7 @@ from glm.errors import InputError
 from glm.modules.decoding import report_compiling
 from glm.options.predict import PredictOptions
 from glm.prediction.free_tasks import text_writer
-from glm.prediction.setup import build_prediction_encoder, build_writer
+from glm.prediction.setup import build_mixed_writer, build_prediction_encoder, build_writer, open_tasks
 from glm.prediction.warm_up import warm_up
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
@@ -47,14 +47,7 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     """
     arguments = options.prediction
     listener = bind(arguments.host, arguments.port)
-    own = build_writer(options, build_prediction_encoder(options))
-    writer = text_writer(own, options.generation)
-    batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
-    columns = replace(options.data.columns, target_column=None)  # requests have none
-    own = None if own is writer else own
-    warm_up(writer, own)
-    report_compiling()
-    service = Service(options.model.model_name_or_path, writer, batcher, columns, command, own)
+    service = build_service(options, command)
     app = build_app(
         service,
         api_key=arguments.api_key,
@@ -64,6 +57,28 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     )
     run_app(app, listener, service=service, names=[arguments.host, *arguments.other_names])
     return 0
+
+
+def build_service(options: PredictOptions, command: Sequence[str]) -> Service:
+    """The model, with adapters of tasks if they are asked for, and what answers with it. Raises InputError as
+    `build_writer`."""
+    arguments = options.prediction
+    tasks = open_tasks(options) if arguments.adapters is not None else None
+    writers = {} if tasks is None else dict(build_mixed_writer(options, tasks).writers)
+    own = writers.pop("") if writers else build_writer(options, build_prediction_encoder(options))
+    writer = text_writer(own, options.generation)
+    batcher = Batcher(writer, device=arguments.device, most_waiting=arguments.max_waiting)
+    others = {
+        name: Service(name, of_task, batcher, replace(tasks.data[name].columns, target_column=None), command)
+        for name, of_task in writers.items()
+    }
+    columns = replace(options.data.columns, target_column=None)  # requests have none
+    own = None if own is writer else own
+    warm_up(writer, own)
+    for of_task in writers.values():
+        warm_up(of_task)
+    report_compiling()
+    return Service(options.model.model_name_or_path, writer, batcher, columns, command, own, others)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,14 +1,15 @@
 """What the API answers, HTTP apart: requests become tasks of the batcher, hypotheses become answers."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions
 from glm.data.formats import Row
 from glm.data.records import BadRecord, Record, columns_of, record_or_bad
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import Prompt
 from glm.options.run_config import trained_with
@@ -23,6 +24,7 @@ from glm.serving.status import Status
 from glm.serving.tasks import TaskService
 
 Json = dict[str, Any]
+NO_TASKS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Service:
@@ -33,6 +35,7 @@ class Service:
         columns: which fields of a record are what, where the user says so.
         command: arguments of `predict.py` for the same texts, but for the options of decoding.
         own: what the model's own task predicts with, where it writes no texts.
+        tasks: what answers with the model's adapters, by task; all share the batcher.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Service:
         columns: ColumnOptions,
         command: Sequence[str] = (),
         own: Any = None,
+        tasks: Mapping[str, "Service"] = NO_TASKS,
     ):
+        self.of_tasks = tasks
         self.name = name
         self.command = command
         self.writer = writer
@@ -54,6 +59,19 @@ class Service:
         self.tasks = TaskService(own or writer, writer, batcher, self.desk, columns)
         self.completions = Completions(name, writer, batcher, self.desk, self.columns, writes=own is None)
         self.started = int(time.time())
+
+    def of(self, task: str | None) -> "Service":
+        """What answers for a task; None is the model's own.
+
+        Raises:
+            InputError: no adapter is loaded for it.
+        """
+        if task is None or task == self.name:
+            return self
+        if task not in self.of_tasks:
+            known = ", ".join(self.of_tasks) or "none"
+            raise InputError(f"task {shown(task)}: is not loaded; loaded are {known}")
+        return self.of_tasks[task]
 
     # -- records and blanks
 
@@ -147,6 +165,11 @@ class Service:
             "task": self.tasks.settings(),
         }
 
-    def model(self) -> Json:
-        """The one model, as OpenAI's API describes models."""
-        return {"id": self.name, "object": "model", "created": self.started, "owned_by": "glm"}
+    def model(self, name: str) -> Json:
+        """The model, or a task of its adapters, as OpenAI's API describes models."""
+        model = {"id": name, "object": "model", "created": self.started, "owned_by": "glm"}
+        return model if name == self.name else model | {"parent": self.name}
+
+    def models(self) -> Json:
+        """The model and the tasks of its adapters, as OpenAI's API lists models."""
+        return {"object": "list", "data": [self.model(name) for name in (self.name, *self.of_tasks)]}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from paddle import Tensor, nn
 from paddlenlp.trainer import TrainerCallback
 
+from glm.adapters.bottleneck import task_of_weight
 from glm.cpu.arrays import squared_norms
 from glm.errors import InputError
 from glm.training.parameters import gradient, reached, trained
@@ -57,6 +58,8 @@ class Guard(TrainerCallback):
         """Paddle would go on without gradients, and log losses. A model may leave parts out of an update (`idle`)."""
         idle = getattr(model, "idle", ())
         without = [name for name, weight in trained(model) if gradient(weight) is None and not name.startswith(idle)]
+        absent = _absent_tasks(model)
+        without = [name for name in without if task_of_weight(name) not in absent]
         if without:
             raise self._stop(step, f"no gradient reaches {_some(without)}")
         if not any(bool(gradient(weight).any()) for _, weight in reached(model)):
@@ -83,3 +86,10 @@ def _most_driven_entry(weight: Tensor) -> tuple[Tensor, int, float]:
 
 def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _absent_tasks(model: nn.Layer) -> set[str]:
+    """The tasks none of whose examples is in an update, by their adapters; none if that is so of all."""
+    tasks = {task for name, _ in trained(model) if (task := task_of_weight(name)) is not None}
+    present = {task_of_weight(name) for name, _ in reached(model)}
+    return tasks - present if tasks & present else set()

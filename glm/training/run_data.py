@@ -35,12 +35,13 @@ from glm.data.task_records import open_records
 from glm.data.task_table import in_language
 from glm.data.tasks import GENERATE
 from glm.errors import InputError
-from glm.options.data import DataArguments
+from glm.models.protocol import NO_TASK
 from glm.options.finetune import FinetuneArguments
 from glm.prediction.output import json_line
 from glm.prediction.setup import build_encoder
 from glm.runtime.caches import user_cache
 from glm.runtime.paths import published, published_values
+from glm.training.tasks import number_of
 
 COMPARING = ("cross_entropy", "hinge")  # losses that need a wrong candidate
 REPORT_NAME = "data_report.json"
@@ -173,11 +174,12 @@ def _splits(name: str, arguments: FinetuneArguments, encoder: Encoder) -> list["
     return [_Split(name, file, arguments, encoder) for file in arguments.files.of_split(name)]
 
 
-def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, encoder: Encoder) -> Encoder:
+def _encoder_for(file: NamedFile, arguments: FinetuneArguments, encoder: Encoder) -> Encoder:
     """How the records of a set are laid out: as others are, but by its own task and in its own language."""
-    frame = data.find_template(encoder.family.templates)
-    frame = in_language(frame, name)
-    if frame == encoder.template:
+    data = arguments.data_of(file)
+    frame = in_language(data.find_template(encoder.family.templates), file.name)
+    task = number_of(arguments, encoder.family, file)
+    if frame == encoder.template and task == getattr(encoder, "task", NO_TASK):
         return encoder
     return build_encoder(
         encoder.family,
@@ -187,6 +189,7 @@ def _encoder_for(data: DataArguments, name: str, arguments: FinetuneArguments, e
         template=frame,
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
+        task=task,
     )
 
 
@@ -218,7 +221,7 @@ class _Split:
         self.file, self.title = file, f"{name}/{file.name}" if file.name else name
         files, data = arguments.files, arguments.data_of(file)
         most = {"train": files.max_train_samples, "test": files.max_predict_samples}.get(name)
-        encoder = _encoder_for(data, file.name, arguments, encoder)
+        encoder = _encoder_for(file, arguments, encoder)
         if file.path is None:
             task = data.task_name
             records = fetch_records(task, name, encoder.template, encoder.family.reserved)[:most]

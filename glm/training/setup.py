@@ -10,10 +10,12 @@ from paddle import nn
 from paddlenlp.trainer import set_seed
 from paddlenlp.utils.log import logger
 
+from glm.adapters.bottleneck import PAD_ROWS, BottleneckConfig, new_bottlenecks
 from glm.adapters.files import (
     AdapterConfig,
     add_adapter,
     lora_config,
+    name_of_base,
     prefix_config,
     read_adapter_config,
 )
@@ -22,9 +24,10 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
+from glm.data.frames import Encoder
 from glm.data.pairs import PairEncoder
 from glm.data.store import Examples
-from glm.data.tasks import CHOOSE, Frame
+from glm.data.tasks import CHOOSE, GENERATE, Frame
 from glm.data.templates import Template
 from glm.errors import InputError, UsageError
 from glm.evaluation.accuracy import SIGNATURES as CHOICE_FIGURES
@@ -36,6 +39,7 @@ from glm.models.configuration import ModelConfig
 from glm.models.protocol import Family
 from glm.options.finetune import FinetuneArguments
 from glm.options.model import ModelArguments
+from glm.options.run_config import TrainedWith
 from glm.parallel.ranks import on_main
 from glm.prediction.heads import add_head
 from glm.prediction.setup import build_encoder
@@ -57,6 +61,7 @@ from glm.training.run_folder import (
     locked,
     set_later_aside,
 )
+from glm.training.tasks import number_of
 from glm.training.trainer import GenerationTrainer
 
 
@@ -106,6 +111,7 @@ def build_trainer(
         arguments.generation,
         allow_cut_targets=arguments.files.allow_cut_targets,
         objective=arguments.objective.of_geometry,
+        task=number_of(arguments, family, arguments.first_file),
     )
     if isinstance(encoder, PairEncoder):
         encoder.check_lengths(config)
@@ -134,7 +140,7 @@ def build_trainer(
         )
     if data.classification_head is not None:
         add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
-    adapter = prepare_model(model, arguments, family, config)
+    adapter = prepare_model(model, arguments, family, config, encoder)
     trainer = GenerationTrainer(
         model,
         training,
@@ -155,11 +161,14 @@ def build_trainer(
     return trainer, run_data
 
 
-def prepare_model(model: nn.Layer, arguments: Any, family: Family, config: ModelConfig) -> AdapterConfig | None:
+def prepare_model(
+    model: nn.Layer, arguments: Any, family: Family, config: ModelConfig, encoder: Encoder | None = None
+) -> AdapterConfig | None:
     """Makes a loaded model what a run trains, and returns the adapter, if one is trained in its place.
 
     Args:
         arguments: of fine-tuning or of pretraining.
+        encoder: of fine-tuning.
 
     Raises:
         InputError: an option names layers that there are none of.
@@ -167,7 +176,7 @@ def prepare_model(model: nn.Layer, arguments: Any, family: Family, config: Model
     training = arguments.training
     if training.device == "cpu" and config.hidden_size <= SMALL:
         wait_actively()
-    adapter = _add_adapter(model, arguments) if arguments.adapter.kind is not None else None
+    adapter = _add_adapter(model, arguments, encoder) if arguments.adapter.kind is not None else None
     if training.recompute_layers is not None:
         set_recomputed_layers(model, training.recompute_layers)
     if training.freeze is not None:
@@ -186,6 +195,8 @@ def for_family(arguments: Any, family: Family) -> Any:
     degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # as read it may be -1, for none
     family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
+    if adapter.adapter_bottleneck is not None:
+        _check_bottleneck(arguments, family)
     if not adapter.lora:
         return arguments
     targets = adapter.lora_targets or known[0]
@@ -198,11 +209,24 @@ def for_family(arguments: Any, family: Family) -> Any:
     )
 
 
-def _add_adapter(model: nn.Layer, arguments: Any) -> AdapterConfig:
+def _check_bottleneck(arguments: Any, family: Family) -> None:
+    """Raises UsageError for options that leave no room for residual adapters."""
+    if not isinstance(arguments, FinetuneArguments):
+        raise UsageError(f"{arguments.adapter.shown}: is for fine-tuning, whose records are of a task; leave it out")
+    decay = arguments.training.weight_decay
+    if family.tasks and decay:
+        raise UsageError(f"weight_decay {decay}: would move rows of the word table that are frozen; use 0")
+    if arguments.data.known_kind not in (None, GENERATE):
+        raise UsageError(f"{arguments.adapter.shown}: is for tasks that generate text; leave it out")
+
+
+def _add_adapter(model: nn.Layer, arguments: Any, encoder: Encoder | None) -> AdapterConfig:
     options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
     if options.prefix_tuning:
         projection = options.prefix_projection
         config = prefix_config(base, model, run=run, tokens=options.num_prefix_tokens, projection=projection)
+    elif options.adapter_bottleneck is not None:
+        config = _bottleneck_config(model, arguments, encoder)
     else:
         config = lora_config(
             base,
@@ -216,13 +240,41 @@ def _add_adapter(model: nn.Layer, arguments: Any) -> AdapterConfig:
     return config
 
 
+def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: Encoder) -> BottleneckConfig:
+    """Settings of new residual adapters, one for each training file, and the rows of a family's own tags."""
+    options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
+    family, files, tasks, rows = encoder.family, arguments.files.of_split("train"), arguments.tasks, {}
+    up_std = options.adapter_up_std
+    if family.tasks:
+        tasks = [arguments.data_of(file).task_name for file in files]
+        if unknown := [name for name in tasks if name not in family.tasks]:
+            raise UsageError(f"task_name {unknown[0]}: {family.title} has the tasks {', '.join(family.tasks)}")
+        rows = {name: encoder.tokenizer.rows_of(name) for name in tasks}
+        rows |= {PAD_ROWS: [encoder.tokenizer.pad_token_id]} if len(tasks) > 1 else {}
+        up_std = model.config.initializer_range if up_std is None else up_std
+    config = new_bottlenecks(
+        name_of_base(base, run),
+        model,
+        tasks=tasks,
+        width=options.adapter_bottleneck,
+        rows=rows,
+        up_std=up_std or 0.0,
+    )
+    shared = arguments.run_config()
+    for name, file in zip(tasks, files, strict=True):
+        own = {"task_name": arguments.data_of(file).task_name} if arguments.data.template is None else {}
+        config.tasks[name]["settings"] = TrainedWith.of(shared | own)
+    return config
+
+
 def check_can_be_trained(name_or_path: str) -> None:
     """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
     settings = read_adapter_config(Path(name_or_path))
-    if isinstance(settings, PrefixSettings):
+    if isinstance(settings, PrefixSettings | BottleneckConfig):
+        kind = "a prefix" if isinstance(settings, PrefixSettings) else "adapters"
         raise InputError(
-            f"model_name_or_path {name_or_path}: is a prefix, and training starts from a model; give the prefix's, "
-            f"{settings.base_model_name_or_path}, or go on with the prefix's own run (--resume_from_checkpoint)"
+            f"model_name_or_path {name_or_path}: is {kind}, and training starts from a model; give that of it, "
+            f"{settings.base_model_name_or_path}, or go on with its own run (--resume_from_checkpoint)"
         )
 
 

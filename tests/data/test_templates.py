@@ -38,7 +38,7 @@ def test_unknown_task(name):
     with pytest.raises(InputError) as caught:
         find_template(name)
     known = "dureader_qg, question_generation, summary, title, advertisement, paraphrase, pair, ncls, ncls_multitask, "
-    known += "lcsts, mt5_summary"
+    known += "lcsts, mt5_summary, mt, summarization, dialogue, qa, nlg"
     assert str(caught.value) == f"task_name {name}: unknown; known tasks: {known}"
 
 

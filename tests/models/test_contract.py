@@ -25,6 +25,7 @@ from glm.generation.search import generate
 from glm.models import registry
 from glm.models.protocol import ABILITIES, Family, GeometryOptions
 from tools.unilm_tools import write_vocabulary
+from tools.vlm_tools import write_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "data" / "tokenizer"
@@ -48,6 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
         **{"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2},
         **{"feed_forward_proj": "gated-gelu", "dropout_rate": 0.0},
     },
+    "vlm": {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "max_position_embeddings": 64},
     "gru": {"hidden_size": 16},
 }
 OF_OWN_SEARCH = {"mt5"}  # they bring a search in place of steps
@@ -137,6 +139,8 @@ def tokenizer_of(family: Family, folder: Path) -> Path:
         return write_vocabulary(folder / "vocab.txt", WORDS)
     if family.name == "mt5":
         return write_pieces(folder / "spiece")
+    if family.name == "vlm":
+        return write_tokenizer(folder, [*SOURCES, *SPANS])
     if family.name == "gru":
         (folder / "characters.txt").write_text(WORDS, encoding="utf-8")
         return folder / "characters.txt"

@@ -15,14 +15,14 @@ Training, prediction and each decoding step ask here; nobody else computes a pos
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from glm.errors import InputError
 from glm.models.glm.tokenization import GLMPieces
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight, pad_rows
+from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, Sight, pad_rows
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Example:
     target_ids: np.ndarray  # [T]
     target_position_ids: np.ndarray  # [2, T]
     labels: np.ndarray  # [T]
+    task: int = NO_TASK  # the number of its task, if that has an adapter
 
     def __len__(self) -> int:
         return len(self.source_ids) + len(self.target_ids)
@@ -171,6 +172,7 @@ class Prompt:
         opening_position_ids: [2, P].
         place: the place of the blank to fill.
         given: how many tokens of this span are given, `sop` not counted.
+        task: the number of its task, if that has an adapter.
     """
 
     geometry: BlankInfilling
@@ -179,6 +181,7 @@ class Prompt:
     opening_position_ids: np.ndarray
     place: int
     given: int
+    task: int = NO_TASK
 
     def __len__(self) -> int:
         return len(self.source_ids) + len(self.opening_ids)
@@ -214,6 +217,7 @@ class GLMGeometry:
 
     def __init__(self, tokenizer: GLMPieces, options: GeometryOptions):
         self.tokenizer = tokenizer
+        self.task = options.task
         self.closed = options.closed
         self.special_tokens = 3 if self.closed else 2  # of a source: [CLS], the blank, <|endoftext|>
         self.blank_id = tokenizer.special_ids[options.blank]
@@ -244,13 +248,13 @@ class GLMGeometry:
         random: np.random.Generator | None = None,
     ) -> Example:
         """See `BlankInfilling.example`; nothing is random in it."""
-        return self.infilling.example(source_ids, [span], tgt_length=tgt_length)
+        return replace(self.infilling.example(source_ids, [span], tgt_length=tgt_length), task=self.task)
 
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
     ) -> Prompt:
         """See `BlankInfilling.prompt`."""
-        return self.infilling.prompt(source_ids, opening=opening, filled=filled)
+        return replace(self.infilling.prompt(source_ids, opening=opening, filled=filled), task=self.task)
 
     def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
         """`[CLS] first [SEP] second <|endoftext|>`, and one more <|endoftext|> that sees all of it, at positions 0, 0
@@ -277,7 +281,7 @@ class GLMGeometry:
         Returns:
             input_ids [B, L], position_ids [B, 2, L], labels [B, L] with -100 where there is no loss, all int64; and
             segments [B, E, 2], tokens of Part A and of Part B of each row's examples from left to right, 0 where a
-            row has fewer.
+            row has fewer; and where adapters are for some of them tasks [B, E], the numbers of these, -1 for none.
         """
         positions = np.zeros((len(rows), 2, width), dtype=np.int64)
         segments = np.zeros((len(rows), max(map(len, rows)), 2), dtype=np.int64)
@@ -285,11 +289,13 @@ class GLMGeometry:
             joined = np.concatenate([self._position_ids(example) for example in row], axis=1)
             positions[number, :, : joined.shape[1]] = joined
             segments[number, : len(row)] = [(len(example.source_ids), len(example.target_ids)) for example in row]
+        tasks = pad_rows([[example.task for example in row] for row in rows], segments.shape[1], NO_TASK)
         return {
             "input_ids": pad_rows([_input_ids(row) for row in rows], width, pad),
             "position_ids": positions,
             "labels": pad_rows([_labels(row) for row in rows], width, IGNORE_INDEX),
             "segments": segments,
+            **({} if (tasks == NO_TASK).all() else {"tasks": tasks}),
         }
 
     def _position_ids(self, example: Example) -> np.ndarray:

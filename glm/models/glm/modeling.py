@@ -100,12 +100,15 @@ class GLMModel(GLMPretrainedModel):
                 own_std = residual_std if name.endswith(RESIDUAL_WEIGHTS) else std
                 draw(weight, name, GLMWeights.plan, numbers, own_std, **ranks)
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, layout: Layout, tasks: np.ndarray | None = None
+    ) -> Tensor:
         """Runs the stack on the tokens of a layout.
 
         Args:
             input_ids: [B, L] int64.
             position_ids: [B, 2, L] int64, the rows of `glm.models.glm.geometry`.
+            tasks: [examples], the number of each one's task; None if no adapter is for any.
 
         Returns:
             [n, H]
@@ -113,7 +116,7 @@ class GLMModel(GLMPretrainedModel):
         places = as_tensor(layout.places)  # [n]
         words = self.word_embeddings(input_ids.flatten().gather(places).unsqueeze(0))  # [1, n, H]
         positions = position_ids.transpose([1, 0, 2]).flatten(1).gather(places, axis=1)  # [2, n]
-        return self.transformer(self.transformer.embed(words, positions.unsqueeze(0))[0], layout)
+        return self.transformer(self.transformer.embed(words, positions.unsqueeze(0))[0], layout, tasks)
 
 
 class GLMForConditionalGeneration(GLMPretrainedModel):
@@ -143,6 +146,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         labels: Tensor | None = None,
         label_smoothing: float = 0.0,
         num_items: int | None = None,
+        tasks: Tensor | None = None,
     ) -> Tensor:
         """Logits of all tokens; with labels the loss, for which only labelled positions meet the head.
 
@@ -155,6 +159,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
             label_smoothing: e, see `glm.modules.loss`.
             num_items: labelled tokens that the loss is a mean over, if they are not those of this batch: of all
                 batches whose gradients are added, on all processes.
+            tasks: [B, E] int64, the number of each example's task, -1 for none; None if no adapter is for any.
 
         Returns:
             [B, L, V] logits, 0 at padding; or [] the summed loss of the labelled positions, divided by their number.
@@ -163,11 +168,12 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
             ValueError: the examples of a row have more tokens than the row.
         """
         if labels is not None:
-            states, labels = self._labelled(input_ids, position_ids, segments, labels)
+            states, labels = self._labelled(input_ids, position_ids, segments, labels, tasks)
             return self.head.loss(states, labels, label_smoothing=label_smoothing, num_items=num_items)
         B, L = input_ids.shape
         layout = Layout.of(segments.numpy(), L)
-        logits = self.head.logits(self.glm(input_ids, position_ids, layout))  # [n, V]
+        states = self.glm(input_ids, position_ids, layout, _of_examples(tasks, segments))  # [n, H]
+        logits = self.head.logits(states)  # [n, V]
         table = paddle.zeros([B * L, logits.shape[-1]], logits.dtype)
         return paddle.scatter(table, as_tensor(layout.places), logits).reshape([B, L, -1])
 
@@ -179,10 +185,12 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         """Logits of the labelled positions, row by row: [labels, V]; arguments as of `forward`."""
         return self.head.logits(self.labelled_states(input_ids, position_ids, segments, labels))
 
-    def _labelled(self, input_ids, position_ids, segments, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _labelled(
+        self, input_ids, position_ids, segments, labels: Tensor, tasks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """States [labels, H] and labels [labels] of the positions that have one; arguments as of `forward`."""
         layout = Layout.of(segments.numpy(), input_ids.shape[1])
-        states = self.glm(input_ids, position_ids, layout)  # [n, H]
+        states = self.glm(input_ids, position_ids, layout, _of_examples(tasks, segments))  # [n, H]
         labels = labels.flatten().gather(as_tensor(layout.places))  # [n]
         labelled = (labels != IGNORE_INDEX).nonzero().flatten()
         return states.gather(labelled), labels.gather(labelled)
@@ -247,3 +255,8 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         words = self.glm.word_embeddings(as_tensor(branches.tokens))  # [B, R, H]
         embedded = self.glm.transformer.embed(words, as_tensor(positions))
         return self.glm.transformer.step(embedded, cache, sees=branches.sees).flatten(0, 1)
+
+
+def _of_examples(tasks: Tensor | None, segments: Tensor) -> np.ndarray | None:
+    """[B, E] -> [examples], of those that are there."""
+    return None if tasks is None else tasks.numpy()[segments.numpy().sum(axis=2) > 0]

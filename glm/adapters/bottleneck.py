@@ -1,0 +1,163 @@
+"""Residual adapters of tasks (`glm.modules.bottleneck`): their settings, and putting them into a frozen model.
+
+A folder holds the adapters of one task or of several, the rows of the word table that belong to them, and
+`bottleneck_config.json`, which names their model and has a digest of each of its weights: with others an adapter means
+nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from paddle import Tensor, nn
+from pydantic import Field
+
+from glm.adapters.schema import Name, Size
+from glm.errors import InputError, shown
+from glm.modules.bottleneck import ADAPTERS, add_adapters
+from glm.modules.trained_rows import TrainedRows
+from glm.runtime.settings_file import Settings
+
+BOTTLENECK_CONFIG_NAME = "bottleneck_config.json"
+DIGITS = 16  # of a digest
+MOST_TASKS, MOST_ROWS = 1024, 1 << 16
+PAD_ROWS = "pad"  # what several tasks train beside their own rows
+
+TaskName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_\u0080-\uffff][\w+-]*$")]
+Digest = Annotated[str, Field(pattern=f"^[0-9a-f]{{{DIGITS}}}$")]
+Row = Annotated[int, Field(ge=0, lt=1 << 24)]
+
+
+class TaskSettings(Settings):
+    """Of one task: the width of its adapters, and how its records are read and its texts written."""
+
+    bottleneck: Size
+    settings: dict[str, Any] = {}
+
+
+class BottleneckSettings(Settings):
+    """`bottleneck_config.json`."""
+
+    base_model_name_or_path: Name | None = None
+    base_tensors: Annotated[dict[str, Digest], Field(max_length=1 << 16)]
+    tasks: Annotated[dict[TaskName, TaskSettings], Field(min_length=1, max_length=MOST_TASKS)]
+    rows: Annotated[
+        dict[TaskName, Annotated[list[Row], Field(max_length=MOST_ROWS)]], Field(max_length=MOST_TASKS)
+    ] = {}
+
+
+@dataclass
+class BottleneckConfig:
+    """Settings of the adapters in a folder, or in a model.
+
+    Args:
+        base_model_name_or_path: the folder or published name of the model.
+        base_tensors: a digest of each of its weights, by name.
+        tasks: by name, the `bottleneck` of each, and its `settings` (`glm.options.run_config.TrainedWith`).
+        rows: the rows of the word table that are trained, by what they belong to.
+        up_std: of a new adapter, see `glm.modules.bottleneck.Bottleneck`; in no file.
+    """
+
+    base_model_name_or_path: str | None
+    base_tensors: dict[str, str]
+    tasks: dict[str, dict[str, Any]]
+    rows: dict[str, list[int]] = field(default_factory=dict)
+    up_std: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Writes them into a folder."""
+        content = {name: value for name, value in asdict(self).items() if name != "up_std"}
+        text = json.dumps(content, ensure_ascii=False, indent=2)
+        (folder / BOTTLENECK_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def number_of(self, name: str, order: Sequence[str] = ()) -> int:
+        """The number of a task, in the order of the family's own tasks if it has any.
+
+        Raises:
+            InputError: there is no adapter of this name.
+        """
+        if name not in self.tasks:
+            raise InputError(f"task_name {name}: the adapters are of {', '.join(self.tasks)}; use one of these")
+        return list(order or self.tasks).index(name)
+
+
+def new_bottlenecks(
+    base: str, model: nn.Layer, *, tasks: Sequence[str], width: int, rows: Mapping[str, list[int]], up_std: float
+) -> BottleneckConfig:
+    """Settings of new adapters, all of one width.
+
+    Args:
+        base: what the files are to call the model.
+        model: the model, without them.
+    """
+    of_tasks = {name: {"bottleneck": width, "settings": {}} for name in tasks}
+    return BottleneckConfig(base, digests_of(model), of_tasks, dict(rows), up_std)
+
+
+def digests_of(model: nn.Layer) -> dict[str, str]:
+    """A digest of each weight of a model, by name."""
+    return {name: _digest(weight) for name, weight in model.named_parameters()}
+
+
+def _digest(weight: Tensor) -> str:
+    return hashlib.sha256(weight.numpy().tobytes()).hexdigest()[:DIGITS]
+
+
+def check_base(before: Mapping[str, str], now: Mapping[str, str], *, origin: object) -> None:
+    """Raises InputError if adapters belong to other weights than these; the first that differs is named.
+
+    Args:
+        before: digests of the weights that they were trained with.
+        origin: where the adapters are from.
+    """
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            raise InputError(f"adapter {origin}: was trained with another model ({shown(name)} differs); use that one")
+
+
+def put_bottlenecks(model: nn.Layer, config: BottleneckConfig) -> None:
+    """Freezes a model, and gives it new adapters.
+
+    Raises:
+        InputError: the model has an adapter of such a name already, or the family has no such task.
+    """
+    (stack,) = model.stacks
+    own = tuple(getattr(model, "task_names", ()))
+    order = own or tuple(config.tasks)
+    present = dict(zip(order, stack.adapter_names, strict=False)) if own else {}
+    for weight in model.parameters():
+        weight.stop_gradient = True
+    for name, settings in config.tasks.items():
+        if name not in order:
+            raise InputError(f"adapter {name}: the model's tasks are {', '.join(order)}; use one of these")
+        if present.get(name):
+            raise InputError(f"adapter {name}: the model has one for this task already; take one of them out")
+        add_adapters(stack, name, settings["bottleneck"], up_std=config.up_std)
+    stack.adapter_names = tuple(name if name in config.tasks else present.get(name, "") for name in order)
+    if config.rows:
+        embedding = model.head.embedding
+        if (last := max(map(max, config.rows.values()))) >= embedding.weight.shape[0]:
+            raise InputError(f"rows: the word table has {embedding.weight.shape[0]}, and row {last} is to be trained")
+        embedding.rows = TrainedRows(embedding.weight, config.rows)
+
+
+def is_of_bottleneck(name: str) -> bool:
+    """Whether a weight of this name is one of an adapter's, or a row beside it."""
+    return f".{ADAPTERS}." in name or "_embeddings.rows." in name
+
+
+def task_of_weight(name: str) -> str | None:
+    """The task whose adapter a weight of this name is of; None if it is of none."""
+    _, mark, rest = name.partition(f".{ADAPTERS}.")
+    return rest.partition(".")[0] if mark else None
+
+
+def settle_rows(model: nn.Layer) -> None:
+    """Writes trained rows into the word table, once they stay as they are."""
+    embedding = model.head.embedding
+    if getattr(embedding, "rows", None) is not None:
+        embedding.rows.write(embedding.weight)
+        embedding.rows = None

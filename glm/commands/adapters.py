@@ -1,0 +1,26 @@
+"""`python -m glm adapters join FOLDER …`: adapters of several tasks for one model become one folder."""
+
+from pathlib import Path
+
+from glm.commands.parser import Parser
+
+
+def main(argv: list[str]) -> None:
+    """Joins.
+
+    Raises:
+        InputError: the adapters are of different models, a task is there twice, or the output folder holds something.
+    """
+    parser = Parser(prog="python -m glm adapters", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", metavar="ACTION", required=True)
+    join = verbs.add_parser("join", help="several folders become one")
+    join.add_argument(
+        "folders", nargs="+", metavar="[NAME=]FOLDER", help="what runs with --adapter_bottleneck have left"
+    )
+    join.add_argument("--output_dir", "--output", required=True, metavar="FOLDER", help="where they go; new or empty")
+    arguments = parser.parse_args(argv)
+    from glm.checkpoint.adapters import join_adapters
+
+    opened = join_adapters(arguments.folders, Path(arguments.output_dir))
+    for name, (folder, own) in opened.sources.items():
+        print(f"{arguments.output_dir}: {name} of {folder}" + ("" if name == own else f" ({own} there)"))

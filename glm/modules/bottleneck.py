@@ -1,0 +1,101 @@
+"""Residual adapters behind blocks: small networks of tasks that share one frozen model (Lin, Madotto and Fung 2020).
+
+An adapter works on each token by itself, so tasks may share a batch: rows of one task are gathered."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from glm.errors import InputError
+from glm.modules.layers import LayerNorm, Linear
+from glm.modules.tensors import as_tensor
+
+NO_TASK = -1  # as `glm.models.protocol` has it
+ADAPTERS = "adapters"  # a block's, by name
+Route = tuple[str, Tensor | None]  # an adapter's name, and the rows [m] that pass through it; None for all
+Routes = Sequence[Route]
+
+
+class AdapterLinear(Linear):
+    """A linear layer of an adapter, which decoding arranges in its own way."""
+
+
+class Bottleneck(nn.Layer):
+    """x + Up(ReLU(Down(LN(x)))).
+
+    Args:
+        size: H.
+        width: b.
+        up_std: standard deviation of Up; with 0 the adapter does nothing yet.
+
+    Attributes:
+        arrays: what compiled decoding makes of its weights, once they stay as they are.
+    """
+
+    def __init__(self, size: int, width: int, *, epsilon: float, up_std: float = 0.0, std: float = 0.02):
+        super().__init__()
+        self.arrays = None
+        self.layer_norm = LayerNorm(size, epsilon=epsilon)
+        self.project_down = AdapterLinear(size, width, nn.initializer.Normal(0.0, std))
+        up = nn.initializer.Normal(0.0, up_std) if up_std else nn.initializer.Constant(0.0)
+        self.project_up = AdapterLinear(width, size, up)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[n, H] -> [n, H]"""
+        return states + self.project_up(F.relu(self.project_down(self.layer_norm(states))))
+
+
+def routes_of_tokens(names: Sequence[str], tasks: np.ndarray | None, lengths: Iterable[int]) -> Routes:
+    """Which tokens pass through which adapters.
+
+    Args:
+        names: of the adapters by the numbers of their tasks; empty where a task has none.
+        tasks: [examples] int, the number of each one's task, NO_TASK for none.
+        lengths: tokens of each example.
+
+    Raises:
+        InputError: a number is no task's, or its task has no adapter.
+    """
+    if not any(names) or tasks is None or (tasks == NO_TASK).all():
+        return ()
+    for number in np.unique(tasks):
+        if number != NO_TASK and not (0 <= number < len(names) and names[number]):
+            known = ", ".join(f"{place} ({name})" for place, name in enumerate(names) if name)
+            raise InputError(f"task {number}: the model has no adapter for it; it has those of {known}")
+    of_tokens = np.repeat(tasks, list(lengths))
+    present = np.unique(of_tokens[of_tokens != NO_TASK])
+    if len(present) == 1 and (of_tokens == present[0]).all():
+        return ((names[present[0]], None),)
+    return tuple((names[number], as_tensor(np.flatnonzero(of_tokens == number))) for number in present)
+
+
+def adapted(block: nn.Layer, states: Tensor, routes: Routes) -> Tensor:
+    """What a block's adapters make of the rows that pass through them: [n, H] -> [n, H]."""
+    for name, rows in routes:
+        adapter = block.adapters[name]
+        if rows is None:
+            return adapter(states)
+        states = paddle.scatter(states, rows, adapter(states.gather(rows)))
+    return states
+
+
+def add_adapters(stack: nn.Layer, name: str, width: int, **options: float) -> None:
+    """Gives each block of a stack an adapter of this name; the stack's `adapter_names` say for which task it is.
+
+    Args:
+        width: b.
+        options: of `Bottleneck`.
+
+    Raises:
+        InputError: the width is below 1.
+    """
+    if width < 1:
+        raise InputError(f"adapter_bottleneck {width}: use 1 or more")
+    for block in stack.layers:
+        norm = block.attention_norm
+        if not hasattr(block, ADAPTERS):
+            block.adapters = nn.LayerDict()
+        block.adapters[name] = Bottleneck(norm.weight.shape[0], width, epsilon=norm._epsilon, **options)

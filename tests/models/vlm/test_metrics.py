@@ -1,0 +1,46 @@
+"""Check 18: the scores of VLM's five tasks, as the originals' scripts give them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from glm.evaluation.statistics import Pair
+from glm.evaluation.vlm_protocols import coqa, e2e_bleu, google_rouge, multi_bleu, nist, vlm_rouge
+from tools.reference_files import reference_files
+
+pytestmark = pytest.mark.conformance
+
+
+def pairs_of(rows: list[dict], *, first: bool = False) -> list[Pair]:
+    references = [row.get("references", [row.get("reference")]) for row in rows]
+    return [
+        Pair(row["prediction"], tuple(texts[:1] if first else texts))
+        for row, texts in zip(rows, references, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("path", reference_files("vlm/metric_scores.json"))
+def test_scores(path):
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    texts = json.loads(path.with_name("metric_pairs.json").read_text(encoding="utf-8"))
+    e2e, summaries = texts["e2e"], texts[next(name for name in texts if name != "e2e")]
+    assert multi_bleu(pairs_of(summaries)) == pytest.approx(scores["sacrebleu_none_none_summary"], abs=1e-6)
+    assert round(multi_bleu(pairs_of(summaries)), 2) == scores["multi_bleu_perl_summary"]
+    assert round(multi_bleu(pairs_of(e2e, first=True)), 2) == scores["multi_bleu_perl_e2e_first_reference"]
+    assert multi_bleu(pairs_of(e2e)) == pytest.approx(scores["sacrebleu_none_none_e2e_all_references"], abs=1e-6)
+    for ours, theirs in ((vlm_rouge, "vglm_rouge_summary"), (google_rouge, "google_rouge_score_nostem_summary")):
+        expected = [scores[theirs][name] for name in ("rouge1", "rouge2", "rougeL")]
+        np.testing.assert_allclose(list(ours(pairs_of(summaries)).values()), expected, atol=1e-6)
+    assert e2e_bleu(pairs_of(e2e)) == pytest.approx(100 * scores["e2e_metrics"]["BLEU"], abs=1e-6)
+    assert nist(pairs_of(e2e)) == pytest.approx(scores["e2e_metrics"]["NIST"], abs=1e-6)
+
+
+@pytest.mark.parametrize("path", reference_files("vlm/coqa_scores.json"))
+def test_answers(path):
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    for row in facts["rows"]:
+        np.testing.assert_allclose(coqa(row["prediction"], row["gold"]), (row["em"], row["f1"]), rtol=0, atol=1e-12)
+    em, f1 = np.mean([coqa(row["prediction"], row["gold"]) for row in facts["rows"]], axis=0)
+    assert round(100 * f1, 1) == facts["overall_f1_x100_rounded"]
+    assert round(100 * em, 1) == facts["overall_em_x100_rounded"]
