@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from glm.evaluation.metrics import NUMBERS_OF_RECORDS, Scores
+from glm.evaluation.metrics import TOTALS, Scores
 
 MEAN = "mean"  # the name of the last row
-TOTALS = (*NUMBERS_OF_RECORDS, "failed records")
 
 OF_LANGUAGE = re.compile(r"((?:em|f1) \(\w+, )([\w-]+)\)")  # `f1 (squad, zh)`
 

@@ -19,12 +19,13 @@ BUCKETS = (64, 128, 256, 512, 1024)
 
 DISTINCT_ORDERS = (1, 2)
 HEADLINES = ("bleu-4 (char, corpus)", "rouge-l (char)", "exact match", "distinct-2 (char)")
-NUMBERS_OF_RECORDS = ("empty predictions", "empty references", "records", "failed records")
+NUMBERS_OF_RECORDS = ("empty predictions", "empty references", "records")
+TOTALS = (*NUMBERS_OF_RECORDS, "failed records")
 
 
 def figure_text(name: str, value: float) -> str:
     """A figure as tables show it: numbers of records whole, others with two decimals."""
-    return f"{value:.0f}" if name in NUMBERS_OF_RECORDS else f"{value:.2f}"
+    return f"{value:.0f}" if name in TOTALS else f"{value:.2f}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import contextlib
 from contextlib import AbstractContextManager
 
 import numpy as np
+import paddle
 from paddle import Tensor, nn
 from paddle.distributed import fleet
 from paddle.distributed.communication.group import Group
@@ -57,7 +58,8 @@ def draw(
     how = planned(plan, name)
     shape = [size * degree if how and axis == how[0] else size for axis, size in enumerate(weight.shape)]
     whole = numbers.standard_normal(shape, dtype=np.float32) * np.float32(std)
-    weight.set_value(part_of_weight(plan, name, whole, degree=degree, rank=rank))
+    part = part_of_weight(plan, name, whole, degree=degree, rank=rank)
+    weight.set_value(paddle.to_tensor(part, dtype=weight.dtype))
 
 
 def tensor_parallel_group(degree: int) -> Group | None:

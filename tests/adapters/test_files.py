@@ -197,8 +197,9 @@ def test_gradients_do_not_depend_on_what_is_frozen(tiny_model, put):
         found.append({name: weight.grad.numpy() for name, weight in adapter_weights(model).items()})
         for weight in model.parameters():
             weight.stop_gradient = False
-    for name, frozen in found[0].items():
-        np.testing.assert_allclose(frozen, found[1][name], rtol=0, atol=1e-6, err_msg=name)
+    for name, frozen in found[0].items():  # with other weights to train, sums are in another order
+        bound = 1e-5 * np.abs(frozen).max()
+        np.testing.assert_allclose(frozen, found[1][name], rtol=0, atol=bound, err_msg=name)
 
 
 @pytest.mark.parametrize("projection", [False, True])

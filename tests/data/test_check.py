@@ -266,6 +266,8 @@ def test_kinds_have_advice():
         Kind.DUPLICATE_ID,
         Kind.DUPLICATE_ROW,
         Kind.SHARED_ROW,
+        Kind.SHORT,
+        Kind.BOILERPLATE,
     }
 
 

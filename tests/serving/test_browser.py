@@ -246,7 +246,7 @@ def test_a_choice(browser, url):
         page.fill("#candidates", "2万")
         page.keyboard.press("Control+Enter")
         wait_for(page, "$('error').textContent")
-        assert "at least 2 items" in page.inner_text("#error") and page.inner_text("#results") == ""
+        assert "2 or more are expected" in page.inner_text("#error") and page.inner_text("#results") == ""
 
 
 def test_an_answer_from_a_passage(browser, url):

@@ -75,8 +75,8 @@ def test_records_of_a_model_that_chooses(chooser_client):
     [
         ("/choose", {}, "give either records, or text and candidates"),
         ("/choose", {"text": "a[MASK]"}, "text and candidates belong together"),
-        ("/choose", {"text": "a[MASK]", "candidates": ["x"]}, "at least 2 items"),
-        ("/choose", {"text": "a[MASK]", "candidates": ["x"] * 300}, "at most 256 items"),
+        ("/choose", {"text": "a[MASK]", "candidates": ["x"]}, "2 or more are expected"),
+        ("/choose", {"text": "a[MASK]", "candidates": ["x"] * 300}, "at most 256 are expected"),
         ("/choose", {"records": [{"a": "x"}]}, "the model's task does not choose"),
         ("/choose", {"text": "a", "candidates": ["x", "y"], "top": 1}, "top"),
         ("/extract", {"question": "谁？"}, "question and context belong together"),

@@ -155,7 +155,10 @@ def test_a_corpus_that_changed_since_the_checkpoint(server, folder, whole):
         ({"bert_ratio": 1.5}, "bert_ratio 1.5"),
         ({"mask_prob": 0.2}, "mask_prob 0.2: GLM cannot do this"),
         ({"max_tokens": 30, "per_device_train_batch_size": None, "weights": None}, "a sample may have 42 tokens"),
-        ({"metric_for_best_model": "bleu"}, "metric_for_best_model bleu: unknown; use loss, loss (token)"),
+        (
+            {"metric_for_best_model": "bleu", "dev_data": "none.txt"},
+            "metric_for_best_model bleu: unknown; use loss, loss (token)",
+        ),
     ],
 )
 def test_errors_before_training(server, folder, options, told):
