@@ -89,7 +89,8 @@ class Stack(nn.Layer):
             [n, H] and [n, 3H] for the next block; after the last one [n, H] twice, the second as the head takes it.
         """
         if self.compiled_blocks is not None and self.compiled_blocks.takes(states):
-            return self.compiled_blocks(index, states, context, routes)
+            given = [routes] if routes else []  # those that no adapters are made for take none
+            return self.compiled_blocks(index, states, context, *given)
         states = adapted(self.layers[index], self.layers[index].after_attention(states, context), routes)
         if index + 1 == len(self.layers):
             return states, self._finished(states)
@@ -111,7 +112,7 @@ class Stack(nn.Layer):
         if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
             states.stop_gradient = False
         for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
-            states = recompute(layer, states, layout, prefix, routes)
+            states = recompute(layer, states, layout, prefix, list(routes))  # it looks into tuples for tensors
         for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
             states = layer(states, layout, prefix, routes)
         return self._finished(states)
