@@ -49,7 +49,10 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 TOKENIZERS = {"unilm": ROOT / "data" / "wordpiece", "ganlm": ROOT / "data" / "tokenizer"}
-NO_MODELS = {"mt5": "PaddleNLP's own model, there to be compared with"}
+NO_MODELS = {
+    "mt5": "PaddleNLP's own model, there to be compared with",
+    "vlm": "no tokenizer of its kind is bundled; tests/training/test_bottleneck.py goes on with its adapters",
+}
 
 # Options and the values that are kinds; behind those of the program's own, PaddleNLP's that change how a run goes.
 VALUES: dict[str, list] = {
@@ -59,6 +62,8 @@ VALUES: dict[str, list] = {
     "lora_dropout": [0.2],
     "lora_targets": [*TARGETS, "|".join(TARGETS)],
     "num_prefix_tokens": [5],
+    "adapter_bottleneck": [6],
+    "adapter_up_std": [0.1],
     "label_smoothing": [0.0],
     "lr_decay_ratio": [0.5],
     "layerwise_lr_decay": [0.7],
@@ -125,6 +130,10 @@ NEEDS: dict[str, dict] = {
     **dict.fromkeys(("lora", *ADAPTERS["lora"]), {"lora": True, **TRAINED}),
     **dict.fromkeys(
         ("prefix_tuning", *ADAPTERS["prefix_tuning"]), {"prefix_tuning": True, "num_prefix_tokens": 4, **TRAINED}
+    ),
+    **dict.fromkeys(
+        ("adapter_bottleneck", *ADAPTERS["adapter_bottleneck"]),
+        {"adapter_bottleneck": 4, "weight_decay": 0.0, **TRAINED},
     ),
     "max_tokens": {"per_device_train_batch_size": None},
     "required_batch_size_multiple": {"per_device_train_batch_size": None, "max_tokens": 250},
