@@ -181,7 +181,8 @@ def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
         return follow(generate, found.source, output)
     output.begin()
     more = more_figures(found.options.data.task_name, encoder)
-    scores = arguments.metrics_file is not None or arguments.report is not None
+    # A named set may stand beside others, whose table is printed in any case.
+    scores = arguments.metrics_file is not None or arguments.report is not None or found.name != ""
     tally = Tally(encoder.kind, more=more, scores=scores)
     shown = rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]

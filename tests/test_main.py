@@ -50,14 +50,12 @@ def test_help_of_a_verb(capsys, verb):
     assert f"usage: python -m glm {verb}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("verb", [verb for verb in COMMANDS if verb != "doctor"])  # which needs no option
 def test_wrong_usage_of_a_verb_is_one_line(verb):
     with pytest.raises(UsageError, match="required.*--help lists the options"):
         main([verb])
 
 
 def test_no_verb():
-    with pytest.raises(
-        UsageError, match=r"scoer: no such verb; did you mean score\?; one of check, show, pretrain, score"
-    ):
+    with pytest.raises(UsageError, match=r"scoer: no such verb; did you mean score\?; one of doctor, check, show, "):
         main(["scoer", "x"])
