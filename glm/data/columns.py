@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from glm.data.templates import Template
 from glm.errors import InputError
@@ -101,12 +102,34 @@ class ColumnOptions:
 RECOGNISED = ColumnOptions()  # all roles are recognised
 
 
+class Names(tuple[str, ...]):
+    """The columns of a file, which are looked for by many names: a stranger may send thousands of them."""
+
+    @cached_property
+    def exact(self) -> frozenset[str]:
+        """The columns as they are written."""
+        return frozenset(self)
+
+    @cached_property
+    def by_form(self) -> list[dict[str, list[str]]]:
+        """The columns by what is left of them without surrounding blanks, and then without their case."""
+        found: list[dict[str, list[str]]] = [{}, {}]
+        for column in self:
+            for forms, form in zip(found, FORMS, strict=True):
+                forms.setdefault(form(column.strip(CLEARED)), []).append(column)
+        return found
+
+
+FORMS = (str, str.casefold)
+
+
 def actual_name(name: str, present: Sequence[str]) -> str | None:
     """Returns the column that a name means, ignoring case and surrounding blanks if that is unambiguous; else None."""
-    if name in present:
+    names = present if isinstance(present, Names) else Names(present)
+    if name in names.exact:
         return name
-    for form in (str, str.casefold):
-        found = [column for column in present if form(column.strip(CLEARED)) == form(name.strip(CLEARED))]
+    for forms, form in zip(names.by_form, FORMS, strict=True):
+        found = forms.get(form(name.strip(CLEARED)), [])
         if len(found) == 1:
             return found[0]
     return None
@@ -130,6 +153,7 @@ def choose_columns(
     Raises:
         InputError: a column is missing, or more than one choice is possible.
     """
+    present = Names(present)
     if wishes.answer_column is not None and not template.needs_answer:
         raise InputError(f"answer_column {wishes.answer_column}: the template has no field {{answer}}; leave it out")
     wishes = wishes.found_in(present)

@@ -42,7 +42,7 @@ def test_a_report_of_many(browser, large, width):
         assert large.stat().st_size < 2_000_000
         assert_no_wider_than(page, width)
         assert_drawn(page)
-        assert page.locator(".plots img").count() >= 6 and page.locator(".sample").count() == 5 * SHOWN
+        assert page.locator(".plots img").count() == 5 and page.locator(".sample").count() == 5 * SHOWN
         assert page.locator("script").count() == 1 and page.locator("textarea").count() == 0  # the page's own
         assert page.locator(".best", has_text="<script>alert('1')</script>&amp;").count() > 0
         assert not page.is_visible("text=prefix")
@@ -61,7 +61,7 @@ def test_rows_are_searched_as_one_types(browser, large):
         unfold(page)
         rows = page.locator("#rows tbody tr:visible")
         assert rows.count() == 980
-        page.fill("#search", "w" * 200)
+        page.fill("#search", "w" * 20)  # the table shows the beginnings of long texts
         assert 0 < rows.count() < 980 and page.inner_text("#found") == f"{rows.count()} / 980"
         page.fill("#search", "某人 nothing-like-this")
         assert rows.count() == 0
