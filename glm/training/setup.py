@@ -273,7 +273,7 @@ def check_can_be_trained(name_or_path: str) -> None:
     if isinstance(settings, PrefixSettings | BottleneckConfig):
         kind = "a prefix" if isinstance(settings, PrefixSettings) else "adapters"
         raise InputError(
-            f"model_name_or_path {name_or_path}: is {kind}, and training starts from a model; give that of it, "
+            f"model_name_or_path {name_or_path}: is {kind}, and training starts from a model; give its model, "
             f"{settings.base_model_name_or_path}, or go on with its own run (--resume_from_checkpoint)"
         )
 

@@ -187,9 +187,7 @@ def test_what_a_prefix_is_no_good_for(workspace, prefix, base, tmp_path, capsys)
         with pytest.raises(InputError, match="a prefix without its model; give the folder of its model"):
             command()
     for options in ({}, {"lora": True}, WHAT):
-        with pytest.raises(
-            InputError, match=f"is a prefix, and training starts from a model; give the prefix's, {base}"
-        ):
+        with pytest.raises(InputError, match=f"is a prefix, and training starts from a model; give its model, {base}"):
             workspace.finetune("never", **{"model_name_or_path": prefix, "tokenizer_name_or_path": None, **options})
 
 
