@@ -103,7 +103,7 @@ RECOGNISED = ColumnOptions()  # all roles are recognised
 
 
 class Names(tuple[str, ...]):
-    """The columns of a file, which are looked for by many names: a stranger may send thousands of them."""
+    """The columns of a file, which are looked for by many names: a request may have thousands of them."""
 
     @cached_property
     def exact(self) -> frozenset[str]:

@@ -362,6 +362,7 @@ class GenerationTrainer(ResumableTrainer):
         else:
             check_finite(weights)
             save_adapter(self.model, self.adapter, folder)
+        self.model.config.architectures = [type(self.model).__name__]  # by which PaddleNLP's AutoModel finds the class
         self.model.config.save_pretrained(str(folder))
         self.encoder.family.save_tokenizer(self.encoder.tokenizer, folder)
         text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
