@@ -362,6 +362,8 @@ def test_epochs_set_the_number_of_steps(workspace):
 
 def test_a_checkpoint_is_a_model_folder(plain, workspace):
     """Weights, tokenizer and settings are in each; what was saved last is the final model."""
+    settings = json.loads((plain / "config.json").read_text(encoding="utf-8"))
+    assert settings["architectures"] == ["GLMForConditionalGeneration"]  # PaddleNLP finds the class by it
     for folder in (plain, plain / "checkpoint-12"):
         tokenizer = load_tokenizer(GLM, str(folder))
         model = load_model(GLM, str(folder), load_config(GLM, str(folder), tokenizer))
