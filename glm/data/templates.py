@@ -99,7 +99,7 @@ QUESTION_GENERATION = Template(
     source="答案：{answer}，上下文：{context}[gMASK]", target_prefix="在已知答案的前提下，问题："
 )
 
-TITLES = ("title", "headline", "标题")
+TITLES = ("title", "headline", "headlines", "标题")
 
 # THUDM/Multilingual-GLM, data_utils/dataset.py: what is asked stands behind the text, and nothing closes it
 _SUMMARY = Template("{source}{prompt}" + SENTENCE_BLANK, targets=("target",), closed=False, cuts_tokens=True)

@@ -281,7 +281,9 @@ class OptionParser(ArgumentParser):
     def _advice(self, name: str) -> str:
         names, script = self.elsewhere
         visible = [known for known, action in self.known.items() if action.help != SUPPRESS]
-        return f"; it is an option of {script}" if name in names else option_advice(name, visible)
+        if name in names:
+            return f"; it is an option of {script}"
+        return option_advice(name, visible, elsewhere=script)
 
     def build(self, reading: Reading) -> list[Any]:
         """Creates the dataclasses, which check their values; a failed one is None, and its error is noted."""
