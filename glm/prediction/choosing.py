@@ -16,6 +16,7 @@ from glm.evaluation.metrics import Scores
 from glm.generation.candidates import log_probs
 from glm.models.protocol import TokenScores
 from glm.modules.classifier import head_scores
+from glm.runtime.paths import published
 
 EQUAL = {True: "true", False: "false"}  # labels of a question whose candidate is right if the model writes it
 
@@ -146,7 +147,7 @@ def reference_of(record: TaskRecord) -> dict[str, Any]:
 
 def failed_row(record: Record | BadRecord, error: str) -> dict[str, Any]:
     """The row of a record that cannot be used."""
-    return {"id": record.id, "error": error}
+    return {"id": record.id, "error": published(error)}
 
 
 def predict(
