@@ -45,6 +45,8 @@ OTHER_STARTS = {
     b"<?xml": f"an XML file; {AS_CSV}",
 }
 TAR_MARK, TAR_PLACE = b"ustar", 257
+PYTHON_OBJECT = re.compile(r"\{\s*'|\{.*:\s*(None|True|False)\s*[,}]")
+SENTENCE = re.compile("[。！；]|，.*，")  # in the header of a table: it is a row
 MOST_OF_START = 512  # bytes by which a file is recognised
 UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
 UTF8_START = b"\xef\xbb\xbf"
@@ -285,12 +287,22 @@ def likely_encoding(data: bytes) -> str | None:
     return best if shares[best] > 0.5 else None
 
 
+def _json_advice(line: str) -> str:
+    """What to do about a line that is no JSON."""
+    line = line.strip()
+    if PYTHON_OBJECT.match(line):
+        return "it is written as Python prints it; write it with json.dumps"
+    if line.startswith("{") and line.endswith("},"):
+        return "take the commas behind the objects away"
+    return "one JSON object per line is expected"
+
+
 def _object(text: str, origin: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        message = f"not JSON ({reason}); one JSON object per line is expected"
+        message = f"not JSON ({reason}); {_json_advice(text)}"
         raise RecordError(Kind.SYNTAX, origin, message) from error
     return _checked_object(value, origin)
 
@@ -407,7 +419,8 @@ def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name}: not JSON ({error}); one JSON object per line, or a list, is expected") from error
+        advice = _json_advice(text.lstrip().partition("\n")[0])
+        raise InputError(f"{name}: not JSON ({error}); {advice}, or a list") from error
     lists = row_lists(document)
     if not lists and (nested := _nested_list(document)) is not None:
         place, rows = nested
@@ -523,6 +536,11 @@ def _checked_header(cells: list[str], name: str) -> list[str]:
         raise InputError(
             f"{name}, line 1: the header is one column, {cells[0]}, and looks separated by {others[0]}; save the "
             "table with commas (.csv) or tabs (.tsv)"
+        )
+    if any(map(SENTENCE.search, cells)):
+        raise InputError(
+            f"{name}, line 1: looks like a row, and names of columns are expected; add a line with names, e.g. "
+            f"{'source,target' if len(cells) < 3 else 'context,answer,question'}"
         )
     twice = sorted({cell for cell in cells if cells.count(cell) > 1})
     if twice:

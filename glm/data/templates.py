@@ -1,5 +1,6 @@
 """The text frame of a task, written once and used by training, evaluation and prediction alike."""
 
+import difflib
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -145,7 +146,10 @@ def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:
         InputError: there is no such task.
     """
     if task_name not in TEMPLATES:
-        raise InputError(f"task_name {task_name}: unknown; known tasks: {', '.join([*TEMPLATES, *others])}")
+        known = [*TEMPLATES, *others]
+        close = difflib.get_close_matches(task_name.lower().replace("-", "_"), known, n=1, cutoff=0.75)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"task_name {task_name}: unknown{meant}; known tasks: {', '.join(known)}")
     return TEMPLATES[task_name]
 
 

@@ -401,3 +401,26 @@ def test_a_table_that_stands_otherwise_is_an_error_that_says_how(write, document
 def test_a_record_with_nested_fields_is_a_record(write):
     record = {"context": "甲", "answers": {"text": ["乙"], "start": [0]}, "tags": ["a", "b"]}
     assert [row.values for row in read_rows(write("a.json", json.dumps(record, indent=1)))] == [record]
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("{'context': '甲'}", "it is written as Python prints it; write it with json.dumps"),
+        ('{"context": None}', "it is written as Python prints it"),
+        ('{"context": "甲"},', "take the commas behind the objects away"),
+        ('{"context": "甲"', "one JSON object per line is expected"),
+    ],
+)
+def test_what_to_do_about_a_line_that_is_no_json(write, line, advice):
+    content = '{"context": "甲"}\n' + line + "\n"
+    assert advice in str(next(row.error for row in read_rows(write("a.jsonl", content)) if row.error))
+    if line.endswith("},"):
+        with pytest.raises(InputError, match="take the commas behind the objects away"):
+            list(read_rows(write("b.json", f"{line}\n{line}\n")))
+
+
+@pytest.mark.parametrize("header", ["甲城位于乙河北岸。,甲城", "他来了，看了，走了,题目"])
+def test_a_table_without_a_header(write, header):
+    with pytest.raises(InputError, match="line 1: looks like a row, and names of columns .* e.g. source,target"):
+        list(read_rows(write("a.csv", f"{header}\n乙,丙\n")))
