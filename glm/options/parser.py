@@ -294,6 +294,9 @@ class OptionParser(ArgumentParser):
         built = []
         for group in self.groups:
             names = [item.name for item in dataclasses.fields(group) if item.init]
+            if any(self.known[name].required and name not in reading.given for name in names):
+                built.append(None)  # which is said already
+                continue
             try:
                 built.append(group(**{name: getattr(reading.values, name) for name in names}))
             except (InputError, ValueError, AssertionError, TypeError, OverflowError) as error:

@@ -491,3 +491,10 @@ def test_every_option_that_is_a_path_is_known_as_one():
         )
     paths = {name for name in names if re.search("_(file|dir|path)$", name)} | {"report", "adapters"}
     assert paths | {"resume_from_checkpoint"} <= {*INPUTS, *OUTPUTS}
+
+
+def test_a_missing_option_is_said_once():
+    with pytest.raises(UsageError) as caught:
+        parse_finetune_arguments(["--config", "configs/demo.json"])
+    assert len(caught.value.messages) == 2 and "give the file first, without a name" in caught.value.messages[0]
+    assert caught.value.messages[1] == "the following arguments are required: --output_dir"
