@@ -332,7 +332,7 @@ BY_REASON = {
         "mode cloze_eval multi_token_eval block_lm task_type s2s generation_task wsc_negative"
     ),
     "the model's configuration has it: --model_name_or_path FILE.json": (
-        "num_layers hidden_size num_attention_heads max_position_embeddings num_hidden_layers "
+        "num_layers hidden_size num_attention_heads num_hidden_layers "
         "intermediate_size encoder_layers decoder_layers embed_dim share_all_embeddings n_layer n_head "
         "n_embd vocab_size"
     ),
