@@ -4,36 +4,13 @@ import re
 
 from glm.evaluation.accuracy import score_choices
 from glm.evaluation.answers import score_answers
-from glm.report.provenance import Provenance
 from glm.report.rows import SHOWN
-from glm.report.task_page import TaskRows, write_task_report
-from report.pages import EVIL, LOG
+from report.pages import EVIL, LOG, answer, choice, task_report
 from report.test_page import Page
 
 
-def choice(number: int, chosen: str, right: str | None, share: float = 0.9, **more) -> dict:
-    """A row of a choice between two labels."""
-    other = "no" if chosen == "yes" else "yes"
-    candidates = [
-        {"label": label, "text": label, "probability": probability, "score": -1.0}
-        for label, probability in ((other, 1 - share), (chosen, share))
-    ]
-    row = {"id": number, "source": f"第{number}句", "prediction": chosen, "candidates": candidates}
-    return row | ({} if right is None else {"reference": right}) | more
-
-
-def answer(number: int, text: str, *right: str, score: float | None = -1.0, **more) -> dict:
-    """A row of a question whose answer is extracted."""
-    row = {"id": number, "question": f"问{number}？", "context": "长江流经武汉。", "language": "zh", "window": 1}
-    row |= {"windows": 3, "window_text": "长江流经武汉。", "prediction": text, "score": score}
-    return row | {"references": list(right)} | more
-
-
-def page_of(folder, rows, *, reference="reference", scores=None, log=()) -> Page:
-    found = TaskRows(reference)
-    for row in rows:
-        found.add(row)
-    return Page(write_task_report(folder, found, scores, Provenance("x", {}, "cpu"), title="题目", log=log))
+def page_of(*arguments, **options) -> Page:
+    return Page(task_report(*arguments, **options))
 
 
 def test_figures_then_samples_then_folded_tables(tmp_path):
