@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "compare": "compare two files of predictions, with intervals and p-values",
     "perplexity": "how well a model predicts texts: per id, per character, per word",
     "merge": "make one model folder of a LoRA adapter and its model",
+    "quantize": "make a model folder in int8, a quarter or a third the size, for prediction on a CPU",
     "adapters": "make one folder of the adapters of several tasks",
     "distill": "write what a teacher generates for training records, to train on",
     "memory": "compute whether training and generation fit into a card",
@@ -46,6 +47,7 @@ ELSEWHERE = {
     **dict.fromkeys(("env", "diagnose", "selftest", "self-test", "info"), "python -m glm doctor"),
     **dict.fromkeys(("view", "inspect-data", "print"), "python -m glm show"),
     **dict.fromkeys(("merge_lora", "merge-lora", "merge_lora_params"), "python -m glm merge"),
+    **dict.fromkeys(("quant", "quantise", "int8", "ptq"), "python -m glm quantize"),
     **dict.fromkeys(("estimate", "mem", "vram"), "python -m glm memory"),
 }
 

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "generation": ("models", ""),
     "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy text_unidecode tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
-    "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
+    "checkpoint": ("adapters models modules parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
     "doctor": ("generation models modules parallel report runtime", "paddle psutil"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 markupsafe matplotlib rapidfuzz"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "paddle tqdm"),

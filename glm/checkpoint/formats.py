@@ -3,6 +3,7 @@
 | format          | files                                                                                 |
 |-----------------|---------------------------------------------------------------------------------------|
 | glm             | this toolkit's, and PaddleNLP's in safetensors: model.safetensors                     |
+| quantized       | the same in int8, of `python -m glm quantize`; see `glm.checkpoint.quantized`         |
 | paddlenlp       | model_state.pdparams                                                                  |
 | huggingface     | model.safetensors with PyTorch's layout                                               |
 | huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
@@ -23,6 +24,7 @@ from typing import Any
 from glm.checkpoint.names import Weights, canonical_names, is_torch_layout, transposed_linears
 from glm.checkpoint.paddle_files import read_paddle
 from glm.checkpoint.pickled_values import Settings, tensors_in
+from glm.checkpoint.quantized import is_quantized, with_scales
 from glm.checkpoint.ranks import block_by_block, merge_weights
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import check_no_overlap, reading, same_numbers
@@ -234,10 +236,13 @@ def _opened(
     family: Family | None,
 ) -> Source:
     tensors = [_together(files, read) for files in ranks]
+    if is_quantized(config):
+        tensors = [with_scales(weights, config, folder) for weights in tensors]
     family = _family_of(config, tensors[0], folder, family)
     tensors = [_once(family, weights) for weights in tensors]
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
     found = formats.get(ending) or ("huggingface" if is_torch_layout(family.weights, tensors[0]) else "glm")
+    found = "quantized" if is_quantized(config) else found
     return Source(folder, family, found, [path for files in ranks for path in files], tensors, config)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import paddle
 import psutil
 from paddle import nn
 
@@ -35,6 +36,7 @@ from glm.models import registry
 from glm.models.configuration import ModelConfig
 from glm.models.presets import preset_file
 from glm.models.protocol import NO_TASK, Family, Tokenizer, WeightNames
+from glm.modules.pending import fill_model, leave_pending
 from glm.runtime.settings_file import read_object
 
 
@@ -137,12 +139,22 @@ def task_number(family: Family, name_or_path: str, task: str | None) -> int:
 
 
 def load_model(
-    family: Family, name_or_path: str, config: ModelConfig, *, start: str | None = None, quiet: bool = False
+    family: Family,
+    name_or_path: str,
+    config: ModelConfig,
+    *,
+    start: str | None = None,
+    quiet: bool = False,
+    leaves_pending: bool = False,
 ) -> nn.Layer:
     """The model of a folder or a published name, in float32; random weights for a configuration file.
 
     An adapter's folder stands for its model with LoRA merged in, the prefix in front, or residual adapters in it. The
     format that was found is said on standard error, unless it is to be `quiet`.
+
+    Args:
+        start: the parts that a model starts from (`--start`); None for all there are.
+        leaves_pending: weights of a model without an adapter are read later, by `prepare_decoding`.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
@@ -159,7 +171,10 @@ def load_model(
             setattr(config, part, found.config[part])
     if not quiet:
         print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
-    return _filled(family, found, config, start)
+    model = _with_weights(family, found, config, start)
+    if not leaves_pending:
+        fill_model(model)
+    return model
 
 
 def _opened(family: Family, name_or_path: str, config: ModelConfig) -> Source:
@@ -173,8 +188,8 @@ def _opened(family: Family, name_or_path: str, config: ModelConfig) -> Source:
     return open_file(file, config.to_dict())
 
 
-def _filled(family: Family, found: WholeModel, config: ModelConfig, start: str | None) -> nn.Layer:
-    """A model with this rank's part of a checkpoint; weights pass through memory one by one."""
+def _with_weights(family: Family, found: WholeModel, config: ModelConfig, start: str | None) -> nn.Layer:
+    """A model with this rank's part of a checkpoint, which is still to be read."""
     weights = split_weights(
         family.weights.plan,
         checked_weights(family.weights, fitted_weights(family.weights, found, config, start), config.to_dict()),
@@ -182,10 +197,9 @@ def _filled(family: Family, found: WholeModel, config: ModelConfig, start: str |
         degree=config.tensor_parallel_degree,
     )
     model_class = family.model_class()
-    with model_class.without_drawing():
+    with model_class.without_drawing(), paddle.LazyGuard():
         model = model_class(config)
-    for name, parameter in model.named_parameters():
-        parameter.set_value(weights[name].float32())
+    leave_pending(model, weights)
     return model
 
 

@@ -91,7 +91,7 @@ class LazyTensor:
         numbers = self.load()
         if self.dtype == "bfloat16":
             return (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers.astype(np.float32)
+        return numbers.astype(np.float32, copy=False)
 
 
 def tensor_of_file(

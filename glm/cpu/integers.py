@@ -9,12 +9,13 @@ import numpy as np
 from numba import njit, prange
 
 from glm.cpu.loops import OPTIONS, greatest
-from glm.cpu.panels import BYTES, CONFIGURATION, INTEGER_KERNELS, PANEL, integer_kernel, kernel_of
+from glm.cpu.panels import BYTES, CONFIGURATION, INTEGER_KERNELS, PANEL, integer_kernel, kernel_of, panels_of
 
 OFFSET = 128  # between a weight and what is stored of it
 LARGEST = 127  # a quantized number's absolute value
 CHUNK = 1 << 18  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
 INPUTS = BYTES  # of a panel's step
+ROWS = 1024  # of a weight that are quantized at a time
 # Without any of them `decode_dtype int8` is refused.
 MANY, SOME, FEW = INTEGER_KERNELS[integer_kernel() or "avx2"]
 _many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY, SOME, FEW))
@@ -43,22 +44,30 @@ def quantize_row(numbers, quantized):
 
 
 def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [outputs, inputs] -> uint8, moved by OFFSET, and the scales [outputs]: w = (integer - OFFSET) * scale.
+    """float32 [outputs, inputs] -> int8 of the same shape, and the scales [outputs]: w = integer * scale.
 
     Raises:
         ValueError: a row has an infinity or NaN.
     """
-    largest = np.abs(weight).max(axis=1)
-    if not np.isfinite(largest).all():
-        raise ValueError(f"row {int(np.argmin(np.isfinite(largest)))} has an infinite number or NaN")
-    scales = largest / np.float32(LARGEST)
-    integers = np.rint(weight / np.where(scales > 0, scales, 1)[:, None]) + OFFSET
-    return integers.astype(np.uint8), scales
+    integers, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
+    for start in range(0, len(weight), ROWS):  # what is computed on the way stays small
+        rows = weight[start : start + ROWS]
+        largest = np.abs(rows).max(axis=1)
+        if not np.isfinite(largest).all():
+            raise ValueError(f"row {start + int(np.argmin(np.isfinite(largest)))} has an infinite number or NaN")
+        scales[start : start + ROWS] = found = largest / np.float32(LARGEST)
+        integers[start : start + ROWS] = np.rint(rows / np.where(found > 0, found, 1)[:, None])
+    return integers, scales
+
+
+def panels_of_integers(integers: np.ndarray) -> np.ndarray:
+    """`panels_of` a weight in int8 [outputs, inputs], moved by OFFSET as `multiply_integers` has it."""
+    return panels_of(integers.view(np.uint8) + np.uint8(OFFSET))
 
 
 @njit(parallel=True, **OPTIONS)
 def multiply_integers(states, panels, outputs, result):
-    """states: [n, I] float32; panels: see `panels_of`; outputs: [2, O], scales and biases; result: [n, O]."""
+    """states: [n, I] float32; panels: see `panels_of_integers`; outputs: [2, O], scales and biases; result: [n, O]."""
     n, inputs = states.shape
     quantized = np.zeros((n + MANY, panels.shape[1] * INPUTS), np.int8)
     scales, corrections = np.empty(n, np.float32), np.empty(n, np.int32)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -9,7 +10,7 @@ from paddle import Tensor, nn
 
 from glm.cpu.arrays import by_rows, view
 from glm.cpu.blocks import adapt, enter_block, finish_block, finish_block_and_project
-from glm.cpu.integers import multiply_integers, quantize_weight
+from glm.cpu.integers import multiply_integers, panels_of_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
 from glm.cpu.panels import panels_of
 from glm.cpu.products import FEW, multiply, multiply_bfloat16
@@ -20,10 +21,18 @@ from glm.modules.arranged_post_norm import compiled_post_norm
 from glm.modules.block import Block
 from glm.modules.bottleneck import AdapterLinear, Bottleneck, Routes
 from glm.modules.layers import GELU, LayerNorm, Linear
+from glm.modules.pending import fill, fill_model, pending
 from glm.modules.stack import Stack
 
 Norm = tuple[np.ndarray, np.ndarray, np.float32]  # weight, bias, epsilon
 Weights = tuple[np.ndarray, np.ndarray]  # weight, bias
+
+
+class Quantized(NamedTuple):
+    """A weight in int8 [outputs, inputs], and its scales, float32 [outputs]."""
+
+    integers: np.ndarray
+    scales: np.ndarray
 
 
 class DecodingLinear(nn.Layer):
@@ -55,11 +64,11 @@ class PanelDecodingLinear(nn.Layer):
     """x W + b with its weight in panels and sums of 32 bits, that can only decode. A subclass says in which type.
 
     Args:
-        weight: [outputs, inputs].
+        weight: [outputs, inputs], a tensor or `Quantized` as the subclass says.
         bias: [outputs]; None for none.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
+    def __init__(self, weight: Any, bias: Tensor | None):
         super().__init__()
         self.arrays = self.arrange(weight, bias)  # as `multiply` has them
 
@@ -83,22 +92,17 @@ class BFloat16DecodingLinear(PanelDecodingLinear):
 
 
 class IntegerDecodingLinear(PanelDecodingLinear):
-    """In int8 with a scale per output and per row of states, and sums in int32.
-
-    Raises:
-        ValueError: a weight is infinite or NaN.
-    """
+    """In int8 with a scale per output and per row of states, and sums in int32."""
 
     multiply = staticmethod(multiply_integers)
 
     @staticmethod
-    def arrange(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    def arrange(weight: Quantized, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
         """Panels, and [2, outputs], scales and biases."""
-        integers, scales = quantize_weight(view(weight.contiguous()))
-        return panels_of(integers), np.stack([scales, _bias(weight, bias)])
+        return panels_of_integers(weight.integers), np.stack([weight.scales, _bias(weight.scales, bias)])
 
 
-def _bias(weight: Tensor, bias: Tensor | None) -> np.ndarray:
+def _bias(weight: Tensor | np.ndarray, bias: Tensor | None) -> np.ndarray:
     """[outputs], 0 for none."""
     return np.zeros(len(weight), np.float32) if bias is None else view(bias)
 
@@ -109,8 +113,9 @@ ARRANGED = {"float32": DecodingLinear, "bfloat16": BFloat16DecodingLinear, "int8
 def arrange_weights(model: nn.Layer, dtype: str) -> None:
     """Replaces the linear layers of a model, and its head, by such that can only decode; compiles its blocks' steps.
 
-    One weight after the other is arranged and given up; in float32 the head shares that of the word embeddings, and
-    layers of odd sizes stay as they are.
+    One weight after the other is read, arranged and given up. In float32 the head shares that of the word embeddings;
+    in int8 they are set to what the head's integers mean, so that a quantized folder needs nothing else. Layers of
+    sizes that no loop takes stay as they are.
 
     Args:
         model: has `stacks` and a `head` (`glm.modules.head.TiedHead`).
@@ -121,19 +126,61 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
     """
     arranged = ARRANGED[dtype]
     unit = LANES if arranged is DecodingLinear else 1
-    for place, layer in model.named_sublayers(include_self=True):
-        for name, part in layer.named_children():
-            if type(part) is Linear and len(part.weight) % unit == 0:
-                with _naming(f"{place}.{name}.weight"):
-                    setattr(layer, name, by_outputs(part, arranged))
-    if model.head.group is None and model.head.weight.shape[1] % unit == 0:
+    for layer, name, place in linears_of(model, unit):
+        part = getattr(layer, name)
+        if part.bias is not None:
+            fill(part.bias)
+        with _naming(f"{place}.weight"):
+            setattr(layer, name, by_outputs(part, arranged))
+    head = model.head
+    if head.group is None and head.weight.shape[1] % unit == 0:
         with _naming("the head's weight"):
-            model.head.arranged = arranged(model.head.weight, model.head.bias)
+            weight = quantized(head.weight) if arranged is IntegerDecodingLinear else None
+        fill_model(model)
+        if weight is not None:
+            _set_rows(view(head.weight), weight)
+        head.arranged = arranged(head.weight if weight is None else weight, head.bias)
+    fill_model(model)
     for stack in model.stacks:
         if can_be_compiled(stack):
             stack.compiled_blocks = CompiledBlocks(stack)
         else:
             stack.compiled_blocks = compiled_post_norm(stack, tuple(ARRANGED.values()))
+
+
+def linears_of(model: nn.Layer, unit: int = 1) -> list[tuple[nn.Layer, str, str]]:
+    """The linear layers whose inputs are a multiple of a unit: the layer that each is a part of, its name there, and
+    its name in the model."""
+    return [
+        (layer, name, f"{place}.{name}" if place else name)
+        for place, layer in model.named_sublayers(include_self=True)
+        for name, part in layer.named_children()
+        if type(part) is Linear and part.weight.shape[0] % unit == 0
+    ]
+
+
+def quantized(weight: Tensor, *, by_inputs: bool = False) -> Quantized:
+    """A parameter in int8: as its file has it, or quantized now.
+
+    Args:
+        by_inputs: it is [inputs, outputs], not [outputs, inputs].
+
+    Raises:
+        ValueError: a number is infinite or NaN.
+    """
+    stored = pending(weight)
+    integers, scales = getattr(stored, "integers", None), getattr(stored, "scales", None)
+    if integers is not None:
+        numbers = integers.load()
+        return Quantized(np.ascontiguousarray(numbers.T if by_inputs else numbers), scales.reshape(-1))
+    numbers = view(weight) if stored is None else stored.float32()
+    return Quantized(*quantize_weight(np.ascontiguousarray(numbers.T) if by_inputs else numbers))
+
+
+def _set_rows(table: np.ndarray, weight: Quantized) -> None:
+    """Sets float32 [V, H] to what integers mean."""
+    for row, (integers, scale) in enumerate(zip(*weight, strict=True)):
+        np.multiply(integers, scale, out=table[row])
 
 
 @contextmanager
@@ -145,10 +192,15 @@ def _naming(weight: str) -> Iterator[None]:
         raise InputError(f"decode_dtype int8: {weight}: {error}; use float32") from None
 
 
-def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) -> nn.Layer:
+def by_outputs(layer: Linear, arranged: Callable[[Any, Tensor], nn.Layer]) -> nn.Layer:
     """A linear layer, whose weight is given up, as one that can only decode."""
-    weight = layer.weight.T.contiguous()
-    layer.weight._clear_data()
+    if arranged is IntegerDecodingLinear:
+        weight = quantized(layer.weight, by_inputs=True)
+    else:
+        fill(layer.weight)
+        weight = layer.weight.T.contiguous()
+    if pending(layer.weight) is None:
+        layer.weight._clear_data()
     return arranged(weight, layer.bias)
 
 

@@ -7,6 +7,7 @@ from paddle import nn
 from glm.cpu.arrays import is_compiled_for, wait_actively
 from glm.errors import InputError
 from glm.modules.cache import LayerCache
+from glm.modules.pending import fill_model
 from glm.modules.stack import Stack
 
 
@@ -24,6 +25,7 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
     """
     model.eval()
     if device != "cpu":
+        fill_model(model)
         model.to(dtype=dtype)
         return
     # Here, because it loads Numba, which a GPU does without.
@@ -41,6 +43,8 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         for stack in model.stacks:
             stack.layer_cache = fastest_cache(stack)
         arrange_weights(model, dtype)
+    else:
+        fill_model(model)
 
 
 def report_compiling() -> None:

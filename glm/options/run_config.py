@@ -84,6 +84,7 @@ class TrainedWith(Settings):
     processor_order: Literal["after_softmax", "before_softmax"] = None
     num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = None
     generation_seed: Annotated[int, Field(ge=0, lt=1 << 64)] = None
+    decode_dtype: Literal["int8"] = None  # of a quantized folder
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> dict[str, Any]:

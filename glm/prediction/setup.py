@@ -97,8 +97,9 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0, qu
     ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
     config = load_config(encoder.family, name, encoder.tokenizer, settings=ranks)
     beginning = _beginning(options, encoder, config)
-    loaded = load_model(encoder.family, name, config, quiet=quiet)
-    if options.data.classification_head is not None:
+    has_head = options.data.classification_head is not None
+    loaded = load_model(encoder.family, name, config, quiet=quiet, leaves_pending=not has_head)
+    if has_head:
         add_head(loaded, encoder, name, is_trained=True)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
     return _writer_of(loaded, options, encoder, *beginning)

@@ -36,7 +36,7 @@ from glm.training.fingerprint import manifest_facts, pretraining_fingerprint
 from glm.training.going_on import same_command
 from glm.training.objectives import PretrainingObjective, mean_dev_loss
 from glm.training.run_data import RunData, announce
-from glm.training.setup import for_family, prepare_model
+from glm.training.setup import check_can_be_trained, for_family, prepare_model
 from glm.training.trainer import GenerationTrainer
 
 DEV_SEED = 1_000_003  # of the samples of held-out texts
@@ -212,6 +212,7 @@ def build_pretraining_trainer(
         InputError: anything the user gave cannot be used.
     """
     name, training = arguments.model.model_name_or_path, arguments.training
+    check_can_be_trained(name)
     family = find_family(name)
     arguments = for_family(arguments, family)
     options = arguments.objective.of_family(family)

@@ -21,6 +21,7 @@ from glm.adapters.files import (
 )
 from glm.adapters.schema import PrefixSettings
 from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.quantized import refuse_quantized
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
@@ -268,7 +269,9 @@ def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: E
 
 
 def check_can_be_trained(name_or_path: str) -> None:
-    """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
+    """Raises InputError if a run is to start from what cannot become a part of the model that it would save: a prefix,
+    adapters, or weights in int8."""
+    refuse_quantized(name_or_path, "training")
     settings = read_adapter_config(Path(name_or_path))
     if isinstance(settings, PrefixSettings | BottleneckConfig):
         kind = "a prefix" if isinstance(settings, PrefixSettings) else "adapters"
