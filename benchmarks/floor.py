@@ -1,7 +1,8 @@
 """The least seconds that decoding can take on a machine: what must be read and what must be multiplied.
 
-Weights and their products may be in fewer bits; attention, keys and values are float32. A step reads every weight of the blocks and of the head once, the keys and values of each source once (its beams share
-them), and those of the tokens of every beam. It multiplies each weight once per beam.
+Weights and their products may be in fewer bits; attention, keys and values are float32. A step reads every weight of
+the blocks and of the head once, the keys and values of each source once (its beams share them), and those of the
+tokens of every beam. It multiplies each weight once per beam.
 """
 
 from dataclasses import dataclass
