@@ -16,8 +16,8 @@ LARGEST = 127  # a quantized number's absolute value
 CHUNK = 1 << 18  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
 INPUTS = BYTES  # of a panel's step
 # Without any of them `decode_dtype int8` is refused.
-MANY, SOME, FEW = INTEGER_KERNELS[integer_kernel() or "avx2"]
-_many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY, SOME, FEW))
+MANY_ROWS, SOME_ROWS, FEW_ROWS = INTEGER_KERNELS[integer_kernel() or "avx2"]
+_many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY_ROWS, SOME_ROWS, FEW_ROWS))
 
 
 @njit(**OPTIONS)
@@ -60,28 +60,28 @@ def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def multiply_integers(states, panels, outputs, result):
     """states: [n, I] float32; panels: see `panels_of`; outputs: [2, O], scales and biases; result: [n, O]."""
     n, inputs = states.shape
-    quantized = np.zeros((n + MANY, panels.shape[1] * INPUTS), np.int8)
+    quantized = np.zeros((n + MANY_ROWS, panels.shape[1] * INPUTS), np.int8)
     scales, corrections = np.empty(n, np.float32), np.empty(n, np.int32)
     for r in prange(n):
         scales[r], total = quantize_row(states[r], quantized[r])
         corrections[r] = OFFSET * total
-    chunk = max(1, CHUNK // quantized.shape[1] // MANY) * MANY
+    chunk = max(1, CHUNK // quantized.shape[1] // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)
         for panel in prange(len(panels)):
-            sums = np.empty((MANY, PANEL), np.int32)
+            sums = np.empty((MANY_ROWS, PANEL), np.int32)
             first, last = panel * PANEL, min(panel * PANEL + PANEL, outputs.shape[1])
             r = start
             while r < end:
-                if end - r > SOME:
+                if end - r > SOME_ROWS:
                     _many(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = MANY
-                elif end - r > FEW:
+                    rows = MANY_ROWS
+                elif end - r > FEW_ROWS:
                     _some(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = SOME
+                    rows = SOME_ROWS
                 else:
                     _few(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = FEW
+                    rows = FEW_ROWS
                 for k in range(min(rows, end - r)):
                     for o in range(first, last):
                         exact = np.float32(sums[k, o - first] - corrections[r + k])

@@ -12,7 +12,9 @@ from glm.cpu.loops import OPTIONS
 from glm.cpu.panels import BFLOAT16_KERNELS, BYTES, CONFIGURATION, PANEL, bfloat16_kernel, kernel_of
 from glm.cpu.vectors import dot_products
 
-FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time
+MOST_COMPILED_ROWS = (
+    40  # in float32; with more rows Paddle is faster: arithmetic takes the time, not reading the weights
+)
 TASK = 32  # outputs that a thread computes at a time
 CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
 

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from glm.data.columns import Columns
-from glm.data.formats import guess_row_count, has_byte_order_mark, layout_without_header
+from glm.data.formats import format_without_header, guess_row_count, has_byte_order_mark
 from glm.data.frames import Encoder
 from glm.data.problems import Kind, RecordError
 from glm.data.punctuation import count_marks
@@ -317,7 +317,7 @@ def check_file(
         shown=shown,
         keep_bad=0 if most_refused == math.inf else int(most_refused),
     )
-    if kind := layout_without_header(file.path):
+    if kind := format_without_header(file.path):
         check.notes.append(f"{file.name}: {kind}")
     if has_byte_order_mark(file.path):
         check.notes.append(f"{file.name}: starts with a byte order mark, which is skipped")

@@ -146,7 +146,7 @@ def has_byte_order_mark(path: Path) -> bool:
 # -- lines without a header
 
 
-def layout_without_header(path: Path) -> str | None:
+def format_without_header(path: Path) -> str | None:
     """What a text file without a header has in its lines, in words; None for other files."""
     if path.is_dir() or path.suffix == ".parquet":
         return None

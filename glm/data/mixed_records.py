@@ -9,7 +9,7 @@ from typing import Any
 from glm.data.columns import ColumnOptions, Columns
 from glm.data.formats import Row, read_rows
 from glm.data.forms import with_parts
-from glm.data.layouts import unfold
+from glm.data.nested_rows import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.records import ROWS_TO_RECOGNISE, BadRecord, Record, columns_of, record_or_bad
 from glm.data.store import content_digest

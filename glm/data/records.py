@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
-from glm.data.formats import TEXTS, Row, json_lines, layout_without_header, read_rows
+from glm.data.formats import TEXTS, Row, format_without_header, json_lines, read_rows
 from glm.data.forms import PARTS, with_parts
-from glm.data.layouts import unfold
+from glm.data.nested_rows import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
@@ -130,7 +130,7 @@ class RecordFile:
         rows = unfold(rows, multi_turn=self.multi_turn)
         if self.template.summaries is None:
             return rows
-        is_lines = layout_without_header(self.path) == TEXTS
+        is_lines = format_without_header(self.path) == TEXTS
         return self.template.summaries.rows(rows, learns=not self.several_targets, is_lines=is_lines)
 
 

@@ -111,8 +111,8 @@ class Prompt(Protocol):
 
 
 @dataclass(frozen=True)
-class Sight:
-    """One record as the model sees it in training and in prediction, for people (`python -m glm show`).
+class TokenTable:
+    """A record's tokens and what the model reads of each, in training and in prediction (for `python -m glm show`).
 
     Args:
         source_length: S, tokens of the source.
@@ -194,9 +194,13 @@ class Geometry(Protocol):
         [B, L] with -100 where there is no loss, and what else the family's model reads. Rows of more than one example
         are only given to a family with the ability `packing`."""
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
-        """A record for people. Raises AssertionError if generation does not start from, and go on at, what training
-        had: an error of this program."""
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
+        """Tabulates a record's tokens for people to read.
+
+        Raises:
+            AssertionError: generation does not start from what training had, or does not go on as training did: an
+                error of this program.
+        """
 
     def room(self, config: Any, src_length: int) -> int:
         """Most tokens of a target beside a source of `src_length` tokens in a model of this configuration: any number

@@ -12,7 +12,7 @@ from glm.cpu.blocks import adapt, enter_block, finish_block, finish_block_and_pr
 from glm.cpu.integers import multiply_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
 from glm.cpu.panels import panels_of
-from glm.cpu.products import FEW, multiply, multiply_bfloat16
+from glm.cpu.products import MOST_COMPILED_ROWS, multiply, multiply_bfloat16
 from glm.cpu.rows import normalize
 from glm.cpu.vectors import LANES
 from glm.errors import InputError
@@ -41,7 +41,7 @@ class DecodingLinear(nn.Layer):
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        if states.shape[0] > FEW:
+        if states.shape[0] > MOST_COMPILED_ROWS:
             output = paddle.matmul(states, self.weight, transpose_y=True)
             by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
             return output
@@ -189,7 +189,7 @@ class CompiledBlocks:
 
     def takes(self, states: Tensor) -> bool:
         """Whether there are so few rows [n, H] that this is faster than layer by layer."""
-        return states.shape[0] <= FEW
+        return states.shape[0] <= MOST_COMPILED_ROWS
 
     def __call__(self, index: int, states: Tensor, context: Tensor, routes: Routes = ()) -> tuple[Tensor, Tensor]:
         """See `Stack.after_attention`."""

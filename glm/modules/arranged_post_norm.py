@@ -9,7 +9,7 @@ from paddle import Tensor, nn
 from glm.cpu.arrays import view
 from glm.cpu.blocks import finish_post_norm_block, finish_post_norm_block_and_project, turn_to_source
 from glm.cpu.loops import use_own_threads
-from glm.cpu.products import FEW
+from glm.cpu.products import MOST_COMPILED_ROWS
 from glm.modules.cross_attention import CrossBlock, CrossStack
 from glm.modules.layers import ExactGELU, LayerNorm
 from glm.modules.post_norm import PostNormBlock
@@ -65,7 +65,7 @@ class CompiledPostNormBlocks:
 
     def takes(self, states: Tensor) -> bool:
         """Whether there are so few rows [n, H] that this is faster than layer by layer."""
-        return states.shape[0] <= FEW
+        return states.shape[0] <= MOST_COMPILED_ROWS
 
     def __call__(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """What the attention read and what it made of it ([n, H] each) -> the block's result [n, H], and [n, 3H] for

@@ -14,7 +14,7 @@ from glm.modules.attention import TwoPartAttention, flashmask_attention, has_fla
 from glm.modules.bottleneck import Routes, adapted
 from glm.modules.cache import MASKED, KeysValues
 from glm.modules.layers import ACTIVATIONS, Dropout, LayerNorm
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.split_layers import (
     column_parallel_linear,
     randomness_of_rank,
@@ -138,28 +138,28 @@ class Attention(nn.Layer):
         B, N, R, D = context.shape
         return context.transpose([0, 2, 1, 3]).reshape([B, R, N * D])
 
-    def forward(self, projected: Tensor, layout: Layout) -> Tensor:
+    def forward(self, projected: Tensor, packing: Packing) -> Tensor:
         """Each example of a batch by itself: [n, 3H] -> [n, H], without the rows of virtual tokens."""
-        if not layout.twins:
-            return layout.without_prefix(self.attend_by_example(projected, layout))
-        clean = len(layout.clean.places)
-        context = self.attend_by_example(projected[:clean], layout.clean)
-        return paddle.concat([context, self.attend_twins(projected[:clean], projected[clean:], layout)])
+        if not packing.twins:
+            return packing.without_prefix(self.attend_by_example(projected, packing))
+        clean = len(packing.clean.places)
+        context = self.attend_by_example(projected[:clean], packing.clean)
+        return paddle.concat([context, self.attend_twins(projected[:clean], projected[clean:], packing)])
 
-    def attend_by_example(self, projected: Tensor, layout: Layout) -> Tensor:
+    def attend_by_example(self, projected: Tensor, packing: Packing) -> Tensor:
         """As `forward`; what stands in the rows of virtual tokens has no meaning."""
         dropout = self.attention_dropout.p if self.training else 0.0
         with randomness_of_rank(self.group if dropout else None):
             if projected.place.is_cpu_place():
-                return cpu_attention(projected, layout, self.num_heads, dropout)
+                return cpu_attention(projected, packing, self.num_heads, dropout)
             if has_flashmask(projected, self.head_size):
-                return flashmask_attention(projected, layout, self.num_heads, dropout)
-            return self.attend_by_part(projected, layout)
+                return flashmask_attention(projected, packing, self.num_heads, dropout)
+            return self.attend_by_part(projected, packing)
 
-    def attend_by_part(self, projected: Tensor, layout: Layout) -> Tensor:
+    def attend_by_part(self, projected: Tensor, packing: Packing) -> Tensor:
         """As `attend_by_example`, in Paddle's operators on any device."""
         contexts = []
-        for start, middle, end in layout.spans():
+        for start, middle, end in packing.spans():
             S, T = middle - start, end - middle
             query, keys, values = self.split(projected[start:end].unsqueeze(0))  # [1, N, S + T, D]
             if S:
@@ -169,7 +169,7 @@ class Attention(nn.Layer):
                 contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
         return paddle.concat(contexts)
 
-    def attend_twins(self, clean: Tensor, twins: Tensor, layout: Layout) -> Tensor:
+    def attend_twins(self, clean: Tensor, twins: Tensor, packing: Packing) -> Tensor:
         """Attention of Part C, in Paddle's operators on any device: examples side by side, padded to the longest.
 
         Args:
@@ -178,10 +178,10 @@ class Attention(nn.Layer):
         Returns:
             [of Part C, H]
         """
-        lengths, counts = [a + b for a, b in layout.examples], list(layout.twins)
+        lengths, counts = [a + b for a, b in packing.examples], list(packing.twins)
         _, keys, values = self.split(_side_by_side(clean, lengths))  # [B, N, L, D]
         query, own_keys, own_values = self.split(_side_by_side(twins, counts))  # [B, N, C, D]
-        bias = as_tensor(_hidden_from_twins(layout, max(lengths), max(counts))).expand([-1, self.num_heads, -1, -1])
+        bias = as_tensor(_hidden_from_twins(packing, max(lengths), max(counts))).expand([-1, self.num_heads, -1, -1])
         context = self.attend(query, [(keys, values), (own_keys, own_values)], bias)  # [B, C, H]
         places = np.flatnonzero(np.arange(max(counts)) < np.array(counts)[:, None])
         return context.flatten(0, 1).gather(as_tensor(places))
@@ -196,9 +196,9 @@ def _side_by_side(rows: Tensor, lengths: Sequence[int]) -> Tensor:
     return rows.gather(as_tensor(places.flatten())).reshape([len(lengths), longest, -1])
 
 
-def _hidden_from_twins(layout: Layout, L: int, C: int) -> np.ndarray:
+def _hidden_from_twins(packing: Packing, L: int, C: int) -> np.ndarray:
     """What is added to the scores of C twins of each example, of L tokens and then of themselves: [B, 1, C, L + C]."""
-    firsts = np.array([a for a, _ in layout.examples])[:, None, None]  # of Part B
+    firsts = np.array([a for a, _ in packing.examples])[:, None, None]  # of Part B
     rows, columns = np.arange(C)[:, None], np.arange(L + C)[None, :]
     sees = (columns < np.minimum(firsts + rows, L)) | (columns == L + rows)  # [B, C, L + C]
     return np.where(sees, 0.0, MASKED).astype(np.float32)[:, None]
@@ -210,14 +210,14 @@ def _hidden(S: int, T: int) -> np.ndarray:
     return np.where((columns < S) | (columns <= rows), 0.0, MASKED).astype(np.float32)
 
 
-def cpu_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+def cpu_attention(projected: Tensor, packing: Packing, num_heads: int, dropout: float) -> Tensor:
     """[n, 3H] -> [n, H] on a CPU: compiled, where it is for heads of their size."""
     if is_compiled_for(projected.shape[1] // (3 * num_heads)) and projected.dtype == paddle.float32:
         from glm.cpu.two_part import CompiledTwoPartAttention  # here: it loads Numba
 
-        spans = np.array(list(layout.spans()), np.int64)
-        return CompiledTwoPartAttention.apply(projected, spans, layout.virtual, num_heads, dropout)
-    return TwoPartAttention.apply(projected, layout, num_heads, dropout)
+        spans = np.array(list(packing.spans()), np.int64)
+        return CompiledTwoPartAttention.apply(projected, spans, packing.virtual, num_heads, dropout)
+    return TwoPartAttention.apply(projected, packing, num_heads, dropout)
 
 
 class MLP(nn.Layer):
@@ -292,10 +292,10 @@ class Block(nn.Layer):
         states = states + self.attention.output_dropout(self.attention.output(context))
         return states + self.mlp(self.mlp_norm(states))
 
-    def forward(self, states: Tensor, layout: Layout, prefix: Tensor | None = None, routes: Routes = ()) -> Tensor:
-        """[n, H] -> [n, H]. With a prefix [P, 3H] the layout is one of `Layout.with_prefix`; `routes` are the adapters
-        that rows pass through at the end."""
+    def forward(self, states: Tensor, packing: Packing, prefix: Tensor | None = None, routes: Routes = ()) -> Tensor:
+        """[n, H] -> [n, H]. With a prefix [P, 3H], `packing` comes from `Packing.with_prefix`; `routes` are the
+        adapters that rows pass through at the end."""
         projected = self.before_attention(states)
         if prefix is not None:
-            projected = layout.put_before(prefix, projected)
-        return adapted(self, self.after_attention(states, self.attention(projected, layout)), routes)
+            projected = packing.put_before(prefix, projected)
+        return adapted(self, self.after_attention(states, self.attention(projected, packing)), routes)

@@ -6,7 +6,7 @@ from paddle.distributed.communication.group import Group
 
 from glm.modules.layers import TiedEmbedding
 from glm.modules.loss import Smoothing, smoothed_cross_entropy
-from glm.modules.split_layers import enter, side_by_side
+from glm.modules.split_layers import copy_to_ranks, gather_columns
 
 
 class TiedHead:
@@ -36,15 +36,15 @@ class TiedHead:
         """[..., H] -> [..., V]"""
         if self.arranged is not None:
             return self.arranged(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
-        parts = paddle.matmul(enter(states, self.group), self.weight, transpose_y=True)
-        return side_by_side(parts if self.bias is None else parts + self.bias, self.group)
+        parts = paddle.matmul(copy_to_ranks(states, self.group), self.weight, transpose_y=True)
+        return gather_columns(parts if self.bias is None else parts + self.bias, self.group)
 
     def loss(
         self, states: Tensor, labels: Tensor, *, label_smoothing: float | Smoothing, num_items: float | None
     ) -> Tensor:
         """The loss of labelled tokens, see `glm.modules.loss`: states [n, H], labels [n] int64 -> []."""
         return smoothed_cross_entropy(
-            enter(states, self.group),
+            copy_to_ranks(states, self.group),
             self.weight,
             labels,
             bias=self.bias,

@@ -24,7 +24,7 @@ from glm.cpu.arrays import (
     rescale,
     view,
 )
-from glm.modules.layout import SCORES
+from glm.modules.packing import SCORES
 
 
 @dataclass(frozen=True)

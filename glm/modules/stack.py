@@ -10,7 +10,7 @@ from paddle.distributed.fleet.utils import recompute
 from glm.modules.block import Block
 from glm.modules.bottleneck import NO_TASK, Routes, adapted, routes_of_tokens
 from glm.modules.cache import KVCache, LayerCache
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.tensors import as_tensor
 
 
@@ -99,22 +99,22 @@ class Stack(nn.Layer):
     def _finished(self, states: Tensor) -> Tensor:
         return states if self.final_norm is None else self.final_norm(states)
 
-    def forward(self, states: Tensor, layout: Layout, tasks: np.ndarray | None = None) -> Tensor:
-        """Embedded tokens of a layout -> states as the head takes them: [n, H] -> [n, H].
+    def forward(self, states: Tensor, packing: Packing, tasks: np.ndarray | None = None) -> Tensor:
+        """Runs the layers on embedded, packed tokens: [n, H] -> [n, H].
 
         Args:
             tasks: [examples], the number of each one's task; None if no adapter is for any.
         """
-        prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, layout.examples))
+        prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, packing.examples))
         if self.num_virtual:
-            layout = layout.with_prefix(self.num_virtual)
+            packing = packing.with_prefix(self.num_virtual)
         recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
         if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
             states.stop_gradient = False
         for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
-            states = recompute(layer, states, layout, prefix, list(routes))  # it looks into tuples for tensors
+            states = recompute(layer, states, packing, prefix, list(routes))  # it looks into tuples for tensors
         for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
-            states = layer(states, layout, prefix, routes)
+            states = layer(states, packing, prefix, routes)
         return self._finished(states)
 
     def prefill(self, states: Tensor, parts: Sequence[tuple[int, int]], prompts: Sequence) -> tuple[Tensor, KVCache]:
@@ -129,18 +129,18 @@ class Stack(nn.Layer):
             [B, H], the states after each prompt's last token, and the cache.
         """
         ends = np.cumsum([sum(part) for part in parts])
-        layout = Layout(np.arange(ends[-1]), list(parts))
+        packing = Packing(np.arange(ends[-1]), list(parts))
         routes = routes_of_tokens(self.adapter_names, tasks_of(prompts), map(sum, parts))
         if self.num_virtual:  # to the cache they are the beginning of each prompt
-            layout = layout.with_prefix(self.num_virtual)
-        lengths = [sum(example) for example in layout.examples]
+            packing = packing.with_prefix(self.num_virtual)
+        lengths = [sum(example) for example in packing.examples]
         projected = self.before_attention(states)  # [n, 3H]
         caches = []
         for index, (layer, prefix) in enumerate(zip(self.layers, self.prefixes(), strict=True)):
             if prefix is not None:
-                projected = layout.put_before(prefix, projected)
+                projected = packing.put_before(prefix, projected)
             caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
-            context = layer.attention(projected, layout)
+            context = layer.attention(projected, packing)
             states, projected = self.after_attention(index, states, context, routes)  # [n, H], [n, 3H]
         last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
         return last, KVCache(caches, np.array(lengths), prompts)

@@ -263,17 +263,17 @@ def read_allowed_outputs(
         ids = outputs[line.strip()] = tokenizer.encode_text(line.strip())
         n = generation.no_repeat_ngram_size
         grams = [tuple(ids[place : place + n]) for place in range(len(ids) - n + 1)] if n else []
-        never = None
+        obstacle = None
         if len(ids) > most:
-            never = f"tgt_length {generation.tgt_length} leaves room for {most} tokens, it has {len(ids)}"
+            obstacle = f"tgt_length {generation.tgt_length} leaves room for {most} tokens, it has {len(ids)}"
         elif len(ids) < generation.min_tgt_length:
-            never = f"min_tgt_length {generation.min_tgt_length} forbids its {len(ids)} tokens"
+            obstacle = f"min_tgt_length {generation.min_tgt_length} forbids its {len(ids)} tokens"
         elif len(set(grams)) < len(grams):
-            never = f"no_repeat_ngram_size {n} forbids what repeats in it; 0 allows all"
+            obstacle = f"no_repeat_ngram_size {n} forbids what repeats in it; 0 allows all"
         elif tokenizer.unknown_token_id in ids:
-            never = "the tokenizer has no pieces for all of it"
-        if never:
-            raise InputError(f"{path}, line {number}: {line.strip()} can never be generated: {never}")
+            obstacle = "the tokenizer has no pieces for all of it"
+        if obstacle:
+            raise InputError(f"{path}, line {number}: {line.strip()} can never be generated: {obstacle}")
     if not outputs:
         raise InputError(f"{path}: no output in it; one per line is expected")
     return list(outputs.values())

@@ -50,10 +50,10 @@ def example_lines(record: Record, encoder: Encoder) -> list[str]:
     if encoder.kind != GENERATE:
         return [f"  {line}" for line in record.source.splitlines()] + [f"  learns: {record.target}"]
     view = view_record(record, encoder)
-    sight = view.sight
-    pieces = [encoder.tokenizer.token_of(int(number)) for number in sight.ids]
-    learnt = sight.training[-1] if sight.training is not None else np.full(len(pieces), IGNORE_INDEX)
-    S = sight.source_length
+    table = view.tokens
+    pieces = [encoder.tokenizer.token_of(int(number)) for number in table.ids]
+    learnt = table.training[-1] if table.training is not None else np.full(len(pieces), IGNORE_INDEX)
+    S = table.source_length
     shown = " ".join(pieces[:S][:PIECES]) + (" …" if S > PIECES else "")
     labels = " ".join(encoder.tokenizer.token_of(int(label)) for label in learnt if label != IGNORE_INDEX)
     cut = f"; {view.lost_source} tokens were cut" if view.lost_source else ""

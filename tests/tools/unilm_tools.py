@@ -16,7 +16,7 @@ from glm.models.protocol import GeometryOptions
 from glm.models.unilm.configuration import UniLMConfig
 from glm.models.unilm.geometry import RIGHT_TO_LEFT, Example, UniLMGeometry, in_task
 from glm.models.unilm.modeling import UniLMForConditionalGeneration
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 OPTIONS = GeometryOptions("[gMASK]")
@@ -38,7 +38,7 @@ def original_folder(case: Path, folder: Path, *, name: str = "model.safetensors"
     return folder
 
 
-def load_folder(folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieces]:
+def load_folder(folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieceTokenizer]:
     """The model and tokenizer of a folder, found and read as the toolkit does; no dropout."""
     family = find_family(str(folder))
     assert family.name == "unilm"
@@ -48,7 +48,7 @@ def load_folder(folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieces
     return model, tokenizer
 
 
-def golden_model(case: Path, folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieces]:
+def golden_model(case: Path, folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieceTokenizer]:
     """The model that a golden file describes, read as a checkpoint of the original."""
     return load_folder(original_folder(case, folder))
 
@@ -68,7 +68,7 @@ def random_model(*, seed: int = 0, **options) -> UniLMForConditionalGeneration:
     return model
 
 
-def geometry_of(tokenizer: WordPieces, **options) -> UniLMGeometry:
+def geometry_of(tokenizer: WordPieceTokenizer, **options) -> UniLMGeometry:
     """A geometry with options of `GeometryOptions`."""
     return UniLMGeometry(tokenizer, replace(OPTIONS, **options))
 

@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from glm.checkpoint.loading import find_family, load_config, load_model
-from glm.models.vlm.tokenization import END_OF_TEXT, BytePieces
+from glm.models.vlm.tokenization import END_OF_TEXT, BytePairTokenizer
 
 NO_LABEL = -1  # in the originals' files
 FILES = ("vocab.json", "merges.txt", "added_tokens.json")
@@ -45,7 +45,7 @@ def golden_folder(weights: Path, folder: Path) -> Path:
     return folder
 
 
-def load_folder(folder: Path) -> tuple[Any, BytePieces]:
+def load_folder(folder: Path) -> tuple[Any, BytePairTokenizer]:
     """The model and tokenizer of a folder, found and read as the toolkit does; no dropout."""
     family = find_family(str(folder))
     assert family.name == "vlm"

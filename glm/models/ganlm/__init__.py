@@ -6,7 +6,7 @@ import numpy as np
 
 from glm.models.ganlm.geometry import XNLI_CLASSES, GanLMGeometry
 from glm.models.ganlm.objectives import OBJECTIVES
-from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMPieces, open_tokenizer
+from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMTokenizer, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import Family
 
@@ -23,7 +23,7 @@ def _model_class() -> type:
     return GanLMForConditionalGeneration
 
 
-def _save_tokenizer(tokenizer: GanLMPieces, folder: Path) -> None:
+def _save_tokenizer(tokenizer: GanLMTokenizer, folder: Path) -> None:
     tokenizer.save(folder)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.ganlm.tokenization import BOS, EOS, GanLMPieces
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
+from glm.models.ganlm.tokenization import BOS, EOS, GanLMTokenizer
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, TokenTable
 
 FIRST_POSITION = 2  # the row of a text's first token
 XNLI_CLASSES = ("contradiction", "entailment", "neutral")  # by number, of the original's classifier
@@ -87,7 +87,7 @@ class GanLMGeometry:
 
     special_tokens = 1  # of a source: </s>
 
-    def __init__(self, tokenizer: GanLMPieces, options: GeometryOptions):
+    def __init__(self, tokenizer: GanLMTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
@@ -159,7 +159,7 @@ class GanLMGeometry:
         text_ids = np.array([self.tokenizer.mask_token_id], dtype=np.int64)
         return {"input_ids": ids, "labels": labels, "segments": segments, "text_ids": text_ids}
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
         """A record for people; training and prediction are asserted to lay it out alike."""
         if example is not None:
             given = min(len(prompt.opening_ids), len(example.target_ids))
@@ -170,7 +170,7 @@ class GanLMGeometry:
         if example is not None:
             labels = np.concatenate([np.full(S, IGNORE_INDEX), example.labels])
             training = np.stack([*_rows(example.source_ids, example.target_ids), labels])
-        return Sight(S, training, _rows(prompt.source_ids, prompt.opening_ids), ("position",), _sees(S, T))
+        return TokenTable(S, training, _rows(prompt.source_ids, prompt.opening_ids), ("position",), _sees(S, T))
 
     def room(self, config: Any, src_length: int) -> int:
         """Most tokens of a target: it has positions of its own."""

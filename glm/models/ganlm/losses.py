@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from glm.cpu.arrays import draw_seed
 from glm.models.ganlm.draws import draw_tokens
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.tensors import as_tensor
 
 Drawn = tuple[np.ndarray, np.ndarray]  # [n] each: tokens from the generator, and such that are never the labels
@@ -54,9 +54,9 @@ class Batch:
         ids = (flat.gather(as_tensor(part)) for part in (np.concatenate(places), target_places))
         return cls(*ids, *(tuple(part.tolist()) for part in parts.T), target_places)
 
-    def layout(self, *, causal: bool) -> Layout:
+    def packing(self, *, causal: bool) -> Packing:
         """Where targets stand; all of one sees all of it, or its own past."""
-        return Layout(np.arange(sum(self.targets)), [(0, T) if causal else (T, 0) for T in self.targets])
+        return Packing(np.arange(sum(self.targets)), [(0, T) if causal else (T, 0) for T in self.targets])
 
     def padded(self, table: Tensor) -> Tensor:
         """[n, V] -> [B, T, V], 0 behind the targets."""

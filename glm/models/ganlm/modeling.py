@@ -106,8 +106,8 @@ class Decoder(Embedded, CrossStack):
             [n, H]
         """
         states = self.embed(words, rows_of(batch.targets))
-        layout = batch.layout(causal=causal)
-        return self(states, layout, memory, Pairs(batch.targets, batch.sources), most=most)
+        packing = batch.packing(causal=causal)
+        return self(states, packing, memory, Pairs(batch.targets, batch.sources), most=most)
 
 
 class DiscriminatorHead(nn.Layer):

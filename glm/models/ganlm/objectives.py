@@ -18,7 +18,7 @@ import numpy as np
 
 from glm.errors import InputError
 from glm.models.ganlm.geometry import Example, GanLMGeometry
-from glm.models.ganlm.tokenization import BOS, EOS, GanLMPieces
+from glm.models.ganlm.tokenization import BOS, EOS, GanLMTokenizer
 from glm.models.protocol import Corpus, GeometryOptions, Objectives, Sample
 
 NOISE = 0.15  # share of a document's tokens that is taken out
@@ -126,7 +126,7 @@ class CorruptionPretraining:
         InputError: there are not enough sentinels for such lengths.
     """
 
-    def __init__(self, tokenizer: GanLMPieces, *, seq_length: int = 512):
+    def __init__(self, tokenizer: GanLMTokenizer, *, seq_length: int = 512):
         sentinels = tokenizer.sentinel_ids
         if seq_length < SHORTEST_DOCUMENT:
             raise InputError(f"seq_length {seq_length}: use {SHORTEST_DOCUMENT} or more")

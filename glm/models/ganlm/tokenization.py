@@ -26,7 +26,7 @@ ROW_MULTIPLE = 8  # of which an embedding table's rows are
 SPACE = "▁"
 
 
-class GanLMPieces:
+class GanLMTokenizer:
     """The ids of texts and of the family's own tokens. No special token is ever found in a text.
 
     Args:
@@ -172,7 +172,7 @@ def _numbers_of_pieces(
     return found
 
 
-def open_tokenizer(path: Path) -> GanLMPieces:
+def open_tokenizer(path: Path) -> GanLMTokenizer:
     """The tokenizer of a folder, or of a SentencePiece file with its dictionary beside it.
 
     Raises:
@@ -185,4 +185,4 @@ def open_tokenizer(path: Path) -> GanLMPieces:
         raise InputError(
             f"tokenizer {path}: the folder has no {MODEL_FILE} (and {DICTIONARY_FILE}); set tokenizer_name_or_path"
         )
-    return GanLMPieces(folder)
+    return GanLMTokenizer(folder)

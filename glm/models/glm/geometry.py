@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.glm.tokenization import GLMPieces
-from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, Sight, pad_rows
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
+from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, TokenTable, pad_rows
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class GLMGeometry:
         options: which blank the template has, and how block positions are numbered.
     """
 
-    def __init__(self, tokenizer: GLMPieces, options: GeometryOptions):
+    def __init__(self, tokenizer: GLMSentencePieceTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
         self.task = options.task
         self.closed = options.closed
@@ -303,7 +303,7 @@ class GLMGeometry:
         source = self.infilling.source_positions(len(example.source_ids))
         return np.concatenate([source, example.target_position_ids], axis=1)
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
         """A record for people; training and prediction are asserted to lay it out alike."""
         if example is not None:
             check_alike(example, prompt)
@@ -313,7 +313,7 @@ class GLMGeometry:
             training = np.concatenate(
                 [_input_ids([example])[None], self._position_ids(example), _labels([example])[None]]
             )
-        return Sight(
+        return TokenTable(
             source_length=S,
             training=training,
             prediction=np.concatenate([prompt.input_ids[None], prompt.position_ids]),

@@ -21,7 +21,7 @@ from glm.modules.branches import Branches, parts_of
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, LayerNorm
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.pretrained import SafePretrainedModel
 from glm.modules.split_layers import draw, split_embedding, tensor_parallel_group
 from glm.modules.stack import Stack
@@ -101,9 +101,9 @@ class GLMModel(GLMPretrainedModel):
                 draw(weight, name, GLMWeights.plan, numbers, own_std, **ranks)
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, layout: Layout, tasks: np.ndarray | None = None
+        self, input_ids: Tensor, position_ids: Tensor, packing: Packing, tasks: np.ndarray | None = None
     ) -> Tensor:
-        """Runs the stack on the tokens of a layout.
+        """Runs the stack on packed tokens.
 
         Args:
             input_ids: [B, L] int64.
@@ -113,10 +113,10 @@ class GLMModel(GLMPretrainedModel):
         Returns:
             [n, H]
         """
-        places = as_tensor(layout.places)  # [n]
+        places = as_tensor(packing.places)  # [n]
         words = self.word_embeddings(input_ids.flatten().gather(places).unsqueeze(0))  # [1, n, H]
         positions = position_ids.transpose([1, 0, 2]).flatten(1).gather(places, axis=1)  # [2, n]
-        return self.transformer(self.transformer.embed(words, positions.unsqueeze(0))[0], layout, tasks)
+        return self.transformer(self.transformer.embed(words, positions.unsqueeze(0))[0], packing, tasks)
 
 
 class GLMForConditionalGeneration(GLMPretrainedModel):
@@ -171,11 +171,11 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
             states, labels = self._labelled(input_ids, position_ids, segments, labels, tasks)
             return self.head.loss(states, labels, label_smoothing=label_smoothing, num_items=num_items)
         B, L = input_ids.shape
-        layout = Layout.of(segments.numpy(), L)
-        states = self.glm(input_ids, position_ids, layout, _of_examples(tasks, segments))  # [n, H]
+        packing = Packing.of(segments.numpy(), L)
+        states = self.glm(input_ids, position_ids, packing, _of_examples(tasks, segments))  # [n, H]
         logits = self.head.logits(states)  # [n, V]
         table = paddle.zeros([B * L, logits.shape[-1]], logits.dtype)
-        return paddle.scatter(table, as_tensor(layout.places), logits).reshape([B, L, -1])
+        return paddle.scatter(table, as_tensor(packing.places), logits).reshape([B, L, -1])
 
     def labelled_states(self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
         """States of the labelled positions, row by row: [labels, H]; arguments as of `forward`."""
@@ -189,9 +189,9 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         self, input_ids, position_ids, segments, labels: Tensor, tasks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """States [labels, H] and labels [labels] of the positions that have one; arguments as of `forward`."""
-        layout = Layout.of(segments.numpy(), input_ids.shape[1])
-        states = self.glm(input_ids, position_ids, layout, _of_examples(tasks, segments))  # [n, H]
-        labels = labels.flatten().gather(as_tensor(layout.places))  # [n]
+        packing = Packing.of(segments.numpy(), input_ids.shape[1])
+        states = self.glm(input_ids, position_ids, packing, _of_examples(tasks, segments))  # [n, H]
+        labels = labels.flatten().gather(as_tensor(packing.places))  # [n]
         labelled = (labels != IGNORE_INDEX).nonzero().flatten()
         return states.gather(labelled), labels.gather(labelled)
 

@@ -24,7 +24,7 @@ import numpy as np
 from glm.errors import InputError
 from glm.models.glm.geometry import BlankInfilling, Example, GLMGeometry
 from glm.models.glm.spans import SentenceEnds, Span, draw_spans, fits, span_lengths
-from glm.models.glm.tokenization import GLMPieces
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 from glm.models.protocol import Corpus, GeometryOptions, Objectives, Sample
 
 TOKEN, SENTENCE, DOCUMENT = NAMES = ("token", "sentence", "document")
@@ -100,7 +100,7 @@ class BlankPretraining:
     geometry_class = GLMGeometry
     described_units: dict[str, Any] = {}
 
-    def __init__(self, tokenizer: GLMPieces, *, block_position: bool = True, **rates: Any):
+    def __init__(self, tokenizer: GLMSentencePieceTokenizer, *, block_position: bool = True, **rates: Any):
         self.tokenizer = tokenizer
         self.rates = Rates(**rates)
         self.geometry = self.geometry_class(tokenizer, GeometryOptions(BLANKS[DOCUMENT], block_position))

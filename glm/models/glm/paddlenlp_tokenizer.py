@@ -6,12 +6,18 @@ import sentencepiece
 from paddlenlp.transformers import PretrainedTokenizer
 
 from glm.errors import InputError
-from glm.models.glm.tokenization import COMMAND_TOKENS, MODEL_FILE, PUBLISHED_TOKENIZERS, SPECIAL_TOKENS, GLMPieces
+from glm.models.glm.tokenization import (
+    COMMAND_TOKENS,
+    MODEL_FILE,
+    PUBLISHED_TOKENIZERS,
+    SPECIAL_TOKENS,
+    GLMSentencePieceTokenizer,
+)
 
 MODEL_URL = "https://paddlenlp.bj.bcebos.com/models/community/THUDM/cog-pretrain.model"
 
 
-class GLMTokenizer(GLMPieces, PretrainedTokenizer):
+class GLMTokenizer(GLMSentencePieceTokenizer, PretrainedTokenizer):
     """SentencePiece with GLM's command tokens.
 
     Calling the tokenizer splits a text at command tokens and wraps it as `[CLS] text <|endoftext|>`, as PaddleNLP's
@@ -31,13 +37,13 @@ class GLMTokenizer(GLMPieces, PretrainedTokenizer):
     model_input_names = ["input_ids", "attention_mask"]
 
     def __init__(self, model_file: str, sp_model: sentencepiece.SentencePieceProcessor | None = None, **kwargs):
-        GLMPieces.__init__(self, model_file, sp_model)
+        GLMSentencePieceTokenizer.__init__(self, model_file, sp_model)
         PretrainedTokenizer.__init__(self, **{**SPECIAL_TOKENS, **kwargs})
         self.add_tokens(list(COMMAND_TOKENS), special_tokens=True)  # known already: only makes texts split at them
 
     # -- what PaddleNLP's base class asks for
 
-    vocab_size = GLMPieces.vocab_size  # PaddleNLP's class has one of its own
+    vocab_size = GLMSentencePieceTokenizer.vocab_size  # PaddleNLP's class has one of its own
 
     def get_vocab(self) -> dict[str, int]:
         pieces = {self.sp_model.id_to_piece(number): number for number in range(len(self.sp_model))}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm.models.glm.tokenization import GLMPieces
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 
 Span = tuple[int, int]  # the first place, and the one behind the last
 
@@ -78,7 +78,7 @@ class SentenceEnds:
         like_original: any dot ends a sentence, and the piece `<n>` none (THUDM/GLM's rule).
     """
 
-    def __init__(self, tokenizer: GLMPieces, *, like_original: bool = False):
+    def __init__(self, tokenizer: GLMSentencePieceTokenizer, *, like_original: bool = False):
         model = tokenizer.sp_model
         pieces = [model.id_to_piece(number) for number in range(len(model))]
         if like_original:

@@ -43,7 +43,7 @@ PADDLENLP_FILES = {
 }
 
 
-class GLMPieces:
+class GLMSentencePieceTokenizer:
     """The ids of texts and of GLM's own tokens.
 
     Args:
@@ -169,16 +169,16 @@ def _read_model(path: str) -> sentencepiece.SentencePieceProcessor:
         raise InputError(f"{path}: not a SentencePiece model ({error})") from error
 
 
-def open_tokenizer(path: Path) -> GLMPieces:
+def open_tokenizer(path: Path) -> GLMSentencePieceTokenizer:
     """The tokenizer of a SentencePiece file, or of a folder that has one.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    return open_pieces(path, MODEL_FILE, GLMPieces)
+    return open_pieces(path, MODEL_FILE, GLMSentencePieceTokenizer)
 
 
-def open_pieces(path: Path, name: str, kind: type[GLMPieces]) -> GLMPieces:
+def open_pieces(path: Path, name: str, kind: type[GLMSentencePieceTokenizer]) -> GLMSentencePieceTokenizer:
     """As `open_tokenizer`, of a kind whose folders have a file of this name."""
     # The file says all; what stands beside it may be another library's.
     return kind(str(path / name if path.is_dir() else path))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from glm.models.mt5.tokenization import END, PAD, MT5Pieces
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
+from glm.models.mt5.tokenization import END, PAD, MT5Tokenizer
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, TokenTable
 
 LONGEST = 1 << 15  # tokens of a text; positions are relative, so no table ends
 
@@ -50,7 +50,7 @@ class MT5Geometry:
 
     special_tokens = 1  # of a source: </s>
 
-    def __init__(self, tokenizer: MT5Pieces, options: GeometryOptions):
+    def __init__(self, tokenizer: MT5Tokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
@@ -91,7 +91,7 @@ class MT5Geometry:
             "labels": _table([example.labels for example in examples], IGNORE_INDEX),
         }
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
         """A record for people."""
         S, training, T = len(prompt.source_ids), None, 0
         if example is not None:
@@ -101,7 +101,7 @@ class MT5Geometry:
             training = np.stack([np.concatenate([example.source_ids, example.target_ids]), labels])
         rows, columns = np.arange(S + T)[:, None], np.arange(S + T)[None, :]
         sees = (columns < S) | ((columns <= rows) & (rows >= S))
-        return Sight(S, training, prompt.source_ids[None], (), sees)
+        return TokenTable(S, training, prompt.source_ids[None], (), sees)
 
     def room(self, config: Any, src_length: int) -> int:
         """Most tokens of a target."""

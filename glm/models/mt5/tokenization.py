@@ -13,7 +13,7 @@ MODEL_FILE = "spiece.model"  # as Hugging Face's folders have it
 PAD, END = 0, 1  # ids of `<pad>`, which also starts a text, and `</s>`
 
 
-class MT5Pieces:
+class MT5Tokenizer:
     """The ids of texts; see `glm.models.protocol.Tokenizer`.
 
     Args:
@@ -61,7 +61,7 @@ class MT5Pieces:
         return no_text | {*range(len(model), rows)}
 
 
-def open_tokenizer(path: Path) -> MT5Pieces:
+def open_tokenizer(path: Path) -> MT5Tokenizer:
     """The tokenizer of a SentencePiece file, or of a folder that has one.
 
     Raises:
@@ -74,9 +74,9 @@ def open_tokenizer(path: Path) -> MT5Pieces:
         raise InputError(f"{file}: not a SentencePiece model ({error})") from error
     if len(model) <= END or model.id_to_piece(END) != "</s>" or not model.is_control(PAD):
         raise InputError(f"{file}: its first pieces are not <pad> and </s>, as mT5's are")
-    return MT5Pieces(model)
+    return MT5Tokenizer(model)
 
 
-def save_tokenizer(tokenizer: MT5Pieces, folder: Path) -> None:
+def save_tokenizer(tokenizer: MT5Tokenizer, folder: Path) -> None:
     """Writes the SentencePiece model into a folder."""
     (folder / MODEL_FILE).write_bytes(tokenizer.sp_model.serialized_model_proto())

@@ -9,7 +9,7 @@ from glm.models.unilm.objectives import OBJECTIVES
 from glm.models.unilm.tokenization import (
     SPECIAL_TOKENS,
     VOCAB_FILE,
-    WordPieces,
+    WordPieceTokenizer,
     open_tokenizer,
     save_tokenizer,
 )
@@ -28,7 +28,7 @@ def _model_class() -> type:
     return UniLMForConditionalGeneration
 
 
-def _fetch_tokenizer(name: str) -> WordPieces:
+def _fetch_tokenizer(name: str) -> WordPieceTokenizer:
     """The vocabulary of a published name, fetched by PaddleNLP where it is not in its cache yet."""
     from paddlenlp.transformers import BertTokenizer
     from paddlenlp.utils.download import resolve_file_path

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, TokenTable
+from glm.models.unilm.tokenization import WordPieceTokenizer
 
 BIDIRECTIONAL, LEFT_TO_RIGHT, RIGHT_TO_LEFT, SEQ2SEQ = range(4)  # which position table and which part of the head
 SOURCE_SEGMENT, TARGET_SEGMENT = 4, 5  # of the last task
@@ -139,7 +139,9 @@ def in_task(task: int, ids: Sequence[int], source_part: int, **options: Any) -> 
     return Example(ids, places, segments, labels, (a, len(ids) - a, 0), task, **options)
 
 
-def pair_in_task(tokenizer: WordPieces, task: int, a: Sequence[int], b: Sequence[int], **options: Any) -> Example:
+def pair_in_task(
+    tokenizer: WordPieceTokenizer, task: int, a: Sequence[int], b: Sequence[int], **options: Any
+) -> Example:
     """A pair of texts, their ids without special tokens, as a row of one of the four language models."""
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     inner = [] if task in TASK_SEGMENTS else [sep]
@@ -153,7 +155,7 @@ class TokenMasker:
         tokenizer: brings the words, BERT's own tokens not among them.
     """
 
-    def __init__(self, tokenizer: WordPieces):
+    def __init__(self, tokenizer: WordPieceTokenizer):
         special = set(tokenizer.special_ids.values())
         self.mask_id = tokenizer.mask_token_id
         self.words = np.array([number for number in range(tokenizer.vocab_size) if number not in special])
@@ -179,7 +181,7 @@ class UniLMGeometry:
 
     special_tokens = 2  # of a source: [CLS] and [SEP]
 
-    def __init__(self, tokenizer: WordPieces, options: GeometryOptions):
+    def __init__(self, tokenizer: WordPieceTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
         self.objective = options.objective or MASKED
         _check(options, self.objective)
@@ -284,7 +286,7 @@ class UniLMGeometry:
             batch["order"][number, : len(row)] = [example.order for example in row]
         return batch
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
         """A record for people, as evaluation and generation see it; both are asserted to lay it out alike."""
         prediction = np.stack([prompt.input_ids, np.arange(len(prompt)), prompt.segment_ids])
         training = None
@@ -293,7 +295,7 @@ class UniLMGeometry:
                 check_alike(example, prompt)
             training = np.stack([example.input_ids, example.position_ids, example.segment_ids, example.labels])
         parts = example.parts if example else (len(prompt.source_ids), len(prompt.opening_ids), 0)
-        return Sight(parts[0], training, prediction, ("position", "segment"), attention_mask(*parts))
+        return TokenTable(parts[0], training, prediction, ("position", "segment"), attention_mask(*parts))
 
     def room(self, config: Any, src_length: int) -> int:
         """Most tokens of a target beside a source of `src_length` tokens: both share the positions."""

@@ -20,8 +20,8 @@ from glm.models.unilm.weights import DOWN, OUTPUT, PUBLISHED, TASKS
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, ExactGELU, LayerNorm, Linear, TiedEmbedding
-from glm.modules.layout import Layout
 from glm.modules.loss import Smoothing
+from glm.modules.packing import Packing
 from glm.modules.post_norm import PostNormBlock
 from glm.modules.pretrained import SafePretrainedModel
 from glm.modules.split_layers import draw
@@ -107,9 +107,9 @@ class UniLMModel(UniLMPretrainedModel):
         self.pooler = Linear(config.hidden_size, config.hidden_size) if config.pooler else None
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor, layout: Layout
+        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor, packing: Packing
     ) -> Tensor:
-        """Runs the encoder on the tokens of a layout.
+        """Runs the encoder on packed tokens.
 
         Args:
             input_ids, position_ids, segment_ids: [B, L] int64.
@@ -118,11 +118,11 @@ class UniLMModel(UniLMPretrainedModel):
         Returns:
             [n, H]
         """
-        places = as_tensor(layout.places)  # [n]
+        places = as_tensor(packing.places)  # [n]
         ids, positions, segments = (
             part.flatten().gather(places) for part in (input_ids, position_ids, segment_ids)
         )  # [n] each
-        return self.encoder(self.encoder.embed(self.word_embeddings(ids), positions, segments, tasks), layout)
+        return self.encoder(self.encoder.embed(self.word_embeddings(ids), positions, segments, tasks), packing)
 
 
 class UniLMForConditionalGeneration(UniLMPretrainedModel):
@@ -200,11 +200,11 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
             ValueError: the examples of a row have more tokens than the row.
         """
         B, L = input_ids.shape
-        layout = Layout.of(parts.numpy(), L)
+        packing = Packing.of(parts.numpy(), L)
         token_tasks, firsts = _by_token(parts.numpy(), tasks.numpy(), L)
-        places = as_tensor(layout.places)
+        places = as_tensor(packing.places)
         token_tasks = as_tensor(token_tasks).gather(places)  # [n]
-        states = self.unilm(input_ids, position_ids, segment_ids, token_tasks, layout)  # [n, H]
+        states = self.unilm(input_ids, position_ids, segment_ids, token_tasks, packing)  # [n, H]
         if labels is None:
             logits = self.head.logits(self.lm_head(states, token_tasks))  # [n, V]
             return paddle.scatter(paddle.zeros([B * L, logits.shape[-1]], logits.dtype), places, logits).reshape(
@@ -217,20 +217,20 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
             self.lm_head(states.gather(labelled), token_tasks.gather(labelled)),
             labels.gather(labelled),
             label_smoothing=Smoothing(label_smoothing, spared=PAD),
-            num_items=items + (0.0 if layout.twins else NOTHING),
+            num_items=items + (0.0 if packing.twins else NOTHING),
         )
         if order is None or self.sentence_order is None:
             return loss
-        order_loss = self._order_loss(states, order.flatten(), firsts, layout)
+        order_loss = self._order_loss(states, order.flatten(), firsts, packing)
         self.terms = {"mlm_loss": loss.detach(), "order_loss": order_loss.detach()}
         return loss + order_loss
 
-    def _order_loss(self, states: Tensor, order: Tensor, firsts: np.ndarray, layout: Layout) -> Tensor:
+    def _order_loss(self, states: Tensor, order: Tensor, firsts: np.ndarray, packing: Packing) -> Tensor:
         """Of sentence order, [], a mean over the examples that are asked, and 0 without any."""
         asked = np.flatnonzero(order.numpy() != IGNORE_INDEX)
         if not len(asked):
             return paddle.zeros([])
-        rows = np.searchsorted(layout.clean.places, firsts[asked])  # where their first tokens stand
+        rows = np.searchsorted(packing.clean.places, firsts[asked])  # where their first tokens stand
         logits = self.sentence_order(F.tanh(self.unilm.pooler(states.gather(as_tensor(rows)))))  # [asked, 2]
         return F.cross_entropy(logits, order.gather(as_tensor(asked)))
 

@@ -32,7 +32,7 @@ from glm.models.unilm.geometry import (
     cut_lengths,
     pair_in_task,
 )
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 
 PIECE = re.compile(r"[^。？！!?，]*[。？！!?，]|[^。？！!?，]+")  # of a document, with the mark that ends it
 NAMES = ("bidirectional", "left_to_right", "right_to_left", "seq2seq")  # by the numbers of the tasks
@@ -54,7 +54,7 @@ class Mixture:
         InputError: an option is out of its range.
     """
 
-    tokenizer: WordPieces
+    tokenizer: WordPieceTokenizer
     seq_length: int = 128
     mask_prob: float = 0.15
     max_pred: int = 48

@@ -35,7 +35,7 @@ class _TokenizerSettings(Settings, extra="ignore"):
     do_lower_case: bool = True
 
 
-class WordPieces:
+class WordPieceTokenizer:
     """The ids of texts and of BERT's own tokens, which a text never becomes: `[MASK]` in a text is text.
 
     Args:
@@ -149,7 +149,7 @@ def _read_vocabulary(path: Path) -> list[str]:
     return lines
 
 
-def open_tokenizer(path: Path) -> WordPieces:
+def open_tokenizer(path: Path) -> WordPieceTokenizer:
     """The tokenizer of a vocabulary's file, or of a folder that has one; the folder's settings say if it lower-cases.
 
     Raises:
@@ -163,10 +163,10 @@ def open_tokenizer(path: Path) -> WordPieces:
         raise InputError(f"tokenizer {path}: the folder has no {VOCAB_FILE}; set tokenizer_name_or_path")
     settings = folder / SETTINGS_FILE
     lowercase = read_settings(settings, _TokenizerSettings).do_lower_case if settings.is_file() else True
-    return WordPieces(file, lowercase=lowercase)
+    return WordPieceTokenizer(file, lowercase=lowercase)
 
 
-def save_tokenizer(tokenizer: WordPieces, folder: Path) -> None:
+def save_tokenizer(tokenizer: WordPieceTokenizer, folder: Path) -> None:
     """Writes the vocabulary, and whether texts are lower-cased, as PaddleNLP and Hugging Face read them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / VOCAB_FILE).write_text("\n".join(tokenizer.tokens) + "\n", encoding="utf-8", newline="\n")

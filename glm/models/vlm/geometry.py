@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, Sight, pad_rows
-from glm.models.vlm.tokenization import TASKS, BytePieces
+from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, TokenTable, pad_rows
+from glm.models.vlm.tokenization import TASKS, BytePairTokenizer
 
 NO_SEGMENT = -1
 TASK_TAGS = tuple(TASKS.values())
@@ -84,7 +84,7 @@ class VLMGeometry:
         options: which task.
     """
 
-    def __init__(self, tokenizer: BytePieces, options: GeometryOptions):
+    def __init__(self, tokenizer: BytePairTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
         self.tags = TASK_TAGS[options.task] if options.task != NO_TASK else None
 
@@ -204,7 +204,7 @@ class VLMGeometry:
             "tasks": tasks,
         }
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
         """A record for people; training and prediction are asserted to lay it out alike."""
         training = None
         if example is not None:
@@ -217,7 +217,7 @@ class VLMGeometry:
             assert prompt.task == example.task, "the tasks differ"
             positions = np.arange(len(example))
             training = np.stack([example.input_ids, positions, example.segment_ids, example.labels])
-        return Sight(
+        return TokenTable(
             source_length=prompt.source_length,
             training=training,
             prediction=np.stack([prompt.input_ids, np.arange(len(prompt)), prompt.segment_ids]),

@@ -21,7 +21,7 @@ from glm.modules.bottleneck import add_adapters
 from glm.modules.cache import MASKED, KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, LayerNorm, TiedEmbedding
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.pretrained import SafePretrainedModel
 from glm.modules.split_layers import draw
 from glm.modules.stack import Stack
@@ -84,9 +84,9 @@ class VLMModel(VLMPretrainedModel):
         return self.transformer.embedding_dropout(states)
 
     def forward(
-        self, input_ids: Tensor, segment_ids: Tensor, layout: Layout, tasks: np.ndarray | None = None
+        self, input_ids: Tensor, segment_ids: Tensor, packing: Packing, tasks: np.ndarray | None = None
     ) -> Tensor:
-        """Runs the stack on the tokens of a layout.
+        """Runs the stack on packed tokens.
 
         Args:
             input_ids, segment_ids: [B, L] int64.
@@ -95,10 +95,10 @@ class VLMModel(VLMPretrainedModel):
         Returns:
             [n, H]
         """
-        places = as_tensor(layout.places)  # [n]
+        places = as_tensor(packing.places)  # [n]
         ids, segments = (table.flatten().gather(places) for table in (input_ids, segment_ids))
-        positions = as_tensor(np.concatenate([np.arange(sum(parts)) for parts in layout.examples]))
-        return self.transformer(self.embed(ids, segments, positions), layout, tasks)
+        positions = as_tensor(np.concatenate([np.arange(sum(parts)) for parts in packing.examples]))
+        return self.transformer(self.embed(ids, segments, positions), packing, tasks)
 
 
 class VLMForConditionalGeneration(VLMPretrainedModel):
@@ -153,8 +153,8 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
             ValueError: the examples of a row have more tokens than the row.
         """
         B, L = input_ids.shape
-        layout, states = self._states(input_ids, segment_ids, lengths, tasks)  # [n, H]
-        places = as_tensor(layout.places)
+        packing, states = self._states(input_ids, segment_ids, lengths, tasks)  # [n, H]
+        places = as_tensor(packing.places)
         if labels is not None:
             labels = labels.flatten().gather(places)  # [n]
             labelled = (labels != IGNORE_INDEX).nonzero().flatten()
@@ -166,11 +166,11 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
             [B, L, -1]
         )
 
-    def _states(self, input_ids, segment_ids, lengths, tasks) -> tuple[Layout, Tensor]:
+    def _states(self, input_ids, segment_ids, lengths, tasks) -> tuple[Packing, Tensor]:
         lengths = lengths.numpy()
-        layout = Layout.of(np.stack([np.zeros_like(lengths), lengths], axis=2), input_ids.shape[1])
+        packing = Packing.of(np.stack([np.zeros_like(lengths), lengths], axis=2), input_ids.shape[1])
         of_examples = None if tasks is None else tasks.numpy()[lengths > 0]
-        return layout, self.vlm(input_ids, segment_ids, layout, of_examples)
+        return packing, self.vlm(input_ids, segment_ids, packing, of_examples)
 
     @paddle.no_grad()
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, KVCache]:

@@ -70,7 +70,7 @@ ADDED = (
 )
 
 
-class BytePieces:
+class BytePairTokenizer:
     """The ids of texts and of VLM's tags, which stand behind GPT-2's words.
 
     Args:
@@ -186,7 +186,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     return ids
 
 
-def open_tokenizer(path: Path) -> BytePieces:
+def open_tokenizer(path: Path) -> BytePairTokenizer:
     """The tokenizer of a folder, or of the folder that a `vocab.json` lies in.
 
     Raises:
@@ -198,10 +198,10 @@ def open_tokenizer(path: Path) -> BytePieces:
     for name in (VOCAB_FILE, MERGES_FILE):
         if not (folder / name).is_file():
             raise InputError(f"tokenizer {path}: the folder has no {name}; set tokenizer_name_or_path")
-    return BytePieces(folder)
+    return BytePairTokenizer(folder)
 
 
-def save_tokenizer(tokenizer: BytePieces, folder: Path) -> None:
+def save_tokenizer(tokenizer: BytePairTokenizer, folder: Path) -> None:
     """Writes GPT-2's two files, and the tags as VLM has them beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (VOCAB_FILE, MERGES_FILE):

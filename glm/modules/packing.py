@@ -1,4 +1,4 @@
-"""Where the examples of a packed batch start and end, and which of their attention scores are computed together."""
+"""Packs the examples of a batch without padding, and divides their attention scores into jobs for threads."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ Job = tuple[int, slice, list[Block]]  # a number, heads, and blocks of one examp
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The examples of a batch without padding, one after the other.
+class Packing:
+    """A batch's examples one after the other, without padding: where each starts and ends.
 
     Args:
         places: [n] int64, the place of each token in the flattened batch [B * L].
@@ -35,8 +35,8 @@ class Layout:
     twins: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, segments: np.ndarray, L: int) -> "Layout":
-        """Makes the layout of a batch of rows of L tokens.
+    def of(cls, segments: np.ndarray, L: int) -> "Packing":
+        """Packs a batch of rows of L tokens.
 
         Args:
             segments: [B, E, 2], the tokens of Part A and of Part B of each example of a row; or [B, E, 3] with those
@@ -62,21 +62,21 @@ class Layout:
         return cls(np.concatenate(places), [part[2] for part in parts], twins=tuple(len(part[1]) for part in parts))
 
     @cached_property
-    def clean(self) -> "Layout":
-        """The layout of Part A and Part B alone, without twins."""
-        return Layout(self.places[: len(self.places) - sum(self.twins)], self.examples, self.virtual)
+    def clean(self) -> "Packing":
+        """The same examples without their twins (Part C)."""
+        return Packing(self.places[: len(self.places) - sum(self.twins)], self.examples, self.virtual)
 
-    def with_prefix(self, virtual: int) -> "Layout":
+    def with_prefix(self, virtual: int) -> "Packing":
         """Puts virtual tokens at the start of each Part A, seen by the whole example.
 
-        The new `places` index a table of the virtual tokens followed by the tokens of this layout.
+        The new `places` index a table of the virtual tokens followed by the tokens packed here.
         """
         places = [
             part
             for start, _, end in self.spans()
             for part in (np.arange(virtual), np.arange(virtual + start, virtual + end))
         ]
-        return Layout(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
+        return Packing(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
 
     def put_before(self, prefix: Tensor, projected: Tensor) -> Tensor:
         """Puts a prefix [virtual, 3H] in front of each example.
