@@ -42,9 +42,9 @@ FAMILY = Family(
         {"dropout", "lora", "half_precision", "three_losses", "starts", "positions", "classification_head"}
     ),
     classes=XNLI_CLASSES,
-    row_width=np.maximum,  # fairseq's measure
+    row_width=np.maximum,  # as fairseq counts tokens
     cuts_tokens=True,
-    # As fairseq's data: a source, and nothing around it.
+    # As in fairseq's data: the source alone, without a frame.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
     vocabulary_multiple=ROW_MULTIPLE,
     has_exact_vocabulary=True,

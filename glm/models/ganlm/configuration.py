@@ -17,7 +17,8 @@ NAMES = BlockNames(
 
 
 def ramp(step: int, *, weight: float, warmup: float, start: float) -> float:
-    """A loss's weight in an update (from 0; -1 is validation): 0 before `start`, then rising over `warmup` of them."""
+    """Returns a loss's weight at an update (counted from 0; -1 is validation): 0 before `start`, then a linear rise
+    over `warmup` updates."""
     if step < start:
         return 0.0
     return weight if warmup <= 0 else min((step - start) * weight / warmup, weight)
@@ -127,7 +128,7 @@ class GanLMConfig(ModelConfig):
             )
 
     def loss_weights(self, step: int) -> tuple[float, float]:
-        """Of the discriminator's loss and the inconsistency loss in an update, counted from 0."""
+        """Returns the weights of the discriminator's and the inconsistency loss at an update, counted from 0."""
         return (
             ramp(
                 step,
@@ -145,16 +146,16 @@ class GanLMConfig(ModelConfig):
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated, beside those without text."""
+        """Ids that are never generated, beside those that stand for no text."""
         return []
 
     @property
     def block(self) -> BlockOptions:
-        """What the blocks of encoder and generator are made of."""
+        """The settings of the encoder's and the generator's blocks."""
         return self.block_with(self.attention_dropout_prob, self.output_dropout_prob)
 
     def block_with(self, attention_dropout: float, output_dropout: float) -> BlockOptions:
-        """What blocks with these rates of dropout are made of."""
+        """Returns the settings of blocks with these dropout rates."""
         return BlockOptions(
             hidden_size=self.hidden_size,
             num_heads=self.num_attention_heads,

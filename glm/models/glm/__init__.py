@@ -33,7 +33,7 @@ def _model_class() -> type:
 
 
 def _code_settings(tokenizer: GLMSentencePieceTokenizer, trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes, and the ids that say how a row is laid out."""
+    """Returns the class names and ids that the exported code needs to lay out a row."""
     model = "modeling_glm.GLMForConditionalGeneration"
     return {
         "auto_map": {
@@ -57,7 +57,7 @@ def _trial() -> Trial:
 
 
 def _fetch_tokenizer(name: str) -> GLMSentencePieceTokenizer:
-    """The tokenizer of a published name, fetched by PaddleNLP where it is not in its cache yet."""
+    """Fetches the tokenizer of a published name with PaddleNLP, or takes it from PaddleNLP's cache."""
     from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 
     tokenizer = GLMTokenizer.from_pretrained(name)
