@@ -17,7 +17,7 @@ from glm.models.unilm.weights import (
 )
 from glm.modules.block import BlockNames, BlockOptions
 
-FINISHED_RULES = ("glm", "unilm")  # names of `glm.generation.finished`
+FINISHED_RULES = ("glm", "unilm")  # finishing rules of `glm.generation.finished`
 NAMES = BlockNames(
     attention="attention",
     mlp="mlp",
@@ -124,12 +124,12 @@ class UniLMConfig(ModelConfig):
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated, beside those that are no text."""
+        """Ids that are never generated, beside those that stand for no text."""
         return []
 
     @property
     def block(self) -> BlockOptions:
-        """What its blocks are made of."""
+        """The settings of its blocks."""
         return BlockOptions(
             hidden_size=self.hidden_size,
             num_heads=self.num_attention_heads,

@@ -1,4 +1,4 @@
-"""UniLM: one BERT over four language models, which its attention and its segments tell apart.
+"""UniLM: one BERT used as four language models, which attention masks and segments tell apart.
 
 Source: Dong et al. 2019, "Unified Language Model Pre-training"; layer for layer as the Chinese UniLM
 (BERT's post-LN blocks and head, four position tables and a four-fold head in pretraining).
@@ -28,15 +28,15 @@ from glm.modules.split_layers import draw
 from glm.modules.stack import Stack
 from glm.modules.tensors import as_tensor
 
-NOTHING = 1e-5  # added to the number of predicted tokens that the masked loss is divided by, in the originals too
-PAD = 0  # [PAD], which label smoothing gives no share
+NOTHING = 1e-5  # added to the number of predicted tokens before the masked loss is divided by it, as in the originals
+PAD = 0  # [PAD], which gets no share of label smoothing
 
-KINDS = {"bert": "bert", "macb": "macbert"}  # the folder there, by the beginning of a name
+KINDS = {"bert": "bert", "macb": "macbert"}  # module names there, by the prefix of a weight's name
 WEIGHTS_URL = "https://bj.bcebos.com/paddlenlp/models/transformers/{kind}/{name}.pdparams"
 
 
 class UniLMEncoder(Stack):
-    """Positions, segments, their LayerNorm, and blocks."""
+    """UniLM's encoder: positions and segments with their LayerNorm, and the blocks."""
 
     def __init__(self, config: UniLMConfig):
         super().__init__()
@@ -49,8 +49,8 @@ class UniLMEncoder(Stack):
         self.set_layers([PostNormBlock(config.block) for _ in range(config.num_hidden_layers)])
 
     def embed(self, words: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor) -> Tensor:
-        """Word embeddings [..., H], and positions, segments and tasks [...] -> [..., H]."""
-        if self.tables > 1:  # a row of the table is those of all tasks, side by side
+        """Adds positions and segments of each token's task, then LayerNorm: word embeddings [..., H] -> [..., H]."""
+        if self.tables > 1:  # a row of the table holds the vectors of all tasks side by side
             position_ids = position_ids * self.tables + tasks
         table = self.position_embeddings.weight.reshape([-1, words.shape[-1]])
         states = words + F.embedding(position_ids, table) + self.segment_embeddings(segment_ids)
@@ -58,7 +58,7 @@ class UniLMEncoder(Stack):
 
 
 class LanguageHead(nn.Layer):
-    """What comes between the last block and the words: a linear, GELU and a LayerNorm; and the bias of the words."""
+    """BERT's head before the words: a linear, GELU and a LayerNorm; holds the bias of the words too."""
 
     def __init__(self, config: UniLMConfig):
         super().__init__()
@@ -70,7 +70,7 @@ class LanguageHead(nn.Layer):
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
 
     def forward(self, states: Tensor, tasks: Tensor) -> Tensor:
-        """[n, H] and the task of each, [n] -> [n, H]."""
+        """[n, H] and each token's task [n] -> [n, H]."""
         wide = self.layernorm(self.activation(self.dense(states)))  # [n, H * parts]
         if self.parts == 1:
             return wide
@@ -79,7 +79,7 @@ class LanguageHead(nn.Layer):
 
 
 class UniLMPretrainedModel(SafePretrainedModel):
-    """What loading and saving need to know of a UniLM."""
+    """What loading and saving need to know about a UniLM."""
 
     config_class = UniLMConfig
     base_model_prefix = "unilm"
@@ -90,8 +90,8 @@ class UniLMPretrainedModel(SafePretrainedModel):
 
 
 def sinusoids(positions: int, size: int) -> np.ndarray:
-    """Waves of one length for each pair of columns, sines and then cosines (Vaswani et al. 2017, section 3.5): a shift
-    of positions is the same linear map everywhere. [positions, size] float32."""
+    """Returns sinusoidal positions (Vaswani et al. 2017, section 3.5), sines before cosines: [positions, size]
+    float32. A shift of positions is the same linear map everywhere."""
     rates = 10_000.0 ** (-np.arange(size // 2) / (size // 2))
     angles = np.arange(positions)[:, None] * rates  # [positions, size / 2]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
@@ -126,7 +126,7 @@ class UniLMModel(UniLMPretrainedModel):
 
 
 class UniLMForConditionalGeneration(UniLMPretrainedModel):
-    """UniLM with its heads: predicts what stands at [MASK]s, and generates targets so.
+    """UniLM with its heads: predicts the tokens at [MASK]s, and generates targets that way.
 
     Attributes:
         head: turns what `lm_head` makes of states into logits, or into the loss.
@@ -143,8 +143,8 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         self.terms: dict[str, Tensor] = {}
 
     def draw_weights(self) -> None:
-        """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)
-        that end in a residual sum divided by sqrt(2 (i + 1))."""
+        """Initialises from N(0, initializer_range), biases 0. In a model of the pretraining script, the two linears of
+        layer i (from 0) that feed a residual sum are divided by sqrt(2 (i + 1))."""
         numbers = np.random.default_rng(self.seed)
         for name, weight in self.named_parameters():
             if weight.ndim != 2:
@@ -159,12 +159,12 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
 
     @property
     def finished_rule(self) -> str:
-        """How decoding ends a text, if the user does not say."""
+        """The finishing rule of decoding, if the user does not choose one."""
         return self.config.finished_rule
 
     @property
     def stacks(self) -> list[Stack]:
-        """Its one stack of blocks."""
+        """Its stacks of blocks: one."""
         return [self.unilm.encoder]
 
     def forward(
@@ -179,7 +179,7 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         label_smoothing: float = 0.0,
         num_items: int | None = None,
     ) -> Tensor:
-        """Logits of all tokens; with labels the loss, for which only labelled positions meet the head.
+        """Returns logits of all tokens; with labels the loss, for which the head sees labelled positions only.
 
         Args:
             input_ids, position_ids, segment_ids: [B, L] int64; each row one or more examples, one behind the other,
@@ -226,17 +226,17 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         return loss + order_loss
 
     def _order_loss(self, states: Tensor, order: Tensor, firsts: np.ndarray, packing: Packing) -> Tensor:
-        """Of sentence order, [], a mean over the examples that are asked, and 0 without any."""
+        """Returns the loss of sentence order, [], a mean over the examples that have a label; 0 without any."""
         asked = np.flatnonzero(order.numpy() != IGNORE_INDEX)
         if not len(asked):
             return paddle.zeros([])
-        rows = np.searchsorted(packing.clean.places, firsts[asked])  # where their first tokens stand
+        rows = np.searchsorted(packing.clean.places, firsts[asked])  # rows of these examples' first tokens
         logits = self.sentence_order(F.tanh(self.unilm.pooler(states.gather(as_tensor(rows)))))  # [asked, 2]
         return F.cross_entropy(logits, order.gather(as_tensor(asked)))
 
     @paddle.no_grad()
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, KVCache]:
-        """Reads prompts, and behind each a [MASK].
+        """Reads prompts, each followed by a [MASK].
 
         Returns:
             [B, V] float32 logits of the first token to generate, and the cache with one live row per example.
@@ -257,7 +257,7 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
 
     @paddle.no_grad()
     def step(self, tokens: np.ndarray, numbers: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Reads one token per live row, and a [MASK] behind it, whose keys and values are given up at once.
+        """Reads one token per live row followed by a [MASK], whose keys and values are dropped at once.
 
         Args:
             tokens: [B, R].
@@ -269,8 +269,8 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         return self._step(tokens, numbers + 1, cache)
 
     def _step(self, tokens: np.ndarray, numbers: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Logits [B, R, V] of a [MASK] in each row, in place of the `numbers`-th generated token [B], behind the token
-        before it [B, R]; [B, 0] where there is none yet."""
+        """Returns the logits [B, R, V] of a [MASK] in each row, at the place of the `numbers`-th generated token [B],
+        behind the token before it [B, R] ([B, 0] where there is none yet)."""
         encoder, rows = self.unilm.encoder, max(tokens.shape[1], 1)
         masks = np.repeat([[prompt.mask_id] for prompt in cache.prompts], rows, axis=1)
         at_mask = np.array([prompt.step_position(n) for prompt, n in zip(cache.prompts, numbers, strict=True)])
@@ -289,7 +289,7 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
 
 
 def _by_token(parts: np.ndarray, tasks: np.ndarray, L: int) -> tuple[np.ndarray, np.ndarray]:
-    """The task of each place of a batch [B * L], and the place of each example's first token [B * E]."""
+    """Returns the task of each place of a batch [B * L], and the place of each example's first token [B * E]."""
     lengths = parts.sum(axis=2)  # [B, E]
     firsts = np.arange(len(parts))[:, None] * L + np.cumsum(lengths, axis=1) - lengths  # [B, E]
     of_tokens = np.zeros(len(parts) * L, dtype=np.int64)

@@ -78,12 +78,12 @@ class VLMConfig(ModelConfig):
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated, beside those that are no text."""
+        """Ids that are never generated, beside those that stand for no text."""
         return []
 
     @property
     def block(self) -> BlockOptions:
-        """What its blocks are made of."""
+        """The settings of its blocks."""
         return BlockOptions(
             hidden_size=self.hidden_size,
             num_heads=self.num_attention_heads,
