@@ -66,7 +66,7 @@ class Tokenizer(Protocol):
     special_ids: Mapping[str, int]  # ids of the family's own tokens, by their texts
     end_token_id: int  # closes a generated text
     pad_token_id: int  # fills rows up
-    unknown_token_id: int  # stands for text that has no token; None if all text has one
+    unknown_token_id: int  # stands for text that has no token
     num_added: (
         int  # of ids at the end, for which a model may lack rows: it gets new ones; 0 if it has no such attribute
     )

@@ -7,7 +7,7 @@ from paddle import Tensor
 from glm.cpu.arrays import by_rows, random_stream, view
 from glm.models.ganlm.tokenization import PAD
 
-CHUNK = 256  # ids whose probabilities are summed first, to find the right chunk quickly
+CHUNK = 256  # ids whose probabilities are summed together first
 
 
 def draw_tokens(logits: Tensor, labels: np.ndarray, *, temperature: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,9 +24,9 @@ from glm.models.protocol import Corpus, GeometryOptions, Objectives, Sample
 NOISE = 0.15  # share of a document's tokens that is removed
 SPAN_LENGTH = 3  # mean length of a span
 NAMES = ("span_corruption",)
-SENTENCE = re.compile(r"[^\n。？！]+[。？！]*|[。？！]+")  # sentinels at most per document
-SHORTEST_DOCUMENT = 8  # divides the length of a packed document
-SHORTEST = 2  # A shorter document has no token to remove and one to keep.
+SENTENCE = re.compile(r"[^\n。？！]+[。？！]*|[。？！]+")  # of a document
+SHORTEST_DOCUMENT = 8  # least value of a packed document's most tokens
+SHORTEST = 2  # tokens of a document: one to remove, one to keep
 
 
 def corrupted(

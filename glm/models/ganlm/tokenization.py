@@ -22,7 +22,7 @@ DICTIONARY_FILE = "dict.txt"
 BOS, PAD, EOS, UNK = range(4)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 SENTINELS = 100
-ROW_MULTIPLE = 8  # an embedding table's rows are a multiple of it
+ROW_MULTIPLE = 8  # embedding tables have a multiple of so many rows
 SPACE = "▁"
 
 

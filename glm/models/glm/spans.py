@@ -13,7 +13,7 @@ from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 
 Span = tuple[int, int]  # first place, and the one behind the last
 
-MEAN_LENGTH, LONGEST = 3, 39  # longest span at token level
+MEAN_LENGTH, LONGEST = 3, 39  # of spans at token level
 _WEIGHTS = np.array([MEAN_LENGTH**length / math.factorial(length) for length in range(1, LONGEST + 1)])
 LENGTH_SHARES = _WEIGHTS / _WEIGHTS.sum()  # [39], of lengths 1, 2, ...: Poisson(3) without 0
 _UP_TO = np.cumsum(LENGTH_SHARES)

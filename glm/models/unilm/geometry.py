@@ -31,9 +31,9 @@ from glm.errors import InputError
 from glm.models.protocol import IGNORE_INDEX, GeometryOptions, TokenTable
 from glm.models.unilm.tokenization import WordPieceTokenizer
 
-# These number the position tables and the parts of the head.
+# They number the tasks' position tables and parts of the head.
 BIDIRECTIONAL, LEFT_TO_RIGHT, RIGHT_TO_LEFT, SEQ2SEQ = range(4)
-SOURCE_SEGMENT, TARGET_SEGMENT = 4, 5  # segment of the last task's target
+SOURCE_SEGMENT, TARGET_SEGMENT = 4, 5  # of the last task
 TASK_SEGMENTS = {LEFT_TO_RIGHT: 2, RIGHT_TO_LEFT: 3}
 SPECIAL_TOKENS = 3  # tokens added to a pair: [CLS], and a [SEP] behind each part
 MASKED, PSEUDO_MASKED = OBJECTIVES = ("masked", "pseudo_masked")

@@ -31,7 +31,7 @@ from glm.modules.tensors import as_tensor
 NOTHING = 1e-5  # added to the number of predicted tokens before the masked loss is divided by it, as in the originals
 PAD = 0  # [PAD], which gets no share of label smoothing
 
-KINDS = {"bert": "bert", "macb": "macbert"}  # module names there, by the prefix of a weight's name
+KINDS = {"bert": "bert", "macb": "macbert"}  # folder at WEIGHTS_URL, by the first letters of a model's name
 WEIGHTS_URL = "https://bj.bcebos.com/paddlenlp/models/transformers/{kind}/{name}.pdparams"
 
 

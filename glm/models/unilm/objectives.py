@@ -34,9 +34,9 @@ from glm.models.unilm.geometry import (
 )
 from glm.models.unilm.tokenization import WordPieceTokenizer
 
-# Least pieces of a document, with the punctuation mark that ends each.
+# A piece of a document, with the punctuation mark that ends it.
 PIECE = re.compile(r"[^。？！!?，]*[。？！!?，]|[^。？！!?，]+")
-# Shares of the four language models, by task number.
+# By task number.
 NAMES = ("bidirectional", "left_to_right", "right_to_left", "seq2seq")
 SHARES = {BIDIRECTIONAL: 1 / 3, LEFT_TO_RIGHT: 1 / 6, RIGHT_TO_LEFT: 1 / 6, SEQ2SEQ: 1 / 3}
 

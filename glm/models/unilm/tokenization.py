@@ -20,7 +20,7 @@ from glm.errors import InputError
 from glm.runtime.settings_file import Settings, read_settings
 from glm.runtime.text_lines import read_lines
 
-VOCAB_FILE, SETTINGS_FILE = "vocab.txt", "tokenizer_config.json"  # file in a tokenizer's folder
+VOCAB_FILE, SETTINGS_FILE = "vocab.txt", "tokenizer_config.json"  # in a tokenizer's folder
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 UNUSED = re.compile(r"\[unused\d+\]")  # unused rows of BERT's vocabularies
 CONTINUED = "##"

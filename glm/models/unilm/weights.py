@@ -37,7 +37,7 @@ TASKS = (
     4
 )
 SEGMENT_TYPES = 6
-ROWS_OF_TYPES = (0, 1, 0, 0, 0, 1)  # number of a BERT's segment types, which the six are initialised from
+ROWS_OF_TYPES = (0, 1, 0, 0, 0, 1)  # which of a BERT's two segment types initialises each of the six
 
 # Names of a layer's parts: in PyTorch's BERT, and in PaddleNLP's.
 LAYER_PARTS = {
@@ -65,8 +65,8 @@ PARTS = {
 }
 PADDLES_LINEARS = tuple(f".{paddle}.weight" for _, paddle in FUSED_PARTS)
 FOREIGN_LAYERS = ("bert.encoder.layer.{}.", "bert.encoder.layers.{}.")
-FOREIGN_BIASES = ("cls.predictions.bias", "cls.predictions.decoder_bias")  # names of the head
-FORMATS = {"huggingface": 0, "huggingface-bin": 0, "paddlenlp": 1}  # The naming that each format uses.
+FOREIGN_BIASES = ("cls.predictions.bias", "cls.predictions.decoder_bias")  # of the head
+FORMATS = {"huggingface": 0, "huggingface-bin": 0, "paddlenlp": 1}  # which of the two foreign namings a format uses
 
 # Names under which files hold a weight a second time, each with that weight's name.
 COPIES = {

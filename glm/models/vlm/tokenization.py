@@ -19,7 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from glm.errors import InputError, shown
 from glm.runtime.settings_file import read_object
 
-VOCAB_FILE, MERGES_FILE, ADDED_FILE = "vocab.json", "merges.txt", "added_tokens.json"  # files in a tokenizer's folder
+VOCAB_FILE, MERGES_FILE, ADDED_FILE = "vocab.json", "merges.txt", "added_tokens.json"  # in a tokenizer's folder
 END_OF_TEXT, PAD = "<|endoftext|>", "<pad>"
 NO_TOKEN = -1  # every byte has a token, so no text is unknown
 
