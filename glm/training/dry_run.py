@@ -1,4 +1,4 @@
-"""What a run would be, without one: examples as the model sees them, lengths, memory, steps, time (`--dry_run`)."""
+"""Shows what a run would do (`--dry_run`): examples as the model sees them, lengths, memory, steps, time."""
 
 import time
 from datetime import timedelta
@@ -17,12 +17,12 @@ from glm.training.progress import process_memory_gib
 from glm.training.trainer import GenerationTrainer
 
 EXAMPLES = 3
-STEPS = 3  # that are measured, after one that is not: it compiles, and takes memory
-PIECES = 400  # of an example that are shown
+STEPS = 3  # measured steps, after one that compiles and allocates memory
+PIECES = 400  # tokens shown of an example
 
 
 def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: FileReport) -> None:
-    """Prints it all; nothing is written, and the model's weights move in memory only.
+    """Prints the summary; nothing is written, and the model's weights change in memory only.
 
     Args:
         records: the first training records.
@@ -46,7 +46,7 @@ def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: File
 
 
 def example_lines(record: Record, encoder: Encoder) -> list[str]:
-    """A record as the model sees it: the pieces of its source, and those of its target that are learnt."""
+    """Formats a record as the model sees it: the tokens of its source, and the target tokens with a label."""
     if encoder.kind != GENERATE:
         return [f"  {line}" for line in record.source.splitlines()] + [f"  learns: {record.target}"]
     view = view_record(record, encoder)
@@ -61,7 +61,7 @@ def example_lines(record: Record, encoder: Encoder) -> list[str]:
 
 
 def measured_seconds(trainer: GenerationTrainer) -> float:
-    """Mean seconds of an optimizer step on the first batches."""
+    """Measures the mean seconds of an optimizer step on the first batches."""
     trainer.create_optimizer_and_scheduler(num_training_steps=trainer.total_steps())
     accumulation = trainer.args.gradient_accumulation_steps
     batches = iter(trainer.get_train_dataloader())
@@ -81,7 +81,7 @@ def measured_seconds(trainer: GenerationTrainer) -> float:
 
 
 def memory_gib(device: str) -> float:
-    """The most memory so far: of the card, or what the process holds."""
+    """Returns the peak memory so far: the card's, or the process's."""
     if device.startswith("gpu"):
         return paddle.device.cuda.max_memory_allocated() / 2**30
     return process_memory_gib()

@@ -1,4 +1,4 @@
-"""From arguments to a trainer: everything that can fail, fails here, before the first step."""
+"""Builds a trainer from arguments; everything that can fail fails here, before the first step."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -117,12 +117,12 @@ def build_trainer(
         encoder.check_lengths(config)
     else:
         encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
-    with training.main_process_first(desc="reading the data"):  # the others find it in the cache
+    with training.main_process_first(desc="reading the data"):  # the other processes find it in the cache
         run_data = read_run_data(arguments, encoder)
     if run_data.train_examples is not None:
         if training.max_tokens is not None:
             check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
-        if encoder.kind != CHOOSE:  # the forecast counts rows of a record
+        if encoder.kind != CHOOSE:  # the estimate counts one row per record
             warn_of_memory(family, config, arguments, run_data.train_examples)
         if data.punctuation is None and run_data.learns_full_width:
             data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
@@ -164,7 +164,7 @@ def build_trainer(
 def prepare_model(
     model: nn.Layer, arguments: Any, family: Family, config: ModelConfig, encoder: Encoder | None = None
 ) -> AdapterConfig | None:
-    """Makes a loaded model what a run trains, and returns the adapter, if one is trained in its place.
+    """Prepares a loaded model for a run, and returns the settings of its adapter, if one is trained instead of it.
 
     Args:
         arguments: of fine-tuning or of pretraining.
@@ -187,12 +187,12 @@ def prepare_model(
 
 
 def for_family(arguments: Any, family: Family) -> Any:
-    """The options of a run of a family, fine-tuning or pretraining, with what depends on it filled in.
+    """Completes the options of a run, fine-tuning or pretraining, with what depends on the family.
 
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
     """
-    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # as read it may be -1, for none
+    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # it may be -1, which means none
     family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
     if adapter.adapter_bottleneck is not None:
@@ -210,7 +210,7 @@ def for_family(arguments: Any, family: Family) -> Any:
 
 
 def _check_bottleneck(arguments: Any, family: Family) -> None:
-    """Raises UsageError for options that leave no room for residual adapters."""
+    """Raises UsageError for options that residual adapters do not allow."""
     if not isinstance(arguments, FinetuneArguments):
         raise UsageError(f"{arguments.adapter.shown}: is for fine-tuning, whose records are of a task; leave it out")
     decay = arguments.training.weight_decay
@@ -241,7 +241,7 @@ def _add_adapter(model: nn.Layer, arguments: Any, encoder: Encoder | None) -> Ad
 
 
 def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: Encoder) -> BottleneckConfig:
-    """Settings of new residual adapters, one for each training file, and the rows of a family's own tags."""
+    """Makes settings of new residual adapters, one per training file, and of the rows of a family's own tags."""
     options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
     family, files, tasks, rows = encoder.family, arguments.files.of_split("train"), arguments.tasks, {}
     up_std = options.adapter_up_std
@@ -268,7 +268,7 @@ def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: E
 
 
 def check_can_be_trained(name_or_path: str) -> None:
-    """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
+    """Raises InputError if a run is to start from a prefix, which cannot be merged into the model it would save."""
     settings = read_adapter_config(Path(name_or_path))
     if isinstance(settings, PrefixSettings | BottleneckConfig):
         kind = "a prefix" if isinstance(settings, PrefixSettings) else "adapters"
@@ -307,7 +307,7 @@ def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[st
     if name is None:
         return
     if frame is None or isinstance(frame, Template):
-        known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+        known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # some tasks have no answer
         known += TOKEN_ROUGE if frame is not None and frame.summaries is not None else ()
     elif frame.kind == CHOOSE:
         known = ["loss", *CHOICE_FIGURES]
@@ -323,7 +323,7 @@ def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[st
 
 @contextmanager
 def opened_run(arguments: Any) -> Iterator[Checkpoint | None]:
-    """Holds the folder of a run while its block lasts.
+    """Locks the folder of a run for the duration of its block.
 
     Yields:
         The checkpoint that the run goes on from; None if it starts.
@@ -342,7 +342,8 @@ def _starting_point(arguments: Any, is_unfinished: bool) -> Checkpoint | None:
     output_dir = Path(training.output_dir)
     unfinished = training.do_train and holds_unfinished(output_dir, is_unfinished=is_unfinished)
     if unfinished and not overwrites_anything(arguments):
-        training.overwrite_output_dir = False  # a file's wish is for results that a run has come to
+        # A file's setting refers to the results that were there when it was written.
+        training.overwrite_output_dir = False
     overwrites = training.overwrite_output_dir
     goes_on = is_unfinished and training.do_train and not overwrites
     checkpoint = find_checkpoint(training.resume_from_checkpoint, output_dir, goes_on=goes_on)
@@ -355,7 +356,7 @@ def _starting_point(arguments: Any, is_unfinished: bool) -> Checkpoint | None:
 
 
 def find_checkpoint(wish: str | None, output_dir: Path, *, goes_on: bool = False) -> Checkpoint | None:
-    """The checkpoint that a run goes on from.
+    """Finds the checkpoint that a run resumes from.
 
     Args:
         wish: `--resume_from_checkpoint`: a folder, or `true` for the newest that is whole in `output_dir`.
@@ -375,7 +376,7 @@ def find_checkpoint(wish: str | None, output_dir: Path, *, goes_on: bool = False
 
 
 def begin_run(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint | None) -> None:
-    """Readies the folder of a run whose data and model are sound: from here on things are written.
+    """Prepares the folder of a run whose data and model were checked; from here on files are written.
 
     Raises:
         InputError: the disk will not do.
@@ -394,7 +395,7 @@ def begin_run(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint 
 
 
 def check_start_is_kept(model: ModelArguments, output_dir: str) -> None:
-    """Raises InputError if the model or tokenizer to start from lies in a folder that is to be overwritten."""
+    """Raises InputError if the initial model or tokenizer lies in a folder that is to be overwritten."""
     for name in ("model_name_or_path", "tokenizer_name_or_path"):
         path = getattr(model, name)
         if path and Path(path).exists() and Path(path).resolve().is_relative_to(Path(output_dir).resolve()):
