@@ -1,4 +1,5 @@
-"""The routes, and what surrounds each request: key, host, limits, errors, and dropping the work of who left."""
+"""The application's routes, and what surrounds every request: key, host, limits, errors, and cancelling work when a
+client disconnects."""
 
 import asyncio
 import hmac
@@ -36,13 +37,13 @@ from glm.serving.schemas import (
 from glm.serving.service import Service
 from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 
-MOST_HELD = 64 << 20  # bytes of all bodies that are being read or answered
-BODY_SECONDS = 30.0  # until a body has to be there
+MOST_HELD = 64 << 20  # bytes of all bodies being read or answered
+BODY_SECONDS = 30.0  # until a body has to be complete
 SCHEMAS = (CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
-LOOKS = ["GET", "HEAD"]  # load balancers ask without wanting an answer's body
-OPEN_PATHS = {"/", "/health"}  # no key is needed
+LOOKS = ["GET", "HEAD"]  # load balancers use HEAD
+OPEN_PATHS = {"/", "/health"}  # paths that need no key
 PAGE = Path(__file__).with_name("page.html")
-# The page loads nothing from anywhere and talks to this server only.
+# The page loads nothing from elsewhere and talks to this server only.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -58,7 +59,7 @@ def build_app(
     limits: Limits | None = None,
     hosts: Hosts | None = None,
 ) -> FastAPI:
-    """The application.
+    """Builds the application.
 
     Args:
         api_key: what requests have to bring, if anything.
@@ -67,7 +68,8 @@ def build_app(
         hosts: what requests may call this server; None does not look.
     """
     limits = limits or Limits()
-    reader = Desk("reading")  # of large bodies; small ones, read at once, do not wait behind them to be laid out
+    # Reads large bodies; small ones are read at once, so that they never queue behind large ones.
+    reader = Desk("reading")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,7 +82,7 @@ def build_app(
 
     app = FastAPI(
         title="GLM",
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
@@ -161,14 +163,14 @@ def build_app(
 
 
 def check_model(service: Service, name: str | None) -> None:
-    """Raises ApiError where another model is meant."""
+    """Raises ApiError if a request names another model."""
     if name not in (None, service.name, *service.of_tasks):
         message = f"model {shown(name)}: is not served; the model here is {service.name}"
         raise ApiError(404, message, code="model_not_found", param="model")
 
 
 def add_routes_about(app: FastAPI, service: Service) -> None:
-    """The page, and what there is to know of server and model. None of these waits for a thread."""
+    """Adds the routes of the page and of information about server and model. None of them waits for a thread."""
 
     @app.api_route("/", methods=LOOKS)
     async def page() -> HTMLResponse:
@@ -201,7 +203,7 @@ def add_routes_about(app: FastAPI, service: Service) -> None:
 
 
 async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
-    """The result of work that is cancelled when the client leaves, or when the time is over.
+    """Waits for the result of work, which is cancelled when the client disconnects or the time is over.
 
     Raises:
         ApiError: it was cancelled; or the queue is full, or the model failed.
@@ -225,7 +227,7 @@ async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: fl
 async def in_time(
     parts: AsyncIterator[dict[str, Any]], deadline: float, language: str
 ) -> AsyncIterator[dict[str, Any]]:
-    """Parts of an answer as they come; an error is the last one, for the status has been sent.
+    """Yields the parts of an answer as they come. The status has been sent by then, so an error becomes the last part.
 
     Args:
         deadline: by the monotonic clock.
@@ -249,16 +251,16 @@ async def in_time(
 
 
 def too_late(seconds: float) -> ApiError:
-    """The error of an answer that took too long."""
+    """Makes the error of an answer that took too long."""
     return ApiError(504, f"not done within {seconds:.3g} s; ask for fewer or shorter texts, or later", code="timeout")
 
 
 def failure_of(error: Exception) -> ApiError:
-    """What went wrong behind the API, as an error of the API."""
+    """Converts an exception from behind the API to an error of the API."""
     if isinstance(error, QueueFullError):
         return ApiError(503, "too many texts are waiting; try again later", code="queue_full")
     if isinstance(error, InputError):
-        subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
+        subject = str(error).split()[0].strip(":,")  # messages start with the name of what is wrong
         known = any(subject in schema.model_fields for schema in SCHEMAS)
         text = shown(str(error), 2000, kept="\n")
         return ApiError(422, text, code="invalid_value", param=subject if known else None)
@@ -266,13 +268,13 @@ def failure_of(error: Exception) -> ApiError:
 
 
 async def departure(request: Request) -> None:
-    """Returns when the client of a request, whose body was read, has left."""
+    """Returns when the client of a request, whose body was read, has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Turns every error into the one form of `ApiError`."""
+    """Turns every error into the form of `ApiError`."""
 
     @app.exception_handler(ApiError)
     def refused(request: Request, error: ApiError) -> JSONResponse:
@@ -280,7 +282,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     def left(_: Request, error: ClientDisconnect) -> JSONResponse:
-        return ApiError(499, "the client closed the connection", code="client_left").response()  # nobody reads it
+        # For the log: the client is gone.
+        return ApiError(499, "the client closed the connection", code="client_left").response()
 
     @app.exception_handler(InputError)
     def unusable(request: Request, error: InputError) -> JSONResponse:
@@ -303,19 +306,20 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def paths_of(app: FastAPI) -> list[str]:
-    """The paths that there are."""
+    """Returns all paths of the application."""
     return list(dict.fromkeys(route.path for route in app.routes))
 
 
 class Guard:
-    """Turns away requests for others, without key, of other types than JSON, and bodies too large or too slow."""
+    """Rejects requests for other hosts, without key, of other types than JSON, and with bodies too large or too
+    slow."""
 
     def __init__(self, app: ASGIApp, *, api_key: str | None, limits: Limits, hosts: Hosts | None):
         self.app = app
         self.api_key = api_key
         self.hosts = hosts
         self.most_bytes = limits.max_request_bytes
-        self.held = 0  # bytes of all bodies that are being read or answered
+        self.held = 0  # bytes of all bodies being read or answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -341,7 +345,7 @@ class Guard:
             return ApiError(401, "send the key as 'Authorization: Bearer KEY'", code="invalid_api_key")
         if scope["method"] != "POST":
             return None
-        # Other sites' pages may send other types here without asking; JSON they may not.
+        # Pages of other sites may send other types here without a preflight request, but not JSON.
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
             return ApiError(415, "send JSON, with 'Content-Type: application/json'", code="unsupported_media_type")
         length = headers.get(b"content-length", b"0")
@@ -356,7 +360,7 @@ def _text(header: bytes | None) -> str | None:
 
 
 class _Reading:
-    """A body on its way, which has to be small enough and come soon enough.
+    """A body being received, within limits of size and time.
 
     Attributes:
         size: bytes that have come.
@@ -370,7 +374,7 @@ class _Reading:
         self._is_whole = False
 
     async def receive(self) -> Message:
-        """The next message.
+        """Receives the next message.
 
         Raises:
             HTTPException: the body is too large or too slow, or there are too many.
