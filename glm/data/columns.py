@@ -90,7 +90,7 @@ class ColumnOptions:
         return tuple(name.strip() for name in wish.split(",")) if isinstance(wish, str) else wish
 
     def found_in(self, present: Sequence[str]) -> "ColumnOptions":
-        """Returns the options with the file's spelling, without inherited ones whose column is missing."""
+        """Returns the options in the file's spelling, without inherited ones whose column is missing."""
         found = {}
         for option in (f"{role}_column" for role in ROLES):
             columns = [actual_name(name, present) or name for name in self.of(option.removesuffix("_column")) or ()]
@@ -103,7 +103,7 @@ RECOGNISED = ColumnOptions()  # all roles are recognised
 
 
 class Names(tuple[str, ...]):
-    """The columns of a file, which are looked for by many names: a request may have thousands of them."""
+    """Looks columns of a file up by many possible names; written for requests with thousands of columns."""
 
     @cached_property
     def exact(self) -> frozenset[str]:
@@ -112,7 +112,7 @@ class Names(tuple[str, ...]):
 
     @cached_property
     def by_form(self) -> list[dict[str, list[str]]]:
-        """The columns by what is left of them without surrounding blanks, and then without their case."""
+        """Maps columns without surrounding blanks, and then without case, to the file's spelling."""
         found: list[dict[str, list[str]]] = [{}, {}]
         for column in self:
             for forms, form in zip(found, FORMS, strict=True):

@@ -1,4 +1,4 @@
-"""The encoder of a template or task: how records become what a family's model reads."""
+"""Chooses the encoder of a template or task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,7 @@ def encoder_of(
     objective: Mapping[str, Any] = NO_CHOICE,
     task: int = NO_TASK,
 ) -> Encoder:
-    """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
+    """Makes the encoder of a frame; options as for the encoders. Raises InputError as they do."""
     how: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
     if isinstance(frame, Template):
         return ExampleEncoder(

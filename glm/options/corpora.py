@@ -1,4 +1,4 @@
-"""The options of running text: where it is read from, and what samples of it are. Loads no Paddle."""
+"""The options of running text: where it is read from, and how samples are drawn from it. Loads no Paddle."""
 
 import sys
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ OBJECTIVE_RANGES: Ranges = {
     "discriminator_warmup_steps": (0, MANY, "use 0 or more"),
     "inconsistency_warmup_steps": (0, MANY, "use 0 or more"),
 }
-# Of the objectives' options those that are settings of a model.
+# Options of objectives that set a part of the model's configuration.
 OF_MODEL = ("discriminator_weight", "discriminator_warmup_steps", "inconsistency_weight", "inconsistency_warmup_steps")
 
 
@@ -87,12 +87,12 @@ class CorpusArguments:
             raise UsageError(f"sampling_temperature {self.sampling_temperature}: use 0 to 1")
 
     def corpora(self, split: str) -> tuple[NamedFile, ...]:
-        """The corpora of `train` or `dev`. Raises UsageError for names that cannot be told apart."""
+        """Returns the corpora of `train` or `dev`. Raises UsageError for names that cannot be told apart."""
         given = getattr(self, f"{split}_data")
         return () if given is None else named_files(f"{split}_data", given)
 
     def files_of(self, path: str, family: Any) -> CorpusFiles:
-        """A corpus, as these options read it. Raises InputError if there is no such file."""
+        """Opens a corpus with these options. Raises InputError if there is no such file."""
         return CorpusFiles(
             path,
             column=self.text_column,
@@ -103,7 +103,7 @@ class CorpusArguments:
 
     @property
     def tasks(self) -> tuple[NamedFile, ...]:
-        """The files of tasks."""
+        """Returns the files of tasks."""
         return () if self.multi_task_data is None else named_files("multi_task_data", self.multi_task_data)
 
     @property
@@ -112,7 +112,7 @@ class CorpusArguments:
         return 0.5 if self.multi_task_ratio is None else self.multi_task_ratio
 
     def shares(self, sizes: Sequence[int]) -> list[float] | None:
-        """The share that each corpus has of an epoch; None if all of each is read."""
+        """Returns the share that each corpus has of an epoch; None if all of each is read."""
         if self.weights is not None:
             return parse_weights(self.weights)
         if self.sampling_temperature is not None:
@@ -165,11 +165,11 @@ class PretrainObjectiveArguments:
 
     @property
     def of_model(self) -> dict[str, Any]:
-        """What replaces the model's own settings."""
+        """Settings that replace the model's own."""
         return {name: value for name, value in vars(self).items() if name in OF_MODEL and value is not None}
 
     def of_family(self, family: Any) -> dict[str, Any]:
-        """What was given, as the family's objectives take it.
+        """Returns the given options for a family's objectives.
 
         Args:
             family: a `glm.models.protocol.Family`.
@@ -180,7 +180,8 @@ class PretrainObjectiveArguments:
         if family.pretraining is None:
             raise UsageError(f"{family.title} has no objectives of running text here; give a model of another family")
         given = {name: value for name, value in vars(self).items() if value not in (None, False)}
-        given = {name: value for name, value in given.items() if name not in OF_MODEL}  # which abilities allow
+        # The family's abilities decide about those.
+        given = {name: value for name, value in given.items() if name not in OF_MODEL}
         if "gpt_infill_prob" in given:
             old = given.pop("gpt_infill_prob")
             given["infill_prob"] = 1 - old

@@ -1,4 +1,4 @@
-"""The options that say how a record is read and laid out: the same for training, prediction, `check` and `show`."""
+"""The options of reading and laying out records, common to training, prediction, `check` and `show`."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,8 @@ from glm.data.templates import asks_questions
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig, option
 
-FRAME = {
-    "task_name",
-    "template",
-    "labels",
-}  # any of them makes another frame, to which the others of a run do not belong
+# Any of them defines another frame, which the other options of a trained model do not fit.
+FRAME = {"task_name", "template", "labels"}
 OF_FRAME = {
     "template",
     "target_prefix",
@@ -28,7 +25,7 @@ OF_FRAME = {
     "unidirectional",
     "classification_head",
 }
-# Options that mean something for tasks of some kinds only.
+# Options that have a meaning only for tasks of some kinds.
 ONLY_OF = {
     "pattern_id": (CHOOSE, EXTRACT),
     "multi_token": (CHOOSE,),
@@ -38,7 +35,7 @@ ONLY_OF = {
     "visible_pads": (GENERATE, EXTRACT),
 }
 
-# Options of decoding that a task of a kind does without.
+# Options of decoding without meaning for a kind of task.
 WITHOUT_DECODING = [
     item.name for item in fields(GenerationConfig) if item.name not in ("tgt_length", "length_penalty")
 ]
@@ -47,7 +44,7 @@ WITHOUT_MEANING[CHOOSE] = (*WITHOUT_DECODING, *WITHOUT_MEANING[EXTRACT], "length
 
 
 def meaningless(kind: str | None, given: Mapping[str, Any]) -> Iterator[str]:
-    """What is said of options that were given and mean nothing for a kind of task; None is any."""
+    """Returns an error for each given option that has no meaning for a kind of task; None stands for any kind."""
     for name in WITHOUT_MEANING.get(kind, ()):
         if name in given:
             advice = "use candidate_length_penalty" if name == "length_penalty" else "leave it out"
@@ -128,7 +125,7 @@ class DataArguments:
         False, "Fill every source up to src_length with padding that the model sees, as THUDM/Multilingual-GLM does."
     )
 
-    # Those of the options above that the user did not give: their values are those of the checkpoint's training.
+    # Options above that the user did not give and that come from the model's training.
     inherited = frozenset()
 
     def __post_init__(self):
@@ -152,7 +149,7 @@ class DataArguments:
             )
 
     def find_template(self, own: Mapping[str, str] | None = None) -> Frame:
-        """The template or task of these options; a family may have its own for a task (`Family.templates`).
+        """Returns the template or task of these options; a family may have its own for a task (`Family.templates`).
 
         Raises:
             InputError: there is no such task, or the user's own template or labels cannot be used.
@@ -166,7 +163,7 @@ class DataArguments:
         return self._with_form(frame)
 
     def _with_form(self, frame: Frame) -> Frame:
-        """A template of conversations with as much of them as is to be read. Raises UsageError for any other one."""
+        """Returns a conversation template with its limits set. Raises UsageError for other templates."""
         form = getattr(frame, "form", None)
         given = {
             name: value for name in ("max_history", "document_length") if (value := getattr(self, name)) is not None
@@ -181,18 +178,18 @@ class DataArguments:
 
     @property
     def kind(self) -> str:
-        """The kind of task that records are laid out for. Raises as `find_template`."""
+        """The kind of the task. Raises as `find_template`."""
         frame = self.find_template()
         return frame.kind if isinstance(frame, Task) else GENERATE
 
     @property
     def of_questions(self) -> bool:
-        """Whether the texts to be written are questions."""
+        """Whether the texts to generate are questions."""
         return asks_questions(self.task_name, self.template)
 
     @property
     def known_kind(self) -> str | None:
-        """The kind of task; None if its template or task cannot be used, which whoever uses it will say."""
+        """The kind of the task; None if its template or task cannot be used, which is reported where it is needed."""
         try:
             return self.kind
         except InputError:
@@ -200,7 +197,7 @@ class DataArguments:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """How records are laid out, beside lengths: options of `glm.data.frames.encoder_of`."""
+        """Options of `glm.data.frames.encoder_of` beside lengths."""
         return {
             "block_position": not self.no_block_position,
             "pattern_id": self.pattern_id,
@@ -213,7 +210,7 @@ class DataArguments:
 
     @property
     def columns(self) -> ColumnOptions:
-        """The columns that were named."""
+        """The columns that the user named."""
         return ColumnOptions(
             self.source_column,
             self.answer_column,

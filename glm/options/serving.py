@@ -9,8 +9,8 @@ from glm.errors import UsageError, shown
 from glm.generation.config import option
 from glm.options.ranges import ABOVE_0, MANY, out_of_range
 
-KEY_VARIABLE = "GLM_API_KEY"  # of the environment
-KEY_BYTES = 4096  # at most, of the file with a key
+KEY_VARIABLE = "GLM_API_KEY"  # environment variable with the key
+KEY_BYTES = 4096  # largest size of a file with a key
 
 
 @dataclass
@@ -65,7 +65,7 @@ class ServingArguments:
 
     @property
     def other_names(self) -> list[str]:
-        """The host names that requests may use besides the server's address."""
+        """Host names, beside the server's address, that requests may use."""
         return [] if self.allowed_hosts is None else [name.strip() for name in self.allowed_hosts.split(",")]
 
     def _find_key(self) -> str | None:
@@ -77,7 +77,7 @@ class ServingArguments:
         elif key is None and KEY_VARIABLE in os.environ:
             origin, key = KEY_VARIABLE, os.environ[KEY_VARIABLE]
         if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
-            raise UsageError(f"{origin}: use printable ASCII characters, at least one")  # which are not said
+            raise UsageError(f"{origin}: use printable ASCII characters, at least one")  # without showing them
         return key
 
 
@@ -100,7 +100,7 @@ def read_key(path: Path) -> str:
 
 
 def is_own_address(host: str) -> bool:
-    """Whether a host can be reached from this machine only."""
+    """Whether only this machine can reach a host name."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
