@@ -89,21 +89,24 @@ class ExampleEncoder:
             **objective,
         )
         self.geometry = family.geometry(tokenizer, layout)
-        if max_seq_length is not None and tgt_length >= max_seq_length - self.special_tokens:
-            raise InputError(
-                f"tgt_length {tgt_length}: leaves no room for a source in max_seq_length {max_seq_length}; shorten it"
-            )
         # Opening and target are encoded separately, so that the ids of the opening never depend on the target.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
-        if self.opening_ids and family.own_search:
+        self._check_room(max_seq_length)
+
+    def _check_room(self, max_seq_length: int | None) -> None:
+        if max_seq_length is not None and self.tgt_length >= max_seq_length - self.special_tokens:
+            message = f"leaves no room for a source in max_seq_length {max_seq_length}; shorten it"
+            raise InputError(f"tgt_length {self.tgt_length}: {message}")
+        opening = self.template.target_prefix
+        if self.opening_ids and self.family.own_search:
             raise InputError(
-                f"target_prefix {template.target_prefix}: {family.title}'s search writes whole texts; choose a task "
-                "or template without a constant opening"
+                f"target_prefix {opening}: {self.family.title}'s search writes whole texts; choose a task or template "
+                "without a constant opening"
             )
-        if self.target_budget < min_tgt_length:
+        if self.target_budget < self.min_tgt_length:
             raise InputError(
-                f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
-                f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
+                f"tgt_length {self.tgt_length}: no room for min_tgt_length {self.min_tgt_length} tokens and eop after "
+                f"the constant opening {opening} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
 
     @property

@@ -131,7 +131,7 @@ _EXTRACT = {
     "en": (Cut("{context}"), " Question: {question}", " Answer:", GENERATION_BLANK),
 }
 
-# the multilingual GLM's: English words for every language
+# The multilingual GLM's: English words for every language
 _SQUAD_V1 = (" {question}", SENTENCE_BLANK, Bare("."), Cut("{context}"))
 # Tasks (XNLI, PAWS-X, XQuAD, MLQA and TyDiQA) whose data sets may be named by their language.
 LANGUAGES = frozenset("ar bg bn de el en es fi fr hi id it ja ko nl pt ru sw te th tr ur vi zh".split())

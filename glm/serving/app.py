@@ -68,16 +68,14 @@ def build_app(
         hosts: what requests may call this server; None does not look.
     """
     limits = limits or Limits()
-    # Reads large bodies; small ones are read at once, so that they never queue behind large ones.
-    reader = Desk("reading")
+    exchange = Exchange(service, limits, request_timeout)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
         yield
-        reader.close()
-        for each in (service, *service.of_tasks.values()):
-            each.desk.close()
+        for desk in (exchange.reader, *(each.desk for each in (service, *service.of_tasks.values()))):
+            desk.close()
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPI(
@@ -92,74 +90,104 @@ def build_app(
     app.add_middleware(Guard, api_key=api_key, limits=limits, hosts=hosts)
     add_error_handlers(app)
     add_routes_about(app, service)
-    completions = service.completions
+    add_routes_of_openai(app, service, exchange)
+    add_routes_of_tasks(app, service, exchange)
+    # The middleware added last sees requests first.
+    app.add_middleware(Counted, metrics=service.batcher.metrics, paths={*paths_of(app)})
+    return app
 
-    async def asked(request: Request, schema: type[Body]) -> Body:
+
+class Exchange:
+    """Reads the bodies of requests and sends answers, within the limits of size and time.
+
+    Args:
+        limits: what one request may bring.
+        seconds: until a request is given up.
+    """
+
+    def __init__(self, service: Service, limits: Limits, seconds: float):
+        self.service = service
+        self.limits = limits
+        self.seconds = seconds
+        # Reads large bodies; small ones are read at once, so that they never queue behind large ones.
+        self.reader = Desk("reading")
+
+    async def asked(self, request: Request, schema: type[Body]) -> Body:
+        """Reads the body of a request. Raises ApiError if it does not follow the schema."""
         data = await request.body()
         if len(data) <= SMALL:
-            return parse(data, schema, limits)
-        reader.give_memory_back()
-        return await reader.run(parse, data, schema, limits)
+            return parse(data, schema, self.limits)
+        self.reader.give_memory_back()
+        return await self.reader.run(parse, data, schema, self.limits)
 
-    async def answer(request: Request, work: Coroutine[Any, Any, Any]) -> Response:
+    async def answer(self, request: Request, work: Coroutine[Any, Any, Any]) -> Response:
+        """Answers with the result of work, as JSON."""
+
         async def rendered() -> bytes:
-            return await service.desk.run(render, await work)
+            return await self.service.desk.run(render, await work)
 
-        return Response(await answered(request, rendered(), request_timeout), media_type="application/json")
+        return Response(await answered(request, rendered(), self.seconds), media_type="application/json")
 
-    async def streamed(request: Request, completions: Completions, job: Coroutine[Any, Any, Job]) -> Response:
-        deadline = time.monotonic() + request_timeout
+    async def completed(self, request: Request, body: Decoded, whole: str, job: str) -> Response:
+        """Answers a request of OpenAI's API, whole or in parts; `whole` and `job` name methods of `Completions`."""
+        check_model(self.service, body.model)
+        completions = self.service.of(body.model).completions
+        if body.stream:
+            return await self._streamed(request, completions, getattr(completions, job)(body))
+        return await self.answer(request, getattr(completions, whole)(body))
+
+    async def _streamed(self, request: Request, completions: Completions, job: Coroutine[Any, Any, Job]) -> Response:
+        deadline = time.monotonic() + self.seconds
 
         async def begun() -> AsyncIterator[dict[str, Any]]:
             return await completions.stream(await job)
 
-        parts = in_time(await answered(request, begun(), request_timeout), deadline, preferred(request.headers))
+        parts = in_time(await answered(request, begun(), self.seconds), deadline, preferred(request.headers))
         return StreamingResponse(as_events(parts), media_type=MEDIA_TYPE, headers=HEADERS)
 
-    async def completed(request: Request, body: Decoded, whole: str, job: str) -> Response:
-        check_model(service, body.model)
-        own = service.of(body.model).completions
-        if body.stream:
-            return await streamed(request, own, getattr(own, job)(body))
-        return await answer(request, getattr(own, whole)(body))
+
+def add_routes_of_openai(app: FastAPI, service: Service, exchange: Exchange) -> None:
+    """Adds the routes of OpenAI's API, and those that vLLM's servers have beside it."""
+    completions = service.completions
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
-        body = await asked(request, CompletionRequest)
-        return await completed(request, body, "complete", "job")
+        body = await exchange.asked(request, CompletionRequest)
+        return await exchange.completed(request, body, "complete", "job")
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        body = await asked(request, ChatRequest)
-        return await completed(request, body, "chat", "chat_job")
+        body = await exchange.asked(request, ChatRequest)
+        return await exchange.completed(request, body, "chat", "chat_job")
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Response:
-        body = await asked(request, TokenizeRequest)
-        return await answer(request, service.desk.run(completions.tokenize, body))
+        body = await exchange.asked(request, TokenizeRequest)
+        return await exchange.answer(request, service.desk.run(completions.tokenize, body))
 
     @app.post("/detokenize")
     async def detokenize(request: Request) -> Response:
-        body = await asked(request, DetokenizeRequest)
-        return await answer(request, service.desk.run(completions.detokenize, body))
+        body = await exchange.asked(request, DetokenizeRequest)
+        return await exchange.answer(request, service.desk.run(completions.detokenize, body))
+
+
+def add_routes_of_tasks(app: FastAPI, service: Service, exchange: Exchange) -> None:
+    """Adds the routes of this toolkit's own kinds of task."""
 
     @app.post("/generate")
     async def generate(request: Request) -> Response:
-        body = await asked(request, GenerateRequest)
-        return await answer(request, service.of(body.task).generate(body))
+        body = await exchange.asked(request, GenerateRequest)
+        return await exchange.answer(request, service.of(body.task).generate(body))
 
     @app.post("/choose")
     async def choose(request: Request) -> Response:
-        return await answer(request, service.tasks.choose(await asked(request, ChooseRequest)))
+        body = await exchange.asked(request, ChooseRequest)
+        return await exchange.answer(request, service.tasks.choose(body))
 
     @app.post("/extract")
     async def extract(request: Request) -> Response:
-        return await answer(request, service.tasks.extract(await asked(request, ExtractRequest)))
-
-    app.add_middleware(
-        Counted, metrics=service.batcher.metrics, paths={*paths_of(app)}
-    )  # the last one sees requests first
-    return app
+        body = await exchange.asked(request, ExtractRequest)
+        return await exchange.answer(request, service.tasks.extract(body))
 
 
 def check_model(service: Service, name: str | None) -> None:

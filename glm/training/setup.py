@@ -82,64 +82,17 @@ def build_trainer(
     """
     family = find_family(arguments.model.model_name_or_path)
     arguments = for_family(arguments, family)
-    data, training = arguments.data, arguments.training
-    tokenizer = load_tokenizer(family, arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
-    config = load_config(
-        family,
-        arguments.model.model_name_or_path,
-        tokenizer,
-        settings={
-            **arguments.dropout.given,
-            **arguments.objective.of_model,
-            "tensor_parallel_degree": training.tensor_parallel_degree,
-            "tensor_parallel_rank": training.tensor_parallel_rank,
-        },
-        start=arguments.objective.parts,
-    )
-    dev_files = arguments.files.of_split("dev")
-    check_metric(
-        training.metric_for_best_model,
-        arguments.data_of(dev_files[0]).find_template(family.templates),
-        [file.name for file in dev_files],
-    )
-    if training.do_train:
-        check_can_be_trained(arguments.model.model_name_or_path)
-    encoder = build_encoder(
-        family,
-        tokenizer,
-        arguments.data_of(arguments.first_file),
-        arguments.generation,
-        allow_cut_targets=arguments.files.allow_cut_targets,
-        objective=arguments.objective.of_geometry,
-        task=number_of(arguments, family, arguments.first_file),
-    )
-    if isinstance(encoder, PairEncoder):
-        encoder.check_lengths(config)
-    else:
-        encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
+    training = arguments.training
+    config, encoder = _config_and_encoder(arguments, family)
     with training.main_process_first(desc="reading the data"):  # the other processes find it in the cache
         run_data = read_run_data(arguments, encoder)
     if run_data.train_examples is not None:
-        if training.max_tokens is not None:
-            check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
-        if encoder.kind != CHOOSE:  # the estimate counts one row per record
-            warn_of_memory(family, config, arguments, run_data.train_examples)
-        if data.punctuation is None and run_data.learns_full_width:
-            data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
+        _check_examples(arguments, family, config, encoder, run_data)
     facts = None
     if training.do_train:
-        now = fingerprint(arguments, config, encoder, run_data)
-        facts = manifest_facts(now, checkpoint, training)
-
+        facts = manifest_facts(fingerprint(arguments, config, encoder, run_data), checkpoint, training)
     set_seed(seed=training.seed)
-    model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
-    needed = "labelled_states" if isinstance(encoder, PairEncoder) else "labelled_logits"
-    if encoder.kind == CHOOSE and not hasattr(model, needed):
-        raise InputError(
-            f"task_name {data.task_name}: {family.title} does not learn to choose; give a model of another family"
-        )
-    if data.classification_head is not None:
-        add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
+    model = _load_model(arguments, family, config, encoder)
     adapter = prepare_model(model, arguments, family, config, encoder)
     trainer = GenerationTrainer(
         model,
@@ -153,12 +106,72 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
-        length_penalty=data.candidate_length_penalty,
+        length_penalty=arguments.data.candidate_length_penalty,
         same_command=same_command(arguments),
     )
     for note in encoder.notes:
         logger.warning(note)
     return trainer, run_data
+
+
+def _config_and_encoder(arguments: FinetuneArguments, family: Family) -> tuple[ModelConfig, Encoder]:
+    """Reads configuration and tokenizer, and makes the encoder of the first file; checks options against them."""
+    data, training, files = arguments.data, arguments.training, arguments.files
+    name = arguments.model.model_name_or_path
+    tokenizer = load_tokenizer(family, arguments.model.tokenizer_name_or_path or name)
+    settings = {
+        **arguments.dropout.given,
+        **arguments.objective.of_model,
+        "tensor_parallel_degree": training.tensor_parallel_degree,
+        "tensor_parallel_rank": training.tensor_parallel_rank,
+    }
+    config = load_config(family, name, tokenizer, settings=settings, start=arguments.objective.parts)
+    dev_files = files.of_split("dev")
+    frame = arguments.data_of(dev_files[0]).find_template(family.templates)
+    check_metric(training.metric_for_best_model, frame, [file.name for file in dev_files])
+    if training.do_train:
+        check_can_be_trained(name)
+    encoder = build_encoder(
+        family,
+        tokenizer,
+        arguments.data_of(arguments.first_file),
+        arguments.generation,
+        allow_cut_targets=files.allow_cut_targets,
+        objective=arguments.objective.of_geometry,
+        task=number_of(arguments, family, arguments.first_file),
+    )
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
+    return config, encoder
+
+
+def _check_examples(
+    arguments: FinetuneArguments, family: Family, config: ModelConfig, encoder: Encoder, run_data: RunData
+) -> None:
+    """Checks that training examples fit into batches and memory, and notes what they say of punctuation."""
+    data, training = arguments.data, arguments.training
+    if training.max_tokens is not None:
+        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
+    if encoder.kind != CHOOSE:  # the estimate counts one row per record
+        warn_of_memory(family, config, arguments, run_data.train_examples)
+    if data.punctuation is None and run_data.learns_full_width:
+        data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
+
+
+def _load_model(arguments: FinetuneArguments, family: Family, config: ModelConfig, encoder: Encoder) -> nn.Layer:
+    """Loads the model, with a classification head if the task needs one."""
+    data, name = arguments.data, arguments.model.model_name_or_path
+    model = load_model(family, name, config, start=arguments.objective.parts)
+    needed = "labelled_states" if isinstance(encoder, PairEncoder) else "labelled_logits"
+    if encoder.kind == CHOOSE and not hasattr(model, needed):
+        raise InputError(
+            f"task_name {data.task_name}: {family.title} does not learn to choose; give a model of another family"
+        )
+    if data.classification_head is not None:
+        add_head(model, encoder, name, is_trained=not arguments.training.do_train)
+    return model
 
 
 def prepare_model(

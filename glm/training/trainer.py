@@ -157,8 +157,7 @@ class GenerationTrainer(ResumableTrainer):
             facts=facts,
             same_command=same_command,
         )
-        self.encoder = encoder
-        self.generation = generation
+        self.encoder, self.generation = encoder, generation
         self.dev_sets = dev_sets
         self.run_config = run_config or {}
         self.provenance = Provenance(command, self.run_config, args.device)
@@ -169,20 +168,24 @@ class GenerationTrainer(ResumableTrainer):
         self._evaluated: list[SetEvaluation] = []
         self._weights_step: int | None = None  # step of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
+        self._reset_counts()
+        self.guard = Guard(self._records_of)
+        self.gradient_norm = GradientNorm()
+        self.trackers = [Tracker(tool, self.run_config) for tool in args.trackers]
+        self._add_callbacks()
+
+    def _reset_counts(self) -> None:
         self._num_items = 0  # labelled tokens of the present step
         self._terms: Counter[str] = Counter()  # parts of the loss, summed since the last log line
         self._term_steps = 0
         self._seen = np.zeros(2)  # examples and tokens of this process's steps, over all ranks
         self._seen_at_log = self._seen.copy()
-        self.guard = Guard(self._records_of)
-        self.add_callback(self.guard)
-        self.add_callback(MemoryReturn())
-        self.trackers = [Tracker(tool, self.run_config) for tool in args.trackers]
-        for tracker in self.trackers:
-            self.add_callback(tracker)
-        if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStopping(args.early_stopping_patience))
-        self.gradient_norm = GradientNorm()
+
+    def _add_callbacks(self) -> None:
+        for callback in (self.guard, MemoryReturn(), *self.trackers):
+            self.add_callback(callback)
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         self.add_callback(self.gradient_norm)
         self._show_progress()
 

@@ -86,28 +86,22 @@ class GanLMConfig(ModelConfig):
     ):
         super().__init__(**kwargs)
         self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.mlp_size = mlp_size
+        self.hidden_size, self.mlp_size = hidden_size, mlp_size
         self.num_attention_heads = num_attention_heads
-        self.encoder_layers = encoder_layers
-        self.generator_layers = generator_layers
+        self.encoder_layers, self.generator_layers = encoder_layers, generator_layers
         self.discriminator_layers = discriminator_layers
         self.share_generator_discriminator = share_generator_discriminator
-        self.max_source_positions = max_source_positions
-        self.max_target_positions = max_target_positions
+        self.max_source_positions, self.max_target_positions = max_source_positions, max_target_positions
         self.relative_buckets = relative_buckets
-        self.layernorm_epsilon = layernorm_epsilon
+        self.layernorm_epsilon, self.rescale_init = layernorm_epsilon, rescale_init
         self.embedding_dropout_prob = embedding_dropout_prob
         self.attention_dropout_prob = attention_dropout_prob
         self.output_dropout_prob = output_dropout_prob
-        self.rescale_init = rescale_init
-        self.classes = classes
-        self.classifier_sees_all = classifier_sees_all
-        self.discriminator_weight = discriminator_weight
+        self.classes, self.classifier_sees_all = classes, classifier_sees_all
+        self.discriminator_weight, self.inconsistency_weight = discriminator_weight, inconsistency_weight
         self.discriminator_warmup_steps = discriminator_warmup_steps
-        self.discriminator_start_warmup_steps = discriminator_start_warmup_steps
-        self.inconsistency_weight = inconsistency_weight
         self.inconsistency_warmup_steps = inconsistency_warmup_steps
+        self.discriminator_start_warmup_steps = discriminator_start_warmup_steps
         self.inconsistency_start_warmup_steps = inconsistency_start_warmup_steps
         self.discriminator_sampling_temperature = discriminator_sampling_temperature
         self._check()

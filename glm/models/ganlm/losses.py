@@ -111,8 +111,7 @@ def three_losses(
     options = {"label_smoothing": label_smoothing, "num_items": num_items}
     gold, n = labels.numpy(), len(labels)
     x, r = drawn or _draw(model, states, gold)
-    judged = gold < text_ids  # W
-    is_original = x == gold
+    judged, is_original = gold < text_ids, x == gold  # judged: W
     with paddle.set_grad_enabled(w_discriminator > 0):
         logits = model.judge(as_tensor(x), batch, memory)  # [n, 2]
     verdicts = logits.detach().numpy()
@@ -124,12 +123,10 @@ def three_losses(
         costs = F.cross_entropy(logits.gather(places), classes, reduction="sum") * (n / int(judged.sum()))
         loss = loss + costs * (w_discriminator / num_items) if w_discriminator else loss
         terms["discriminator"] = float(costs)
-    terms |= _counts(verdicts[judged], is_original[judged])
     spoiled, errors = spoiled_inputs(batch, x, r, verdicts, judged, is_original, text_ids)
-    terms |= errors
+    terms |= _counts(verdicts[judged], is_original[judged]) | errors
     if w_inconsistency:
-        again = model.generate_from(as_tensor(spoiled), batch, memory)
-        rewritten = model.head.loss(again, labels, **options)
+        rewritten = model.head.loss(model.generate_from(as_tensor(spoiled), batch, memory), labels, **options)
         loss = loss + rewritten * w_inconsistency
         terms["inconsistency"] = float(rewritten) * num_items
     return loss, terms

@@ -207,23 +207,35 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         states = self.unilm(input_ids, position_ids, segment_ids, token_tasks, packing)  # [n, H]
         if labels is None:
             logits = self.head.logits(self.lm_head(states, token_tasks))  # [n, V]
-            return paddle.scatter(paddle.zeros([B * L, logits.shape[-1]], logits.dtype), places, logits).reshape(
-                [B, L, -1]
-            )
+            table = paddle.zeros([B * L, logits.shape[-1]], logits.dtype)
+            return paddle.scatter(table, places, logits).reshape([B, L, -1])
         labels = labels.flatten().gather(places)  # [n]
-        labelled = (labels != IGNORE_INDEX).nonzero().flatten()
-        items = len(labelled) if num_items is None else num_items
-        loss = self.head.loss(
-            self.lm_head(states.gather(labelled), token_tasks.gather(labelled)),
-            labels.gather(labelled),
-            label_smoothing=Smoothing(label_smoothing, spared=PAD),
-            num_items=items + (0.0 if packing.twins else NOTHING),
-        )
+        least = 0.0 if packing.twins else NOTHING
+        loss = self._masked_loss(states, token_tasks, labels, label_smoothing, num_items, least)
         if order is None or self.sentence_order is None:
             return loss
         order_loss = self._order_loss(states, order.flatten(), firsts, packing)
         self.terms = {"mlm_loss": loss.detach(), "order_loss": order_loss.detach()}
         return loss + order_loss
+
+    def _masked_loss(
+        self,
+        states: Tensor,
+        token_tasks: Tensor,
+        labels: Tensor,
+        label_smoothing: float,
+        num_items: int | None,
+        least: float,
+    ) -> Tensor:
+        """Returns the loss of the labelled tokens, []; `least` is added to their number."""
+        labelled = (labels != IGNORE_INDEX).nonzero().flatten()
+        items = len(labelled) if num_items is None else num_items
+        return self.head.loss(
+            self.lm_head(states.gather(labelled), token_tasks.gather(labelled)),
+            labels.gather(labelled),
+            label_smoothing=Smoothing(label_smoothing, spared=PAD),
+            num_items=items + least,
+        )
 
     def _order_loss(self, states: Tensor, order: Tensor, firsts: np.ndarray, packing: Packing) -> Tensor:
         """Returns the loss of sentence order, [], a mean over the examples that have a label; 0 without any."""
