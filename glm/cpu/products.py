@@ -12,9 +12,7 @@ from glm.cpu.loops import OPTIONS
 from glm.cpu.panels import BFLOAT16_KERNELS, BYTES, CONFIGURATION, PANEL, bfloat16_kernel, kernel_of
 from glm.cpu.vectors import dot_products
 
-MOST_COMPILED_ROWS = (
-    40  # in float32; with more rows Paddle is faster: arithmetic takes the time, not reading the weights
-)
+MOST_COMPILED_ROWS = 40  # in float32; with more rows, arithmetic takes most of the time, and Paddle is faster
 TASK = 32  # outputs that a thread computes at a time
 CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
 
