@@ -1,4 +1,4 @@
-"""Products in int8 with sums in int32, compiled by Numba.
+"""Matrix products in int8 with sums in int32, compiled by Numba.
 
 A weight has a scale per output and is quantized once; a row of states has a scale of its own and is quantized as it
 comes. With signed states x and weights w moved by 128, so that one factor is unsigned as the instructions ask,
@@ -11,18 +11,19 @@ from numba import njit, prange
 from glm.cpu.loops import OPTIONS, greatest
 from glm.cpu.panels import BYTES, CONFIGURATION, INTEGER_KERNELS, PANEL, integer_kernel, kernel_of
 
-OFFSET = 128  # between a weight and what is stored of it
-LARGEST = 127  # a quantized number's absolute value
-CHUNK = 1 << 18  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
-INPUTS = BYTES  # of a panel's step
-# Without any of them `decode_dtype int8` is refused.
+OFFSET = 128  # added to a weight before it is stored as unsigned
+LARGEST = 127  # largest absolute value of a quantized number
+CHUNK = 1 << 18  # bytes of states that are multiplied by all panels before the next ones; they stay in the cache
+INPUTS = BYTES  # inputs per step of a panel
+# Processors without any of these kernels refuse `decode_dtype int8`.
 MANY_ROWS, SOME_ROWS, FEW_ROWS = INTEGER_KERNELS[integer_kernel() or "avx2"]
 _many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY_ROWS, SOME_ROWS, FEW_ROWS))
 
 
 @njit(**OPTIONS)
 def quantize_row(numbers, quantized):
-    """float32 [I] -> int8 [at least I], each divided by the scale and rounded to the nearest integer, ties to even.
+    """Quantizes a row, float32 [I] -> int8 [at least I]: divides by the scale and rounds to the nearest integer, ties
+    to even.
 
     Returns:
         The scale (NaN for a row with an infinity or NaN, whose numbers are 0 then), and the sum of the integers.
@@ -43,7 +44,8 @@ def quantize_row(numbers, quantized):
 
 
 def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [outputs, inputs] -> uint8, moved by OFFSET, and the scales [outputs]: w = (integer - OFFSET) * scale.
+    """Quantizes a weight, float32 [outputs, inputs] -> uint8 plus OFFSET and scales [outputs]: w = (integer - OFFSET)
+    * scale.
 
     Raises:
         ValueError: a row has an infinity or NaN.
@@ -58,7 +60,8 @@ def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(parallel=True, **OPTIONS)
 def multiply_integers(states, panels, outputs, result):
-    """states: [n, I] float32; panels: see `panels_of`; outputs: [2, O], scales and biases; result: [n, O]."""
+    """Multiplies states [n, I] float32 by panels (see `panels_of`); outputs: [2, O], scales and biases; result: [n,
+    O]."""
     n, inputs = states.shape
     quantized = np.zeros((n + MANY_ROWS, panels.shape[1] * INPUTS), np.int8)
     scales, corrections = np.empty(n, np.float32), np.empty(n, np.int32)

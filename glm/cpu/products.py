@@ -1,4 +1,4 @@
-"""The products of a decoding step on a CPU, compiled by Numba.
+"""Matrix products of a decoding step on a CPU, compiled by Numba.
 
 A step multiplies a few rows, one per beam, with every weight of the model: its time is that of reading the weights.
 Libraries for products arrange a weight for the processor's cache first, which pays for many rows only. Here a weight
@@ -52,7 +52,8 @@ def multiply_bfloat16(states, panels, bias, output):
         bits = states[r].view(np.uint32)
         for i in range(inputs):  # to the nearest, of two the even one
             nearest = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-            rounded[r, i] = nearest if states[r, i] == states[r, i] else np.uint32(0x7FC0)  # NaN stays NaN
+            # Rounds to nearest, ties to even.
+            rounded[r, i] = nearest if states[r, i] == states[r, i] else np.uint32(0x7FC0)
     chunk = max(1, CHUNK // (2 * inputs) // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)

@@ -26,7 +26,7 @@ from glm.modules.tensors import as_tensor, float32_at_least
 
 @dataclass(frozen=True)
 class BlockNames:
-    """What a family calls the parts of its blocks; the names of its weights are made of them.
+    """A family's names for the parts of its blocks, from which the names of its weights are made.
 
     Args:
         attention, mlp: the two halves.
@@ -47,7 +47,7 @@ class BlockNames:
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What a block is made of.
+    """The settings of a block.
 
     Args:
         hidden_size: H.
@@ -84,7 +84,7 @@ class Attention(nn.Layer):
     def __init__(self, options: BlockOptions):
         super().__init__()
         self.names = options.names
-        self.num_heads = options.num_heads // options.degree  # of this rank
+        self.num_heads = options.num_heads // options.degree  # heads of this rank
         self.head_size = options.hidden_size // options.num_heads
         self.scale = options.attention_scale
         self.group = tensor_parallel_group(options.degree)
@@ -105,14 +105,14 @@ class Attention(nn.Layer):
         return self._sub_layers[self.names.output]
 
     def split(self, projected: Tensor) -> Tensor:
-        """Queries (scaled), keys and values of [B, L, 3H]: [3, B, N, L, D]."""
+        """Splits [B, L, 3H] into queries (scaled), keys and values: [3, B, N, L, D]."""
         B, L, _ = projected.shape
         heads = projected.reshape([B, L, 3, self.num_heads, self.head_size]).transpose([2, 0, 3, 1, 4])
         query, keys, values = heads.unbind(0)  # [B, N, L, D] each
         return query / (math.sqrt(self.head_size) * self.scale), keys, values
 
     def attend(self, query: Tensor, parts: list[KeysValues], bias: Tensor | None) -> Tensor:
-        """Attention to all the keys and values of `parts` at once.
+        """Attends to the keys and values of all `parts` together.
 
         Args:
             query: [B, N, R, D], scaled.
@@ -139,7 +139,7 @@ class Attention(nn.Layer):
         return context.transpose([0, 2, 1, 3]).reshape([B, R, N * D])
 
     def forward(self, projected: Tensor, packing: Packing) -> Tensor:
-        """Each example of a batch by itself: [n, 3H] -> [n, H], without the rows of virtual tokens."""
+        """Computes attention within each example, [n, 3H] -> [n, H]; virtual tokens have no rows in the result."""
         if not packing.twins:
             return packing.without_prefix(self.attend_by_example(projected, packing))
         clean = len(packing.clean.places)
@@ -147,7 +147,7 @@ class Attention(nn.Layer):
         return paddle.concat([context, self.attend_twins(projected[:clean], projected[clean:], packing)])
 
     def attend_by_example(self, projected: Tensor, packing: Packing) -> Tensor:
-        """As `forward`; what stands in the rows of virtual tokens has no meaning."""
+        """As `forward`, but with rows for virtual tokens, which are undefined."""
         dropout = self.attention_dropout.p if self.training else 0.0
         with randomness_of_rank(self.group if dropout else None):
             if projected.place.is_cpu_place():
@@ -157,7 +157,7 @@ class Attention(nn.Layer):
             return self.attend_by_part(projected, packing)
 
     def attend_by_part(self, projected: Tensor, packing: Packing) -> Tensor:
-        """As `attend_by_example`, in Paddle's operators on any device."""
+        """As `attend_by_example`, with Paddle's operators on any device."""
         contexts = []
         for start, middle, end in packing.spans():
             S, T = middle - start, end - middle
@@ -170,7 +170,8 @@ class Attention(nn.Layer):
         return paddle.concat(contexts)
 
     def attend_twins(self, clean: Tensor, twins: Tensor, packing: Packing) -> Tensor:
-        """Attention of Part C, in Paddle's operators on any device: examples side by side, padded to the longest.
+        """Computes attention of Part C with Paddle's operators on any device: examples are batched and padded to the
+        longest.
 
         Args:
             clean, twins: [tokens of Part A and Part B, 3H] and [of Part C, 3H].
@@ -188,16 +189,17 @@ class Attention(nn.Layer):
 
 
 def _side_by_side(rows: Tensor, lengths: Sequence[int]) -> Tensor:
-    """[n, 3H], examples one behind the other -> [B, longest, 3H], the last row of each repeated behind its end."""
+    """Batches packed examples: [n, 3H] -> [B, longest, 3H]; each example's last row is repeated as padding."""
     lengths, longest = np.array(lengths), max(lengths)
     starts = np.cumsum(lengths) - lengths
     places = starts[:, None] + np.minimum(np.arange(longest), np.maximum(lengths - 1, 0)[:, None])  # [B, longest]
-    places = np.minimum(places, len(rows) - 1)  # an example without twins may stand last
+    places = np.minimum(places, len(rows) - 1)  # the last example may have no twins
     return rows.gather(as_tensor(places.flatten())).reshape([len(lengths), longest, -1])
 
 
 def _hidden_from_twins(packing: Packing, L: int, C: int) -> np.ndarray:
-    """What is added to the scores of C twins of each example, of L tokens and then of themselves: [B, 1, C, L + C]."""
+    """Returns the mask added to the scores of each example's C twins, over its L tokens and then the twins: [B, 1, C,
+    L + C]."""
     firsts = np.array([a for a, _ in packing.examples])[:, None, None]  # of Part B
     rows, columns = np.arange(C)[:, None], np.arange(L + C)[None, :]
     sees = (columns < np.minimum(firsts + rows, L)) | (columns == L + rows)  # [B, C, L + C]
@@ -205,15 +207,15 @@ def _hidden_from_twins(packing: Packing, L: int, C: int) -> np.ndarray:
 
 
 def _hidden(S: int, T: int) -> np.ndarray:
-    """What is added to the scores of T tokens behind S, which see those S and their own past: [T, S + T]."""
+    """Returns the mask added to the scores of T tokens behind S, which see the S and their own past: [T, S + T]."""
     rows, columns = np.arange(S, S + T)[:, None], np.arange(S + T)[None, :]
     return np.where((columns < S) | (columns <= rows), 0.0, MASKED).astype(np.float32)
 
 
 def cpu_attention(projected: Tensor, packing: Packing, num_heads: int, dropout: float) -> Tensor:
-    """[n, 3H] -> [n, H] on a CPU: compiled, where it is for heads of their size."""
+    """Computes attention on a CPU, [n, 3H] -> [n, H]: compiled if heads of this size are."""
     if is_compiled_for(projected.shape[1] // (3 * num_heads)) and projected.dtype == paddle.float32:
-        from glm.cpu.two_part import CompiledTwoPartAttention  # here: it loads Numba
+        from glm.cpu.two_part import CompiledTwoPartAttention  # imported here because it loads Numba
 
         spans = np.array(list(packing.spans()), np.int64)
         return CompiledTwoPartAttention.apply(projected, spans, packing.virtual, num_heads, dropout)
@@ -221,7 +223,7 @@ def cpu_attention(projected: Tensor, packing: Packing, num_heads: int, dropout: 
 
 
 class MLP(nn.Layer):
-    """H -> F -> H, with an activation between; F is 4H where the options say nothing else."""
+    """H -> F -> H with an activation between; F is 4H by default."""
 
     def __init__(self, options: BlockOptions):
         super().__init__()
@@ -288,7 +290,7 @@ class Block(nn.Layer):
         return self.attention.projection(self.attention_norm(states))
 
     def after_attention(self, states: Tensor, context: Tensor) -> Tensor:
-        """The block's input and what attention made of it ([..., H] each) -> [..., H]."""
+        """Maps the block's input and its attention's output ([..., H] each) to its result [..., H]."""
         states = states + self.attention.output_dropout(self.attention.output(context))
         return states + self.mlp(self.mlp_norm(states))
 

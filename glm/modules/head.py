@@ -10,7 +10,7 @@ from glm.modules.split_layers import copy_to_ranks, gather_columns
 
 
 class TiedHead:
-    """States to logits, or to a loss, by the table of the word embedding. It holds no weights of its own.
+    """Maps states to logits, or to a loss, with the table of the word embedding. It has no weights of its own.
 
     Args:
         embedding: of the words, [V, H]; with a group this rank's rows of it.
@@ -42,7 +42,7 @@ class TiedHead:
     def loss(
         self, states: Tensor, labels: Tensor, *, label_smoothing: float | Smoothing, num_items: float | None
     ) -> Tensor:
-        """The loss of labelled tokens, see `glm.modules.loss`: states [n, H], labels [n] int64 -> []."""
+        """Computes the loss of labelled tokens, see `glm.modules.loss`: states [n, H], labels [n] int64 -> []."""
         return smoothed_cross_entropy(
             copy_to_ranks(states, self.group),
             self.weight,

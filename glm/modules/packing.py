@@ -13,7 +13,7 @@ from glm.modules.tensors import as_tensor
 SCORES = 1 << 19  # scores of one job at a time; they stay in the cache of a core
 
 Block = tuple[slice, slice, bool]  # queries, the keys they see, and whether later keys are masked (causal)
-Job = tuple[int, slice, list[Block]]  # a number, heads, and blocks of one example
+Job = tuple[int, slice, list[Block]]  # number, heads, and blocks of one example
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,15 @@ class Packing:
         return context.gather(as_tensor(np.flatnonzero(self.places >= self.virtual))) if self.virtual else context
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """[E, 3] int64: the start of Part A, the start of Part B and the end of each example."""
+        """Yields the start of Part A, the start of Part B and the end of each example."""
         start = 0
         for a, b in self.examples:
             yield start, start + a, start + a + b
             start += a + b
 
     def blocks(self) -> Iterator[list[Block]]:
-        """The queries of each example in blocks of at most SCORES scores (one query at least), without virtual tokens.
+        """Yields each example's queries in blocks of at most SCORES scores (at least one query), without virtual
+        tokens.
 
         The keys of a block of Part B end with its last query: later keys are seen by none of its queries.
         """
@@ -115,7 +116,7 @@ class Packing:
             yield blocks
 
     def jobs(self, num_heads: int) -> list[Job]:
-        """The jobs that threads share: one head of an example, or several heads of a short one."""
+        """Returns jobs for threads: one head of a long example, or several heads of a short one."""
         jobs = []
         for blocks, (a, b) in zip(self.blocks(), self.examples, strict=True):
             size = max(1, SCORES // (a + b) ** 2)
@@ -125,7 +126,7 @@ class Packing:
 
     @cached_property
     def flashmask(self) -> Tensor:
-        """FlashMask's indices, [1, 1, n, 2] int32: key j is seen by the queries from [j, 1] up to [j, 0]."""
+        """FlashMask's indices, [1, 1, n, 2] int32: key j is seen by queries from [j, 1] up to [j, 0]."""
         bounds = np.empty((len(self.places), 2), np.int32)
         for start, middle, end in self.spans():
             bounds[start:end, 0] = end

@@ -1,4 +1,4 @@
-"""Blocks with a LayerNorm behind each half too, and a LayerNorm that is relaxed (multilingual GLM, CogView)."""
+"""Sandwich blocks, with a LayerNorm behind each half too, and a relaxed LayerNorm (multilingual GLM, CogView)."""
 
 import paddle
 from paddle import Tensor
