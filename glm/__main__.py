@@ -9,7 +9,7 @@ from glm.errors import UsageError
 from glm.options.suggestions import close_name
 from glm.runtime.entry import run
 
-# What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
+# What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used, so that `--help` is quick.
 VERBS: dict[str, str] = {
     "doctor": "look at a new machine, and try whether its device computes what it should",
     "check": "find what is wrong in data files, and lengths that fit",
@@ -29,10 +29,10 @@ VERBS: dict[str, str] = {
 
 # The two scripts, as verbs too.
 SCRIPTS = {"train": "finetune_generation.py", "predict": "predict.py"}
-# Verbs that train: their module lies with what trains, which no command may load.
+# Verbs that train. They are not in `glm.commands`, which must not import the training code.
 TRAINS = {"pretrain": "glm.training.pretrain"}
 
-# What people call it elsewhere, and what to use here.
+# Names that people know from elsewhere, and what to use here.
 ELSEWHERE = {
     **dict.fromkeys(("finetune", "sft", "fit", "pt"), "python finetune_generation.py"),
     **dict.fromkeys(("continue_pretraining", "pretraining"), "python -m glm pretrain"),
@@ -51,7 +51,7 @@ ELSEWHERE = {
 
 
 def main(argv: list[str]) -> int | None:
-    """Hands the rest of the command line to the verb that stands first on it."""
+    """Passes the rest of the command line to the verb at its beginning."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return None
@@ -64,12 +64,12 @@ def main(argv: list[str]) -> int | None:
 
 
 def command() -> int:
-    """The console command `glm`."""
+    """Runs the console command `glm`."""
     return run(main)
 
 
 def _script(name: str) -> ModuleType:
-    """A script, from beside the package, or from where it was installed (setup.py); nothing else of that name."""
+    """Finds a script beside the package, or where it was installed (setup.py)."""
     here = Path(__file__).resolve().parent
     file = next(path for path in (here / "scripts" / name, here.parent / name) if path.is_file())
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -80,7 +80,7 @@ def _script(name: str) -> ModuleType:
 
 
 def verb_advice(verb: str) -> str:
-    """What somebody meant who wrote a verb that there is none of; empty if nobody can tell."""
+    """Suggests what an unknown verb was meant to be; empty if nothing is similar."""
     if (ours := ELSEWHERE.get(verb.lower().strip("-"))) is not None:
         return f"; use {ours}"
     close = close_name(verb, VERBS)
@@ -88,7 +88,7 @@ def verb_advice(verb: str) -> str:
 
 
 def usage() -> str:
-    """The verbs, one line each."""
+    """Lists the verbs, one per line."""
     width = max(map(len, VERBS), default=0)
     lines = (f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
     scripts = (f"  {verb:{width}}  as python {file}" for verb, file in SCRIPTS.items())

@@ -1,4 +1,4 @@
-"""Derives the configuration of a checkpoint from its config.json, its weights and a preset, which have to agree."""
+"""Derives a model's configuration from its config.json, its weights and a preset, which have to agree."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

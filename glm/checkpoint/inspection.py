@@ -1,4 +1,4 @@
-"""Describes a checkpoint from the headers of its files."""
+"""Describes model files from their headers."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from glm.errors import InputError, shown
 
 @dataclass(frozen=True)
 class Inspection:
-    """A checkpoint, the published model of the same sizes, and the reason if it cannot be imported."""
+    """A model's files, the published model of the same sizes, and why it cannot be imported, if so."""
 
     source: Source
     preset: str | None
@@ -20,7 +20,7 @@ class Inspection:
 
 
 def inspect_checkpoint(folder: str | Path, *, preset: str | None = None) -> Inspection:
-    """Inspects a checkpoint of any format; no weights are read.
+    """Inspects a model of any format; no weights are read.
 
     Raises:
         InputError: it is no checkpoint, or a file of it cannot be read.

@@ -1,4 +1,4 @@
-"""Reads pickles without running them: a pickle that calls anything but the builders of tensors is refused.
+"""Reads pickles without executing them: a pickle that calls anything but constructors of tensors is refused.
 
 `pickletools` decodes the opcodes, and they are carried out here on plain Python values. Python's own unpickler cannot
 be

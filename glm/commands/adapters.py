@@ -1,4 +1,4 @@
-"""`python -m glm adapters join FOLDER …`: adapters of several tasks for one model become one folder."""
+"""`python -m glm adapters join FOLDER …`: combines adapters of several tasks for one model in one folder."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from glm.commands.parser import Parser
 
 
 def main(argv: list[str]) -> None:
-    """Joins.
+    """Joins the folders.
 
     Raises:
         InputError: the adapters are of different models, a task is there twice, or the output folder holds something.

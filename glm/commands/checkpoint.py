@@ -1,4 +1,4 @@
-"""`python -m glm checkpoint`: looks at checkpoints of any format, and converts them."""
+"""`python -m glm checkpoint`: inspects and converts model files of any format."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ DEGREE = "--tensor_parallel_degree"
 
 
 def main(argv: list[str]) -> int | None:
-    """Carries out one of the four actions.
+    """Runs one of the four actions.
 
     Returns:
         1 if `inspect` found a problem.

@@ -1,4 +1,4 @@
-"""`python -m glm perplexity --model_name_or_path M --test_file F`: how well a model predicts texts."""
+"""`python -m glm perplexity --model_name_or_path M --test_file F`: measures how well a model predicts texts."""
 
 import json
 import sys

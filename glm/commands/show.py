@@ -1,4 +1,4 @@
-"""`python -m glm show FILE --line N --tokenizer_name_or_path T`: one record as the model sees it."""
+"""`python -m glm show FILE --line N --tokenizer_name_or_path T`: shows a record as the model sees it."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from glm.models.protocol import IGNORE_INDEX, TokenTable
 
 CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "SimHei", "PingFang SC")
 CHINESE_FONTS += ("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Arial Unicode MS")
-PIPE_WIDTH = 120  # columns where no terminal says how many it has
-MOST_LABELS = 120  # tokens of a picture whose axes can be read
+PIPE_WIDTH = 120  # columns if the output is not a terminal
+MOST_LABELS = 120  # most tokens of a picture with readable axes
 INCHES_PER_TOKEN, FEWEST_INCHES, MOST_INCHES = 0.16, 5, 24
 
 
 def main(argv: list[str]) -> int:
-    """Shows the record; training and prediction are asserted to lay it out alike."""
+    """Shows the record, after checking that training and prediction agree."""
     parser = Parser(prog="python -m glm show", description="Shows one record as the model sees it.")
     parser.add_argument("file", metavar="FILE", help="Records, in any format of training.")
     parser.add_argument("--line", type=int, metavar="N", help="Its line (or row), as in messages.")
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def find_record(path: str, line: int, encoder: ExampleEncoder, columns: ColumnOptions) -> Record:
-    """The record of a line, or of a row where a file has no lines.
+    """Finds the record of a line, or of a row where a file has no lines.
 
     Raises:
         InputError: there is none, or it cannot be used.
@@ -83,7 +83,7 @@ def find_record(path: str, line: int, encoder: ExampleEncoder, columns: ColumnOp
 
 
 def print_view(record: Record, view: RecordView, encoder: ExampleEncoder, console: Console) -> None:
-    """Prints pieces, ids, positions and labels of training and prediction side by side, and who sees whom."""
+    """Prints tokens, ids, positions and labels of training and prediction side by side, and who sees whom."""
     tokens = view.tokens
     console.print(_table(record, tokens, encoder))
     S, tokenizer = tokens.source_length, encoder.tokenizer
@@ -122,12 +122,12 @@ def _table(record: Record, tokens: TokenTable, encoder: ExampleEncoder) -> Table
 
 
 def _cells(rows: np.ndarray, place: int) -> list[str]:
-    """A column of ids and positions as text; what prediction has yet to generate is left open."""
+    """Returns a column of ids and positions as text, with … for what prediction has yet to generate."""
     return [str(row[place]) for row in rows] if place < rows.shape[1] else ["…"] * len(rows)
 
 
 def _who_sees_whom(tokens: TokenTable) -> list[str]:
-    """Who attends to whom, in words: neighbours that see the same, or all up to themselves, are taken together."""
+    """Describes who attends to whom; neighbours that see the same, or all up to themselves, share a line."""
     last = [int(np.flatnonzero(row)[-1]) for row in tokens.sees]  # all before it are seen too
     assert all(row[: end + 1].all() for row, end in zip(tokens.sees, last, strict=True))
     own = [end == place >= tokens.source_length for place, end in enumerate(last)]
@@ -141,7 +141,7 @@ def _who_sees_whom(tokens: TokenTable) -> list[str]:
 
 
 def draw(tokens: TokenTable, encoder: ExampleEncoder, path: Path) -> None:
-    """Draws who attends to whom: a row sees the columns that are filled. Pieces are written where a font has them."""
+    """Draws who attends to whom: a row sees the filled columns. Tokens are written if a font has their characters."""
     import matplotlib
 
     matplotlib.use("Agg")
