@@ -78,7 +78,8 @@ def of_model(name_or_path: str, *, names: Callable[[], Iterable[str]] | None = N
         names: those of a folder's weights, asked for where neither its configuration nor a tokenizer in it tell.
 
     Raises:
-        InputError: its configuration names a family that is not known.
+        InputError: its configuration names a family that is not known; or a folder has neither a configuration nor a
+            tokenizer, and its weights cannot be read or fit several families.
     """
     path = Path(name_or_path)
     for family in families():
@@ -91,10 +92,7 @@ def of_model(name_or_path: str, *, names: Callable[[], Iterable[str]] | None = N
     if "model_type" in config:
         return recognise(config, origin=name_or_path)
     if names is not None and path.is_dir() and not _tokenizers_in(path):
-        try:
-            return recognise({}, names(), origin=name_or_path)
-        except InputError:  # The error comes when the folder is opened.
-            return find(FIRST)
+        return recognise({}, names(), origin=name_or_path)
     return of_tokenizer(path)
 
 
