@@ -188,3 +188,31 @@ def parse_weights(text: str) -> list[float]:
     if not all(0.0 < weight < math.inf for weight in weights):
         raise UsageError(f"weights {text}: write a number above 0 for each train_file, joined by commas")
     return weights
+
+
+def check_shares(weights: str | None, temperature: float | None, *, count: int, one: str, several: str) -> None:
+    """Checks `--weights` and `--sampling_temperature` against the number of sets.
+
+    Args:
+        count: number of sets.
+        one, several: what a message calls a single set, and several.
+
+    Raises:
+        UsageError: one of them is out of its range, or has no effect.
+    """
+    if weights is not None and temperature is not None:
+        raise UsageError(f"weights {weights}: has no effect beside sampling_temperature; leave one out")
+    for name, value in (("weights", weights), ("sampling_temperature", temperature)):
+        if value is not None and count < 2:
+            raise UsageError(f"{name} {value}: has no effect with one {one}; leave it out")
+    if weights is not None and len(parse_weights(weights)) != count:
+        raise UsageError(f"weights {weights}: one for each of the {count} {several} is expected")
+    if temperature is not None and not 0.0 <= temperature <= 1.0:
+        raise UsageError(f"sampling_temperature {temperature}: use 0 to 1")
+
+
+def given_shares(sizes: Sequence[int], weights: str | None, temperature: float | None) -> list[float] | None:
+    """Returns each set's share of an epoch by the options of `check_shares`; None if all of each is read."""
+    if weights is not None:
+        return parse_weights(weights)
+    return None if temperature is None else probabilities(sizes, temperature).tolist()

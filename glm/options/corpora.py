@@ -7,7 +7,7 @@ from typing import Any
 
 from glm.data.corpora import DOCUMENT_ENDS, LINE, CorpusFiles
 from glm.data.formats import MOST_BYTES
-from glm.data.mixture import NamedFile, named_files, parse_weights, probabilities
+from glm.data.mixture import NamedFile, check_shares, given_shares, named_files
 from glm.errors import UsageError
 from glm.generation.config import option
 from glm.options.ranges import COUNT, MANY, Ranges, out_of_range, raise_any
@@ -66,25 +66,14 @@ class CorpusArguments:
             raise UsageError("train_data: is missing; give the texts to learn from (--train_data FILE)")
         for split in ("train", "dev"):
             self.corpora(split)
-        self._check_shares()
+        count = len(self.corpora("train"))
+        check_shares(self.weights, self.sampling_temperature, count=count, one="corpus", several="corpora")
         tasks = self.tasks
         if self.multi_task_ratio is not None and not tasks:
             raise UsageError(f"multi_task_ratio {self.multi_task_ratio}: has no effect without multi_task_data")
         for task in tasks:
             if not task.name:
                 raise UsageError(f"multi_task_data {task.path}: say which task it is of, TASK={task.path}")
-
-    def _check_shares(self) -> None:
-        count = len(self.corpora("train"))
-        for name in ("weights", "sampling_temperature"):
-            if getattr(self, name) is not None and count < 2:
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect with one corpus; leave it out")
-        if self.weights is not None and self.sampling_temperature is not None:
-            raise UsageError(f"weights {self.weights}: has no effect beside sampling_temperature; leave one out")
-        if self.weights is not None and len(parse_weights(self.weights)) != count:
-            raise UsageError(f"weights {self.weights}: one for each of the {count} corpora is expected")
-        if self.sampling_temperature is not None and not 0.0 <= self.sampling_temperature <= 1.0:
-            raise UsageError(f"sampling_temperature {self.sampling_temperature}: use 0 to 1")
 
     def corpora(self, split: str) -> tuple[NamedFile, ...]:
         """Returns the corpora of `train` or `dev`. Raises UsageError for names that cannot be told apart."""
@@ -113,11 +102,7 @@ class CorpusArguments:
 
     def shares(self, sizes: Sequence[int]) -> list[float] | None:
         """Returns the share that each corpus has of an epoch; None if all of each is read."""
-        if self.weights is not None:
-            return parse_weights(self.weights)
-        if self.sampling_temperature is not None:
-            return probabilities(sizes, self.sampling_temperature).tolist()
-        return None
+        return given_shares(sizes, self.weights, self.sampling_temperature)
 
 
 @dataclass

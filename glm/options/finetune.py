@@ -12,7 +12,7 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
-from glm.data.mixture import NamedFile, named_files, parse_weights, probabilities
+from glm.data.mixture import NamedFile, check_shares, given_shares, named_files
 from glm.data.task_table import TASKS
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, parts_text
 from glm.data.templates import TEMPLATES
@@ -215,7 +215,8 @@ class FileArguments:
         self._expand("eval_langs", ("dev_file", "test_file"))
         for split in SPLITS:
             self.of_split(split)
-        self._check_shares()
+        sets = {"count": len(self.of_split("train")), "one": "train_file", "several": "files of train_file"}
+        check_shares(self.weights, self.sampling_temperature, **sets)
 
     def _expand(self, option_name: str, options: Sequence[str]):
         """Replaces a name with {lang} by a file for each language."""
@@ -237,20 +238,6 @@ class FileArguments:
                     raise UsageError(f"{option_name} {given}: there is no {name} of {code}, {file}")
             setattr(self, name, [f"{code}={file}" for code, file in files.items()])
 
-    def _check_shares(self):
-        files = self.of_split("train")
-        if self.weights is not None and self.sampling_temperature is not None:
-            raise UsageError(f"weights {self.weights}: has no effect beside sampling_temperature; leave one out")
-        for name in ("weights", "sampling_temperature"):
-            if getattr(self, name) is not None and len(files) < 2:
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect with one train_file; leave it out")
-        if self.weights is not None and len(parse_weights(self.weights)) != len(files):
-            raise UsageError(
-                f"weights {self.weights}: one for each of the {len(files)} files of train_file is expected"
-            )
-        if self.sampling_temperature is not None and not 0.0 <= self.sampling_temperature <= 1.0:
-            raise UsageError(f"sampling_temperature {self.sampling_temperature}: use 0 to 1")
-
     def of_split(self, split: str) -> tuple[NamedFile, ...]:
         """Returns the files of `train`, `dev` or `test`. Raises UsageError for names that cannot be told apart."""
         return named_files(f"{split}_file", getattr(self, f"{split}_file"))
@@ -261,11 +248,7 @@ class FileArguments:
         Args:
             sizes: examples of each.
         """
-        if self.weights is not None:
-            return parse_weights(self.weights)
-        if self.sampling_temperature is not None:
-            return probabilities(sizes, self.sampling_temperature).tolist()
-        return None
+        return given_shares(sizes, self.weights, self.sampling_temperature)
 
 
 @dataclass
