@@ -1,4 +1,4 @@
-"""Packed examples, and what attention makes of random numbers."""
+"""Packed examples, and attention on random numbers."""
 
 import numpy as np
 import paddle
@@ -28,7 +28,7 @@ def compiled(projected: paddle.Tensor, packing: Packing, num_heads: int, dropout
 
 
 def outcome(function, n: int, H: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """What attention makes of random numbers, and the gradient with respect to them."""
+    """Returns the result of attention on random numbers, and the gradient with respect to them."""
     projected, slope = drawn(n, H, dtype)
     context = function(projected)
     context.backward(slope)
