@@ -14,7 +14,7 @@ VERBS: dict[str, str] = {
     "doctor": "look at a new machine, and try whether its device computes what it should",
     "check": "find what is wrong in data files, and lengths that fit",
     "show": "show one record as the model sees it, in training and in prediction",
-    "pretrain": "pretrain a model on running text, from nothing or on from a checkpoint",
+    "pretrain": "pretrain a model on running text, from scratch or from an existing model",
     "score": "score predictions against references, by our protocol and as other tools do",
     "report": "make a page of a file of predictions: figures, samples, all rows",
     "compare": "compare two files of predictions, with intervals and p-values",
@@ -24,7 +24,7 @@ VERBS: dict[str, str] = {
     "distill": "write what a teacher generates for training records, to train on",
     "memory": "compute whether training and generation fit into a card",
     "scaling": "compute what a model's size and data lead one to expect",
-    "checkpoint": "look at checkpoints of any format, import, export and reshard them",
+    "checkpoint": "inspect model files of any format, import, export and reshard them",
 }
 
 # The two scripts, as verbs too.

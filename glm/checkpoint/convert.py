@@ -50,7 +50,7 @@ def import_checkpoint(
         source: its folder, or its one file.
         target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
-        base: a whole checkpoint, for one that holds only the weights that were trained.
+        base: the whole model, for files that hold only the weights that were trained.
         positions, tasks: how many the model is to have; None for those it has (`WeightNames.reshaped`).
 
     Returns:

@@ -9,7 +9,7 @@
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
 | fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
 
-A bare file of a rank of Megatron (`pretrained.pt`) is a whole checkpoint. The first four have a config.json beside
+A bare file of a rank of Megatron (`pretrained.pt`) is a whole model. The first four have a config.json beside
 them and may be several files with an index (`….index.json`); of the first two there are also parts of tensor-parallel
 ranks (`model_state.tp00.pdparams`). A file that is a pickle is read only where there are no safetensors.
 """
@@ -59,7 +59,7 @@ class Source:
         family: which it belongs to.
         format: a key of the table above.
         files: all files of weights.
-        ranks: the tensors of each tensor-parallel rank; of a whole checkpoint one.
+        ranks: the tensors of each tensor-parallel rank; one for a whole model.
         config: what config.json says, or nothing.
         extras: of Megatron's first file, what stands beside the weights.
     """
@@ -104,7 +104,7 @@ def open_checkpoint(folder: Path, family: Family | None = None) -> Source:
         family: whose it is, if its configuration says nothing; told by the names of weights if None.
 
     Raises:
-        InputError: it is no checkpoint, or a file cannot be read.
+        InputError: it holds no weights, or a file cannot be read.
     """
     if folder.is_file():
         return open_file(folder, _config_of(folder.parent), family)
@@ -308,7 +308,7 @@ def _open_pt(path: Path, config: dict[str, Any], family: Family | None) -> Sourc
 
 def _open_fairseq(path: Path, tree: Any) -> Source:
     if not isinstance(tree, dict) or not isinstance(tree.get(FAIRSEQ_MODEL), dict):
-        raise InputError(f"{path}: is no checkpoint of fairseq (a dict with {FAIRSEQ_MODEL}, and cfg or args)")
+        raise InputError(f"{path}: is no model of fairseq (a dict with {FAIRSEQ_MODEL}, and cfg or args)")
     with reading(path, "PyTorch file"):
         tensors = tensors_in(tree[FAIRSEQ_MODEL], path)
     family = registry.recognise({}, tensors, origin=path)

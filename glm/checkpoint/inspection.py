@@ -23,7 +23,7 @@ def inspect_checkpoint(folder: str | Path, *, preset: str | None = None) -> Insp
     """Inspects a model of any format; no weights are read.
 
     Raises:
-        InputError: it is no checkpoint, or a file of it cannot be read.
+        InputError: it holds no weights, or one of its files cannot be read.
     """
     source = open_checkpoint(Path(folder), family_of_preset(preset) if preset else None)
     try:

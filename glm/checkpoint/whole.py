@@ -56,7 +56,7 @@ def open_model(folder: str | Path, preset: str | None = None, *, base: str | Pat
     Args:
         folder: its folder, or its one file.
         preset: a published name, a name in `configs/model` or a `.json` file that the weights have to fit.
-        base: a whole checkpoint, for one with only the trained weights.
+        base: the whole model, for files with only the trained weights.
 
     Raises:
         InputError: it cannot be read, is not whole, or does not fit its configuration, the preset or the base.

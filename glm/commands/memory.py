@@ -37,7 +37,7 @@ def _parser() -> Parser:
         description="Memory per card of training (AdamW) and generation, by part: computed, not measured. Options as "
         "in training and prediction.",
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint folder, published name or preset")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="model folder, published name or preset")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--src_length", type=int, default=608, help="most source tokens [608]")
     parser.add_argument("--tgt_length", type=int, default=160, help="most target tokens [160]")

@@ -25,7 +25,7 @@ def add_layout_options(parser: Parser) -> None:
         "--tokenizer_name_or_path",
         required=True,
         metavar="T",
-        help="A folder, a SentencePiece .model file or a published name. A checkpoint's folder brings its template "
+        help="A folder, a SentencePiece .model file or a published name. A model folder brings its template "
         "and lengths too.",
     )
     for group in (DataArguments, GenerationConfig):

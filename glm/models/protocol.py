@@ -441,7 +441,7 @@ class WeightNames:
     Attributes:
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
-        resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
+        resizable: endings of tables that have as many rows as the configuration says, whatever a file has:
             `--max_source_positions`.
         new_rows_std: standard deviation of rows that a table of `resizable` lacks; 0 for zeros.
         copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
@@ -567,7 +567,7 @@ class WeightNames:
         """Returns the configuration of a model that starts from parts of another (`--start`).
 
         Raises:
-            InputError: the checkpoint lacks a part.
+            InputError: the model lacks a part.
         """
         raise NotImplementedError
 

@@ -47,7 +47,7 @@ def recognise(
 
     Args:
         origin: where they come from, for messages.
-        folder: where the checkpoint lies.
+        folder: the model folder.
 
     Raises:
         InputError: no family is meant, or more than one.

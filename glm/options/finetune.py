@@ -270,7 +270,7 @@ class DropoutArguments:
 
 @dataclass
 class ObjectiveArguments:
-    """What training predicts of a record, by which losses, and from which parts of a checkpoint, for families that can
+    """What training predicts of a record, by which losses, and from which parts of a model, for families that can
     choose (UniLM; GanLM, whose names are fairseq's)."""
 
     objective: str | None = option(
@@ -287,12 +287,12 @@ class ObjectiveArguments:
 
     start: str | None = option(
         None,
-        "Parts of a checkpoint that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
+        "Parts of a model that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
         "the decoder that writes [both where there are two].",
         choices=["both", "generator", "discriminator"],
     )
     max_source_positions: int | None = option(
-        None, "Most tokens of a source; a checkpoint's table is cut, or has rows of zeros added [the model's]."
+        None, "Most tokens of a source; the model's table is cut, or gets further rows of zeros [the model's]."
     )
     max_target_positions: int | None = option(None, "Most tokens of a target; as max_source_positions.")
     discriminator_weight: float | None = option(None, "Weight of the discriminator's loss [5]; 0 leaves it out.")
@@ -437,7 +437,7 @@ class FinetuneTrainingArguments(TrainingArguments):
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
     )
     resume_with_changes: bool = option(
-        False, "Go on from a checkpoint although data or settings have changed since; its manifest notes what has."
+        False, "Resume from a checkpoint although data or settings have changed since; its manifest notes the changes."
     )
     packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")

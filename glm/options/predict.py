@@ -170,7 +170,7 @@ class PredictOptions:
     """All options of `predict.py`.
 
     Args:
-        inherited: those that were not given and taken from the checkpoint, by name.
+        inherited: those that were not given and come from the model folder, by name.
         argv: the command line.
         given: those that were set, by name.
     """

@@ -84,7 +84,7 @@ def parse_pretrain_arguments(argv: list[str]) -> PretrainArguments:
         AdapterArguments,
         PretrainTrainingArguments,
     )
-    parser = OptionParser(groups, "Pretrains a model on running text, from nothing or from a checkpoint.")
+    parser = OptionParser(groups, "Pretrains a model on running text, from scratch or from an existing model.")
     parser.prog = "python -m glm pretrain"
     reading = parser.read(argv)
     let_the_file_give_way(reading, parser.defaults)

@@ -93,7 +93,7 @@ def load(name_or_path: str, **options: Any) -> "LoadedModel":
     """Loads a model to predict with.
 
     Args:
-        name_or_path: a folder that training left, a checkpoint of another format, or a published name.
+        name_or_path: a model folder of this toolkit or in another format, or a published name.
         options: those of `predict.py` by their names, as `decode_dtype="bfloat16"`; lengths, template and decoding are
             as the model was trained, if not given. `device` is a GPU where there is one.
 

@@ -238,7 +238,7 @@ class GanLMWeights(WeightNames):
     def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
         config = dict(config)
         if start in ("both", "discriminator") and not config["discriminator_layers"]:
-            raise InputError(f"start {start}: the checkpoint has no discriminator; use --start generator")
+            raise InputError(f"start {start}: the model has no discriminator; use --start generator")
         if start == "both":
             return config
         if start == "discriminator":  # this one has seen all of what it reads

@@ -1,7 +1,7 @@
 """GLM: a stack of pre-LN transformer blocks over words, positions and block positions, with a tied head.
 
 Source: Du et al. 2022, section 2; layer for layer as THUDM/GLM (mpu/transformer.py, model/modeling_glm.py). The names
-of the weights are PaddleNLP's, so its checkpoints load without a map.
+of the weights are PaddleNLP's, so its files load without renaming.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Names and shapes of a GLM's weights, and the fields of its configuration. Loads no Paddle.
 
 The names are the same everywhere but for the prefix `glm.`, which Hugging Face's and Megatron's files lack. PyTorch
-keeps the weight of a linear layer as [out, in], Paddle as [in, out]. Every whole checkpoint has the fused
+keeps the weight of a linear layer as [out, in], Paddle as [in, out]. Every whole model has the fused
 query_key_value as [all Q | all K | all V]; what a tensor-parallel rank holds of it is laid out so in Megatron's files
 (its Q | its K | its V), and head by head (q k v of its first head, q k v of the next) in PaddleNLP's.
 Source: THUDM/GLM, change_mp.py; paddlenlp/transformers/conversion_utils.py, naive_merged_qkv_to_tensor_parallel_qkv.

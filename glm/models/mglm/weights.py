@@ -1,6 +1,6 @@
 """Names and shapes of a multilingual GLM's weights, and the fields of its configuration. Loads no Paddle.
 
-Its own files call things otherwise than GLM's; files of an earlier version have GLM's names (`--old-checkpoint`
+Its own files use other names than GLM's; files of an earlier version use GLM's names (`--old-checkpoint`
 there). Inside the toolkit the names are GLM's, so that one model serves both.
 Source: THUDM/Multilingual-GLM, model/modeling_multilingual.py.
 """

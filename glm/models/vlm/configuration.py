@@ -31,7 +31,7 @@ class VLMConfig(ModelConfig):
             probabilities, on the output of attention and MLP.
         initializer_range: standard deviation of random weights.
         bottlenecks: width of the adapters that belong to the model, of each task by its number; 0 for none.
-        single_bottleneck: of those of a checkpoint that holds one task and does not say which.
+        single_bottleneck: width of the adapters in files that hold one task and do not say which.
         kwargs: other fields, see `ModelConfig`.
 
     Raises:
