@@ -13,11 +13,11 @@ def main(argv: list[str]) -> None:
     """
     parser = Parser(prog="python -m glm adapters", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="ACTION", required=True)
-    join = verbs.add_parser("join", help="several folders become one")
+    join = verbs.add_parser("join", help="combine several folders in one")
+    join.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="folders of runs with --adapter_bottleneck")
     join.add_argument(
-        "folders", nargs="+", metavar="[NAME=]FOLDER", help="what runs with --adapter_bottleneck have left"
+        "--output_dir", "--output", required=True, metavar="FOLDER", help="folder for the result; new or empty"
     )
-    join.add_argument("--output_dir", "--output", required=True, metavar="FOLDER", help="where they go; new or empty")
     arguments = parser.parse_args(argv)
     from glm.checkpoint.adapters import join_adapters
 

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     add_layout_options(parser)
     parser.add_argument("--without_targets", action="store_true", help="Records to predict: they need no target.")
     parser.add_argument("--allow_cut_targets", action="store_true", help="Targets longer than tgt_length are cut.")
-    parser.add_argument("--shown", type=int, default=SHOWN, help=f"Problems of a kind that are listed [{SHOWN}].")
+    parser.add_argument("--shown", type=int, default=SHOWN, help=f"Problems listed of each kind [{SHOWN}].")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="Of the report [text].")
     parser.add_argument("--corpus", action="store_true", help="FILEs are running text, as pretraining reads it.")
     add_corpus_options(parser)

@@ -27,7 +27,9 @@ def _parser() -> Parser:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
     importing = _action(actions, "import", _import, "write a model of any format in this toolkit's own", target=True)
-    importing.add_argument("--base", type=Path, metavar="DIR", help="whole model, if SRC has only what was trained")
+    importing.add_argument(
+        "--base", type=Path, metavar="DIR", help="whole model, if SRC has only the weights that were trained"
+    )
     importing.add_argument("--positions", type=int, metavar="N", help="more positions, which repeat those there are")
     importing.add_argument(
         "--tasks", type=int, metavar="N", help="position tables and parts of the head: 4, or 1 (UniLM's pretraining)"

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--teacher", required=True, metavar="FOLDER", help="a model that was fine-tuned on the task")
     parser.add_argument("--train_file", required=True, help="the records whose sources it reads")
     parser.add_argument("--output_file", required=True, help="the new data file")
-    parser.add_argument("--task_name", help="the task, where the teacher's folder does not say it")
+    parser.add_argument("--task_name", help="the task, if the teacher's folder does not say it")
     parser.add_argument("--tgt_length", type=int, help="most tokens of a text [the teacher's]")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=16)
     parser.add_argument("--device", default="gpu")

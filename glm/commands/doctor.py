@@ -55,8 +55,8 @@ def _parser() -> Parser:
         metavar="N",
         help="2: try a model over two processes, also on a CPU; 1: do not; left out: with two GPUs",
     )
-    parser.add_argument("--output_file", metavar="FILE", help="what was found as JSON, to send with a report")
-    parser.add_argument("--overwrite_output", action="store_true", help="replace a file that is there")
+    parser.add_argument("--output_file", metavar="FILE", help="write the findings as JSON, to send with a report")
+    parser.add_argument("--overwrite_output", action="store_true", help="replace an existing file")
     return parser
 
 

@@ -45,9 +45,13 @@ def _parser() -> Parser:
     parser.add_argument("--fp16", action="store_true", help="train in half precision")
     parser.add_argument("--bf16", action="store_true", help="train in half precision")
     parser.add_argument("--fp16_opt_level", choices=("O1", "O2"), help="O2: weights too, of both fp16 and bf16 [O1]")
-    parser.add_argument("--recompute", action="store_true", help="keep no activations but of one layer")
+    parser.add_argument("--recompute", action="store_true", help="keep activations of one layer at a time only")
     parser.add_argument("--tensor_parallel_degree", type=int, help="cards of a model [1, 2, 4 and 8]")
-    parser.add_argument("--sharding", choices=("stage1", "stage2", "stage3"), help="divide the optimizer's state, …")
+    parser.add_argument(
+        "--sharding",
+        choices=("stage1", "stage2", "stage3"),
+        help="divide the optimizer's state (and gradients, weights)",
+    )
     parser.add_argument("--sharding_parallel_degree", type=int, help="over so many cards")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=16, help="records decoded together [16]")
     parser.add_argument("--num_beams", type=int, default=5, help="[5]")

@@ -14,8 +14,8 @@ def main(argv: list[str]) -> None:
         InputError: the folder has no LoRA adapter, or the output folder holds something.
     """
     parser = Parser(prog="python -m glm merge", description=__doc__)
-    parser.add_argument("--adapter", required=True, metavar="FOLDER", help="what a run with --lora has left")
-    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="where the model goes; new or empty")
+    parser.add_argument("--adapter", required=True, metavar="FOLDER", help="folder of a run with --lora")
+    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="folder for the model; new or empty")
     arguments = parser.parse_args(argv)
     merge(Path(arguments.adapter), Path(arguments.output_dir))
 

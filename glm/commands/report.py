@@ -34,8 +34,8 @@ def _parser() -> Parser:
         "what `score` takes, and rows without reference.",
     )
     parser.add_argument("file", help="one JSON object per line")
-    parser.add_argument("--output_dir", metavar="DIR", help="where the page goes; beside the file if left out")
-    parser.add_argument("--overwrite_output", action="store_true", help="replace a page that is there")
+    parser.add_argument("--output_dir", metavar="DIR", help="folder for the page; beside the file if left out")
+    parser.add_argument("--overwrite_output", action="store_true", help="replace an existing page")
     return parser
 
 

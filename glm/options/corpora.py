@@ -37,21 +37,21 @@ class CorpusArguments:
         None, "Texts; several corpora as NAME=PATH NAME=PATH, each of one path or several joined by commas."
     )
     dev_data: str | list[str] | None = option(
-        None, "Texts held out, on which the loss of each objective is measured; several as of train_data."
+        None, "Held-out texts on which the loss of each objective is measured; several as in train_data."
     )
     weights: str | None = option(None, "Share of each corpus in an epoch, e.g. 2,1; all of each if unset.")
     sampling_temperature: float | None = option(
         None, "T: a corpus of n samples has a share of n^T in an epoch (1 in proportion, 0 all alike)."
     )
-    text_column: str = option("text", "Column of the text, where rows have columns.")
+    text_column: str = option("text", "Column of the text, in files with columns.")
     documents_end_at: str = option(
         LINE, "What ends a document of plain text: its line, or the next blank line.", choices=list(DOCUMENT_ENDS)
     )
     max_record_bytes: int = option(MOST_BYTES, "Most bytes of a document; a larger one is refused.")
     max_bad_records: int = option(
-        0, "Unusable documents of a corpus that are left out, and written to refused-*.jsonl in output_dir; more stop."
+        0, "Unusable documents of a corpus that may be left out and written to refused-*.jsonl; more stop the run."
     )
-    max_dev_samples: int = option(256, "Most samples that the loss of an objective and a corpus is a mean over.")
+    max_dev_samples: int = option(256, "Most samples of an objective and a corpus that a dev loss is the mean over.")
     multi_task_data: str | list[str] | None = option(
         None, "Training records of tasks, TASK=PATH TASK=PATH, mixed in by multi_task_ratio; all patterns are used."
     )
@@ -119,18 +119,20 @@ class PretrainObjectiveArguments:
     gap_sentence_ratio: float | None = option(None, "Share of a sample's tokens in blanks of sentences [0.15].")
     gpt_min_ratio: float | None = option(None, "Least share of a sample in a blank of most of a document [0.25].")
     infill_prob: float | None = option(
-        None, "Of these samples, if of one document, the share whose blank may lie anywhere, not at the end [0.5]."
+        None, "Share of these samples, if of one document, whose blank may be anywhere instead of at the end [0.5]."
     )
     gpt_infill_prob: float | None = option(
         None, "THUDM/GLM's name for the opposite: 1 - infill_prob, the share whose blank is the end."
     )
-    block_mask_prob: float | None = option(None, "Share of tokens read in blanks of few that are hidden [0.1].")
+    block_mask_prob: float | None = option(
+        None, "Share of the input tokens in blanks of few tokens that are hidden [0.1]."
+    )
     short_seq_prob: float | None = option(None, "Share of samples that are cut into shorter ones [0.02].")
     single_span_prob: float | None = option(None, "Share of samples with one blank of few tokens [0].")
     non_sentence_start: float | None = option(
-        None, "Share of windows of long documents that begin where they are drawn, not with a sentence [0]."
+        None, "Share of windows of long documents that need not begin with a sentence [0]."
     )
-    sample_one_document: bool = option(False, "Put no other document behind a short one.")
+    sample_one_document: bool = option(False, "Do not fill up a short document with another one.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
     mask_prob: float | None = option(None, "UniLM: share of a sample's tokens that is predicted [0.15].")
     max_pred: int | None = option(None, "UniLM: most tokens of a sample that are predicted [48].")

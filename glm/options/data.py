@@ -58,15 +58,15 @@ SRC_LENGTH = 608  # the default
 class DataArguments:
     """How a record is laid out."""
 
-    task_name: str = option("dureader_qg", "Template, and data set to fetch where no file is given.")
+    task_name: str = option("dureader_qg", "Template or task; without files also the data set to download.")
     template: str | None = option(
         None,
-        "Template of your own in place of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
+        "Template of your own instead of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
         "one blank. {source} or {context} is cut if it is too long; other names are columns. With --labels also a "
         ".json file with a list of its parts.",
     )
     target_prefix: str | None = option(
-        None, "Constant opening of the target in place of the task's (none with --template): given, not generated."
+        None, "Constant opening of the target instead of the task's (none with --template): given, not generated."
     )
     source_column: str | None = option(
         None, "Column of the source; several, separated by commas, are joined. Recognised if not given."
@@ -78,9 +78,7 @@ class DataArguments:
         "Words that may stand in the blank and the labels they mean, one of which is chosen, e.g. "
         "对=entailment,错=contradiction,可能=neutral.",
     )
-    pattern_id: int | None = option(
-        None, "Which of the task's patterns, where it has several; its first if not given."
-    )
+    pattern_id: int | None = option(None, "Which of the task's patterns to use; the first if not given.")
     multi_token: bool | None = option(
         None,
         "True scores words piece by piece with their end, False refuses words of several pieces [what they need].",
@@ -92,16 +90,16 @@ class DataArguments:
     )
     classification_head: str | None = option(
         None,
-        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), of its first token "
+        "Classify with a head on a hidden state instead of a blank: that of its end (pad), of its first token "
         "(cls) or of the one behind its end (start) [pad, where the option stands alone].",
         nargs="?",
         const=POOLS[0],
         choices=list(POOLS),
     )
-    unidirectional: bool = option(False, "Files of choices and last words: read the text from left to right only.")
+    unidirectional: bool = option(False, "For files of choices and last words: read the text from left to right only.")
     multi_turn: str = option(
         "error",
-        "What conversations of several turns, or with a system text, are: an error, or their last turn.",
+        "What to do with conversations of several turns, or with a system text: error, or use their last turn.",
         choices=["error", "last"],
     )
     punctuation: str | None = option(
@@ -112,7 +110,7 @@ class DataArguments:
     max_history: int | None = option(
         None, "h: of a conversation the last 2 h + 1 turns before a reply are read [2; qa 1]."
     )
-    document_length: int | None = option(None, "Most tokens of a document that questions are about (qa) [400].")
+    document_length: int | None = option(None, "Most tokens of a document about which questions are asked (qa) [400].")
     src_length: int = option(SRC_LENGTH, "Most source tokens; a longer passage is cut around the answer's sentence.")
     max_seq_length: int | None = option(
         None,

@@ -188,21 +188,28 @@ class FileArguments:
     )
     dev_file: str | list[str] | None = option(
         None,
-        "Records of evaluation during and after training; several as of train_file, each with figures of its own.",
+        "Records for evaluation during and after training; several as in train_file, each with its own scores.",
     )
-    test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as of dev_file.")
+    test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as in dev_file.")
     train_langs: str | None = option(
         None, "Languages to train on, separated by commas; {lang} in the name of train_file stands for each."
     )
-    eval_langs: str | None = option(None, "The same of dev_file and test_file; figures of each and their mean.")
+    eval_langs: str | None = option(
+        None, "The same for dev_file and test_file; scores for each language and their mean."
+    )
     weights: str | None = option(None, "Share of each train_file in an epoch, e.g. 2,1; all of each if unset.")
     sampling_temperature: float | None = option(
         None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
     )
-    max_train_samples: int | None = option(None, "Only so many usable training records of a file, the first ones.")
-    max_predict_samples: int | None = option(None, "Only so many records of a file of --do_predict, the first ones.")
+    max_train_samples: int | None = option(
+        None, "Use only that many usable training records of a file, the first ones."
+    )
+    max_predict_samples: int | None = option(
+        None, "Predict only that many records of a file with --do_predict, the first ones."
+    )
     max_bad_records: int = option(
-        0, "Unusable records of a file that are left out, and written to refused-*.jsonl in output_dir; more stop."
+        0,
+        "Unusable records of a file that may be left out and written to refused-*.jsonl; more stop the run.",
     )
     allow_cut_targets: bool = option(False, "Cut a target longer than tgt_length, which then never learns to end.")
     data_cache_dir: str | None = option(
@@ -276,7 +283,7 @@ class ObjectiveArguments:
     objective: str | None = option(
         None,
         "masked: some tokens of the target, drawn anew in each epoch; pseudo_masked: each, at a [MASK] of its own "
-        "behind what comes before it [masked].",
+        "that sees the tokens before it [masked].",
         choices=["masked", "pseudo_masked"],
     )
     mask_prob: float | None = option(None, "Share of the target's tokens that masked predicts [0.2].")
@@ -297,14 +304,14 @@ class ObjectiveArguments:
     max_target_positions: int | None = option(None, "Most tokens of a target; as max_source_positions.")
     discriminator_weight: float | None = option(None, "Weight of the discriminator's loss [5]; 0 leaves it out.")
     discriminator_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
-    discriminator_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    discriminator_start_warmup_steps: int | None = option(None, "Updates before that in which it is 0 [0].")
     inconsistency_weight: float | None = option(
         None, "Weight of the generator's loss where the discriminator erred [1]; 0 leaves it out."
     )
     inconsistency_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
-    inconsistency_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    inconsistency_start_warmup_steps: int | None = option(None, "Updates before that in which it is 0 [0].")
     discriminator_sampling_temperature: float | None = option(
-        None, "Logits are divided by this before the tokens to be judged are drawn [1]."
+        None, "Divides the logits from which the tokens to be judged are drawn [1]."
     )
 
     def __post_init__(self):
@@ -347,20 +354,23 @@ class AdapterArguments:
     lora_dropout: float = option(0.0, "Dropout of its input.")
     lora_targets: str | None = option(
         None,
-        "Linear layers of a block that get one, joined by | [those of queries, keys and values].",
+        "Linear layers of a block that get an adapter, joined by | [that of queries, keys and values].",
     )
     prefix_tuning: bool = option(
         False, "Train keys and values that every token sees; the model's own weights stay, and only these are saved."
     )
-    num_prefix_tokens: int = option(128, "Virtual tokens that they are of, in each layer.")  # as PaddleNLP's scripts
-    prefix_projection: bool = option(False, "Learn them through a network of one hidden layer, which is saved too.")
+    num_prefix_tokens: int = option(128, "Number of virtual tokens in each layer.")  # as PaddleNLP's scripts
+    prefix_projection: bool = option(
+        False, "Compute them by a network with one hidden layer, which is trained and saved."
+    )
     adapter_bottleneck: int | None = option(
         None,
         "Train an adapter of this width behind each block, of each task its own; the model's own weights stay, and "
         "only the adapters are saved.",
     )
     adapter_up_std: float | None = option(
-        None, "Standard deviation of what leaves a new adapter's last linear layer [0: it does nothing; VLM's 0.02]."
+        None,
+        "Standard deviation of the weights of a new adapter's last linear layer [0: it does nothing; VLM's 0.02].",
     )
 
     def __post_init__(self):
@@ -405,7 +415,7 @@ class FinetuneTrainingArguments(TrainingArguments):
         choices=list(LOSSES),
     )
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
-    lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
+    lr_scheduler_type: str = option("linear", "Shape of the learning rate after the warmup.", choices=list(SHAPES))
     lr_decay_ratio: float | None = option(
         None,
         "Final learning rate as a share of the peak (of inverse_sqrt, the lowest) [0.1; constant ones have none].",
@@ -421,17 +431,17 @@ class FinetuneTrainingArguments(TrainingArguments):
         None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
     )
     early_stopping_patience: int | None = option(
-        None, "End when metric_for_best_model has not become better in so many evaluations."
+        None, "End after this many evaluations in which metric_for_best_model did not improve."
     )
     dry_run: bool = option(
         False, "Show three examples, lengths, memory, steps and the time of a few measured steps; train nothing."
     )
-    group_by_length: bool = option(False, "Batches of examples of like length.")
+    group_by_length: bool = option(False, "Make batches of examples of similar length.")
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
     )
     required_batch_size_multiple: int | None = option(
-        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
+        None, "Batches of examples of similar length have fewer examples than this, or a multiple of it; 8 in fairseq."
     )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
@@ -439,11 +449,15 @@ class FinetuneTrainingArguments(TrainingArguments):
     resume_with_changes: bool = option(
         False, "Resume from a checkpoint although data or settings have changed since; its manifest notes the changes."
     )
-    packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
+    packing: bool = option(False, "Short examples of a batch share a row without seeing each other.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
     optim: str = option("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
-    fp16_opt_level: str = option("O1", "AMP level of --fp16 and --bf16: O2 computes all in it.", choices=["O1", "O2"])
-    recompute_layers: int | None = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
+    fp16_opt_level: str = option(
+        "O1", "AMP level of --fp16 and --bf16; O2 keeps weights in half precision too.", choices=["O1", "O2"]
+    )
+    recompute_layers: int | None = option(
+        None, "Number of layers, from the first on, that --recompute applies to; all if unset."
+    )
     release_grads: bool | None = option(
         None, "Free gradients after each step; they need not be set to zero then [true; false with sharding stage2]."
     )

@@ -57,20 +57,20 @@ class PredictArguments(ServingArguments):
         "Adapters of tasks that share the model: NAME=FOLDER, several with commas between them. A record names its "
         "task in the column task, else it is of --task_name, else of none.",
     )
-    fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled, in place of records.")
-    fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
+    fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled; instead of records.")
+    fill_file: str | None = option(None, "Texts with blanks, one per line; instead of records.")
     output_file: str | None = option(None, "One JSON line per record; standard output if not given.")
-    metrics_file: str | None = option(None, "Scores as JSON (needs questions in the data).")
+    metrics_file: str | None = option(None, "Scores as JSON (the data needs references).")
     report: str | None = option(
         None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
     )
     keep_columns: str | None = option(
         None, "Columns that are copied into the rows of the output, separated by commas; all: every one."
     )
-    max_predict_samples: int | None = option(None, "Only so many records, the first ones.")
+    max_predict_samples: int | None = option(None, "Predict only that many records, the first ones.")
     overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
-    prefix: str = option("", "What every text starts with: given to the model, not generated.")
+    prefix: str = option("", "Beginning of every text: given to the model, not generated.")
     allowed_outputs_file: str | None = option(None, "Outputs, one per line: nothing else is generated (after prefix).")
     output_format: str = option(
         "json",
@@ -86,10 +86,10 @@ class PredictArguments(ServingArguments):
         "a CPU) is the fastest, reads a quarter of the bytes, and rounds more.",
         choices=["float32", "bfloat16", "float16", "int8"],
     )
-    show: int = option(5, "Samples printed as a table, where output_file is given.")
+    show: int = option(5, "Number of samples printed as a table, if output_file is given.")
     device: str = option("gpu", "gpu or cpu.")
     tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
-    serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
+    serve: bool = option(False, "Serve a page and an HTTP API instead of predicting records.")
 
     def __post_init__(self):
         errors = [

@@ -17,22 +17,22 @@ KEY_BYTES = 4096  # largest size of a file with a key
 class ServingArguments:
     """Where a server is, who may use it, and how much one request may ask for."""
 
-    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs a key.")
-    port: int = option(8000, "Port to serve at; 0 is a free one.")
+    host: str = option("127.0.0.1", "Address to serve at; one that other machines can reach needs a key.")
+    port: int = option(8000, "Port to serve at; 0 chooses a free one.")
     allowed_hosts: str | None = option(
-        None, "Names, separated by commas, that requests may call this server besides its address, as behind a proxy."
+        None, "Host names, separated by commas, that requests may use beside the address, for example behind a proxy."
     )
     api_key_file: str | None = option(
-        None, "File with the key that requests have to bring as 'Authorization: Bearer KEY'; GLM_API_KEY if not given."
+        None, "File with the key that requests have to send as 'Authorization: Bearer KEY'; GLM_API_KEY if not given."
     )
     api_key: str | None = option(
         None, "The key itself; all users of the machine can read it in the list of processes, so a file is better."
     )
-    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
-    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
+    max_waiting: int = option(256, "Texts that may wait to be generated; further requests are refused (503).")
+    request_timeout: float = option(120.0, "Seconds until a request is cancelled (504).")
     max_request_bytes: int = option(4 << 20, "Bytes of a request's body (413).")
     max_request_items: int = option(20_000, "Values and names of a request's JSON (413).")
-    max_request_depth: int = option(16, "Lists and objects of a request's JSON within each other (400).")
+    max_request_depth: int = option(16, "Nested lists and objects of a request's JSON (400).")
     max_request_characters: int = option(1 << 18, "Characters of a request's texts together (413).")
 
     BASE_TITLE = "Where a server is, who may use it, and how much one request may ask for"
