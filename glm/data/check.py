@@ -19,7 +19,7 @@ from tqdm import tqdm
 from glm.data.columns import Columns
 from glm.data.formats import format_without_header, guess_row_count, has_byte_order_mark
 from glm.data.frames import Encoder
-from glm.data.problems import Kind, RecordError
+from glm.data.problems import Kind
 from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import SHOWN, FileReport, ProblemGroup
@@ -125,7 +125,9 @@ class FileCheck:
     def _take(self, item: Any) -> Any:
         self.read += 1
         if not isinstance(item, BadRecord):
-            error = self.encoder.source_problem(item) or self._target_problem(item)
+            error = self.encoder.source_problem(item)
+            if error is None and self.learns_targets:
+                error = self.encoder.target_problem(item)
             if error is None:
                 self._use(item)
                 return item
@@ -134,9 +136,6 @@ class FileCheck:
         if len(self.bad) < self.keep_bad:
             self.bad.append(item)
         return item
-
-    def _target_problem(self, encoded: Any) -> RecordError | None:
-        return self.encoder.target_problem(encoded) if self.learns_targets else None
 
     def note(self, kind: Kind, message: str) -> None:
         """Counts a problem."""
@@ -175,7 +174,8 @@ class FileCheck:
                 self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
             if INVISIBLE.search(text) and (found := INVISIBLE.findall(JOINED_EMOJI.sub("", text))):
                 codes = ", ".join(map(code_point, dict.fromkeys(found)))
-                self.note(Kind.INVISIBLE, f"{column}: holds the invisible {_plural('character', codes)} {codes}")
+                noun = "characters" if "," in codes else "character"
+                self.note(Kind.INVISIBLE, f"{column}: holds the invisible {noun} {codes}")
             if found := [token for token in self.encoder.family.marks if token in text]:
                 self.note(Kind.MARK, f"{column}: holds {', '.join(found)}, which stays text")
             if len(text) < LONGEST_WORD and text.strip().lower() in NULL_WORDS:
@@ -339,10 +339,6 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
 def code_point(character: str) -> str:
     """Formats a character as a code point for messages."""
     return f"U+{ord(character):04X}"
-
-
-def _plural(noun: str, listed: str) -> str:
-    return f"{noun}s" if "," in listed else noun
 
 
 def text_hash(text: str) -> int:

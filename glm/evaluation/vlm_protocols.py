@@ -85,15 +85,12 @@ def coqa(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
 
     Of several right answers it is the mean over leaving one out of the best against the others, as people are scored.
     """
-    of_gold = [(_exact(prediction, gold), _token_f1(prediction, gold)) for gold in golds]
+    words = squad_tokens(prediction, "en")
+    of_gold = [(float(words == squad_tokens(gold, "en")), _token_f1(prediction, gold)) for gold in golds]
     if len(golds) == 1:
         return of_gold[0]
     rest = [np.max(of_gold[:place] + of_gold[place + 1 :], axis=0) for place in range(len(golds))]
     return tuple(np.mean(rest, axis=0).tolist())
-
-
-def _exact(prediction: str, gold: str) -> float:
-    return float(squad_tokens(prediction, "en") == squad_tokens(gold, "en"))
 
 
 def _token_f1(prediction: str, gold: str) -> float:
