@@ -129,7 +129,7 @@ def open_set(name: str, options: PredictOptions, tasks: "OpenedTasks | None") ->
     """Reads and checks a data set, before a model is loaded.
 
     Args:
-        tasks: of adapters, which its records are of; None without such.
+        tasks: tasks of adapters, which its records are of; None without such.
     """
     from glm.data.task_table import in_language
     from glm.prediction.input import PredictionInput

@@ -44,7 +44,7 @@ class Stopped(BaseException):
     """A signal asks the run to end; like KeyboardInterrupt it is not an Exception, so error handlers do not catch it.
 
     Args:
-        number: of the signal; the exit code is 128 more.
+        number: the signal's number; the exit code is 128 more.
     """
 
     def __init__(self, number: int, text: str = "stopped"):

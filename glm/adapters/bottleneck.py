@@ -58,7 +58,7 @@ class BottleneckConfig:
         base_tensors: a digest of each of its weights, by name.
         tasks: by name, the `bottleneck` of each, and its `settings` (`glm.options.run_config.TrainedWith`).
         rows: the rows of the word table that are trained, by what they belong to.
-        up_std: of a new adapter, see `glm.modules.bottleneck.Bottleneck`; in no file.
+        up_std: standard deviation for a new adapter, see `glm.modules.bottleneck.Bottleneck`; not saved.
     """
 
     base_model_name_or_path: str | None

@@ -31,8 +31,8 @@ class OpenedAdapters:
     """Adapters of several tasks, by the names chosen here.
 
     Args:
-        config: of all of them together.
-        sources: of each task its folder, and what it is called there.
+        config: settings of all of them together.
+        sources: for each task its folder, and its name there.
     """
 
     config: BottleneckConfig

@@ -61,7 +61,7 @@ class Source:
         files: all files of weights.
         ranks: the tensors of each tensor-parallel rank; one for a whole model.
         config: what config.json says, or nothing.
-        extras: of Megatron's first file, what stands beside the weights.
+        extras: what Megatron's first file holds beside the weights.
     """
 
     path: Path
@@ -101,7 +101,7 @@ def open_checkpoint(folder: Path, family: Family | None = None) -> Source:
     """Recognises the format of a folder or a single file, and opens its tensors without reading weights.
 
     Args:
-        family: whose it is, if its configuration says nothing; told by the names of weights if None.
+        family: the family, if its configuration says nothing; recognised by the names of weights if None.
 
     Raises:
         InputError: it holds no weights, or a file cannot be read.

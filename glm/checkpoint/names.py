@@ -106,7 +106,7 @@ def infer_sizes(names: WeightNames, tensors: Mapping[str, LazyTensor], *, title:
     """Derives the configuration from whole weights with linears as [in, out]; they do not show the number of heads.
 
     Args:
-        title: of the family, for messages.
+        title: title of the family, for messages.
 
     Raises:
         InputError: what shows them is missing (the text lists all that is missing or unknown), or is no table.

@@ -8,7 +8,7 @@ def fetch_weights(model_class: type, name: str) -> Path:
 
     Args:
         model_class: knows with `pretrained_resource_files_map` where the family's models are.
-        name: of the model.
+        name: name of the model.
 
     Raises:
         Exception: whatever stops the download.

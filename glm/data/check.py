@@ -66,7 +66,7 @@ class FileCheck:
 
     Args:
         encoder: lays records out, and so knows what fits.
-        name: of the file.
+        name: name of the file.
         columns: where its fields are taken from.
         learns_targets: a target that would be cut is a problem; what is only compared with may have any length.
         shown: problems of a kind that are kept in words.
@@ -76,7 +76,7 @@ class FileCheck:
         counts: number of problems of each kind.
         problems: the first of each kind, in words.
         bad: the refused rows, as many as `keep_bad` allows.
-        row_hashes, places: of the used rows; for `compare`, and where each is in the file ("line 7").
+        row_hashes, places: hashes of the used rows for `compare`, and where each is in the file ("line 7").
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class FileCheck:
         """Finds rows that are in another file too.
 
         Args:
-            row_hashes: of that file.
+            row_hashes: hashes of that file's rows.
         """
         there = set(row_hashes)
         for row, place in zip(self.row_hashes, self.places, strict=True):

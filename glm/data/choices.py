@@ -16,7 +16,7 @@ class EncodedChoice:
     """A question, encoded.
 
     Args:
-        before, after: of the blank, shortened to fit.
+        before, after: ids before and after the blank, shortened to fit.
         opening: what of the text stands behind the blank's opening, where it is read from left to right only.
         candidates: ids of each, its end included if that is scored.
         lost: tokens that were cut.
@@ -41,7 +41,7 @@ class ChoiceEncoder:
     """Encodes questions and their candidates for a family's model.
 
     Args:
-        pattern_id: of the task's patterns; None for its first.
+        pattern_id: number of one of the task's patterns; None for its first.
         src_length: most tokens of the text, special ones included.
         tgt_length: most tokens of a candidate.
         multi_token: True scores every candidate piece by piece with its end; False refuses words of several pieces;

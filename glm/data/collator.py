@@ -20,7 +20,7 @@ class Collator:
     Args:
         geometry: writes rows.
         pad_token_id: fills rows up; nobody sees it.
-        multiple: of which the width of rows is.
+        multiple: the width of rows is a multiple of it.
         row_tokens: with it, short examples share rows of at most so many tokens (or the longest example's); without,
             each example has a row to itself.
     """

@@ -147,7 +147,7 @@ def choose_columns(
         present: the columns of the file.
         template: says whether there is an answer, how the target is called, and which other columns are needed.
         wishes: the user's options.
-        name: of the file, for messages.
+        name: name of the file, for messages.
         need_target: whether a file without targets is an error.
 
     Raises:

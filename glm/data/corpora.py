@@ -34,7 +34,7 @@ class CorpusFiles:
 
     Args:
         path: one or several, joined by commas.
-        column: of the text, where rows have several.
+        column: column of the text, if rows have several.
         ends_at: what ends a document of plain text, see `DOCUMENT_ENDS`.
         reserved: texts that no document may hold.
         most: bytes of a document.

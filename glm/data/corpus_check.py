@@ -30,7 +30,7 @@ class CorpusCheck:
     """The findings in a corpus.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         tokenizer: encodes its documents.
         pretraining: says in which parts.
         most_repeats: a passage that occurs more often is boilerplate; None does not look for any, which takes memory.

@@ -110,7 +110,7 @@ def open_corpus(
     """Opens a corpus from the cache, or encodes it.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         content: see `corpus_digest`.
         most_refused: rows that may be refused.
 
@@ -190,7 +190,7 @@ class CorpusSamples(Sequence[Sample]):
     How large a sample is only drawing it tells: `lengths` and `target_lengths` are those of the largest.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         tasks: examples of tasks that take the place of some samples, or None.
     """
 

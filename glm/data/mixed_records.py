@@ -32,7 +32,7 @@ class MixedFile:
 
     Args:
         path: a file in any format of `glm.data.formats`.
-        forms: by task; of an empty name records of no task.
+        forms: form of each task; an empty name is for records of no task.
         default: the task of a record that names none.
         reserved, most: as of `RecordFile`.
 

@@ -110,8 +110,8 @@ def times_read(sizes: Sequence[float], shares: Sequence[float], *, fraction: flo
     """Returns how many times an epoch reads each set, given as a fraction of all examples.
 
     Args:
-        sizes: of each set.
-        shares: of the epoch that each set has, such as `probabilities`.
+        sizes: sizes of each set.
+        shares: share that each set has of the epoch, such as `probabilities`.
 
     Returns:
         [sets]
@@ -128,8 +128,8 @@ class Mixture:
 
     Args:
         sizes: examples of each set.
-        shares: of an epoch that each set has, or None; any positive numbers.
-        seed: of the orders.
+        shares: share that each set has of an epoch, or None; any positive numbers.
+        seed: seed of the orders.
     """
 
     def __init__(self, sizes: Sequence[int], shares: Sequence[float] | None = None, *, seed: int = 0):

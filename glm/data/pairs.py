@@ -37,7 +37,7 @@ class PairEncoder:
     """Lays out questions for a classification head.
 
     Args:
-        pool: whose state is classified: `cls` the first token's, `pad` the end's, `start` that behind the end.
+        pool: the token whose state is classified: `cls` the first, `pad` the end, `start` the one behind the end.
         src_length: most tokens of a row, special ones included.
 
     Raises:
@@ -168,7 +168,7 @@ class PairCollator:
 
     Args:
         encoder: laid them out.
-        multiple: of which the width of rows is.
+        multiple: the width of rows is a multiple of it.
     """
 
     def __init__(self, encoder: PairEncoder, *, multiple: int = 1):

@@ -45,8 +45,8 @@ class ExampleStore(Sequence[Example]):
 
     Attributes:
         folder: where they lie.
-        report: of the check of the file they are from.
-        row_hashes: of its rows, see `FileCheck.compare`.
+        report: report of the check of the file they are from.
+        row_hashes: hashes of its rows, see `FileCheck.compare`.
     """
 
     is_drawn = False  # `lengths` and `target_lengths` do not depend on what is drawn
@@ -119,7 +119,7 @@ class JoinedExamples(Sequence[Example]):
 
     Args:
         stores: by name of the set.
-        shares: that each has of an epoch, see `glm.data.mixture.Mixture`.
+        shares: share that each has of an epoch, see `glm.data.mixture.Mixture`.
     """
 
     def __init__(self, stores: Mapping[str, ExampleStore], shares: Sequence[float] | None = None):
@@ -205,7 +205,7 @@ def verify_store(folder: Path, names: Collection[str] = (IDS, ENDS, ROWS, PLACES
     """Reads a whole store and compares it with its seal.
 
     Args:
-        names: of its files.
+        names: names of its files.
 
     Raises:
         InputError: it is not what was written; the text names the file.

@@ -27,7 +27,7 @@ class Summaries:
         prompts: by the language of the summary; `TRANSLATION` where summaries are translated in training too.
         lines: how many lines of a file without a header belong together: the text's, and one for each of its
             summaries.
-        language: of the summaries that are read; all if None.
+        language: language of the summaries that are read; all if None.
     """
 
     prompts: Mapping[str, str]

@@ -23,7 +23,7 @@ class ChoiceExample:
 
     Args:
         rows: one for each candidate; a single one where all candidates are single pieces.
-        scored: of each row, how many of its labels, the last ones, are the candidate's.
+        scored: for each row, how many of its last labels are the candidate's.
         candidates: ids of candidates that are single pieces; none of several.
         right: numbers of the right candidates.
     """
@@ -113,8 +113,8 @@ class TaskExamples(Sequence[Any]):
 
     Args:
         items: encoded questions that can be used.
-        report: of the check of the file.
-        row_hashes: of its rows, see `FileCheck.compare`.
+        report: report of the check of the file.
+        row_hashes: hashes of its rows, see `FileCheck.compare`.
     """
 
     folder = Path("memory")  # stands for a folder in messages

@@ -41,8 +41,8 @@ class TaskPool:
     """Examples of tasks, in memory.
 
     Args:
-        tasks: of each its examples by pattern: [patterns][questions], each the rows of a question.
-        share: of the samples that are examples of tasks.
+        tasks: for each task its examples by pattern: [patterns][questions], each the rows of a question.
+        share: share of samples that are examples of tasks.
     """
 
     def __init__(self, tasks: Mapping[str, Sequence[Sequence[tuple[Example, ...]]]], share: float):

@@ -28,7 +28,7 @@ class TaskRecord(Record):
         right: numbers of the candidates that are right; empty if it is not known.
         answers: texts that are right, of a task that extracts; None if it is not known.
         group: what questions of the same group share.
-        language: of the question.
+        language: language of the question.
         is_named: whether its id is one of the data's own.
         lone: its one candidate is to be what the model writes.
         equality: whether it is; None if it is not known.
@@ -64,7 +64,7 @@ class TaskReader:
 
     Args:
         pattern: brings the words of labels.
-        label_column: of the label, if the user named it.
+        label_column: column of the label, if the user named it.
         need_label: whether a question without one is unusable.
         reserved: texts that no field may hold.
     """

@@ -287,7 +287,7 @@ def find_frame(
 
     Args:
         task_name: a task of TASKS or a template of TEMPLATES.
-        template: of the user's own, in place of the task's.
+        template: the user's own, instead of the task's.
         target_prefix: constant opening of the target, of a task that generates.
         own: texts of a family's own for tasks that generate, by name.
         labels: words and labels of the user's own, `WORD=LABEL,…`: the task chooses among them.

@@ -77,7 +77,7 @@ class Item:
         equality: whether the label says so; None if it does not say.
         key: tells the questions of a row apart.
         group: what questions of the same group share.
-        language: of the question.
+        language: language of the question.
     """
 
     fields: Mapping[str, str]
@@ -140,8 +140,8 @@ class Task:
         windows_as_published: windows end where the originals' do, and the last may lose the end of a passage; an
             answer counts as in a window although what does not fit is cut off behind it.
         closed: see `GeometryOptions`.
-        language: of the task, where rows do not say.
-        languages: that its figures have rules for; None for all.
+        language: language of the task, where rows do not say.
+        languages: languages that its metrics have rules for; None for all.
     """
 
     name: str

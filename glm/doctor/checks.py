@@ -27,7 +27,7 @@ class Finding:
     """The result of a check.
 
     Args:
-        name: of the check.
+        name: name of the check.
         differences: the largest by what was compared; none if it was not made.
         tolerances: what they may be.
         note: why it was not made, or what is wrong beyond numbers.

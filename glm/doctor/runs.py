@@ -36,7 +36,7 @@ class Way:
 
     Args:
         device: `cpu`, `gpu` or `gpu:N`.
-        dtype: of products: `float32`, `float16` or `bfloat16`.
+        dtype: type of products: `float32`, `float16` or `bfloat16`.
         recompute: activations are computed anew in the backward pass.
         plain: attention by Paddle's own operators, where the device has a faster one.
         degree: processes that hold parts of the model.
@@ -54,10 +54,10 @@ class Outcome:
     """The outcome of a run.
 
     Attributes:
-        losses: of each step.
-        gradients: of the first step, by weight.
+        losses: losses of each step.
+        gradients: gradients of the first step, by weight.
         updates: what the steps added to each weight.
-        texts: of each prompt the tokens and the score of its best text.
+        texts: for each prompt the tokens and the score of its best text.
     """
 
     losses: list[float] = field(default_factory=list)

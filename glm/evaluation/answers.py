@@ -74,9 +74,9 @@ class AnswerProtocol:
     """A protocol that compares two answers.
 
     Args:
-        tokens: of a text in a language.
-        languages: that it has rules for; None for all.
-        signature: of its figures.
+        tokens: tokens of a text in a language.
+        languages: languages that it has rules for; None for all.
+        signature: signature of its figures.
     """
 
     tokens: Callable[[str, str], list[str]]
@@ -126,8 +126,8 @@ class AnswerTable:
 
     Args:
         rows: they have references.
-        languages: of all rows together; found in the rows if not given.
-        protocols: by which answers are compared, some of ALL_PROTOCOLS.
+        languages: languages of all rows together; found in the rows if not given.
+        protocols: protocols by which answers are compared, some of ALL_PROTOCOLS.
     """
 
     def __init__(

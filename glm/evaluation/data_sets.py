@@ -59,7 +59,7 @@ def figures_by_set(figures: Figures, *, prefix: str = "") -> dict[str, dict[str,
     """Groups figures named by `named` by set; empty for a single set without a name.
 
     Args:
-        prefix: of all names.
+        prefix: prefix of all names.
     """
     found: dict[str, dict[str, float]] = {}
     for name, value in figures.items():

@@ -26,7 +26,7 @@ class ProtocolScores:
     """The scores that a tool gives.
 
     Args:
-        figures: those of `bleu-4`, `rouge-1`, `rouge-2`, `rouge-l` that the tool has, in percent.
+        figures: those among `bleu-4`, `rouge-1`, `rouge-2`, `rouge-l` that the tool has, in percent.
         signature: how they are computed.
     """
 

@@ -58,7 +58,7 @@ def compare(
 
     Args:
         first, second: [N, C + M] from `table_of_statistics`; row i of both is the same record.
-        seed: of the random draws.
+        seed: seed of the random draws.
         figures: computes figures from sums over rows, where the columns are not those of `table_of_statistics`.
 
     Returns:

@@ -52,7 +52,7 @@ class TokenRouge:
 
     Args:
         encode: the model's tokenizer.
-        digest: of all that ids depend on.
+        digest: digest of all that ids depend on.
     """
 
     def __init__(self, encode: Encode, digest: str):

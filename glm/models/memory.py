@@ -31,8 +31,8 @@ class Training:
     """What a training run's memory depends on beside the model.
 
     Args:
-        examples: of a batch on one device.
-        source_tokens, target_tokens: of each example.
+        examples: number of examples of a batch on one device.
+        source_tokens, target_tokens: tokens of each example.
         device: `cpu`, where everything is float32, or `gpu`.
         half: computes in float16 or bfloat16 (`--fp16`, `--bf16`).
         opt_level: O1 keeps weights in float32 and casts them for products; O2 keeps them in half precision.
@@ -78,7 +78,7 @@ class Decoding:
     """What generation's memory depends on beside the model; fields as in `Training`.
 
     Args:
-        dtype: of weights and products, as `--decode_dtype`.
+        dtype: type of weights and products, as `--decode_dtype`.
     """
 
     examples: int

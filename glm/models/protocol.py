@@ -295,7 +295,7 @@ class Searching(Protocol):
         """Generates for several prompts together; returns the tokens and scores of each one's texts, best first.
 
         Args:
-            options: of decoding, by the names of `glm.generation.config.GenerationConfig`.
+            options: options of decoding, by the names of `glm.generation.config.GenerationConfig`.
         """
 
 
@@ -326,8 +326,8 @@ class Scorable(Protocol):
         What is said of a candidate depends on no other, nor on the rest of the batch.
 
         Args:
-            prompts: of B records.
-            candidates: of each record its candidates, each of one token or more; one that is to end brings
+            prompts: prompts of B records.
+            candidates: for each record its candidates, each of one token or more; one that is to end brings
                 `Tokenizer.end_token_id`.
             top: how many of the likeliest tokens of each place are told, too.
 
@@ -422,8 +422,8 @@ class Objectives:
     """A family's pretraining objectives.
 
     Args:
-        names: by which the dev loss is told apart.
-        options: of `glm.options.pretrain.ObjectiveArguments` those that mean something for them.
+        names: names of the objectives, for the dev losses.
+        options: fields of `glm.options.pretrain.ObjectiveArguments` that mean something for them.
         build: makes a `Pretraining` of a tokenizer and values of these options; raises InputError for a value that is
             out of range.
     """
@@ -585,7 +585,7 @@ class Trial:
     """A small model with its data, for trying a device out: the same on every machine.
 
     Args:
-        config: of the model, whose weights are drawn by whoever tries it.
+        config: the model's configuration; its weights are drawn by whoever tries it.
         geometry: lays ids out.
         sources, spans: ids of the examples that it learns, one after the other in batches of `batch_size`.
         end_token_id: ends a generated text.
@@ -606,17 +606,17 @@ class Family:
     """A family of models: its model, tokenizer, geometry and names of weights.
 
     Args:
-        name: of its folder, and `model_type` in its config.json.
+        name: name of its folder, and `model_type` in its config.json.
         title: what people call it.
         architecture: what its config.json calls the model's class.
         tokenizer_files: the files of its tokenizer; the first makes a folder one of a tokenizer of this family.
         weights: names and shapes.
         open_tokenizer: the tokenizer of a file or folder; loads neither Paddle nor PaddleNLP.
         save_tokenizer: writes a tokenizer's files into a folder.
-        fetch_tokenizer: that of a published name.
+        fetch_tokenizer: fetches the tokenizer of a published name.
         geometry: for a tokenizer and a template.
         config_class, model_class: import Paddle when they are called.
-        abilities: of `ABILITIES`, and `memory_forecast`.
+        abilities: some of `ABILITIES`, and `memory_forecast`.
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
         marks: texts of special tokens that data may hold, as any other text; a check names the rows.
@@ -627,10 +627,10 @@ class Family:
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         presets: names in `configs/model` of models that are published, but cannot be fetched by a name.
         published_tokenizers: hub names of tokenizers that can be fetched.
-        vocabulary_multiple: of which the rows of a new model's word embedding are.
+        vocabulary_multiple: a new model's word embedding has a multiple of so many rows.
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
         classes: labels of the classifier that a model may bring, by number.
-        templates: of tasks that the family frames in its own way, by the tasks' names.
+        templates: templates of tasks that the family frames in its own way, by task name.
         tasks: its own tasks, which its adapters are for, by their numbers; none where users name theirs.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
         trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.

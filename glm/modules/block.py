@@ -52,14 +52,14 @@ class BlockOptions:
     Args:
         hidden_size: H.
         num_heads: N, over all ranks.
-        names: of its parts.
-        epsilon: of its LayerNorms.
+        names: the family's names of its parts.
+        epsilon: epsilon of its LayerNorms.
         attention_dropout, output_dropout: on attention probabilities, and on the output of attention and MLP.
         attention_scale: scores are divided by it before the product and multiplied after, against fp16 overflow.
         degree: tensor-parallel ranks.
         norm: the class of its LayerNorms.
         mlp_size: F, of the MLP between its linears; None for 4H.
-        activation: of the MLP, a key of `glm.modules.layers.ACTIVATIONS`.
+        activation: activation of the MLP, a key of `glm.modules.layers.ACTIVATIONS`.
     """
 
     hidden_size: int

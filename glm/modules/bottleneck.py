@@ -52,7 +52,7 @@ def routes_of_tokens(names: Sequence[str], tasks: np.ndarray | None, lengths: It
     """Returns which tokens pass through which adapters.
 
     Args:
-        names: of the adapters by the numbers of their tasks; empty where a task has none.
+        names: names of the adapters by task number; empty where a task has none.
         tasks: [examples] int, the number of each one's task, NO_TASK for none.
         lengths: tokens of each example.
 
@@ -87,7 +87,7 @@ def add_adapters(stack: nn.Layer, name: str, width: int, **options: float) -> No
 
     Args:
         width: b.
-        options: of `Bottleneck`.
+        options: options of `Bottleneck`.
 
     Raises:
         InputError: the width is below 1.

@@ -159,7 +159,7 @@ class KVCache:
     Args:
         layers: one for each layer of the model, as prefill made them.
         lengths: [B], tokens of each prompt without padding.
-        prompts: of the examples, in order; the model asks them for positions.
+        prompts: prompts of the examples, in order; the model asks them for positions.
     """
 
     ROOM = 64  # free slots to have at least after unused ones were reclaimed

@@ -19,7 +19,7 @@ class ClassificationHead(nn.Layer):
         hidden_size: H.
         labels: K; 1 where each candidate has a row of its own.
         dropout: in front of each linear.
-        std: of the random weights.
+        std: standard deviation of the random weights.
     """
 
     def __init__(self, hidden_size: int, labels: int, *, dropout: float = 0.1, std: float = 0.02):

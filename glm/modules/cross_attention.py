@@ -93,7 +93,7 @@ class CrossStack(Stack):
             states: [n, H], embedded tokens.
             memory: [m, H], the encoder's states.
             lengths: for each prompt, the tokens of its source and those that the decoder is given.
-            prompts: of the examples, for the cache.
+            prompts: prompts of the examples, for the cache.
 
         Returns:
             [B, H], the states after each prompt's last token, and the cache.

@@ -13,7 +13,7 @@ class TiedHead:
     """Maps states to logits, or to a loss, with the table of the word embedding. It has no weights of its own.
 
     Args:
-        embedding: of the words, [V, H]; with a group this rank's rows of it.
+        embedding: the word embedding, [V, H]; with a group this rank's rows of it.
         group: the tensor-parallel ranks that the table is split over.
         bias: [V], a parameter of the model's, added to the logits; not with a group.
 

@@ -34,7 +34,7 @@ class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
     """A model with a configuration that loads no pickle, and no weights that do not fit.
 
     Attributes:
-        config_class: of its configuration.
+        config_class: class of its configuration.
         base_model_prefix: what the names of weights of the model without a head have in front of them in one that has
             a head; empty if the family has no such model.
         pretrained_resource_files_map: where PaddleNLP fetches the weights of published names, by kind of file.

@@ -30,7 +30,7 @@ class Stack(nn.Layer):
     example's task.
 
     Attributes:
-        adapter_names: of the adapters by the numbers of their tasks; empty for a task that has none.
+        adapter_names: names of the adapters by task number; empty for a task that has none.
         layer_cache: how decoding keeps keys and values of a layer, and attends to them: a class like `LayerCache`.
         compiled_blocks: takes few rows from one attention to the next in compiled loops (`glm.modules.arranged`); None
             takes them layer by layer.
@@ -82,7 +82,7 @@ class Stack(nn.Layer):
         """Continues from the attention of one block to that of the next.
 
         Args:
-            index: of the block.
+            index: number of the block.
             states, context: [n, H] each, its input and what attention made of it.
             routes: the adapters that rows pass through behind the block.
 
@@ -124,7 +124,7 @@ class Stack(nn.Layer):
 
         Args:
             states: [n, H], the embedded tokens of all prompts.
-            parts: of each prompt the tokens of Part A, all of which see each other, and of Part B behind them.
+            parts: for each prompt, the tokens of Part A, which all see each other, and of Part B behind them.
             prompts: what the cache holds place by place (`KVCache.prompts`).
 
         Returns:

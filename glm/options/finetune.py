@@ -627,7 +627,7 @@ class FinetuneArguments:
     """All arguments of `finetune_generation.py`.
 
     Args:
-        given: those that were set, by name.
+        given: options that were set, by name.
         values: the values of all options as they were read, by name.
         typed: the names of those that stand on the command line.
         argv: the command line.

@@ -170,9 +170,9 @@ class PredictOptions:
     """All options of `predict.py`.
 
     Args:
-        inherited: those that were not given and come from the model folder, by name.
+        inherited: options that were not given and come from the model folder, by name.
         argv: the command line.
-        given: those that were set, by name.
+        given: options that were set, by name.
     """
 
     model: ModelArguments

@@ -31,7 +31,7 @@ class PredictionInput:
         most: only so many records or texts, the first ones.
         need_target: a record without target is unusable.
         reserved: see `RecordFile`.
-        pattern_id: of a task's patterns.
+        pattern_id: number of one of the task's patterns.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.

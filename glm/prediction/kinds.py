@@ -53,8 +53,8 @@ def writer_of(
     """Makes the predictor of the encoder's kind of task.
 
     Args:
-        length_penalty: of candidates, see `Chooser`.
-        punctuation: of generated texts, see `Writer`.
+        length_penalty: length penalty for candidates, see `Chooser`.
+        punctuation: punctuation of generated texts, see `Writer`.
     """
     if encoder.kind == CHOOSE:
         return Chooser(model, encoder, batch_size, length_penalty)

@@ -144,7 +144,7 @@ class LoadedModel:
 
         Args:
             records: each a dict with the columns of a data file, or a text that is the source.
-            options: of decoding, as `num_beams=5`; those of `load` if not given.
+            options: options of decoding, as `num_beams=5`; those of `load` if not given.
 
         Returns:
             For each record `.texts`, best first, with `.text` and `.score`, and `.best`, the first one's text; where a
@@ -167,7 +167,7 @@ class LoadedModel:
         """Fills the blanks of a text, or of each of several, from left to right; one without a blank is continued.
 
         Args:
-            options: of decoding, see `generate`.
+            options: options of decoding, see `generate`.
 
         Raises:
             UsageError: as `generate`, or the family fills no blanks.
@@ -184,7 +184,8 @@ class LoadedModel:
         """Chooses among candidates.
 
         Args:
-            records: of the model's task; of a model whose task is no choice `{"inputs": text, "choices": candidates}`.
+            records: records of the model's task; for a model with another kind of task
+                `{"inputs": text, "choices": candidates}`.
 
         Raises:
             InputError: a record is no dict, or the family cannot lay candidates out.
@@ -197,8 +198,9 @@ class LoadedModel:
         """Answers questions about passages, with a part of each.
 
         Args:
-            records: of the model's task; of a model whose task is another one `{"question": …, "context": …}`.
-            language: of such records, `zh` or `en`.
+            records: records of the model's task; for a model with another kind of task
+                `{"question": …, "context": …}`.
+            language: language of such records, `zh` or `en`.
 
         Raises:
             InputError: as `choose`.

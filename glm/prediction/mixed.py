@@ -17,7 +17,7 @@ class MixedWriter:
     """Writes texts for records of several tasks, each with its own options and frame.
 
     Args:
-        writers: by task, all with the same model; of an empty name for records of no task.
+        writers: writer of each task, all with the same model; an empty name is for records of no task.
     """
 
     writers: Mapping[str, Writer]

@@ -45,13 +45,13 @@ class Tally:
     """Counts and scores rows of a predictions file, in any order; rows of a task that does not generate are kept.
 
     Args:
-        kind: of the task, a key of `glm.prediction.kinds.KINDS`.
+        kind: kind of the task, a key of `glm.prediction.kinds.KINDS`.
         more: figures of texts beside the usual ones, see `more_figures`.
         scores: whether scores will be asked for; if not, rows with a reference are only counted.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
-        first_error: of the first row that failed.
+        first_error: error of the first row that failed.
         symptoms: what is wrong with the texts.
     """
 

@@ -67,7 +67,7 @@ def build_prediction_encoder(
     """Makes the encoder of a prediction run, for records or texts with blanks. Raises InputError as `build_writer`.
 
     Args:
-        name: of the data set, which may be its language.
+        name: name of the data set, which may be its language.
         tokenizer: the model's; read if not given.
     """
     family = family_of(options)
@@ -87,7 +87,7 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0, qu
 
     Args:
         encoder: theirs, see `build_prediction_encoder`.
-        rank: of this process, among those that the model is split over.
+        rank: number of this process among those that the model is split over.
         quiet: does not say on standard error which model was found.
 
     Raises:
@@ -157,7 +157,7 @@ class OpenedTasks:
     """Tasks that share a model, opened before the model is loaded.
 
     Args:
-        adapters: of all of them.
+        adapters: the adapters of all of them.
         data, generation, encoders: how the records of each are read, written and laid out; of an empty name those of
             none.
     """

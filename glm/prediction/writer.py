@@ -74,7 +74,7 @@ class Writer:
         """Generates for each prompt; yields (its number, hypotheses) as they finish.
 
         Args:
-            numbers: of the prompts' records; they choose the random streams.
+            numbers: numbers of the prompts' records, which choose the random streams.
         """
         if self.encoder.family.own_search:
             yield from self._searched(prompts, numbers)

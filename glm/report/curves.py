@@ -26,7 +26,7 @@ class CurvePlot:
     """A plot of several curves.
 
     Args:
-        name: of its file.
+        name: name of its file.
         unit: what the vertical axis shows.
     """
 

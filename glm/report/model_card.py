@@ -34,8 +34,8 @@ def write_model_card(
     """Writes `README.md` beside a model, unless the user wrote or took over the file there.
 
     Args:
-        figures: of the final evaluation, by name; empty if there was none.
-        signatures: of these figures.
+        figures: figures of the final evaluation, by name; empty if there was none.
+        signatures: signatures of these figures.
         data: by split, what was read.
         warnings: what is wrong with the model or its data, in words.
 

@@ -105,7 +105,7 @@ def write_sets_report(
     Args:
         of_sets: the figures of each set, by name.
         title: what was predicted.
-        address: of the report of a set, as the page finds it.
+        address: address of a set's report, as seen from the page.
         log: as of `write_report`.
 
     Returns:
@@ -148,7 +148,7 @@ def write_training_page(
     Args:
         running: the page asks for a newer one every `REFRESH_SECONDS`.
         seconds_left: until the last step; None if nobody knows.
-        report_address: of the evaluation at a step, as the page finds it.
+        report_address: address of the report of the evaluation at a step, as seen from the page.
     """
     log = list(log)
     drawn, figures = drawable(log)

@@ -29,7 +29,7 @@ class Plot:
     """A drawn plot.
 
     Args:
-        name: of its PNG file, without suffix.
+        name: name of its PNG file, without suffix.
         title: what it shows, in words.
     """
 

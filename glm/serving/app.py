@@ -258,8 +258,8 @@ async def in_time(
     """Yields the parts of an answer as they come. The status has been sent by then, so an error becomes the last part.
 
     Args:
-        deadline: by the monotonic clock.
-        language: of the error.
+        deadline: time of the monotonic clock.
+        language: language of the error.
     """
     start = time.monotonic()
     try:

@@ -142,7 +142,7 @@ class Batcher:
         """Runs other work on the model in the decoding thread, between two steps; returns its result.
 
         Args:
-            count: of texts that it stands for.
+            count: number of texts that it stands for.
 
         Raises:
             QueueFullError, InputError, DecodingError: as `write`.
@@ -287,7 +287,7 @@ class Batcher:
         """Passes on what is finished after a step; an error is passed to all texts of the batch.
 
         Args:
-            first: those that it gives their first token.
+            first: texts that get their first token in it.
         """
         group = self._groups[key]
         try:

@@ -36,10 +36,10 @@ class Limits:
     """Limits of a single request.
 
     Args:
-        max_request_bytes: of its body.
+        max_request_bytes: most bytes of its body.
         max_request_items: values in it, and names of an object's entries.
-        max_request_depth: of lists and objects within each other.
-        max_request_characters: of its texts together.
+        max_request_depth: most nested lists and objects.
+        max_request_characters: most characters of all its texts.
     """
 
     max_request_bytes: int = 4 << 20
@@ -62,7 +62,7 @@ class Desk:
     """A thread that does one kind of work for all requests, one after the other.
 
     Args:
-        name: of the thread.
+        name: name of the thread.
     """
 
     def __init__(self, name: str):

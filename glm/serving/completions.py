@@ -36,7 +36,7 @@ class Asked:
     """A prompt, and the texts around what is generated.
 
     Args:
-        ids: of a prompt whose end is to be continued; None of one with a blank of its own.
+        ids: those of a prompt whose end is to be continued; None for a prompt with a blank of its own.
         begins: its ids began with that of the end of a text, which says that nothing is before them.
         cut: tokens that it lost.
     """
@@ -83,7 +83,7 @@ class Completions:
     """Answers OpenAI's requests with one model.
 
     Args:
-        name: of the model.
+        name: name of the model.
         columns: see `Service`.
         writes: whether the model's own task writes texts, so that it has a template for them.
     """

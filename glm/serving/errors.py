@@ -17,7 +17,7 @@ class ApiError(Exception):
     """A request that cannot be answered.
 
     Args:
-        status: of HTTP.
+        status: the HTTP status.
         message: what is wrong, and what to do.
         code: tells a program which error it is.
         param: the field that is wrong.

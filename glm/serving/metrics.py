@@ -49,7 +49,7 @@ class Counted:
     """Counts an application's requests, and measures their seconds.
 
     Args:
-        paths: those that are told apart.
+        paths: paths that are counted separately.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Collection[str]):

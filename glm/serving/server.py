@@ -111,7 +111,7 @@ class Server(uvicorn.Server):
     """uvicorn's server, which prints its address once it listens, and whose connections come from another process.
 
     Args:
-        names: that requests may call it, the address it serves at first.
+        names: names that requests may use for it, first the address it serves at.
     """
 
     front: Front | None = None

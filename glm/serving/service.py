@@ -31,7 +31,7 @@ class Service:
     """Answers requests with one model.
 
     Args:
-        name: of the model.
+        name: name of the model.
         columns: which fields of a record are what, where the user says so.
         command: arguments of `predict.py` for the same texts, but for the options of decoding.
         own: what the model's own task predicts with, where it writes no texts.

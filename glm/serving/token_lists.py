@@ -33,7 +33,7 @@ class TokenList:
 
         Args:
             ids: [n].
-            scores: of these.
+            scores: scores of these.
             offsets: [n], where each begins in the text.
             kept: places of those that are listed; all of them if not given.
         """

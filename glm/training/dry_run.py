@@ -26,7 +26,7 @@ def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: File
 
     Args:
         records: the first training records.
-        report: of the training records.
+        report: report of the training records.
     """
     for number, record in enumerate(records[:EXAMPLES], start=1):
         print(f"example {number}: {record.origin}", *example_lines(record, trainer.encoder), sep="\n")

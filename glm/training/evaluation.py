@@ -22,7 +22,7 @@ class SetEvaluation:
 
     Args:
         name: empty where there is one set without a name.
-        kind: of its task, a key of `glm.prediction.kinds.KINDS`.
+        kind: kind of its task, a key of `glm.prediction.kinds.KINDS`.
         loss: mean per labelled token, or per question.
         rows: what was predicted.
     """

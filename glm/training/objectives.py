@@ -24,7 +24,7 @@ class TextObjective:
     """Learns texts: cross entropy of each token of a target.
 
     Args:
-        encoder: of texts, or of questions about passages, whose windows are learnt.
+        encoder: encoder of texts, or of questions about passages, whose windows are learnt.
     """
 
     def __init__(self, encoder: Encoder, args: FinetuneTrainingArguments):

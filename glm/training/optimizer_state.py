@@ -45,7 +45,7 @@ def load_named_state(
 
     Args:
         scheduler: the state of its learning rate.
-        sharding_rank: whose weights' state is taken, if the optimizer is sharded; the state of others would stay in
+        sharding_rank: rank whose weights' state is taken, if the optimizer is sharded; that of others would stay in
             memory.
 
     Raises:

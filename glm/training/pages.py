@@ -79,9 +79,9 @@ def describe_model(
     """Writes the model card of the final model.
 
     Args:
-        metrics: of the final evaluation, their names beginning with `eval_`; empty if there was none.
+        metrics: metrics of the final evaluation, their names beginning with `eval_`; empty if there was none.
         reports: what the check of each split of the data found.
-        signatures: of the figures.
+        signatures: signatures of the figures.
         warnings: what is wrong with the model or its data, in words.
     """
     figures = {name.removeprefix("eval_"): value for name, value in metrics.items()}

@@ -65,7 +65,7 @@ class PretrainData:
 
     Args:
         frame: how texts become samples.
-        samples: of all corpora.
+        samples: samples of all corpora.
         digests: SHA-256 of what each corpus and each task was read from, by name.
         dev: samples held out, by corpus and objective.
         reports: what was found in each corpus.

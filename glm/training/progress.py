@@ -71,7 +71,7 @@ class GradientNorm(TrainerCallback):
     """Measures the gradient norm of logged steps before clipping.
 
     Attributes:
-        value: of the last such step; None if none was measured, as where gradients are sharded.
+        value: norm of the last such step; None if none was measured, as where gradients are sharded.
     """
 
     def __init__(self):

@@ -79,7 +79,7 @@ class ResumableTrainer(Trainer):
 
     Args:
         sampler: the order of data; None if the run does not train.
-        signals: those that stop the run.
+        signals: signals that stop the run.
         facts: what a checkpoint's manifest says of the run.
         same_command: what the run's command does when it is given again after a checkpoint, for messages.
     """

@@ -53,7 +53,7 @@ class RecordSet:
     """The records of one file, with their encoder.
 
     Args:
-        name: of the data set; empty where there is one without.
+        name: name of the data set; empty where there is one without.
     """
 
     name: str
@@ -69,7 +69,7 @@ class RunData:
         train_examples: None if the run does not train.
         train_digest: SHA-256 of the file they are from; of several, by name.
         train_columns: its columns, as they are taken; of several, by name.
-        train_templates: of several files, their templates, by name.
+        train_templates: for several files their templates, by name.
         dev_sets: empty if it does not evaluate.
         test_sets: empty if it does not predict; refused rows are among them, for their lines of the predictions.
         reports: what the check of each file found, by split, or by `split/name`.

@@ -72,7 +72,7 @@ def build_trainer(
 
     Args:
         checkpoint: what the run goes on from.
-        signals: those that stop it.
+        signals: signals that stop it.
 
     Returns:
         The trainer, and the data it was given.
@@ -180,8 +180,8 @@ def prepare_model(
     """Prepares a loaded model for a run, and returns the settings of its adapter, if one is trained instead of it.
 
     Args:
-        arguments: of fine-tuning or of pretraining.
-        encoder: of fine-tuning.
+        arguments: those of fine-tuning or of pretraining.
+        encoder: the encoder, for fine-tuning.
 
     Raises:
         InputError: an option names layers that there are none of.

@@ -91,7 +91,7 @@ class Tracker(TrainerCallback):
 
     Args:
         tool: a key of `OPENED_BY`.
-        settings: of the run.
+        settings: settings of the run.
     """
 
     def __init__(self, tool: str, settings: Mapping[str, Any]):

@@ -108,7 +108,7 @@ class GenerationTrainer(ResumableTrainer):
     """Trains a model and evaluates it by generating.
 
     Args:
-        model: of any family; the encoder knows which.
+        model: a model of the encoder's family.
         args: arguments of the run.
         encoder: lays out records; brings the tokenizer.
         generation: how evaluation generates.
@@ -117,9 +117,9 @@ class GenerationTrainer(ResumableTrainer):
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
         command: the command line of the run, for its pages.
         adapter: settings of the adapter that is in the model, if one is trained.
-        signals: those that stop the run.
+        signals: signals that stop the run.
         facts: what the manifest of a checkpoint says of the run.
-        length_penalty: of candidates, see `glm.prediction.choosing.Chooser`.
+        length_penalty: length penalty for candidates, see `glm.prediction.choosing.Chooser`.
         same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 

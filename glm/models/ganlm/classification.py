@@ -16,7 +16,7 @@ class ClassificationHead(nn.Layer):
     Args:
         hidden_size: H.
         classes: how many.
-        dropout: of both.
+        dropout: rate of both.
     """
 
     def __init__(self, hidden_size: int, classes: int, dropout: float):

@@ -32,18 +32,18 @@ class GanLMConfig(ModelConfig):
         hidden_size: H.
         mlp_size: F, of every MLP between its two linears.
         num_attention_heads: N; divides `hidden_size`.
-        encoder_layers, generator_layers: of the encoder, and of the decoder that writes.
-        discriminator_layers: of the decoder that judges; 0 if there is none.
+        encoder_layers, generator_layers: layers of the encoder, and of the decoder that writes.
+        discriminator_layers: layers of the decoder that judges; 0 if there is none.
         share_generator_discriminator: the discriminator is the generator's first layers, with a head of its own.
         max_source_positions, max_target_positions: most tokens of a source, and of a target.
-        relative_buckets: of the encoder's bias by distance; 0 for none.
-        layernorm_epsilon: of every LayerNorm.
+        relative_buckets: number of buckets of the encoder's bias by distance; 0 for none.
+        layernorm_epsilon: epsilon of every LayerNorm.
         embedding_dropout_prob, attention_dropout_prob, output_dropout_prob: dropout after the embeddings, on attention
             probabilities, on the output of attention and MLP. A discriminator with layers of its own has none.
         rescale_init: random weights of output linears of layer l (from 1) are divided by sqrt(2 l).
-        classes: of a classifier of pairs of texts, on the decoder's first position; 0 for none.
+        classes: number of classes of a classifier of text pairs, on the decoder's first position; 0 for none.
         classifier_sees_all: whether its decoder sees all of what it reads, not its own past alone.
-        discriminator_weight, inconsistency_weight: of the losses beside the generator's in training.
+        discriminator_weight, inconsistency_weight: weights of the losses beside the generator's in training.
         discriminator_warmup_steps, inconsistency_warmup_steps: updates over which a weight grows from 0; 0 for none.
         discriminator_start_warmup_steps, inconsistency_start_warmup_steps: updates before, in which it is 0.
         discriminator_sampling_temperature: logits are divided by it before tokens are drawn.

@@ -81,7 +81,7 @@ class Decoder(Embedded, CrossStack):
     """Decoder stack with cross-attention to the source; used to write and to judge.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         layers: how many.
         drops: whether it has the model's dropout.
     """
@@ -137,7 +137,7 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
     Attributes:
         head: turns the generator's states into logits, or into the loss.
         terms: sums of the last loss's parts and counts, by name; see `figures_of`.
-        weights: of the discriminator's loss and of the inconsistency loss in the present update.
+        weights: weights of the discriminator's loss and of the inconsistency loss in the present update.
     """
 
     config_class = GanLMConfig

@@ -324,7 +324,7 @@ def share_out(lengths: Sequence[int], parts: Sequence[Span], ratio: float) -> li
     does not fit there wherever there is room. A span that has room nowhere is left out.
 
     Args:
-        lengths: of the spans.
+        lengths: lengths of the spans.
         parts: where each document stands.
 
     Returns:

@@ -52,7 +52,7 @@ def place_spans(lengths: Sequence[int], places: Sequence[int], offset: int) -> l
     """Places spans in text order so that they never touch.
 
     Args:
-        lengths: of the spans, in text order.
+        lengths: lengths of the spans, in text order.
         places: ascending, one for each, below `places_bound`; they may be equal.
         offset: where the tokens begin that the spans lie in.
     """

@@ -124,7 +124,7 @@ class MT5(MT5ForConditionalGeneration):
         """Generates for several prompts together.
 
         Args:
-            options: of decoding, by the names of `glm.generation.config.GenerationConfig`.
+            options: options of decoding, by the names of `glm.generation.config.GenerationConfig`.
 
         Returns:
             Of each prompt the tokens, without `</s>`, and the score of each text, best first.

@@ -76,7 +76,7 @@ class Prompt:
     Args:
         source_ids: [S], Part A.
         opening_ids: [P], what the target starts with.
-        mask_id: of [MASK], where a token is predicted.
+        mask_id: id of [MASK], where a token is predicted.
     """
 
     source_ids: np.ndarray
@@ -126,7 +126,7 @@ def in_task(task: int, ids: Sequence[int], source_part: int, **options: Any) -> 
     Args:
         ids: in the order of the text, special tokens included.
         source_part: how many are the first part: [CLS] a [SEP].
-        options: of `Example`.
+        options: options of `Example`.
     """
     ids, places = np.asarray(ids, dtype=np.int64), np.arange(len(ids))
     if task == RIGHT_TO_LEFT:

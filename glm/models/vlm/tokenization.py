@@ -30,7 +30,7 @@ class Tags:
 
     Args:
         bos, eos: open a row, and close the target.
-        parts: of a source, by what they are called; the target's own is the last.
+        parts: tags of a source's parts, by the parts' names; the target's own is the last.
         opens_with_part: whether `bos` counts as a token of the first part.
     """
 
