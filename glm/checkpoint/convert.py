@@ -156,7 +156,7 @@ def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model, "paddlenlp")
     names = model.source.family.weights
     for name, weights in _paddle_ranks("model_state{}.pdparams", model, degree):
-        write_paddle(folder / name, foreign_names(names, weights, "paddlenlp", torch_layout=False))
+        write_paddle(folder / name, foreign_names(names, weights, "paddlenlp", linears_out_in=False))
 
 
 def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:

@@ -4,7 +4,7 @@
 |-----------------|---------------------------------------------------------------------------------------|
 | glm             | this toolkit's, and PaddleNLP's in safetensors: model.safetensors                     |
 | paddlenlp       | model_state.pdparams                                                                  |
-| huggingface     | model.safetensors with PyTorch's layout                                               |
+| huggingface     | model.safetensors with linears [out, in]                                               |
 | huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
 | fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.names import Weights, canonical_names, is_torch_layout, transposed_linears
+from glm.checkpoint.names import Weights, are_linears_out_in, canonical_names, transposed_linears
 from glm.checkpoint.paddle_files import read_paddle
 from glm.checkpoint.pickled_values import Settings, tensors_in
 from glm.checkpoint.ranks import block_by_block, merge_weights
@@ -73,9 +73,9 @@ class Source:
     extras: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def torch_layout(self) -> bool:
+    def linears_out_in(self) -> bool:
         """Whether linear weights are [out, in]."""
-        return is_torch_layout(self.family.weights, self.ranks[0])
+        return are_linears_out_in(self.family.weights, self.ranks[0])
 
     def whole(self, heads: int | None) -> Weights:
         """Whole weights under the family's names, linears as [in, out].
@@ -87,8 +87,8 @@ class Source:
             InputError: the ranks do not fit together.
         """
         names = self.family.weights
-        ranks = [canonical_names(names, weights, torch_layout=self.torch_layout) for weights in self.ranks]
-        if self.torch_layout:
+        ranks = [canonical_names(names, weights, linears_out_in=self.linears_out_in) for weights in self.ranks]
+        if self.linears_out_in:
             ranks = [transposed_linears(names, weights) for weights in ranks]
         elif len(ranks) > 1:
             if type(heads) is not int or heads < 1 or heads % len(ranks):
@@ -237,7 +237,7 @@ def _opened(
     family = _family_of(config, tensors[0], folder, family)
     tensors = [_once(family, weights) for weights in tensors]
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
-    found = formats.get(ending) or ("huggingface" if is_torch_layout(family.weights, tensors[0]) else "glm")
+    found = formats.get(ending) or ("huggingface" if are_linears_out_in(family.weights, tensors[0]) else "glm")
     return Source(folder, family, found, [path for files in ranks for path in files], tensors, config)
 
 

@@ -38,14 +38,14 @@ def report(inspection: Inspection) -> list[str]:
     tensors = [tensor for weights in source.ranks for tensor in weights.values()]
     dtypes = Counter(tensor.dtype for tensor in tensors)
     disk = sum(path.stat().st_size for path in source.files)
-    layout = "[out, in] (PyTorch)" if source.torch_layout else "[in, out] (Paddle)"
+    orientation = "[out, in] (PyTorch)" if source.linears_out_in else "[in, out] (Paddle)"
     lines = [
         f"family         {source.family.name}",
         f"format         {source.format}",
         f"files          {', '.join(str(path.relative_to(source.path)) for path in source.files)}",
         f"ranks          {len(source.ranks)}",
         f"preset         {inspection.preset or '-'}",
-        f"linear weights {layout}",
+        f"linear weights {orientation}",
         f"tensors        {len(tensors)}: {', '.join(f'{count} {dtype}' for dtype, count in dtypes.most_common())}",
         f"size           {sum(tensor.nbytes for tensor in tensors):,} bytes of tensors, {disk:,} bytes of files",
         "",

@@ -17,11 +17,11 @@ LAYER_OF_NAME = re.compile(r"\.(\d{1,6})\.")
 Weights = dict[str, LazyTensor]
 
 
-def canonical_names(names: WeightNames, tensors: Mapping[str, LazyTensor], *, torch_layout: bool) -> Weights:
+def canonical_names(names: WeightNames, tensors: Mapping[str, LazyTensor], *, linears_out_in: bool) -> Weights:
     """Renames tensors to the family's names and joins parts of one weight; an unknown name is kept.
 
     Args:
-        torch_layout: whether linear weights are [out, in]: outputs are what stands side by side.
+        linears_out_in: whether linear weights are [out, in]: outputs are what stands side by side.
 
     Raises:
         InputError: a weight occurs under two names, or not with all its parts.
@@ -37,7 +37,7 @@ def canonical_names(names: WeightNames, tensors: Mapping[str, LazyTensor], *, to
     for name, found in parts.items():
         if len(found) < wanted[name]:
             raise InputError(f"{shown(name)}: is made of {wanted[name]} weights, and {len(found)} of them are there")
-    axis = 0 if torch_layout else -1
+    axis = 0 if linears_out_in else -1
     return {name: _side_by_side(name, [found[part] for part in sorted(found)], axis) for name, found in parts.items()}
 
 
@@ -53,17 +53,17 @@ def _side_by_side(name: str, parts: list[LazyTensor], axis: int) -> LazyTensor:
 
 
 def foreign_names(
-    names: WeightNames, weights: Mapping[str, LazyTensor], format: str, *, torch_layout: bool = True
+    names: WeightNames, weights: Mapping[str, LazyTensor], format: str, *, linears_out_in: bool = True
 ) -> Weights:
     """Renames weights to the names of a format: the inverse of `canonical_names`.
 
     Args:
-        torch_layout: whether linear weights are [out, in].
+        linears_out_in: whether linear weights are [out, in].
     """
     found: Weights = {}
     for name, tensor in weights.items():
         parts = names.made_of(name, format)
-        axis = 0 if torch_layout else len(tensor.shape) - 1
+        axis = 0 if linears_out_in else len(tensor.shape) - 1
         for number, foreign in enumerate(parts):
             found[foreign] = tensor if len(parts) == 1 else _part(tensor, number, len(parts), axis)
     return found
@@ -77,7 +77,7 @@ def _part(tensor: LazyTensor, number: int, parts: int, axis: int) -> LazyTensor:
     return LazyTensor(shape, tensor.dtype, lambda: np.ascontiguousarray(tensor.load()[places]))
 
 
-def is_torch_layout(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bool:
+def are_linears_out_in(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bool:
     """Whether linear weights are [out, in]: decided by their biases [out] if a weight is not square, else by their
     names.
 
@@ -90,7 +90,7 @@ def is_torch_layout(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bo
             bias = tensors.get(name.removesuffix("weight") + "bias")
             if bias is not None and len(tensor.shape) == 2 and tensor.shape[0] != tensor.shape[1]:
                 return tensor.shape[:1] == bias.shape
-    told = names.torch_layout(tensors)
+    told = names.linears_out_in(tensors)
     return True if told is None else told
 
 

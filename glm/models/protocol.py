@@ -510,7 +510,7 @@ class WeightNames:
         """Returns a weight's names in files of a format: more than one if it is stored in parts."""
         return (name,)
 
-    def torch_layout(self, names: Iterable[str]) -> bool | None:
+    def linears_out_in(self, names: Iterable[str]) -> bool | None:
         """Whether a file's linears are [out, in], by its names, if its biases do not tell; None if unknown."""
         return None
 

@@ -74,7 +74,7 @@ def tiny_weights(*, dtype: str = "float16", seed: int = 0, **sizes) -> Arrays:
     return {f"glm.{name}": draw(shape).astype(item) for name, shape in shapes.items()}
 
 
-def torch_layout(weights: Arrays, *, prefix: str = "") -> Arrays:
+def as_torch(weights: Arrays, *, prefix: str = "") -> Arrays:
     """Transposes linear weights to PyTorch's [out, in] and drops `glm.` from names."""
     return {
         prefix + name.removeprefix("glm."): np.ascontiguousarray(array.T) if name.endswith(LINEAR) else array
@@ -133,7 +133,7 @@ def write_megatron(folder: Path, weights: Arrays, *, degree: int, dtype: str = "
     (folder / tracker).write_text("1000\n")
     for rank in range(degree):
         state = {
-            "module": OrderedDict(megatron_rank(torch_layout(weights), rank, degree)),
+            "module": OrderedDict(megatron_rank(as_torch(weights), rank, degree)),
             "iteration": 1000,
             "random_rng_state": (3, tuple(range(625)), None),
             "np_rng_state": ("MT19937", np.arange(624, dtype=np.uint32), 5, 0, 0.0),

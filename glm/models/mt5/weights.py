@@ -85,7 +85,7 @@ class MT5Weights(WeightNames):
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         return (name if format in ("glm", "paddlenlp") else name.removeprefix(PREFIX),)
 
-    def torch_layout(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    def linears_out_in(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Decides by the names: the hub's names always come with linears as [out, in]."""
         return not any(name.startswith(PREFIX) for name in shapes)
 

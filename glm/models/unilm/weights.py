@@ -161,7 +161,7 @@ class UniLMWeights(WeightNames):
         shapes |= _linear(HEAD_DENSE, H, wide) | _norm(HEAD_NORM, wide) | {HEAD_BIAS: (V,)}
         return shapes | (_linear(ORDER, H, 2) if config.get("sentence_order") else {})
 
-    def torch_layout(self, names: Iterable[str]) -> bool:
+    def linears_out_in(self, names: Iterable[str]) -> bool:
         """Decides by the names: PaddleNLP's have linears as [in, out], PyTorch's BERT as [out, in]."""
         return not any(name.endswith(PADDLES_LINEARS) for name in names)
 

@@ -122,7 +122,7 @@ class VLMWeights(WeightNames):
             "single_bottleneck": widths[-1],
         }
 
-    def torch_layout(self, names: Iterable[str]) -> bool:
+    def linears_out_in(self, names: Iterable[str]) -> bool:
         """True for GPT-2's and VLM's names, of which only the adapters differ."""
         return not any(name.startswith("vlm.") for name in names)
 
