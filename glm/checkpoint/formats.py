@@ -4,7 +4,7 @@
 |-----------------|---------------------------------------------------------------------------------------|
 | glm             | this toolkit's, and PaddleNLP's in safetensors: model.safetensors                     |
 | paddlenlp       | model_state.pdparams                                                                  |
-| huggingface     | model.safetensors with linears [out, in]                                               |
+| huggingface     | model.safetensors with linears [out, in]                                              |
 | huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
 | fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
