@@ -1,4 +1,4 @@
-"""Scores several candidates of a prompt in one pass, side by side: their layout, mask, and token probabilities."""
+"""Scores several candidates of a prompt in one pass, side by side: their places, mask, and token probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
