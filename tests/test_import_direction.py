@@ -246,7 +246,7 @@ def test_scripts_import_glm_before_paddle(script):
 
 # Of GLM: its classes, command tokens, names of weights, sizes and files.
 NAMES_OF_GLM = re.compile(
-    r"GLM(Config|Model|Tokenizer|Pieces|Geometry|Transformer|ForConditionalGeneration)\b|BlankInfilling|"
+    r"GLM(Config|Model|Tokenizer|SentencePieceTokenizer|Geometry|Transformer|ForConditionalGeneration)\b|BlankInfilling|"
     r"startofpiece|endofpiece|endoftext|\[s?MASK\]|\[gMASK\]|\[CLS\]|sop_token|eop_token|"
     r"query_key_value|dense_h_to_4h|dense_4h_to_h|(?<!tie_)word_embeddings|position_embeddings|layernorm\.|"
     r"input_layernorm|post_attention_layernorm|final_layernorm|\b50048\b|\b50009\b|cog-pretrain"

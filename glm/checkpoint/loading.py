@@ -1,4 +1,5 @@
-"""Models and tokenizers from a folder, a published name, or a configuration file; all that can be wrong is said."""
+"""Loads models and tokenizers from a folder, a published name, or a configuration file, with errors for whatever is
+wrong."""
 
 import contextlib
 import difflib
@@ -41,7 +42,8 @@ from glm.runtime.settings_file import read_object
 
 
 def find_family(name_or_path: str) -> Family:
-    """The family of a model: of a folder, a published name, a configuration, or of the model that an adapter is for.
+    """Finds the family of a model: a folder, a published name, a configuration, or the model that an adapter belongs
+    to.
 
     Raises:
         InputError: its configuration names a family that is not known, or it fits two.
@@ -63,7 +65,7 @@ def load_config(
     settings: dict[str, Any] | None = None,
     start: str | None = None,
 ) -> ModelConfig:
-    """The configuration of a model, without its weights.
+    """Reads the configuration of a model, without its weights.
 
     Args:
         family: the model's.
@@ -108,7 +110,7 @@ def load_config(
 
 
 def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
-    """Raises InputError if a table of words is not one of a tokenizer's."""
+    """Raises InputError if the word embedding does not fit the tokenizer."""
     if rows < words:
         raise InputError(f"model {path}: {rows} words, but the tokenizer has {words}")
     if family.has_exact_vocabulary and rows - words >= family.vocabulary_multiple:
@@ -119,7 +121,7 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
 
 
 def task_number(family: Family, name_or_path: str, task: str | None) -> int:
-    """The number of the task of records, by which they find their adapters and tags in a model.
+    """Returns the number of the records' task, which selects adapter and tags in a model.
 
     Args:
         name_or_path: the model's.
@@ -147,7 +149,7 @@ def load_model(
     quiet: bool = False,
     leaves_pending: bool = False,
 ) -> nn.Layer:
-    """The model of a folder or a published name, in float32; random weights for a configuration file.
+    """Loads the model of a folder or a published name in float32; a configuration file gives random weights.
 
     An adapter's folder stands for its model with LoRA merged in, the prefix in front, or residual adapters in it. The
     format that was found is said on standard error, unless it is to be `quiet`.
@@ -166,7 +168,7 @@ def load_model(
     if adapter is not None:
         return _load_adapted(family, name_or_path, adapter, config, quiet=quiet)
     found = whole_model(_opened(family, name_or_path, config))
-    if name_or_path in family.published:  # its configuration was there before its weights
+    if name_or_path in family.published:  # its configuration was fetched before its weights
         for part in family.weights.optional:
             setattr(config, part, found.config[part])
     if not quiet:
@@ -178,7 +180,7 @@ def load_model(
 
 
 def _opened(family: Family, name_or_path: str, config: ModelConfig) -> Source:
-    """The checkpoint of a folder, or of the file that is fetched for a published name."""
+    """Opens a model folder, or the file that is fetched for a published name."""
     if Path(name_or_path).is_dir() or fairseq_file(Path(name_or_path)):
         return open_checkpoint(Path(name_or_path))
     try:
@@ -189,7 +191,7 @@ def _opened(family: Family, name_or_path: str, config: ModelConfig) -> Source:
 
 
 def _with_weights(family: Family, found: WholeModel, config: ModelConfig, start: str | None) -> nn.Layer:
-    """A model with this rank's part of a checkpoint, which is still to be read."""
+    """Builds a model with this rank's part of the weights, which are still to be read."""
     weights = split_weights(
         family.weights.plan,
         checked_weights(family.weights, fitted_weights(family.weights, found, config, start), config.to_dict()),
@@ -206,7 +208,7 @@ def _with_weights(family: Family, found: WholeModel, config: ModelConfig, start:
 def fitted_weights(
     names: WeightNames, found: WholeModel, config: ModelConfig, start: str | None
 ) -> dict[str, LazyTensor]:
-    """The weights of a checkpoint that a model of a configuration starts from, with as many rows of positions."""
+    """Returns the weights for a model of this configuration, with as many position rows."""
     named = {names.at_start(name, found.config, start) if start else name: w for name, w in found.weights.items()}
     named.pop(None, None)
     shapes = names.shapes(config.to_dict())
@@ -221,7 +223,7 @@ def fitted_weights(
 def _load_adapted(
     family: Family, folder: str, adapter: AdapterConfig, config: ModelConfig, *, quiet: bool
 ) -> nn.Layer:
-    """The model that an adapter belongs to, with the adapter: LoRA's is merged in, a prefix's projection made."""
+    """Loads the model of an adapter together with it: LoRA is merged, a prefix's projection is applied."""
     with _adapters_model(Path(folder)):
         model = load_model(family, adapter.base_model_name_or_path, config, quiet=quiet)
     if isinstance(adapter, LoRASettings):
@@ -240,7 +242,7 @@ def _load_adapted(
 
 @contextlib.contextmanager
 def _adapters_model(folder: Path) -> Iterator[None]:
-    """Errors about the model of an adapter name the adapter too."""
+    """Adds the adapter's name to errors about its model."""
     try:
         yield
     except InputError as error:
@@ -250,7 +252,7 @@ def _adapters_model(folder: Path) -> Iterator[None]:
 
 
 def _read_preset(family: Family, config_class: type, path: Path) -> dict[str, Any]:
-    """A configuration file, or the one of that name in `configs/model`; of its entries, what the family knows."""
+    """Reads a configuration file, or the file of that name in `configs/model`; keeps the family's entries."""
     path = preset_file(path)
     settings = read_object(path)
     known = {*inspect.signature(config_class).parameters, *config_class().to_dict(), "num_hidden_layers"}
@@ -263,7 +265,8 @@ def _read_preset(family: Family, config_class: type, path: Path) -> dict[str, An
 
 
 def _check_memory(family: Family, config: ModelConfig) -> None:
-    """Raises InputError, before any of it is made, if this machine cannot hold the weights of a configuration."""
+    """Raises InputError if this machine has too little memory for the weights of a configuration, before creating
+    any."""
     sizes = family.weights.shapes(config.to_dict()).values()
     needed = 4 * sum(map(math.prod, sizes)) // max(config.tensor_parallel_degree, 1)
     there = psutil.virtual_memory().total

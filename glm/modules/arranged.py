@@ -1,4 +1,4 @@
-"""A model's weights arranged for decoding on a CPU, and its blocks in compiled loops. Loads Numba."""
+"""Prepares a model for fast decoding on a CPU: rearranges its weights and compiles its blocks. Loads Numba."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from glm.cpu.blocks import adapt, enter_block, finish_block, finish_block_and_pr
 from glm.cpu.integers import multiply_integers, panels_of_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
 from glm.cpu.panels import panels_of
-from glm.cpu.products import FEW, multiply, multiply_bfloat16
+from glm.cpu.products import MOST_COMPILED_ROWS, multiply, multiply_bfloat16
 from glm.cpu.rows import normalize
 from glm.cpu.vectors import LANES
 from glm.errors import InputError
@@ -36,7 +36,7 @@ class Quantized(NamedTuple):
 
 
 class DecodingLinear(nn.Layer):
-    """x W + b that can only decode.
+    """Linear layer that can only decode.
 
     Args:
         weight: [outputs, inputs], float32; inputs a multiple of LANES.
@@ -46,11 +46,11 @@ class DecodingLinear(nn.Layer):
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         self.weight = weight
-        self.arrays = view(weight), _bias(weight, bias)  # as `multiply` has them
+        self.arrays = view(weight), _bias(weight, bias)  # arguments for `multiply`
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        if states.shape[0] > FEW:
+        if states.shape[0] > MOST_COMPILED_ROWS:
             output = paddle.matmul(states, self.weight, transpose_y=True)
             by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
             return output
@@ -61,7 +61,8 @@ class DecodingLinear(nn.Layer):
 
 
 class PanelDecodingLinear(nn.Layer):
-    """x W + b with its weight in panels and sums of 32 bits, that can only decode. A subclass says in which type.
+    """Linear layer that can only decode, with its weight in panels; sums have 32 bits, subclasses choose the type of
+    products.
 
     Args:
         weight: [outputs, inputs], a tensor or `Quantized` as the subclass says.
@@ -70,7 +71,7 @@ class PanelDecodingLinear(nn.Layer):
 
     def __init__(self, weight: Any, bias: Tensor | None):
         super().__init__()
-        self.arrays = self.arrange(weight, bias)  # as `multiply` has them
+        self.arrays = self.arrange(weight, bias)  # arguments for the subclass's product
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
@@ -81,29 +82,29 @@ class PanelDecodingLinear(nn.Layer):
 
 
 class BFloat16DecodingLinear(PanelDecodingLinear):
-    """In bfloat16, with sums in float32."""
+    """Multiplies in bfloat16, with sums in float32."""
 
     multiply = staticmethod(multiply_bfloat16)
 
     @staticmethod
     def arrange(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-        """Panels, and [outputs]."""
+        """Returns panels, and the bias [outputs]."""
         return panels_of(weight.astype("bfloat16").numpy()), _bias(weight, bias)
 
 
 class IntegerDecodingLinear(PanelDecodingLinear):
-    """In int8 with a scale per output and per row of states, and sums in int32."""
+    """Multiplies in int8 with a scale per output and per row of states, and sums in int32."""
 
     multiply = staticmethod(multiply_integers)
 
     @staticmethod
     def arrange(weight: Quantized, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-        """Panels, and [2, outputs], scales and biases."""
+        """Returns panels, and scales and biases [2, outputs]."""
         return panels_of_integers(weight.integers), np.stack([weight.scales, _bias(weight.scales, bias)])
 
 
 def _bias(weight: Tensor | np.ndarray, bias: Tensor | None) -> np.ndarray:
-    """[outputs], 0 for none."""
+    """Returns the bias [outputs]; zeros if there is none."""
     return np.zeros(len(weight), np.float32) if bias is None else view(bias)
 
 
@@ -111,11 +112,11 @@ ARRANGED = {"float32": DecodingLinear, "bfloat16": BFloat16DecodingLinear, "int8
 
 
 def arrange_weights(model: nn.Layer, dtype: str) -> None:
-    """Replaces the linear layers of a model, and its head, by such that can only decode; compiles its blocks' steps.
+    """Replaces a model's linear layers and head by ones that can only decode, and compiles its blocks' decoding steps.
 
-    One weight after the other is read, arranged and given up. In float32 the head shares that of the word embeddings;
-    in int8 they are set to what the head's integers mean, so that a quantized folder needs nothing else. Layers of
-    sizes that no loop takes stay as they are.
+    Weights are read, arranged and freed one by one. In float32 the head shares the word embedding's; in int8 the
+    embedding is rounded to the head's integers, so that a quantized folder needs no other. Layers of odd sizes stay as
+    they are.
 
     Args:
         model: has `stacks` and a `head` (`glm.modules.head.TiedHead`).
@@ -149,8 +150,8 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
 
 
 def linears_of(model: nn.Layer, unit: int = 1) -> list[tuple[nn.Layer, str, str]]:
-    """The linear layers whose inputs are a multiple of a unit: the layer that each is a part of, its name there, and
-    its name in the model."""
+    """Finds the linear layers whose inputs are a multiple of a unit: for each its parent, its name there, and its name
+    in the model."""
     return [
         (layer, name, f"{place}.{name}" if place else name)
         for place, layer in model.named_sublayers(include_self=True)
@@ -160,7 +161,7 @@ def linears_of(model: nn.Layer, unit: int = 1) -> list[tuple[nn.Layer, str, str]
 
 
 def quantized(weight: Tensor, *, by_inputs: bool = False) -> Quantized:
-    """A parameter in int8: as its file has it, or quantized now.
+    """Returns a parameter in int8: as its file has it, or quantized now.
 
     Args:
         by_inputs: it is [inputs, outputs], not [outputs, inputs].
@@ -178,14 +179,14 @@ def quantized(weight: Tensor, *, by_inputs: bool = False) -> Quantized:
 
 
 def _set_rows(table: np.ndarray, weight: Quantized) -> None:
-    """Sets float32 [V, H] to what integers mean."""
+    """Sets a float32 table [V, H] to integers times scales."""
     for row, (integers, scale) in enumerate(zip(*weight, strict=True)):
         np.multiply(integers, scale, out=table[row])
 
 
 @contextmanager
 def _naming(weight: str) -> Iterator[None]:
-    """Says which weight cannot be arranged."""
+    """Adds to an error which weight cannot be arranged."""
     try:
         yield
     except ValueError as error:
@@ -193,7 +194,7 @@ def _naming(weight: str) -> Iterator[None]:
 
 
 def by_outputs(layer: Linear, arranged: Callable[[Any, Tensor], nn.Layer]) -> nn.Layer:
-    """A linear layer, whose weight is given up, as one that can only decode."""
+    """Converts a linear layer, whose weight is freed, to one that can only decode."""
     if arranged is IntegerDecodingLinear:
         weight = quantized(layer.weight, by_inputs=True)
     else:
@@ -205,8 +206,8 @@ def by_outputs(layer: Linear, arranged: Callable[[Any, Tensor], nn.Layer]) -> nn
 
 
 def can_be_compiled(stack: Stack) -> bool:
-    """Whether `CompiledBlocks` computes what the stack does: its blocks are exactly `Block`, whole and of even sizes,
-    with a LayerNorm behind the last. A block that does more or otherwise keeps its own, slower steps."""
+    """Whether `CompiledBlocks` computes what the stack computes: its blocks are exactly `Block`, not split, of
+    suitable sizes, with a LayerNorm behind the last. Any other block keeps its own, slower steps."""
     if any(type(layer) is not Block for layer in stack.layers):
         return False
     norms = [norm for layer in stack.layers for norm in (layer.attention_norm, layer.mlp_norm)]
@@ -227,7 +228,7 @@ def _norm(layer: nn.Layer) -> Norm:
 
 
 class CompiledBlocks:
-    """`Stack.after_attention` for few rows, in one compiled function for each block."""
+    """Computes `Stack.after_attention` for few rows, in one compiled function per block."""
 
     def __init__(self, stack: Stack):
         following = [*(layer.attention_norm for layer in stack.layers[1:]), stack.final_norm]
@@ -240,8 +241,8 @@ class CompiledBlocks:
         ]
 
     def takes(self, states: Tensor) -> bool:
-        """Whether there are so few rows [n, H] that this is faster than layer by layer."""
-        return states.shape[0] <= FEW
+        """Whether the rows [n, H] are few enough for this to be faster than layer by layer."""
+        return states.shape[0] <= MOST_COMPILED_ROWS
 
     def __call__(self, index: int, states: Tensor, context: Tensor, routes: Routes = ()) -> tuple[Tensor, Tensor]:
         """See `Stack.after_attention`."""
@@ -261,7 +262,7 @@ class CompiledBlocks:
     def _through_adapters(
         self, index: int, arrays: tuple, left: np.ndarray, next_: np.ndarray, routes: Routes
     ) -> None:
-        """As `finish_block` or `finish_block_and_project`, with what adapters add between the two LayerNorms."""
+        """As `finish_block` or `finish_block_and_project`, with the adapters between the two LayerNorms."""
         finish_block(*arrays, left, np.empty_like(left))
         for name, rows in routes:
             own = np.arange(len(left)) if rows is None else rows.numpy()
@@ -273,7 +274,7 @@ class CompiledBlocks:
 
 
 def _of_adapter(adapter: Bottleneck) -> tuple[Norm, Weights, Weights]:
-    """An adapter as `adapt` has it: its width is rounded up, with weights of 0."""
+    """Returns an adapter's arrays for `adapt`; its width is rounded up with weights of 0."""
     if adapter.arrays is None:
         width = -(-adapter.project_down.weight.shape[1] // LANES) * LANES
         adapter.arrays = (
@@ -285,7 +286,7 @@ def _of_adapter(adapter: Bottleneck) -> tuple[Norm, Weights, Weights]:
 
 
 def _whole(layer: AdapterLinear, *, outputs: int = 0, inputs: int = 0) -> Weights:
-    """Weight [outputs, inputs] and bias [outputs] of a linear layer, with zeros up to these sizes."""
+    """Returns weight [outputs, inputs] and bias [outputs] of a linear layer, padded with zeros to these sizes."""
     weight, bias = layer.weight.numpy().T, layer.bias.numpy()
     more = max(outputs - len(bias), 0), max(inputs - weight.shape[1], 0)
     padded = np.pad(weight, ((0, more[0]), (0, more[1])))

@@ -1,4 +1,4 @@
-"""A loaded model made ready to decode, as fast as its device allows."""
+"""Prepares a loaded model for decoding as fast as its device allows."""
 
 import sys
 
@@ -12,7 +12,7 @@ from glm.modules.stack import Stack
 
 
 def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
-    """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, `int8` (CPU) or `float16` (GPU).
+    """Prepares a model for decoding with products in a type: `float32`, `bfloat16`, `int8` (CPU) or `float16` (GPU).
 
     On a CPU weights are arranged for few rows, and the model can only decode from then on; attention and sums stay
     float32.
@@ -28,7 +28,7 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         fill_model(model)
         model.to(dtype=dtype)
         return
-    # Here, because it loads Numba, which a GPU does without.
+    # Imported here because it loads Numba, which a GPU does not need
     from glm.cpu.panels import bfloat16_kernel, integer_kernel
 
     kernels = {"int8": integer_kernel(), "bfloat16": bfloat16_kernel(), "float32": "products"}
@@ -36,7 +36,7 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         needed = {"int8": "AVX2", "bfloat16": "AMX or AVX512_BF16"}[dtype]
         others = " or ".join(other for other, kernel in kernels.items() if kernel)
         raise InputError(f"decode_dtype {dtype}: this processor has no such products ({needed}); use {others}")
-    wait_actively()  # the next product of a step comes at once
+    wait_actively()  # a step's products follow each other at once
     if model.stacks:
         from glm.modules.arranged import arrange_weights
 
@@ -48,15 +48,15 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
 
 
 def report_compiling() -> None:
-    """Says how many kernels were compiled so far, if some were, and how long that took."""
+    """Prints how many kernels were compiled since the last report, and how long that took."""
     if "glm.cpu.loops" in sys.modules:
         sys.modules["glm.cpu.loops"].NOTICE.report()
 
 
 def fastest_cache(stack: Stack) -> type:
-    """What keeps keys and values on a CPU: that of compiled attention, where it is for heads of their size."""
+    """Returns the class of key/value caches for a CPU: compiled if heads of this size are."""
     if not is_compiled_for(stack.layers[0].attention.head_size):
         return LayerCache
-    from glm.cpu.step_attention import CompiledLayerCache  # here for the same reason
+    from glm.cpu.step_attention import CompiledLayerCache  # imported here for the same reason
 
     return CompiledLayerCache
