@@ -282,8 +282,8 @@ def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: E
 
 
 def check_can_be_trained(name_or_path: str) -> None:
-    """Raises InputError if a run is to start from what cannot be merged into the model it would save: a prefix, adapters,
-    or weights in int8."""
+    """Raises InputError if a run is to start from what cannot be merged into the model it would save: a prefix,
+    adapters, or weights in int8."""
     refuse_quantized(name_or_path, "training")
     settings = read_adapter_config(Path(name_or_path))
     if isinstance(settings, PrefixSettings | BottleneckConfig):
