@@ -62,7 +62,7 @@ def check_corpora(values: Namespace) -> list[FileReport]:
     found = []
     for path in values.files:
         check = CorpusCheck(path, frame.tokenizer, frame.pretraining, most_repeats=most, shown=values.shown)
-        for _ in check.documents(corpora.files_of(path, frame.family)):
+        for _ in check.encoded(corpora.files_of(path, frame.family)):
             pass
         if not check.read:
             raise InputError(f"{path}: no document in it")

@@ -130,7 +130,7 @@ def test_the_store_has_the_ids_and_is_found_again(tmp_path, tokenizer, pretraini
     lengths = found.lengths().tolist()
     assert lengths == [len(ids) for ids in tokenizer.encode_text(TEXTS)] and found.tokens == sum(lengths)
     assert [found.at(token) for token in (0, lengths[0] - 1, lengths[0], found.tokens - 1)] == [0, 0, 1, 2]
-    monkeypatch.setattr(CorpusCheck, "documents", None)  # nothing is encoded twice
+    monkeypatch.setattr(CorpusCheck, "encoded", None)  # nothing is encoded twice
     (tmp_path / "x.jsonl").rename(tmp_path / "y.jsonl")
     assert opened(tmp_path, CorpusFiles(str(tmp_path / "y.jsonl")), tokenizer, pretraining).tokens == found.tokens
 
@@ -182,7 +182,7 @@ def test_check_finds_what_repeats(tmp_path, tokenizer, pretraining):
     texts = [*(f"{text}{footer}" for text in TEXTS), *["火车从东站出发，经过五个小时到达。"] * 2, "水"]
     check = CorpusCheck("c", tokenizer, pretraining, most_repeats=2)
     path = write_lines(tmp_path / "x.jsonl", texts)
-    assert len(list(check.documents(CorpusFiles(path)))) == 6
+    assert sum(len(batch.tokens) for batch in check.encoded(CorpusFiles(path))) == 6
     report = check.report()
     found = {group.kind: group for group in report.problems}
     assert found["duplicate row"].first == [f"{path}, line 5: is {path}, line 4 once more"]

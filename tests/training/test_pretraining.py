@@ -1,6 +1,7 @@
 """Pretraining runs: the same samples whatever happens, losses by objective and corpus, errors before training."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -173,6 +174,29 @@ def test_bad_texts_name_file_and_line(server, folder):
     assert f"{folder / 'bad.jsonl'}, line 2, field text: holds the command token [gMASK]" in server.said()
 
 
+def test_a_dry_run_shows_what_a_run_would_be_and_leaves_nothing(server, folder):
+    """Three samples, and what is learnt of them stands in the corpora."""
+    assert run(server, "dry", dry_run=True, seed=9) == 0, server.said()
+    assert not (folder / "dry").exists()
+    shown = server.said()
+    assert [f"sample {n}: " in shown for n in (1, 2, 3, 4)] == [True, True, True, False]
+    corpora = (folder / "a.jsonl").read_text("unicode_escape") + (folder / "b.txt").read_text()
+    learnt = [line.partition(": ")[2] for line in shown.splitlines() if line.startswith("  learns (")]
+    assert len(learnt) >= 3
+    assert all(piece in corpora for line in learnt for piece in re.findall("[\u4e00-\u9fff]+", line))
+    for told in (
+        "documents of train/a, tokens: min",
+        "documents of train/b, tokens: min",
+        "samples (the first ",
+        "of these learnt (the first ",
+        f"steps: {STEPS} = ",
+        "memory: ",
+        "time: ",
+        "dry_run True: nothing was trained",
+    ):
+        assert told in shown, told
+
+
 NEEDED = ["--model_name_or_path", "m.json", "--output_dir", "o"]
 
 
@@ -192,7 +216,6 @@ NEEDED = ["--model_name_or_path", "m.json", "--output_dir", "o"]
         (["--train_data", "a", "--do_eval"], "do_eval True: give the texts held out with --dev_data"),
         (["--train_data", "a", "--max_dev_samples", "3"], "max_dev_samples 3: has no effect without dev_data"),
         (["--train_data", "a", "--per_device_eval_batch_size", "3"], "per_device_eval_batch_size 3: has no effect"),
-        (["--train_data", "a", "--dry_run"], "dry_run True: means nothing in pretraining"),
         (["--train_data", "a", "--packing"], "packing True: means nothing in pretraining"),
         (["--train_data", "a", "--do_train", "false"], "do_train False: this verb trains"),
         (["--train_file", "a"], "unknown option train_file"),
