@@ -133,7 +133,8 @@ def print_report(report: FileReport, console: Console) -> None:
     if report.unknown_rows:
         shown = {piece if piece.isprintable() else repr(piece): n for piece, n in report.unknown_pieces.items()}
         pieces = " ".join(f"{piece} ({count})" for piece, count in shown.items())
-        console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for: {pieces}")
+        named = f": {pieces}" if pieces else ""
+        console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for{named}")
     for note in report.notes:
         console.print(f"  note: {note}")
     console.print()

@@ -155,7 +155,7 @@ def test_a_corpus_that_changed_since_the_checkpoint(server, folder, whole):
         ({"bert_prob": 0.9, "gap_sentence_prob": 0.2}, "bert_prob 0.9 + gap_sentence_prob 0.2: are above 1"),
         ({"bert_ratio": 1.5}, "bert_ratio 1.5"),
         ({"mask_prob": 0.2}, "mask_prob 0.2: GLM cannot do this"),
-        ({"max_tokens": 30, "per_device_train_batch_size": None, "weights": None}, "a sample may have 42 tokens"),
+        ({"max_tokens": 30, "per_device_train_batch_size": None, "weights": None}, "a sample may have 52 tokens"),
         (
             {"metric_for_best_model": "bleu", "dev_data": "none.txt"},
             "metric_for_best_model bleu: unknown; use loss, loss (token)",
@@ -237,26 +237,23 @@ def test_the_old_name_of_continuations(capsys):
 
 
 @pytest.mark.conformance
-def test_losses_of_all_objectives_fall(server, folder, real_data):  # check 15
-    """200 sentences of FLORES, the last 40 held out: the dev loss of each objective is lower at the end."""
+def test_losses_of_all_objectives_fall(server, folder, whole, real_data):  # check 15
+    """A tiny model goes on with 200 sentences of FLORES: on others its loss of each objective is lower than before."""
     (path,) = sorted((real_data / "data" / "flores200").glob("dev.zho*"))[:1]
     lines = path.read_text(encoding="utf-8").splitlines()
-    (folder / "flores.txt").write_text("\n".join(lines[:160]), encoding="utf-8")
-    (folder / "flores-dev.txt").write_text("\n".join(lines[160:200]), encoding="utf-8")
-    options = {
-        "tokenizer_name_or_path": server.workspace.tokenizer_file,
-        "train_data": f"a={folder / 'flores.txt'}",
-        "dev_data": folder / "flores-dev.txt",
-        "max_steps": 60,
-        "eval_steps": 5,
-        "evaluation_strategy": "steps",
-        "save_steps": 60,
-        "output_dir": folder / "flores",
-    }
-    argv = options_of(folder, **options)
-    argv.remove(f"b={folder / 'b.txt'}")
-    assert server.call(["pretrain", *argv]) == 0, server.said()
-    rows = [row for row in figures(folder / "flores") if "eval_loss" in row]
+    (folder / "flores.txt").write_text("\n".join(lines[:200]), encoding="utf-8")
+    (folder / "flores-dev.txt").write_text("\n".join(lines[200:240]), encoding="utf-8")
+
+    def losses(name: str, **options) -> dict[str, float]:
+        own = {"tokenizer_name_or_path": server.workspace.tokenizer_file, "output_dir": folder / name}
+        texts = {"train_data": f"a={folder / 'flores.txt'}", "dev_data": folder / "flores-dev.txt"}
+        argv = options_of(folder, model_name_or_path=folder / "pretrained", save_steps=100, **own, **texts, **options)
+        argv.remove(f"b={folder / 'b.txt'}")
+        assert server.call(["pretrain", *argv]) == 0, server.said()
+        assert all(f"eval_loss ({kind}): " in server.said() for kind in ("token", "sentence", "document"))
+        return [row for row in figures(folder / name) if "eval_loss" in row][-1]
+
+    before = losses("flores-before", max_steps=1, learning_rate=1e-12)
+    after = losses("flores-after", max_steps=60)
     for kind in ("token", "sentence", "document"):
-        losses = [row[f"eval_loss ({kind})"] for row in rows]
-        assert len(losses) == 12 and losses[-1] < losses[0] - 0.05, losses
+        assert after[f"eval_loss ({kind})"] < before[f"eval_loss ({kind})"] - 0.05, (before, after)
