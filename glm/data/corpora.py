@@ -1,4 +1,4 @@
-"""The documents of a corpus, one by one: JSON lines, tables and parquet with a column of text, plain text, folders.
+"""Reads the documents of a corpus: JSON lines, tables and parquet with a column of text, plain text, folders.
 
 A corpus is one path or several, joined by commas. A folder is a data set that Hugging Face's `datasets` saved, or else
 stands for all files in it. Plain text (`.txt`, `.txt.gz`) has a document a line, or documents with blank lines between
@@ -19,12 +19,12 @@ from glm.errors import InputError
 LINE, BLANK_LINE = DOCUMENT_ENDS = ("line", "blank_line")
 TEXT = ".txt"
 DATA_SET = ("state.json", "dataset_dict.json")  # of a folder that `datasets` saved
-CHARACTERS = 1 << 20  # of the documents that are looked at, and encoded, together
+CHARACTERS = 1 << 20  # characters of the documents that are checked and encoded together
 DOCUMENTS = 1 << 14
 
 
 class Document(NamedTuple):
-    """A text, and where it is from."""
+    """A document's text, and where it is from."""
 
     text: str
     origin: str  # "file, line n", for messages
@@ -34,11 +34,11 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """A corpus, read anew for each iteration.
+    """The files of a corpus, read anew for each iteration.
 
     Args:
         path: one or several, joined by commas.
-        column: of the text, where rows have several.
+        column: column of the text, if rows have several.
         ends_at: what ends a document of plain text, see `DOCUMENT_ENDS`.
         reserved: texts that no document may hold.
         most: bytes of a document.
@@ -54,11 +54,11 @@ class CorpusFiles:
     most: int = MOST_BYTES
 
     def __post_init__(self):
-        self.files  # noqa: B018 - says at once what is missing
+        self.files  # noqa: B018 - reports missing files at once
 
     @property
     def files(self) -> list[Path]:
-        """The files and data sets it is read from, in order."""
+        """Returns the files and data sets of the corpus, in order."""
         whole = Path(self.path)
         paths = [whole] if whole.exists() else [Path(part.strip()) for part in self.path.split(",")]
         return [file for path in paths for file in _files_of(path)]
@@ -73,7 +73,7 @@ class CorpusFiles:
         return chain.from_iterable(self.batches())
 
     def batches(self) -> Iterator[list[Document | BadRecord]]:
-        """Documents in groups of a bounded number of characters, but for one that is longer by itself."""
+        """Groups documents up to a number of characters; a longer one is a group by itself."""
         group: list[Document | BadRecord] = []
         size = 0
         for item in chain.from_iterable(map(self._items, self.files)):
@@ -90,7 +90,7 @@ class CorpusFiles:
         return self._texts(path) if is_text else self._rows(path)
 
     def _checked(self, group: list[Document | BadRecord]) -> list[Document | BadRecord]:
-        """The same, what cannot be used as such. Their texts are searched as one, which is much faster; only if
+        """Replaces unusable documents by `BadRecord`. All texts are searched as one, which is much faster; only if
         something is found, one by one."""
         texts = [item.text for item in group if isinstance(item, Document)]
         together = "\n".join(texts)
@@ -133,7 +133,7 @@ class CorpusFiles:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
     def _blocks(self, file: Any) -> Iterator[tuple[int, bytes]]:
-        """The bytes of each document of plain text, with the number of its first line."""
+        """Yields the bytes of each document of plain text, with the number of its first line."""
         block, first = b"", 0
         for number, line in enumerate(iter(lambda: file.readline(self.most + 1), b""), start=1):
             line = line.removeprefix(UTF8_START) if number == 1 else line
@@ -171,7 +171,7 @@ class CorpusFiles:
 
 
 def _can_be_encoded(text: str) -> bool:
-    """Whether a text holds no half of a surrogate pair."""
+    """Returns whether a text holds no half of a surrogate pair."""
     try:
         text.encode("utf-16-le")  # the fastest one
     except UnicodeEncodeError:

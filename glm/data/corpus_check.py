@@ -1,4 +1,4 @@
-"""What is wrong in a corpus, and how long its documents are: one pass, before a model is loaded."""
+"""Checks a corpus before a model is loaded, in one pass: what is wrong in it, and how long its documents are."""
 
 import math
 import re
@@ -19,16 +19,16 @@ from glm.data.records import BadRecord
 from glm.data.report import SHOWN, FileReport, ProblemGroup
 from glm.models.protocol import Pretraining, Tokenizer
 
-SHORT = 8  # ids; a document with fewer is only read beside others
-LINES = re.compile(r"[\n。！？!?]+")  # between the passages that boilerplate is looked for in
-SHORTEST_PASSAGE = 12  # characters; shorter ones repeat by nature
+SHORT = 8  # ids; shorter documents are only used together with others
+LINES = re.compile(r"[\n。！？!?]+")  # separates passages in which boilerplate is searched
+SHORTEST_PASSAGE = 12  # characters; shorter passages repeat naturally
 
 
 class CorpusCheck:
-    """What was found in a corpus.
+    """The findings in a corpus.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         tokenizer: encodes its documents.
         pretraining: says in which parts.
         most_repeats: a passage that occurs more often is boilerplate; None does not look for any, which takes memory.
@@ -53,17 +53,17 @@ class CorpusCheck:
         self.problems: dict[Kind, list[str]] = {}
         self.bad: list[BadRecord] = []
         self.lengths = Lengths()
-        self._hashes = array("q")  # of all documents that were read
+        self._hashes = array("q")  # hashes of all documents read
         self._passages: Counter[int] = Counter()
         self._known: dict[int, str] = {}
 
     @property
     def refused(self) -> int:
-        """Number of rows that cannot be used."""
+        """Number of rows that were refused."""
         return self.read - self.used
 
     def take(self, items: Sequence[Document | BadRecord], encoded: EncodedBatch) -> None:
-        """Takes rows in, whose documents are given as ids too."""
+        """Checks rows, whose documents are given as ids too."""
         documents, tokens = [item for item in items if isinstance(item, Document)], encoded.tokens
         if len(documents) < len(items):
             for item in items:
@@ -119,7 +119,7 @@ class CorpusCheck:
                     self._known[key] = passage
 
     def finish(self, corpus: CorpusFiles) -> None:
-        """Looks at what only the whole corpus tells."""
+        """Checks what only the whole corpus shows."""
         count, pairs = first_repeats(self._hashes, self.shown)
         if count:
             origins = self._origins(corpus, {place for pair in pairs for place in pair})
@@ -130,13 +130,13 @@ class CorpusCheck:
             self.note(Kind.BOILERPLATE, f"{self.name}: {self._passages[key]} documents hold {passage:.60}")
 
     def _origins(self, corpus: CorpusFiles, places: set[int]) -> dict[int, str]:
-        """Where documents are from, by number: read once more, for what is kept of each takes memory."""
+        """Returns the origins of documents by number; reads them again, as keeping all would take memory."""
         documents = (item for item in corpus if isinstance(item, Document))
         read = islice(enumerate(documents), max(places, default=-1) + 1)
         return {place: document.origin for place, document in read if place in places}
 
     def report(self) -> FileReport:
-        """All that was found."""
+        """Makes the report."""
         return FileReport(
             file=self.name,
             columns="",
@@ -157,7 +157,7 @@ class CorpusCheck:
         )
 
     def encoded(self, corpus: CorpusFiles, *, most_refused: float = math.inf) -> Iterator[EncodedBatch]:
-        """Reads all of a corpus, and gives its documents as ids.
+        """Reads a whole corpus; yields its documents as ids.
 
         Args:
             most_refused: reading ends early where it is clear that more rows are refused.
@@ -177,7 +177,7 @@ class CorpusCheck:
 
 
 def first_repeats(hashes: array, most: int) -> tuple[int, list[tuple[int, int]]]:
-    """How many values occurred before, and the places (first, again) of the first of them.
+    """Returns how many values occurred before, and the places (first, again) of the first of them.
 
     Args:
         hashes: values of type "q".

@@ -20,7 +20,7 @@ from glm.errors import InputError
 from glm.models.glm import FAMILY
 from glm.models.glm.objectives import BlankPretraining
 from glm.models.unilm import FAMILY as UNILM
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 from tools.unilm_tools import write_vocabulary
 
 TEXTS = ["春天来了，山上的花都开了。", "这座古老的石桥建于明朝。", "水在零度结冰，在一百度沸腾。"]
@@ -152,7 +152,7 @@ def in_processes(monkeypatch):
 def test_processes_encode_what_one_does(tmp_path, tokenizer, pretraining, in_processes, monkeypatch, family):
     """Byte for byte, of documents that are one part and of those that have several."""
     if family == "unilm":
-        tokenizer = WordPieces(write_vocabulary(tmp_path / "vocab.txt", sorted(set("".join(TEXTS)))))
+        tokenizer = WordPieceTokenizer(write_vocabulary(tmp_path / "vocab.txt", sorted(set("".join(TEXTS)))))
         pretraining = UNILM.pretraining.build(tokenizer, seq_length=16)
     texts = [f"{number}。{''.join(TEXTS[: 1 + number % 3])}" for number in range(60)]
     corpus = CorpusFiles(write_lines(tmp_path / "x.jsonl", texts))
