@@ -1,6 +1,7 @@
 """Blocks one on top of the other, in training and in decoding: states in, states out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -51,6 +52,18 @@ class Stack(nn.Layer):
         self.layers = nn.LayerList(layers)
         self.recompute_layers = len(layers)
         self.num_heads = layers[0].attention.num_heads  # of this rank
+
+    def run(self, index: int, block: Callable[..., Tensor], states: Tensor, *given: Any) -> Tensor:
+        """What `block`, which does the work of one layer, makes of states and what else it is given; in the backward
+        pass a second time where the layer keeps no activations.
+
+        Args:
+            index: of the layer.
+        """
+        if not (self.enable_recompute and self.training and index < self.recompute_layers):
+            return block(states, *given)
+        states.stop_gradient = False  # Paddle takes no gradient of a recomputed layer that is given frozen states
+        return recompute(block, states, *given)
 
     @property
     def final_norm(self) -> nn.Layer | None:
@@ -108,13 +121,9 @@ class Stack(nn.Layer):
         prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, layout.examples))
         if self.num_virtual:
             layout = layout.with_prefix(self.num_virtual)
-        recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
-        if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
-            states.stop_gradient = False
-        for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
-            states = recompute(layer, states, layout, prefix, list(routes))  # it looks into tuples for tensors
-        for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
-            states = layer(states, layout, prefix, routes)
+        routes = list(routes)  # recomputing looks into tuples for tensors
+        for index, (layer, prefix) in enumerate(zip(self.layers, prefixes, strict=True)):
+            states = self.run(index, layer, states, layout, prefix, routes)
         return self._finished(states)
 
     def prefill(self, states: Tensor, parts: Sequence[tuple[int, int]], prompts: Sequence) -> tuple[Tensor, KVCache]:
