@@ -220,7 +220,7 @@ def test_options_of_a_configuration():
 
 
 def test_mimetic_weights():
-    """Queries like keys, outputs that undo values, waves for positions, an identity before the words; the rest drawn."""
+    """Queries like keys, outputs that undo values, waves for positions, an identity before the words."""
     sizes = {"vocab_size": 400, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = UniLMForConditionalGeneration(UniLMConfig(**sizes, initializer_range=0.02, mimetic_init=True))
     model.seed = 3
