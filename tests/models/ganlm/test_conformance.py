@@ -10,6 +10,7 @@ import paddle
 import pytest
 
 from glm.checkpoint.safetensors_files import read_safetensors
+from glm.evaluation.data_sets import named
 from glm.evaluation.protocols import PROTOCOLS
 from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
@@ -557,6 +558,20 @@ def test_check_16_layouts_of_xnli():
         assert place == len(source)  # of the decoder's first token in the row
         if label:
             assert XNLI_CLASSES.index(label[0]) == label[1]
+
+
+def test_the_best_epoch_of_many_languages_is_that_of_the_best_mean():
+    """By the figure that `--metric_for_best_model accuracy` looks at; of equal ones the first."""
+    facts = golden_json("xnli_selection.json")
+
+    def mean(accuracies: list[float]) -> float:
+        sets = zip(facts["languages"], accuracies, strict=True)
+        return named({language: {"accuracy": value} for language, value in sets})["accuracy"]
+
+    best = int(np.argmax([mean(row) for row in facts["dev"]]))
+    assert best + 1 == facts["best_epoch_by_mean_dev"]
+    assert facts["test"][best] == facts["reported_test"]
+    assert mean(facts["test"][best]) == pytest.approx(facts["reported_test_mean"])
 
 
 @pytest.mark.parametrize("system", ["convs2s", "lead"])
