@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import paddle
 
 from glm.models.unilm.weights import DOWN, FUSED, HEAD_DENSE, OUTPUT, POSITIONS
 from glm.modules.split_layers import draw
 
 LONGEST_WAVE = 100.0  # of a position table's sines, over 2 pi: positions nearby differ, and texts are short
-LIKENESS = 0.5  # of queries to keys, see `_queries_keys_values`
+LIKENESS = 0.5  # of queries to keys, see `_mimetic`
 NOISE = 0.5  # standard deviation of what is added, over `initializer_range`
 
 
@@ -25,7 +26,7 @@ def draw_weights(model: Any) -> None:
         std = config.initializer_range
         made = next((make for ending, make in like.items() if name.endswith(ending)), None)
         if made is not None:
-            weight.set_value(made(weight.shape).astype(np.float32))
+            weight.set_value(paddle.to_tensor(made(weight.shape), dtype=weight.dtype))
             continue
         if config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
             std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
