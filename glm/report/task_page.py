@@ -1,4 +1,4 @@
-"""The report of a task that chooses or extracts: figures, samples, which label was taken for which."""
+"""Reports a task that chooses or extracts: its figures, samples, and a confusion table."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ PROTOCOL_OF_MISTAKES = "mlqa"
 
 
 class TaskRows:
-    """The rows of a report.
+    """Collects the rows of a report.
 
     Args:
         reference: the field that says what is right: `reference` of a task that chooses, else `references`.
@@ -39,13 +39,13 @@ class TaskRows:
         self.count = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Takes in a row of a predictions file."""
+        """Adds a row of a predictions file."""
         self.count += 1
         (self.errors if "error" in row else self.rows).append(row)
 
     @property
     def lengths(self) -> dict[str, Counter[int]]:
-        """How many sources have how many characters."""
+        """Counts the sources of each length in characters."""
         texts = (row.get("source") or row.get("context") or "" for row in self.rows)
         return {
             "source": Counter(len(squeezed(text)) for text in texts),
@@ -55,23 +55,23 @@ class TaskRows:
 
     @property
     def scored(self) -> list[Mapping[str, Any]]:
-        """The rows that say what is right."""
+        """Returns the rows with a reference."""
         return [row for row in self.rows if self.reference in row]
 
     @property
     def symptoms(self) -> Symptoms:
-        """What is wrong with the predictions as a whole."""
+        """Counts problems of the predictions as a whole."""
         found = Symptoms()
         for row in self.rows:
             found.add_row(row)
         return found
 
     def sample(self, row: Mapping[str, Any]) -> "TaskSample":
-        """A row as it is shown."""
+        """Returns a row as it is shown."""
         return (_shown_choice if self.is_choice else _shown_answer)(row)
 
     def sample_groups(self) -> list[SampleGroup]:
-        """The samples of a page; few enough are one group, the best first."""
+        """Groups the samples of a page; a few are one group, best first."""
         drawn = sorted(self.rows, key=lambda row: hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest())
         samples = list(map(self.sample, drawn))
         ranked = sorted((one for one in samples if one.right), key=lambda one: one.rank)
@@ -193,7 +193,7 @@ def write_task_report(
     title: str,
     log: Iterable[Mapping[str, Any]] = (),
 ) -> Path:
-    """Writes `report.html` and its plots as `plots/*.png` into a folder; arguments as of `write_report`."""
+    """Writes `report.html` into a folder, and its plots as `plots/*.png`; arguments as for `write_report`."""
     buckets = scores.by_source_length if scores else {}
     figure = next(iter(scores.figures)) if scores else ""
     score_plots = list(draw_figure_by_length(buckets, figure))

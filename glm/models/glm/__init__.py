@@ -14,7 +14,7 @@ from glm.models.glm.tokenization import (
     PADDLENLP_FILES,
     PUBLISHED_TOKENIZERS,
     SPECIAL_TOKENS,
-    GLMPieces,
+    GLMSentencePieceTokenizer,
     open_tokenizer,
 )
 from glm.models.glm.weights import PUBLISHED, GLMWeights
@@ -33,8 +33,8 @@ def _model_class() -> type:
     return GLMForConditionalGeneration
 
 
-def _code_settings(tokenizer: GLMPieces, trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes, and the ids that say how a row is laid out."""
+def _code_settings(tokenizer: GLMSentencePieceTokenizer, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the class names and ids that the exported code needs to lay out a row."""
     model = "modeling_glm.GLMForConditionalGeneration"
     return {
         "auto_map": {
@@ -51,7 +51,7 @@ def _code_settings(tokenizer: GLMPieces, trained: Mapping[str, Any]) -> dict[str
     }
 
 
-def _code_tokenizer(tokenizer: GLMPieces) -> dict[str, Any]:
+def _code_tokenizer(tokenizer: GLMSentencePieceTokenizer) -> dict[str, Any]:
     """Class and special tokens, as transformers reads them."""
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     return {
@@ -72,8 +72,8 @@ def _trial() -> Trial:
     return trial()
 
 
-def _fetch_tokenizer(name: str) -> GLMPieces:
-    """The tokenizer of a published name, fetched by PaddleNLP where it is not in its cache yet."""
+def _fetch_tokenizer(name: str) -> GLMSentencePieceTokenizer:
+    """Fetches the tokenizer of a published name with PaddleNLP, or takes it from PaddleNLP's cache."""
     from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 
     tokenizer = GLMTokenizer.from_pretrained(name)
@@ -82,7 +82,7 @@ def _fetch_tokenizer(name: str) -> GLMPieces:
     return tokenizer
 
 
-def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
+def _save_tokenizer(tokenizer: GLMSentencePieceTokenizer, folder: Path) -> None:
     """Writes the SentencePiece model, and what PaddleNLP's `GLMTokenizer` reads beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(tokenizer.sp_model.serialized_model_proto())

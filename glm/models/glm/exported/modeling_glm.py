@@ -15,7 +15,7 @@ from .configuration_glm import GLMConfig
 
 
 class Attention(nn.Module):
-    """Attention of all heads, projected at once: [all queries | all keys | all values].
+    """Multi-head attention with one projection: [all queries | all keys | all values].
 
     Args:
         layer: its number, by which a cache holds its keys and values.
@@ -30,7 +30,7 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout_prob
 
     def forward(self, states: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
-        """[B, L, H] -> [B, L, H], with a mask [B, 1, L, past + L] that is true where a row sees a column."""
+        """[B, L, H] -> [B, L, H]; the mask [B, 1, L, past + L] is True where a row sees a column."""
         B, L, H = states.shape
         parts = self.query_key_value(states).view(B, L, 3, self.heads, H // self.heads)
         query, keys, values = parts.permute(2, 0, 3, 1, 4)  # [B, N, L, D] each
@@ -83,7 +83,7 @@ class Transformer(nn.Module):
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
     def forward(self, words: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
-        """[B, L, H] of words and positions [B, 2, L] -> [B, L, H]."""
+        """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
         states = words + self.position_embeddings(position_ids[:, 0])
         if hasattr(self, "block_position_embeddings"):
             states = states + self.block_position_embeddings(position_ids[:, 1])
@@ -94,7 +94,7 @@ class Transformer(nn.Module):
 
 
 class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """GLM with its head, which is the word embedding."""
+    """GLM with its head, which shares the word embedding."""
 
     config_class = GLMConfig
     base_model_prefix = "glm"
@@ -129,7 +129,7 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool = False,
         **_: object,
     ) -> CausalLMOutputWithPast:
-        """Logits [B, L, V] of the token that follows each, and the loss of `labels`.
+        """Returns the logits [B, L, V] of each next token, and the loss of `labels`.
 
         Args:
             input_ids: [B, L].
@@ -165,7 +165,7 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
 
     def visible(self, input_ids: Tensor, there: Tensor) -> Tensor:
-        """Who sees whom, [B, 1, L, L]; a row of padding sees itself, so that it has a number."""
+        """Returns who sees whom, [B, 1, L, L]; a row of padding sees itself, so that its softmax is defined."""
         L = input_ids.shape[1]
         is_span = (input_ids == self.config.sop_token_id).cumsum(1) > 0  # [B, L]
         past = torch.ones(L, L, dtype=torch.bool, device=input_ids.device).tril()
@@ -174,9 +174,10 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return mask[:, None]
 
     def positions(self, input_ids: Tensor, there: Tensor) -> Tensor:
-        """Both position rows, [B, 2, L]: the place in Part A, or of a span its blank's; and the place in the span."""
+        """Returns both position rows, [B, 2, L]: the place in Part A (a span repeats its blank's), and the place in
+        the span."""
         starts = input_ids == self.config.sop_token_id
-        number = starts.cumsum(1)  # of the span, from 1; 0 in Part A
+        number = starts.cumsum(1)  # place in the span, from 1; 0 in Part A
         places = (there.cumsum(1) - 1).clamp(min=0)
         is_blank = torch.isin(input_ids, torch.tensor(self.config.mask_token_ids, device=input_ids.device))
         is_blank = is_blank & (number == 0) & there.bool()
@@ -184,7 +185,7 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         blanks = torch.zeros(len(places), places.shape[1] + 1, dtype=places.dtype, device=places.device)
         blanks.scatter_(1, is_blank.cumsum(1) * is_blank, places * is_blank)
         index = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(places)
-        begun = torch.where(starts, index, 0).cummax(1).values  # where the span began
+        begun = torch.where(starts, index, 0).cummax(1).values  # where the span starts
         if self.config.block_position:
             block = torch.where(number > 0, index - begun + 1, 0)
         else:
@@ -199,7 +200,7 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool = False,
         **_: object,
     ) -> dict[str, object]:
-        """What a step reads: the tokens that the cache has not; positions and mask follow from the whole text."""
+        """Returns what a step reads: the tokens that are not cached; positions and mask follow from the whole text."""
         there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         return {
