@@ -295,7 +295,7 @@ class OptionParser(ArgumentParser):
         built = []
         for group in self.groups:
             names = [item.name for item in dataclasses.fields(group) if item.init]
-            if any(self.known[name].required and name not in reading.given for name in names):
+            if any(self.known[name].required and getattr(reading.values, name) is None for name in names):
                 built.append(None)  # which is said already
                 continue
             try:
