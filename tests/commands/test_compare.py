@@ -98,7 +98,7 @@ def test_failed_records_are_left_out_and_told(write, capsys):
     main(["compare", *arguments, "--format", "json"])
     printed = capsys.readouterr()
     assert json.loads(printed.out)["records"] == 4
-    assert "1 of 5 records failed in one of the files and are left out" in printed.err
+    assert "1 of 5 records failed in one of the files, or have no reference, and are left out" in printed.err
 
 
 def test_files_of_two_tools_by_line(write, capsys):
@@ -138,7 +138,7 @@ def test_no_common_record(write):
         write("a.jsonl", [FIRST[0], {"id": "r1", **FAILED}]),
         write("b.jsonl", [{"id": "r0", **FAILED}, SECOND[1]]),
     )
-    with pytest.raises(InputError, match="no record without failure in both"):
+    with pytest.raises(InputError, match="no record with a reference and without failure in both"):
         main(["compare", *arguments])
 
 

@@ -85,7 +85,7 @@ def test_every_option_with_every_value(commands, verb, monkeypatch, tmp_path, ca
 
 def test_every_verb_is_walked(commands):
     """Those that load a model or write a run are tried by their own tests."""
-    apart = {"pretrain", "doctor", "perplexity", "merge", "adapters", "distill", "checkpoint"}
+    apart = {"pretrain", "doctor", "perplexity", "merge", "adapters", "distill", "checkpoint", "quantize"}
     assert commands.keys() | apart == VERBS.keys()
 
 

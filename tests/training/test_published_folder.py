@@ -81,7 +81,7 @@ def test_what_is_made_of_a_run_names_nobody(home, monkeypatch):
     texts = home.folder / "texts.txt"
     texts.write_text("松江位于河的北岸。\n" * 40, encoding="utf-8")
     command = ["pretrain", "--train_data", str(texts), "--output_dir", str(made / "pretrained"), "--device", "cpu"]
-    command += ["--model_name_or_path", str(home.folder / "model.json"), "--max_steps", "1", "--seq_length", "32"]
+    command += ["--model_name_or_path", str(home.folder / "model.json"), "--max_steps", "1", "--seq_length", "40"]
     glm_main([*command, "--tokenizer_name_or_path", str(home.tokenizer_file)])
     needles = [str(home.folder), "the-users", os.uname().nodename + "/"]
     assert leaks(made, needles, binary=True) == []
