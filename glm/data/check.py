@@ -181,7 +181,7 @@ class FileCheck:
             column = f"{record.origin}, field {self._column(name)}"
             if found := CONTROL.search(text):
                 code = code_point(found.group())
-                self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
+                self.note(Kind.CONTROL, f"{column}: holds the control character {code}")
             if INVISIBLE.search(text) and (found := INVISIBLE.findall(JOINED_EMOJI.sub("", text))):
                 codes = ", ".join(map(code_point, dict.fromkeys(found)))
                 noun = "characters" if "," in codes else "character"

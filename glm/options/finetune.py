@@ -19,11 +19,11 @@ from glm.data.templates import TEMPLATES
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
+from glm.options.foreign_names import NONE
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser, Reading
 from glm.options.ranges import ABOVE_0, BELOW_1, COUNT, MANY, Ranges, out_of_range, raise_any
 from glm.options.run_config import published_config
-from glm.options.suggestions import NONE
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
 from glm.runtime.paths import published, published_values
