@@ -11,7 +11,7 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import by_rows, tensor_of, view
+from glm.cpu.arrays import tensor_of, view
 from glm.cpu.loops import OPTIONS, use_own_threads
 from glm.runtime.onednn import bfloat16_product
 
@@ -74,6 +74,14 @@ def _round_and_sum(numbers, found, sums):
                 sums[block, o] += numbers[r, o]
 
 
+@njit(parallel=True, **OPTIONS)
+def _add_to_rows(table, addend):
+    """[n, O], in place, and [O]."""
+    for r in prange(len(table)):
+        for o in range(len(addend)):
+            table[r, o] += addend[o]
+
+
 class BFloat16Linear(PyLayer):
     """x W + b of float32, forward and backward by products in bfloat16; sums are float32.
 
@@ -86,8 +94,8 @@ class BFloat16Linear(PyLayer):
         frozen = [part.stop_gradient for part in (states, weight, bias)]
         ctx.shape, ctx.frozen = states.shape, frozen
         ctx.rows, ctx.factor = None if frozen[1] else rows, None if frozen[0] else factor
-        output, addend = product(rows, factor), view(bias)
-        by_rows(lambda block: np.add(block, addend, out=block), view(output))
+        output = product(rows, factor)
+        _add_to_rows(view(output), view(bias))
         return output.reshape([*states.shape[:-1], -1])
 
     @staticmethod
