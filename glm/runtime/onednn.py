@@ -1,4 +1,7 @@
-"""The product of matrices of bfloat16 in the oneDNN that Paddle brings; eager Paddle has none on a CPU."""
+"""The product of matrices of bfloat16 in the oneDNN that Paddle brings; eager Paddle has none on a CPU.
+
+The library exports the function, but oneDNN documents its other ways to multiply only: a later Paddle may be without it.
+"""
 
 import ctypes
 from collections.abc import Callable
