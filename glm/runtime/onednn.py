@@ -1,6 +1,6 @@
 """The product of matrices of bfloat16 in the oneDNN that Paddle brings; eager Paddle has none on a CPU.
 
-The library exports the function, but oneDNN documents its other ways to multiply only: a later Paddle may be without it.
+The library exports the function, but oneDNN documents only its other ways to multiply: a later Paddle may lack it.
 """
 
 import ctypes
