@@ -23,6 +23,7 @@ from glm.data.problems import Kind, RecordError
 from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import SHOWN, FileReport, ProblemGroup
+from glm.data.tasks import GENERATE
 from glm.data.truncation import find_answer
 
 BATCH = 2048  # records whose texts are encoded together
@@ -68,6 +69,7 @@ class FileCheck:
         name: of the file.
         columns: where its fields are taken from.
         learns_targets: a target that would be cut is a problem; what is only compared with may have any length.
+        is_training: a record that is too short to be learnt from is a problem.
         shown: problems of a kind that are kept in words.
 
     Attributes:
@@ -86,6 +88,7 @@ class FileCheck:
         columns: Columns | None = None,
         learns_targets: bool = True,
         has_ids: bool = True,
+        is_training: bool = False,
         shown: int = SHOWN,
         keep_bad: int = 0,
     ):
@@ -95,6 +98,7 @@ class FileCheck:
         self._roles = columns
         self.learns_targets = learns_targets
         self.has_ids = has_ids
+        self.is_training = is_training
         self.shown = shown
         self.keep_bad = keep_bad
         self.read = self.used = 0
@@ -124,7 +128,7 @@ class FileCheck:
     def _take(self, item: Any) -> Any:
         self.read += 1
         if not isinstance(item, BadRecord):
-            error = self.encoder.source_problem(item) or self._target_problem(item)
+            error = self.encoder.source_problem(item) or self._target_problem(item) or self._shortness(item)
             if error is None:
                 self._use(item)
                 return item
@@ -136,6 +140,9 @@ class FileCheck:
 
     def _target_problem(self, encoded: Any) -> RecordError | None:
         return self.encoder.target_problem(encoded) if self.learns_targets else None
+
+    def _shortness(self, encoded: Any) -> RecordError | None:
+        return self.encoder.shortness(encoded) if self.is_training and self.encoder.kind == GENERATE else None
 
     def note(self, kind: Kind, message: str) -> None:
         """Counts a problem."""
@@ -299,12 +306,14 @@ def check_file(
     encoder: Encoder,
     *,
     learns_targets: bool = True,
+    is_training: bool = False,
     most_refused: float = math.inf,
     shown: int = SHOWN,
 ) -> tuple[FileCheck, Iterator[list[Any]]]:
     """The check of a file, and its rows in batches: the check is done when these have been read.
 
     Args:
+        learns_targets, is_training: see `FileCheck`.
         most_refused: reading ends early where it is clear that more rows are refused; so many are kept in the report.
         shown: problems of a kind that are kept in words.
     """
@@ -313,6 +322,7 @@ def check_file(
         name=file.name,
         columns=file.columns,
         learns_targets=learns_targets,
+        is_training=is_training,
         has_ids=file.has_ids,
         shown=shown,
         keep_bad=0 if most_refused == math.inf else int(most_refused),

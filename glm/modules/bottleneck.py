@@ -32,7 +32,7 @@ class Bottleneck(nn.Layer):
         up_std: standard deviation of Up; with 0 the adapter does nothing yet.
 
     Attributes:
-        arrays: what compiled decoding makes of its weights, once they stay as they are.
+        arrays: its LayerNorm and weights as compiled decoding has them, once it can only decode.
     """
 
     def __init__(self, size: int, width: int, *, epsilon: float, up_std: float = 0.0, std: float = 0.02):
@@ -72,14 +72,29 @@ def routes_of_tokens(names: Sequence[str], tasks: np.ndarray | None, lengths: It
     return tuple((names[number], as_tensor(np.flatnonzero(of_tokens == number))) for number in present)
 
 
+def adapter_of(block: nn.Layer, name: str) -> "Bottleneck | None":
+    """A block's adapter of a task; None where the task has none (but LoRA)."""
+    adapters = getattr(block, ADAPTERS, ())
+    return adapters[name] if name in adapters else None
+
+
 def adapted(block: nn.Layer, states: Tensor, routes: Routes) -> Tensor:
     """What a block's adapters make of the rows that pass through them: [n, H] -> [n, H]."""
     for name, rows in routes:
-        adapter = block.adapters[name]
+        adapter = adapter_of(block, name)
+        if adapter is None:
+            continue
         if rows is None:
             return adapter(states)
         states = paddle.scatter(states, rows, adapter(states.gather(rows)))
     return states
+
+
+def remove_adapters(stack: nn.Layer, name: str) -> None:
+    """Takes a task's adapters out of the blocks of a stack."""
+    for block in stack.layers:
+        if adapter_of(block, name) is not None:
+            block.adapters.pop(name)
 
 
 def add_adapters(stack: nn.Layer, name: str, width: int, **options: float) -> None:

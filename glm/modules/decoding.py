@@ -2,6 +2,7 @@
 
 import sys
 
+import paddle
 from paddle import nn
 
 from glm.cpu.arrays import is_compiled_for, wait_actively
@@ -41,6 +42,24 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         for stack in model.stacks:
             stack.layer_cache = fastest_cache(stack)
         arrange_weights(model, dtype)
+
+
+def prepare_adapters(model: nn.Layer, *, has_rows: bool) -> None:
+    """Makes adapters ready that were put into a model which decodes already.
+
+    Args:
+        has_rows: whether rows of the word table came with them.
+    """
+    model.eval()
+    if model.head.weight.dtype != paddle.float32:
+        model.to(dtype=model.head.weight.dtype)
+    for stack in model.stacks:
+        if stack.compiled_blocks is not None:
+            from glm.modules.arranged import arrange_adapters
+
+            arrange_adapters(stack)
+    if has_rows and model.head.arranged is not None:  # of some types it has a copy of the word table
+        model.head.arranged = type(model.head.arranged)(model.head.weight, model.head.bias)
 
 
 def report_compiling() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Collection
 
 CUTOFF = 0.8  # similarity below which a suggestion would be wrong more often than right
 
-# Names that people bring from other tools, and ours; several stand for several. Sources: TrainingArguments and
-# generate() of Hugging Face's transformers, LLaMA-Factory's and ms-swift's arguments, PaddleNLP's scripts, THUDM/GLM's
-# arguments.py, fairseq's options.
+# Names that people bring from other tools, and ours; several stand for several. Of two with a bar between them the
+# first is meant that the program has. Sources: TrainingArguments and generate() of Hugging Face's transformers,
+# LLaMA-Factory's and ms-swift's arguments, PaddleNLP's scripts, THUDM/GLM's arguments.py, fairseq's options, VLM's
+# train.py and evaluate_vlm.py.
 OURS = {
     # files
     "validation_file": "dev_file",
@@ -27,6 +28,7 @@ OURS = {
     "dataset_name_or_path": "train_file",
     "data_path": "train_file",
     "data_dir": "train_file",
+    "dataset_path": "train_file | test_file",
     "input_file": "test_file",
     "predict_file": "test_file",
     "source_file": "test_file",
@@ -44,6 +46,7 @@ OURS = {
     "model_id": "model_name_or_path",
     "model_type": "model_name_or_path",
     "checkpoint": "model_name_or_path",
+    "model_checkpoint": "model_name_or_path",
     "load_pretrained": "model_name_or_path",
     "restore_file": "resume_from_checkpoint",
     "resume": "resume_from_checkpoint",
@@ -94,6 +97,7 @@ OURS = {
     "peak_lr": "learning_rate",
     "epochs": "num_train_epochs",
     "num_epochs": "num_train_epochs",
+    "n_epochs": "num_train_epochs",
     "max_epoch": "num_train_epochs",
     "max_epochs": "num_train_epochs",
     "epoch": "num_train_epochs",
@@ -107,6 +111,7 @@ OURS = {
     "micro_batch_size": "per_device_train_batch_size",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "eval_batch_size": "per_device_eval_batch_size",
+    "valid_batch_size": "per_device_eval_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "gradient_accumulation": "gradient_accumulation_steps",
     "accumulate_grad_batches": "gradient_accumulation_steps",
@@ -121,6 +126,7 @@ OURS = {
     "label_smoothing_factor": "label_smoothing",
     "clip_grad": "max_grad_norm",
     "clip_norm": "max_grad_norm",
+    "max_norm": "max_grad_norm",
     "gradient_clip_val": "max_grad_norm",
     "adam_betas": "adam_beta1 and --adam_beta2",
     "adam_eps": "adam_epsilon",
@@ -175,6 +181,7 @@ OURS = {
     "use_lora": "lora",
     # decoding
     "do_sample": "select_topk False",
+    "no_sample": "select_topk True",
     "sampling": "select_topk False",
     "decode_strategy": "select_topk",
     "decoding_strategy": "select_topk",
@@ -256,8 +263,9 @@ def option_advice(name: str, known: Collection[str]) -> str:
     brought = name.lower().replace("-", "_")
     if brought in NONE:
         return f"; {NONE[brought]}"
-    if (ours := OURS.get(brought)) and ours.split()[0].rstrip(",") in known:
-        return f"; here it is --{ours}"
+    for ours in OURS.get(brought, "").split(" | "):
+        if ours.split(" ")[0].rstrip(",") in known:
+            return f"; here it is --{ours}"
     if close := close_name(name, known):
         return f"; did you mean {close}?"
     return ""

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm.errors import InputError, shown
+from glm.serving.adapters import AdapterDesk
 from glm.serving.batcher import DecodingError, QueueFullError
 from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
 from glm.serving.completions import Completions, Job
@@ -24,6 +25,7 @@ from glm.serving.hosts import Hosts
 from glm.serving.languages import preferred
 from glm.serving.metrics import CONTENT_TYPE, Counted
 from glm.serving.schemas import (
+    AdapterRequest,
     ChatRequest,
     ChooseRequest,
     CompletionRequest,
@@ -38,7 +40,7 @@ from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 
 MOST_HELD = 64 << 20  # bytes of all bodies that are being read or answered
 BODY_SECONDS = 30.0  # until a body has to be there
-SCHEMAS = (CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
+SCHEMAS = (AdapterRequest, CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
 LOOKS = ["GET", "HEAD"]  # load balancers ask without wanting an answer's body
 OPEN_PATHS = {"/", "/health"}  # no key is needed
 PAGE = Path(__file__).with_name("page.html")
@@ -57,6 +59,7 @@ def build_app(
     request_timeout: float = 120.0,
     limits: Limits | None = None,
     hosts: Hosts | None = None,
+    adapters: AdapterDesk | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -65,6 +68,7 @@ def build_app(
         request_timeout: seconds until a request is given up.
         limits: what one request may bring.
         hosts: what requests may call this server; None does not look.
+        adapters: adds tasks and takes them out, for who has the key.
     """
     limits = limits or Limits()
     reader = Desk("reading")  # of large bodies; small ones, read at once, do not wait behind them to be laid out
@@ -154,10 +158,28 @@ def build_app(
     async def extract(request: Request) -> Response:
         return await answer(request, service.tasks.extract(await asked(request, ExtractRequest)))
 
+    @app.post("/adapters")
+    async def add(request: Request) -> Response:
+        desk = open_to_change(adapters, api_key)
+        return await answer(request, desk.add(await asked(request, AdapterRequest)))
+
+    @app.delete("/adapters/{name}")
+    async def remove(request: Request, name: str) -> Response:
+        return await answer(request, open_to_change(adapters, api_key).remove(name))
+
     app.add_middleware(
         Counted, metrics=service.batcher.metrics, paths={*paths_of(app)}
     )  # the last one sees requests first
     return app
+
+
+def open_to_change(adapters: AdapterDesk | None, api_key: str | None) -> AdapterDesk:
+    """What changes the tasks of a server. Raises ApiError where there is no key, or the model takes no adapters."""
+    if api_key is None:
+        raise ApiError(403, "adapters change for who has the key only; start with --api_key_file", code="no_api_key")
+    if adapters is None:
+        raise ApiError(403, "adapters: the model here takes none", code="no_adapters")
+    return adapters
 
 
 def check_model(service: Service, name: str | None) -> None:
