@@ -26,7 +26,7 @@ WIDTHS = [300, 100, 100, 300, 10]  # VLM's, by number of the task
 DECODING = ("none", "one", "five", "lora", "five loras")
 PEERS = {"cached": "transformers, 16 at once", "plain": "transformers without a cache, 1 at once"}
 TRAINING = ("full", "adapter")
-TABLES = {"decoding": (*DECODING, *PEERS), "training": TRAINING}
+TABLES = {"decoding": ("none", "one", "five", *PEERS), "lora": ("none", "lora", "five loras"), "training": TRAINING}
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for kind in kinds:
                 found[kind].append(measured(kind, arguments))
-        print_table(found, unit="s a record" if table == "decoding" else "s a step")
+        print_table(found, unit="s a step" if table == "training" else "s a record")
 
 
 def print_table(found: dict[str, list[dict[str, float]]], *, unit: str) -> None:
