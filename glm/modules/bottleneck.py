@@ -9,8 +9,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from glm.cpu.arrays import draw_seed
 from glm.errors import InputError
 from glm.modules.layers import LayerNorm, Linear
+from glm.modules.split_layers import draw
 from glm.modules.tensors import as_tensor
 
 NO_TASK = -1  # as `glm.models.protocol` has it
@@ -39,9 +41,11 @@ class Bottleneck(nn.Layer):
         super().__init__()
         self.arrays = None
         self.layer_norm = LayerNorm(size, epsilon=epsilon)
-        self.project_down = AdapterLinear(size, width, nn.initializer.Normal(0.0, std))
-        up = nn.initializer.Normal(0.0, up_std) if up_std else nn.initializer.Constant(0.0)
-        self.project_up = AdapterLinear(width, size, up)
+        self.project_down = AdapterLinear(size, width, nn.initializer.Constant(0.0))
+        self.project_up = AdapterLinear(width, size, nn.initializer.Constant(0.0))
+        numbers = np.random.default_rng(draw_seed())  # the same on all ranks of a split model, which have all of it
+        for layer, spread in ((self.project_down, std), (self.project_up, up_std)):
+            draw(layer.weight, "", {}, numbers, spread, degree=1, rank=0)
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, H] -> [n, H]"""
