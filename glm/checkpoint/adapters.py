@@ -40,12 +40,12 @@ from glm.parallel.plan import Plan, part_of_weight, planned
 from glm.runtime.atomic import new_folder
 from glm.runtime.settings_file import checked
 
-TOGETHER = ("adapters.", "rows.")  # what stands before a task's name in the names of its weights
+TOGETHER = ("adapters.", "rows.")  # prefixes of a task's weights, before the task's name
 
 
 @dataclass(frozen=True)
 class OpenedAdapters:
-    """Adapters of tasks, by the names that they have here.
+    """Adapters of several tasks, by the names chosen here.
 
     Args:
         config: of all residual ones together; None if there is none.
@@ -108,7 +108,7 @@ class OpenedAdapters:
 
 
 def _renamed(weight: str, own: str, name: str) -> str | None:
-    """The name of a weight of a task that is called otherwise here; None of one of another task."""
+    """Returns the new name of a task's weight if the task is renamed; None for another task's weight."""
     for before in TOGETHER:
         head, mark, rest = weight.partition(f".{before}")
         if mark and (rest == own or rest.startswith(f"{own}.")):
@@ -117,7 +117,7 @@ def _renamed(weight: str, own: str, name: str) -> str | None:
 
 
 def named_folders(values: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """Name and folder of each `NAME=FOLDER`; of `FOLDER` alone the name is empty."""
+    """Splits `NAME=FOLDER` into name and folder; the name of a bare `FOLDER` is empty."""
     for value in values:
         name, mark, folder = value.strip().partition("=")
         yield (name.strip(), Path(folder)) if mark else ("", Path(name))

@@ -89,7 +89,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--positions", type=int, default=512, metavar="N", help="counted with --vocabulary; 512")
     parser.add_argument("--tokens", type=int, metavar="N", help="of the training data")
     parser.add_argument("--steps", type=int, metavar="N", help="of training")
-    parser.add_argument("--loss", type=float, metavar="L", help="at which the critical batch is asked")
+    parser.add_argument("--loss", type=float, metavar="L", help="for which the critical batch size is computed")
     options = parser.parse_args(argv)
     options.mlp = 4 * options.hidden if options.mlp is None else options.mlp
     for name in ("layers", "hidden", "mlp", "vocabulary", "positions", "tokens", "steps", "loss"):

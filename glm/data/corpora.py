@@ -1,4 +1,4 @@
-"""The documents of a corpus, one by one: JSON lines, tables and parquet with a column of text, plain text, folders.
+"""Reads the documents of a corpus: JSON lines, tables and parquet with a column of text, plain text, folders.
 
 A corpus is one path or several, joined by commas. A folder is a data set that Hugging Face's `datasets` saved, or else
 stands for all files in it. Plain text (`.txt`, `.txt.gz`) has a document a line, or documents with blank lines between
@@ -22,7 +22,7 @@ DATA_SET = ("state.json", "dataset_dict.json")  # of a folder that `datasets` sa
 
 @dataclass(frozen=True)
 class Document:
-    """A text, and where it is from."""
+    """A document's text, and where it is from."""
 
     text: str
     origin: str  # "file, line n", for messages
@@ -30,11 +30,11 @@ class Document:
 
 @dataclass(frozen=True)
 class CorpusFiles:
-    """A corpus, read anew for each iteration.
+    """The files of a corpus, read anew for each iteration.
 
     Args:
         path: one or several, joined by commas.
-        column: of the text, where rows have several.
+        column: column of the text, if rows have several.
         ends_at: what ends a document of plain text, see `DOCUMENT_ENDS`.
         reserved: texts that no document may hold.
         most: bytes of a document.
@@ -50,11 +50,11 @@ class CorpusFiles:
     most: int = MOST_BYTES
 
     def __post_init__(self):
-        self.files  # noqa: B018 - says at once what is missing
+        self.files  # noqa: B018 - reports missing files at once
 
     @property
     def files(self) -> list[Path]:
-        """The files and data sets it is read from, in order."""
+        """Returns the files and data sets of the corpus, in order."""
         whole = Path(self.path)
         paths = [whole] if whole.exists() else [Path(part.strip()) for part in self.path.split(",")]
         return [file for path in paths for file in _files_of(path)]
@@ -95,7 +95,7 @@ class CorpusFiles:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
     def _blocks(self, file: Any) -> Iterator[tuple[int, bytes]]:
-        """The bytes of each document of plain text, with the number of its first line."""
+        """Yields the bytes of each document of plain text, with the number of its first line."""
         block, first = b"", 0
         for number, line in enumerate(iter(lambda: file.readline(self.most + 1), b""), start=1):
             line = line.removeprefix(UTF8_START) if number == 1 else line

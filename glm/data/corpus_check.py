@@ -1,4 +1,4 @@
-"""What is wrong in a corpus, and how long its documents are: one pass, before a model is loaded."""
+"""Checks a corpus before a model is loaded, in one pass: what is wrong in it, and how long its documents are."""
 
 import math
 import re
@@ -17,20 +17,20 @@ from glm.data.records import BadRecord
 from glm.data.report import SHOWN, FileReport, ProblemGroup
 from glm.models.protocol import Pretraining, Tokenizer
 
-SHORT = 8  # ids; a document with fewer is only read beside others
-CHARACTERS = 1 << 20  # of the documents that are encoded together
+SHORT = 8  # ids; shorter documents are only used together with others
+CHARACTERS = 1 << 20  # characters of the documents that are encoded together
 DOCUMENTS = 1 << 14
-LINES = re.compile(r"[\n。！？!?]+")  # between the passages that boilerplate is looked for in
-SHORTEST_PASSAGE = 12  # characters; shorter ones repeat by nature
+LINES = re.compile(r"[\n。！？!?]+")  # separates passages in which boilerplate is searched
+SHORTEST_PASSAGE = 12  # characters; shorter passages repeat naturally
 
 Encoded = list[list[int]]  # ids of each part of a document
 
 
 class CorpusCheck:
-    """What was found in a corpus.
+    """The findings in a corpus.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         tokenizer: encodes its documents.
         pretraining: says in which parts.
         most_repeats: a passage that occurs more often is boilerplate; None does not look for any, which takes memory.
@@ -57,21 +57,21 @@ class CorpusCheck:
         self.lengths = Lengths()
         self._hashes = array("Q")
         self._files: dict[str, int] = {}
-        self._numbers = array("q")  # of a file, and of the line in it
+        self._numbers = array("q")  # of a document's file, and of its line
         self._passages: Counter[int] = Counter()
         self._known: dict[int, str] = {}
 
     @property
     def refused(self) -> int:
-        """Number of rows that cannot be used."""
+        """Number of rows that were refused."""
         return self.read - self.used
 
     def take(self, items: Sequence[Document | BadRecord]) -> list[Encoded]:
-        """Takes rows in; returns those that can be used as ids."""
+        """Checks rows; returns the usable ones as ids."""
         return self._taken(items, self._encode(items))
 
     def _encode(self, items: Sequence[Document | BadRecord]) -> list[Encoded]:
-        """The ids of the documents among rows; reads nothing that `_taken` writes."""
+        """Encodes the documents among rows; runs in a thread, and reads nothing that `_taken` writes."""
         parts = [self.pretraining.parts(item.text) for item in items if isinstance(item, Document)]
         texts = [text for own in parts for text in own]
         ids = iter(self.tokenizer.encode_text(texts) if texts else [])
@@ -129,7 +129,7 @@ class CorpusCheck:
         return f"{list(self._files)[file]} {line}"
 
     def finish(self) -> None:
-        """Looks at what only the whole corpus tells."""
+        """Checks what only the whole corpus shows."""
         for first, again in repeated(self._hashes):
             self.counts[Kind.DUPLICATE_ROW] += 1
             words = self.problems.setdefault(Kind.DUPLICATE_ROW, [])
@@ -139,7 +139,7 @@ class CorpusCheck:
             self.note(Kind.BOILERPLATE, f"{self.name}: {self._passages[key]} documents hold {passage:.60}")
 
     def report(self) -> FileReport:
-        """All that was found."""
+        """Makes the report."""
         return FileReport(
             file=self.name,
             columns="",
@@ -160,7 +160,7 @@ class CorpusCheck:
         )
 
     def documents(self, corpus: CorpusFiles, *, most_refused: float = math.inf) -> Iterator[Encoded]:
-        """Reads all of a corpus: its documents as ids.
+        """Reads a whole corpus; yields its documents as ids.
 
         Args:
             most_refused: reading ends early where it is clear that more rows are refused.
@@ -174,8 +174,8 @@ class CorpusCheck:
         self.finish()
 
     def _encoded_ahead(self, corpus: CorpusFiles) -> Iterator[tuple[list[Any], list[Encoded]]]:
-        """Rows in batches with the ids of their documents. The tokenizer, which lets go of the interpreter, encodes a
-        batch while the next one is read and the one before it is written."""
+        """Yields rows in batches with the ids of their documents. A batch is encoded, without holding the
+        interpreter's lock, while the next one is read and the previous one is written."""
         with ThreadPoolExecutor(1) as worker:
             waiting = None
             for batch in batches(corpus):
@@ -188,7 +188,7 @@ class CorpusCheck:
 
 
 def batches(corpus: Iterable[Any]) -> Iterator[list[Any]]:
-    """Documents in groups of a bounded number of characters, but for one that is longer by itself."""
+    """Groups documents up to a number of characters; a longer one is a group by itself."""
     group: list[Any] = []
     size = 0
     for item in corpus:

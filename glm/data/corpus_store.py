@@ -1,4 +1,4 @@
-"""A corpus on disk as ids: encoded once, found again by content, mapped rather than read.
+"""Stores a corpus as ids on disk: encoded once, found again by content, memory-mapped.
 
 A folder as `glm.data.store` has them: the ids of all units in a row (2 or 4 bytes each), where each part ends, where
 each unit ends if units have several parts, and the report of the check. Its seal is written last and its name given
@@ -23,13 +23,13 @@ from glm.data.task_pool import TaskPool
 from glm.errors import InputError
 from glm.models.protocol import Pretraining, Sample, Tokenizer
 
-VERSION = 1  # of what is written
+VERSION = 1  # version of the file format
 IDS, PARTS, UNITS, REPORT = "ids.bin", "parts.bin", "units.bin", "report.json"
-PART_ENDS = 1 << 16  # that are kept before they are written
+PART_ENDS = 1 << 16  # ends buffered before they are written
 
 
 class MappedCorpus:
-    """The units in a folder (`glm.models.protocol.Corpus`)."""
+    """The units in a folder, memory-mapped (`glm.models.protocol.Corpus`)."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer):
         self.folder = folder
@@ -44,12 +44,12 @@ class MappedCorpus:
         return len(self._parts if self._units is None else self._units)
 
     def unit(self, number: int) -> list[np.ndarray]:
-        """The ids of each part of a unit."""
+        """Returns the ids of each part of a unit."""
         first, behind = (number, number + 1) if self._units is None else _bounds(self._units, number)
         return [self._ids[slice(*_bounds(self._parts, part))] for part in range(first, behind)]
 
     def at(self, token: int) -> int:
-        """The number of the unit that has this one of all tokens."""
+        """Returns the number of the unit that holds this one of all tokens."""
         part = int(np.searchsorted(self._parts, token, side="right"))
         return part if self._units is None else int(np.searchsorted(self._units, part, side="right"))
 
@@ -60,7 +60,7 @@ class MappedCorpus:
 
 
 class MemoryCorpus:
-    """The units of a few documents (`glm.models.protocol.Corpus`), for people and for tests."""
+    """The units of a few documents in memory (`glm.models.protocol.Corpus`), for display and tests."""
 
     def __init__(self, units: Iterable[Sequence[Sequence[int]]]):
         self._units = [[np.asarray(part, np.int64) for part in unit] for unit in units]
@@ -71,11 +71,11 @@ class MemoryCorpus:
         return len(self._units)
 
     def unit(self, number: int) -> list[np.ndarray]:
-        """The ids of each part of a unit."""
+        """Returns the ids of each part of a unit."""
         return self._units[number]
 
     def at(self, token: int) -> int:
-        """The number of the unit that has this one of all tokens."""
+        """Returns the number of the unit that holds this one of all tokens."""
         return int(np.searchsorted(self._ends, token, side="right"))
 
     def lengths(self) -> np.ndarray:
@@ -92,7 +92,7 @@ def _bounds(ends: np.ndarray, number: int) -> tuple[int, int]:
 
 
 def corpus_digest(corpus: CorpusFiles) -> str:
-    """SHA-256 of what a corpus is read from; the files' names are no part of it."""
+    """Returns the SHA-256 of a corpus's content; file names do not count."""
     digests = [content_digest(path) for path in corpus.files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -107,10 +107,10 @@ def open_corpus(
     content: str,
     most_refused: int = 0,
 ) -> tuple[MappedCorpus, list[str]]:
-    """A corpus, encoded now or found whole in the cache.
+    """Opens a corpus from the cache, or encodes it.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         content: see `corpus_digest`.
         most_refused: rows that may be refused.
 
@@ -147,14 +147,14 @@ def open_corpus(
 
 
 def write_corpus(folder: Path, documents: Iterable[Encoded], tokenizer: Tokenizer, pretraining: Pretraining) -> None:
-    """Writes the units of documents one behind the other; no more than some of them is ever in memory."""
+    """Writes the units of documents, keeping only a few in memory."""
     code, has_parts = np.dtype(id_type(tokenizer)).char, False
     parts, units, tokens, count = array("q"), array("q"), 0, 0
     with open(folder / IDS, "wb") as ids, open(folder / PARTS, "wb") as ends, open(folder / UNITS, "wb") as of_units:
         for document in documents:
             for unit in pretraining.units(document):
                 for part in unit:
-                    ids.write(array(code, part).tobytes())  # three times as fast as by NumPy
+                    ids.write(array(code, part).tobytes())  # three times as fast as with NumPy
                     tokens += len(part)
                     parts.append(tokens)
                 count += len(unit)
@@ -166,7 +166,7 @@ def write_corpus(folder: Path, documents: Iterable[Encoded], tokenizer: Tokenize
                 parts, units = array("q"), array("q")
         ends.write(parts.tobytes())
         of_units.write(units.tobytes())
-    if not has_parts:  # each unit is its part
+    if not has_parts:  # each unit has exactly one part
         (folder / UNITS).write_bytes(b"")
 
 
@@ -185,12 +185,12 @@ def _store_name(name: str, corpus: CorpusFiles, tokenizer: Tokenizer, pretrainin
 
 
 class CorpusSamples(Sequence[Sample]):
-    """The samples of a corpus; what training asks of `glm.data.store.ExampleStore` it asks of these too.
+    """The training samples of a corpus, with the interface of `glm.data.store.ExampleStore`.
 
     How large a sample is only drawing it tells: `lengths` and `target_lengths` are those of the largest.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         tasks: examples of tasks that take the place of some samples, or None.
     """
 
@@ -209,7 +209,7 @@ class CorpusSamples(Sequence[Sample]):
         return self.draw(index, np.random.default_rng(index))
 
     def draw(self, index: int, random: np.random.Generator | None, objective: str | None = None) -> Sample:
-        """A sample, a function of its number and of the generator; of an objective, if one is given."""
+        """Draws a sample, a function of its number and the random generator; `objective` fixes the objective."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         if objective is None and self.tasks is not None and random.random() < self.tasks.share:
@@ -233,11 +233,11 @@ class CorpusSamples(Sequence[Sample]):
 
     @cached_property
     def origins(self) -> "Origins":
-        """Where each sample is from, for messages."""
+        """Says where each sample is from, for messages."""
         return Origins(self.name, len(self))
 
     def folder_of(self, index: int) -> Path:
-        """Where the corpus lies."""
+        """Returns the folder of the corpus."""
         return self.folder
 
     def mixture(self, seed: int) -> Mixture:
@@ -246,7 +246,7 @@ class CorpusSamples(Sequence[Sample]):
 
 
 class Origins(Sequence[str]):
-    """Names of samples, made when they are asked for: there may be millions."""
+    """Descriptions of samples, made on demand: there may be millions."""
 
     def __init__(self, name: str, count: int):
         self.name, self.count = name, count
@@ -263,7 +263,8 @@ class Origins(Sequence[str]):
 def held_out(
     corpora: Mapping[str, CorpusSamples], objectives: Sequence[str], *, most: int, seed: int
 ) -> dict[str, dict[str, list[Sample]]]:
-    """Samples that dev losses are measured on, by corpus and objective: the same in each evaluation of any run.
+    """Draws the samples that dev losses are measured on, by corpus and objective: the same ones in every evaluation of
+    any run.
 
     Args:
         most: samples of an objective and corpus.

@@ -1,4 +1,4 @@
-"""The rows of data files of tasks, in the forms in which they are published, as questions."""
+"""Reads rows of tasks' data files, in the forms in which they are published, as questions."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def text_of(values: Values, *names: str) -> str:
-    """The text in the first of these fields that there is. Raises FieldProblem."""
+    """Returns the text in the first of these fields that exists. Raises FieldProblem."""
     name = _present(values, names)
     value = values[name]
     if not isinstance(value, str):
@@ -24,7 +24,7 @@ def text_of(values: Values, *names: str) -> str:
 
 
 def texts_of(values: Values, *names: str) -> tuple[str, ...]:
-    """The list of texts in the first of these fields that there is. Raises FieldProblem."""
+    """Returns the list of texts in the first of these fields that exists. Raises FieldProblem."""
     name = _present(values, names)
     value = values[name]
     if not isinstance(value, list | tuple) or not value:
@@ -37,7 +37,7 @@ def texts_of(values: Values, *names: str) -> tuple[str, ...]:
 
 
 def objects_of(values: Values, *names: str) -> list[Values]:
-    """The list of objects in the first of these fields that there is. Raises FieldProblem."""
+    """Returns the list of objects in the first of these fields that exists. Raises FieldProblem."""
     name = _present(values, names)
     if not isinstance(values[name], list) or not all(isinstance(item, Mapping) for item in values[name]):
         raise FieldProblem(Kind.TYPE, name, "a list of objects is expected")
@@ -45,7 +45,7 @@ def objects_of(values: Values, *names: str) -> list[Values]:
 
 
 def label_of(values: Values, *names: str) -> str | None:
-    """The label in the first of these fields that there is; None where there is none, or it is not known (-1).
+    """Returns the label in the first of these fields that exists; None if there is none, or it is unknown (-1).
 
     Raises:
         FieldProblem: it is neither text nor a whole number nor a truth value.
@@ -64,7 +64,8 @@ def label_of(values: Values, *names: str) -> str | None:
 
 
 def number_of(values: Values, *names: str) -> int | None:
-    """The whole number in the first of these fields that there is; None where there is none. Raises FieldProblem."""
+    """Returns the whole number in the first of these fields that exists; None if there is none. Raises
+    FieldProblem."""
     label = label_of(values, *names)
     if label is None:
         return None
@@ -83,33 +84,33 @@ def _present(values: Values, names: Sequence[str]) -> str:
 
 
 def key_of(values: Values, *names: str) -> str | int | None:
-    """What identifies a row in the first of these fields that there is."""
+    """Returns what identifies a row, from the first of these fields that exists."""
     found = next((values[name] for name in names if values.get(name) is not None), None)
     return found if isinstance(found, str | int) and not isinstance(found, bool) else None
 
 
 def key_in(values: Values, place: int, count: int) -> str | int | None:
-    """What identifies one of so many questions of a row; nothing where nothing identifies the row."""
+    """Returns what identifies one of several questions of a row; nothing if nothing identifies the row."""
     own = key_of(values, "id")
     return own if own is None or count == 1 else f"{own}.{place}"
 
 
 def language_of(values: Values) -> str | None:
-    """The language that a row names."""
+    """Returns the language that a row names."""
     found = values.get("lang", values.get("language"))
     return found if isinstance(found, str) else None
 
 
-# -- words as English prompts want them
+# -- the form of words in English prompts
 
 
 def without_end(text: str) -> str:
-    """A text without ASCII punctuation at its end."""
+    """Removes ASCII punctuation at the end of a text."""
     return text.rstrip(PUNCTUATION)
 
 
 def lower_first(text: str) -> str:
-    """A text whose first letter is small."""
+    """Lower-cases the first letter of a text."""
     return text[:1].lower() + text[1:]
 
 
@@ -117,7 +118,7 @@ def lower_first(text: str) -> str:
 
 
 def flat(*unknown: str, **columns: tuple[str, ...]) -> Callable[[Values], Iterator[Item]]:
-    """A reader of rows with a question each.
+    """Makes a reader of rows with one question each.
 
     Args:
         unknown: labels that say that nobody agrees on one: such rows are left out.
@@ -135,7 +136,7 @@ def flat(*unknown: str, **columns: tuple[str, ...]) -> Callable[[Values], Iterat
 
 
 def pair(first: tuple[str, ...], second: tuple[str, ...], *unknown: str) -> Callable[[Values], Iterator[Item]]:
-    """A reader of pairs of sentences, as `{first}` and `{second}`; `{first_open}` has no punctuation at its end."""
+    """Makes a reader of sentence pairs, as `{first}` and `{second}`; `{first_open}` has no punctuation at its end."""
     base = flat(*unknown, first=first, second=second)
 
     def read(values: Values) -> Iterator[Item]:
@@ -217,7 +218,7 @@ def wsc(values: Values) -> Iterator[Item]:
 
 
 def nouns_of(values: Values) -> tuple[str, ...]:
-    """WSC's other nouns, each once. Raises FieldProblem."""
+    """Returns WSC's other nouns, without repetition. Raises FieldProblem."""
     found = values["candidates"]
     if isinstance(found, list) and found and all(isinstance(item, Mapping) for item in found):
         found = [text_of(item, "text") for item in found]
@@ -339,7 +340,7 @@ def choice_file(values: Values) -> Iterator[Item]:
 
 
 def last_word(values: Values) -> Iterator[Item]:
-    """A text whose last word, or what stands behind `{blank}` as `answer`, is to be said."""
+    """A text whose last word is predicted; or, with `{blank}` in the text, `answer` in its place."""
     text = text_of(values, "text")
     if values.get("answer") is not None:
         context, answer = text, text_of(values, "answer")
@@ -352,7 +353,7 @@ def last_word(values: Values) -> Iterator[Item]:
 
 
 def _around(text: str, mark: str, name: str) -> tuple[str, str]:
-    """What stands before and behind the one mark in a text. Raises FieldProblem."""
+    """Returns the text before and behind the only mark. Raises FieldProblem."""
     if text.count(mark) != 1:
         message = f"{'no' if mark not in text else 'more than one'} {mark} in it; exactly one is expected"
         raise FieldProblem(Kind.BLANK, name, message)
@@ -376,7 +377,7 @@ def squad(values: Values) -> Iterator[Item]:
         yield _question(values, text_of(values, "context"))
 
 
-TYDIQA = {  # what the ids of TyDiQA's questions begin with
+TYDIQA = {  # prefixes of TyDiQA's question ids
     **{"arabic": "ar", "bengali": "bn", "english": "en", "finnish": "fi", "indonesian": "id", "japanese": "ja"},
     **{"korean": "ko", "russian": "ru", "swahili": "sw", "telugu": "te", "thai": "th"},
 }
@@ -395,7 +396,8 @@ def _question(values: Values, context: str) -> Item:
 
 
 def _answers(values: Values) -> tuple[str, ...] | None:
-    """The answers of a question: texts, objects with a text, or Hugging Face's object of lists; None if not given."""
+    """Returns the answers of a question: texts, objects with a text, or Hugging Face's object of lists; None if not
+    given."""
     found = values.get("answers", values.get("answer"))
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""What a run would be, without one: examples as the model sees them, lengths, memory, steps, time (`--dry_run`)."""
+"""Shows what a run would do (`--dry_run`): examples as the model sees them, lengths, memory, steps, time."""
 
 import time
 from datetime import timedelta
@@ -17,16 +17,16 @@ from glm.training.progress import process_memory_gib
 from glm.training.trainer import GenerationTrainer
 
 EXAMPLES = 3
-STEPS = 3  # that are measured, after one that is not: it compiles, and takes memory
-PIECES = 400  # of an example that are shown
+STEPS = 3  # measured steps, after one that compiles and allocates memory
+PIECES = 400  # tokens shown of an example
 
 
 def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: FileReport) -> None:
-    """Prints it all; nothing is written, and the model's weights move in memory only.
+    """Prints the summary; nothing is written, and the model's weights change in memory only.
 
     Args:
         records: the first training records.
-        report: of the training records.
+        report: report of the training records.
     """
     for number, record in enumerate(records[:EXAMPLES], start=1):
         print(f"example {number}: {record.origin}", *example_lines(record, trainer.encoder), sep="\n")
@@ -46,14 +46,14 @@ def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: File
 
 
 def example_lines(record: Record, encoder: Encoder) -> list[str]:
-    """A record as the model sees it: the pieces of its source, and those of its target that are learnt."""
+    """Formats a record as the model sees it: the tokens of its source, and the target tokens with a label."""
     if encoder.kind != GENERATE:
         return [f"  {line}" for line in record.source.splitlines()] + [f"  learns: {record.target}"]
     view = view_record(record, encoder)
-    sight = view.sight
-    pieces = [encoder.tokenizer.token_of(int(number)) for number in sight.ids]
-    learnt = sight.training[-1] if sight.training is not None else np.full(len(pieces), IGNORE_INDEX)
-    S = sight.source_length
+    table = view.tokens
+    pieces = [encoder.tokenizer.token_of(int(number)) for number in table.ids]
+    learnt = table.training[-1] if table.training is not None else np.full(len(pieces), IGNORE_INDEX)
+    S = table.source_length
     shown = " ".join(pieces[:S][:PIECES]) + (" …" if S > PIECES else "")
     labels = " ".join(encoder.tokenizer.token_of(int(label)) for label in learnt if label != IGNORE_INDEX)
     cut = f"; {view.lost_source} tokens were cut" if view.lost_source else ""
@@ -61,7 +61,7 @@ def example_lines(record: Record, encoder: Encoder) -> list[str]:
 
 
 def measured_seconds(trainer: GenerationTrainer) -> float:
-    """Mean seconds of an optimizer step on the first batches."""
+    """Measures the mean seconds of an optimizer step on the first batches."""
     trainer.create_optimizer_and_scheduler(num_training_steps=trainer.total_steps())
     accumulation = trainer.args.gradient_accumulation_steps
     batches = iter(trainer.get_train_dataloader())
@@ -81,7 +81,7 @@ def measured_seconds(trainer: GenerationTrainer) -> float:
 
 
 def memory_gib(device: str) -> float:
-    """The most memory so far: of the card, or what the process holds."""
+    """Returns the peak memory so far: the card's, or the process's."""
     if device.startswith("gpu"):
         return paddle.device.cuda.max_memory_allocated() / 2**30
     return process_memory_gib()

@@ -1,4 +1,4 @@
-"""`python -m glm pretrain`: pretrains a model on running text, from nothing or on from a checkpoint.
+"""`python -m glm pretrain`: pretrains a model on running text, from scratch or from an existing model.
 
 python -m glm pretrain configs/pretrain.json --train_data texts.jsonl
 python -m glm pretrain --model_name_or_path THUDM/glm-large-chinese --train_data a=a.txt b=b.jsonl --output_dir runs/p
@@ -26,7 +26,7 @@ from glm.training.setup import begin_run, opened_run
 
 
 def main(argv: list[str]) -> int:
-    """Parse, open the run's folder, build, run, say that it is done."""
+    """Parses, opens the run's folder, builds, trains, and says that it is done."""
     arguments = parse_pretrain_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
 
 
 def pretrain(trainer: PretrainingTrainer, data: PretrainData, checkpoint: Checkpoint | None) -> None:
-    """Trains, saves, measures the held-out texts, and describes the model."""
+    """Trains and saves the model, evaluates it on the held-out texts, and writes its model card."""
     output_dir = Path(trainer.args.output_dir)
     result = trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     trainer.save_model()
@@ -55,7 +55,7 @@ def pretrain(trainer: PretrainingTrainer, data: PretrainData, checkpoint: Checkp
     if trainer.args.do_eval:
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
-        trainer.save_state()  # its log has the evaluation too
+        trainer.save_state()  # the log has the evaluation now
     if trainer.is_world_process_zero():
         if metrics:
             print_losses(metrics)
@@ -66,7 +66,7 @@ def pretrain(trainer: PretrainingTrainer, data: PretrainData, checkpoint: Checkp
 
 
 def print_losses(metrics: dict[str, float]) -> None:
-    """Prints the losses of the held-out texts; of several corpora a column each."""
+    """Prints the losses on the held-out texts; for several corpora a column each."""
     title = "loss on the held-out texts, nats per predicted token"
     if of_sets := figures_by_set(metrics, prefix="eval_"):
         print_sets(of_sets, title=title)

@@ -6,7 +6,7 @@ import pytest
 from numba import njit
 
 from glm.cpu.panels import BFLOAT16_KERNELS, CONFIGURATION, PANEL, has_kernel, kernel_of, panels_of
-from glm.cpu.products import CHUNK, FEW, TASK
+from glm.cpu.products import CHUNK, MOST_COMPILED_ROWS, TASK
 from glm.modules.arranged import BFloat16DecodingLinear, DecodingLinear
 from tools.dtype_tools import needs_bfloat16
 
@@ -19,7 +19,7 @@ def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np
     )
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 8, 9, 10, 13, 16, 17, FEW, FEW + 1])
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 8, 9, 10, 13, 16, 17, MOST_COMPILED_ROWS, MOST_COMPILED_ROWS + 1])
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 1), (16, 2), (48, TASK - 1), (64, TASK), (112, 3 * TASK + 5)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_products(n, inputs, outputs, biased):
@@ -31,7 +31,7 @@ def test_products(n, inputs, outputs, biased):
     assert (np.abs(layer(paddle.to_tensor(states)).numpy() - exact) <= bound).all()
 
 
-@pytest.mark.parametrize("n", [6, 8, 11, 13, 16, 17, 18, FEW])
+@pytest.mark.parametrize("n", [6, 8, 11, 13, 16, 17, 18, MOST_COMPILED_ROWS])
 def test_a_row_does_not_depend_on_its_company(n):
     states, weight, bias = drawn(n, 96, 70)
     layer = DecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))

@@ -1,4 +1,4 @@
-"""VLM: one frozen GPT-2 and a small adapter for each task (Lin, Madotto, Fung 2020)."""
+"""VLM: one frozen GPT-2 with a small adapter for each task (Lin, Madotto, Fung 2020)."""
 
 from glm.models.protocol import Family
 from glm.models.vlm.geometry import VLMGeometry

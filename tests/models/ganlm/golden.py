@@ -83,7 +83,7 @@ class Golden:
         names = GanLMWeights()
         found = read_safetensors(self.weights)
         found |= {name: LazyTensor(t.shape, str(t.dtype), lambda t=t: t) for name, t in (extra or {}).items()}
-        found = canonical_names(names, found, torch_layout=True)
+        found = canonical_names(names, found, linears_out_in=True)
         found = {rename(name): tensor for name, tensor in found.items()}
         found.pop(None, None)
         found = checked_weights(names, transposed_linears(names, found), config.to_dict())

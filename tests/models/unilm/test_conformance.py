@@ -28,7 +28,7 @@ from glm.models.unilm.geometry import (
     pair_in_task,
 )
 from glm.models.unilm.objectives import PIECE, Mixture
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 from glm.modules.decoding import prepare_decoding
 from glm.prediction.paraphrase_file import write_paraphrases
 from glm.training.schedule import decay_factor
@@ -189,8 +189,8 @@ def vocabulary(path) -> Path:
     pytest.skip(f"no {name} beside {path.name}, nor among the tokenizers of GLM_REAL_DATA")
 
 
-def word_pieces(vocabulary: Path, *, lowercase: bool = True) -> WordPieces:
-    return WordPieces(vocabulary, lowercase=lowercase)
+def word_pieces(vocabulary: Path, *, lowercase: bool = True) -> WordPieceTokenizer:
+    return WordPieceTokenizer(vocabulary, lowercase=lowercase)
 
 
 @files("wordpiece*.json")
@@ -205,7 +205,7 @@ def test_7_wordpiece(path, vocabulary, cased):
             assert ids == vector["ids"] == tokenizer.encode_text(vector["text"])
 
 
-def laid_out(tokenizer: WordPieces, example: dict, settings: dict, random=None):
+def laid_out(tokenizer: WordPieceTokenizer, example: dict, settings: dict, random=None):
     """A training example of a pair of the file, cut as a pair."""
     options = {name: settings[name] for name in ("mask_prob", "max_pred", "max_seq_length")}
     geometry = geometry_of(tokenizer, **options)
@@ -498,7 +498,7 @@ def test_19_tokens_to_text(path, tmp_path):
     examples = read_json(path)["detokenise"]
     words = dict.fromkeys(token for example in examples for token in example["tokens"])
     words = [word for word in words if word not in SPECIAL]
-    tokenizer = WordPieces(write_vocabulary(tmp_path / "vocab.txt", words))
+    tokenizer = WordPieceTokenizer(write_vocabulary(tmp_path / "vocab.txt", words))
     for example in examples:
         ids = [tokenizer.ids[token] for token in example["tokens"]]
         assert tokenizer.decode_ids(ids) == example["text"]

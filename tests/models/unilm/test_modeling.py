@@ -9,7 +9,7 @@ from glm.models.unilm.geometry import BIDIRECTIONAL, LEFT_TO_RIGHT, RIGHT_TO_LEF
 from glm.models.unilm.modeling import UniLMForConditionalGeneration
 from glm.modules.block import Attention
 from glm.modules.decoding import prepare_decoding
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from tools.unilm_tools import geometry_of, random_model, tensors
 
 MASK, SEP = 4, 3
@@ -73,10 +73,10 @@ def test_attention_of_three_parts_is_that_of_the_dense_mask(heads):
     options = random_model(hidden_size=128, num_attention_heads=heads).config.block
     attention = Attention(options)
     parts = np.array([[[5, 4, 4], [3, 6, 6]], [[7, 2, 0], [2, 3, 1]]])
-    layout = Layout.of(parts, 40)
-    projected = np.random.default_rng(0).normal(size=(len(layout.places), 384)).astype("float32")
-    found = attention(paddle.to_tensor(projected), layout).numpy()
-    start, places = 0, {int(place): number for number, place in enumerate(layout.places)}
+    packing = Packing.of(parts, 40)
+    projected = np.random.default_rng(0).normal(size=(len(packing.places), 384)).astype("float32")
+    found = attention(paddle.to_tensor(projected), packing).numpy()
+    start, places = 0, {int(place): number for number, place in enumerate(packing.places)}
     for row in range(2):
         start = row * 40
         for a, b, c in parts[row]:
@@ -93,7 +93,7 @@ def test_attention_of_three_parts_is_that_of_the_dense_mask(heads):
 
 def test_more_twins_than_tokens_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        Layout.of(np.array([[[3, 2, 3]]]), 20)
+        Packing.of(np.array([[[3, 2, 3]]]), 20)
 
 
 @pytest.mark.parametrize("hidden", [24, 128], ids=["any heads", "heads of 64"])

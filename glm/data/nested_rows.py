@@ -1,4 +1,4 @@
-"""Unfolds nested rows of other tools into rows of columns: SQuAD's articles, and conversations of one turn.
+"""Flattens nested rows of other tools: SQuAD's articles, and conversations of one turn.
 
 SQuAD (also CMRC 2018, DRCD, DuReader-robust): an article has `paragraphs` with a `context` and `qas`. LLaMA-Factory's
 ShareGPT format has `conversations` of `from` and `value`; OpenAI's and ms-swift's have `messages` of `role` and
@@ -24,7 +24,7 @@ def unfold(rows: Iterable[Row], *, multi_turn: str) -> Iterator[Row]:
     Args:
         multi_turn: `error`, or `last` to take the last turn of a conversation and leave the others out.
     """
-    count = 0  # questions in SQuAD's articles
+    count = 0  # questions in SQuAD's articles so far
     for row in rows:
         if row.error is not None:
             yield row
