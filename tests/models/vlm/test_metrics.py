@@ -62,7 +62,7 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, capsys):
     """Once, with what to install; the other protocols are there."""
     monkeypatch.setattr(coco, "find_spec", lambda name: None)
     monkeypatch.setattr(coco.shutil, "which", lambda name: None)
-    rows = [{"prediction": "a cat .", "references": ["a cat .", "the cat ."]}]
+    rows = [{"prediction": "a cat sat there .", "references": ["a cat sat there .", "the cat ."]}]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert score.main([str(tmp_path / "r.jsonl"), "--protocols", "all", "--format", "json"]) == 0
     said = capsys.readouterr()
