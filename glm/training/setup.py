@@ -20,7 +20,7 @@ from glm.adapters.files import (
     read_adapter_config,
 )
 from glm.adapters.schema import PrefixSettings
-from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.loading import base_digests, find_family, load_config, load_model
 from glm.checkpoint.quantized import refuse_quantized
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
@@ -271,7 +271,7 @@ def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: E
         up_std = model.config.initializer_range if up_std is None else up_std
     config = new_bottlenecks(
         name_of_base(base, run),
-        model,
+        base_digests(family, base, model.config, model),
         tasks=tasks,
         width=options.adapter_bottleneck,
         rows=rows,

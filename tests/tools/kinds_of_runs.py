@@ -181,6 +181,13 @@ TOGETHER = [
 ]
 
 
+# Tasks that are trained together: the second has so few records that updates go by without one.
+JOINT = {
+    "joint tasks": {},
+    "joint tasks, update_freq": {"update_freq": 2, "packing": True},
+}
+
+
 def _options() -> Iterator[tuple[str, list | None]]:
     """Returns options of training by name, with the values that make kinds; None where neither table has them."""
     groups = (ModelArguments, DataArguments, FileArguments, DropoutArguments, ObjectiveArguments, AdapterArguments)
@@ -221,14 +228,17 @@ def _kinds_of_family(family: str) -> dict[str, dict[str, Any]]:
 
 
 def kinds() -> dict[str, dict[str, Any]]:
-    """Returns the options of every kind of run by its name. `base` and `dev.json` stand for the folder's model and
-    records; `family` is not an option, but says whose model and tokenizer the run has, if not the first one's."""
+    """Options of every kind of run by its name; `base` and names of files stand for the folder's model and records,
+    and `family` is no option: whose model and tokenizer it has, if not the first one's."""
     found = {"plain": EVERY}
     values = {name: values or () for name, values in _options() if name not in LEFT_OUT}
     for name, some in values.items():
         found |= {f"{name} {value}".removesuffix(" True"): {**EVERY, **_kind(name, value)} for value in some}
     for one, other in TOGETHER:
         found[f"{one}, {other}"] = {**EVERY, **_kind(other, values[other][-1]), **_kind(one, values[one][-1])}
+    for name, more in JOINT.items():
+        files = {"train_file": ["qg=train.json", "title=dev.json"]}
+        found[name] = {**EVERY, **NEEDS["adapter_bottleneck"], **files, **more}
     for family in MODELS:
         found |= _kinds_of_family(family)
     return found
