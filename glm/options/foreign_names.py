@@ -100,8 +100,7 @@ BY_OPTION = {
     "warmup_steps": ("warmup_updates warmup_iters num_warmup_steps warm_up warmup_step lr_warmup_steps"),
     "label_smoothing": ("label_smoothing_factor"),
     "max_grad_norm": (
-        "clip_grad clip_norm gradient_clip_val gradient_clipping grad_clip gradient_clip max_gradient_norm "
-        "max_norm"
+        "clip_grad clip_norm gradient_clip_val gradient_clipping grad_clip gradient_clip max_gradient_norm max_norm"
     ),
     "adam_beta1 and --adam_beta2": ("adam_betas"),
     "adam_epsilon": ("adam_eps"),
