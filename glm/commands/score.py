@@ -24,8 +24,8 @@ def main(argv: list[str]) -> int:
     if kind_of_file(arguments.file) is not None:
         return _score_task(arguments, limits)
     file = read_scored_file(arguments.file, by_id=False)
-    if file.failed:
-        print(f"{file.path}: {len(file.failed)} of {file.rows} records failed and are not scored", file=sys.stderr)
+    for note in file.notes():
+        print(note, file=sys.stderr)
     result = _scored(file, with_others=arguments.protocols == ALL)
     _print(arguments, result)
     if arguments.format != JSON:
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
 
 def _score_task(arguments: Namespace, limits: dict[str, float]) -> int:
     """Scores choices or answers."""
+    from glm.evaluation.scored_file import unscored_notes
     from glm.evaluation.symptoms import Symptoms
     from glm.evaluation.table import print_warnings
     from glm.evaluation.task_file import read_task_file
@@ -43,8 +44,8 @@ def _score_task(arguments: Namespace, limits: dict[str, float]) -> int:
     file = read_task_file(arguments.file)
     if arguments.protocols == ALL and file.kind == "choose":
         raise UsageError("--protocols all: is for texts and answers; a choice has one protocol")
-    if file.failed:
-        print(f"{file.path}: {len(file.failed)} records failed and are not scored", file=sys.stderr)
+    for note in unscored_notes(file.path, len(file.scored), len(file.failed), len(file.rows) - len(file.scored)):
+        print(note, file=sys.stderr)
     result = {
         "file": str(file.path),
         "format": f"ours ({file.kind})",

@@ -37,6 +37,7 @@ TEXTS += (
     "新闻",
 )
 ANSWERS, QUESTIONS = ("answer", "answer_text", "ans", "答案"), ("question", "query_text", "ques", "问题")
+REFERENCES = ("reference", "references")
 MORE_COLUMN_SETS = (
     *(((text,), (answer,), (question,)) for text in TEXTS for answer in ANSWERS for question in QUESTIONS),
     *(((text,), None, (target,)) for text in TEXTS for target in ("summary", "highlights", "摘要")),
@@ -51,6 +52,11 @@ MORE_COLUMN_SETS = (
     *(((text,), None, ("target_text",)) for text in ("source_text", "input_text")),
     *(((text,), None, (f"{text}_title",)) for text in ("review", "news")),
     (("src_text",), None, ("tgt_text",)),  # UniLM's
+)
+# Names in files of predictions, which are predicted again.
+OF_PREDICTIONS = (
+    *(((text,), (answer,), (name,)) for text in TEXTS for answer in ANSWERS for name in REFERENCES),
+    *(((text,), None, (name,)) for text in TEXTS for name in REFERENCES),
 )
 # Ignored around a column's name: blanks of all widths, and what has none.
 CLEARED = " \t\r\n\v\f\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
@@ -177,7 +183,7 @@ def choose_columns(
     wishes = wishes.found_in(present)
     needed = ["source", *(["answer"] if template.needs_answer else []), *(["target"] if need_target else [])]
     _check_named(present, template, wishes, name)
-    tables = [COLUMN_SETS, MORE_COLUMN_SETS, _task_column_sets(template.other_targets)]
+    tables = [COLUMN_SETS, MORE_COLUMN_SETS, OF_PREDICTIONS, _task_column_sets(template.other_targets)]
     if template.targets:
         tables.insert(0, _task_column_sets(template.targets))
     choices = []

@@ -785,6 +785,8 @@ def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
             f"dev_file {files.dev_file}: needs --train_file beside it; give one, or name the data set to train on "
             f"(--task_name {arguments.data.task_name})"
         )
+    if training.do_train and "eval_steps" in given and not evaluates:
+        yield f"eval_steps {training.eval_steps}: has no effect without --do_eval"
     if training.do_predict and files.test_file is None:
         yield "do_predict True: give the records with --test_file"
     for name in ("weights", "sampling_temperature"):

@@ -138,6 +138,7 @@ class OptionParser(ArgumentParser):
             self._take_file(reading, Path(user_path(argv[0])))
             argv = argv[1:]
         before = dict(reading.given)
+        is_unreadable = bool(reading.errors) and not before  # the file; it may have what seems to be missing
         reading.given = {}
         pairs, rest = self._pairs(argv)
         self._take(reading, pairs, where="command line", before=before)
@@ -146,7 +147,7 @@ class OptionParser(ArgumentParser):
         if rest:
             reading.errors.append(f"command line: {' '.join(rest)} belongs to no option")
         missing = [f"--{a.dest}" for a in self.known.values() if a.required and a.dest not in reading.given]
-        if missing:
+        if missing and not is_unreadable:
             reading.errors.append(f"the following arguments are required: {', '.join(missing)}")
         return reading
 
@@ -294,7 +295,7 @@ class OptionParser(ArgumentParser):
         built = []
         for group in self.groups:
             names = [item.name for item in dataclasses.fields(group) if item.init]
-            if any(self.known[name].required and name not in reading.given for name in names):
+            if any(self.known[name].required and getattr(reading.values, name) is None for name in names):
                 built.append(None)  # which is said already
                 continue
             try:

@@ -282,3 +282,10 @@ def test_short_names_of_question_generation():
 def test_blanks_of_any_width_around_a_name(blank):
     columns = choose_columns([f"{blank}Content", f"summary{blank}"], PAIR, RECOGNISED, name="a", need_target=True)
     assert (columns.source, columns.target) == ((f"{blank}Content",), (f"summary{blank}",))
+
+
+@pytest.mark.parametrize("name", ["reference", "references"])
+def test_a_file_of_predictions_is_predicted_again(name):
+    assert choose(f"id source answer {name} predictions", QG).target == (name,)
+    assert choose(f"passage answer question {name}", QG).target == ("question",)
+    assert choose(f"source {name}").target == (name,)

@@ -124,7 +124,7 @@ def test_missing_file(tmp_path):
 def test_file_in_another_encoding(tmp_path):
     path = tmp_path / "run.json"
     path.write_bytes('{"output_dir": "输出"}'.encode("gb18030"))
-    assert error_of(str(path)).startswith(f"{path}: cannot be read as JSON ('utf-8' codec")
+    assert error_of(str(path)).startswith(f"{path}: cannot be read as JSON (not UTF-8")
 
 
 def test_file_too_nested(write):
@@ -489,7 +489,7 @@ def test_every_option_that_is_a_path_is_known_as_one():
         names = options_of(parse_finetune_arguments, FINETUNE, patch) + options_of(
             parse_predict_arguments, PREDICT, patch
         )
-    paths = {name for name in names if re.search("_(file|dir|path)$", name)} | {"report", "adapters"}
+    paths = {name for name in names if re.search("^(?!overwrite).*_(file|dir|path)$", name)} | {"report", "adapters"}
     assert paths | {"resume_from_checkpoint"} <= {*INPUTS, *OUTPUTS}
 
 
@@ -498,3 +498,37 @@ def test_a_missing_option_is_said_once():
         parse_finetune_arguments(["--config", "configs/demo.json"])
     assert len(caught.value.messages) == 2 and "give the file first, without a name" in caught.value.messages[0]
     assert caught.value.messages[1] == "the following arguments are required: --output_dir"
+
+
+CONFIG = {"model_name_or_path": "m", "output_dir": "out", "do_train": True, "train_file": "t.json", "device": "cpu"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["run.json", "run.yaml"])
+def test_a_file_in_any_encoding_that_an_editor_saves(tmp_path, encoding, name):
+    text = json.dumps(CONFIG | {"run_name": "试验"}, ensure_ascii=False)
+    text = text if name.endswith("json") else "\n".join(f"{key}: {value}" for key, value in CONFIG.items()) + "\n"
+    mark = "\ufeff" if encoding[-3:] in ("-le", "-be") else ""
+    (tmp_path / name).write_bytes((mark + text).encode(encoding))
+    assert parse_finetune_arguments([str(tmp_path / name)]).training.output_dir == "out"
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        ('{"run_name": "试验"}'.encode("gb18030"), "not UTF-8 (byte 14); save it as UTF-8"),
+        (b'// mine\n{"seed": 1}', "JSON has no comments: a name that starts with _ is a note"),
+        (b'{"seed": 1,\n}', "take the comma before } or ] away"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_the_one_error(tmp_path, content, advice):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        parse_finetune_arguments([str(tmp_path / "run.json")])
+    (message,) = caught.value.messages
+    assert "cannot be read as JSON" in message and advice in message
+
+
+def test_evaluations_that_nobody_asked_for():
+    with pytest.raises(UsageError, match="eval_steps 5: has no effect without --do_eval"):
+        parse_finetune_arguments([*TRAIN, "--eval_steps", "5"])

@@ -62,7 +62,9 @@ def test_what_is_made_of_a_run_names_nobody(home, monkeypatch):
     from glm.__main__ import main as glm_main
 
     monkeypatch.setattr(socket, "gethostname", lambda: "the-users-machine")
-    lora = home.finetune("runs/lora", max_steps=1, max_bad_records=1, lora=True)
+    base = home.finetune("runs/base", max_steps=1, max_bad_records=1)
+    start = {"model_name_or_path": base, "tokenizer_name_or_path": None}
+    lora = home.finetune("runs/lora", max_steps=1, max_bad_records=1, lora=True, **start)
     made, bad = home.folder / "made", home.folder / "train.json"  # its last line is none
     glm_main(["merge", "--adapter", str(lora), "--output_dir", str(made / "merged")])
     for to in ("huggingface", "huggingface-bin", "paddlenlp", "megatron"):
