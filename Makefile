@@ -70,8 +70,9 @@ demo-tasks: setup
 		--output_file $(DEMO_TASKS)/alone.jsonl --show 0
 	$(BIN)/python benchmarks/demo_tasks.py
 
+# Two processes side by side, each file of tests in one of them.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every fault one after the other, then every guard taken away: an hour of two cores.
 test-faults: setup
