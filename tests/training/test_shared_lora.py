@@ -59,11 +59,11 @@ def mixed(workspace) -> list[dict]:
 
 
 def assert_alike(ours: dict, theirs: dict, *, within: float) -> None:
-    """The same text, and log-probabilities of its tokens within so much."""
+    """The same text, and log-probabilities of its tokens within so much of themselves, and a digit of the files'."""
     (one, *_), (other, *_) = ours["predictions"], theirs["predictions"]
     assert one["text"] == other["text"]
     scores = [[score for _, score in found["token_scores"]] for found in (one, other)]
-    np.testing.assert_allclose(*scores, rtol=0, atol=within)
+    np.testing.assert_allclose(*scores, rtol=within, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
@@ -74,8 +74,8 @@ def test_a_batch_of_all_kinds(workspace, base, folders, num_beams):
     for record, row in zip(records, together, strict=True):
         task = record.get("task")
         alone = predict(workspace, base, [record], **({"adapters": named(folders)} if task else {}), **how)
-        # Products of fewer rows add up in another order: rounding of float32, in the sixth digit that files have.
-        assert_alike(row, alone[0], within=2e-6)
+        # Products of other numbers of rows add up in another order: the rounding of float32.
+        assert_alike(row, alone[0], within=1e-6)
         if task:
             merged = predict(workspace, folders[task], [record], **how)
             assert_alike(row, merged[0], within=1e-5)
