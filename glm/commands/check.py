@@ -62,7 +62,7 @@ def check_corpora(values: Namespace) -> list[FileReport]:
     found = []
     for path in values.files:
         check = CorpusCheck(path, frame.tokenizer, frame.pretraining, most_repeats=most, shown=values.shown)
-        for _ in check.documents(corpora.files_of(path, frame.family)):
+        for _ in check.encoded(corpora.files_of(path, frame.family)):
             pass
         if not check.read:
             raise InputError(f"{path}: no document in it")
@@ -133,7 +133,8 @@ def print_report(report: FileReport, console: Console) -> None:
     if report.unknown_rows:
         shown = {piece if piece.isprintable() else repr(piece): n for piece, n in report.unknown_pieces.items()}
         pieces = " ".join(f"{piece} ({count})" for piece, count in shown.items())
-        console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for: {pieces}")
+        named = f": {pieces}" if pieces else ""
+        console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for{named}")
     for note in report.notes:
         console.print(f"  note: {note}")
     console.print()

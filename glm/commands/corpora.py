@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from argparse import Namespace
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from glm.options.corpora import OF_MODEL, CorpusArguments, PretrainObjectiveArgu
 from glm.options.parser import without_none
 
 READ = ("text_column", "documents_end_at")  # fields of `CorpusArguments` used here
-MOST_DOCUMENTS = 1000  # documents that samples are drawn from
+MOST_UNITS = 1000  # units that samples are drawn from
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def show_samples(values: Namespace, console: Console) -> None:
     if values.objective not in (*names, "any"):
         raise UsageError(f"--objective {values.objective}: use {', '.join(names)}, or any to draw it")
     check = CorpusCheck(values.file, frame.tokenizer, frame.pretraining)
-    documents = islice(check.documents(corpora.files_of(values.file, frame.family)), MOST_DOCUMENTS)
-    corpus = MemoryCorpus(unit for document in documents for unit in frame.pretraining.units(document))
+    batches = check.encoded(corpora.files_of(values.file, frame.family))
+    corpus = MemoryCorpus(islice(chain.from_iterable(batch.split() for batch in batches), MOST_UNITS))
     if not len(corpus):
         first = next((words[0] for words in check.problems.values()), f"{values.file}: no document in it")
         raise InputError(first)

@@ -43,21 +43,31 @@ class Lengths:
     """Counts the lengths of texts in characters and tokens."""
 
     def __init__(self) -> None:
-        self.characters = array("L")
-        self.tokens = array("L")
+        self.characters = array("I")
+        self.tokens = array("I")
 
     def add(self, text: str, tokens: int) -> None:
         """Adds a text."""
         self.characters.append(len(text))
         self.tokens.append(tokens)
 
+    def extend(self, characters: Sequence[int], tokens: Sequence[int]) -> None:
+        """Takes texts in, of which the lengths are known."""
+        self.characters.extend(characters)
+        self.tokens.extend(tokens)
+
     def quantiles(self) -> dict[str, dict[str, int]]:
         """Returns quantiles (the value at or below which that share lies) of characters and of tokens."""
         table = {"characters": self.characters, "tokens": self.tokens}
-        return {unit: {name: _quantile(values, q) for name, q in QUANTILES.items()} for unit, values in table.items()}
+        return {unit: quantiles(values) for unit, values in table.items()}
 
 
-def _quantile(values: array, share: float) -> int:
+def quantiles(values: Sequence[int]) -> dict[str, int]:
+    """`QUANTILES` of some numbers."""
+    return {name: _quantile(values, share) for name, share in QUANTILES.items()}
+
+
+def _quantile(values: Sequence[int], share: float) -> int:
     return int(np.quantile(values, share, method="inverted_cdf"))
 
 

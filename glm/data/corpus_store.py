@@ -11,11 +11,13 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from glm.data.corpora import CorpusFiles
-from glm.data.corpus_check import CorpusCheck, Encoded
+from glm.data.corpus_check import CorpusCheck
+from glm.data.corpus_encoding import EncodedBatch
 from glm.data.mixture import Mixture
 from glm.data.report import FileReport
 from glm.data.store import content_digest, id_type, new_store, remove_store, verify_store
@@ -25,7 +27,6 @@ from glm.models.protocol import Pretraining, Sample, Tokenizer
 
 VERSION = 1  # version of the file format
 IDS, PARTS, UNITS, REPORT = "ids.bin", "parts.bin", "units.bin", "report.json"
-PART_ENDS = 1 << 16  # ends buffered before they are written
 
 
 class MappedCorpus:
@@ -131,7 +132,7 @@ def open_corpus(
         check = CorpusCheck(name, tokenizer, pretraining, keep_bad=most_refused)
         try:
             with new_store(folder) as aside:
-                write_corpus(aside, check.documents(corpus, most_refused=most_refused), tokenizer, pretraining)
+                write_corpus(aside, check.encoded(corpus, most_refused=most_refused))
                 report = check.report()
                 if not report.read:
                     raise InputError(f"{corpus.path}: no document in it")
@@ -146,28 +147,24 @@ def open_corpus(
     return found, notes
 
 
-def write_corpus(folder: Path, documents: Iterable[Encoded], tokenizer: Tokenizer, pretraining: Pretraining) -> None:
+def write_corpus(folder: Path, batches: Iterable[EncodedBatch]) -> None:
     """Writes the units of documents, keeping only a few in memory."""
-    code, has_parts = np.dtype(id_type(tokenizer)).char, False
-    parts, units, tokens, count = array("q"), array("q"), 0, 0
+    tokens = parts = 0
+    has_parts = False
     with open(folder / IDS, "wb") as ids, open(folder / PARTS, "wb") as ends, open(folder / UNITS, "wb") as of_units:
-        for document in documents:
-            for unit in pretraining.units(document):
-                for part in unit:
-                    ids.write(array(code, part).tobytes())  # three times as fast as with NumPy
-                    tokens += len(part)
-                    parts.append(tokens)
-                count += len(unit)
-                units.append(count)
-                has_parts |= len(unit) > 1
-            if len(parts) > PART_ENDS:
-                ends.write(parts.tobytes())
-                of_units.write(units.tobytes())
-                parts, units = array("q"), array("q")
-        ends.write(parts.tobytes())
-        of_units.write(units.tobytes())
+        for batch in batches:
+            ids.write(batch.ids)
+            tokens, parts = _write_ends(ends, batch.parts, tokens), _write_ends(of_units, batch.units, parts)
+            has_parts |= len(batch.parts) > len(batch.units)
     if not has_parts:  # each unit has exactly one part
         (folder / UNITS).write_bytes(b"")
+
+
+def _write_ends(file: BinaryIO, sizes: array, before: int) -> int:
+    """Writes where each of these ends, and returns where the last does."""
+    ends = before + np.cumsum(np.frombuffer(sizes, np.int64))
+    file.write(ends.tobytes())
+    return int(ends[-1]) if len(ends) else before
 
 
 def _store_name(name: str, corpus: CorpusFiles, tokenizer: Tokenizer, pretraining: Pretraining, content: str) -> str:

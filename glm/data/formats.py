@@ -89,7 +89,7 @@ def read_rows(path: str | Path, *, most: int = MOST_BYTES) -> Iterator[Row]:
                 elif is_json_document(file, most):
                     yield from _document_rows(file, name, most)
                 else:
-                    yield from json_lines(file, name=name, most=most)
+                    yield from _json_lines_of_file(file, name, most)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -191,9 +191,16 @@ def _pair(text: str, origin: str) -> dict[str, str]:
 # -- JSON
 
 
-def json_lines(lines: Iterable[bytes], *, name: str, most: int = MOST_BYTES) -> Iterator[Row]:
-    """Yields a row for each line that is not empty; `name` stands for the file in messages."""
-    for number, line in enumerate(_bounded_lines(lines, most), start=1):
+def json_lines(lines: Iterable[bytes], *, name: str, most: int = MOST_BYTES, first: int = 1) -> Iterator[Row]:
+    """Yields a row for each line that is not empty.
+
+    Args:
+        lines: of bytes.
+        name: stands for the file in messages.
+        most: bytes of a line.
+        first: the number of the first line.
+    """
+    for number, line in enumerate(_bounded_lines(lines, most), start=first):
         origin = f"{name}, line {number}"
         try:
             if len(line) > most:
@@ -203,6 +210,45 @@ def json_lines(lines: Iterable[bytes], *, name: str, most: int = MOST_BYTES) -> 
                 yield Row(number, origin, _object(text, origin))
         except RecordError as error:
             yield Row(number, origin, {}, error)
+
+
+def _json_lines_of_file(file: BinaryIO, name: str, most: int) -> Iterator[Row]:
+    """Yields what `json_lines` does: parses many lines at once, in half the time, and one by one where that fails."""
+    lines, first = _bounded_lines(file, most), 1
+    while block := _block_of(lines):
+        values = _parsed_together(block, most, start_of_file=first == 1)
+        if values is None:
+            yield from json_lines(block, name=name, most=most, first=first)
+        else:
+            for number, value in enumerate(values, start=first):
+                yield Row(number, f"{name}, line {number}", value)
+        first += len(block)
+
+
+def _block_of(lines: Iterator[bytes]) -> list[bytes]:
+    """Returns the next lines of a file, about `CHUNK` bytes."""
+    block, size = [], 0
+    for line in lines:
+        block.append(line)
+        size += len(line)
+        if size >= CHUNK:
+            break
+    return block
+
+
+def _parsed_together(lines: list[bytes], most: int, *, start_of_file: bool) -> list[dict[str, Any]] | None:
+    """Returns the object in each of these lines; None if one of them is not one object, or is too long."""
+    if max(map(len, lines)) > most:
+        return None
+    try:
+        # The zeros distinguish lines with one value each from lines with a part of one, or several.
+        text = b",0,".join(lines).decode("utf-8-sig" if start_of_file else "utf-8")
+        values = json.loads(f"[{text}]")
+    except (ValueError, RecursionError):
+        return None
+    objects = values[::2]
+    is_good = len(objects) == len(lines) and values[1::2] == [0] * (len(lines) - 1)
+    return objects if is_good and all(type(value) is dict for value in objects) else None
 
 
 def too_large(most: int) -> str:
@@ -495,15 +541,27 @@ def _parquet_rows(path: Path, most: int) -> Iterator[Row]:
 
     try:
         table = pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK)  # reads pages one by one, not a whole row group
-        number = 0
+        before = 0
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
-            for place in range(batch.num_rows):
-                number += 1
-                yield _parquet_row(batch.slice(place, 1), number, f"{path}, row {number}", most)
+            for number, values in enumerate(_values_together(batch, most), start=before + 1):
+                origin = f"{path}, row {number}"
+                if values is None:
+                    yield _parquet_row(batch.slice(number - before - 1, 1), number, origin, most)
+                else:
+                    yield Row(number, origin, values)
+            before += batch.num_rows
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as parquet ({shown(str(error))})") from error
+
+
+def _values_together(batch: Any, most: int) -> list[dict[str, Any] | None]:
+    """Returns the rows of a batch; None for each if one of them may be too large or is not UTF-8."""
+    try:
+        return batch.to_pylist() if batch.nbytes <= most else [None] * batch.num_rows
+    except UnicodeDecodeError:
+        return [None] * batch.num_rows
 
 
 def _parquet_row(row: Any, number: int, origin: str, most: int) -> Row:

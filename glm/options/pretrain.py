@@ -19,7 +19,7 @@ from glm.options.ranges import raise_any
 from glm.options.run_config import published_config
 
 # Options of fine-tuning without meaning here.
-WITHOUT_MEANING = ("do_predict", "loss_func", "packing", "group_by_length", "required_batch_size_multiple", "dry_run")
+WITHOUT_MEANING = ("do_predict", "loss_func", "packing", "group_by_length", "required_batch_size_multiple")
 OF_EVALUATION = ("max_dev_samples", "eval_steps", "evaluation_strategy", "early_stopping_patience")
 OF_EVALUATION += ("load_best_model_at_end", "metric_for_best_model", "per_device_eval_batch_size")
 
@@ -63,7 +63,13 @@ class PretrainArguments:
 
     def run_config(self) -> dict[str, Any]:
         """Returns the effective configuration, defaults included: a configuration file that repeats the run."""
-        left_out = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes", *WITHOUT_MEANING}
+        left_out = {
+            "dry_run",
+            "overwrite_output_dir",
+            "resume_from_checkpoint",
+            "resume_with_changes",
+            *WITHOUT_MEANING,
+        }
         left_out |= {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
         left_out |= set(self.adapter.without_effect)
         kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}

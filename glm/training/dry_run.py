@@ -1,23 +1,26 @@
 """Shows what a run would do (`--dry_run`): examples as the model sees them, lengths, memory, steps, time."""
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import islice
 
 import numpy as np
 import paddle
 
+from glm.data.check import quantiles
 from glm.data.frames import Encoder
 from glm.data.records import Record
 from glm.data.report import FileReport
 from glm.data.tasks import GENERATE
 from glm.data.view import view_record
-from glm.models.protocol import IGNORE_INDEX
+from glm.models.protocol import IGNORE_INDEX, Sample
 from glm.training.progress import process_memory_gib
 from glm.training.trainer import GenerationTrainer
 
 EXAMPLES = 3
 STEPS = 3  # measured steps, after one that compiles and allocates memory
+MEASURED = 256  # samples whose lengths are measured
 PIECES = 400  # tokens shown of an example
 
 
@@ -31,11 +34,46 @@ def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: File
     for number, record in enumerate(records[:EXAMPLES], start=1):
         print(f"example {number}: {record.origin}", *example_lines(record, trainer.encoder), sep="\n")
     for name, units in report.lengths.items():
-        print(f"{name}, tokens: " + ", ".join(f"{quantile} {value}" for quantile, value in units["tokens"].items()))
-    args, sampler, examples = trainer.args, trainer.sampler, trainer.train_examples
-    steps = trainer.total_steps()
-    a_step = f"{len(examples) / sampler.steps_per_epoch:.1f} examples and "
-    a_step += f"{examples.lengths.sum() / sampler.steps_per_epoch:.0f} tokens a step on average"
+        print_lengths(name, units["tokens"])
+    show_plan(trainer, "examples", float(trainer.train_examples.lengths.mean()))
+
+
+def show_samples_dry_run(trainer: GenerationTrainer, reports: Mapping[str, FileReport]) -> None:
+    """As `show_dry_run`, of pretraining: samples are those that the first steps draw.
+
+    Args:
+        reports: of the corpora, by name.
+    """
+    first = [index for step in range(MEASURED) for index in trainer.sampler.step_examples(step)][:MEASURED]
+    samples = [trainer.train_dataset[index] for index in first]
+    for number, sample in enumerate(samples[:EXAMPLES], start=1):
+        print(f"sample {number}: {sample.objective}", *sample_lines(sample, trainer.encoder), sep="\n")
+    for name, report in reports.items():
+        for units in report.lengths.values():
+            print_lengths(f"documents of {name}", units["tokens"])
+    for name, sizes in (
+        ("samples", [len(sample) for sample in samples]),
+        ("of these learnt", [sample.num_labels for sample in samples]),
+    ):
+        print_lengths(f"{name} (the first {len(samples)})", quantiles(sizes))
+    show_plan(trainer, "samples", float(np.mean([len(sample) for sample in samples])))
+
+
+def print_lengths(name: str, tokens: Mapping[str, int]) -> None:
+    """Prints quantiles of lengths."""
+    print(f"{name}, tokens: " + ", ".join(f"{quantile} {value}" for quantile, value in tokens.items()))
+
+
+def show_plan(trainer: GenerationTrainer, items: str, mean_length: float) -> None:
+    """Prints steps, memory and time.
+
+    Args:
+        items: what a run learns from, in words.
+        mean_length: tokens of one.
+    """
+    args, sampler = trainer.args, trainer.sampler
+    steps, in_step = trainer.total_steps(), len(trainer.train_examples) / sampler.steps_per_epoch
+    a_step = f"{in_step:.1f} {items} and {in_step * mean_length:.0f} tokens a step on average"
     epochs = f"{steps / sampler.steps_per_epoch:.2f} epochs of {sampler.steps_per_epoch}"
     print(f"steps: {steps} = {epochs}, {a_step}")
     seconds = measured_seconds(trainer)
@@ -43,6 +81,19 @@ def show_dry_run(trainer: GenerationTrainer, records: list[Record], report: File
     whole = timedelta(seconds=round(seconds * steps))
     print(f"time: {seconds:.3f} s a step of {STEPS} measured, so {whole} for all steps")
     print("dry_run True: nothing was trained or written; leave it out to begin")
+
+
+def sample_lines(sample: Sample, frame: Encoder) -> list[str]:
+    """Formats a sample as the model sees it: the tokens that it reads, and those with a label."""
+    found = []
+    for example in sample.examples:
+        batch = frame.geometry.collate([[example]], len(example), frame.tokenizer.pad_token_id)
+        read, learnt = (batch[name].flatten() for name in ("input_ids", "labels"))
+        learnt = learnt[learnt != IGNORE_INDEX]
+        for name, ids in (("reads", read), ("learns", learnt)):
+            pieces = " ".join(frame.tokenizer.token_of(int(number)) for number in ids[:PIECES])
+            found.append(f"  {name} ({len(ids)} tokens): {pieces}{' …' if len(ids) > PIECES else ''}")
+    return found
 
 
 def example_lines(record: Record, encoder: Encoder) -> list[str]:

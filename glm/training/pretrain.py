@@ -18,6 +18,7 @@ from glm.runtime.device import prepare
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.dry_run import show_samples_dry_run
 from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
 from glm.training.pretraining import PretrainData, PretrainingTrainer, build_pretraining_trainer
@@ -32,6 +33,9 @@ def main(argv: list[str]) -> int:
     signals = StopSignals()
     with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_pretraining_trainer(arguments, checkpoint=checkpoint, signals=signals)
+        if arguments.training.dry_run:
+            show_samples_dry_run(trainer, data.reports)
+            return 0
         on_main(lambda: begin_run(trainer, data.run_data, checkpoint))
         try:
             pretrain(trainer, data, checkpoint)

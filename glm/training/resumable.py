@@ -34,7 +34,7 @@ from glm.runtime.atomic import put_files, write_whole
 from glm.runtime.paths import found_path, published
 from glm.runtime.settings_file import Settings, checked, read_object, read_settings
 from glm.runtime.signals import StopSignals
-from glm.runtime.watchdog import end_with_run
+from glm.runtime.workers import end_with_run
 from glm.training import checkpoints
 from glm.training.loading_errors import Examples, check_batch, guarded
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors

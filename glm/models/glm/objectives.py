@@ -115,8 +115,12 @@ class BlankPretraining:
 
     @property
     def planned(self) -> tuple[int, int]:
-        """Tokens and labels of a sample with nearly all of its text in one span."""
-        return self.rates.seq_length + 2, self.rates.seq_length - 1
+        """Most tokens and labels of a sample: each span has one token or more, and adds a blank and `sop`."""
+        rates = self.rates
+        pieces = (rates.seq_length - 1) // SHORTEST_CUT if rates.short_seq_prob else 1
+        ids = rates.seq_length - 1 + pieces  # each piece begins with [CLS]
+        spans = pieces - 1 + max(1, int(max(rates.bert_ratio, rates.gap_sentence_ratio) * ids))
+        return ids + 2 * spans, ids + spans
 
     def check(self, config: Any) -> None:
         """Raises InputError if a model of this configuration has no positions, or no [dBLOCK], for its samples."""
