@@ -216,7 +216,10 @@ def test_samples_are_a_function_of_number_and_generator(tmp_path, tokenizer, pre
 
     def rows(index):
         sample = samples.draw(index, np.random.default_rng([1, index]))
-        return [(example.source_ids.tolist(), example.labels.tolist()) for example in sample.examples]
+        return [
+            [getattr(example, name).tolist() for name in ("source_ids", "target_ids", "target_position_ids", "labels")]
+            for example in sample.examples
+        ]
 
     forward = [rows(index) for index in range(len(samples))]
     assert [rows(index) for index in reversed(range(len(samples)))] == forward[::-1]
