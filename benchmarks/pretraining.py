@@ -3,7 +3,7 @@
 python benchmarks/pretraining.py --tokenizer cog-pretrain.model --texts FILE [--measure encode memory sampling]
 
 FILE is JSON lines whose `text` (or `context`) is repeated, a number in each document, so that no two are equal.
-`encode` has both sides in turn, medians: SentencePiece gets all texts in one call and takes a thread for each core, the
+`encode` has both sides in turn, medians: SentencePiece gets all texts in one call and takes a thread per core, the
 store takes as many processes. Documents are short (40 characters of a text), middle (a text) or long (20 texts).
 `memory` is a process for each size, its largest resident set and how much of it is anonymous; `sampling` is processor
 seconds of drawing and collating a step's samples, beside the step's.
