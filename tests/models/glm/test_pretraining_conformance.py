@@ -169,12 +169,16 @@ def corpus_like(golden: dict[str, Any], run: dict[str, Any], documents: int = 20
 
 @pytest.fixture(scope="module")
 def drawn():
-    """As many samples as were recorded, by the options of each run in which none was dropped."""
-    golden, found = statistics(), []
-    for run in runs_of(golden, lose_samples=False):
-        found.append((golden, run, *samples_of(golden, run, corpus_like(golden, run), run["calls"])))
-    assert any(run["calls"] >= DRAWS for _, run, *_ in found)
-    return found
+    """Samples by the options of each recorded run in which none was dropped: 10,000 of the largest, of the others as
+    many as were recorded."""
+    golden = statistics()
+    runs = runs_of(golden, lose_samples=False)
+    largest = max(run["calls"] for run in runs)
+    counts = [DRAWS if run["calls"] == largest else run["calls"] for run in runs]
+    return [
+        (golden, run, *samples_of(golden, run, corpus_like(golden, run), count))
+        for run, count in zip(runs, counts, strict=True)
+    ]
 
 
 def level(drawn, name: str):
