@@ -15,6 +15,7 @@ from glm.data.tasks import (
     EXTRACT,
     LAST_WORD,
     MASK,
+    OWN,
     Bare,
     Cut,
     Part,
@@ -333,7 +334,7 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
             raise InputError(f"template {template}: {task.name} has a layout of its own; leave it out")
     names = field_names(parts)
     return Task(
-        task.name if task else "own",
+        task.name if task else OWN,
         CHOOSE,
         rows.flat(**{name: (name,) for name in names}),
         {0: Pattern(parts, words)},
@@ -342,10 +343,19 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
     )
 
 
+def languages_of(name: str) -> tuple[str, ...]:
+    """The languages that a data set's name tells: one, or those of passage and question (`en-zh`, as MLQA's files
+    have them); none where it tells none."""
+    parts = tuple(name.split("-"))
+    return parts if len(parts) <= 2 and LANGUAGES.issuperset(parts) else ()
+
+
 def in_language(frame: Template | Task, name: str) -> Template | Task:
-    """A template or task for a data set of this name: of the language that it names, if it does."""
+    """A template or task for a data set of this name: of the language that it names, if it does; of a passage with a
+    question in another one the passage's, where the answer stands."""
     if isinstance(frame, Task):
-        return replace(frame, language=name) if name in LANGUAGES else frame
+        told = languages_of(name)
+        return replace(frame, language=told[0]) if told else frame
     if frame.summaries is not None and name in frame.summaries.prompts:
         return replace(frame, summaries=replace(frame.summaries, language=name))
     return frame

@@ -23,6 +23,7 @@ MASK = "[MASK]"
 PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
+OWN = "own"  # of a template and labels of the user's
 
 
 class FieldProblem(ValueError):
@@ -190,6 +191,13 @@ def blank_of(parts: Sequence[Part]) -> str:
     if len(found) != 1:
         raise ValueError(f"{'no blank' if not found else 'more than one blank'} in it; one {MASK} is expected")
     return found[0]
+
+
+def english_words(task: Task, constant_text: str) -> str:
+    """The words that a task puts around texts of another language than English; none where they are of its own."""
+    if task.language == "en" or task.name == OWN:
+        return ""
+    return " ".join(re.findall(r"[A-Za-z]+", constant_text))
 
 
 # -- of the user's own

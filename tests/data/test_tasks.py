@@ -359,6 +359,13 @@ def test_a_data_set_named_by_its_language():
     assert "field lang: el" in error(in_language(TASKS["mlqa"], "el"), values)
 
 
+def test_a_data_set_named_by_the_languages_of_passage_and_question():
+    """As MLQA's files are called: the answer stands in the passage, so its language has the say."""
+    assert in_language(TASKS["mlqa"], "zh-en").language == in_language(TASKS["mlqa"], "zh-zh").language == "zh"
+    for name in ("zh-dev", "zh-en-de", "en2zh"):
+        assert in_language(TASKS["mlqa"], name) == TASKS["mlqa"]
+
+
 def test_tydiqa_says_the_language_in_its_ids():
     values = {"context": "c", "question": "q", "answers": ["c"], "id": "finnish-12-3"}
     assert record("tydiqa", values).language == "fi" and record("tydiqa", {**values, "id": "7"}).language == "en"

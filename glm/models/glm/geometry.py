@@ -267,8 +267,9 @@ class GLMGeometry:
         return example, {"cls": 0, "pad": len(source) - 1, "start": len(source)}[pool]
 
     def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
-        """Tokens beside the texts of a row, that behind its end included, and tokens behind the row."""
-        return len(self.pair([], [], pool)[0]), 0
+        """Tokens beside both texts of a row, that behind its end included, and tokens behind the row."""
+        second = [self.tokenizer.eos_token_id]
+        return len(self.pair([], second, pool)[0]) - len(second), 0
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and labels of examples, [n] each: `sop` is one of the input, `eop` one of the labels."""
