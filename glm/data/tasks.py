@@ -23,6 +23,8 @@ MASK = "[MASK]"
 PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
+HALF_WIDTH = str.maketrans("，＝", ",=")
+FULL_WIDTH_BLANK = re.compile(r"[【［〔]\s*\w{0,8}MASK\s*[】］〕]")
 OWN = "own"  # of a template and labels of the user's
 
 
@@ -204,13 +206,14 @@ def english_words(task: Task, constant_text: str) -> str:
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    """Words by label, of `对=entailment,错=contradiction`; a word without `=` is its own label.
+    """Words by label, of `对=entailment,错=contradiction`; a word without `=` is its own label. The signs may be those
+    that Chinese is typed with (`，` and `＝`).
 
     Raises:
         InputError: a word or a label stands twice, or is empty, or there are not two.
     """
     words: dict[str, str] = {}
-    for pair in text.split(","):
+    for pair in text.translate(HALF_WIDTH).split(","):
         word, _, label = pair.partition("=")
         word, label = word.strip(), label.strip() or word.strip()
         if not word:
@@ -244,7 +247,9 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     try:
         blank_of(pieces)
     except ValueError as error:
-        raise InputError(f"template {text}: {error}") from error
+        found = FULL_WIDTH_BLANK.search(text)
+        hint = f"; {found[0]} is text: its brackets are full-width" if found else ""
+        raise InputError(f"template {text}: {error}{hint}") from error
     groups = iter(range(len(pieces)))
     return tuple(Cut(piece, next(groups)) if re.fullmatch(r"\{\w+\}", piece) else piece for piece in pieces)
 

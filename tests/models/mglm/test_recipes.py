@@ -1,5 +1,5 @@
-"""Every recipe of configs/mglm starts, trains, evaluates and keeps its best: by the command of its header, on data of a
-few rows and a small model. About two minutes in all."""
+"""Every recipe of configs/mglm starts, trains, evaluates and keeps its best: by the command of its header, on data
+of a few rows and a small model. About two minutes in all."""
 
 import json
 import math
