@@ -15,8 +15,10 @@ from glm.data.windows import WindowEncoder
 from glm.evaluation.answers import ALL_PROTOCOLS, PROTOCOLS, score_answers
 from glm.evaluation.answers import exact_and_f1 as score_pair
 from glm.evaluation.token_rouge import token_rouge
+from glm.generation.config import GenerationConfig
+from glm.generation.search import generate
 from glm.models.mglm import FAMILY
-from glm.models.protocol import TokenScores
+from glm.models.protocol import GeometryOptions, TokenScores
 from glm.prediction.answers import selected
 from glm.prediction.choosing import Chooser, predict
 from tools.reference_files import entry_of, reference_json
@@ -200,6 +202,27 @@ def test_a_test_keeps_every_window(golden_tokenizer, name):  # check 9
         assert [window.has_answer for window in kept] == [row["answer"] in row["answers"] for row in expected]
     if not keeps_all:
         assert sum(map(len, ours.values())) > len(rows)
+
+
+@pytest.mark.parametrize("name", QA)
+def test_answers_of_windows(golden_tokenizer, tiny_mglm, name):  # check 9
+    """Five beams whose rules act before the softmax; the original lets the padding of a source be seen."""
+    golden = questions_of(name)
+    rows, wanted = golden["test"], entry_of(golden, "beam_predictions", of=f"qa.json, {name},")
+    geometry = FAMILY.geometry(golden_tokenizer, GeometryOptions("[sMASK]", closed=False))
+    pads = [[golden_tokenizer.pad_token_id] * (row["source_length_padded"] - len(row["ids"])) for row in rows]
+    prompts = [geometry.prompt([*row["ids"], *pad]) for row, pad in zip(rows, pads, strict=True)]
+    config = GenerationConfig(
+        num_beams=5,
+        length_penalty=0.0,
+        no_repeat_ngram_size=0,
+        tgt_length=len(golden["train"][0]["targets"]),
+        processor_order="before_softmax",
+        early_stopping="false",
+    )
+    found = dict(generate(tiny_mglm, prompts, config, end_token_id=golden_tokenizer.end_token_id, batch_size=4))
+    for number, row in enumerate(wanted):
+        assert golden_tokenizer.decode_ids(found[number][0].tokens).strip() == row["prediction"].strip(), number
 
 
 @pytest.mark.parametrize("name", QA)
