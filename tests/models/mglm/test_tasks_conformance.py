@@ -24,7 +24,7 @@ from glm.prediction.choosing import Chooser, predict
 from tools.reference_files import entry_of, reference_json
 
 pytestmark = pytest.mark.conformance
-LOGIT = 1e-6  # rows have six decimals of logits that decoding hands out in float32
+CLOSE = {"rel": 1e-6, "abs": 1e-6}  # rows have six decimals; decoding hands logits out in float32
 
 
 # -- cloze
@@ -75,7 +75,7 @@ def test_cloze_layouts_and_scores(golden_tokenizer, tiny_mglm, name):  # checks 
         assert dict(zip(record.labels, (ids[0] for ids in encoded.candidates), strict=True)) == row["label_ids"]
         assert record.labels[record.right[0]] == str(row["label"])
         (found,) = chosen(tiny_mglm, encoder, [record])
-        assert scores_of(found) == pytest.approx(row["scores"], abs=LOGIT)
+        assert scores_of(found) == pytest.approx(row["scores"], **CLOSE)
         assert found["prediction"] == str(row["prediction"])
 
 
@@ -92,8 +92,8 @@ def test_scores_of_several_pieces(golden_tokenizer, tiny_mglm, name):  # check 8
         encoder = encoder_of(name, row, golden_tokenizer, several=True)
         (found,) = chosen(tiny_mglm, encoder, questions(encoder.task, values, pattern_id=row["pattern"]))
         want = row["multi_token"]
-        assert scores_of(found) == pytest.approx(want["scores"], abs=1e-5)
-        assert scores_of(found, "mean") == pytest.approx(want["scores_length_penalty_1"], abs=1e-5)
+        assert scores_of(found) == pytest.approx(want["scores"], **CLOSE)
+        assert scores_of(found, "mean") == pytest.approx(want["scores_length_penalty_1"], **CLOSE)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -106,7 +106,7 @@ def test_a_score_depends_on_no_batch_mate(golden_tokenizer, tiny_mglm, several):
         records = [q for values in alike for q in questions(encoder.task, values, pattern_id=longest["pattern"])]
         alone, together = (chosen(tiny_mglm, encoder, records, batch_size=size) for size in (1, len(records)))
         for one, other in zip(alone, together, strict=True):
-            assert scores_of(one) == pytest.approx(scores_of(other), abs=LOGIT)
+            assert scores_of(one) == pytest.approx(scores_of(other), **CLOSE)
 
 
 def test_the_shares_of_labels_do_not_depend_on_a_constant(golden_tokenizer, tiny_mglm):
@@ -121,7 +121,7 @@ def test_the_shares_of_labels_do_not_depend_on_a_constant(golden_tokenizer, tiny
     logits = np.array([row["scores"][label] for label in found[0]])
     shares = np.exp(logits) / np.exp(logits).sum()
     for probabilities in found:
-        assert list(probabilities.values()) == pytest.approx(shares, abs=LOGIT)
+        assert list(probabilities.values()) == pytest.approx(shares, **CLOSE)
 
 
 # -- questions about passages
