@@ -4,6 +4,7 @@ English patterns are the originals' (THUDM/GLM, tasks/superglue/pvp.py; THUDM/Mu
 each part is encoded for itself, so where a part ends matters. Chinese ones follow PET's practice.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -136,6 +137,7 @@ _EXTRACT = {
 _SQUAD_V1 = (" {question}", SENTENCE_BLANK, Bare("."), Cut("{context}"))
 # Of XNLI, PAWS-X, XQuAD, MLQA and TyDiQA: a data set of such a name is in that language.
 LANGUAGES = frozenset("ar bg bn de el en es fi fr hi id it ja ko nl pt ru sw te th tr ur vi zh".split())
+OF_COUNTRY = re.compile(r"[A-Z]{2}|[A-Z][a-z]{3}")  # behind a language, the country or script that it is of
 MLQA_LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")  # that its metric has rules for
 _MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_BLANK)
 
@@ -344,9 +346,11 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
 
 
 def languages_of(name: str) -> tuple[str, ...]:
-    """The languages that a data set's name tells: one, or those of passage and question (`en-zh`, as MLQA's files
-    have them); none where it tells none."""
+    """The languages that a data set's name tells: one (`zh`, `zh-CN`), or those of passage and question (`en-zh`, as
+    MLQA's files have them); none where it tells none."""
     parts = tuple(name.split("-"))
+    if len(parts) == 2 and OF_COUNTRY.fullmatch(parts[1]):
+        parts = parts[:1]
     return parts if len(parts) <= 2 and LANGUAGES.issuperset(parts) else ()
 
 
@@ -356,6 +360,6 @@ def in_language(frame: Template | Task, name: str) -> Template | Task:
     if isinstance(frame, Task):
         told = languages_of(name)
         return replace(frame, language=told[0]) if told else frame
-    if frame.summaries is not None and name in frame.summaries.prompts:
-        return replace(frame, summaries=replace(frame.summaries, language=name))
+    if frame.summaries is not None and len(told := languages_of(name)) == 1 and told[0] in frame.summaries.prompts:
+        return replace(frame, summaries=replace(frame.summaries, language=told[0]))
     return frame

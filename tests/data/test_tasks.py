@@ -374,6 +374,7 @@ def test_a_language_that_the_metric_has_no_rule_for():
 
 def test_a_data_set_named_by_its_language():
     assert in_language(TASKS["squad_v1"], "el").language == "el"
+    assert {in_language(TASKS["squad_v1"], name).language for name in ("zh", "zh-CN", "zh-Hans")} == {"zh"}
     assert in_language(TASKS["squad_v1"], "dev") == TASKS["squad_v1"]
     values = {"context": "c", "question": "q", "answers": ["c"]}
     assert "field lang: el" in error(in_language(TASKS["mlqa"], "el"), values)

@@ -42,7 +42,7 @@ def largest_difference(ours, theirs):
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_logits_losses_and_gradient(golden_model, path):
+def test_logits_losses_and_gradient(golden_model, path):  # check 1
     tensors, metadata = read_golden(path)
     model = golden_model(tensors, metadata["config"])
     batch = batch_of(tensors)
@@ -62,7 +62,7 @@ def test_logits_losses_and_gradient(golden_model, path):
 
 
 @pytest.mark.parametrize("path", [param for param in MODELS if "pbrelax" in str(param.id) or param.id == "none"])
-def test_relaxed_layernorm_is_seen_in_the_logits(golden_model, path):
+def test_relaxed_layernorm_is_seen_in_the_logits(golden_model, path):  # check 2
     tensors, metadata = read_golden(path)
     model = golden_model(tensors, metadata["config"], pb_relax=False)
     batch = batch_of(tensors)
@@ -72,7 +72,7 @@ def test_relaxed_layernorm_is_seen_in_the_logits(golden_model, path):
 
 
 @pytest.mark.parametrize("path", MODELS)
-def test_cached_steps(golden_model, path):
+def test_cached_steps(golden_model, path):  # check 3
     tensors, metadata = read_golden(path)
     model = golden_model(tensors, metadata["config"])
     sep, positions = int(tensors["sep"][0]), tensors["positions"][0]
@@ -109,7 +109,7 @@ class GoldenPrompt(Prompt):
         return first + np.array([[0], [1 + number]])
 
 
-def test_glm_reads_the_same_weights(tiny_mglm, float64):
+def test_glm_reads_the_same_weights(tiny_mglm, float64):  # check 4
     config = tiny_mglm.config
     sizes = ("num_layers", "hidden_size", "num_attention_heads", "vocab_size")
     settings = {name: getattr(config, name) for name in sizes}
