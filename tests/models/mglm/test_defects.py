@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from glm.__main__ import main
+from glm.data.check import check_file
 from glm.data.choices import ChoiceEncoder
 from glm.data.columns import RECOGNISED
 from glm.data.examples import ExampleEncoder
 from glm.data.formats import Row
+from glm.data.frames import encoder_of
 from glm.data.records import RecordFile
-from glm.data.task_records import reader_of
-from glm.data.task_table import TASKS
+from glm.data.task_records import open_records, reader_of
+from glm.data.task_table import TASKS, find_frame, in_language
 from glm.data.templates import TEMPLATES
 from glm.errors import InputError, UsageError
 from glm.models.mglm import FAMILY
@@ -56,20 +57,22 @@ def test_3_one_pattern_gives_one_prediction(model, pieces):
     assert len({tuple(scores) for scores in found.values()}) == 4  # and each of the four has scores of its own
 
 
-@pytest.mark.parametrize(("task", "language", "told"), [
-    ("xnli", "zh", "stay English around texts in zh"), ("xnli", "en", None), ("xnli_zh", "zh", None),
-    ("squad", "zh", "(Question Answer) stay English around texts in zh"),
-])  # fmt: skip
-def test_5_english_words_around_other_languages_are_told(task, language, told, tmp_path, sentencepiece_file, capsys):
-    rows = {
-        "squad": {"id": "q", "context": "青石镇位于河的北岸。", "question": "在哪里？", "answers": ["北岸"]},
-    }.get(task, {"premise": "下雨了。", "hypothesis": "天晴。", "label": "neutral"})
-    write_records(tmp_path / "rows.json", [rows])
-    words = ["--labels", "水=neutral,铁=entailment,人=contradiction"] if task == "xnli_zh" else []
-    argv = ["check", f"{language}={tmp_path / 'rows.json'}", "--task_name", task, "--src_length", "255", *words]
-    main([*argv, "--tokenizer_name_or_path", str(sentencepiece_file)])
-    printed = " ".join(capsys.readouterr().out.split())
-    assert ("stay English" in printed) == (told is not None) and (told or "") in printed
+@pytest.mark.parametrize(
+    ("task", "language", "told"),
+    [("xnli", "zh", "Answer"), ("squad", "zh", "Question Answer"), ("xnli", "en", None), ("xnli_zh", "zh", None)],
+)
+def test_5_english_words_around_other_languages_are_told(task, language, told, tmp_path, pieces):
+    asked = {"id": "q", "context": "青石镇位于河的北岸。", "question": "在哪里？", "answers": ["北岸"]}
+    row = asked if task == "squad" else {"premise": "下雨了。", "hypothesis": "天晴。", "label": "neutral"}
+    write_records(tmp_path / "rows.json", [row])
+    words = "水=neutral,铁=entailment,人=contradiction" if task == "xnli_zh" else None
+    frame = in_language(find_frame(task, None, None, words), language)
+    encoder = encoder_of(FAMILY, pieces, frame, src_length=255, tgt_length=9)
+    check, batches = check_file(open_records(tmp_path / "rows.json", frame), encoder)
+    assert sum(map(len, batches)) == 1
+    notes = [note for note in check.notes if "stay English" in note]
+    assert len(notes) == (told is not None)
+    assert told is None or (f"{told})" in notes[0].replace(" Maybe True False", "") and "texts in zh" in notes[0])
 
 
 def test_6_training_data_are_neither_cut_nor_replaced(tmp_path):
@@ -111,9 +114,9 @@ def test_10_no_second_file_overrides_a_flag(tmp_path, sentencepiece_file):
     base = ["--do_train", "--output_dir", "o", "--device", "cpu", "--train_file", str(space.folder / "train.json")]
     found = parse_finetune_arguments([str(config), *base, "--learning_rate", "0.125"]).training
     assert (found.learning_rate, found.weight_decay) == (0.125, 0.5)
-    for more in (["--deepspeed_config", str(config)], [str(config)]):
+    for given in ([str(config), *base, "--deepspeed_config", str(config)], [str(config), str(config), *base]):
         with pytest.raises((UsageError, SystemExit)):
-            parse_finetune_arguments([str(config), *base, *more])
+            parse_finetune_arguments(given)
 
 
 # -- checkpoints and tokenizers that do not fit
