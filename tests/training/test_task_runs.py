@@ -92,10 +92,12 @@ def test_the_best_is_kept_by_a_named_figure(workspace, cloze):
 
 
 def wsc_rows():
-    """Who helps whom is the same; why says which of the two is meant: the first noun, or the second."""
-    for number, (a, b) in enumerate(zip(PLACES, PLACES[1:] + PLACES[:1], strict=True)):
-        for why, meant, other in (("读书", a, b), ("公园", b, a)):
-            yield f"{a} 在 {b} 它 {why}", meant, other, 2 * number + (why == "公园")
+    """Of two nouns in either order, and a third word that varies, the reason tells which one is meant."""
+    one, other, *others = PLACES
+    for number, third in enumerate(others[:5]):
+        for why, meant, not_meant in (("读书", one, other), ("公园", other, one)):
+            first, second = (one, other) if number % 2 else (other, one)
+            yield f"{first} {second} {third} 它 {why}", meant, not_meant, f"{number}{why}"
 
 
 def wsc_row(text, noun, identity, **more):
@@ -105,7 +107,7 @@ def wsc_row(text, noun, identity, **more):
 
 
 WSC = {"task_name": "wsc", "num_beams": None, "src_length": 80, "tgt_length": 8, "do_eval": True}
-WSC |= {"max_steps": 160, "learning_rate": 1e-2}
+WSC |= {"max_steps": 160, "learning_rate": 5e-3}
 
 
 def test_wsc_is_learnt_against_other_nouns(workspace):
@@ -119,7 +121,7 @@ def test_wsc_is_learnt_against_other_nouns(workspace):
     files = dict.fromkeys(("train_file", "dev_file"), workspace.folder / "wsc.json")
     run = workspace.finetune("wsc", loss_func="mix", **WSC, **files)
     figures = json.loads((run / "eval" / "step-160.metrics.json").read_text(encoding="utf-8"))
-    assert figures["records"] == 40 and figures["accuracy"] >= 95.0
+    assert figures["records"] == 20 and figures["accuracy"] >= 95.0
     found = read_lines(run / "eval" / "step-160.jsonl")
     assert {row["prediction"] for row in found} <= set(PLACES)
 
@@ -135,7 +137,7 @@ def test_wsc_as_it_is_published_is_learnt_by_writing_the_noun(workspace):
     files = dict.fromkeys(("train_file", "dev_file"), workspace.folder / "wsc-published.json")
     run = workspace.finetune("wsc-published", loss_func="generative", **WSC, **files)
     figures = json.loads((run / "eval" / "step-160.metrics.json").read_text(encoding="utf-8"))
-    assert figures["records"] == 40 and figures["accuracy"] >= 95.0
+    assert figures["records"] == 20 and figures["accuracy"] >= 95.0
     for row, given in zip(read_lines(run / "eval" / "step-160.jsonl"), rows, strict=True):
         assert row["reference"] == str(given["label"]).lower() and row["candidate"] == given["target"]["span1_text"]
         assert (row["prediction"] == "true") == (row["written"].strip() == row["candidate"])
