@@ -37,7 +37,7 @@ from glm.training.trainer import GenerationTrainer
 
 
 def main(argv: list[str]) -> int:
-    """Parse, open the run's folder, build, run, say that it is done."""
+    """Parses, opens the run's folder, builds, runs, and says that it is done."""
     arguments = parse_finetune_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
 
 
 def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint | None) -> int:
-    """What the arguments ask for; returns the exit code."""
+    """Does what the arguments ask for; returns the exit code."""
     training, output_dir = trainer.args, Path(trainer.args.output_dir)
     if training.do_train:
         result = trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
@@ -74,7 +74,7 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
         if trainer.is_world_process_zero():
             print_evaluation(metrics, names)
         if training.do_train:
-            trainer.save_state()  # its log has the evaluation too
+            trainer.save_state()  # the log has the evaluation now
     if trainer.is_world_process_zero():
         warnings = warnings_of(trainer, data)
         if training.do_train:
@@ -86,7 +86,7 @@ def train_evaluate_predict(trainer: GenerationTrainer, data: RunData, checkpoint
 
 
 def print_what_is_left(output_dir: Path) -> None:
-    """Says which files there are now, and what to do with them."""
+    """Prints which files exist now, and what to do with them."""
     page = output_dir / TRAINING_PAGE
     left = [f"{output_dir} (the model)", *([f"{page} (open it in a browser)"] if page.is_file() else [])]
     words = ["python", "predict.py", "--model_name_or_path", str(output_dir), "--test_file", "FILE"]
@@ -95,7 +95,7 @@ def print_what_is_left(output_dir: Path) -> None:
 
 
 def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
-    """Prints the figures of the dev records; of several sets a column each."""
+    """Prints the figures of the dev records; for several sets a column each."""
     title, of_sets = "evaluation on the dev records", figures_by_set(metrics, prefix="eval_")
     if of_sets:
         print_sets(of_sets, title=title)
@@ -104,8 +104,8 @@ def print_evaluation(metrics: dict[str, float], names: dict[str, str]) -> None:
 
 
 def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
-    """Predicts the test records, and scores those that say what is right: `predictions.jsonl` and `metrics.json`; of
-    several sets `predictions.SET.jsonl`, and a table with their mean. Returns the exit code."""
+    """Predicts the test records and scores those with a reference: `predictions.jsonl` and `metrics.json`; for several
+    sets `predictions.SET.jsonl`, and a table with their mean. Returns the exit code."""
     output_dir, title, scored, code = Path(trainer.args.output_dir), "prediction of the test records", {}, 0
     for test_set in sets:
         encoder = test_set.encoder
@@ -129,7 +129,7 @@ def predict_sets(trainer: GenerationTrainer, sets: list[RecordSet]) -> int:
 
 
 def scores_of(rows: list[dict[str, Any]], kind: str, name: str, more: list[Any]) -> Scores | None:
-    """The scores of test records, if some of them say what is right; says what is wrong with them.
+    """Scores test records, if some have a reference; prints their symptoms.
 
     Args:
         kind: of their task.
@@ -148,7 +148,7 @@ def scores_of(rows: list[dict[str, Any]], kind: str, name: str, more: list[Any])
 
 
 def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
-    """What is wrong with a run, in words: its loss, its data, the texts of its last evaluation."""
+    """Returns warnings about a run: its loss, its data, the texts of its last evaluation."""
     found = []
     if trainer.args.do_train:
         log = read_log(Path(trainer.args.output_dir) / METRICS_NAME)
@@ -164,7 +164,7 @@ def warnings_of(trainer: GenerationTrainer, data: RunData) -> list[str]:
 
 
 def dev_warnings(symptoms: dict[str, Symptoms]) -> list[str]:
-    """What is wrong with the texts of the dev sets."""
+    """Returns warnings about the texts of the dev sets."""
     subjects = {name: f"dev records of {name}" if len(symptoms) > 1 else "dev records" for name in symptoms}
     return [f"{subjects[name]}: {line}" for name, found in symptoms.items() for line in found.lines()]
 

@@ -45,20 +45,20 @@ from glm.runtime.entry import INCOMPLETE, run
 from glm.runtime.paths import published, published_command, published_values
 from glm.runtime.watchdog import watching
 
-if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, behind the check of the options
+if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, after the options were checked
     from glm.data.frames import Encoder
     from glm.evaluation.metrics import Scores
     from glm.prediction.input import PredictionInput
     from glm.prediction.scoring import Tally
     from glm.prediction.setup import OpenedTasks
 
-# Options that do not change a text, or that `command_options` gives in any case.
+# Options that do not change a text, or that `command_options` always includes.
 NOT_REPEATED = {*SERVING_OPTIONS, *FILES_OPTIONS, "serve", "model_name_or_path", "per_device_eval_batch_size"}
-WINDOW = 1024  # records that are read and decoded together; they are written in order when all of them are done
+WINDOW = 1024  # records read and decoded together; they are written in order when all of them are done
 
 
 def main(argv: list[str]) -> int:
-    """Parse, join the other processes, serve or generate."""
+    """Parses, joins the other processes, then serves or generates."""
     options = parse_predict_arguments(argv)
     arguments = options.prediction
     taken = [f"--{name} {shown(str(value))}" for name, value in options.inherited.items()]
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
 
 def generate_rows(options: PredictOptions, *, rank: int) -> int:
     """Reads, generates, writes and scores each data set; returns the exit code."""
-    # Here, because they load PaddleNLP: a wrong option is told seconds earlier.
+    # Imported here because they load PaddleNLP: a wrong option is reported seconds earlier.
     from glm.prediction.kinds import with_encoder
     from glm.prediction.setup import build_mixed_writer, build_writer, open_tasks
 
@@ -98,7 +98,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
         writer = build_mixed_writer(options, tasks)
     if options.prediction.report is not None and kinds == {GENERATE}:
         writer = writer.with_all_beams()
-    wait_for_all()  # who has looked at the output by now does not see what the first process does to it
+    wait_for_all()  # every process has checked the output before the first one changes it
     tallies = {found.name: run_set(found, with_encoder(writer, found.encoder), rank=rank) for found in sets}
     if rank:
         return 0
@@ -108,7 +108,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
 
 @dataclasses.dataclass
 class PredictionSet:
-    """One of the data sets that rows are generated for.
+    """A data set that rows are generated for.
 
     Args:
         name: empty where there is one without.
@@ -129,7 +129,7 @@ def open_set(name: str, options: PredictOptions, tasks: "OpenedTasks | None") ->
     """Reads and checks a data set, before a model is loaded.
 
     Args:
-        tasks: of adapters, which its records are of; None without such.
+        tasks: tasks of adapters, which its records are of; None without such.
     """
     from glm.data.task_table import in_language
     from glm.prediction.input import PredictionInput
@@ -169,7 +169,7 @@ def open_set(name: str, options: PredictOptions, tasks: "OpenedTasks | None") ->
 
 
 def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
-    """Generates for the records of a set, and writes rows and report; None of all processes but the first."""
+    """Generates for the records of a set, and writes rows and report; returns None in all processes but the first."""
     from glm.prediction.filling import fill
     from glm.prediction.kinds import KINDS
     from glm.prediction.scoring import Tally, more_figures
@@ -181,7 +181,7 @@ def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
         return follow(generate, found.source, output)
     output.begin()
     more = more_figures(found.options.data.task_name, encoder)
-    # A named set may stand beside others, whose table is printed in any case.
+    # A named set may be one of several, whose table is printed in any case.
     scores = arguments.metrics_file is not None or arguments.report is not None or found.name != ""
     tally = Tally(encoder.kind, more=more, scores=scores)
     shown = rows_of_report(encoder.kind)
@@ -209,31 +209,31 @@ def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
 
 
 def rows_of_report(kind: str) -> Any:
-    """What a report needs of the rows of a kind of task."""
+    """Makes the collector of report data for the rows of a kind of task."""
     if kind == GENERATE:
         return ReportRows()
-    from glm.prediction.kinds import KINDS  # here, because it loads PaddleNLP
+    from glm.prediction.kinds import KINDS  # imported here because it loads PaddleNLP
     from glm.report.task_page import TaskRows  # and this matplotlib
 
     return TaskRows(KINDS[kind].reference)
 
 
 def follow(generate: Callable, source: "PredictionInput", output: PredictionsFile | PrintedRows) -> None:
-    """What all processes but the first do: their part of every text. The first one writes and counts."""
+    """Does this process's part of every text, in all processes but the first, which writes and counts."""
     for _, window in windows(source, output):
         for _ in generate(window):
             pass
 
 
 def windows(source: "PredictionInput", output: PredictionsFile | PrintedRows) -> Iterator[tuple[int, dict[int, Any]]]:
-    """WINDOW records at a time: the number behind them, and those that are not done, by number."""
+    """Yields windows of WINDOW records: the number behind them, and the records that are not done, by number."""
     numbered = enumerate(source)
     while window := dict(islice(numbered, WINDOW)):
         yield max(window) + 1, {number: item for number, item in window.items() if not output.is_done(number)}
 
 
 def command_options(options: PredictOptions) -> list[str]:
-    """The options that this program needs to generate the same texts, but for those of decoding."""
+    """Returns the options with which this program would generate the same texts, except those of decoding."""
     name = options.model.model_name_or_path
     own, command = trained_with(name), [f"--model_name_or_path={name}"]
     for group in (options.model, options.data, options.prediction):
@@ -245,7 +245,7 @@ def command_options(options: PredictOptions) -> list[str]:
 
 
 def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> PredictionsFile | PrintedRows:
-    """Where rows go."""
+    """Opens the output of rows."""
     if arguments.output_file is None:
         return PrintedRows()
     return PredictionsFile(
@@ -254,23 +254,23 @@ def open_output(arguments: PredictArguments, settings: dict[str, Any]) -> Predic
 
 
 def rows_file(arguments: PredictArguments) -> str:
-    """The file of JSON lines: output_file, or beside it where that has another format."""
+    """Returns the file of JSON lines: output_file, or a file beside it if that has another format."""
     return arguments.output_file + (ROWS_SUFFIX if arguments.output_format == "unilm" else "")
 
 
 def take(row: dict[str, Any], takers: Sequence[Callable[[dict[str, Any]], None]]) -> None:
-    """Gives a row to all who count it."""
+    """Passes a row to everything that counts rows."""
     for taker in takers:
         taker(row)
 
 
 def first_texts(row: dict[str, Any], count: int) -> dict[str, Any]:
-    """A row with so many texts as its file has: for a report all beams are kept."""
+    """Keeps as many texts of a row as its file has: for a report all beams are computed."""
     return row | {"predictions": row["predictions"][:count]} if "predictions" in row else row
 
 
 def settings_of_rows(options: PredictOptions) -> dict[str, Any]:
-    """The options that decide what is generated: a run is resumed with equal ones only."""
+    """Returns the options that decide what is generated; a run can be resumed only with equal ones."""
     unimportant = {
         "output_file",
         "output_format",
@@ -290,7 +290,7 @@ def settings_of_rows(options: PredictOptions) -> dict[str, Any]:
 
 
 def check_files(arguments: PredictArguments) -> None:
-    """Raises InputError rather than write over a file, or where none can be written."""
+    """Raises InputError before a file would be overwritten, or if none can be written."""
     paths = {name: Path(path) for name in ("output_file", "metrics_file") if (path := getattr(arguments, name))}
     if len({path.resolve() for path in paths.values()}) < len(paths):
         raise InputError(f"metrics_file {arguments.metrics_file}: is output_file too; choose another name")
@@ -312,7 +312,7 @@ def check_files(arguments: PredictArguments) -> None:
 
 
 def check_report_folder(folder: Path, *, replaces: bool) -> None:
-    """Raises InputError where no report can be written, or an earlier one would be written over."""
+    """Raises InputError if no report can be written, or an earlier one would be overwritten."""
     if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
         raise InputError(f"report {folder}: is a file or lies in one; give a folder")
     if folder.suffix == ".html":
@@ -322,7 +322,8 @@ def check_report_folder(folder: Path, *, replaces: bool) -> None:
 
 
 def conclude_sets(options: PredictOptions, sets: Sequence[PredictionSet], tallies: dict[str, "Tally"]) -> None:
-    """Samples, scores and what failed of each set; of several the figures side by side, with their mean last."""
+    """Prints samples, scores and failures of each set; for several sets the figures side by side, with their mean
+    last."""
     from glm.prediction.scoring import write_set_scores
 
     metrics_file, scored = options.prediction.metrics_file, {}
@@ -347,7 +348,7 @@ def conclude_sets(options: PredictOptions, sets: Sequence[PredictionSet], tallie
 
 
 def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scores | None":
-    """Samples of a set, and its scores, if they are wanted; those of the only one are printed."""
+    """Prints samples of a set, and writes its scores if wanted; prints them if it is the only set."""
     from glm.prediction.scoring import coverage
 
     arguments, subject = found.options.prediction, f"{found.name}: " if has_others else ""
@@ -367,8 +368,8 @@ def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scor
 
 
 def write_page_of_sets(options: PredictOptions, figures: dict[str, dict[str, float]]) -> None:
-    """Writes the report of several data sets side by side, which leads to those of each, and says where it is."""
-    from glm.report.page import write_sets_report  # here, because it loads matplotlib
+    """Writes the report of several data sets side by side, with links to each one's, and prints its path."""
+    from glm.report.page import write_sets_report  # imported here because it loads matplotlib
 
     arguments, model = options.prediction, options.model.model_name_or_path
     settings = published_values(settings_of_rows(options))
@@ -384,7 +385,7 @@ def write_page_of_sets(options: PredictOptions, figures: dict[str, dict[str, flo
 
 
 def print_what_is_left(arguments: PredictArguments) -> None:
-    """Says which files there are now, and what to do with them."""
+    """Prints which files exist now, and what to do with them."""
     if arguments.output_file is None:
         return
     rows = rows_file(arguments)
@@ -399,8 +400,8 @@ def print_what_is_left(arguments: PredictArguments) -> None:
 
 
 def write_page(options: PredictOptions, settings: dict[str, Any], shown: Any, tally: "Tally") -> None:
-    """Writes the report, and says where it is."""
-    from glm.report.page import write_report  # here, because they load matplotlib
+    """Writes the report and prints its path."""
+    from glm.report.page import write_report  # imported here because they load matplotlib
     from glm.report.task_page import TaskRows, write_task_report
 
     arguments, model = options.prediction, options.model.model_name_or_path
@@ -429,13 +430,13 @@ def show_samples(output_file: str, count: int, kind: str, *, of_questions: bool)
         headings = ("passage", "answer", "gold question", "generated question")
     if kind == GENERATE and not of_questions:
         headings = ("source", "answer", "reference", "generated")
-    used = [place for place in range(len(headings)) if any(row[place] for row in rows)]  # no column is empty
+    used = [place for place in range(len(headings)) if any(row[place] for row in rows)]  # columns that are not empty
     cells = [tuple(row[place] for place in used) for row in rows]
     print_samples(cells, tuple(headings[place] for place in used), title=f"the first {len(rows)} records")
 
 
 def shown_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Source, answer or question, what is right and what was predicted."""
+    """Returns the cells of a row: source, answer or question, reference and prediction."""
     if "predictions" in row:
         best = row["predictions"][0]["text"] if row["predictions"] else ""
         return row["source"], row.get("answer", ""), " / ".join(references_of(row)), best
@@ -445,7 +446,7 @@ def shown_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def shortened(text: str, most: int = 120) -> str:
-    """A text that fits a cell of the table."""
+    """Shortens a text to the width of a cell."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

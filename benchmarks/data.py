@@ -65,10 +65,10 @@ def measure_tokenizing(records: Path, tokenizer: str, folder: Path) -> str:
     """Characters per second of a list of texts, and of PaddleNLP's class called on the same list."""
     from paddlenlp.transformers import GLMChineseTokenizer
 
-    from glm.models.glm.tokenization import Pieces
+    from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 
     texts = [row["context"] for row in numbered_rows(records, 20_000)]
-    pieces, theirs = Pieces(tokenizer), GLMChineseTokenizer(tokenizer)
+    pieces, theirs = GLMSentencePieceTokenizer(tokenizer), GLMChineseTokenizer(tokenizer)
     few = texts[:1000]
     assert pieces.encode_text(few) == [theirs.convert_tokens_to_ids(theirs.tokenize(text)) for text in few]
     ours_speed = speed(pieces.encode_text, texts)

@@ -37,6 +37,8 @@ PROGRAMS = {
     "ctranslate2-int8": Program("ctranslate.py", "CTranslate2 GPT-2, int8", foreign=True),
 }
 DTYPES = ("float32", "bfloat16", "int8")
+RATES = Program("rates.py", "rates of fewer bits", foreign=True)
+LAY_OUT = Program("lay_out.py", "layout of records")
 CONVERT = Program("convert.py", "conversion", foreign=True)
 
 
@@ -49,16 +51,25 @@ def job_of(name: str, work: Work) -> Job:
 # -- the tables
 
 
+def floor_of(work: Work, machine: Figures) -> Floor:
+    """The least seconds of a work in its type."""
+    return Floor(work, machine["bandwidth"], machine["rate"], machine.get(work.decode_dtype))
+
+
 def peers_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
     """A: this toolkit and its peers, for each shape."""
+    if any(name in arguments.peers for name in ("ours-int8", "ours-bfloat16")):
+        machine = machine | (runner.run(Job(RATES, Work("tiny", tokens=1, threads=arguments.threads))) or {})
     headings = ["shape", "program", "seconds", "least to most", "times ours", "prefill s", "step ms"]
-    headings += ["early, middle, late", "peak GiB", "set-up s", "times floor"]
+    headings += ["early, middle, late", "peak GiB", "set-up s", "times floor", "prefill, step: times floor"]
     rows, notes = [], []
     for shape in arguments.shapes:
         with tempfile.TemporaryDirectory() as folder:
             work = Work(
                 shape,
                 tokens=arguments.tokens,
+                source=arguments.source,
+                beams=arguments.beams,
                 threads=arguments.threads,
                 decode_dtype=arguments.decode_dtype,
                 extrapolate=arguments.paddlenlp == "steps" or (arguments.paddlenlp == "auto" and shape != "tiny"),
@@ -69,17 +80,15 @@ def peers_table(runner: Runner, arguments: argparse.Namespace, machine: Figures)
             if converted and runner.run(Job(CONVERT, work)) is None:
                 names = [name for name in names if name not in converted]
             found = runner.interleave([job_of(name, work) for name in names])
-        floor = Floor(work, machine["bandwidth"], machine["rate"])
         ours = found[names.index("ours")] if "ours" in names else None
         for name, figures in zip(names, found, strict=True):
             mark = "*" if name == "paddlenlp" and work.extrapolate else ""
+            floor = floor_of(job_of(name, work).work, machine)
             rows.append(peers_row(shape, PROGRAMS[name].label + mark, figures, ours, floor))
-        rows.append([shape, "floor", f"{floor.total():.3f}", "", "", f"{floor.prefill():.3f}", ms(floor.mean_step())])
-        if ours:
-            notes.append(
-                f"{shape}: prefill {ours['prefill'] / floor.prefill():.2f} times its floor, step "
-                f"{ours['step'] / floor.mean_step():.2f} times, total {ours['seconds'] / floor.total():.2f} times."
-            )
+        for dtype in dict.fromkeys(job_of(name, work).work.decode_dtype for name in names if name.startswith("ours")):
+            floor = floor_of(replace(work, decode_dtype=dtype), machine)
+            row = [shape, f"floor, {dtype}", f"{floor.total():.3f}", "", "", f"{floor.prefill():.3f}"]
+            rows.append([*row, ms(floor.mean_step())])
         if work.extrapolate and "paddlenlp" in names:
             notes.append(f"\\* {shape}: {FLATTERED}.")
     title = f"### A. {arguments.tokens} tokens for each of {work.batch} sources of {work.source}, {work.beams} beams"
@@ -94,6 +103,7 @@ def peers_row(shape: str, label: str, figures: Figures | None, ours: Figures | N
         row += [f"{figures['seconds'] / ours['seconds']:.2f}" if ours else "", f"{figures['prefill']:.2f}"]
         row += [ms(figures["step"]), parts, f"{figures['memory']:.2f}", f"{figures['build'] + figures['warm_up']:.1f}"]
         row += [f"{figures['seconds'] / floor.total():.2f}"]
+        row += [f"{figures['prefill'] / floor.prefill():.2f}, {figures['step'] / floor.mean_step():.2f}"]
     return row
 
 
@@ -139,10 +149,14 @@ def record_work(arguments: argparse.Namespace) -> Work:
 
 
 def records_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
-    """C: records of a file, this toolkit and PaddleNLP's class."""
-    work = record_work(arguments)
-    names = [name for name in ("ours", "ours-bfloat16", "ours-int8", "paddlenlp") if name in arguments.peers]
-    found = runner.interleave([job_of(name, work) for name in names])
+    """C: records of a file, in batches of sources of like length, which are the same for all programs."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = replace(record_work(arguments), folder=str(Path(folder, "model")), batches=str(Path(folder, "batches")))
+        names = list(arguments.peers)
+        foreign = [name for name in names if PROGRAMS[name].foreign]
+        if foreign and (runner.run(Job(LAY_OUT, work)) is None or runner.run(Job(CONVERT, work)) is None):
+            names = [name for name in names if name not in foreign]
+        found = runner.interleave([job_of(name, work) for name in names])
     rows = []
     for name, figures in zip(names, found, strict=True):
         row = [PROGRAMS[name].label, *seconds(figures)]
@@ -199,6 +213,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--growth_shape", choices=list(SHAPES), default="base", help="of B, and of records")
     parser.add_argument("--peers", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS)[:4], help="of A and C")
     parser.add_argument("--tokens", type=int, default=160, help="generated for each source; 8 or more")
+    parser.add_argument("--source", type=int, default=608, help="tokens of a source, of A")
+    parser.add_argument("--beams", type=int, default=5, help="of A")
     parser.add_argument("--decode_dtype", choices=DTYPES, default="float32", help="ours, but in D")
     parser.add_argument(
         "--paddlenlp",

@@ -1,7 +1,8 @@
-"""The least seconds that decoding can take on a machine: what must be read and what must be multiplied, in float32.
+"""The least seconds that decoding can take on a machine: what must be read and what must be multiplied.
 
-A step reads every weight of the blocks and of the head once, the keys and values of each source once (its beams share
-them), and those of the tokens of every beam. It multiplies each weight once per beam.
+Weights and their products may be in fewer bits; attention, keys and values are float32. A step reads every weight of
+the blocks and of the head once, the keys and values of each source once (its beams share them), and those of the
+tokens of every beam. It multiplies each weight once per beam.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from work import VOCABULARY, Work
 
 BYTES = 4  # of a float32
+NUMBERS = {"float32": BYTES, "bfloat16": 2, "int8": 1}  # bytes of a weight
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,13 @@ class Floor:
     Args:
         bandwidth: bytes per second.
         rate: float32 operations per second.
+        product_rate: operations per second of products with weights, in their own type; None for float32.
     """
 
     work: Work
     bandwidth: float
     rate: float
+    product_rate: float | None = None
 
     @property
     def block_weights(self) -> int:
@@ -44,15 +48,17 @@ class Floor:
         work = self.work
         tokens = work.batch * (work.source + 1)
         operations = 2 * tokens * self.block_weights + 2 * work.batch * self.head_weights
-        return (operations + self.attention(tokens, work.source)) / self.rate
+        return operations / (self.product_rate or self.rate) + self.attention(tokens, work.source) / self.rate
 
     def step(self, made: int) -> float:
         """Seconds of the step that follows `made` tokens."""
         work = self.work
         rows, weights = work.batch * work.beams, self.block_weights + self.head_weights
         keys_and_values = 2 * work.size.hidden * work.size.layers * (work.batch * work.source + rows * made)
-        operations = 2 * rows * weights + self.attention(rows, work.source + made)
-        return max(BYTES * (weights + keys_and_values) / self.bandwidth, operations / self.rate)
+        products = 2 * rows * weights / (self.product_rate or self.rate)
+        attention = self.attention(rows, work.source + made) / self.rate
+        read = NUMBERS[work.decode_dtype] * weights + BYTES * keys_and_values
+        return max(read / self.bandwidth, products + attention)
 
     def mean_step(self) -> float:
         """Seconds of a step, on average over the run."""

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from glm.cpu.step_attention import CompiledLayerCache  # noqa: E402
 from glm.cpu.two_part import CompiledTwoPartAttention  # noqa: E402
-from glm.modules.layout import Layout  # noqa: E402
+from glm.modules.packing import Packing  # noqa: E402
 
 HIDDEN, EXAMPLES, BEAMS, SLOTS = 1536, [(608, 160)] * 2, 5, 64
 SIZES = (64, 96)
@@ -30,7 +30,7 @@ SIZES = (64, 96)
 def training_step(head_size: int) -> Callable[[], None]:
     """One layer's attention, forward and backward."""
     tokens = sum(map(sum, EXAMPLES))
-    spans = np.array(list(Layout(np.arange(tokens), EXAMPLES).spans()), np.int64)
+    spans = np.array(list(Packing(np.arange(tokens), EXAMPLES).spans()), np.int64)
     projected, slope = paddle.randn([tokens, 3 * HIDDEN]), paddle.randn([tokens, HIDDEN])
     projected.stop_gradient = False
 

@@ -4,7 +4,8 @@ python benchmarks/pretrained.py --data FOLDER --tokenizer cog-pretrain.model [--
 
 The corpus is the passages of the other data sets in FOLDER (CORPORA); one that shares WINDOW characters in a row with
 a dev passage of the target is left out. Both sides are fine-tuned by the same command on the same records; only where
-they start from differs. Rows are seeds, of the weights, of pretraining and of fine-tuning.
+they start from differs. Rows are seeds, of the weights, of pretraining and of fine-tuning. With --folder the runs are
+kept, and the same command goes on where it was interrupted.
 """
 
 import argparse
@@ -13,8 +14,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from time import perf_counter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,6 +26,7 @@ from running import markdown  # noqa: E402
 
 import finetune_generation  # noqa: E402
 from glm.training import pretrain  # noqa: E402
+from glm.training.run_folder import DONE_NAME  # noqa: E402
 
 CORPORA = {"cmrc2018_qg": "context", "dureader_checklist_qg": "context", "csl_title": "source"}
 TARGET = "dureader_qg"
@@ -43,24 +45,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of pretraining")
     parser.add_argument("--seq_length", type=int, default=128, help="of pretraining")
     parser.add_argument("--dev_records", type=int, default=200)
+    parser.add_argument("--learning_rate", type=float, default=1e-3, help="of pretraining")
+    parser.add_argument("--folder", type=Path, help="for the runs; a temporary one if not given")
     values = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as name:
+    with nullcontext(values.folder) if values.folder else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         write_corpus(values, folder)
         for split, most in (("train", values.records), ("dev", values.dev_records)):
             lines = (values.data / TARGET / f"{split}.json").read_text(encoding="utf-8").splitlines(keepends=True)
             (folder / f"{split}.json").write_text("".join(lines[:most]), encoding="utf-8")
         for seed in values.seeds:
-            start = perf_counter()
             pretrained = run_pretraining(values, folder, seed)
-            seconds = perf_counter() - start
             for side, model in (("random", str(ROOT / "configs/model/small.json")), ("pretrained", pretrained)):
                 figures = finetuned(values, folder, seed, model, f"{side}-{seed}")
                 shown = [f"{figures[f'eval_{figure}']:.3f}" for figure in FIGURES]
-                rows.append([str(seed), side, *shown, f"{seconds:.0f}" if side == "pretrained" else "0"])
+                rows.append([str(seed), side, *shown])
                 print(rows[-1], flush=True)
-    print(markdown(["seed", "start", "dev loss", "BLEU-4", "ROUGE-L", "seconds of pretraining"], rows))
+    print(markdown(["seed", "start", "dev loss", "BLEU-4", "ROUGE-L"], rows))
 
 
 def passages(data: Path, name: str, column: str) -> Iterator[str]:
@@ -100,14 +103,15 @@ def run_pretraining(values: argparse.Namespace, folder: Path, seed: int) -> str:
         "seq_length": values.seq_length,
         "max_steps": values.steps,
         "per_device_train_batch_size": 16,
-        "learning_rate": 1e-3,
+        "learning_rate": values.learning_rate,
         "warmup_ratio": 0.06,
         "weight_decay": 0.1,
         "output_dir": output,
         **common(seed),
     }
-    with unique_name.guard():
-        pretrain.main([f"--{name}={value}" for name, value in settings.items()])
+    if not (output / DONE_NAME).exists():
+        with unique_name.guard():
+            pretrain.main([f"--{name}={value}" for name, value in settings.items()])
     return str(output)
 
 
@@ -131,9 +135,12 @@ def finetuned(values: argparse.Namespace, folder: Path, seed: int, model: str, n
         "output_dir": folder / name,
         **common(seed),
     }
-    with unique_name.guard():
-        finetune_generation.main(["--do_train", "--do_eval", *(f"--{key}={value}" for key, value in settings.items())])
-    return json.loads((folder / name / "eval_results.json").read_text(encoding="utf-8"))
+    results = folder / name / "eval_results.json"
+    if not results.exists():
+        argv = [f"--{key}={value}" for key, value in settings.items()]
+        with unique_name.guard():
+            finetune_generation.main(["--do_train", "--do_eval", *argv])
+    return json.loads(results.read_text(encoding="utf-8"))
 
 
 def common(seed: int) -> dict[str, object]:
@@ -143,7 +150,8 @@ def common(seed: int) -> dict[str, object]:
         "device": "cpu",
         "report_to": "none",
         "disable_tqdm": "true",
-        "save_strategy": "no",
+        "save_steps": 100,
+        "save_total_limit": 1,
         "logging_steps": 50,
     }
 

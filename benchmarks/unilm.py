@@ -75,9 +75,9 @@ def _table(runner: Runner, work: UniLMWork, floor: float | None) -> str:
 def lengths_of(data: Path, vocabulary: Path, work: UniLMWork) -> tuple[tuple[int, int], ...]:
     """Tokens of source and target of pairs of a file, spread evenly over it, cut as a pair."""
     from glm.models.unilm.geometry import SPECIAL_TOKENS, cut_lengths
-    from glm.models.unilm.tokenization import WordPieces
+    from glm.models.unilm.tokenization import WordPieceTokenizer
 
-    tokenizer = WordPieces(vocabulary)
+    tokenizer = WordPieceTokenizer(vocabulary)
     records = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
     chosen = [records[place] for place in np.linspace(0, len(records) - 1, work.batch).astype(int)]
     a, b = ([len(ids) for ids in tokenizer.encode_text([r[field] for r in chosen])] for field in ("source", "target"))

@@ -19,6 +19,7 @@ VOCABULARY = 50048
 WORDS = (10, 50000)  # source ids are drawn from this range: no command token among them
 PAD, SOP, EOP, GMASK = 50000, 50006, 50007, 50009  # as in the published Chinese GLMs
 WARM_UP_TOKENS, WARM_UP_RECORDS = 4, 2
+RATE_REPEATS = 5
 WINDOW = 5  # steps whose median stands for the beginning, middle or end of a run
 
 
@@ -53,6 +54,7 @@ class Work:
         folder: the model in CTranslate2's format.
         data, tokenizer, checkpoint, records: JSON lines, SentencePiece model, folder of trained weights if there are
             any, and how many records to decode.
+        batches: a file with the ids of the records' sources, as `lay_out.py` writes it for other programs.
     """
 
     shape: str
@@ -71,6 +73,7 @@ class Work:
     tokenizer: str | None = None
     checkpoint: str | None = None
     records: int = 0
+    batches: str | None = None
 
     @property
     def size(self) -> Shape:
@@ -102,6 +105,17 @@ class Clock:
             return function(*args, **kwargs)
 
         return marked
+
+
+def best(function: Callable[[], object]) -> float:
+    """Least seconds of a few calls, after one that does not count."""
+    function()
+    seconds = []
+    for _ in range(RATE_REPEATS):
+        start = perf_counter()
+        function()
+        seconds.append(perf_counter() - start)
+    return min(seconds)
 
 
 Build = Callable[[Work, Clock], Any]

@@ -9,30 +9,31 @@ from glm.errors import UsageError
 from glm.options.suggestions import close_name
 from glm.runtime.entry import run
 
-# What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used: `--help` has to be quick.
+# What each verb does. Its module, `glm.commands.VERB`, is imported only when it is used, so that `--help` is quick.
 VERBS: dict[str, str] = {
     "doctor": "look at a new machine, and try whether its device computes what it should",
     "check": "find what is wrong in data files, and lengths that fit",
     "show": "show one record as the model sees it, in training and in prediction",
-    "pretrain": "pretrain a model on running text, from nothing or on from a checkpoint",
+    "pretrain": "pretrain a model on running text, from scratch or from an existing model",
     "score": "score predictions against references, by our protocol and as other tools do",
     "report": "make a page of a file of predictions: figures, samples, all rows",
     "compare": "compare two files of predictions, with intervals and p-values",
     "perplexity": "how well a model predicts texts: per id, per character, per word",
     "merge": "make one model folder of a LoRA adapter and its model",
+    "quantize": "make a model folder in int8, a quarter or a third the size, for prediction on a CPU",
     "adapters": "make one folder of the adapters of several tasks",
     "distill": "write what a teacher generates for training records, to train on",
     "memory": "compute whether training and generation fit into a card",
     "scaling": "compute what a model's size and data lead one to expect",
-    "checkpoint": "look at checkpoints of any format, import, export and reshard them",
+    "checkpoint": "inspect model files of any format, import, export and reshard them",
 }
 
 # The two scripts, as verbs too.
 SCRIPTS = {"train": "finetune_generation.py", "predict": "predict.py"}
-# Verbs that train: their module lies with what trains, which no command may load.
+# Verbs that train. They are not in `glm.commands`, which must not import the training code.
 TRAINS = {"pretrain": "glm.training.pretrain"}
 
-# What people call it elsewhere, and what to use here.
+# Names that people know from elsewhere, and what to use here.
 ELSEWHERE = {
     **dict.fromkeys(("finetune", "sft", "fit", "pt"), "python finetune_generation.py"),
     **dict.fromkeys(("continue_pretraining", "pretraining"), "python -m glm pretrain"),
@@ -46,12 +47,13 @@ ELSEWHERE = {
     **dict.fromkeys(("env", "diagnose", "selftest", "self-test", "info"), "python -m glm doctor"),
     **dict.fromkeys(("view", "inspect-data", "print"), "python -m glm show"),
     **dict.fromkeys(("merge_lora", "merge-lora", "merge_lora_params"), "python -m glm merge"),
+    **dict.fromkeys(("quant", "quantise", "int8", "ptq"), "python -m glm quantize"),
     **dict.fromkeys(("estimate", "mem", "vram"), "python -m glm memory"),
 }
 
 
 def main(argv: list[str]) -> int | None:
-    """Hands the rest of the command line to the verb that stands first on it."""
+    """Passes the rest of the command line to the verb at its beginning."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return None
@@ -64,12 +66,12 @@ def main(argv: list[str]) -> int | None:
 
 
 def command() -> int:
-    """The console command `glm`."""
+    """Runs the console command `glm`."""
     return run(main)
 
 
 def _script(name: str) -> ModuleType:
-    """A script, from beside the package, or from where it was installed (setup.py); nothing else of that name."""
+    """Finds a script beside the package, or where it was installed (setup.py)."""
     here = Path(__file__).resolve().parent
     file = next(path for path in (here / "scripts" / name, here.parent / name) if path.is_file())
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -80,7 +82,7 @@ def _script(name: str) -> ModuleType:
 
 
 def verb_advice(verb: str) -> str:
-    """What somebody meant who wrote a verb that there is none of; empty if nobody can tell."""
+    """Suggests what an unknown verb was meant to be; empty if nothing is similar."""
     if (ours := ELSEWHERE.get(verb.lower().strip("-"))) is not None:
         return f"; use {ours}"
     close = close_name(verb, VERBS)
@@ -88,7 +90,7 @@ def verb_advice(verb: str) -> str:
 
 
 def usage() -> str:
-    """The verbs, one line each."""
+    """Lists the verbs, one per line."""
     width = max(map(len, VERBS), default=0)
     lines = (f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
     scripts = (f"  {verb:{width}}  as python {file}" for verb, file in SCRIPTS.items())

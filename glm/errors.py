@@ -1,4 +1,4 @@
-"""What ends a run that has no fault of its own: the scripts print its text without a traceback."""
+"""Errors of the user's input, which the scripts print without a traceback."""
 
 import unicodedata
 
@@ -6,7 +6,8 @@ MOST_CHARACTERS = 2000  # of a line of a message
 
 
 def shown(text: str, most: int = 200, *, kept: str = "") -> str:
-    """A text as it may stand in a message, whoever wrote it: cut, and what no terminal should be sent is escaped.
+    """Makes a text safe to print in a message, whoever wrote it: cuts it, and escapes what a terminal should not be
+    sent.
 
     Args:
         most: characters of it that are shown.
@@ -17,14 +18,14 @@ def shown(text: str, most: int = 200, *, kept: str = "") -> str:
 
 
 def _printable(message: str) -> str:
-    """A message without what steers a terminal or makes a text look like another, its lines not without end."""
+    """Removes from a message what controls a terminal or disguises text, and limits its lines."""
     lines = message.split("\n")
     cut = "\n".join(line if len(line) <= MOST_CHARACTERS else line[:MOST_CHARACTERS] + "…" for line in lines)
     return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in cut)
 
 
 class InputError(ValueError):
-    """A file, a record or an option cannot be used; the text names it, its value and what to do. It is safe to print.
+    """A file, a record or an option cannot be used; the text names it, its value and what to do. Safe to print.
 
     Args:
         messages: one, or all that is wrong, each a line.
@@ -36,14 +37,14 @@ class InputError(ValueError):
 
 
 class UsageError(InputError):
-    """The command line or its configuration file is wrong."""
+    """An error in the command line or its configuration file."""
 
 
 class Stopped(BaseException):
-    """A signal asks the run to end; like KeyboardInterrupt it passes by whoever handles errors.
+    """A signal asks the run to end; like KeyboardInterrupt it is not an Exception, so error handlers do not catch it.
 
     Args:
-        number: of the signal; the exit code is 128 more.
+        number: the signal's number; the exit code is 128 more.
     """
 
     def __init__(self, number: int, text: str = "stopped"):

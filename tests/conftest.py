@@ -1,7 +1,9 @@
-"""What many tests share: a tiny tokenizer, tiny models with random weights, and a table that stands in for a model."""
+"""Fixtures for many tests: a tiny tokenizer, tiny models with random weights, and a table in place of a model."""
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -39,7 +41,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory) -> Path:
-    """Where tests keep what users have in ~/.cache."""
+    """Replaces ~/.cache for tests."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
@@ -115,7 +117,7 @@ def tiny_model(tiny_config) -> Callable[..., GLMForConditionalGeneration]:
 
 @pytest.fixture(scope="module")  # of a session, its event loop would be in the way of `asyncio.run`
 def browser():
-    """Debian's chromium, driven by Playwright. Opt-in: who asks for it is skipped where one of them is missing."""
+    """Debian's chromium, driven by Playwright. Opt-in: tests that ask for it are skipped where either is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if (chromium := shutil.which("chromium")) is None:
         pytest.skip("chromium is not installed")
@@ -138,7 +140,8 @@ TABLE_MASK, TABLE_SOP = 1000, 1001
 
 
 class TableCache:
-    """The prompt of each example, the tokens of each live row ([B][R] tuples), and who is done."""
+    """The cache of `TableModel`: the prompt of each example, the tokens of each live row ([B][R] tuples), and which
+    are done."""
 
     def __init__(self, prompts: Sequence[Prompt]):
         self.prompts = list(prompts)
@@ -168,7 +171,7 @@ class TableCache:
 
 
 class TableModel:
-    """What decoding asks of a model, answered from a function; it checks the numbers of tokens it is given.
+    """A decodable model whose logits come from a function; it checks the numbers of tokens that it is given.
 
     The first id of an example's source is its key; `next_logits(key)(tokens)` gives the logits [V] of the next token.
     An example whose position no longer moves is done; whatever it is asked, its logits are equal. `prefilled` are the
@@ -254,7 +257,7 @@ def table_prompts() -> Callable[..., list[Prompt]]:
 
 @pytest.fixture(scope="session")
 def in_order() -> Callable[..., list]:
-    """`in_order(generate(...))`: what was generated for each prompt, in the order of the prompts."""
+    """`in_order(generate(...))`: results of generation, in the order of the prompts."""
 
     def sort(found) -> list:
         found = list(found)
@@ -279,3 +282,19 @@ def random_table() -> Callable[..., Callable]:
         return of_key
 
     return make
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> Callable[..., str]:
+    """`torch_python(code, *arguments)` runs code where torch can be imported and returns what it printed."""
+    executable = os.environ.get("GLM_TORCH_PYTHON", sys.executable)
+    if subprocess.run([executable, "-c", "import torch"], capture_output=True).returncode:
+        pytest.skip("set GLM_TORCH_PYTHON to a Python that has torch")
+
+    def run(code: str, *arguments: object) -> str:
+        command = [executable, "-c", code, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

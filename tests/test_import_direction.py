@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "generation": ("models", ""),
     "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy text_unidecode tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
-    "checkpoint": ("adapters models parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
+    "checkpoint": ("adapters models modules parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
     "doctor": ("generation models modules parallel report runtime", "paddle psutil"),
     "report": ("evaluation runtime", "huggingface_hub jinja2 markupsafe matplotlib rapidfuzz"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "paddle tqdm"),
@@ -246,7 +246,7 @@ def test_scripts_import_glm_before_paddle(script):
 
 # Of GLM: its classes, command tokens, names of weights, sizes and files.
 NAMES_OF_GLM = re.compile(
-    r"GLM(Config|Model|Tokenizer|Pieces|Geometry|Transformer|ForConditionalGeneration)\b|BlankInfilling|"
+    r"GLM(Config|Model|Tokenizer|SentencePieceTokenizer|Geometry|Transformer|ForConditionalGeneration)\b|BlankInfilling|"
     r"startofpiece|endofpiece|endoftext|\[s?MASK\]|\[gMASK\]|\[CLS\]|sop_token|eop_token|"
     r"query_key_value|dense_h_to_4h|dense_4h_to_h|(?<!tie_)word_embeddings|position_embeddings|layernorm\.|"
     r"input_layernorm|post_attention_layernorm|final_layernorm|\b50048\b|\b50009\b|cog-pretrain"

@@ -1,5 +1,9 @@
 """CTranslate2's Generator on the weights of Hugging Face's GPT-2, in float32 or int8."""
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
 import ctranslate2
 from work import Clock, Work, run
 
@@ -12,9 +16,18 @@ def build(work: Work, clock: Clock) -> ctranslate2.Generator:
 
 
 def decode(model: ctranslate2.Generator, work: Work) -> list[list[int]]:
-    """As many tokens as asked for: eos is forbidden until then."""
+    """As many tokens as asked for, eos is forbidden until then; batches of records one after the other."""
+    if work.batches is None:
+        return decode_batch(model, work, work.sources())
+    batches = json.loads(Path(work.batches).read_text(encoding="utf-8"))
+    left = [batch[: work.records] for batch in batches[: -(-work.records // work.batch)]]
+    return [ids for batch in left for ids in decode_batch(model, work, batch)]
+
+
+def decode_batch(model: ctranslate2.Generator, work: Work, sources: Iterable[Iterable[int]]) -> list[list[int]]:
+    """Sources that are decoded together."""
     results = model.generate_batch(
-        [[f"t{word}" for word in source] for source in work.sources()],
+        [[f"t{word}" for word in source] for source in sources],
         beam_size=work.beams,
         min_length=work.tokens,
         max_length=work.tokens,

@@ -2,29 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
 
 import numpy as np
 import paddle
 from settings import settle
-from work import Work
+from work import Work, best
 
 BYTES = 1_600_000_000
 SIDE = 2048
-REPEATS = 5
-
-
-def best(function: Callable[[], object]) -> float:
-    """Least seconds of a few calls, after one that does not count."""
-    function()
-    seconds = []
-    for _ in range(REPEATS):
-        start = perf_counter()
-        function()
-        seconds.append(perf_counter() - start)
-    return min(seconds)
 
 
 def bandwidth(threads: int) -> float:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import paddle
 from settings import settle
 from work import EOP, GMASK, SOP, Clock, Work, run
 
@@ -16,9 +17,24 @@ from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.modules.decoding import prepare_decoding
+from glm.modules.pending import leave_pending
 from glm.options.data import DataArguments
 from glm.prediction.setup import build_encoder
 from glm.prediction.writer import Writer, predict
+
+
+class Drawn:
+    """A random weight that is drawn when it is read, as one in a file is read: memory is that of a loaded model."""
+
+    def __init__(self, name: str, weight: paddle.Tensor):
+        self.name, self.shape = name, weight.shape
+
+    def float32(self) -> np.ndarray:
+        """N(0, 0.02); of LayerNorms 1 and 0."""
+        if len(self.shape) == 1:
+            return np.full(self.shape, float("norm" in self.name and self.name.endswith("weight")), np.float32)
+        generator = np.random.default_rng(len(self.name))
+        return 0.02 * generator.standard_normal(self.shape, np.float32)
 
 
 def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:
@@ -26,10 +42,15 @@ def build(work: Work, clock: Clock) -> GLMForConditionalGeneration:
     settle(work)
     if work.checkpoint is not None:
         model = load_model(
-            GLM, work.checkpoint, load_config(GLM, work.checkpoint, load_tokenizer(GLM, work.tokenizer))
+            GLM,
+            work.checkpoint,
+            load_config(GLM, work.checkpoint, load_tokenizer(GLM, work.tokenizer)),
+            leaves_pending=True,
         )
     else:
-        model = GLMForConditionalGeneration(GLMConfig(**work.size.settings(), max_sequence_length=work.positions))
+        with paddle.LazyGuard(), GLMForConditionalGeneration.without_drawing():
+            model = GLMForConditionalGeneration(GLMConfig(**work.size.settings(), max_sequence_length=work.positions))
+        leave_pending(model, {name: Drawn(name, weight) for name, weight in model.named_parameters()})
     prepare_decoding(model, work.decode_dtype, "cpu")
     model.prefill, model.step = clock.marking(model.prefill), clock.marking(model.step)
     return model

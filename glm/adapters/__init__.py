@@ -1,1 +1,1 @@
-"""Small additions that are trained in a model's place and saved without it."""
+"""Adapters: small additions to a frozen model, trained and saved without it."""

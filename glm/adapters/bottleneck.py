@@ -1,4 +1,4 @@
-"""Residual adapters of tasks (`glm.modules.bottleneck`): their settings, and putting them into a frozen model.
+"""Residual adapters of tasks (`glm.modules.bottleneck`): their settings, and how they are put into a frozen model.
 
 A folder holds the adapters of one task or of several, the rows of the word table that belong to them, and
 `bottleneck_config.json`, which names their model and has a digest of each of its weights: with others an adapter means
@@ -22,9 +22,9 @@ from glm.modules.trained_rows import TrainedRows
 from glm.runtime.settings_file import Settings
 
 BOTTLENECK_CONFIG_NAME = "bottleneck_config.json"
-DIGITS = 16  # of a digest
+DIGITS = 16  # of a digest in hexadecimal
 MOST_TASKS, MOST_ROWS = 1024, 1 << 16
-PAD_ROWS = "pad"  # what several tasks train beside their own rows
+PAD_ROWS = "pad"  # name of the rows that several tasks train together
 
 TaskName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_\u0080-\uffff][\w+-]*$")]
 Digest = Annotated[str, Field(pattern=f"^[0-9a-f]{{{DIGITS}}}$")]
@@ -32,7 +32,7 @@ Row = Annotated[int, Field(ge=0, lt=1 << 24)]
 
 
 class TaskSettings(Settings):
-    """Of one task: the width of its adapters, and how its records are read and its texts written."""
+    """One task: the width of its adapters, and how its records are read and its texts written."""
 
     bottleneck: Size
     settings: dict[str, Any] = {}
@@ -58,7 +58,7 @@ class BottleneckConfig:
         base_tensors: a digest of each of its weights, by name.
         tasks: by name, the `bottleneck` of each, and its `settings` (`glm.options.run_config.TrainedWith`).
         rows: the rows of the word table that are trained, by what they belong to.
-        up_std: of a new adapter, see `glm.modules.bottleneck.Bottleneck`; in no file.
+        up_std: standard deviation for a new adapter, see `glm.modules.bottleneck.Bottleneck`; not saved.
     """
 
     base_model_name_or_path: str | None
@@ -68,13 +68,13 @@ class BottleneckConfig:
     up_std: float = 0.0
 
     def save(self, folder: Path) -> None:
-        """Writes them into a folder."""
+        """Writes the settings into a folder."""
         content = {name: value for name, value in asdict(self).items() if name != "up_std"}
         text = json.dumps(content, ensure_ascii=False, indent=2)
         (folder / BOTTLENECK_CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
 
     def number_of(self, name: str, order: Sequence[str] = ()) -> int:
-        """The number of a task, in the order of the family's own tasks if it has any.
+        """Returns the number of a task, in the order of the family's own tasks if it has any.
 
         Raises:
             InputError: there is no adapter of this name.
@@ -87,7 +87,7 @@ class BottleneckConfig:
 def new_bottlenecks(
     base: str, model: nn.Layer, *, tasks: Sequence[str], width: int, rows: Mapping[str, list[int]], up_std: float
 ) -> BottleneckConfig:
-    """Settings of new adapters, all of one width.
+    """Makes settings of new adapters of one width.
 
     Args:
         base: what the files are to call the model.
@@ -98,7 +98,7 @@ def new_bottlenecks(
 
 
 def digests_of(model: nn.Layer) -> dict[str, str]:
-    """A digest of each weight of a model, by name."""
+    """Returns a digest of each weight of a model, by name."""
     return {name: _digest(weight) for name, weight in model.named_parameters()}
 
 
@@ -107,7 +107,7 @@ def _digest(weight: Tensor) -> str:
 
 
 def check_base(before: Mapping[str, str], now: Mapping[str, str], *, origin: object) -> None:
-    """Raises InputError if adapters belong to other weights than these; the first that differs is named.
+    """Raises InputError, naming the first weight that differs, if adapters belong to another model.
 
     Args:
         before: digests of the weights that they were trained with.
@@ -119,7 +119,7 @@ def check_base(before: Mapping[str, str], now: Mapping[str, str], *, origin: obj
 
 
 def put_bottlenecks(model: nn.Layer, config: BottleneckConfig) -> None:
-    """Freezes a model, and gives it new adapters.
+    """Freezes a model and adds new adapters to it.
 
     Raises:
         InputError: the model has an adapter of such a name already, or the family has no such task.
@@ -145,18 +145,18 @@ def put_bottlenecks(model: nn.Layer, config: BottleneckConfig) -> None:
 
 
 def is_of_bottleneck(name: str) -> bool:
-    """Whether a weight of this name is one of an adapter's, or a row beside it."""
+    """Whether a weight of this name belongs to an adapter, or is a row trained beside it."""
     return f".{ADAPTERS}." in name or "_embeddings.rows." in name
 
 
 def task_of_weight(name: str) -> str | None:
-    """The task whose adapter a weight of this name is of; None if it is of none."""
+    """Returns the task that a weight of this name belongs to; None if it is no adapter's."""
     _, mark, rest = name.partition(f".{ADAPTERS}.")
     return rest.partition(".")[0] if mark else None
 
 
 def settle_rows(model: nn.Layer) -> None:
-    """Writes trained rows into the word table, once they stay as they are."""
+    """Writes trained rows into the word table, for a model that is not trained any further."""
     embedding = model.head.embedding
     if getattr(embedding, "rows", None) is not None:
         embedding.rows.write(embedding.weight)

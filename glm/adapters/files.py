@@ -1,4 +1,4 @@
-"""Adapters, which are trained in place of a model and saved without it, in PaddleNLP's files.
+"""Adapters, which are trained instead of a model and saved without it, in PaddleNLP's file format.
 
 LoRA (Hu et al. 2021) adds x A B alpha / rank to the x W of chosen linear layers; only A and B are trained. Merged into
 the model it is gone. Prefix tuning (Li and Liang 2021) gives each layer keys and values of virtual tokens that every
@@ -36,7 +36,7 @@ LORA_CONFIG_NAME, PREFIX_CONFIG_NAME = "lora_config.json", "prefix_config.json"
 ADAPTER_WEIGHTS_NAME = "peft_model.safetensors"
 ADAPTER_INDEX_NAME = f"{ADAPTER_WEIGHTS_NAME}.index.json"
 LORA_MATRICES = (".lora_A", ".lora_B")
-PREFIX_ENCODER = "prefix_encoder."  # PaddleNLP's files have of the names of its weights what is behind this
+PREFIX_ENCODER = "prefix_encoder."  # in names here; PaddleNLP's files have only what follows it
 
 AdapterConfig = LoRASettings | PrefixSettings | BottleneckConfig
 SCHEMAS: dict[str, type[Any]] = {
@@ -49,7 +49,7 @@ SCHEMAS: dict[str, type[Any]] = {
 def lora_config(
     base: str, *, run: str | None = None, targets: str, rank: int, alpha: int, dropout: float
 ) -> LoRASettings:
-    """A new adapter's settings.
+    """Makes the settings of a new LoRA adapter.
 
     Args:
         base: the folder or published name of the model.
@@ -70,7 +70,7 @@ def lora_config(
 def prefix_config(
     base: str, model: nn.Layer, *, run: str | None = None, tokens: int, projection: bool
 ) -> PrefixSettings:
-    """A new prefix's settings.
+    """Makes the settings of a new prefix.
 
     Args:
         base: the folder or published name of the model.
@@ -93,12 +93,12 @@ def prefix_config(
 
 
 def name_of_base(base: str, run: str | None) -> str:
-    """A model's folder from that of the run, or in full."""
+    """Returns a model's folder relative to that of the run, or its absolute path."""
     return path_from(base, run) if Path(base).exists() else base
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig | None:
-    """The settings of the adapter in a folder; None if it has none.
+    """Reads the settings of the adapter in a folder; None if there is none.
 
     Raises:
         InputError: they cannot be read, or do not say which model the adapter belongs to.
@@ -112,13 +112,13 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
         config = BottleneckConfig(**config.model_dump())
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
-    # From the adapter's folder, or from that of its run, where it is a checkpoint of one.
+    # Relative to the adapter's folder, or to the run's if the folder is a checkpoint.
     config.base_model_name_or_path = found_path(config.base_model_name_or_path, folder, folder.parent)
     return config
 
 
 def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
-    """Puts a new adapter into a model, whose own weights are frozen.
+    """Freezes a model and adds a new adapter to it.
 
     LoRA's layers are PaddleNLP's, and do nothing yet; a residual one does nothing or little; a prefix is drawn as
     PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
@@ -134,7 +134,7 @@ def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
     if isinstance(config, LoRASettings):
         from paddlenlp.peft import LoRAConfig, LoRAModel
 
-        # Each layer as a regular expression that is its name: PaddleNLP runs them.
+        # Lists each layer as a regular expression of exactly its name, because PaddleNLP evaluates them.
         targets = [re.escape(name) for name in _target_layers(model, config)]
         settings = config.model_dump(exclude={"scaling", "target_modules"})
         LoRAModel(model, LoRAConfig(**settings, target_modules=targets))
@@ -155,7 +155,7 @@ def _check_is_whole(model: nn.Layer) -> None:
 
 
 def _target_layers(model: nn.Layer, config: LoRASettings) -> dict[str, nn.Linear]:
-    """The linear layers that have matrices, by name."""
+    """Returns the names of the linear layers that get matrices."""
     linears = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
     found = matching(list(linears), config.target_modules)
     if not found:
@@ -164,7 +164,7 @@ def _target_layers(model: nn.Layer, config: LoRASettings) -> dict[str, nn.Linear
 
 
 def _prefix_encoder(config: PrefixSettings) -> nn.Sequential:
-    """[P] numbers of virtual tokens -> [P, 2 * layers * H], see `Stack`; the layers of PaddleNLP's, in their order."""
+    """Makes PaddleNLP's prefix encoder: [P] indices of virtual tokens -> [P, 2 * layers * H], see `Stack`."""
     width, dropout = 2 * config.num_hidden_layers * config.hidden_size, nn.Dropout(config.prefix_dropout)
     if not config.prefix_projection:
         return nn.Sequential(nn.Embedding(config.num_prefix_tokens, width), dropout)
@@ -203,23 +203,23 @@ def _check_prefix(model: nn.Layer, config: PrefixSettings) -> None:
 
 
 def adapter_weights(model: nn.Layer) -> dict[str, Tensor]:
-    """The weights of the adapter in a model, by name."""
+    """Returns the weights of a model's adapter, by name."""
     return {
         name: weight
         for name, weight in model.named_parameters()
         if name.endswith(LORA_MATRICES)
         or f".{PREFIX_ENCODER}" in name
-        or (is_of_bottleneck(name) and not weight.stop_gradient)  # a model may have others of its own
+        or (is_of_bottleneck(name) and not weight.stop_gradient)  # a model may have weights of such names itself
     }
 
 
 def _weights_in_file(model: nn.Layer) -> dict[str, Tensor]:
-    """`adapter_weights` by the names that PaddleNLP gives them in a file."""
+    """Returns `adapter_weights` under the names that PaddleNLP's files use."""
     return {name.rpartition(PREFIX_ENCODER)[2]: weight for name, weight in adapter_weights(model).items()}
 
 
 def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
-    """Writes the adapter in a model, with the index that PaddleNLP's `from_pretrained` of both kinds looks for first.
+    """Saves a model's adapter, with the index file that PaddleNLP's `from_pretrained` looks for first.
 
     Without it, PaddleNLP reads a prefix from `prefix_model_state.pdparams`, which is a pickle.
     """
@@ -241,12 +241,12 @@ def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
 
 
 def _scaling(config: LoRASettings) -> float:
-    """What A B is multiplied with: alpha / rank, or alpha / sqrt(rank) (Kalajdzievski 2023)."""
+    """Returns the factor of A B: alpha / rank, or alpha / sqrt(rank) (Kalajdzievski 2023)."""
     return config.lora_alpha / (math.sqrt(config.r) if config.rslora else config.r)
 
 
 def load_adapter(model: nn.Layer, folder: Path) -> None:
-    """Reads an adapter's weights into that of a model.
+    """Loads an adapter's weights into a model that has such an adapter.
 
     Raises:
         InputError: the file is missing, cannot be read, or is of another adapter.
@@ -255,7 +255,7 @@ def load_adapter(model: nn.Layer, folder: Path) -> None:
 
 
 def read_adapter_weights(folder: Path) -> dict[str, np.ndarray]:
-    """The weights in an adapter's folder, by name.
+    """Reads the weights in an adapter's folder, by name.
 
     Raises:
         InputError: the file is missing or cannot be read.
@@ -270,7 +270,7 @@ def read_adapter_weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 def fill_adapter(model: nn.Layer, saved: Mapping[str, np.ndarray], origin: Path) -> None:
-    """Gives the adapter in a model its weights.
+    """Sets the weights of a model's adapter.
 
     Raises:
         InputError: they are of another adapter.
@@ -282,7 +282,7 @@ def fill_adapter(model: nn.Layer, saved: Mapping[str, np.ndarray], origin: Path)
 
 
 def _check_weights(saved: Mapping[str, np.ndarray], shapes: Mapping[str, list[int]], origin: Path) -> None:
-    """Raises InputError if the weights of an adapter have other names or shapes than these."""
+    """Raises InputError if an adapter's weights have other names or shapes than expected."""
     found = {name: list(weight.shape) for name, weight in saved.items()}
     if found != shapes:
         names = sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name))
@@ -290,7 +290,7 @@ def _check_weights(saved: Mapping[str, np.ndarray], shapes: Mapping[str, list[in
 
 
 def fold_prefix(model: nn.Layer) -> None:
-    """Puts what a projection makes in its place; then the prefix can be decoded with, at no cost, and not trained."""
+    """Replaces a prefix's projection by its output, which decodes at no extra cost but cannot be trained further."""
     (stack,) = model.stacks
     stack.prefix_encoder.eval()
     with paddle.no_grad():
@@ -301,7 +301,7 @@ def fold_prefix(model: nn.Layer) -> None:
 
 
 def merge_lora(model: nn.Layer, config: LoRASettings, folder: Path) -> None:
-    """Adds the adapter in a folder to a model's weights.
+    """Merges the LoRA adapter in a folder into a model's weights.
 
     Raises:
         InputError: the adapter is of another model, or the model is split over processes.

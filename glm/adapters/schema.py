@@ -1,4 +1,4 @@
-"""What the settings of an adapter's folder may say. They are PaddleNLP's files, and may come from anywhere."""
+"""Schemas of an adapter folder's settings, which are PaddleNLP's files and may come from anywhere."""
 
 import string
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from glm.errors import InputError, shown
 from glm.runtime.settings_file import Settings
 
 MOST_PATTERNS = 64
-MOST_STARS = 4  # in one of them
+MOST_STARS = 4  # in one pattern
 OF_A_NAME = {*string.ascii_letters, *string.digits, *"_.-*?"}
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
-Name = Annotated[str, Field(max_length=4096)]  # of a folder, or a published one
+Name = Annotated[str, Field(max_length=4096)]  # of a folder's path or a published name
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["float32", "float16", "bfloat16"]
-Degree = Annotated[int, Field(ge=-1, le=1024)]  # that it was trained with; the files are whole
+Degree = Annotated[int, Field(ge=-1, le=1024)]  # information about training; the files are complete without it
 
 
 class LoRASettings(Settings):
-    """`lora_config.json`. What changes the matrices into something else than LoRA's is null or false."""
+    """`lora_config.json`. Options that change LoRA's matrices into another method have to be null or false."""
 
     base_model_name_or_path: Name | None = None
     target_modules: Pattern | Annotated[list[Pattern], Field(min_length=1, max_length=MOST_PATTERNS)]
@@ -36,7 +36,7 @@ class LoRASettings(Settings):
     tensor_parallel_degree: Degree = -1
     dtype: Dtype | None = None
 
-    scaling: float | None = None  # follows from the others
+    scaling: float | None = None  # computed from the others
     trainable_modules: None = None
     trainable_bias: None = None
     enable_lora_list: None = None
@@ -50,7 +50,7 @@ class LoRASettings(Settings):
 
 
 class PrefixSettings(Settings):
-    """`prefix_config.json`; sizes are compared with the model's where the prefix is put into it."""
+    """`prefix_config.json`; its sizes are compared with the model's when the prefix is loaded."""
 
     base_model_name_or_path: Name | None = None
     prefix_dropout: Rate = 0.0
@@ -66,7 +66,7 @@ class PrefixSettings(Settings):
 
 
 def matching(names: Sequence[str], patterns: Sequence[str] | str) -> list[str]:
-    """The names of layers that `target_modules` means.
+    """Returns the layer names that `target_modules` matches.
 
     A pattern is a whole name, the end of one, or has `*` and `?` (fnmatch). Of regular expressions, which PaddleNLP
     reads there, only its usual forms are known, and none is run: `.*\\.(a|b)`, which this toolkit writes, `.*\\.a` and
@@ -81,7 +81,7 @@ def matching(names: Sequence[str], patterns: Sequence[str] | str) -> list[str]:
 
 
 def _as_fnmatch(pattern: str) -> list[str]:
-    """A pattern as those of fnmatch."""
+    """Rewrites a pattern for fnmatch."""
     if pattern.startswith(".*\\.(") and pattern.endswith(")"):
         found = [f"*.{name}" for name in pattern[5:-1].split("|")]
     elif pattern.startswith(".*\\."):

@@ -1,1 +1,1 @@
-"""Finding, checking and reading saved models."""
+"""Model files of every format: finding, checking, reading, converting."""

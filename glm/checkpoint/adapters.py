@@ -1,4 +1,4 @@
-"""Residual adapters of several folders for one model: opened together, loaded into it, or joined in one folder."""
+"""Residual adapters from several folders for one model: opened together, loaded into it, or joined in one folder."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,23 +23,23 @@ from glm.models.configuration import ModelConfig
 from glm.models.protocol import Family
 from glm.runtime.atomic import new_folder
 
-TOGETHER = ("adapters.", "rows.")  # what stands before a task's name in the names of its weights
+TOGETHER = ("adapters.", "rows.")  # prefixes of a task's weights, before the task's name
 
 
 @dataclass(frozen=True)
 class OpenedAdapters:
-    """Adapters of tasks, by the names that they have here.
+    """Adapters of several tasks, by the names chosen here.
 
     Args:
-        config: of all of them together.
-        sources: of each task its folder, and what it is called there.
+        config: settings of all of them together.
+        sources: for each task its folder, and its name there.
     """
 
     config: BottleneckConfig
     sources: dict[str, tuple[Path, str]]
 
     def weights(self) -> dict[str, np.ndarray]:
-        """All weights by name. Raises InputError if a file cannot be read."""
+        """Returns all weights by name. Raises InputError if a file cannot be read."""
         found = {}
         for name, (folder, own) in self.sources.items():
             for weight, numbers in read_adapter_weights(folder).items():
@@ -49,7 +49,7 @@ class OpenedAdapters:
 
 
 def _renamed(weight: str, own: str, name: str) -> str | None:
-    """The name of a weight of a task that is called otherwise here; None of one of another task."""
+    """Returns the new name of a task's weight if the task is renamed; None for another task's weight."""
     for before in TOGETHER:
         head, mark, rest = weight.partition(f".{before}")
         if mark and (rest == own or rest.startswith(f"{own}.")):
@@ -58,14 +58,14 @@ def _renamed(weight: str, own: str, name: str) -> str | None:
 
 
 def named_folders(values: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """Name and folder of each `NAME=FOLDER`; of `FOLDER` alone the name is empty."""
+    """Splits `NAME=FOLDER` into name and folder; the name of a bare `FOLDER` is empty."""
     for value in values:
         name, mark, folder = value.strip().partition("=")
         yield (name.strip(), Path(folder)) if mark else ("", Path(name))
 
 
 def open_adapters(values: Sequence[str]) -> OpenedAdapters:
-    """Opens the folders that `NAME=FOLDER` or `FOLDER` names, each with adapters of one task or of several.
+    """Opens the folders of `NAME=FOLDER` or `FOLDER`, each with adapters of one task or more.
 
     Raises:
         InputError: a folder has none, two are of different models, or a task is there twice.
@@ -97,7 +97,7 @@ def open_adapters(values: Sequence[str]) -> OpenedAdapters:
 
 
 def load_with_adapters(family: Family, name_or_path: str, config: ModelConfig, adapters: OpenedAdapters) -> nn.Layer:
-    """A model with adapters of several tasks.
+    """Loads a model with adapters of several tasks.
 
     Raises:
         InputError: as `load_model`; or the adapters are of another model, or do not fit it.

@@ -1,4 +1,4 @@
-"""Derives the configuration of a checkpoint from its config.json, its weights and a preset, which have to agree."""
+"""Derives a model's configuration from its config.json, its weights and a preset, which have to agree."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,7 +142,7 @@ def checked_config(
         sizes: read from the weights.
         declared: read from config.json.
         preset: name of the preset that the weights have to fit; None if none was requested.
-        settings: of the preset, or of the published model that the weights seem to be.
+        settings: settings of the preset, or of the published model that the weights seem to be.
 
     Raises:
         InputError: two sources differ, the number of heads is unknown or does not divide the hidden size, or a banned

@@ -1,4 +1,4 @@
-"""From one layout of checkpoints to another, one tensor at a time.
+"""Converts model files from one format to another, one tensor at a time.
 
 From Python: `import_checkpoint`, `export_checkpoint`, `reshard_checkpoint`; on the command line
 `python -m glm checkpoint`.
@@ -24,16 +24,15 @@ from glm.options.run_config import RUN_CONFIG_NAME, trained_with
 from glm.parallel.plan import check_degree
 from glm.runtime.atomic import new_folder
 
-# What comes along beside the family's tokenizer, where it is there: files of tokenizers of other libraries, and the
-# settings of a run of this toolkit.
+# Copied beside the family's tokenizer if they exist: files of other libraries' tokenizers, and the settings of a run.
 COMPANIONS = (
     *("vocab.txt", "vocab.json", "merges.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     RUN_CONFIG_NAME,
 )
-FAIRSEQ_NAME = "checkpoint.pt"  # of an exported fairseq checkpoint
+FAIRSEQ_NAME = "checkpoint.pt"  # file of an exported fairseq model
 GENERATION_NAME = "generation_config.json"
-ITERATION = "0"  # the folder of an exported Megatron checkpoint
+ITERATION = "0"  # folder of an exported Megatron model
 
 
 def import_checkpoint(
@@ -45,13 +44,13 @@ def import_checkpoint(
     positions: int | None = None,
     tasks: int | None = None,
 ) -> WholeModel:
-    """Writes a checkpoint of any format as the toolkit's own; every number keeps its bits.
+    """Imports a model of any format in the toolkit's own format; every number keeps its bits.
 
     Args:
         source: its folder, or its one file.
         target: a folder that does not exist yet, or is empty.
         preset: a published name, a name in `configs/model` or a `.json` file, which the weights must fit.
-        base: a whole checkpoint, for one that holds only the weights that were trained.
+        base: the whole model, for files that hold only the weights that were trained.
         positions, tasks: how many the model is to have; None for those it has (`WeightNames.reshaped`).
 
     Returns:
@@ -71,7 +70,7 @@ def import_checkpoint(
 
 
 def _reshaped(model: WholeModel, positions: int | None, tasks: int | None) -> WholeModel:
-    """The model with other tables; what is to be said of them is said on standard error."""
+    """Resizes tables of a model; messages about it go to standard error."""
     if positions is None and tasks is None:
         return model
     names = model.source.family.weights
@@ -85,7 +84,7 @@ def _reshaped(model: WholeModel, positions: int | None, tasks: int | None) -> Wh
 def export_checkpoint(
     source: str | Path, target: str | Path, *, to: str, degree: int = 1, preset: str | None = None
 ) -> WholeModel:
-    """Writes a checkpoint of any format in another one.
+    """Exports a model of any format in another format.
 
     Args:
         to: a key of `WRITERS`.
@@ -105,7 +104,7 @@ def export_checkpoint(
 def reshard_checkpoint(
     source: str | Path, target: str | Path, *, degree: int, preset: str | None = None
 ) -> WholeModel:
-    """Writes a checkpoint in its own format for another number of tensor-parallel ranks.
+    """Converts a model, in its own format, to another number of tensor-parallel ranks.
 
     Raises:
         UsageError: the format has no ranks.
@@ -157,7 +156,7 @@ def _write_paddlenlp(folder: Path, model: WholeModel, degree: int) -> None:
     _write_config(folder, model, "paddlenlp")
     names = model.source.family.weights
     for name, weights in _paddle_ranks("model_state{}.pdparams", model, degree):
-        write_paddle(folder / name, foreign_names(names, weights, "paddlenlp", torch_layout=False))
+        write_paddle(folder / name, foreign_names(names, weights, "paddlenlp", linears_out_in=False))
 
 
 def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
@@ -167,7 +166,8 @@ def _write_huggingface(folder: Path, model: WholeModel, degree: int) -> None:
 
 
 def _write_code(folder: Path, model: WholeModel) -> None:
-    """The programs with which transformers runs the model, where its family has some and its tokenizer is there."""
+    """Writes the Python files with which transformers runs the model, if its family has some and the tokenizer
+    exists."""
     family, place = model.source.family, model.source.path
     if family.code is None:
         return
@@ -190,7 +190,8 @@ def _write_huggingface_bin(folder: Path, model: WholeModel, degree: int) -> None
 
 
 def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
-    """With a config.json, which Megatron does without: the number of heads is nowhere else."""
+    """Writes Megatron's files, with a config.json, which Megatron does not have: the number of heads is stored nowhere
+    else."""
     _write_config(folder, model, "megatron")
     (folder / ITERATION).mkdir()
     extras = {"iteration": int(ITERATION), WORLD_SIZE: degree}
@@ -206,8 +207,7 @@ def _write_megatron(folder: Path, model: WholeModel, degree: int) -> None:
 
 
 def _write_fairseq(folder: Path, model: WholeModel, degree: int) -> None:
-    """A file of weights as fairseq has them, tied ones under each of their names, and the options that say of what
-    sizes they are."""
+    """Writes a fairseq file: weights, tied ones under each of their names, and the options with the model's sizes."""
     names = model.source.family.weights
     weights = _foreign(model, model.weights, "fairseq")
     weights |= {copy: weights[name] for copy, name in names.copies(model.config, "fairseq").items()}
@@ -227,7 +227,7 @@ RANKED = ("megatron", "paddlenlp", "glm")
 
 
 def _paddle_ranks(name: str, model: WholeModel, degree: int) -> Iterator[tuple[str, Weights]]:
-    """File names and contents as PaddleNLP has them: whole, or the parts of ranks."""
+    """Returns names and contents of PaddleNLP's files: one with whole weights, or one per rank."""
     if degree == 1:
         yield name.format(""), model.weights
         return
@@ -241,7 +241,7 @@ def _paddle_ranks(name: str, model: WholeModel, degree: int) -> Iterator[tuple[s
 
 
 def _foreign(model: WholeModel, weights: Weights, format: str) -> Weights:
-    """PyTorch's way round, under the names that the published files have."""
+    """Converts weights to [out, in] and the names of the published files."""
     names = model.source.family.weights
     return foreign_names(names, transposed_linears(names, weights), format)
 

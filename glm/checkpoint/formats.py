@@ -1,15 +1,16 @@
-"""The layouts of checkpoint folders: which one a folder has, and the tensors in its files.
+"""Formats of model folders: recognises a folder's format and opens its tensors.
 
 | format          | files                                                                                 |
 |-----------------|---------------------------------------------------------------------------------------|
 | glm             | this toolkit's, and PaddleNLP's in safetensors: model.safetensors                     |
+| quantized       | the same in int8, of `python -m glm quantize`; see `glm.checkpoint.quantized`         |
 | paddlenlp       | model_state.pdparams                                                                  |
-| huggingface     | model.safetensors with PyTorch's layout                                               |
+| huggingface     | model.safetensors with linears [out, in]                                              |
 | huggingface-bin | pytorch_model.bin; or model.N.bin of UniLM, of which the last is taken                  |
 | megatron        | latest or latest_checkpointed_iteration.txt, ITERATION/mp_rank_XX_model_states.pt      |
 | fairseq         | NAME.pt, a dict with `model` and `cfg`; the file itself may be given, or its folder    |
 
-A bare file of a rank of Megatron (`pretrained.pt`) is a whole checkpoint. The first four have a config.json beside
+A bare file of a rank of Megatron (`pretrained.pt`) is a whole model. The first four have a config.json beside
 them and may be several files with an index (`….index.json`); of the first two there are also parts of tensor-parallel
 ranks (`model_state.tp00.pdparams`). A file that is a pickle is read only where there are no safetensors.
 """
@@ -20,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.names import Weights, canonical_names, is_torch_layout, transposed_linears
+from glm.checkpoint.names import Weights, are_linears_out_in, canonical_names, transposed_linears
 from glm.checkpoint.paddle_files import read_paddle
 from glm.checkpoint.pickled_values import Settings, tensors_in
+from glm.checkpoint.quantized import is_quantized, with_scales
 from glm.checkpoint.ranks import block_by_block, merge_weights
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import check_no_overlap, reading, same_numbers
@@ -33,7 +35,7 @@ from glm.models.protocol import Family
 from glm.runtime.settings_file import read_object
 
 CONFIG_NAME = registry.CONFIG_NAME
-# Of an adapter, by the file with its settings: what it is, and what to do.
+# Adapter folders, by their settings file: what they are, and what to do with them.
 ADAPTERS = {
     "lora_config.json": "a LoRA adapter without its model; merge them with python -m glm merge",
     "bottleneck_config.json": "adapters without their model; give the folder of it (base_model_name_or_path there)",
@@ -43,25 +45,25 @@ TRACKERS = ("latest", "latest_checkpointed_iteration.txt")
 RANK_FILE = "mp_rank_{:02}_model_states.pt"
 RANK_FILES = re.compile(r"mp_rank_(\d{2,3})_model_states\.pt")
 RANK_ENDING = ".pt"
-BEST_FILE = "checkpoint_best.pt"  # of several files of fairseq the one that is meant
-FAIRSEQ_MODEL = "model"  # where a file of fairseq has its weights
-MOST_OF_NAME = 255  # bytes; no file system has longer names
-MODULE = "module"  # where a rank file of Megatron has its weights
-WORLD_SIZE = "mp_world_size"  # and there, the number of ranks
+BEST_FILE = "checkpoint_best.pt"  # preferred among several fairseq files
+FAIRSEQ_MODEL = "model"  # entry of a fairseq file with the weights
+MOST_OF_NAME = 255  # bytes; longest file name that file systems allow
+MODULE = "module"  # entry of a Megatron rank file with the weights
+WORLD_SIZE = "mp_world_size"  # another entry: the number of ranks
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint as its files have it.
+    """A model as it is stored in its files.
 
     Attributes:
         path: its folder.
         family: which it belongs to.
         format: a key of the table above.
         files: all files of weights.
-        ranks: the tensors of each tensor-parallel rank; of a whole checkpoint one.
+        ranks: the tensors of each tensor-parallel rank; one for a whole model.
         config: what config.json says, or nothing.
-        extras: of Megatron's first file, what stands beside the weights.
+        extras: what Megatron's first file holds beside the weights.
     """
 
     path: Path
@@ -73,12 +75,12 @@ class Source:
     extras: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def torch_layout(self) -> bool:
+    def linears_out_in(self) -> bool:
         """Whether linear weights are [out, in]."""
-        return is_torch_layout(self.family.weights, self.ranks[0])
+        return are_linears_out_in(self.family.weights, self.ranks[0])
 
     def whole(self, heads: int | None) -> Weights:
-        """The weights under the family's names, Paddle's way round, whole.
+        """Whole weights under the family's names, linears as [in, out].
 
         Args:
             heads: number of attention heads; needed only for ranks of PaddleNLP.
@@ -87,8 +89,8 @@ class Source:
             InputError: the ranks do not fit together.
         """
         names = self.family.weights
-        ranks = [canonical_names(names, weights, torch_layout=self.torch_layout) for weights in self.ranks]
-        if self.torch_layout:
+        ranks = [canonical_names(names, weights, linears_out_in=self.linears_out_in) for weights in self.ranks]
+        if self.linears_out_in:
             ranks = [transposed_linears(names, weights) for weights in ranks]
         elif len(ranks) > 1:
             if type(heads) is not int or heads < 1 or heads % len(ranks):
@@ -98,13 +100,13 @@ class Source:
 
 
 def open_checkpoint(folder: Path, family: Family | None = None) -> Source:
-    """Finds out the format of a folder, or of a single file, and what is in it; no weights are read.
+    """Recognises the format of a folder or a single file, and opens its tensors without reading weights.
 
     Args:
-        family: whose it is, if its configuration says nothing; told by the names of weights if None.
+        family: the family, if its configuration says nothing; recognised by the names of weights if None.
 
     Raises:
-        InputError: it is no checkpoint, or a file cannot be read.
+        InputError: it holds no weights, or a file cannot be read.
     """
     if folder.is_file():
         return open_file(folder, _config_of(folder.parent), family)
@@ -128,8 +130,8 @@ def open_checkpoint(folder: Path, family: Family | None = None) -> Source:
 
 
 def fairseq_file(path: Path) -> Path | None:
-    """The file of fairseq that is meant by a path: itself, or in a folder without other weights the best one, or the
-    only one."""
+    """Returns the fairseq file that a path means: the path itself, or in a folder without other weights the best file
+    or the only one."""
     if path.is_file():
         return path if path.suffix == RANK_ENDING else None
     if not path.is_dir() or _iteration_folder(path) is not None:
@@ -142,7 +144,7 @@ def fairseq_file(path: Path) -> Path | None:
 
 
 def open_file(path: Path, config: dict[str, Any], family: Family | None = None) -> Source:
-    """A checkpoint that is one file, whatever its name, and the configuration that belongs to it.
+    """Opens a model stored in one file, whatever its name, with the configuration that belongs to it.
 
     Args:
         family: as of `open_checkpoint`.
@@ -160,7 +162,7 @@ def open_file(path: Path, config: dict[str, Any], family: Family | None = None) 
 
 
 def _read_bin(path: Path) -> Weights:
-    """The tensors of a `.bin` file: a state dict, or one under the key `module`."""
+    """Opens the tensors of a `.bin` file: a state dict, or one under the key `module`."""
     tree = read_torch(path)
     if isinstance(tree, dict) and isinstance(tree.get(MODULE), dict):
         tree = tree[MODULE]
@@ -169,7 +171,7 @@ def _read_bin(path: Path) -> Weights:
 
 
 Reader = Callable[[Path], Weights]
-EPOCHS = ("model.N", re.compile(r"model\.(\d{1,9})\.bin"))  # files of UniLM's fine-tuning, one of each epoch
+EPOCHS = ("model.N", re.compile(r"model\.(\d{1,9})\.bin"))  # files of UniLM's fine-tuning, one per epoch
 KINDS_OF_FILES: tuple[tuple[str, str, Reader], ...] = (
     ("model", "safetensors", read_safetensors),
     ("model_state", "pdparams", read_paddle),
@@ -179,7 +181,7 @@ KINDS_OF_FILES: tuple[tuple[str, str, Reader], ...] = (
 
 
 def _files_of_kind(folder: Path, stem: str, ending: str) -> list[list[Path]]:
-    """The files of each rank."""
+    """Returns the files of each rank."""
     if (folder / f"{stem}.{ending}").is_file():
         return [[folder / f"{stem}.{ending}"]]
     if stem == EPOCHS[0]:
@@ -192,7 +194,7 @@ def _files_of_kind(folder: Path, stem: str, ending: str) -> list[list[Path]]:
 
 
 def _numbered(folder: Path, pattern: re.Pattern) -> list[Path]:
-    """The files of ranks 0, 1, …
+    """Returns the files of ranks 0, 1, …
 
     Raises:
         InputError: one of them is missing.
@@ -205,7 +207,7 @@ def _numbered(folder: Path, pattern: re.Pattern) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    """The files that an index names, each a plain name in the same folder."""
+    """Returns the files that an index lists; each has to be a plain name in the same folder."""
     names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise InputError(f"{index}: has no weight_map")
@@ -234,10 +236,13 @@ def _opened(
     family: Family | None,
 ) -> Source:
     tensors = [_together(files, read) for files in ranks]
+    if is_quantized(config):
+        tensors = [with_scales(weights, config, folder) for weights in tensors]
     family = _family_of(config, tensors[0], folder, family)
     tensors = [_once(family, weights) for weights in tensors]
     formats = {"pdparams": "paddlenlp", "bin": "huggingface-bin"}
-    found = formats.get(ending) or ("huggingface" if is_torch_layout(family.weights, tensors[0]) else "glm")
+    found = formats.get(ending) or ("huggingface" if are_linears_out_in(family.weights, tensors[0]) else "glm")
+    found = "quantized" if is_quantized(config) else found
     return Source(folder, family, found, [path for files in ranks for path in files], tensors, config)
 
 
@@ -254,7 +259,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _together(files: Iterable[Path], read: Reader) -> Weights:
-    """The tensors of the files of one rank."""
+    """Merges the tensors of the files of one rank."""
     together: Weights = {}
     for path in files:
         tensors = read(path)
@@ -266,7 +271,7 @@ def _together(files: Iterable[Path], read: Reader) -> Weights:
 
 
 def _once(family: Family, tensors: Weights) -> Weights:
-    """The tensors of a file without those that a family does not need, and each weight once.
+    """Drops the tensors that a family does not need, and duplicates.
 
     Raises:
         InputError: what should be the same weight twice is not, or tensors share bytes otherwise.
@@ -287,7 +292,7 @@ def _once(family: Family, tensors: Weights) -> Weights:
 
 
 def _iteration_folder(folder: Path) -> Path | None:
-    """Where a Megatron checkpoint has its files: as the tracker says, or the folder itself."""
+    """Returns the folder with a Megatron model's files: the one that the tracker names, or the folder itself."""
     for name in TRACKERS:
         tracker = folder / name
         if tracker.is_file():
@@ -299,7 +304,7 @@ def _iteration_folder(folder: Path) -> Path | None:
 
 
 def _open_pt(path: Path, config: dict[str, Any], family: Family | None) -> Source:
-    """A `.pt` file: of Megatron if it has an entry `module`, else of fairseq."""
+    """Opens a `.pt` file: Megatron's if it has an entry `module`, else fairseq's."""
     tree = read_torch(path)
     if isinstance(tree, dict) and MODULE in tree:
         return _open_megatron(path.parent, [path], config, family)
@@ -308,7 +313,7 @@ def _open_pt(path: Path, config: dict[str, Any], family: Family | None) -> Sourc
 
 def _open_fairseq(path: Path, tree: Any) -> Source:
     if not isinstance(tree, dict) or not isinstance(tree.get(FAIRSEQ_MODEL), dict):
-        raise InputError(f"{path}: is no checkpoint of fairseq (a dict with {FAIRSEQ_MODEL}, and cfg or args)")
+        raise InputError(f"{path}: is no model of fairseq (a dict with {FAIRSEQ_MODEL}, and cfg or args)")
     with reading(path, "PyTorch file"):
         tensors = tensors_in(tree[FAIRSEQ_MODEL], path)
     family = registry.recognise({}, tensors, origin=path)
@@ -321,13 +326,13 @@ def _open_fairseq(path: Path, tree: Any) -> Source:
 
 
 def _values(value: Any) -> dict[str, Any]:
-    """The options in a dict or a namespace."""
+    """Returns the options in a dict or a namespace."""
     value = value.values if isinstance(value, Settings) else value
     return value if isinstance(value, dict) else {}
 
 
 def _rank_files(folder: Path) -> list[Path]:
-    """The files of the ranks of a Megatron checkpoint."""
+    """Returns the rank files of a Megatron model."""
     iteration = _iteration_folder(folder)
     files = _numbered(iteration, RANK_FILES) if iteration.is_dir() else []
     if not files:

@@ -1,4 +1,4 @@
-"""Gathers whole tensors from the shards of processes, and takes a process's shard: checkpoints are whole.
+"""Gathers whole tensors from the shards of processes, and takes a process's shard, because saved tensors are whole.
 
 Tensors are weights, by name, or an optimizer's state of a weight, named `WEIGHT/KIND`, which is split like the weight
 unless it is a scalar.

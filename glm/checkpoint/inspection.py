@@ -1,4 +1,4 @@
-"""Describes a checkpoint from the headers of its files."""
+"""Describes model files from their headers."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from glm.errors import InputError, shown
 
 @dataclass(frozen=True)
 class Inspection:
-    """A checkpoint, the published model of the same sizes, and the reason if it cannot be imported."""
+    """A model's files, the published model of the same sizes, and why it cannot be imported, if so."""
 
     source: Source
     preset: str | None
@@ -20,10 +20,10 @@ class Inspection:
 
 
 def inspect_checkpoint(folder: str | Path, *, preset: str | None = None) -> Inspection:
-    """Inspects a checkpoint of any format; no weights are read.
+    """Inspects a model of any format; no weights are read.
 
     Raises:
-        InputError: it is no checkpoint, or a file of it cannot be read.
+        InputError: it holds no weights, or one of its files cannot be read.
     """
     source = open_checkpoint(Path(folder), family_of_preset(preset) if preset else None)
     try:
@@ -38,14 +38,14 @@ def report(inspection: Inspection) -> list[str]:
     tensors = [tensor for weights in source.ranks for tensor in weights.values()]
     dtypes = Counter(tensor.dtype for tensor in tensors)
     disk = sum(path.stat().st_size for path in source.files)
-    layout = "[out, in] (PyTorch)" if source.torch_layout else "[in, out] (Paddle)"
+    orientation = "[out, in] (PyTorch)" if source.linears_out_in else "[in, out] (Paddle)"
     lines = [
         f"family         {source.family.name}",
         f"format         {source.format}",
         f"files          {', '.join(str(path.relative_to(source.path)) for path in source.files)}",
         f"ranks          {len(source.ranks)}",
         f"preset         {inspection.preset or '-'}",
-        f"linear weights {layout}",
+        f"linear weights {orientation}",
         f"tensors        {len(tensors)}: {', '.join(f'{count} {dtype}' for dtype, count in dtypes.most_common())}",
         f"size           {sum(tensor.nbytes for tensor in tensors):,} bytes of tensors, {disk:,} bytes of files",
         "",

@@ -1,4 +1,5 @@
-"""Models and tokenizers from a folder, a published name, or a configuration file; all that can be wrong is said."""
+"""Loads models and tokenizers from a folder, a published name, or a configuration file, with errors for whatever is
+wrong."""
 
 import contextlib
 import difflib
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import paddle
 import psutil
 from paddle import nn
 
@@ -35,11 +37,13 @@ from glm.models import registry
 from glm.models.configuration import ModelConfig
 from glm.models.presets import preset_file
 from glm.models.protocol import NO_TASK, Family, Tokenizer, WeightNames
+from glm.modules.pending import fill_model, leave_pending
 from glm.runtime.settings_file import read_object
 
 
 def find_family(name_or_path: str) -> Family:
-    """The family of a model: of a folder, a published name, a configuration, or of the model that an adapter is for.
+    """Finds the family of a model: a folder, a published name, a configuration, or the model that an adapter belongs
+    to.
 
     Raises:
         InputError: its configuration names a family that is not known, or it fits two.
@@ -61,7 +65,7 @@ def load_config(
     settings: dict[str, Any] | None = None,
     start: str | None = None,
 ) -> ModelConfig:
-    """The configuration of a model, without its weights.
+    """Reads the configuration of a model, without its weights.
 
     Args:
         family: the model's.
@@ -106,7 +110,7 @@ def load_config(
 
 
 def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
-    """Raises InputError if a table of words is not one of a tokenizer's."""
+    """Raises InputError if the word embedding does not fit the tokenizer."""
     if rows < words:
         raise InputError(f"model {path}: {rows} words, but the tokenizer has {words}")
     if family.has_exact_vocabulary and rows - words >= family.vocabulary_multiple:
@@ -117,7 +121,7 @@ def _check_rows(family: Family, path: Path, rows: int, words: int) -> None:
 
 
 def task_number(family: Family, name_or_path: str, task: str | None) -> int:
-    """The number of the task of records, by which they find their adapters and tags in a model.
+    """Returns the number of the records' task, which selects adapter and tags in a model.
 
     Args:
         name_or_path: the model's.
@@ -137,12 +141,22 @@ def task_number(family: Family, name_or_path: str, task: str | None) -> int:
 
 
 def load_model(
-    family: Family, name_or_path: str, config: ModelConfig, *, start: str | None = None, quiet: bool = False
+    family: Family,
+    name_or_path: str,
+    config: ModelConfig,
+    *,
+    start: str | None = None,
+    quiet: bool = False,
+    leaves_pending: bool = False,
 ) -> nn.Layer:
-    """The model of a folder or a published name, in float32; random weights for a configuration file.
+    """Loads the model of a folder or a published name in float32; a configuration file gives random weights.
 
     An adapter's folder stands for its model with LoRA merged in, the prefix in front, or residual adapters in it. The
     format that was found is said on standard error, unless it is to be `quiet`.
+
+    Args:
+        start: the parts that a model starts from (`--start`); None for all there are.
+        leaves_pending: weights of a model without an adapter are read later, by `prepare_decoding`.
 
     Raises:
         InputError: the weights are missing, do not fit the configuration, or cannot be fetched.
@@ -154,16 +168,19 @@ def load_model(
     if adapter is not None:
         return _load_adapted(family, name_or_path, adapter, config, quiet=quiet)
     found = whole_model(_opened(family, name_or_path, config))
-    if name_or_path in family.published:  # its configuration was there before its weights
+    if name_or_path in family.published:  # its configuration was fetched before its weights
         for part in family.weights.optional:
             setattr(config, part, found.config[part])
     if not quiet:
         print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
-    return _filled(family, found, config, start)
+    model = _with_weights(family, found, config, start)
+    if not leaves_pending:
+        fill_model(model)
+    return model
 
 
 def _opened(family: Family, name_or_path: str, config: ModelConfig) -> Source:
-    """The checkpoint of a folder, or of the file that is fetched for a published name."""
+    """Opens a model folder, or the file that is fetched for a published name."""
     if Path(name_or_path).is_dir() or fairseq_file(Path(name_or_path)):
         return open_checkpoint(Path(name_or_path))
     try:
@@ -173,8 +190,8 @@ def _opened(family: Family, name_or_path: str, config: ModelConfig) -> Source:
     return open_file(file, config.to_dict())
 
 
-def _filled(family: Family, found: WholeModel, config: ModelConfig, start: str | None) -> nn.Layer:
-    """A model with this rank's part of a checkpoint; weights pass through memory one by one."""
+def _with_weights(family: Family, found: WholeModel, config: ModelConfig, start: str | None) -> nn.Layer:
+    """Builds a model with this rank's part of the weights, which are still to be read."""
     weights = split_weights(
         family.weights.plan,
         checked_weights(family.weights, fitted_weights(family.weights, found, config, start), config.to_dict()),
@@ -182,17 +199,16 @@ def _filled(family: Family, found: WholeModel, config: ModelConfig, start: str |
         degree=config.tensor_parallel_degree,
     )
     model_class = family.model_class()
-    with model_class.without_drawing():
+    with model_class.without_drawing(), paddle.LazyGuard():
         model = model_class(config)
-    for name, parameter in model.named_parameters():
-        parameter.set_value(weights[name].float32())
+    leave_pending(model, weights)
     return model
 
 
 def fitted_weights(
     names: WeightNames, found: WholeModel, config: ModelConfig, start: str | None
 ) -> dict[str, LazyTensor]:
-    """The weights of a checkpoint that a model of a configuration starts from, with as many rows of positions."""
+    """Returns the weights for a model of this configuration, with as many position rows."""
     named = {names.at_start(name, found.config, start) if start else name: w for name, w in found.weights.items()}
     named.pop(None, None)
     shapes = names.shapes(config.to_dict())
@@ -207,7 +223,7 @@ def fitted_weights(
 def _load_adapted(
     family: Family, folder: str, adapter: AdapterConfig, config: ModelConfig, *, quiet: bool
 ) -> nn.Layer:
-    """The model that an adapter belongs to, with the adapter: LoRA's is merged in, a prefix's projection made."""
+    """Loads the model of an adapter together with it: LoRA is merged, a prefix's projection is applied."""
     with _adapters_model(Path(folder)):
         model = load_model(family, adapter.base_model_name_or_path, config, quiet=quiet)
     if isinstance(adapter, LoRASettings):
@@ -226,7 +242,7 @@ def _load_adapted(
 
 @contextlib.contextmanager
 def _adapters_model(folder: Path) -> Iterator[None]:
-    """Errors about the model of an adapter name the adapter too."""
+    """Adds the adapter's name to errors about its model."""
     try:
         yield
     except InputError as error:
@@ -236,7 +252,7 @@ def _adapters_model(folder: Path) -> Iterator[None]:
 
 
 def _read_preset(family: Family, config_class: type, path: Path) -> dict[str, Any]:
-    """A configuration file, or the one of that name in `configs/model`; of its entries, what the family knows."""
+    """Reads a configuration file, or the file of that name in `configs/model`; keeps the family's entries."""
     path = preset_file(path)
     settings = read_object(path)
     known = {*inspect.signature(config_class).parameters, *config_class().to_dict(), "num_hidden_layers"}
@@ -249,7 +265,8 @@ def _read_preset(family: Family, config_class: type, path: Path) -> dict[str, An
 
 
 def _check_memory(family: Family, config: ModelConfig) -> None:
-    """Raises InputError, before any of it is made, if this machine cannot hold the weights of a configuration."""
+    """Raises InputError if this machine has too little memory for the weights of a configuration, before creating
+    any."""
     sizes = family.weights.shapes(config.to_dict()).values()
     needed = 4 * sum(map(math.prod, sizes)) // max(config.tensor_parallel_degree, 1)
     there = psutil.virtual_memory().total

@@ -1,4 +1,4 @@
-"""The weights of files under a family's names and Paddle's way round, and whether they fit a configuration."""
+"""Translates weight names of files to the family's and back, and checks that weights fit a configuration."""
 
 import difflib
 import re
@@ -17,11 +17,11 @@ LAYER_OF_NAME = re.compile(r"\.(\d{1,6})\.")
 Weights = dict[str, LazyTensor]
 
 
-def canonical_names(names: WeightNames, tensors: Mapping[str, LazyTensor], *, torch_layout: bool) -> Weights:
-    """The tensors under the family's names, parts of one weight side by side; an unknown name stays as it is.
+def canonical_names(names: WeightNames, tensors: Mapping[str, LazyTensor], *, linears_out_in: bool) -> Weights:
+    """Renames tensors to the family's names and joins parts of one weight; an unknown name is kept.
 
     Args:
-        torch_layout: whether linear weights are [out, in]: outputs are what stands side by side.
+        linears_out_in: whether linear weights are [out, in]: outputs are what stands side by side.
 
     Raises:
         InputError: a weight occurs under two names, or not with all its parts.
@@ -37,12 +37,12 @@ def canonical_names(names: WeightNames, tensors: Mapping[str, LazyTensor], *, to
     for name, found in parts.items():
         if len(found) < wanted[name]:
             raise InputError(f"{shown(name)}: is made of {wanted[name]} weights, and {len(found)} of them are there")
-    axis = 0 if torch_layout else -1
+    axis = 0 if linears_out_in else -1
     return {name: _side_by_side(name, [found[part] for part in sorted(found)], axis) for name, found in parts.items()}
 
 
 def _side_by_side(name: str, parts: list[LazyTensor], axis: int) -> LazyTensor:
-    """Parts of a weight, of equal shapes, joined on an axis."""
+    """Joins parts of a weight, which have equal shapes, on an axis."""
     if len(parts) == 1:
         return parts[0]
     shape = list(parts[0].shape)
@@ -53,32 +53,33 @@ def _side_by_side(name: str, parts: list[LazyTensor], axis: int) -> LazyTensor:
 
 
 def foreign_names(
-    names: WeightNames, weights: Mapping[str, LazyTensor], format: str, *, torch_layout: bool = True
+    names: WeightNames, weights: Mapping[str, LazyTensor], format: str, *, linears_out_in: bool = True
 ) -> Weights:
-    """The inverse of `canonical_names`: weights under the names of a format.
+    """Renames weights to the names of a format: the inverse of `canonical_names`.
 
     Args:
-        torch_layout: whether linear weights are [out, in].
+        linears_out_in: whether linear weights are [out, in].
     """
     found: Weights = {}
     for name, tensor in weights.items():
         parts = names.made_of(name, format)
-        axis = 0 if torch_layout else len(tensor.shape) - 1
+        axis = 0 if linears_out_in else len(tensor.shape) - 1
         for number, foreign in enumerate(parts):
             found[foreign] = tensor if len(parts) == 1 else _part(tensor, number, len(parts), axis)
     return found
 
 
 def _part(tensor: LazyTensor, number: int, parts: int, axis: int) -> LazyTensor:
-    """One of equal parts on an axis."""
+    """Returns one of equal parts on an axis."""
     size = tensor.shape[axis] // parts
     shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
     places = (*[slice(None)] * axis, slice(number * size, (number + 1) * size))
     return LazyTensor(shape, tensor.dtype, lambda: np.ascontiguousarray(tensor.load()[places]))
 
 
-def is_torch_layout(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bool:
-    """Whether linear weights are [out, in]: their biases [out] tell, where the weight is no square, else their names.
+def are_linears_out_in(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bool:
+    """Whether linear weights are [out, in]: decided by their biases [out] if a weight is not square, else by their
+    names.
 
     True if nothing tells; False for a family whose linears PyTorch keeps as Paddle does.
     """
@@ -89,12 +90,12 @@ def is_torch_layout(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> bo
             bias = tensors.get(name.removesuffix("weight") + "bias")
             if bias is not None and len(tensor.shape) == 2 and tensor.shape[0] != tensor.shape[1]:
                 return tensor.shape[:1] == bias.shape
-    told = names.torch_layout(tensors)
+    told = names.linears_out_in(tensors)
     return True if told is None else told
 
 
 def transposed_linears(names: WeightNames, tensors: Mapping[str, LazyTensor]) -> Weights:
-    """Weights with those of linear layers transposed: PyTorch's layout from Paddle's, or back."""
+    """Transposes the weights of linear layers: from PyTorch's [out, in] to Paddle's [in, out], or back."""
     return {
         name: tensor.transposed() if name.endswith(names.linears) and len(tensor.shape) == 2 else tensor
         for name, tensor in tensors.items()
@@ -102,10 +103,10 @@ def transposed_linears(names: WeightNames, tensors: Mapping[str, LazyTensor]) ->
 
 
 def infer_sizes(names: WeightNames, tensors: Mapping[str, LazyTensor], *, title: str) -> dict[str, Any]:
-    """The configuration that whole weights, Paddle's way round, show. The number of heads is not to be seen in them.
+    """Derives the configuration from whole weights with linears as [in, out]; they do not show the number of heads.
 
     Args:
-        title: of the family, for messages.
+        title: title of the family, for messages.
 
     Raises:
         InputError: what shows them is missing (the text lists all that is missing or unknown), or is no table.
@@ -117,7 +118,7 @@ def infer_sizes(names: WeightNames, tensors: Mapping[str, LazyTensor], *, title:
 
 
 def checked_weights(names: WeightNames, tensors: Mapping[str, LazyTensor], config: Mapping[str, Any]) -> Weights:
-    """The weights in the model's order.
+    """Returns the weights in the model's order.
 
     Raises:
         InputError: weights are unknown, missing, or of a wrong shape or dtype; the text lists them all.
@@ -162,7 +163,7 @@ def _listed(label: str, names: list[str], line: Callable[[str], str]) -> list[st
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name nearest to a wrong one, of the same layer if there is one: few are compared."""
+    """Returns the known name most similar to a wrong one, preferring the same layer, so that few are compared."""
     known = list(known)
     layer = LAYER_OF_NAME.search(name)
     same_layer = [other for other in known if layer and f".{int(layer[1])}." in other]

@@ -1,4 +1,5 @@
-"""Values that a checkpoint's pickle may contain besides plain ones: tensors of torch and NumPy, and their builders."""
+"""Values that a pickle with weights may contain besides plain ones: tensors of torch and NumPy, and their
+constructors."""
 
 import math
 from collections.abc import Callable

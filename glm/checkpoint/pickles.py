@@ -1,8 +1,8 @@
-"""Reads pickles without running them: a pickle that calls anything but the builders of tensors is refused.
+"""Reads pickles without executing them: a pickle that calls anything but constructors of tensors is refused.
 
 `pickletools` decodes the opcodes, and they are carried out here on plain Python values. Python's own unpickler cannot
 be
-used: it reads every byte of a checkpoint into memory, and allocates a memo of any length for a large index.
+used: it reads every byte of a file into memory, and allocates a memo of any length for a large index.
 """
 
 import os
@@ -110,7 +110,7 @@ class _Machine:
         elif name in ("INST", "EXT1", "EXT2", "EXT4"):
             self.refuse(str(argument))
         else:
-            raise InputError(f"{self.path}: refused, the opcode {name} has no place in a checkpoint")
+            raise InputError(f"{self.path}: refused, the opcode {name} has no place in a file of weights")
 
     def refuse(self, wanted: str) -> None:
         raise InputError(

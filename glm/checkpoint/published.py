@@ -1,14 +1,14 @@
-"""Weights of published names, which PaddleNLP fetches and keeps in its cache."""
+"""Weights of published models, which PaddleNLP downloads and caches."""
 
 from pathlib import Path
 
 
 def fetch_weights(model_class: type, name: str) -> Path:
-    """The file with the weights of a published model, fetched where it is not in the cache yet.
+    """Returns the file with a published model's weights, downloading it if it is not cached.
 
     Args:
         model_class: knows with `pretrained_resource_files_map` where the family's models are.
-        name: of the model.
+        name: name of the model.
 
     Raises:
         Exception: whatever stops the download.

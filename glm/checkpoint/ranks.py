@@ -12,7 +12,7 @@ from glm.parallel.plan import Plan, merge_weight, part_of_weight, part_shape, pl
 
 
 def split_weights(plan: Plan, weights: Mapping[str, LazyTensor], *, rank: int, degree: int) -> Weights:
-    """Returns one rank's shards of whole weights, in Paddle's layout.
+    """Returns one rank's shards of whole weights, with linears as [in, out].
 
     Raises:
         InputError: `degree` does not divide a weight.
@@ -33,7 +33,7 @@ def split_tensor(plan: Plan, name: str, tensor: LazyTensor, *, rank: int, degree
 
 
 def merge_weights(plan: Plan, ranks: list[Weights], *, origin: object) -> Weights:
-    """Merges the ranks' shards to whole weights, in Paddle's layout.
+    """Merges the ranks' shards to whole weights, with linears as [in, out].
 
     Args:
         origin: their file, for the message if weights that should be equal are not.

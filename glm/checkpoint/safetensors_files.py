@@ -61,7 +61,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor], *, framewor
     The library itself needs all tensors in memory, and cannot write bfloat16 from NumPy.
 
     Args:
-        framework: whose layout the tensors have: `np` (which PaddleNLP takes for its own) or `pt`.
+        framework: the framework named in the file: `np` (which PaddleNLP takes for its own) or `pt`.
     """
     ordered = dict(sorted(tensors.items(), key=lambda pair: (-ITEMS[pair[1].dtype].itemsize, pair[0])))
     header: dict[str, dict] = {"__metadata__": {"format": framework}}

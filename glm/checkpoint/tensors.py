@@ -1,4 +1,4 @@
-"""Tensors of files, read only when they are wanted: a checkpoint is taken through memory one tensor at a time."""
+"""Tensors in files, read lazily, so that models pass through memory one tensor at a time."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from glm.errors import InputError, shown
 from glm.runtime.settings_file import stand_in
 
-# NumPy has no bfloat16: its numbers are carried as the 16 bits they consist of.
+# NumPy has no bfloat16: values are held as their 16 bits.
 ITEMS = {
     "float64": np.dtype("<f8"),
     "float32": np.dtype("<f4"),
@@ -32,11 +32,11 @@ ITEMS = {
     "bool": np.dtype("?"),
 }
 WEIGHT_DTYPES = ("float64", "float32", "float16", "bfloat16")
-CHUNK = 1 << 24  # bytes written at once
+CHUNK = 1 << 24  # bytes written at a time
 MOST_AXES = 8
-LARGEST = 1 << 48  # items along an axis
+LARGEST = 1 << 48  # largest size of an axis
 
-# What reading a corrupt file can raise in NumPy, struct, zipfile, safetensors and our own readers.
+# Exceptions that reading a corrupt file can raise in NumPy, struct, zipfile, safetensors and our own readers.
 CORRUPT = (
     ValueError,
     TypeError,
@@ -55,7 +55,7 @@ CORRUPT = (
 
 @dataclass(frozen=True)
 class Place:
-    """Bytes of a file: where a tensor, or the storage it is a part of, begins and ends."""
+    """A range of bytes in a file: a tensor, or the storage that it is part of."""
 
     path: Path
     start: int
@@ -64,7 +64,7 @@ class Place:
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """What is known of a tensor without reading it.
+    """A tensor's metadata, and how to read it.
 
     Attributes:
         shape: any rank.
@@ -83,21 +83,21 @@ class LazyTensor:
         return math.prod(self.shape) * ITEMS[self.dtype].itemsize
 
     def transposed(self) -> "LazyTensor":
-        """The tensor with its axes in the opposite order."""
+        """Returns the tensor with its axes reversed."""
         return LazyTensor(self.shape[::-1], self.dtype, lambda: self.load().T, self.place)
 
     def float32(self) -> np.ndarray:
-        """The numbers of a weight as float32 [shape]."""
+        """Returns a weight's numbers in float32 [shape]."""
         numbers = self.load()
         if self.dtype == "bfloat16":
             return (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers.astype(np.float32)
+        return numbers.astype(np.float32, copy=False)
 
 
 def tensor_of_file(
     storage: Place, *, shape: tuple[int, ...], dtype: str, offset: int = 0, strides: tuple[int, ...] | None = None
 ) -> LazyTensor:
-    """A tensor whose numbers lie in a file.
+    """Makes a lazy tensor of numbers in a file.
 
     Args:
         storage: bytes of which the tensor is a part.
@@ -117,7 +117,7 @@ def tensor_of_file(
     count = math.prod(shape)
     span = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if count else 0
     start = storage.start + offset * item.itemsize
-    # A stride of 0 lets a few bytes claim any size: no weight has one.
+    # With a stride of 0 a few bytes could claim any size; no weight has one.
     if start + span * item.itemsize > storage.end or count > span:
         raise ValueError(f"a tensor of {count} numbers does not fit into its storage")
 
@@ -131,7 +131,7 @@ def tensor_of_file(
 
 
 def check_sizes(sizes: tuple[int, ...]) -> None:
-    """Raises ValueError if these cannot be the sizes of a tensor's axes, or its strides."""
+    """Raises ValueError if these cannot be a tensor's axes, or its strides."""
     if not isinstance(sizes, tuple) or len(sizes) > MOST_AXES:
         raise ValueError(f"the sizes of a tensor are no tuple, or more than {MOST_AXES}")
     if not all(type(size) is int and 0 <= size <= LARGEST for size in sizes):
@@ -139,7 +139,7 @@ def check_sizes(sizes: tuple[int, ...]) -> None:
 
 
 def row_by_row(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides, in items, of numbers that lie row by row."""
+    """Returns the strides, in items, of row-major order."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
@@ -153,7 +153,7 @@ def check_no_overlap(tensors: Mapping[str, LazyTensor]) -> None:
 
 
 def with_rows(tensor: LazyTensor, rows: int, std: float = 0.0) -> LazyTensor:
-    """The first rows of a table, and behind the last where it has fewer N(0, std), the same at every time."""
+    """Resizes a table: takes its first rows, and adds rows from N(0, std), the same ones each time."""
     if not tensor.shape or tensor.shape[0] == rows:
         return tensor
 
@@ -166,7 +166,7 @@ def with_rows(tensor: LazyTensor, rows: int, std: float = 0.0) -> LazyTensor:
 
 
 def same_numbers(one: LazyTensor, other: LazyTensor) -> bool:
-    """Whether two tensors hold the same numbers: the same bytes of a file, or equal ones."""
+    """Whether two tensors hold the same numbers: they share a file's bytes, or their values are equal."""
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     return (one.place is not None and one.place == other.place) or bool(np.array_equal(one.load(), other.load()))
@@ -174,7 +174,7 @@ def same_numbers(one: LazyTensor, other: LazyTensor) -> bool:
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turns what a corrupt file raises into an InputError that names it."""
+    """Converts what a corrupt file raises to an InputError that names the file."""
     try:
         yield
     except InputError:
@@ -188,14 +188,14 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 
 def chunks(tensor: LazyTensor) -> Iterator[memoryview]:
-    """The bytes of a tensor, row by row."""
+    """Yields the bytes of a tensor, row by row."""
     numbers = np.ascontiguousarray(tensor.load()).reshape(-1).view(np.uint8)
     for start in range(0, numbers.size, CHUNK):
         yield numbers[start : start + CHUNK].data
 
 
 def with_progress(tensors: Mapping[str, LazyTensor], title: str) -> Iterator[tuple[str, LazyTensor]]:
-    """The tensors, with a bar on standard error that counts their bytes; nothing where that is no terminal."""
+    """Iterates over tensors with a progress bar of their bytes on standard error, if that is a terminal."""
     total = sum(tensor.nbytes for tensor in tensors.values())
     with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None) as bar:
         for name, tensor in tensors.items():

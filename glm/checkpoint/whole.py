@@ -1,4 +1,4 @@
-"""A checkpoint of any format as a configuration and the whole weights that fit it."""
+"""Opens a model of any format as a configuration and whole weights that fit it."""
 
 import math
 import sys
@@ -29,7 +29,7 @@ OUTPUTS += ("cls.predictions.decoder.weight", "cls.predictions.decoder_weight")
 
 @dataclass(frozen=True)
 class WholeModel:
-    """Whole weights with their family's names in Paddle's layout, and the configuration they fit.
+    """Whole weights with their family's names, linears as [in, out], and the configuration they fit.
 
     Attributes:
         preset: the published model of the same sizes; None if there is none.
@@ -51,12 +51,12 @@ class WholeModel:
 
 
 def open_model(folder: str | Path, preset: str | None = None, *, base: str | Path | None = None) -> WholeModel:
-    """Opens a checkpoint of any format; no weights are read.
+    """Opens a model of any format; no weights are read.
 
     Args:
         folder: its folder, or its one file.
         preset: a published name, a name in `configs/model` or a `.json` file that the weights have to fit.
-        base: a whole checkpoint, for one with only the trained weights.
+        base: the whole model, for files with only the trained weights.
 
     Raises:
         InputError: it cannot be read, is not whole, or does not fit its configuration, the preset or the base.
@@ -68,7 +68,7 @@ def open_model(folder: str | Path, preset: str | None = None, *, base: str | Pat
 
 
 def whole_model(source: Source, preset: str | None = None, *, base: WholeModel | None = None) -> WholeModel:
-    """Like `open_model`, for an opened checkpoint."""
+    """Like `open_model`, for files that are open already."""
     family, names = source.family, source.family.weights
     name, settings = read_preset(family, preset) if preset else (None, {})
     try:

@@ -1,4 +1,4 @@
-"""`python -m glm adapters join FOLDER …`: adapters of several tasks for one model become one folder."""
+"""`python -m glm adapters join FOLDER …`: combines adapters of several tasks for one model in one folder."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from glm.commands.parser import Parser
 
 
 def main(argv: list[str]) -> None:
-    """Joins.
+    """Joins the folders.
 
     Raises:
         InputError: the adapters are of different models, a task is there twice, or the output folder holds something.
     """
     parser = Parser(prog="python -m glm adapters", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="ACTION", required=True)
-    join = verbs.add_parser("join", help="several folders become one")
+    join = verbs.add_parser("join", help="combine several folders in one")
+    join.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="folders of runs with --adapter_bottleneck")
     join.add_argument(
-        "folders", nargs="+", metavar="[NAME=]FOLDER", help="what runs with --adapter_bottleneck have left"
+        "--output_dir", "--output", required=True, metavar="FOLDER", help="folder for the result; new or empty"
     )
-    join.add_argument("--output_dir", "--output", required=True, metavar="FOLDER", help="where they go; new or empty")
     arguments = parser.parse_args(argv)
     from glm.checkpoint.adapters import join_adapters
 

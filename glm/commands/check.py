@@ -1,4 +1,4 @@
-"""`python -m glm check FILE… --tokenizer_name_or_path T`: what is wrong in data files, before any model is loaded."""
+"""`python -m glm check FILE… --tokenizer_name_or_path T`: finds problems in data files without loading a model."""
 
 import sys
 from argparse import Namespace
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     add_layout_options(parser)
     parser.add_argument("--without_targets", action="store_true", help="Records to predict: they need no target.")
     parser.add_argument("--allow_cut_targets", action="store_true", help="Targets longer than tgt_length are cut.")
-    parser.add_argument("--shown", type=int, default=SHOWN, help=f"Problems of a kind that are listed [{SHOWN}].")
+    parser.add_argument("--shown", type=int, default=SHOWN, help=f"Problems listed of each kind [{SHOWN}].")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="Of the report [text].")
     parser.add_argument("--corpus", action="store_true", help="FILEs are running text, as pretraining reads it.")
     add_corpus_options(parser)
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 def check_corpora(values: Namespace) -> list[FileReport]:
-    """What is wrong in the texts of pretraining."""
+    """Checks the texts of pretraining."""
     corpora, frame = build_corpus(values)
     most = 10 if values.most_repeats is None else values.most_repeats
     if most < 1:
@@ -62,7 +62,7 @@ def check_corpora(values: Namespace) -> list[FileReport]:
     found = []
     for path in values.files:
         check = CorpusCheck(path, frame.tokenizer, frame.pretraining, most_repeats=most, shown=values.shown)
-        for _ in check.documents(corpora.files_of(path, frame.family)):
+        for _ in check.encoded(corpora.files_of(path, frame.family)):
             pass
         if not check.read:
             raise InputError(f"{path}: no document in it")
@@ -71,7 +71,7 @@ def check_corpora(values: Namespace) -> list[FileReport]:
 
 
 def print_reports(reports: Sequence[FileReport], form: str) -> int:
-    """Prints what was found, as text or JSON; returns 1 if rows are refused."""
+    """Prints the reports as text or JSON; returns 1 if rows are refused."""
     problems, refused = sum(report.problem_count for report in reports), sum(report.refused for report in reports)
     lengths = recommended_lengths(reports)
     if form == "json":
@@ -89,13 +89,13 @@ def print_reports(reports: Sequence[FileReport], form: str) -> int:
 
 
 def recommended_lengths(reports: Sequence[FileReport]) -> dict[str, int]:
-    """Lengths that fit all files, by option."""
+    """Returns lengths that fit all files, by option."""
     names = dict.fromkeys(name for report in reports for name in report.recommended)
     return {name: max(report.recommended.get(name, 0) for report in reports) for name in names}
 
 
 def verdict(problems: int, refused: int) -> str:
-    """What the check comes to, in words."""
+    """Summarises the check in a sentence."""
     if not problems:
         return "no problems"
     return f"{refused or 'no'} rows are refused; {problems} problems"
@@ -118,7 +118,7 @@ def _checked(name: str, data: DataArguments, encoder: Encoder, *, need_target: b
 
 
 def print_report(report: FileReport, console: Console) -> None:
-    """Prints what was found in a file."""
+    """Prints the report of a file."""
     console.print(report.summary(), style="bold")
     for group in report.problems:
         console.print(f"  {group.kind}, {group.count} times: {group.advice}")
@@ -133,7 +133,8 @@ def print_report(report: FileReport, console: Console) -> None:
     if report.unknown_rows:
         shown = {piece if piece.isprintable() else repr(piece): n for piece, n in report.unknown_pieces.items()}
         pieces = " ".join(f"{piece} ({count})" for piece, count in shown.items())
-        console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for: {pieces}")
+        named = f": {pieces}" if pieces else ""
+        console.print(f"  {report.unknown_rows} rows hold text that the tokenizer has no piece for{named}")
     for note in report.notes:
         console.print(f"  note: {note}")
     console.print()

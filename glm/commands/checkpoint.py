@@ -1,4 +1,4 @@
-"""`python -m glm checkpoint`: looks at checkpoints of any format, and converts them."""
+"""`python -m glm checkpoint`: inspects and converts model files of any format."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ DEGREE = "--tensor_parallel_degree"
 
 
 def main(argv: list[str]) -> int | None:
-    """Carries out one of the four actions.
+    """Runs one of the four actions.
 
     Returns:
         1 if `inspect` found a problem.
@@ -26,25 +26,25 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m glm checkpoint", description="Checkpoints of all families: look, convert.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _action(actions, "inspect", _inspect, "print names, shapes, dtypes, size, format, guessed preset and problems")
-    importing = _action(
-        actions, "import", _import, "write a checkpoint of any format as this toolkit's own", target=True
+    importing = _action(actions, "import", _import, "write a model of any format in this toolkit's own", target=True)
+    importing.add_argument(
+        "--base", type=Path, metavar="DIR", help="whole model, if SRC has only the weights that were trained"
     )
-    importing.add_argument("--base", type=Path, metavar="DIR", help="whole model, if SRC has only what was trained")
     importing.add_argument("--positions", type=int, metavar="N", help="more positions, which repeat those there are")
     importing.add_argument(
         "--tasks", type=int, metavar="N", help="position tables and parts of the head: 4, or 1 (UniLM's pretraining)"
     )
-    export = _action(actions, "export", _export, "write a checkpoint in another format", target=True)
+    export = _action(actions, "export", _export, "write a model in another format", target=True)
     export.add_argument("--to", required=True, choices=WRITERS, metavar="FORMAT", help=", ".join(WRITERS))
     export.add_argument(DEGREE, type=int, default=1, metavar="N", help=f"ranks ({', '.join(RANKED)}); default 1")
-    reshard = _action(actions, "reshard", _reshard, "write a checkpoint for another number of ranks", target=True)
+    reshard = _action(actions, "reshard", _reshard, "write a model for another number of ranks", target=True)
     reshard.add_argument(DEGREE, type=int, required=True, metavar="N", help="ranks")
     return parser
 
 
 def _action(actions, name: str, function, text: str, *, target: bool = False) -> Parser:
     parser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder or file of the checkpoint")
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder or file of the model")
     if target:
         parser.add_argument("target", type=Path, metavar="DST", help="folder to write; must not exist yet")
     parser.add_argument("--preset", help="a published name, a name in configs/model or a .json file it must fit")

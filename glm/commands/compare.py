@@ -107,7 +107,9 @@ def _parser() -> Parser:
     parser.add_argument("first", metavar="A", help="predictions, one JSON object per line")
     parser.add_argument("second", metavar="B", help="other predictions for the same records")
     parser.add_argument("--seed", type=int, default=42, help="of the draws (default 42)")
-    parser.add_argument("--show", type=int, default=5, help="records shown for which each is better (default 5)")
+    parser.add_argument(
+        "--show", type=int, default=5, help="number of records shown for which each is better (default 5)"
+    )
     parser.add_argument("--format", choices=("table", "json"), default="table")
     return parser
 

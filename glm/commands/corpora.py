@@ -1,10 +1,10 @@
-"""The options by which `check` and `show` read running text, and samples of it for people."""
+"""Running text in `check` and `show`: options, and samples for people to read."""
 
 import dataclasses
 import typing
 from argparse import Namespace
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from glm.models.protocol import IGNORE_INDEX, Example, Family, Pretraining, Toke
 from glm.options.corpora import OF_MODEL, CorpusArguments, PretrainObjectiveArguments
 from glm.options.parser import without_none
 
-READ = ("text_column", "documents_end_at")  # of `CorpusArguments`
-MOST_DOCUMENTS = 1000  # that samples are drawn from
+READ = ("text_column", "documents_end_at")  # fields of `CorpusArguments` used here
+MOST_UNITS = 1000  # units that samples are drawn from
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CorpusFrame:
 
 
 def add_corpus_options(parser: Parser) -> None:
-    """Adds the options of texts and objectives, with the names they have in pretraining."""
+    """Adds the options of texts and objectives, with their names in pretraining."""
     known = parser._option_string_actions
     for group, names in ((CorpusArguments, READ), (PretrainObjectiveArguments, None)):
         types = typing.get_type_hints(group)
@@ -50,7 +50,7 @@ def add_corpus_options(parser: Parser) -> None:
 
 
 def build_corpus(values: Namespace) -> tuple[CorpusArguments, CorpusFrame]:
-    """What these options say of running text.
+    """Makes the frame of running text from these options.
 
     Raises:
         InputError: they do not fit together, or the tokenizer cannot be loaded.
@@ -80,8 +80,8 @@ def show_samples(values: Namespace, console: Console) -> None:
     if values.objective not in (*names, "any"):
         raise UsageError(f"--objective {values.objective}: use {', '.join(names)}, or any to draw it")
     check = CorpusCheck(values.file, frame.tokenizer, frame.pretraining)
-    documents = islice(check.documents(corpora.files_of(values.file, frame.family)), MOST_DOCUMENTS)
-    corpus = MemoryCorpus(unit for document in documents for unit in frame.pretraining.units(document))
+    batches = check.encoded(corpora.files_of(values.file, frame.family))
+    corpus = MemoryCorpus(islice(chain.from_iterable(batch.split() for batch in batches), MOST_UNITS))
     if not len(corpus):
         first = next((words[0] for words in check.problems.values()), f"{values.file}: no document in it")
         raise InputError(first)
@@ -95,7 +95,7 @@ def show_samples(values: Namespace, console: Console) -> None:
 
 
 def _table(example: Example, frame: CorpusFrame, title: str) -> Table:
-    """A row a token: what the model reads there, and the label."""
+    """Tabulates a sample, a row per token: what the model reads there, and the label."""
     batch = frame.pretraining.geometry.collate([[example]], len(example), frame.tokenizer.pad_token_id)
     rows = {name: array[0] for name, array in batch.items() if array.shape[-1] == len(example)}
     others = {name: array[0].tolist() for name, array in batch.items() if name not in rows}

@@ -1,4 +1,4 @@
-"""`python -m glm distill`: what a teacher writes for training records, as data to train on (Kim and Rush 2016)."""
+"""`python -m glm distill`: writes training data with a teacher model's texts as targets (Kim and Rush 2016)."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from glm.errors import InputError
 
 
 def main(argv: list[str]) -> None:
-    """Decodes greedily, and writes a file.
+    """Decodes greedily and writes a file.
 
     Raises:
         InputError: the teacher or the records cannot be used, or the file exists.
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--teacher", required=True, metavar="FOLDER", help="a model that was fine-tuned on the task")
     parser.add_argument("--train_file", required=True, help="the records whose sources it reads")
     parser.add_argument("--output_file", required=True, help="the new data file")
-    parser.add_argument("--task_name", help="the task, where the teacher's folder does not say it")
+    parser.add_argument("--task_name", help="the task, if the teacher's folder does not say it")
     parser.add_argument("--tgt_length", type=int, help="most tokens of a text [the teacher's]")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=16)
     parser.add_argument("--device", default="gpu")
@@ -54,7 +54,7 @@ def distill(given: list[str], train_file: Path, output: Path) -> None:
     encoder = build_prediction_encoder(options)
     if not isinstance(encoder.template, Template):
         raise InputError(f"task_name {options.data.task_name}: is no task that generates text; name another one")
-    # As training reads them: also in its order of a persona's sentences.
+    # Reads records as training does, in the same order of a persona's sentences.
     reserved = encoder.family.reserved
     records = list(
         RecordFile(train_file, encoder.template, options.data.columns, need_target=False, reserved=reserved)
@@ -78,7 +78,7 @@ def distill(given: list[str], train_file: Path, output: Path) -> None:
 
 
 def _row(record: Any, template: Any, text: str) -> dict[str, Any]:
-    """A record as a row of data, the text in place of its target."""
+    """Makes a row of data from a record, with the generated text as target."""
     row = {"id": record.id, template.source_name or "source": record.source, **record.extras}
     if record.answer is not None:
         row["answer"] = record.answer

@@ -1,4 +1,4 @@
-"""`python -m glm doctor`: what to run first on a new machine; tells whether its device computes what it should."""
+"""`python -m glm doctor`: checks a new machine and whether its device computes correctly."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from glm.errors import InputError, UsageError
 
 
 def main(argv: list[str]) -> int:
-    """Looks at the machine, tries its device, prints a table.
+    """Describes the machine, tries its device, and prints a table.
 
     Returns:
         1 if something does not hold.
@@ -55,13 +55,13 @@ def _parser() -> Parser:
         metavar="N",
         help="2: try a model over two processes, also on a CPU; 1: do not; left out: with two GPUs",
     )
-    parser.add_argument("--output_file", metavar="FILE", help="what was found as JSON, to send with a report")
-    parser.add_argument("--overwrite_output", action="store_true", help="replace a file that is there")
+    parser.add_argument("--output_file", metavar="FILE", help="write the findings as JSON, to send with a report")
+    parser.add_argument("--overwrite_output", action="store_true", help="replace an existing file")
     return parser
 
 
 def _try_out(arguments: Any) -> Sequence[Any]:
-    """Makes the checks; prints each as it is made."""
+    """Runs the checks, printing each as it is done."""
     from glm.doctor.checks import checks_of, findings
     from glm.doctor.device import count, has_flashmask
     from glm.doctor.ranks import run_split
@@ -87,7 +87,7 @@ def _print_machine(machine: dict[str, str], odd: list[str]) -> None:
 
 
 def _line(finding: Any) -> str:
-    """A finding in a line."""
+    """Formats a finding as a line."""
     if not finding.was_made:
         return f"  -      {finding.name}: {finding.note}"
     figures = ", ".join(

@@ -1,4 +1,5 @@
-"""`python -m glm memory MODEL…`: whether training and generation fit into a card, before anything is built."""
+"""`python -m glm memory MODEL…`: computes whether training and generation fit into a card, without building the
+model."""
 
 import json
 import sys
@@ -12,13 +13,13 @@ from glm.models import registry
 from glm.models.memory import GIB, Bytes, Decoding, Training, decoding_memory, training_memory
 from glm.models.protocol import Family
 
-DEGREES = (1, 2, 4, 8)  # of tensor parallelism, where none is given
+DEGREES = (1, 2, 4, 8)  # numbers of cards if none is given
 CARDS = (24, 40, 80)  # GiB
 NEEDED = ("num_layers", "hidden_size", "num_attention_heads", "max_sequence_length")
 
 
 def main(argv: list[str]) -> None:
-    """Computes, and prints."""
+    """Computes and prints."""
     values = _parser().parse_args(argv)
     _check(values)
     found = {name: _by_degree(name, *read_model(name), values) for name in values.models}
@@ -36,7 +37,7 @@ def _parser() -> Parser:
         description="Memory per card of training (AdamW) and generation, by part: computed, not measured. Options as "
         "in training and prediction.",
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint folder, published name or preset")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="model folder, published name or preset")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--src_length", type=int, default=608, help="most source tokens [608]")
     parser.add_argument("--tgt_length", type=int, default=160, help="most target tokens [160]")
@@ -44,9 +45,13 @@ def _parser() -> Parser:
     parser.add_argument("--fp16", action="store_true", help="train in half precision")
     parser.add_argument("--bf16", action="store_true", help="train in half precision")
     parser.add_argument("--fp16_opt_level", choices=("O1", "O2"), help="O2: weights too, of both fp16 and bf16 [O1]")
-    parser.add_argument("--recompute", action="store_true", help="keep no activations but of one layer")
+    parser.add_argument("--recompute", action="store_true", help="keep activations of one layer at a time only")
     parser.add_argument("--tensor_parallel_degree", type=int, help="cards of a model [1, 2, 4 and 8]")
-    parser.add_argument("--sharding", choices=("stage1", "stage2", "stage3"), help="divide the optimizer's state, …")
+    parser.add_argument(
+        "--sharding",
+        choices=("stage1", "stage2", "stage3"),
+        help="divide the optimizer's state (and gradients, weights)",
+    )
     parser.add_argument("--sharding_parallel_degree", type=int, help="over so many cards")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=16, help="records decoded together [16]")
     parser.add_argument("--num_beams", type=int, default=5, help="[5]")
@@ -56,7 +61,7 @@ def _parser() -> Parser:
 
 
 def _check(values: Namespace) -> None:
-    """Raises UsageError for an option that is out of range or has no effect beside the others."""
+    """Raises UsageError for an option that is out of range or has no effect."""
     for name, value in vars(values).items():
         if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise UsageError(f"--{name} {value}: 1 or more is expected")
@@ -76,7 +81,7 @@ def _check(values: Namespace) -> None:
 
 
 def read_model(name: str) -> tuple[Family, dict[str, Any]]:
-    """The family and configuration of a checkpoint folder, a published name or a preset.
+    """Returns family and configuration of a model folder, a published name or a preset.
 
     Raises:
         InputError: there is none, it does not say how large the model is, or its family has no forecast.
@@ -97,7 +102,7 @@ def read_model(name: str) -> tuple[Family, dict[str, Any]]:
 
 
 def _by_degree(name: str, family: Family, config: dict[str, Any], values: Namespace) -> dict[int, dict[str, Bytes]]:
-    """By number of cards: the parts of training and of generation."""
+    """Returns the memory of training and of generation by number of cards."""
     asked = values.tensor_parallel_degree
     degrees = (asked,) if asked else DEGREES if values.device == "gpu" else DEGREES[:1]
     length = values.src_length + values.tgt_length

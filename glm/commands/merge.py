@@ -1,4 +1,4 @@
-"""`python -m glm merge`: a LoRA adapter and its model become one model folder."""
+"""`python -m glm merge`: merges a LoRA adapter and its model into one model folder."""
 
 import shutil
 from pathlib import Path
@@ -14,14 +14,14 @@ def main(argv: list[str]) -> None:
         InputError: the folder has no LoRA adapter, or the output folder holds something.
     """
     parser = Parser(prog="python -m glm merge", description=__doc__)
-    parser.add_argument("--adapter", required=True, metavar="FOLDER", help="what a run with --lora has left")
-    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="where the model goes; new or empty")
+    parser.add_argument("--adapter", required=True, metavar="FOLDER", help="folder of a run with --lora")
+    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="folder for the model; new or empty")
     arguments = parser.parse_args(argv)
     merge(Path(arguments.adapter), Path(arguments.output_dir))
 
 
 def merge(adapter: Path, output_dir: Path) -> None:
-    """Writes the model of an adapter with the adapter merged in; the folder appears when it is whole."""
+    """Writes the model of an adapter with the adapter merged in; the folder appears when it is complete."""
     from glm.adapters.files import read_adapter_config
     from glm.adapters.schema import PrefixSettings
     from glm.checkpoint.loading import find_family, load_config, load_model
@@ -47,6 +47,6 @@ def merge(adapter: Path, output_dir: Path) -> None:
         model = load_model(family, str(adapter), load_config(family, str(adapter), tokenizer))
         model.save_pretrained(str(folder), safe_serialization=True, max_shard_size="1024GB")
         family.save_tokenizer(tokenizer, folder)
-        if (adapter / RUN_CONFIG_NAME).is_file():  # prediction follows its lengths and decoding options
+        if (adapter / RUN_CONFIG_NAME).is_file():  # prediction takes lengths and decoding options from it
             shutil.copyfile(adapter / RUN_CONFIG_NAME, folder / RUN_CONFIG_NAME)
     print(f"{output_dir}: the model of {adapter}, the adapter merged in")

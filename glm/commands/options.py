@@ -1,4 +1,4 @@
-"""The options that `check` and `show` share: a tokenizer, and how records are laid out."""
+"""Options that `check` and `show` share: a tokenizer, and how records are laid out."""
 
 import dataclasses
 import sys
@@ -15,17 +15,17 @@ from glm.options.data import FRAME, OF_FRAME, DataArguments
 from glm.options.parser import truth, without_none
 from glm.options.run_config import trained_with
 
-OF_GENERATED_TEXTS = ("punctuation",)  # of `DataArguments`
-LENGTHS = ("tgt_length", "min_tgt_length")  # what a layout depends on beside `DataArguments`
+OF_GENERATED_TEXTS = ("punctuation",)  # fields of `DataArguments` without effect here
+LENGTHS = ("tgt_length", "min_tgt_length")  # options beside `DataArguments` that a layout depends on
 
 
 def add_layout_options(parser: Parser) -> None:
-    """Adds the tokenizer and the options of a record's layout, with the names they have in training."""
+    """Adds the tokenizer and the options of a record's layout, with their names in training."""
     parser.add_argument(
         "--tokenizer_name_or_path",
         required=True,
         metavar="T",
-        help="A folder, a SentencePiece .model file or a published name. A checkpoint's folder brings its template "
+        help="A folder, a SentencePiece .model file or a published name. A model folder brings its template "
         "and lengths too.",
     )
     for group in (DataArguments, GenerationConfig):
@@ -43,7 +43,7 @@ def add_layout_options(parser: Parser) -> None:
 
 
 def build_layout(values: Namespace, *, allow_cut_targets: bool = False) -> tuple[DataArguments, Encoder]:
-    """The options of the layout, and the encoder they ask for; what was not given is the checkpoint's, if it is one.
+    """Reads the layout options and makes the encoder; options not given come from the model folder, if one is given.
 
     Raises:
         InputError: the options do not fit together, or the tokenizer cannot be loaded.

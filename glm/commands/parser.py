@@ -1,4 +1,4 @@
-"""The command line of a verb."""
+"""The command-line parser of verbs."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from glm.runtime.environment import user_path
 
 
 class Parser(ArgumentParser):
-    """An ArgumentParser that raises instead of exiting, knows no abbreviations, and suggests what may be meant."""
+    """An ArgumentParser that raises instead of exiting, allows no abbreviations, and suggests similar options."""
 
     def __init__(self, **options: object):
         super().__init__(allow_abbrev=False, **options)
@@ -36,12 +36,12 @@ class Parser(ArgumentParser):
 
 
 def with_home(word: str) -> str:
-    """A word of a command line with the home folder for `~`, which shells leave as it is behind `--name=`."""
+    """Expands `~` in a word of a command line, which shells do not do behind `--name=`."""
     name, equals, value = word.partition("=")
     return f"{name}={user_path(value)}" if word.startswith("--") and equals else user_path(word)
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON; in ASCII where the console is not UTF-8, so that no character of it is lost."""
+    """Prints a value as JSON; in ASCII if the console is not UTF-8, so that no character is lost."""
     is_utf8 = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     print(json.dumps(value, ensure_ascii=not is_utf8, indent=2))

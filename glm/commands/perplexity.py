@@ -1,4 +1,4 @@
-"""`python -m glm perplexity --model_name_or_path M --test_file F`: how well a model predicts texts."""
+"""`python -m glm perplexity --model_name_or_path M --test_file F`: measures how well a model predicts texts."""
 
 import json
 import sys
@@ -67,13 +67,13 @@ def _parser() -> Parser:
     )
     parser.add_argument("--model_name_or_path", required=True, help="a folder, or a published name")
     parser.add_argument("--tokenizer_name_or_path", help="the model's own if not given")
-    parser.add_argument("--test_file", required=True, help="JSON lines with a text each, or .txt with one a line")
+    parser.add_argument("--test_file", required=True, help="JSON lines with a text each, or .txt with a text per line")
     parser.add_argument("--text_column", default="text", help="column of the text (default text)")
-    parser.add_argument("--seq_length", type=int, default=1024, help="ids of a window, and one (default 1024)")
-    parser.add_argument("--overlap", type=int, help="ids a window has beyond the one before it [all]")
-    parser.add_argument("--unidirectional", action="store_true", help="read all of a window from left to right")
+    parser.add_argument("--seq_length", type=int, default=1024, help="tokens of a window, plus one (default 1024)")
+    parser.add_argument("--overlap", type=int, help="tokens that a window adds to the one before it [all]")
+    parser.add_argument("--unidirectional", action="store_true", help="read the whole window from left to right")
     parser.add_argument(
-        "--blank", default=GENERATION_BLANK, help="stands where the scored ids belong (default %(default)s)"
+        "--blank", default=GENERATION_BLANK, help="blank to which the scored tokens belong (default %(default)s)"
     )
     parser.add_argument("--detokenizer", choices=DETOKENIZERS, help="undo the tokens of a published corpus first")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=8, help="windows read together (default 8)")

@@ -1,4 +1,4 @@
-"""`python -m glm report FILE`: makes a page of a file of predictions; no model is loaded."""
+"""`python -m glm report FILE`: makes a page from a file of predictions, without loading a model."""
 
 import sys
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from glm.errors import InputError
 
 
 def main(argv: list[str]) -> int:
-    """Read, score, write."""
+    """Reads, scores, writes."""
     arguments = _parser().parse_args(argv)
     from glm.evaluation.task_file import kind_of_file
     from glm.report.files import REPORT_PAGE
@@ -34,8 +34,8 @@ def _parser() -> Parser:
         "what `score` takes, and rows without reference.",
     )
     parser.add_argument("file", help="one JSON object per line")
-    parser.add_argument("--output_dir", metavar="DIR", help="where the page goes; beside the file if left out")
-    parser.add_argument("--overwrite_output", action="store_true", help="replace a page that is there")
+    parser.add_argument("--output_dir", metavar="DIR", help="folder for the page; beside the file if left out")
+    parser.add_argument("--overwrite_output", action="store_true", help="replace an existing page")
     return parser
 
 
@@ -74,7 +74,8 @@ def _with_progress(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def _origin(file: Path, argv: list[str]) -> dict[str, Any]:
-    """Title and provenance of the page, and the log of the training whose predictions it has, if it is there."""
+    """Returns title and provenance of the page, and the log of the training run behind the predictions, if it
+    exists."""
     from glm.report.curves import read_log
     from glm.report.files import METRICS_NAME
     from glm.report.provenance import Provenance, command_of

@@ -54,29 +54,47 @@ def loss_of_batch(tokens: float) -> float:
 def main(argv: list[str]) -> None:
     """Prints the figures for a model, and for its data and steps if they are given."""
     options = _parse(argv)
+    lines = _lines(options)
+    width = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, value, formula in lines:
+        print(f"{name:{width[0]}}  {value:{width[1]}}  {formula}")
+
+
+def _lines(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """What is expected: a name, a value, and the formula it is of."""
     N = network_parameters(
         layers=options.layers, hidden=options.hidden, mlp=options.mlp, pooler_layers=options.pooler_layers
     )
-    lines = [("parameters of the network, without embeddings and heads", f"{N:,}")]
+    pooler = " + POOLER_LAYERS * (H^2 + H)" if options.pooler_layers else ""
+    formula = f"N = LAYERS * (4 * H^2 + 4 * H + 2 * H * F + F + H + 4 * H){pooler}"
+    lines = [("parameters of the network, without embeddings and heads", f"{N:,}", formula)]
     if options.vocabulary is not None:
         tables = (options.vocabulary + options.positions) * options.hidden
-        lines.append(("with tables of words and positions", f"{N + tables:,}"))
+        lines.append(("with tables of words and positions", f"{N + tables:,}", "N + (VOCABULARY + POSITIONS) * H"))
     needed = data_needed(N)
-    lines.append(("tokens that it takes not to overfit", f"{needed:,.0f}"))
+    formula = f"{DATA_FACTOR:g} * N^{DATA_EXPONENT}"
+    lines.append(("tokens that it takes not to overfit", f"{needed:,.0f}", formula))
     if options.tokens is not None:
-        enough = "enough" if options.tokens >= needed else f"too few: {options.tokens / needed:.1%} of them"
+        enough = "enough" if options.tokens >= needed else f"too few: {options.tokens / needed:.2%} of them"
+        of_data = f"(({SIZE:g}/N)^({SIZE_EXPONENT}/{DATA_LOSS_EXPONENT}) + {DATA:g}/D)^{DATA_LOSS_EXPONENT}"
         lines += [
-            ("tokens given", f"{options.tokens:,}, {enough}"),
-            ("loss, trained on them to the end", f"{loss_of_data(N, options.tokens):.4f}"),
-            ("loss whose critical batch is all of them", f"{loss_of_batch(options.tokens):.4f}"),
+            ("tokens given", f"{options.tokens:,}", f"D, {enough}"),
+            ("loss, trained on them to the end", f"{loss_of_data(N, options.tokens):.4f}", of_data),
+            (
+                "loss whose critical batch is all of them",
+                f"{loss_of_batch(options.tokens):.4f}",
+                f"({BATCH:g}/D)^{BATCH_EXPONENT}",
+            ),
         ]
     if options.loss is not None:
-        lines.append((f"critical batch at a loss of {options.loss:g}, tokens", f"{critical_batch(options.loss):,.0f}"))
-    lines.append(("loss of any number of steps", f"{loss_of_steps(N, None):.4f}"))
+        name = f"critical batch at a loss of {options.loss:g}, tokens"
+        lines.append((name, f"{critical_batch(options.loss):,.0f}", f"{BATCH:g} / LOSS^(1/{BATCH_EXPONENT})"))
+    of_size = f"({STEP_SIZE:g}/N)^{STEP_SIZE_EXPONENT}"
+    lines.append(("loss of any number of steps", f"{loss_of_steps(N, None):.4f}", of_size))
     if options.steps is not None:
-        lines.append((f"loss after {options.steps:,} steps", f"{loss_of_steps(N, options.steps):.4f}"))
-    width = max(len(name) for name, _ in lines)
-    print("\n".join(f"{name:{width}}  {value}" for name, value in lines))
+        formula = f"{of_size} + ({STEPS:g}/S)^{STEPS_EXPONENT}"
+        lines.append((f"loss after S = {options.steps:,} steps", f"{loss_of_steps(N, options.steps):.4f}", formula))
+    return lines
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -89,7 +107,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--positions", type=int, default=512, metavar="N", help="counted with --vocabulary; 512")
     parser.add_argument("--tokens", type=int, metavar="N", help="of the training data")
     parser.add_argument("--steps", type=int, metavar="N", help="of training")
-    parser.add_argument("--loss", type=float, metavar="L", help="at which the critical batch is asked")
+    parser.add_argument("--loss", type=float, metavar="L", help="for which the critical batch size is computed")
     options = parser.parse_args(argv)
     options.mlp = 4 * options.hidden if options.mlp is None else options.mlp
     for name in ("layers", "hidden", "mlp", "vocabulary", "positions", "tokens", "steps", "loss"):

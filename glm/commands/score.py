@@ -1,4 +1,4 @@
-"""`python -m glm score FILE`: scores a file of predictions and references; no model is loaded."""
+"""`python -m glm score FILE`: scores a file of predictions and references, without loading a model."""
 
 import math
 import sys
@@ -12,7 +12,7 @@ OURS, ALL = "ours", "all"
 
 
 def main(argv: list[str]) -> int:
-    """Read, score, print."""
+    """Reads, scores, prints."""
     arguments = _parser().parse_args(argv)
     from glm.evaluation.scored_file import read_scored_file
     from glm.evaluation.table import print_warnings
@@ -83,7 +83,7 @@ def _parser() -> Parser:
 
 
 def _limit(text: str) -> tuple[str, float]:
-    """The figure and the value of a `--fail_under`."""
+    """Parses a `--fail_under` to the figure and its limit."""
     from glm.evaluation.accuracy import SIGNATURES
     from glm.evaluation.answers import ALL_PROTOCOLS, answer_figures
     from glm.evaluation.metrics import FIGURES, name_advice
@@ -103,7 +103,7 @@ def _limit(text: str) -> tuple[str, float]:
 
 
 def _scored(file, *, with_others: bool) -> dict[str, Any]:
-    """What `--format json` prints."""
+    """Returns what `--format json` prints."""
     from tqdm import tqdm
 
     from glm.evaluation.metrics import score
@@ -135,7 +135,7 @@ def _print_tables(result: dict[str, Any]) -> None:
 
 
 def _falls_short(result: dict[str, Any], limits: dict[str, float]) -> bool:
-    """Whether a figure is under its limit, or absent; each is told on standard error."""
+    """Whether a figure is below its limit or missing, which is reported on standard error."""
     short = {name: limit for name, limit in limits.items() if result.get(name, -math.inf) < limit}
     for name, limit in short.items():
         found = f"{result[name]:.4f}" if name in result else "absent, for no record has what it needs"

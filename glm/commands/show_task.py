@@ -1,4 +1,4 @@
-"""One question as the model sees it, its candidates or its windows (`python -m glm show`)."""
+"""Shows a question as the model sees it, with its candidates or windows (`python -m glm show`)."""
 
 from collections.abc import Iterator
 

@@ -1,1 +1,1 @@
-"""Compiled loops of a CPU: arrays in, arrays out. They know no model."""
+"""Compiled loops for a CPU: arrays in, arrays out. They know no model."""

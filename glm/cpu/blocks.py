@@ -1,4 +1,4 @@
-"""The work of a block between two attentions, for the few rows of a decoding step on a CPU, as one kernel.
+"""Compiled decoding steps of a block on a CPU: everything between two attentions, for a few rows, as one kernel.
 
 Layer by layer it would take a dozen calls, each of which costs more than its arithmetic: reading the weights evicts
 the interpreter's own data from the cache.
@@ -55,7 +55,7 @@ def finish_block_and_project(states, context, dense, up, down, own_norm, next_no
 
 @njit(**OPTIONS)
 def finish_post_norm_block(states, context, dense, up, down, first_norm, second_norm, left):
-    """A post-LN block with the exact GELU, from an attention to the block's end.
+    """Computes a post-LN block with the exact GELU, from its attention to its end.
 
     Args:
         states, context: [n, H], what went into the attention and what it made of it.
@@ -76,15 +76,15 @@ def finish_post_norm_block(states, context, dense, up, down, first_norm, second_
 def finish_post_norm_block_and_project(
     states, context, dense, up, down, first_norm, second_norm, entering, left, projected
 ):
-    """As `finish_post_norm_block`; projected: [n, 3H], queries, keys and values of the next block."""
+    """As `finish_post_norm_block`; also writes queries, keys and values of the next block to `projected`, [n, 3H]."""
     finish_post_norm_block(states, context, dense, up, down, first_norm, second_norm, left)
     product(left, *entering, projected)
 
 
 @njit(**OPTIONS)
 def turn_to_source(states, context, dense, norm, query, left, queries):
-    """Between the two attentions of a decoder's post-LN block: states, context [n, H]; to write to: left, which goes
-    on, and queries of the source, [n, H] each."""
+    """Computes what is between the two attentions of a decoder's post-LN block from `states` and `context`, [n, H];
+    writes the residual stream to `left` and the queries of the cross-attention, [n, H] each."""
     product(context, *dense, left)
     left += states
     normalize(left, *norm, left)
@@ -93,7 +93,7 @@ def turn_to_source(states, context, dense, norm, query, left, queries):
 
 @njit(**OPTIONS)
 def adapt(states, rows, norm, down, up):
-    """states: [n, H], of which `rows` [m] pass through an adapter, in place (`glm.modules.bottleneck`)."""
+    """Passes the `rows` [m] of states [n, H] through an adapter, in place (`glm.modules.bottleneck`)."""
     own = states[rows]
     changed = np.empty_like(own)
     normalize(own, *norm, changed)
@@ -107,7 +107,7 @@ def adapt(states, rows, norm, down, up):
 
 @njit(**OPTIONS)
 def enter_block(states, norm, entering, projected):
-    """states: [n, H]; projected: [n, 3H], queries, keys and values of the next block, to write to."""
+    """Writes queries, keys and values of the next block to `projected` [n, 3H], from states [n, H]."""
     normal = np.empty_like(states)
     normalize(states, *norm, normal)
     product(normal, *entering, projected)

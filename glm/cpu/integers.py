@@ -1,4 +1,4 @@
-"""Products in int8 with sums in int32, compiled by Numba.
+"""Matrix products in int8 with sums in int32, compiled by Numba.
 
 A weight has a scale per output and is quantized once; a row of states has a scale of its own and is quantized as it
 comes. With signed states x and weights w moved by 128, so that one factor is unsigned as the instructions ask,
@@ -9,20 +9,22 @@ import numpy as np
 from numba import njit, prange
 
 from glm.cpu.loops import OPTIONS, greatest
-from glm.cpu.panels import BYTES, CONFIGURATION, INTEGER_KERNELS, PANEL, integer_kernel, kernel_of
+from glm.cpu.panels import BYTES, CONFIGURATION, INTEGER_KERNELS, PANEL, integer_kernel, kernel_of, panels_of
 
-OFFSET = 128  # between a weight and what is stored of it
-LARGEST = 127  # a quantized number's absolute value
-CHUNK = 1 << 18  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
-INPUTS = BYTES  # of a panel's step
-# Without any of them `decode_dtype int8` is refused.
-MANY, SOME, FEW = INTEGER_KERNELS[integer_kernel() or "avx2"]
-_many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY, SOME, FEW))
+OFFSET = 128  # added to a weight before it is stored as unsigned
+LARGEST = 127  # largest absolute value of a quantized number
+CHUNK = 1 << 18  # bytes of states that are multiplied by all panels before the next ones; they stay in the cache
+INPUTS = BYTES  # inputs per step of a panel
+ROWS = 1024  # of a weight that are quantized at a time
+# Processors without any of these kernels refuse `decode_dtype int8`.
+MANY_ROWS, SOME_ROWS, FEW_ROWS = INTEGER_KERNELS[integer_kernel() or "avx2"]
+_many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY_ROWS, SOME_ROWS, FEW_ROWS))
 
 
 @njit(**OPTIONS)
 def quantize_row(numbers, quantized):
-    """float32 [I] -> int8 [at least I], each divided by the scale and rounded to the nearest integer, ties to even.
+    """Quantizes a row, float32 [I] -> int8 [at least I]: divides by the scale and rounds to the nearest integer, ties
+    to even.
 
     Returns:
         The scale (NaN for a row with an infinity or NaN, whose numbers are 0 then), and the sum of the integers.
@@ -43,45 +45,54 @@ def quantize_row(numbers, quantized):
 
 
 def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [outputs, inputs] -> uint8, moved by OFFSET, and the scales [outputs]: w = (integer - OFFSET) * scale.
+    """Quantizes a weight, float32 [outputs, inputs] -> int8 and the scales [outputs]: w = integer * scale.
 
     Raises:
         ValueError: a row has an infinity or NaN.
     """
-    largest = np.abs(weight).max(axis=1)
-    if not np.isfinite(largest).all():
-        raise ValueError(f"row {int(np.argmin(np.isfinite(largest)))} has an infinite number or NaN")
-    scales = largest / np.float32(LARGEST)
-    integers = np.rint(weight / np.where(scales > 0, scales, 1)[:, None]) + OFFSET
-    return integers.astype(np.uint8), scales
+    integers, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
+    for start in range(0, len(weight), ROWS):  # what is computed on the way stays small
+        rows = weight[start : start + ROWS]
+        largest = np.abs(rows).max(axis=1)
+        if not np.isfinite(largest).all():
+            raise ValueError(f"row {start + int(np.argmin(np.isfinite(largest)))} has an infinite number or NaN")
+        scales[start : start + ROWS] = found = largest / np.float32(LARGEST)
+        integers[start : start + ROWS] = np.rint(rows / np.where(found > 0, found, 1)[:, None])
+    return integers, scales
+
+
+def panels_of_integers(integers: np.ndarray) -> np.ndarray:
+    """Arranges a weight in int8 [outputs, inputs] in panels; OFFSET is added, as `multiply_integers` expects it."""
+    return panels_of(integers.view(np.uint8) + np.uint8(OFFSET))
 
 
 @njit(parallel=True, **OPTIONS)
 def multiply_integers(states, panels, outputs, result):
-    """states: [n, I] float32; panels: see `panels_of`; outputs: [2, O], scales and biases; result: [n, O]."""
+    """Multiplies states [n, I] float32 by panels of `panels_of_integers`; outputs: [2, O], scales and biases; result:
+    [n, O]."""
     n, inputs = states.shape
-    quantized = np.zeros((n + MANY, panels.shape[1] * INPUTS), np.int8)
+    quantized = np.zeros((n + MANY_ROWS, panels.shape[1] * INPUTS), np.int8)
     scales, corrections = np.empty(n, np.float32), np.empty(n, np.int32)
     for r in prange(n):
         scales[r], total = quantize_row(states[r], quantized[r])
         corrections[r] = OFFSET * total
-    chunk = max(1, CHUNK // quantized.shape[1] // MANY) * MANY
+    chunk = max(1, CHUNK // quantized.shape[1] // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)
         for panel in prange(len(panels)):
-            sums = np.empty((MANY, PANEL), np.int32)
+            sums = np.empty((MANY_ROWS, PANEL), np.int32)
             first, last = panel * PANEL, min(panel * PANEL + PANEL, outputs.shape[1])
             r = start
             while r < end:
-                if end - r > SOME:
+                if end - r > SOME_ROWS:
                     _many(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = MANY
-                elif end - r > FEW:
+                    rows = MANY_ROWS
+                elif end - r > FEW_ROWS:
                     _some(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = SOME
+                    rows = SOME_ROWS
                 else:
                     _few(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = FEW
+                    rows = FEW_ROWS
                 for k in range(min(rows, end - r)):
                     for o in range(first, last):
                         exact = np.float32(sums[k, o - first] - corrections[r + k])

@@ -71,7 +71,7 @@ class CompiledPairedAttention(PyLayer):
         tables = view(queries), view(pairs), view(bias)
         gradients = view(d_queries), view(d_pairs), d_bias
         _backward(
-            *tables, *rest, view(context), logs, view(grad.contiguous()), *gradients, *size_of(queries, len(logs))
+            *tables, *rest, view(context), logs, view(grad.contiguous()), *gradients, size_of(queries, len(logs))
         )
         found = d_queries, d_pairs, tensor_of(d_bias.sum(axis=0))
         return tuple(None if frozen else part for frozen, part in zip(ctx.frozen, found, strict=True))
@@ -138,24 +138,24 @@ def _forward(queries, pairs, bias, spans, kept, starts, scale, context, logs, ve
                     row[d] = mixed[r, d] * (scale / totals[r])
 
 
+@njit(**OPTIONS)
+def _differentiate(row, d_row, log, slope, bias, d_bias, place, kept, scale):
+    """Turns scores of a query into probabilities, and their gradients into those of scores and of biases."""
+    if len(bias):
+        _add_row(row, bias[place : place + len(row)])
+    if len(kept):
+        differentiate_kept(row, d_row, log, slope, kept, scale)
+    else:
+        differentiate(row, d_row, log, slope)
+    if len(bias):
+        _add_row(d_bias[place : place + len(row)], d_row)
+
+
 @njit(parallel=True, **OPTIONS)
 def _backward(
-    queries,
-    pairs,
-    bias,
-    spans,
-    kept,
-    starts,
-    scale,
-    context,
-    logs,
-    d_context,
-    d_queries,
-    d_pairs,
-    d_bias,
-    vectors,
-    query_scale,
+    queries, pairs, bias, spans, kept, starts, scale, context, logs, d_context, d_queries, d_pairs, d_bias, size
 ):
+    vectors, query_scale = size
     N, H, E, D = len(logs), queries.shape[1], len(spans), LANES * len(vectors)
     centre = bias.shape[1] // 2
     for task in prange(E * N):
@@ -182,16 +182,11 @@ def _backward(
                 multiply_panel(own_d_out, turned_values[key // PANEL], d_scores[:count], vectors)
                 for r in range(count):
                     row, d_row, log = shares[r][:seen], d_scores[r][:seen], logs[h, first_query + first + r]
+                    begin = starts[e, h] + (first + r) * K + key if len(kept) else 0
                     place = centre - first - r + key
-                    if bias.shape[1]:
-                        _add_row(row, bias[h][place : place + seen])
-                    if len(kept):
-                        begin = starts[e, h] + (first + r) * K + key
-                        differentiate_kept(row, d_row, log, slopes[r], kept[begin : begin + seen], scale)
-                    else:
-                        differentiate(row, d_row, log, slopes[r])
-                    if bias.shape[1]:
-                        _add_row(d_bias[e, h][place : place + seen], d_row)
+                    _differentiate(
+                        row, d_row, log, slopes[r], bias[h], d_bias[e, h], place, kept[begin : begin + seen], scale
+                    )
                     shares[r, seen:PANEL] = 0
                     d_scores[r, seen:PANEL] = 0
                 add_mixed(d_scores[:count], keys[key : key + seen], d_query[:count], vectors)

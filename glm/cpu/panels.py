@@ -1,4 +1,4 @@
-"""Weights in panels, and the kernels that multiply them: products of short numbers, written for LLVM.
+"""Weights stored in panels, and kernels in LLVM that multiply them in int8 and bfloat16.
 
 A panel is 32 outputs of a weight as the instructions read it. One instruction multiplies 4 bytes of a row of states (4
 of int8, 2 of bfloat16) by the same of 16 outputs, and adds the products up in 32 bits; the matrix unit (AMX) does that
@@ -18,9 +18,9 @@ from glm.cpu import tiles
 from glm.cpu.tiles import BYTES, OUTPUTS, PANEL
 from glm.cpu.vectors import AHEAD, FLOAT, INT8, INT32, INT64, call, fetch, tables
 
-GROUP = 4  # bytes of a row whose products one instruction adds up
+GROUP = 4  # bytes of a row whose products one instruction sums
 CONFIGURATION = tiles.configuration()
-# Rows that a kernel computes together: many, some, few. A vector kernel keeps all of their sums in registers.
+# Row counts of the kernels: many, some, few. Vector kernels keep all sums of that many rows in registers.
 INTEGER_KERNELS = {"amx": (32, 16, 16), "avx512_vnni": (12, 6, 2), "avx_vnni": (3, 2, 1), "avx2": (2, 2, 1)}
 BFLOAT16_KERNELS = {"amx_bf16": (32, 16, 16), "avx512_bf16": (12, 6, 2)}
 FEATURES = {
@@ -34,7 +34,7 @@ FEATURES = {
 
 
 def has_kernel(kind: str) -> bool:
-    """Whether the processor has the instructions of a kernel, and Linux lets this process use them."""
+    """Whether the processor has a kernel's instructions, and Linux lets this process use them."""
     feature = FEATURES[kind]
     if feature.startswith("amx"):
         return tiles.has_tiles(feature)
@@ -43,7 +43,7 @@ def has_kernel(kind: str) -> bool:
 
 @cache
 def integer_kernel() -> str | None:
-    """The fastest kernel for int8 that this processor has; None if it has none."""
+    """Returns the fastest kernel for int8 on this processor; None if it has none."""
     return next(filter(has_kernel, INTEGER_KERNELS), None)
 
 
@@ -54,7 +54,7 @@ def bfloat16_kernel() -> str | None:
 
 
 def panels_of(weight: np.ndarray) -> np.ndarray:
-    """A weight as kernels read it: [outputs, inputs] -> [outputs / 32, inputs / I, 32 * I].
+    """Rearranges a weight for the kernels: [outputs, inputs] -> [outputs / 32, inputs / I, 32 * I].
 
     Of a panel of 32 outputs, I inputs at a time, which are 64 bytes; of these, two tiles of 16 groups of inputs, each
     of 4 bytes, by 16 outputs. 0 where the weight has no more of them.
@@ -72,7 +72,8 @@ def panels_of(weight: np.ndarray) -> np.ndarray:
 
 
 def kernel_of(kind: str, rows: int) -> Callable:
-    """A function for compiled loops: `rows` rows of states, from row r on, by the 32 outputs of a panel.
+    """Returns a function for compiled loops that multiplies `rows` rows of states, from row r on, by a panel's 32
+    outputs.
 
     It takes a configuration of tiles [1, 64], states [n, I] (int8, or bfloat16 as uint16), a panel of `panels_of` (of
     uint8, or bfloat16 as uint16), sums [rows, 32] (int32, or float32) to write to, and r. Arrays are contiguous, and a
@@ -91,9 +92,10 @@ def kernel_of(kind: str, rows: int) -> Callable:
 
 
 def _vector_products(rows: int, sums_type: ir.VectorType, add: Callable) -> Callable:
-    """See `kernel_of`; `add` adds the products of a group to each sum of a vector."""
+    """Writes a kernel of vector instructions, see `kernel_of`; `add` adds the products of a group to each sum of a
+    vector."""
     lanes = sums_type.count
-    groups = ir.VectorType(INT32, lanes)  # as they are read
+    groups = ir.VectorType(INT32, lanes)  # groups as they are loaded
 
     @intrinsic
     def multiply(typing, config, states, panel, sums, r):
@@ -132,14 +134,14 @@ def _vector_products(rows: int, sums_type: ir.VectorType, add: Callable) -> Call
 
 
 def _add_quads(builder: ir.IRBuilder, sums: ir.Value, weights: ir.Value, states: ir.Value) -> ir.Value:
-    """Adds four products of unsigned weights and signed states to each sum, by the instruction made for it (VNNI)."""
+    """Adds four products with unsigned weights and signed states to each sum in one instruction (VNNI)."""
     as_bytes = ir.VectorType(INT8, GROUP * sums.type.count)
     factors = (builder.bitcast(factor, as_bytes) for factor in (weights, states))
     return call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * sums.type.count}", sums.type, sums, *factors)
 
 
 def _add_pairs(builder: ir.IRBuilder, sums: ir.Value, weights: ir.Value, states: ir.Value) -> ir.Value:
-    """The same where there are only products of 16 bits, added up in pairs (AVX2)."""
+    """As `_add_quads`, by 16-bit products that are summed in pairs (AVX2)."""
     as_bytes, wide = ir.VectorType(INT8, 32), ir.VectorType(ir.IntType(16), 16)
     weights, states = builder.bitcast(weights, as_bytes), builder.bitcast(states, as_bytes)
     halves = []
@@ -154,14 +156,14 @@ def _add_pairs(builder: ir.IRBuilder, sums: ir.Value, weights: ir.Value, states:
 
 
 def _add_bfloat16(builder: ir.IRBuilder, sums: ir.Value, weights: ir.Value, states: ir.Value) -> ir.Value:
-    """Adds two products of bfloat16 to each sum of float32 (AVX512_BF16)."""
+    """Adds two products in bfloat16 to each float32 sum (AVX512_BF16)."""
     pairs = ir.VectorType(_BFloat16(), 2 * sums.type.count)
     factors = (builder.bitcast(factor, pairs) for factor in (weights, states))
     return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", sums.type, sums, *factors)
 
 
 class _BFloat16(ir.Type):
-    """LLVM's bfloat, which llvmlite has no name for."""
+    """LLVM's type bfloat, which llvmlite lacks."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -174,14 +176,14 @@ class _BFloat16(ir.Type):
 
 
 def _zeros(builder: ir.IRBuilder, kind: ir.VectorType) -> ir.Value:
-    """The place of a vector of sums, which LLVM keeps in a register."""
+    """Allocates a vector of sums, which LLVM keeps in a register."""
     place = cgutils.alloca_once(builder, kind)
     builder.store(ir.Constant(kind, [0] * kind.count if kind.element == INT32 else [0.0] * kind.count), place)
     return place
 
 
 def _spread(builder: ir.IRBuilder, number: ir.Value, kind: ir.VectorType) -> ir.Value:
-    """A number in all lanes."""
+    """Broadcasts a number to all lanes."""
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, number, INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count))

@@ -1,4 +1,4 @@
-"""The products of a decoding step on a CPU, compiled by Numba.
+"""Matrix products of a decoding step on a CPU, compiled by Numba.
 
 A step multiplies a few rows, one per beam, with every weight of the model: its time is that of reading the weights.
 Libraries for products arrange a weight for the processor's cache first, which pays for many rows only. Here a weight
@@ -12,7 +12,7 @@ from glm.cpu.loops import OPTIONS
 from glm.cpu.panels import BFLOAT16_KERNELS, BYTES, CONFIGURATION, PANEL, bfloat16_kernel, kernel_of
 from glm.cpu.vectors import dot_products
 
-FEW = 40  # rows up to which this is faster in float32 than Paddle's products: from there on arithmetic takes the time
+MOST_COMPILED_ROWS = 40  # in float32; with more rows, arithmetic takes most of the time, and Paddle is faster
 TASK = 32  # outputs that a thread computes at a time
 CHUNK = 1 << 19  # bytes of states that all panels are multiplied by before the next ones: they stay in the cache
 
@@ -52,7 +52,8 @@ def multiply_bfloat16(states, panels, bias, output):
         bits = states[r].view(np.uint32)
         for i in range(inputs):  # to the nearest, of two the even one
             nearest = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-            rounded[r, i] = nearest if states[r, i] == states[r, i] else np.uint32(0x7FC0)  # NaN stays NaN
+            # Rounds to nearest, ties to even.
+            rounded[r, i] = nearest if states[r, i] == states[r, i] else np.uint32(0x7FC0)
     chunk = max(1, CHUNK // (2 * inputs) // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)

@@ -1,4 +1,4 @@
-"""Products in bfloat16 by a processor's matrix unit (AMX), written for LLVM: eager Paddle has none on a CPU.
+"""Matrix products in bfloat16 and int8 on a processor's matrix unit (AMX), written in LLVM.
 
 A tile is 16 rows of 64 bytes. One instruction multiplies 16 rows of 32 states by 32 inputs of 16 outputs, and adds up
 in float32 (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18).
@@ -26,7 +26,7 @@ PERMISSION = 158, 0x1023, 18  # arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA
 
 @cache
 def has_tiles(feature: str = "amx-bf16") -> bool:
-    """Whether the processor has tiles of bfloat16 (or `amx-int8`), and Linux lets this process use them."""
+    """Whether the processor has tiles for bfloat16 (or `amx-int8`), and Linux lets this process use them."""
     features = llvmlite.binding.get_host_cpu_features()
     if not (features.get(feature) and sys.platform == "linux"):
         return False
@@ -34,7 +34,7 @@ def has_tiles(feature: str = "amx-bf16") -> bool:
 
 
 def configuration() -> np.ndarray:
-    """[1, 64] bytes for the processor: eight tiles of 16 rows of 64 bytes."""
+    """Returns the processor's tile configuration, [1, 64] bytes: eight tiles of 16 rows of 64 bytes."""
     config = np.zeros(64, np.uint8)
     config[0] = 1  # palette
     config[16:32].view(np.uint16)[:] = BYTES
@@ -43,7 +43,8 @@ def configuration() -> np.ndarray:
 
 
 def tile_products(blocks: int, instruction_name: str = "tdpbf16ps") -> Callable:
-    """A function for compiled loops: `blocks` (1 or 2) blocks of 16 rows by the 32 outputs of a panel.
+    """Returns a function for compiled loops that multiplies `blocks` (1 or 2) blocks of 16 rows by a panel's 32
+    outputs.
 
     It takes a configuration [1, 64], states [n, I] from row r on, a panel [I / 32, 2 * 16 * 16 * 2] (see
     `glm.cpu.products.panels_of`), sums [16 * blocks, 32] float32 to write to, and r. Numbers of bfloat16 are uint16;

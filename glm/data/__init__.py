@@ -1,1 +1,1 @@
-"""From lines of a file to padded batches: records, templates, examples."""
+"""From files to padded batches: records, templates, examples."""

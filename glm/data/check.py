@@ -1,4 +1,4 @@
-"""What is wrong in files of records, and how long their texts are: one pass over each file, before a model is loaded.
+"""Checks files of records before a model is loaded, in one pass: what is wrong in them, and how long their texts are.
 
 `python -m glm check`, training and prediction all look at data here, and so come to the same count of usable rows.
 """
@@ -17,9 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from glm.data.columns import Columns
-from glm.data.formats import guess_row_count, has_byte_order_mark, layout_without_header
+from glm.data.formats import format_without_header, guess_row_count, has_byte_order_mark
 from glm.data.frames import Encoder
-from glm.data.problems import Kind, RecordError
+from glm.data.problems import Kind
 from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import SHOWN, FileReport, ProblemGroup
@@ -27,12 +27,13 @@ from glm.data.tasks import Task, english_words
 from glm.data.truncation import find_answer
 
 BATCH = 2048  # records whose texts are encoded together
-# C0 and C1 but for tab, line feed and carriage return; a byte order mark within a text; the mark of a wrong decoding.
+# C0 and C1 control characters except tab, line feed and carriage return; a byte order mark within a text; U+FFFD,
+# which a wrong decoding leaves.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffd]")
 # Soft hyphens, zero-width spaces and joiners, marks and overrides of direction.
 INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f]")
-JOINED_EMOJI = re.compile("(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d")  # where a joiner belongs
-# What pandas, SQL, Excel and Python write for a value that is missing.
+JOINED_EMOJI = re.compile("(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d")  # a joiner within an emoji is fine
+# How pandas, SQL, Excel and Python write a missing value.
 NULL_WORDS = {"nan", "-nan", "null", "none", "nil", "nat", "undefined", "n/a", "<na>", "\\n", "(null)", "[null]"}
 NULL_WORDS |= {"#n/a", "#na", "#null!", "#ref!", "#value!", "#name?", "#div/0!", "#num!"}
 LONGEST_WORD = 32  # characters, white space around it included
@@ -40,33 +41,43 @@ QUANTILES = {"min": 0.0, "median": 0.5, "95 %": 0.95, "99 %": 0.99, "max": 1.0}
 
 
 class Lengths:
-    """Lengths of texts in characters and tokens."""
+    """Counts the lengths of texts in characters and tokens."""
 
     def __init__(self) -> None:
-        self.characters = array("L")
-        self.tokens = array("L")
+        self.characters = array("I")
+        self.tokens = array("I")
 
     def add(self, text: str, tokens: int) -> None:
-        """Takes a text in."""
+        """Adds a text."""
         self.characters.append(len(text))
         self.tokens.append(tokens)
 
+    def extend(self, characters: Sequence[int], tokens: Sequence[int]) -> None:
+        """Takes texts in, of which the lengths are known."""
+        self.characters.extend(characters)
+        self.tokens.extend(tokens)
+
     def quantiles(self) -> dict[str, dict[str, int]]:
-        """Quantiles (the value at or below which that share lies) of characters and of tokens."""
+        """Returns quantiles (the value at or below which that share lies) of characters and of tokens."""
         table = {"characters": self.characters, "tokens": self.tokens}
-        return {unit: {name: _quantile(values, q) for name, q in QUANTILES.items()} for unit, values in table.items()}
+        return {unit: quantiles(values) for unit, values in table.items()}
 
 
-def _quantile(values: array, share: float) -> int:
+def quantiles(values: Sequence[int]) -> dict[str, int]:
+    """`QUANTILES` of some numbers."""
+    return {name: _quantile(values, share) for name, share in QUANTILES.items()}
+
+
+def _quantile(values: Sequence[int], share: float) -> int:
     return int(np.quantile(values, share, method="inverted_cdf"))
 
 
 class FileCheck:
-    """What was found in one file.
+    """The findings in one file.
 
     Args:
         encoder: lays records out, and so knows what fits.
-        name: of the file.
+        name: name of the file.
         columns: where its fields are taken from.
         learns_targets: a target that would be cut is a problem; what is only compared with may have any length.
         shown: problems of a kind that are kept in words.
@@ -76,7 +87,7 @@ class FileCheck:
         counts: number of problems of each kind.
         problems: the first of each kind, in words.
         bad: the refused rows, as many as `keep_bad` allows.
-        row_hashes, places: of the used rows; for `compare`, and where each is in the file ("line 7").
+        row_hashes, places: hashes of the used rows for `compare`, and where each is in the file ("line 7").
     """
 
     def __init__(
@@ -106,7 +117,7 @@ class FileCheck:
         self.cut_sources = self.lost_tokens = self.cut_targets = self.lost_answers = 0
         self.notes: list[str] = []
         self.several_targets = 0
-        self.marks = [0, 0]  # of the targets: full-width punctuation, and half-width one that could be
+        self.marks = [0, 0]  # punctuation of the targets: full-width, and half-width that could be full-width
         self.unknown: Counter[str] = Counter()
         self.unknown_rows = 0
         self.row_hashes, self._id_hashes = array("Q"), array("Q")
@@ -114,18 +125,20 @@ class FileCheck:
 
     @property
     def refused(self) -> int:
-        """Number of rows that cannot be used."""
+        """Number of rows that were refused."""
         return self.read - self.used
 
     def take(self, items: Sequence[Record | BadRecord]) -> list[Any]:
-        """Takes rows in; returns them as ids, or as refused."""
+        """Checks rows; returns them as ids, or as refused."""
         encoded = iter(self.encoder.encode([item for item in items if isinstance(item, Record)]))
         return [self._take(next(encoded) if isinstance(item, Record) else item) for item in items]
 
     def _take(self, item: Any) -> Any:
         self.read += 1
         if not isinstance(item, BadRecord):
-            error = self.encoder.source_problem(item) or self._target_problem(item)
+            error = self.encoder.source_problem(item)
+            if error is None and self.learns_targets:
+                error = self.encoder.target_problem(item)
             if error is None:
                 self._use(item)
                 return item
@@ -134,9 +147,6 @@ class FileCheck:
         if len(self.bad) < self.keep_bad:
             self.bad.append(item)
         return item
-
-    def _target_problem(self, encoded: Any) -> RecordError | None:
-        return self.encoder.target_problem(encoded) if self.learns_targets else None
 
     def note(self, kind: Kind, message: str) -> None:
         """Counts a problem."""
@@ -175,7 +185,8 @@ class FileCheck:
                 self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
             if INVISIBLE.search(text) and (found := INVISIBLE.findall(JOINED_EMOJI.sub("", text))):
                 codes = ", ".join(map(code_point, dict.fromkeys(found)))
-                self.note(Kind.INVISIBLE, f"{column}: holds the invisible {_plural('character', codes)} {codes}")
+                noun = "characters" if "," in codes else "character"
+                self.note(Kind.INVISIBLE, f"{column}: holds the invisible {noun} {codes}")
             if found := [token for token in self.encoder.family.marks if token in text]:
                 self.note(Kind.MARK, f"{column}: holds {', '.join(found)}, which stays text")
             if len(text) < LONGEST_WORD and text.strip().lower() in NULL_WORDS:
@@ -187,11 +198,11 @@ class FileCheck:
                 self.unknown.update(self.encoder.tokenizer.unknown_parts(text))
 
     def _column(self, role: str) -> str:
-        """The column that a role's text is taken from."""
+        """Returns the column that a role's text is taken from."""
         return " + ".join(getattr(self._roles, role, None) or (role,))
 
     def finish(self) -> None:
-        """Looks at what only the whole file tells: rows and ids that occur twice."""
+        """Checks what only the whole file shows: rows and ids that occur twice."""
         for first, again in repeated(self.row_hashes):
             message = f"{self.name}, {self.places[again]}: is {self.places[first]} once more"
             self.note(Kind.DUPLICATE_ROW, message)
@@ -200,20 +211,20 @@ class FileCheck:
             self.note(Kind.DUPLICATE_ID, message)
 
     def compare(self, name: str, row_hashes: Sequence[int]) -> None:
-        """Looks for rows that are in a file of this name too.
+        """Finds rows that are in another file too.
 
         Args:
-            row_hashes: of that file.
+            row_hashes: hashes of that file's rows.
         """
         there = set(row_hashes)
         for row, place in zip(self.row_hashes, self.places, strict=True):
             if row in there:
                 self.note(Kind.SHARED_ROW, f"{self.name}, {place}: is in {name} too")
 
-    # -- what follows from it
+    # -- conclusions
 
     def report(self) -> FileReport:
-        """All that was found."""
+        """Makes the report."""
         lengths = {"source": self.source, "target": self.target}
         return FileReport(
             file=self.name,
@@ -270,7 +281,7 @@ class FileCheck:
         return [*self.notes, f"{several}evaluation, which training does not take"]
 
     def _recommended(self) -> dict[str, int]:
-        """Lengths that fit: `src_length` for 99 % of the sources, `tgt_length` for all targets."""
+        """Recommends lengths: `src_length` for 99 % of the sources, `tgt_length` for all targets."""
         found = {"src_length": _rounded(_quantile(self.source.tokens, 0.99))} if self.used else {}
         if self.target.tokens:
             room = len(self.encoder.opening_ids) + 1  # eop
@@ -281,7 +292,7 @@ class FileCheck:
 def check_records(
     items: Iterable[Record | BadRecord], check: FileCheck, *, total: int | None = None, most_refused: float = math.inf
 ) -> Iterator[list[Any]]:
-    """Takes rows into their check, with a progress bar on a terminal: as ids or as refused, in batches.
+    """Checks rows in batches, with a progress bar on a terminal; yields them as ids or as refused.
 
     Args:
         total: about how many there are.
@@ -303,7 +314,7 @@ def check_file(
     most_refused: float = math.inf,
     shown: int = SHOWN,
 ) -> tuple[FileCheck, Iterator[list[Any]]]:
-    """The check of a file, and its rows in batches: the check is done when these have been read.
+    """Returns a file's check, and an iterator over its rows in batches; the check is complete when all have been read.
 
     Args:
         most_refused: reading ends early where it is clear that more rows are refused; so many are kept in the report.
@@ -318,7 +329,7 @@ def check_file(
         shown=shown,
         keep_bad=0 if most_refused == math.inf else int(most_refused),
     )
-    if kind := layout_without_header(file.path):
+    if kind := format_without_header(file.path):
         check.notes.append(f"{file.name}: {kind}")
     if has_byte_order_mark(file.path):
         check.notes.append(f"{file.name}: starts with a byte order mark, which is skipped")
@@ -334,27 +345,23 @@ def _fields(record: Record) -> dict[str, str]:
 
 
 def _texts(record: Record) -> Iterator[tuple[str, str]]:
-    """The texts of a record with the names of their fields, all targets among them."""
+    """Returns the texts of a record, all its targets included, with the names of their fields."""
     yield from _fields(record).items()
     yield from (("target", text) for text in record.more_targets)
 
 
 def code_point(character: str) -> str:
-    """How a character is named in messages."""
+    """Formats a character as a code point for messages."""
     return f"U+{ord(character):04X}"
 
 
-def _plural(noun: str, listed: str) -> str:
-    return f"{noun}s" if "," in listed else noun
-
-
 def text_hash(text: str) -> int:
-    """64 bits that stand for a text."""
+    """Hashes a text to 64 bits."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def repeated(hashes: array) -> Iterator[tuple[int, int]]:
-    """Places (first, again) of values that occurred before, in the order of `again`."""
+    """Returns the indices (first, again) of values that occurred before, in the order of `again`."""
     values = np.frombuffer(hashes, dtype=np.uint64) if hashes else np.empty(0, np.uint64)
     order = np.argsort(values, kind="stable")
     found, first = [], 0
@@ -365,5 +372,5 @@ def repeated(hashes: array) -> Iterator[tuple[int, int]]:
 
 
 def _rounded(length: int) -> int:
-    """Up to a multiple of 8."""
+    """Rounds up to a multiple of 8."""
     return -(-length // 8) * 8

@@ -1,4 +1,4 @@
-"""From a question with candidates to what the model reads: the text with its blank, and the ids of each candidate."""
+"""Encodes questions with candidates: the text with its blank, and the ids of each candidate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from glm.models.protocol import Family, GeometryOptions, Prompt, Tokenizer
 
 @dataclass(frozen=True)
 class EncodedChoice:
-    """A question as ids.
+    """A question, encoded.
 
     Args:
-        before, after: of the blank, shortened to fit.
+        before, after: ids before and after the blank, shortened to fit.
         opening: what of the text stands behind the blank's opening, where it is read from left to right only.
         candidates: ids of each, its end included if that is scored.
         lost: tokens that were cut.
@@ -33,15 +33,15 @@ class EncodedChoice:
 
     @property
     def target(self) -> list[int] | None:
-        """The ids of the right candidate; None if it is not known."""
+        """The ids of the right candidate; None if it is unknown."""
         return self.candidates[self.record.right[0]] if self.record.right else None
 
 
 class ChoiceEncoder:
-    """Lays out questions as a family's model reads them, and their candidates.
+    """Encodes questions and their candidates for a family's model.
 
     Args:
-        pattern_id: of the task's patterns; None for its first.
+        pattern_id: number of one of the task's patterns; None for its first.
         src_length: most tokens of the text, special ones included.
         tgt_length: most tokens of a candidate.
         multi_token: True scores every candidate piece by piece with its end; False refuses words of several pieces;
@@ -94,7 +94,7 @@ class ChoiceEncoder:
         self._check_words()
 
     def _frame(self, blank: str) -> str:
-        """The pattern as one text, for what a family says of it."""
+        """Returns the pattern as one text, for messages of the family."""
         parts = self.pattern.parts
         return f"…{blank}" if callable(parts) else "".join(map(text_of_part, parts))
 
@@ -126,24 +126,24 @@ class ChoiceEncoder:
             if len(ids) + 1 > self.tgt_length:
                 raise InputError(f"{subject}: longer than tgt_length {self.tgt_length}; raise it")
 
-    # -- what a check of a file asks
+    # -- for a check of a file
 
     @property
     def described(self) -> list[str]:
-        """What ids of a question depend on, beside lengths and tokenizer."""
+        """Everything beside lengths and tokenizer that the ids of a question depend on."""
         options = f"single {self.is_single}, unidirectional {self.unidirectional}"
         return [*self.task.described(self.pattern_id), options]
 
     @property
     def special_tokens(self) -> int:
-        """Tokens of a source beside its text."""
+        """Number of tokens of a source beside its text."""
         if self.unidirectional and not self.task.exact:
             return len(self.geometry.lay_out_blanks([GENERATION_BLANK]))
         return self.geometry.special_tokens
 
     @property
     def source_budget(self) -> int:
-        """Most tokens of a source without its special ones."""
+        """Most tokens of a source without special ones."""
         return self.src_length - self.special_tokens
 
     @property
@@ -153,19 +153,19 @@ class ChoiceEncoder:
 
     @property
     def constant_text(self) -> str:
-        """What every text holds, and the words of labels."""
+        """Text that every question holds, with the words of labels."""
         return "".join([self.pattern.constant_text, *self.words])
 
     def uncut_length(self, encoded: EncodedChoice) -> int:
-        """Tokens that the text would have, were nothing cut."""
+        """Returns the number of tokens of the text without any cut."""
         return len(encoded.before) + len(encoded.after) + len(encoded.opening) + encoded.lost + self.special_tokens
 
     def overflow(self, encoded: EncodedChoice) -> int:
-        """By how many tokens the text was longer than `src_length`."""
+        """Returns by how many tokens the text was longer than `src_length`."""
         return encoded.lost
 
     def source_problem(self, encoded: EncodedChoice) -> RecordError | None:
-        """Why a question cannot be used: its text or a candidate does not fit, or two candidates are equal."""
+        """Says why a question cannot be used: its text or a candidate does not fit, or two candidates are equal."""
         record = encoded.record
         if encoded.too_long:
             message = f"{encoded.too_long} tokens that may not be cut do not fit into src_length {self.src_length}"
@@ -190,12 +190,12 @@ class ChoiceEncoder:
         return None
 
     def target_problem(self, encoded: EncodedChoice) -> RecordError | None:
-        """Nothing more: candidates are looked at by `source_problem`."""
+        """Returns nothing: candidates are checked by `source_problem`."""
 
     # -- ids
 
     def encode(self, records: Sequence[TaskRecord]) -> list[EncodedChoice]:
-        """Questions as ids; SentencePiece encodes their texts by several threads."""
+        """Encodes questions; SentencePiece uses several threads."""
         parts = [self.pattern.parts_of(record.values) for record in records]
         texts = {text for found in parts for part in found for text in _texts(part)}
         if not self.words:
@@ -213,7 +213,7 @@ class ChoiceEncoder:
         before = [token for part in shortened[:place] for token in part]
         after = [token for part in shortened[place + 1 :] for token in part]
         opening: list[int] = []
-        if self.unidirectional:  # all but a last word's first token is read behind the blank
+        if self.unidirectional:  # the last word's tokens except the first are read behind the blank
             given = 1 if self.task.exact else 0
             before, after, opening = before[:given], [], [*before[given:], *after]
         candidates = [self.words[word] if word in self.words else known[word] for word in record.words]
@@ -222,7 +222,7 @@ class ChoiceEncoder:
         return EncodedChoice(record, before, after, opening, list(candidates), lost, too_long)
 
     def lay_out_source(self, encoded: EncodedChoice) -> list[int]:
-        """The ids of a source. Raises RecordError: see `source_problem`."""
+        """Returns the ids of a source. Raises RecordError: see `source_problem`."""
         if error := self.source_problem(encoded):
             raise error
         if self.unidirectional and not encoded.before:
@@ -230,7 +230,7 @@ class ChoiceEncoder:
         return self.geometry.lay_out(encoded.before, encoded.after)
 
     def prompt(self, encoded: EncodedChoice) -> Prompt:
-        """What candidates are read behind. Raises RecordError: see `source_problem`."""
+        """Returns the prompt that candidates are read behind. Raises RecordError: see `source_problem`."""
         return self.geometry.prompt(self.lay_out_source(encoded), opening=encoded.opening)
 
 
@@ -239,7 +239,8 @@ def _texts(part: Part) -> list[str]:
 
 
 def _split(part: Part) -> list[Cut]:
-    """A part as pieces that are encoded for themselves, the blank one of them; those not to be cut have group -1."""
+    """Splits a part into texts that are encoded separately, the blank one of them; those that may not be cut have
+    group -1."""
     if isinstance(part, Cut):
         return [part]
     return [Cut(text, -1) for text in BLANKS.split(part) if text]
@@ -248,8 +249,8 @@ def _split(part: Part) -> list[Cut]:
 def shorten(
     parts: Sequence[Sequence[int]], cuts: Sequence[Cut | None], budget: int
 ) -> tuple[list[list[int]], int, int]:
-    """Takes tokens from parts until they fit, one at a time: from the group with most of them left, the later one of
-    two alike, and in it from the last part that has any (THUDM/GLM, tasks/superglue/pvp.py).
+    """Shortens parts one token at a time until they fit: takes it from the group with most tokens left (of equal ones
+    the later), and there from the last part that has any (THUDM/GLM, tasks/superglue/pvp.py).
 
     Args:
         parts: ids.

@@ -1,4 +1,4 @@
-"""From examples to the padded batch a training step reads."""
+"""Collates examples to the padded batch of a training step."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ Row = list[Example]
 
 
 def padded_width(tokens: int, multiple: int) -> int:
-    """The width of a row that holds so many tokens: the next multiple, so that few shapes occur."""
+    """Rounds a row's width up to a multiple, so that few shapes occur."""
     return -(-tokens // multiple) * multiple
 
 
 class Collator:
-    """Puts the examples of a batch into rows, and lets the family's geometry write them.
+    """Arranges the examples of a batch in rows, which the family's geometry writes.
 
     Args:
         geometry: writes rows.
         pad_token_id: fills rows up; nobody sees it.
-        multiple: of which the width of rows is.
+        multiple: the width of rows is a multiple of it.
         row_tokens: with it, short examples share rows of at most so many tokens (or the longest example's); without,
             each example has a row to itself.
     """
@@ -32,23 +32,23 @@ class Collator:
         self.row_tokens = row_tokens
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        """The batch of these examples, see `Geometry.collate`; its width is a multiple of `multiple`."""
+        """Collates examples, see `Geometry.collate`; the width is a multiple of `multiple`."""
         rows = [[example] for example in examples] if self.row_tokens is None else pack(examples, self.row_tokens)
         width = padded_width(max(sum(map(len, row)) for row in rows), self.multiple)
         return self.geometry.collate(rows, width, self.pad_token_id)
 
 
 class SampleCollator(Collator):
-    """As `Collator`, of samples of running text: the examples of all of them."""
+    """As `Collator`, for samples of running text, each with one or more examples."""
 
     def __call__(self, examples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """The batch of these samples."""
+        """Collates samples."""
         return super().__call__([example for sample in examples for example in sample.examples])
 
 
 def pack(examples: Sequence[Example], row_tokens: int) -> list[Row]:
-    """As few evenly filled rows of at most `row_tokens` tokens (or the longest example's) as are found by giving each
-    example, the longest first, to the emptiest row."""
+    """Packs examples into few, evenly filled rows of at most `row_tokens` tokens (or the longest example's): each,
+    longest first, goes to the emptiest row."""
     longest_first = sorted(examples, key=len, reverse=True)
     row_tokens = max(row_tokens, len(longest_first[0]))
     count = -(-sum(map(len, examples)) // row_tokens)
@@ -59,6 +59,6 @@ def pack(examples: Sequence[Example], row_tokens: int) -> list[Row]:
             emptiest = filled.index(min(filled))
             rows[emptiest].append(example)
             filled[emptiest] += len(example)
-        if max(filled) <= row_tokens:  # with a row for each example at the latest
+        if max(filled) <= row_tokens:  # true at the latest when each example has a row
             return rows
         count += 1

@@ -9,8 +9,8 @@ from glm.errors import InputError
 
 ROLES = ("source", "answer", "target")
 # Usual names of columns, as (source, answer, target); several columns are joined by a line break. This table takes
-# precedence over `MORE_LAYOUTS`, and a task's own names for its target over both.
-LAYOUTS = (
+# precedence over `MORE_COLUMN_SETS`, and a task's own names for its target over both.
+COLUMN_SETS = (
     (("context",), ("answer",), ("question",)),
     (("source",), ("title",), ("target",)),  # DuReaderQG's loaders
     (("source",), None, ("target",)),
@@ -19,12 +19,12 @@ LAYOUTS = (
     (("query",), None, ("response",)),
     (("content",), None, ("summary",)),
 )
-OPTIONAL = "input"  # of the layout with an instruction
+OPTIONAL = "input"  # of the set with an instruction
 # Usual names of the source text.
 TEXTS = ("content", "text", "article", "document", "passage", "paragraph", "context", "source", "abst", "abstract")
 TEXTS += ("body", "dialogue", "context_text", "正文", "原文", "文章", "内容", "段落", "文本", "上下文")
 ANSWERS, QUESTIONS = ("answer", "answer_text", "答案"), ("question", "query_text", "问题")
-MORE_LAYOUTS = (
+MORE_COLUMN_SETS = (
     *(((text,), (answer,), (question,)) for text in TEXTS for answer in ANSWERS for question in QUESTIONS),
     *(((text,), None, (target,)) for text in TEXTS for target in ("summary", "highlights", "摘要")),
     *((("prompt",), None, (target,)) for target in ("response", "completion", "output", "answer", "chosen")),
@@ -90,7 +90,7 @@ class ColumnOptions:
         return tuple(name.strip() for name in wish.split(",")) if isinstance(wish, str) else wish
 
     def found_in(self, present: Sequence[str]) -> "ColumnOptions":
-        """Returns the options with the file's spelling, without inherited ones whose column is missing."""
+        """Returns the options in the file's spelling, without inherited ones whose column is missing."""
         found = {}
         for option in (f"{role}_column" for role in ROLES):
             columns = [actual_name(name, present) or name for name in self.of(option.removesuffix("_column")) or ()]
@@ -103,7 +103,7 @@ RECOGNISED = ColumnOptions()  # all roles are recognised
 
 
 class Names(tuple[str, ...]):
-    """The columns of a file, which are looked for by many names: a request may have thousands of them."""
+    """Looks columns of a file up by many possible names; written for requests with thousands of columns."""
 
     @cached_property
     def exact(self) -> frozenset[str]:
@@ -112,7 +112,7 @@ class Names(tuple[str, ...]):
 
     @cached_property
     def by_form(self) -> list[dict[str, list[str]]]:
-        """The columns by what is left of them without surrounding blanks, and then without their case."""
+        """Maps columns without surrounding blanks, and then without case, to the file's spelling."""
         found: list[dict[str, list[str]]] = [{}, {}]
         for column in self:
             for forms, form in zip(found, FORMS, strict=True):
@@ -140,14 +140,14 @@ def choose_columns(
 ) -> Columns:
     """Chooses the columns of source, answer and target.
 
-    The first layout whose columns are all present is taken: the task's own, then `LAYOUTS`, then `MORE_LAYOUTS`. If
-    there is none, each role is recognised by itself.
+    The first set whose columns are all present is taken: the task's own, then `COLUMN_SETS`, then
+    `MORE_COLUMN_SETS`. If there is none, each role is recognised by itself.
 
     Args:
         present: the columns of the file.
         template: says whether there is an answer, how the target is called, and which other columns are needed.
         wishes: the user's options.
-        name: of the file, for messages.
+        name: name of the file, for messages.
         need_target: whether a file without targets is an error.
 
     Raises:
@@ -159,12 +159,12 @@ def choose_columns(
     wishes = wishes.found_in(present)
     needed = ["source", *(["answer"] if template.needs_answer else []), *(["target"] if need_target else [])]
     _check_named(present, template, wishes, name)
-    tables = [LAYOUTS, MORE_LAYOUTS, _task_layouts(template.other_targets)]
+    tables = [COLUMN_SETS, MORE_COLUMN_SETS, _task_column_sets(template.other_targets)]
     if template.targets:
-        tables.insert(0, _task_layouts(template.targets))
+        tables.insert(0, _task_column_sets(template.targets))
     choices = []
     for table in tables:
-        choices = [_layout_columns(layout, present, wishes) for layout in table]
+        choices = [_columns_of_set(names, present, wishes) for names in table]
         own = actual_name(template.source_name, present)
         if template.source_name not in ("source", "context") and own and not wishes.source_column:
             choices = [((own,), *choice[1:]) for choice in choices]
@@ -188,8 +188,8 @@ def _check_named(present: Sequence[str], template: Template, wishes: ColumnOptio
         raise _error("template", f"its field {missing[0]} is no column of {name}", present)
 
 
-def _task_layouts(targets: Sequence[str]) -> tuple:
-    """Returns the layouts of a task whose target has one of these names."""
+def _task_column_sets(targets: Sequence[str]) -> tuple:
+    """Returns the sets of columns of a task whose target has one of these names."""
     return tuple(((text,), None, (target,)) for target in targets for text in TEXTS if text != target)
 
 
@@ -227,10 +227,10 @@ def _kept(wish: str | None, present: Sequence[str], name: str) -> tuple[str, ...
     return tuple(found.values())
 
 
-def _layout_columns(layout: tuple, present: Sequence[str], wishes: ColumnOptions) -> tuple:
-    """Returns source, answer and target of a layout, None where columns are missing; the user's options win."""
+def _columns_of_set(column_set: tuple, present: Sequence[str], wishes: ColumnOptions) -> tuple:
+    """Returns source, answer and target of a set, None where columns are missing; the user's options win."""
     found = []
-    for role, names in zip(ROLES, layout, strict=True):
+    for role, names in zip(ROLES, column_set, strict=True):
         columns = [actual_name(name, present) for name in names or ()]
         columns = [column for column, name in zip(columns, names or (), strict=True) if column or name != OPTIONAL]
         wished = wishes.of(role)
@@ -247,8 +247,8 @@ def _each_by_name(present: Sequence[str], wishes: ColumnOptions, needed: Sequenc
     found, missing = [], []
     for role in ROLES:
         columns = []
-        for table in (LAYOUTS, MORE_LAYOUTS):
-            choices = {_layout_columns(layout, present, wishes)[ROLES.index(role)] for layout in table} - {None}
+        for table in (COLUMN_SETS, MORE_COLUMN_SETS):
+            choices = {_columns_of_set(names, present, wishes)[ROLES.index(role)] for names in table} - {None}
             columns = columns or sorted(choices)
         taken = [column for column in found if column]
         columns = [column for column in columns if column not in taken or wishes.of(role)]

@@ -1,36 +1,34 @@
-"""What is wrong in a corpus, and how long its documents are: one pass, before a model is loaded."""
+"""Checks a corpus before a model is loaded, in one pass: what is wrong in it, and how long its documents are."""
 
 import math
 import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import closing
+from itertools import compress, islice
 
+import numpy as np
 from tqdm import tqdm
 
-from glm.data.check import CONTROL, Lengths, code_point, repeated, text_hash
+from glm.data.check import CONTROL, Lengths, code_point, text_hash
 from glm.data.corpora import CorpusFiles, Document
+from glm.data.corpus_encoding import EncodedBatch, encoded_ahead
 from glm.data.problems import Kind
 from glm.data.records import BadRecord
 from glm.data.report import SHOWN, FileReport, ProblemGroup
 from glm.models.protocol import Pretraining, Tokenizer
 
-SHORT = 8  # ids; a document with fewer is only read beside others
-CHARACTERS = 1 << 20  # of the documents that are encoded together
-DOCUMENTS = 1 << 14
-LINES = re.compile(r"[\n。！？!?]+")  # between the passages that boilerplate is looked for in
-SHORTEST_PASSAGE = 12  # characters; shorter ones repeat by nature
-
-Encoded = list[list[int]]  # ids of each part of a document
+SHORT = 8  # ids; shorter documents are only used together with others
+LINES = re.compile(r"[\n。！？!?]+")  # separates passages in which boilerplate is searched
+SHORTEST_PASSAGE = 12  # characters; shorter passages repeat naturally
 
 
 class CorpusCheck:
-    """What was found in a corpus.
+    """The findings in a corpus.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         tokenizer: encodes its documents.
         pretraining: says in which parts.
         most_repeats: a passage that occurs more often is boilerplate; None does not look for any, which takes memory.
@@ -55,46 +53,36 @@ class CorpusCheck:
         self.problems: dict[Kind, list[str]] = {}
         self.bad: list[BadRecord] = []
         self.lengths = Lengths()
-        self._hashes = array("Q")
-        self._files: dict[str, int] = {}
-        self._numbers = array("q")  # of a file, and of the line in it
+        self._hashes = array("q")  # hashes of all documents read
         self._passages: Counter[int] = Counter()
         self._known: dict[int, str] = {}
 
     @property
     def refused(self) -> int:
-        """Number of rows that cannot be used."""
+        """Number of rows that were refused."""
         return self.read - self.used
 
-    def take(self, items: Sequence[Document | BadRecord]) -> list[Encoded]:
-        """Takes rows in; returns those that can be used as ids."""
-        return self._taken(items, self._encode(items))
+    def take(self, items: Sequence[Document | BadRecord], encoded: EncodedBatch) -> None:
+        """Checks rows, whose documents are given as ids too."""
+        documents, tokens = [item for item in items if isinstance(item, Document)], encoded.tokens
+        if len(documents) < len(items):
+            for item in items:
+                if isinstance(item, BadRecord):
+                    self._refuse(item)
+        self._hashes.extend([hash(document.text) for document in documents])
+        if 0 in tokens:
+            self._refuse_empty(compress(documents, [not count for count in tokens]))
+            documents, tokens = list(compress(documents, tokens)), [count for count in tokens if count]
+        self.read += len(items)
+        self.used += len(documents)
+        self.unknown += encoded.unknown
+        self.lengths.extend([len(document.text) for document in documents], tokens)
+        self._look_at(documents, tokens)
 
-    def _encode(self, items: Sequence[Document | BadRecord]) -> list[Encoded]:
-        """The ids of the documents among rows; reads nothing that `_taken` writes."""
-        parts = [self.pretraining.parts(item.text) for item in items if isinstance(item, Document)]
-        texts = [text for own in parts for text in own]
-        ids = iter(self.tokenizer.encode_text(texts) if texts else [])
-        return [[next(ids) for _ in own] for own in parts]
-
-    def _taken(self, items: Sequence[Document | BadRecord], found: list[Encoded]) -> list[Encoded]:
-        encoded = iter(found)
-        return [ids for item in items if (ids := self._take(item, encoded)) is not None]
-
-    def _take(self, item: Document | BadRecord, encoded: Iterator[Encoded]) -> Encoded | None:
-        self.read += 1
-        if isinstance(item, BadRecord):
-            return self._refuse(item)
-        ids = next(encoded)
-        tokens = sum(map(len, ids))
-        if not tokens:
-            message = f"{item.origin}: has no token: the tokenizer drops all of it"
-            return self._refuse(BadRecord(self.read, item.origin, message, Kind.EMPTY))
-        self.used += 1
-        self.lengths.add(item.text, tokens)
-        self.unknown += any(self.tokenizer.unknown_token_id in part for part in ids)
-        self._look_at(item, tokens)
-        return ids
+    def _refuse_empty(self, documents: Iterable[Document]) -> None:
+        for document in documents:
+            message = f"{document.origin}: has no token: the tokenizer drops all of it"
+            self._refuse(BadRecord(document.number, document.origin, message, Kind.EMPTY))
 
     def _refuse(self, item: BadRecord) -> None:
         self.note(item.kind, item.error)
@@ -108,38 +96,47 @@ class CorpusCheck:
         if len(words) < self.shown:
             words.append(message)
 
-    def _look_at(self, document: Document, tokens: int) -> None:
-        if tokens < SHORT:
-            self.note(Kind.SHORT, f"{document.origin}: {tokens} tokens")
-        if found := CONTROL.search(document.text):
-            self.note(Kind.CONTROL, f"{document.origin}: holds the control character {code_point(found.group())}")
-        self._hashes.append(text_hash(document.text))
-        file, _, number = document.origin.rpartition(" ")
-        self._files.setdefault(file, len(self._files))
-        self._numbers.extend((self._files[file], int(number.rstrip(")")) if number.rstrip(")").isdecimal() else 0))
+    def _look_at(self, documents: Sequence[Document], tokens: Sequence[int]) -> None:
+        if tokens and min(tokens) < SHORT:
+            for document, count in zip(documents, tokens, strict=True):
+                if count < SHORT:
+                    self.note(Kind.SHORT, f"{document.origin}: {count} tokens")
+        if CONTROL.search("\n".join([document.text for document in documents])):
+            for document in documents:
+                if found := CONTROL.search(document.text):
+                    self.note(
+                        Kind.CONTROL, f"{document.origin}: holds the control character {code_point(found.group())}"
+                    )
         if self.most_repeats is not None:
-            for passage in {part.strip() for part in LINES.split(document.text)}:
-                if len(passage) >= SHORTEST_PASSAGE:
-                    self._passages[key := text_hash(passage)] += 1
-                    if self._passages[key] == self.most_repeats + 1:
-                        self._known[key] = passage
+            for document in documents:
+                self._count_passages(document.text)
 
-    def _place(self, number: int) -> str:
-        file, line = self._numbers[2 * number], self._numbers[2 * number + 1]
-        return f"{list(self._files)[file]} {line}"
+    def _count_passages(self, text: str) -> None:
+        for passage in {part.strip() for part in LINES.split(text)}:
+            if len(passage) >= SHORTEST_PASSAGE:
+                self._passages[key := text_hash(passage)] += 1
+                if self._passages[key] == self.most_repeats + 1:
+                    self._known[key] = passage
 
-    def finish(self) -> None:
-        """Looks at what only the whole corpus tells."""
-        for first, again in repeated(self._hashes):
-            self.counts[Kind.DUPLICATE_ROW] += 1
-            words = self.problems.setdefault(Kind.DUPLICATE_ROW, [])
-            if len(words) < self.shown:
-                words.append(f"{self._place(again)}: is {self._place(first)} once more")
+    def finish(self, corpus: CorpusFiles) -> None:
+        """Checks what only the whole corpus shows."""
+        count, pairs = first_repeats(self._hashes, self.shown)
+        if count:
+            origins = self._origins(corpus, {place for pair in pairs for place in pair})
+            self.counts[Kind.DUPLICATE_ROW] += count
+            words = [f"{origins[again]}: is {origins[first]} once more" for first, again in pairs]
+            self.problems.setdefault(Kind.DUPLICATE_ROW, []).extend(words)
         for key, passage in sorted(self._known.items(), key=lambda item: -self._passages[item[0]]):
             self.note(Kind.BOILERPLATE, f"{self.name}: {self._passages[key]} documents hold {passage:.60}")
 
+    def _origins(self, corpus: CorpusFiles, places: set[int]) -> dict[int, str]:
+        """Returns the origins of documents by number; reads them again, as keeping all would take memory."""
+        documents = (item for item in corpus if isinstance(item, Document))
+        read = islice(enumerate(documents), max(places, default=-1) + 1)
+        return {place: document.origin for place, document in read if place in places}
+
     def report(self) -> FileReport:
-        """All that was found."""
+        """Makes the report."""
         return FileReport(
             file=self.name,
             columns="",
@@ -159,43 +156,36 @@ class CorpusCheck:
             notes=[f"{self.name}: {sum(self.lengths.tokens):,} tokens"] if self.used else [],
         )
 
-    def documents(self, corpus: CorpusFiles, *, most_refused: float = math.inf) -> Iterator[Encoded]:
-        """Reads all of a corpus: its documents as ids.
+    def encoded(self, corpus: CorpusFiles, *, most_refused: float = math.inf) -> Iterator[EncodedBatch]:
+        """Reads a whole corpus; yields its documents as ids.
 
         Args:
             most_refused: reading ends early where it is clear that more rows are refused.
+
+        Raises:
+            InputError: a file cannot be read, or a process that encodes has ended.
         """
-        with tqdm(desc=f"encoding {self.name}", unit="document", disable=None, delay=1) as bar:
-            for batch, encoded in self._encoded_ahead(corpus):
-                yield from self._taken(batch, encoded)
-                bar.update(len(batch))
+        ahead = encoded_ahead(corpus.batches(), self.tokenizer, self.pretraining, size=corpus.size)
+        with closing(ahead), tqdm(desc=f"encoding {self.name}", unit="document", disable=None, delay=1) as bar:
+            for rows, encoded in ahead:
+                self.take(rows, encoded)
+                yield encoded
+                bar.update(len(rows))
                 if self.refused > most_refused + SHOWN:
                     break
-        self.finish()
-
-    def _encoded_ahead(self, corpus: CorpusFiles) -> Iterator[tuple[list[Any], list[Encoded]]]:
-        """Rows in batches with the ids of their documents. The tokenizer, which lets go of the interpreter, encodes a
-        batch while the next one is read and the one before it is written."""
-        with ThreadPoolExecutor(1) as worker:
-            waiting = None
-            for batch in batches(corpus):
-                coming = batch, worker.submit(self._encode, batch)
-                if waiting is not None:
-                    yield waiting[0], waiting[1].result()
-                waiting = coming
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
+        self.finish(corpus)
 
 
-def batches(corpus: Iterable[Any]) -> Iterator[list[Any]]:
-    """Documents in groups of a bounded number of characters, but for one that is longer by itself."""
-    group: list[Any] = []
-    size = 0
-    for item in corpus:
-        group.append(item)
-        size += len(item.text) if isinstance(item, Document) else 0
-        if size >= CHARACTERS or len(group) >= DOCUMENTS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def first_repeats(hashes: array, most: int) -> tuple[int, list[tuple[int, int]]]:
+    """Returns how many values occurred before, and the places (first, again) of the first of them.
+
+    Args:
+        hashes: values of type "q".
+        most: pairs of places.
+    """
+    values = np.frombuffer(hashes, dtype=np.int64)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    again = np.sort(order[1:][ordered[1:] == ordered[:-1]])
+    firsts = order[np.searchsorted(ordered, values[again[:most]])]
+    return len(again), list(zip(firsts.tolist(), again[:most].tolist(), strict=True))

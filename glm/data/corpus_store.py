@@ -1,4 +1,4 @@
-"""A corpus on disk as ids: encoded once, found again by content, mapped rather than read.
+"""Stores a corpus as ids on disk: encoded once, found again by content, memory-mapped.
 
 A folder as `glm.data.store` has them: the ids of all units in a row (2 or 4 bytes each), where each part ends, where
 each unit ends if units have several parts, and the report of the check. Its seal is written last and its name given
@@ -11,11 +11,13 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from glm.data.corpora import CorpusFiles
-from glm.data.corpus_check import CorpusCheck, Encoded
+from glm.data.corpus_check import CorpusCheck
+from glm.data.corpus_encoding import EncodedBatch
 from glm.data.mixture import Mixture
 from glm.data.report import FileReport
 from glm.data.store import content_digest, id_type, new_store, remove_store, verify_store
@@ -23,13 +25,12 @@ from glm.data.task_pool import TaskPool
 from glm.errors import InputError
 from glm.models.protocol import Pretraining, Sample, Tokenizer
 
-VERSION = 1  # of what is written
+VERSION = 1  # version of the file format
 IDS, PARTS, UNITS, REPORT = "ids.bin", "parts.bin", "units.bin", "report.json"
-PART_ENDS = 1 << 16  # that are kept before they are written
 
 
 class MappedCorpus:
-    """The units in a folder (`glm.models.protocol.Corpus`)."""
+    """The units in a folder, memory-mapped (`glm.models.protocol.Corpus`)."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer):
         self.folder = folder
@@ -44,12 +45,12 @@ class MappedCorpus:
         return len(self._parts if self._units is None else self._units)
 
     def unit(self, number: int) -> list[np.ndarray]:
-        """The ids of each part of a unit."""
+        """Returns the ids of each part of a unit."""
         first, behind = (number, number + 1) if self._units is None else _bounds(self._units, number)
         return [self._ids[slice(*_bounds(self._parts, part))] for part in range(first, behind)]
 
     def at(self, token: int) -> int:
-        """The number of the unit that has this one of all tokens."""
+        """Returns the number of the unit that holds this one of all tokens."""
         part = int(np.searchsorted(self._parts, token, side="right"))
         return part if self._units is None else int(np.searchsorted(self._units, part, side="right"))
 
@@ -60,7 +61,7 @@ class MappedCorpus:
 
 
 class MemoryCorpus:
-    """The units of a few documents (`glm.models.protocol.Corpus`), for people and for tests."""
+    """The units of a few documents in memory (`glm.models.protocol.Corpus`), for display and tests."""
 
     def __init__(self, units: Iterable[Sequence[Sequence[int]]]):
         self._units = [[np.asarray(part, np.int64) for part in unit] for unit in units]
@@ -71,11 +72,11 @@ class MemoryCorpus:
         return len(self._units)
 
     def unit(self, number: int) -> list[np.ndarray]:
-        """The ids of each part of a unit."""
+        """Returns the ids of each part of a unit."""
         return self._units[number]
 
     def at(self, token: int) -> int:
-        """The number of the unit that has this one of all tokens."""
+        """Returns the number of the unit that holds this one of all tokens."""
         return int(np.searchsorted(self._ends, token, side="right"))
 
     def lengths(self) -> np.ndarray:
@@ -92,7 +93,7 @@ def _bounds(ends: np.ndarray, number: int) -> tuple[int, int]:
 
 
 def corpus_digest(corpus: CorpusFiles) -> str:
-    """SHA-256 of what a corpus is read from; the files' names are no part of it."""
+    """Returns the SHA-256 of a corpus's content; file names do not count."""
     digests = [content_digest(path) for path in corpus.files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -107,10 +108,10 @@ def open_corpus(
     content: str,
     most_refused: int = 0,
 ) -> tuple[MappedCorpus, list[str]]:
-    """A corpus, encoded now or found whole in the cache.
+    """Opens a corpus from the cache, or encodes it.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         content: see `corpus_digest`.
         most_refused: rows that may be refused.
 
@@ -131,7 +132,7 @@ def open_corpus(
         check = CorpusCheck(name, tokenizer, pretraining, keep_bad=most_refused)
         try:
             with new_store(folder) as aside:
-                write_corpus(aside, check.documents(corpus, most_refused=most_refused), tokenizer, pretraining)
+                write_corpus(aside, check.encoded(corpus, most_refused=most_refused))
                 report = check.report()
                 if not report.read:
                     raise InputError(f"{corpus.path}: no document in it")
@@ -146,28 +147,24 @@ def open_corpus(
     return found, notes
 
 
-def write_corpus(folder: Path, documents: Iterable[Encoded], tokenizer: Tokenizer, pretraining: Pretraining) -> None:
-    """Writes the units of documents one behind the other; no more than some of them is ever in memory."""
-    code, has_parts = np.dtype(id_type(tokenizer)).char, False
-    parts, units, tokens, count = array("q"), array("q"), 0, 0
+def write_corpus(folder: Path, batches: Iterable[EncodedBatch]) -> None:
+    """Writes the units of documents, keeping only a few in memory."""
+    tokens = parts = 0
+    has_parts = False
     with open(folder / IDS, "wb") as ids, open(folder / PARTS, "wb") as ends, open(folder / UNITS, "wb") as of_units:
-        for document in documents:
-            for unit in pretraining.units(document):
-                for part in unit:
-                    ids.write(array(code, part).tobytes())  # three times as fast as by NumPy
-                    tokens += len(part)
-                    parts.append(tokens)
-                count += len(unit)
-                units.append(count)
-                has_parts |= len(unit) > 1
-            if len(parts) > PART_ENDS:
-                ends.write(parts.tobytes())
-                of_units.write(units.tobytes())
-                parts, units = array("q"), array("q")
-        ends.write(parts.tobytes())
-        of_units.write(units.tobytes())
-    if not has_parts:  # each unit is its part
+        for batch in batches:
+            ids.write(batch.ids)
+            tokens, parts = _write_ends(ends, batch.parts, tokens), _write_ends(of_units, batch.units, parts)
+            has_parts |= len(batch.parts) > len(batch.units)
+    if not has_parts:  # each unit has exactly one part
         (folder / UNITS).write_bytes(b"")
+
+
+def _write_ends(file: BinaryIO, sizes: array, before: int) -> int:
+    """Writes where each of these ends, and returns where the last does."""
+    ends = before + np.cumsum(np.frombuffer(sizes, np.int64))
+    file.write(ends.tobytes())
+    return int(ends[-1]) if len(ends) else before
 
 
 def _store_name(name: str, corpus: CorpusFiles, tokenizer: Tokenizer, pretraining: Pretraining, content: str) -> str:
@@ -185,12 +182,12 @@ def _store_name(name: str, corpus: CorpusFiles, tokenizer: Tokenizer, pretrainin
 
 
 class CorpusSamples(Sequence[Sample]):
-    """The samples of a corpus; what training asks of `glm.data.store.ExampleStore` it asks of these too.
+    """The training samples of a corpus, with the interface of `glm.data.store.ExampleStore`.
 
     How large a sample is only drawing it tells: `lengths` and `target_lengths` are those of the largest.
 
     Args:
-        name: of the corpus, for messages.
+        name: name of the corpus, for messages.
         tasks: examples of tasks that take the place of some samples, or None.
     """
 
@@ -209,7 +206,7 @@ class CorpusSamples(Sequence[Sample]):
         return self.draw(index, np.random.default_rng(index))
 
     def draw(self, index: int, random: np.random.Generator | None, objective: str | None = None) -> Sample:
-        """A sample, a function of its number and of the generator; of an objective, if one is given."""
+        """Draws a sample, a function of its number and the random generator; `objective` fixes the objective."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         if objective is None and self.tasks is not None and random.random() < self.tasks.share:
@@ -233,11 +230,11 @@ class CorpusSamples(Sequence[Sample]):
 
     @cached_property
     def origins(self) -> "Origins":
-        """Where each sample is from, for messages."""
+        """Says where each sample is from, for messages."""
         return Origins(self.name, len(self))
 
     def folder_of(self, index: int) -> Path:
-        """Where the corpus lies."""
+        """Returns the folder of the corpus."""
         return self.folder
 
     def mixture(self, seed: int) -> Mixture:
@@ -246,7 +243,7 @@ class CorpusSamples(Sequence[Sample]):
 
 
 class Origins(Sequence[str]):
-    """Names of samples, made when they are asked for: there may be millions."""
+    """Descriptions of samples, made on demand: there may be millions."""
 
     def __init__(self, name: str, count: int):
         self.name, self.count = name, count
@@ -263,7 +260,8 @@ class Origins(Sequence[str]):
 def held_out(
     corpora: Mapping[str, CorpusSamples], objectives: Sequence[str], *, most: int, seed: int
 ) -> dict[str, dict[str, list[Sample]]]:
-    """Samples that dev losses are measured on, by corpus and objective: the same in each evaluation of any run.
+    """Draws the samples that dev losses are measured on, by corpus and objective: the same ones in every evaluation of
+    any run.
 
     Args:
         most: samples of an objective and corpus.

@@ -1,4 +1,4 @@
-"""From a record to what the model reads: template, tokenizer and geometry in one place for training and prediction."""
+"""Encodes records with template, tokenizer and geometry, identically for training and prediction."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class EncodedRecord:
-    """A record in its template as ids, nothing cut and no special token added."""
+    """A record in its template as ids, uncut and without special tokens."""
 
     record: Record
-    before: list[int]  # of the blank
+    before: list[int]  # before and after the blank
     after: list[int]
-    target: list[int] | None  # None without target; the constant opening is not in it
+    target: list[int] | None  # None without target; without the constant opening
 
 
 class ExampleEncoder:
-    """Lays out records as a family's model reads them.
+    """Lays out records for a family's model.
 
     Args:
         family: brings the geometry.
@@ -50,7 +50,7 @@ class ExampleEncoder:
 
     kind = "generate"
     pattern_id = None
-    notes: Sequence[str] = ()  # what a user should know of it
+    notes: Sequence[str] = ()  # hints for the user
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class ExampleEncoder:
         self.family = family
         self.tokenizer = tokenizer
         self.template = template
-        # Of a pair that is cut together either part may be nearly all of it.
+        # In a pair that is cut together, either part may take nearly all of it.
         self.src_length = src_length if max_seq_length is None else max_seq_length - 1
         self.tgt_length = tgt_length
         self.min_tgt_length = min_tgt_length
@@ -89,26 +89,29 @@ class ExampleEncoder:
             **objective,
         )
         self.geometry = family.geometry(tokenizer, layout)
-        if max_seq_length is not None and tgt_length >= max_seq_length - self.special_tokens:
-            raise InputError(
-                f"tgt_length {tgt_length}: leaves no room for a source in max_seq_length {max_seq_length}; shorten it"
-            )
-        # Opening and target are encoded apart, so that the ids of the opening never depend on the target.
+        # Opening and target are encoded separately, so that the ids of the opening never depend on the target.
         self.opening_ids = tokenizer.encode_text(template.target_prefix)
-        if self.opening_ids and family.own_search:
+        self._check_room(max_seq_length)
+
+    def _check_room(self, max_seq_length: int | None) -> None:
+        if max_seq_length is not None and self.tgt_length >= max_seq_length - self.special_tokens:
+            message = f"leaves no room for a source in max_seq_length {max_seq_length}; shorten it"
+            raise InputError(f"tgt_length {self.tgt_length}: {message}")
+        opening = self.template.target_prefix
+        if self.opening_ids and self.family.own_search:
             raise InputError(
-                f"target_prefix {template.target_prefix}: {family.title}'s search writes whole texts; choose a task "
-                "or template without a constant opening"
+                f"target_prefix {opening}: {self.family.title}'s search writes whole texts; choose a task or template "
+                "without a constant opening"
             )
-        if self.target_budget < min_tgt_length:
+        if self.target_budget < self.min_tgt_length:
             raise InputError(
-                f"tgt_length {tgt_length}: no room for min_tgt_length {min_tgt_length} tokens and eop after the "
-                f"constant opening {template.target_prefix} ({len(self.opening_ids)} tokens); raise tgt_length"
+                f"tgt_length {self.tgt_length}: no room for min_tgt_length {self.min_tgt_length} tokens and eop after "
+                f"the constant opening {opening} ({len(self.opening_ids)} tokens); raise tgt_length"
             )
 
     @property
     def described(self) -> list[str]:
-        """What ids of a record depend on, beside lengths and tokenizer."""
+        """Everything beside lengths and tokenizer that the ids of a record depend on."""
         template = self.template
         marks = {"open": not template.closed, "cuts tokens": template.cuts_tokens, "visible pads": self.visible_pads}
         found = [template.source, template.target_prefix, *(name for name, holds in marks.items() if holds)]
@@ -116,18 +119,18 @@ class ExampleEncoder:
 
     @property
     def constant_text(self) -> str:
-        """What every source and target holds."""
+        """Text that every source and target holds."""
         extras = dict.fromkeys(self.template.extra_names, "")
         return "".join([*self.template.texts("", answer="", extras=extras), self.template.target_prefix])
 
     @property
     def special_tokens(self) -> int:
-        """Tokens of a source beside its text."""
+        """Number of tokens of a source beside its text."""
         return self.geometry.special_tokens
 
     @property
     def source_budget(self) -> int:
-        """Most tokens of a source without its special ones."""
+        """Most tokens of a source without special ones."""
         return self.src_length - self.special_tokens
 
     @property
@@ -138,7 +141,7 @@ class ExampleEncoder:
     # -- many records at once
 
     def encode(self, records: Sequence[Record]) -> list[EncodedRecord]:
-        """Records as ids; SentencePiece encodes their texts by several threads."""
+        """Encodes records; SentencePiece uses several threads."""
         if hasattr(self.geometry, "lay_out_parts") and any(record.parts for record in records):
             return [self._encode_parts(record) for record in records]
         frames = [self._texts(record, record.source) for record in records]
@@ -151,7 +154,7 @@ class ExampleEncoder:
         ]
 
     def _encode_parts(self, record: Record) -> EncodedRecord:
-        """A record whose source is in parts, each of which is encoded alone; only a document is cut."""
+        """Encodes a record whose source is in parts, each of them separately; only a document is cut."""
         ids = self.tokenizer.encode_text([text for _, text in record.parts])
         named = [(name, own) for (name, _), own in zip(record.parts, ids, strict=True)]
         before = self.geometry.lay_out_parts(named, document_length=self.template.form.document_length)
@@ -159,7 +162,7 @@ class ExampleEncoder:
         return EncodedRecord(record, before, [], target)
 
     def source_problem(self, encoded: EncodedRecord) -> RecordError | None:
-        """Why the source of a record cannot be laid out: it has no token, or what must not be cut does not fit."""
+        """Says why a source cannot be laid out: it has no token, or what must not be cut does not fit."""
         record = encoded.record
         if not encoded.before and not encoded.after:
             return RecordError(Kind.EMPTY, record.origin, NO_TOKEN, field="source")
@@ -179,7 +182,7 @@ class ExampleEncoder:
         return RecordError(Kind.SOURCE_LENGTH, record.origin, message, field=field)
 
     def target_problem(self, encoded: EncodedRecord) -> RecordError | None:
-        """Why the target of a record, if it has one, cannot be learnt: it has no token, or would be cut."""
+        """Says why a target, if there is one, cannot be learnt: it has no token, or would be cut."""
         tokens = len(encoded.target or ())
         if encoded.target is not None and not tokens:
             return RecordError(Kind.EMPTY, encoded.record.origin, NO_TOKEN, field="target")
@@ -192,15 +195,15 @@ class ExampleEncoder:
         return RecordError(Kind.TARGET_LENGTH, encoded.record.origin, message, field="target")
 
     def overflow(self, encoded: EncodedRecord) -> int:
-        """By how many tokens the source is longer than `src_length`."""
+        """Returns by how many tokens the source is longer than `src_length`."""
         return max(0, len(encoded.before) + len(encoded.after) - self.source_budget)
 
     def uncut_length(self, encoded: EncodedRecord) -> int:
-        """Tokens that the source would have, were nothing cut."""
+        """Returns the number of tokens of the source without any cut."""
         return len(encoded.before) + len(encoded.after) + self.special_tokens
 
     def lay_out_source(self, encoded: EncodedRecord) -> list[int]:
-        """The ids of a source; one that is too long is cut around the answer's sentence, or at its end.
+        """Returns the ids of a source; if it is too long it is cut around the answer's sentence, or at its end.
 
         Raises:
             RecordError: see `source_problem`.
@@ -217,24 +220,25 @@ class ExampleEncoder:
 
     @property
     def _cuts_tokens(self) -> bool:
-        """Whether a source that is too long loses its last tokens."""
+        """Whether a source that is too long is cut at its last tokens."""
         return self.template.cuts_tokens or (self.family.cuts_tokens and self.template.is_bare)
 
     def _without_last_tokens(self, record: Record) -> list[int]:
-        """As many tokens of a source as fit before what the template has behind it."""
+        """Cuts the last tokens of a source so that it fits before what the template has behind it."""
         frame, _ = self._texts(record, "")
         source, behind = self.tokenizer.encode_text([record.source, frame])
         return [*source[: self.source_budget - len(behind)], *behind]
 
     def lay_out_ids(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """The ids of a source: of what stands before its blank and behind it, and what of padding is seen."""
+        """Returns the ids of a source from those before and after its blank, with visible padding if the options ask
+        for it."""
         ids = self.geometry.lay_out(before, after)
         if not self.visible_pads:
             return ids
         return [*ids, *[self.tokenizer.pad_token_id] * (self.src_length - len(ids))]
 
     def seen(self, encoded: EncodedRecord) -> tuple[int, int]:
-        """Where the part of a source that `lay_out_source` leaves begins and ends, in characters."""
+        """Returns the range, in characters, of the part of a source that `lay_out_source` keeps."""
         record, source = encoded.record, encoded.record.source
         if not self.overflow(encoded):
             return 0, len(source)
@@ -245,7 +249,8 @@ class ExampleEncoder:
         return window_around(source, record.answer or "", lambda part: self._fits(record, part)) or (0, 0)
 
     def lay_out_span(self, encoded: EncodedRecord) -> list[int]:
-        """The ids of the span, the constant opening and the target; the geometry adds what opens and closes it.
+        """Returns the ids of the span: constant opening and target; the geometry adds the tokens that open and close
+        it.
 
         Raises:
             RecordError: see `target_problem`.
@@ -257,11 +262,11 @@ class ExampleEncoder:
     # -- one record
 
     def source_ids(self, record: Record) -> list[int]:
-        """Ids of its source. Raises as `lay_out_source`."""
+        """Returns the ids of a record's source. Raises as `lay_out_source`."""
         return self.lay_out_source(*self.encode([record]))
 
     def example(self, record: Record) -> Example:
-        """The example of a record with a target, as evaluation takes it. Raises as `lay_out_source` and
+        """Returns the example that evaluation uses of a record with a target. Raises as `lay_out_source` and
         `lay_out_span`."""
         (encoded,) = self.encode([record])
         return self.example_of(self.lay_out_source(encoded), self.lay_out_span(encoded))
@@ -269,16 +274,16 @@ class ExampleEncoder:
     def example_of(
         self, source_ids: Sequence[int], span: Sequence[int], random: np.random.Generator | None = None
     ) -> Example:
-        """The example of a source and its span; `random` makes it one of training, see `Geometry.example`."""
+        """Makes the example of a source and its span; with `random` for training, see `Geometry.example`."""
         return self.geometry.example(source_ids, span, tgt_length=self.tgt_length, random=random)
 
     def prompt(self, source_ids: Sequence[int], prefix_ids: Sequence[int] = ()) -> Prompt:
-        """What generation starts from, of `source_ids` of a record; the span starts with opening and prefix."""
+        """Returns the prompt of a record's `source_ids`; the text starts with opening and prefix."""
         return self.geometry.prompt(source_ids, opening=[*self.opening_ids, *prefix_ids])
 
     def _texts(self, record: Record, source: str) -> list[str]:
         return self.template.texts(source, answer=record.answer, extras=record.extras)
 
     def _fits(self, record: Record, source: str) -> bool:
-        """Whether a record with this in place of its source is short enough."""
+        """Whether a record is short enough with this text as its source."""
         return sum(map(len, self.tokenizer.encode_text(self._texts(record, source)))) <= self.source_budget

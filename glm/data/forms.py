@@ -1,4 +1,4 @@
-"""Rows whose source is in parts: conversations with what they are about, and slots with values. Loads no model.
+"""Reads rows whose source has parts: conversations with their subject, and slots with values. Loads no model.
 
 Each becomes a row with a readable `source`, a `target`, and `parts`: what each part is, and its text. A family that
 has tags for them lays the parts out with these; any other one reads the source. A row that brings `parts` keeps them.
@@ -21,7 +21,7 @@ Parts = list[tuple[str, str]]
 PARTS = "parts"
 DIALOGUE, QA, NLG = "dialogue", "qa", "nlg"
 ROLES = {DIALOGUE: ("persona", "speaker1", "speaker2"), QA: ("document", "question", "answer")}
-SUBJECTS = {DIALOGUE: ("personality", "persona"), QA: ("document",)}  # columns of what a conversation is about
+SUBJECTS = {DIALOGUE: ("personality", "persona"), QA: ("document",)}  # columns with the subject of a conversation
 SLOTS = ("name", "eatType", "familyFriendly", "priceRange", "food", "near", "area", "customerRating")
 OTHER_SLOTS = {"customer rating": "customerRating"}
 SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
@@ -44,7 +44,7 @@ class Form:
 
 
 def with_parts(rows: Iterable[Row], form: Form, *, training: bool) -> Iterator[Row]:
-    """Rows of one source each, as many as there are utterances in a conversation.
+    """Yields rows with one source each, as many as a conversation has utterances.
 
     Args:
         training: the sentences of a persona are rotated by one from each utterance of a conversation to the next.
@@ -129,7 +129,7 @@ def _conversation(row: Row, form: Form, *, training: bool) -> Iterator[tuple[dic
         subject = subject[:1]
     for place, (history, target) in enumerate(_utterances(row)):
         turns = history[-(2 * form.max_history + 1) :]
-        # Counted from the reply, which is always the second one's.
+        # Counted backwards from the reply, which is always the second speaker's.
         named = [(asks if (len(turns) - n) % 2 else answers, text) for n, text in enumerate(turns)]
         shift = place % len(subject) if training and form.kind == DIALOGUE else 0
         rotated = [*subject[len(subject) - shift :], *subject[: len(subject) - shift]]
@@ -138,7 +138,7 @@ def _conversation(row: Row, form: Form, *, training: bool) -> Iterator[tuple[dic
 
 
 def _utterances(row: Row) -> Iterator[tuple[list[str], str | None]]:
-    """What was said before each reply, and the reply."""
+    """Yields what was said before each reply, and the reply."""
     if isinstance(row.values.get("turns"), list):
         said: list[str] = []
         for turn in row.values["turns"]:
@@ -161,7 +161,7 @@ def _utterances(row: Row) -> Iterator[tuple[list[str], str | None]]:
 
 
 def _texts(row: Row, value: Any, field: str) -> list[str]:
-    """A list of texts, at least one."""
+    """Returns a list of at least one text."""
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise RecordError(Kind.TYPE, row.origin, "a list of texts is expected", field=field)
     if not value:

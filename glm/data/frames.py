@@ -1,4 +1,4 @@
-"""The encoder of a template or task: how records become what a family's model reads."""
+"""Chooses the encoder of a template or task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,42 +33,17 @@ def encoder_of(
     objective: Mapping[str, Any] = NO_CHOICE,
     task: int = NO_TASK,
 ) -> Encoder:
-    """The encoder of a frame; options as of the encoders. Raises InputError as they do."""
-    how: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
+    """Makes the encoder of a frame; options as for the encoders. Raises InputError as they do."""
+    lengths: dict[str, Any] = {"src_length": src_length, "tgt_length": tgt_length, "block_position": block_position}
+    targets = {"allow_cut_targets": allow_cut_targets, "visible_pads": visible_pads, "objective": objective}
+    whole = {"min_tgt_length": min_tgt_length, "max_seq_length": max_seq_length, "task": task}
+    scored = {"multi_token": multi_token, "unidirectional": unidirectional}
     if isinstance(frame, Template):
-        return ExampleEncoder(
-            family,
-            tokenizer,
-            frame,
-            min_tgt_length=min_tgt_length,
-            allow_cut_targets=allow_cut_targets,
-            max_seq_length=max_seq_length,
-            visible_pads=visible_pads,
-            objective=objective,
-            task=task,
-            **how,
-        )
+        return ExampleEncoder(family, tokenizer, frame, **lengths, **targets, **whole)
     if classification_head is not None:
         return PairEncoder(
-            family, tokenizer, frame, pool=classification_head, src_length=src_length, pattern_id=pattern_id
+            family, tokenizer, frame, pattern_id=pattern_id, pool=classification_head, src_length=src_length
         )
     if frame.kind == CHOOSE:
-        return ChoiceEncoder(
-            family,
-            tokenizer,
-            frame,
-            pattern_id=pattern_id,
-            multi_token=multi_token,
-            unidirectional=unidirectional,
-            **how,
-        )
-    return WindowEncoder(
-        family,
-        tokenizer,
-        frame,
-        pattern_id=pattern_id,
-        allow_cut_targets=allow_cut_targets,
-        visible_pads=visible_pads,
-        objective=objective,
-        **how,
-    )
+        return ChoiceEncoder(family, tokenizer, frame, pattern_id=pattern_id, **lengths, **scored)
+    return WindowEncoder(family, tokenizer, frame, pattern_id=pattern_id, **lengths, **targets)

@@ -1,4 +1,4 @@
-"""Records of several tasks in one file, each of which names its own."""
+"""Reads records of several tasks from one file, in which each record names its task."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from typing import Any
 from glm.data.columns import ColumnOptions, Columns
 from glm.data.formats import Row, read_rows
 from glm.data.forms import with_parts
-from glm.data.layouts import unfold
+from glm.data.nested_rows import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.records import ROWS_TO_RECOGNISE, BadRecord, Record, columns_of, record_or_bad
 from glm.data.store import content_digest
@@ -21,18 +21,18 @@ TASK = "task"  # the column that names a record's task
 
 @dataclass(frozen=True)
 class TaskForm:
-    """How the records of a task are read: template, and columns where the user names them."""
+    """How a task's records are read: the template, and columns named by the user."""
 
     template: Template
     columns: ColumnOptions
 
 
 class MixedFile:
-    """The records of a file, each read as its task has it; what is unusable is a `BadRecord`.
+    """The records of a file, each read as its task requires; an unusable one is a `BadRecord`.
 
     Args:
         path: a file in any format of `glm.data.formats`.
-        forms: by task; of an empty name records of no task.
+        forms: form of each task; an empty name is for records of no task.
         default: the task of a record that names none.
         reserved, most: as of `RecordFile`.
 
@@ -78,7 +78,7 @@ class MixedFile:
         return islice(self._all_rows(), self.most)
 
     def _all_rows(self) -> Iterator[tuple[str, Row]]:
-        """The task of each record and its row: a row of a conversation is as many as it has utterances."""
+        """Yields the task of each record and its row; a conversation is as many rows as it has utterances."""
         for row in read_rows(self.path):
             named: Any = row.values.get(TASK)
             task = self.default if named is None else str(named)
@@ -88,7 +88,7 @@ class MixedFile:
                 yield task, replace(own, number=row.number)
 
     def check(self, encoder: Any) -> None:
-        """Nothing beside what is wrong with single records, which their rows say."""
+        """Checks nothing: only single records can be wrong, and their rows say so."""
 
     def __iter__(self) -> Iterator[Record | BadRecord]:
         for task, row in self._rows():

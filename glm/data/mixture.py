@@ -1,4 +1,4 @@
-"""Several data sets in one run: what they are called, and how often each is read. Knows neither records nor models.
+"""Mixes several data sets in one run: their names, and how often each is read. Knows neither records nor models.
 
 A data set is given as `NAME=PATH`. What an epoch has of each set, and in which order, is a function of seed and epoch
 alone, so that an interrupted run goes on with the same data, on any number of processes.
@@ -14,12 +14,12 @@ import numpy as np
 
 from glm.errors import UsageError
 
-NAME = re.compile(r"[^\W_][\w.+-]*")  # `en`, `zh-CN`, `xnli_zh`: nothing that a path to a folder has
+NAME = re.compile(r"[^\W_][\w.+-]*")  # `en`, `zh-CN`, `xnli_zh`: without characters that only paths have
 
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file of a run.
+    """A data file, with a name if it has one.
 
     Args:
         name: what tables and logs call it; empty where there is only one, and it has none.
@@ -31,7 +31,7 @@ class NamedFile:
 
 
 def named_files(option: str, given: str | Sequence[str] | None) -> tuple[NamedFile, ...]:
-    """The files that an option names: `NAME=PATH`, or `PATH`.
+    """Parses the files of an option: `NAME=PATH`, or `PATH`.
 
     Several files without a name are called by what their names do not share: `dev.en.json dev.zh.json` are en and zh.
 
@@ -59,7 +59,7 @@ def named_files(option: str, given: str | Sequence[str] | None) -> tuple[NamedFi
 
 
 def named_file(value: str | None) -> NamedFile:
-    """What `NAME=PATH` or `PATH` names."""
+    """Parses `NAME=PATH` or `PATH`."""
     name, mark, path = (value or "").partition("=")
     if value is None or not mark or not NAME.fullmatch(name) or Path(value).exists():
         return NamedFile("", value)
@@ -67,7 +67,7 @@ def named_file(value: str | None) -> NamedFile:
 
 
 def _distinct_parts(paths: Sequence[str]) -> list[str]:
-    """Of the name of each file the parts that not all of them have; of equal names their folders'."""
+    """Returns the parts of each file's name that not all files share; for equal names those of their folders."""
     names = [Path(path).name for path in paths]
     if len(set(names)) < len(names):
         names = [Path(path).parent.name for path in paths]
@@ -80,7 +80,7 @@ def _distinct_parts(paths: Sequence[str]) -> list[str]:
 
 
 def probabilities(sizes: Sequence[float], temperature: float, *, limit: float | None = None) -> np.ndarray:
-    """How likely an example is of each set: n^T / sum of n^T (1: in proportion, 0: all alike).
+    """Returns the probability of each set: n^T / sum of n^T (1: in proportion to size, 0: all equal).
 
     Source: THUDM/Multilingual-GLM, data_utils/datasets.py; Conneau et al. 2020, section 3.1.
 
@@ -107,11 +107,11 @@ def probabilities(sizes: Sequence[float], temperature: float, *, limit: float | 
 
 
 def times_read(sizes: Sequence[float], shares: Sequence[float], *, fraction: float = 1.0) -> np.ndarray:
-    """How many times an epoch reads each set over, if it is as long as a fraction of all of them.
+    """Returns how many times an epoch reads each set, given as a fraction of all examples.
 
     Args:
-        sizes: of each set.
-        shares: of the epoch that each set has, such as `probabilities`.
+        sizes: sizes of each set.
+        shares: share that each set has of the epoch, such as `probabilities`.
 
     Returns:
         [sets]
@@ -121,15 +121,15 @@ def times_read(sizes: Sequence[float], shares: Sequence[float], *, fraction: flo
 
 
 class Mixture:
-    """Which examples an epoch has, as indices into all sets one behind the other.
+    """Chooses the examples of an epoch, as indices into all sets, one set after the other.
 
     Without shares an epoch has every example once. With them it is as long, and each set has its share of it: a set
     is read over and over, each time in another order, and an epoch goes on where the one before it ended.
 
     Args:
         sizes: examples of each set.
-        shares: of an epoch that each set has, or None; any positive numbers.
-        seed: of the orders.
+        shares: share that each set has of an epoch, or None; any positive numbers.
+        seed: seed of the orders.
     """
 
     def __init__(self, sizes: Sequence[int], shares: Sequence[float] | None = None, *, seed: int = 0):
@@ -150,7 +150,7 @@ class Mixture:
         return np.concatenate([self._of_set(place, number) for place in range(len(self.sizes))])
 
     def _of_set(self, place: int, epoch: int) -> np.ndarray:
-        """[count] indices: the next ones of all the times that the set is read over."""
+        """[count] indices: the next ones of a set that is read over and over."""
         size, count = self.sizes[place], self.counts[place]
         start, stop = epoch * count, (epoch + 1) * count
         rounds = range(start // size, -(-stop // size))
@@ -160,7 +160,7 @@ class Mixture:
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to shares, their sum the total: the largest remainders are rounded up.
+    """Divides a total into whole numbers in proportion to shares; the largest remainders are rounded up.
 
     Raises:
         ValueError: a share is not positive.
@@ -176,7 +176,7 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def parse_weights(text: str) -> list[float]:
-    """The numbers of `2,1` (`--weights`).
+    """Parses `2,1` (`--weights`).
 
     Raises:
         UsageError: one of them is no number above 0.
@@ -188,3 +188,31 @@ def parse_weights(text: str) -> list[float]:
     if not all(0.0 < weight < math.inf for weight in weights):
         raise UsageError(f"weights {text}: write a number above 0 for each train_file, joined by commas")
     return weights
+
+
+def check_shares(weights: str | None, temperature: float | None, *, count: int, one: str, several: str) -> None:
+    """Checks `--weights` and `--sampling_temperature` against the number of sets.
+
+    Args:
+        count: number of sets.
+        one, several: what a message calls a single set, and several.
+
+    Raises:
+        UsageError: one of them is out of its range, or has no effect.
+    """
+    if weights is not None and temperature is not None:
+        raise UsageError(f"weights {weights}: has no effect beside sampling_temperature; leave one out")
+    for name, value in (("weights", weights), ("sampling_temperature", temperature)):
+        if value is not None and count < 2:
+            raise UsageError(f"{name} {value}: has no effect with one {one}; leave it out")
+    if weights is not None and len(parse_weights(weights)) != count:
+        raise UsageError(f"weights {weights}: one for each of the {count} {several} is expected")
+    if temperature is not None and not 0.0 <= temperature <= 1.0:
+        raise UsageError(f"sampling_temperature {temperature}: use 0 to 1")
+
+
+def given_shares(sizes: Sequence[int], weights: str | None, temperature: float | None) -> list[float] | None:
+    """Returns each set's share of an epoch by the options of `check_shares`; None if all of each is read."""
+    if weights is not None:
+        return parse_weights(weights)
+    return None if temperature is None else probabilities(sizes, temperature).tolist()

@@ -1,4 +1,4 @@
-"""Questions for a classification head: `first [SEP] second`, without a blank; one row, or one for each candidate."""
+"""Encodes questions for a classification head: `first [SEP] second` without a blank; one row, or one per candidate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from glm.data.tasks import CHOOSE, Cut, Task
 from glm.errors import InputError
 from glm.models.protocol import IGNORE_INDEX, Example, Family, GeometryOptions, Tokenizer
 
-POOLS = ("pad", "cls", "start")  # whose state is classified; the first is the default
+POOLS = ("pad", "cls", "start")  # the token whose state is classified; the first is the default
 
 
 @dataclass(frozen=True)
 class EncodedPair(EncodedChoice):
-    """A question as ids: `before` and `after` are first and second of its longest row, `candidates` are empty.
+    """A question, encoded: `before` and `after` are first and second of its longest row, `candidates` are empty.
 
     Args:
         rows: first and second of each row.
@@ -29,7 +29,7 @@ class EncodedPair(EncodedChoice):
 
     @property
     def target(self) -> list[int] | None:
-        """Nothing is generated: no ids, where the right label is known."""
+        """Nothing is generated: an empty list, where the right label is known."""
         return [] if self.record.right else None
 
 
@@ -37,7 +37,7 @@ class PairEncoder:
     """Lays out questions for a classification head.
 
     Args:
-        pool: whose state is classified: `cls` the first token's, `pad` the end's, `start` that behind the end.
+        pool: the token whose state is classified: `cls` the first, `pad` the end, `start` the one behind the end.
         src_length: most tokens of a row, special ones included.
 
     Raises:
@@ -65,17 +65,17 @@ class PairEncoder:
 
     @property
     def labels(self) -> int:
-        """Scores of a row: one for each label, or one where candidates have rows of their own."""
+        """Number of scores of a row: one for each label, or a single one where each candidate has a row."""
         return len(self.pattern.labels) or 1
 
     @property
     def described(self) -> list[str]:
-        """What ids of a question depend on, beside lengths and tokenizer."""
+        """Everything beside lengths and tokenizer that the ids of a question depend on."""
         return [*self.task.described(self.pattern_id), f"classification_head {self.pool}"]
 
     @property
     def special_tokens(self) -> int:
-        """Tokens of a row beside its texts, that behind its end included."""
+        """Number of tokens of a row beside its texts, including the one read behind its end."""
         return self.geometry.pair_lengths(self.src_length, self.pool)[0]
 
     def check_lengths(self, config: Any) -> None:
@@ -89,21 +89,21 @@ class PairEncoder:
 
     @property
     def target_budget(self) -> int:
-        """Nothing is generated."""
+        """0: nothing is generated."""
         return 0
 
-    constant_text = ""  # a row has nothing but the record's texts
+    constant_text = ""  # a row holds the record's texts only
 
     def uncut_length(self, encoded: EncodedPair) -> int:
-        """Tokens that the longest row would have, were nothing cut."""
+        """Returns the number of tokens of the longest row without any cut."""
         return len(encoded.before) + len(encoded.after) + encoded.lost + self.special_tokens
 
     def overflow(self, encoded: EncodedPair) -> int:
-        """By how many tokens the texts were longer than `src_length`."""
+        """Returns by how many tokens the texts were longer than `src_length`."""
         return encoded.lost
 
     def source_problem(self, encoded: EncodedPair) -> RecordError | None:
-        """Why a question cannot be used: a candidate is longer than a row, or there is one alone."""
+        """Says why a question cannot be used: a candidate is longer than a row, or is the only one."""
         if encoded.record.lone:
             message = "one candidate, which a classification head has nothing to compare with; give candidates"
             return RecordError(Kind.CANDIDATES, encoded.record.origin, message, field="candidates")
@@ -113,10 +113,10 @@ class PairEncoder:
         return RecordError(Kind.SOURCE_LENGTH, encoded.record.origin, message, field="choices")
 
     def target_problem(self, encoded: EncodedPair) -> RecordError | None:
-        """Nothing is generated."""
+        """Returns nothing: nothing is generated."""
 
     def encode(self, records: Sequence[TaskRecord]) -> list[EncodedPair]:
-        """Questions as ids."""
+        """Encodes questions."""
         return [self._encoded(record) for record in records]
 
     def _encoded(self, record: TaskRecord) -> EncodedPair:
@@ -136,7 +136,7 @@ class PairEncoder:
         return EncodedPair(record, *longest, [], [], lost, too_long, tuple(rows))
 
     def rows(self, encoded: EncodedPair) -> list[tuple[Example, int]]:
-        """The rows that are read, and the place in each whose state is classified. Raises RecordError."""
+        """Returns the rows that are read, and the position in each whose state is classified. Raises RecordError."""
         if error := self.source_problem(encoded):
             raise error
         return [self.geometry.pair(first, second, self.pool) for first, second in encoded.rows]
@@ -144,7 +144,7 @@ class PairEncoder:
 
 @dataclass(frozen=True)
 class PairExample:
-    """A question to classify: its rows, the place in each, and the numbers of the right labels or candidates."""
+    """A question to classify: its rows, the position in each, and the numbers of the right labels or candidates."""
 
     rows: tuple[tuple[Example, int], ...]
     right: tuple[int, ...]
@@ -154,21 +154,21 @@ class PairExample:
 
     @property
     def num_labels(self) -> int:
-        """1: a question counts once."""
+        """1: each question counts once."""
         return 1
 
 
 def pair_example(encoded: EncodedPair, encoder: PairEncoder) -> PairExample:
-    """The example of a question. Raises RecordError as the encoder."""
+    """Makes the example of a question. Raises RecordError as the encoder."""
     return PairExample(tuple(encoder.rows(encoded)), encoded.record.right)
 
 
 class PairCollator:
-    """Puts questions for a classification head into a batch.
+    """Collates questions for a classification head.
 
     Args:
         encoder: laid them out.
-        multiple: of which the width of rows is.
+        multiple: the width of rows is a multiple of it.
     """
 
     def __init__(self, encoder: PairEncoder, *, multiple: int = 1):
@@ -176,7 +176,7 @@ class PairCollator:
         self.multiple = multiple
 
     def read(self, rows: Sequence[tuple[Example, int]]) -> dict[str, np.ndarray]:
-        """What the model reads of rows; the place that is classified has the label 0, and no other one has any."""
+        """Returns the model's input; the classified position has the label 0, the only label there is."""
         width = padded_width(max(len(example) for example, _ in rows), self.multiple)
         geometry, pad = self.encoder.geometry, self.encoder.tokenizer.pad_token_id
         batch = geometry.collate([[example] for example, _ in rows], width, pad)
@@ -185,7 +185,7 @@ class PairCollator:
         return batch
 
     def __call__(self, examples: Sequence[PairExample]) -> dict[str, np.ndarray]:
-        """The batch of these questions: what the model reads, `choice_rows` [B, K] and `right` [B, K] as of
+        """Collates questions: the model's input, `choice_rows` [B, K] and `right` [B, K] as in
         `glm.data.task_examples.ChoiceCollator`, and empty `choice_ids`."""
         counts = [len(example.rows) for example in examples]
         K, start = max(max(counts), self.encoder.labels), 0

@@ -1,4 +1,4 @@
-"""What can be wrong with a row of data, in words that say where it is and what to do about it."""
+"""The problems that a row of data may have, with messages that say where it is and what to do."""
 
 from enum import StrEnum
 
@@ -34,7 +34,7 @@ class Kind(StrEnum):
 
     @property
     def refuses(self) -> bool:
-        """Whether a row with it cannot be used; with the others it can, and is."""
+        """Whether a row with this problem is refused; with the other problems it is used."""
         return self not in HARMLESS
 
     @property

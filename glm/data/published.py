@@ -1,4 +1,4 @@
-"""Published data sets, fetched by PaddleNLP where there is a network."""
+"""Fetches published data sets with PaddleNLP."""
 
 from collections.abc import Sequence
 

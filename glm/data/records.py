@@ -1,4 +1,4 @@
-"""Rows of a data file become records, checked before anything else happens to them."""
+"""Reads rows of a data file as records, and checks them."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -8,40 +8,40 @@ from pathlib import Path
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions, Columns, choose_columns
-from glm.data.formats import TEXTS, Row, json_lines, layout_without_header, read_rows
+from glm.data.formats import TEXTS, Row, format_without_header, json_lines, read_rows
 from glm.data.forms import PARTS, with_parts
-from glm.data.layouts import unfold
+from glm.data.nested_rows import unfold
 from glm.data.problems import Kind, RecordError
 from glm.data.templates import QUESTION_GENERATION, Template
 from glm.errors import InputError
 
-ROWS_TO_RECOGNISE = 100  # of a file; their columns taken together are the file's
+ROWS_TO_RECOGNISE = 100  # rows at the beginning of a file whose columns together count as the file's
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row of data: a source, its target, None where it is to be generated, and what else the template names."""
+    """One row of data: a source, its target (None if it is to be generated), and the template's other fields."""
 
     id: str | int  # as in the data, or the line number
     source: str
-    answer: str | None  # a part of the source that a cut keeps; None for a task without
+    answer: str | None  # the part of the source that a cut keeps; None if the task has none
     target: str | None
     origin: str  # "file, line n", for messages
     extras: dict[str, str] = field(default_factory=dict)  # other fields of the template
-    more_targets: tuple[str, ...] = ()  # where a row to be evaluated has several; scores take the best
+    more_targets: tuple[str, ...] = ()  # further targets of a row to be evaluated; scores take the best
     kept: dict[str, Any] = field(default_factory=dict, compare=False)  # columns that predictions keep
-    parts: tuple[tuple[str, str], ...] = ()  # of a source in parts: what each is, and its text
+    parts: tuple[tuple[str, str], ...] = ()  # the parts of a source that has several: name and text
 
     @property
     def references(self) -> tuple[str, ...]:
-        """All texts that a prediction is scored against; none where there is no target."""
+        """All texts that a prediction is scored against; none without a target."""
         return () if self.target is None else (self.target, *self.more_targets)
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """One row of data that is no usable record."""
+    """A row of data that cannot be used."""
 
     id: str | int  # as in the data where it is usable, or the line number
     origin: str
@@ -101,7 +101,7 @@ class RecordFile:
         self.has_ids = any("id" in row.values for row in first)
 
     def _until_target(self, first: list[Row], template: Template, wishes: ColumnOptions) -> list[Row]:
-        """The first rows, and where none of them has a target one that has: it may come late, and would be lost."""
+        """Returns the first rows, and if none of them has a target also the first one that has: it may come late."""
         if len(first) < ROWS_TO_RECOGNISE or _has_target(first, template, wishes, name=self.name):
             return first
         known = {column for row in first for column in row.values}
@@ -119,18 +119,18 @@ class RecordFile:
 
     @property
     def target_name(self) -> str:
-        """What the target's column is called."""
+        """Name of the target's column."""
         return " + ".join(self.columns.target)
 
     def rows(self) -> Iterator[Row]:
-        """The rows that records are made of, one by one."""
+        """Yields the rows that records are made of."""
         rows = read_rows(self.path, most=self.max_record_bytes)
         if self.form is not None:
             return with_parts(rows, self.form, training=not self.several_targets)
         rows = unfold(rows, multi_turn=self.multi_turn)
         if self.template.summaries is None:
             return rows
-        is_lines = layout_without_header(self.path) == TEXTS
+        is_lines = format_without_header(self.path) == TEXTS
         return self.template.summaries.rows(rows, learns=not self.several_targets, is_lines=is_lines)
 
 
@@ -144,7 +144,7 @@ def stream_records(
     several_targets: bool = False,
     reserved: Sequence[str] = (),
 ) -> Iterator[Record | BadRecord]:
-    """The record of each of the lines of JSON, one line at a time; its columns are those of the first good line.
+    """Yields the record of each JSON line; its columns are those of the first good line.
 
     A target that only a later line has is recognised there.
 
@@ -180,7 +180,7 @@ def stream_records(
 
 
 def read_records(path: str | Path, template: Template = QUESTION_GENERATION, **options: Any) -> list[Record]:
-    """All records of a file; options as of `RecordFile`.
+    """Reads all records of a file; options as for `RecordFile`.
 
     Raises:
         InputError: the file or one of its rows cannot be used; file, line and field are named.
@@ -196,7 +196,7 @@ def read_records(path: str | Path, template: Template = QUESTION_GENERATION, **o
 def _with_target(
     columns: Columns, present: Collection[str], template: Template, wishes: ColumnOptions, *, name: str
 ) -> Columns:
-    """Columns with a target, if one is recognised beyond doubt."""
+    """Adds the target to columns, if one is recognised with certainty."""
     try:
         found = choose_columns(list(present), template, wishes, name=name, need_target=False)
     except InputError:
@@ -205,20 +205,20 @@ def _with_target(
 
 
 def _has_target(rows: Iterable[Row], template: Template, wishes: ColumnOptions, *, name: str) -> bool:
-    """Whether one of the columns of these rows is the target; also where it cannot be told which."""
+    """Whether these rows have a target column, even if it is ambiguous which one it is."""
     wished = wishes.of("target")
     if wished is not None and "target_column" not in wishes.inherited:
         return set(wished) <= {column for row in rows for column in row.values}
     try:
         return columns_of(rows, template, wishes, name=name, need_target=False).target is not None
     except InputError:
-        return True  # what is wrong is told by who needs the columns
+        return True  # the error is reported where the columns are needed
 
 
 def columns_of(
     rows: Iterable[Row], template: Template, wishes: ColumnOptions, *, name: str, need_target: bool
 ) -> Columns:
-    """The columns of a file that starts with these rows.
+    """Chooses the columns of a file that starts with these rows.
 
     Raises:
         InputError: they are not recognised; or none of the rows can be parsed.
@@ -238,12 +238,12 @@ def record_or_bad(
     several_targets: bool = False,
     reserved: Sequence[str] = (),
 ) -> Record | BadRecord:
-    """The record of a row, or what is wrong with it; arguments as of `RecordFile`."""
+    """Returns the record of a row, or a `BadRecord`; arguments as for `RecordFile`."""
     identity = row.number
     try:
         if row.error is not None:
             raise row.error
-        identity = _identity(row)  # before the fields, for a `BadRecord` has it too
+        identity = _identity(row)  # before the fields, because a `BadRecord` has it too
         how = {"need_target": need_target, "several_targets": several_targets, "reserved": reserved}
         return record_of_row(row, columns, **how)
     except RecordError as error:
@@ -258,7 +258,7 @@ def record_of_row(
     several_targets: bool = False,
     reserved: Sequence[str] = (),
 ) -> Record:
-    """The record of a row that could be parsed; arguments as of `RecordFile`.
+    """Makes the record of a row that could be parsed; arguments as for `RecordFile`.
 
     Raises:
         RecordError: a field is missing, empty, or not usable text.
@@ -281,7 +281,7 @@ def record_of_row(
 
 
 def _check_reserved(row: Row, columns: Columns, record: Record, reserved: Sequence[str]) -> None:
-    """Raises RecordError if a text that was taken holds one that the model would read as a command."""
+    """Raises RecordError if a text holds what the model would read as a command."""
     taken = (*columns.source, *(columns.answer or ()), *((columns.target or ()) if record.target is not None else ()))
     for column in (*taken, *columns.extras):
         values = row.values.get(column)
@@ -294,7 +294,7 @@ def _check_reserved(row: Row, columns: Columns, record: Record, reserved: Sequen
 
 
 def _targets(row: Row, columns: tuple[str, ...], *, needed: bool, several: bool) -> list[str]:
-    """The target, or all of them where there may be several; none if the row has none and needs none."""
+    """Returns the target, or all of them where several are allowed; none if the row has none and needs none."""
     values = [row.values.get(column) for column in columns]
     if several and len(values) == 1 and isinstance(values[0], list | tuple):
         found = [_checked_text(row, columns[0], text) for text in values[0] if not _is_absent(text)]
@@ -317,7 +317,7 @@ def _is_absent(value: object) -> bool:
 
 
 def _text(row: Row, columns: tuple[str, ...]) -> str:
-    """The text of one column, or of the columns of several that are not empty, joined by line breaks."""
+    """Returns the text of one column, or of several columns' non-empty texts, joined by line breaks."""
     present = [column for column in columns if column in row.values]
     if not present:
         found = ", ".join(row.values) or "none"

@@ -1,4 +1,4 @@
-"""Training examples on disk: encoded once, found again by content, read one by one.
+"""Stores training examples on disk: encoded once, found again by content, read one by one.
 
 A folder holds the ids of all examples in a row, where each one's source and span end, and the report of the check. Its
 name is a digest of everything the ids depend on, so that a file, tokenizer, template or length that has changed has
@@ -29,35 +29,35 @@ from glm.models.protocol import Example, Tokenizer
 from glm.runtime.seals import FileSeal, seal
 from glm.runtime.settings_file import Settings, read_settings
 
-VERSION = 2  # of what is written; another one has other folders
+VERSION = 2  # version of the file format; another one has other folders
 IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"
 SEAL = "seal.json"
 
 
 class Seal(Settings):
-    """Size and SHA-256 of the files of a store."""
+    """Size and SHA-256 of a store's files."""
 
     files: dict[str, FileSeal]
 
 
 class ExampleStore(Sequence[Example]):
-    """The examples in a folder, each laid out when it is asked for.
+    """The examples in a folder; each is laid out when it is read.
 
     Attributes:
         folder: where they lie.
-        report: of the check of the file they are from.
-        row_hashes: of its rows, see `FileCheck.compare`.
+        report: report of the check of the file they are from.
+        row_hashes: hashes of its rows, see `FileCheck.compare`.
     """
 
-    is_drawn = False  # `lengths` and `target_lengths` are what they are, whatever is drawn
+    is_drawn = False  # `lengths` and `target_lengths` do not depend on what is drawn
 
     def __init__(self, folder: Path, encoder: ExampleEncoder):
         self.folder = folder
         self.encoder = encoder
         self._places = folder / PLACES
-        # Mapped, not read: what is touched is the page cache's, and as many processes as like may share it.
+        # Memory-mapped: pages that are used stay in the page cache, which all processes share.
         self._ids = np.memmap(folder / IDS, dtype=id_type(encoder.tokenizer), mode="r")
-        self._ends = np.fromfile(folder / ENDS, dtype=np.int64)  # of source 0, span 0, source 1, span 1, ...
+        self._ends = np.fromfile(folder / ENDS, dtype=np.int64)  # end of source 0, span 0, source 1, span 1, ...
         self.row_hashes = np.fromfile(folder / ROWS, dtype=np.uint64)
         self.report = FileReport.from_dict(json.loads((folder / REPORT).read_text(encoding="utf-8")))
 
@@ -65,11 +65,11 @@ class ExampleStore(Sequence[Example]):
         return len(self._ends) // 2
 
     def __getitem__(self, index: int) -> Example:
-        """The example that evaluation would take."""
+        """Returns the example that evaluation uses."""
         return self.draw(index, None)
 
     def draw(self, index: int, random: np.random.Generator | None) -> Example:
-        """An example; `random` makes it one of training, see `Geometry.example`."""
+        """Returns an example; with `random` for training, see `Geometry.example`."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
@@ -101,12 +101,12 @@ class ExampleStore(Sequence[Example]):
 
     @cached_property
     def origins(self) -> list[str]:
-        """Where each example is from, "file, line n", for messages."""
+        """Says where each example is from, "file, line n", for messages."""
         places = self._places.read_text(encoding="utf-8").splitlines()
         return [f"{self.report.file}, {place}" for place in places]
 
     def folder_of(self, index: int) -> Path:
-        """Where an example lies."""
+        """Returns the folder of an example."""
         return self.folder
 
     def mixture(self, seed: int) -> Mixture:
@@ -115,11 +115,11 @@ class ExampleStore(Sequence[Example]):
 
 
 class JoinedExamples(Sequence[Example]):
-    """The examples of several data sets, one set behind the other; otherwise as `ExampleStore`.
+    """The examples of several data sets, one set after the other, with the interface of `ExampleStore`.
 
     Args:
         stores: by name of the set.
-        shares: that each has of an epoch, see `glm.data.mixture.Mixture`.
+        shares: share that each has of an epoch, see `glm.data.mixture.Mixture`.
     """
 
     def __init__(self, stores: Mapping[str, ExampleStore], shares: Sequence[float] | None = None):
@@ -132,7 +132,7 @@ class JoinedExamples(Sequence[Example]):
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> Example:
-        """The example that evaluation would take."""
+        """Returns the example that evaluation uses."""
         return self.draw(index, None)
 
     def draw(self, index: int, random: np.random.Generator | None) -> Example:
@@ -145,7 +145,7 @@ class JoinedExamples(Sequence[Example]):
         return self._place(index)[0].folder
 
     def _place(self, index: int) -> tuple[ExampleStore, int]:
-        """The set that an example is of, and its number there."""
+        """Returns an example's set, and its number in it."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
@@ -154,7 +154,7 @@ class JoinedExamples(Sequence[Example]):
 
     @property
     def is_drawn(self) -> bool:
-        """Whether sizes are known by drawing alone, and `lengths` and `target_lengths` are the largest."""
+        """Whether sizes are known only after drawing; `lengths` and `target_lengths` are upper bounds then."""
         return any(store.is_drawn for store in self._parts)
 
     @cached_property
@@ -187,24 +187,25 @@ Examples = ExampleStore | JoinedExamples
 
 @contextmanager
 def new_store(folder: Path) -> Iterator[Path]:
-    """A folder to write a store into, which is named `folder` at the end; nothing stays if that is not reached."""
+    """Yields a temporary folder for writing a store, which is renamed to `folder` at the end; after an error nothing
+    remains."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         yield aside
         files = {path.name: seal(path) for path in sorted(aside.iterdir())}
         (aside / SEAL).write_text(Seal(files=files).model_dump_json(), encoding="utf-8")
-        if not folder.exists():  # else another process was quicker, with the same content
+        if not folder.exists():  # if it exists, another process was faster with the same content
             os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def verify_store(folder: Path, names: Collection[str] = (IDS, ENDS, ROWS, PLACES, REPORT)) -> None:
-    """Reads all of a store and compares it with its seal.
+    """Reads a whole store and compares it with its seal.
 
     Args:
-        names: of its files.
+        names: names of its files.
 
     Raises:
         InputError: it is not what was written; the text names the file.
@@ -222,7 +223,7 @@ def verify_store(folder: Path, names: Collection[str] = (IDS, ENDS, ROWS, PLACES
 
 
 def remove_store(folder: Path) -> None:
-    """Removes a store, first of all its name; another process may be doing the same."""
+    """Removes a store, its name first; another process may do the same."""
     dead = Path(tempfile.mkdtemp(prefix=f"{folder.name}.dead.", dir=folder.parent))
     with suppress(FileNotFoundError):
         os.replace(folder, dead / folder.name)
@@ -230,7 +231,7 @@ def remove_store(folder: Path) -> None:
 
 
 def write_examples(folder: Path, items: Iterable[EncodedRecord | BadRecord], encoder: ExampleEncoder) -> None:
-    """Lays out the usable ones of these records, and writes them one after the other."""
+    """Lays out and writes the usable ones of these records."""
     ends, total = array("q"), 0
     with open(folder / IDS, "wb") as file:
         for item in items:
@@ -243,19 +244,20 @@ def write_examples(folder: Path, items: Iterable[EncodedRecord | BadRecord], enc
 
 
 def write_report(folder: Path, report: FileReport, check: FileCheck) -> None:
-    """Writes what the check found, beside the examples."""
+    """Writes the check's report beside the examples."""
     (folder / ROWS).write_bytes(check.row_hashes.tobytes())
     (folder / PLACES).write_text("\n".join(check.places), encoding="utf-8")
     (folder / REPORT).write_text(json.dumps(report.as_dict()), encoding="utf-8")
 
 
 def id_type(tokenizer: Tokenizer) -> type:
-    """How ids are written: in two bytes where they fit."""
+    """Returns the type that ids are written in: two bytes if they fit."""
     return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
 
 
 def store_name(content: str, check: FileCheck) -> str:
-    """The name of the folder for the content of a file (a digest) and all that its examples and report depend on."""
+    """Returns the folder name for a file's content (a digest) and everything that its examples and report depend
+    on."""
     encoder = check.encoder
     settings = {
         "version": VERSION,
@@ -271,7 +273,7 @@ def store_name(content: str, check: FileCheck) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder with their names."""
+    """Returns the SHA-256 of a file, or of the files of a folder with their names."""
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Summaries across languages: rows of a text and its summaries become rows of a text, what is asked, and the target.
+"""Reads data for summaries across languages: a text with its summaries becomes rows of text, request and target.
 
 Source: the multilingual GLM's NCLS (THUDM/Multilingual-GLM), and its mT5 baseline. A row is a pair (`source`,
 `target`, `tgt_lang`), or a text with a summary in each language (`source`, `summary_en`, `summary_zh`). Files of lines
@@ -13,7 +13,7 @@ from typing import Any
 from glm.data.formats import CHINESE, Row
 from glm.data.problems import Kind, RecordError
 
-TRANSLATION = "translation"  # of an English summary into a Chinese one
+TRANSLATION = "translation"  # translation of an English summary into a Chinese one
 SUMMARIES = {"en": ("summary_en", "en"), "zh": ("summary_zh", "zh")}
 LANGUAGE = "tgt_lang"
 TARGETS = ("target", "summary", "highlights")
@@ -21,13 +21,13 @@ TARGETS = ("target", "summary", "highlights")
 
 @dataclass(frozen=True)
 class Summaries:
-    """What is asked for behind a text.
+    """What is requested of a text.
 
     Args:
         prompts: by the language of the summary; `TRANSLATION` where summaries are translated in training too.
         lines: how many lines of a file without a header belong together: the text's, and one for each of its
             summaries.
-        language: of the summaries that are read; all if None.
+        language: language of the summaries that are read; all if None.
     """
 
     prompts: Mapping[str, str]
@@ -35,7 +35,7 @@ class Summaries:
     language: str | None = None
 
     def rows(self, rows: Iterable[Row], *, learns: bool, is_lines: bool = False) -> Iterator[Row]:
-        """Rows with `source`, `prompt` and, where it is known, `target`; numbered anew.
+        """Yields rows with `source`, `prompt` and, where known, `target`; numbered anew.
 
         Args:
             learns: they are for training, to which translations belong.
@@ -45,7 +45,7 @@ class Summaries:
         yield from (replace(row, number=number) for number, row in enumerate(found, start=1))
 
     def _joined(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Lines that belong together as one row."""
+        """Joins lines that belong together to a row."""
         names = ("source", "summary_en", "summary_zh") if self.lines == 3 else ("source", "target")
         lines = iter(rows)
         while group := list(islice(lines, self.lines)):
@@ -58,7 +58,7 @@ class Summaries:
             yield replace(first, values={} if error else dict(zip(names, texts, strict=True)), error=error)
 
     def _asked(self, row: Row, learns: bool) -> Iterator[Row]:
-        """The rows that a row asks for."""
+        """Yields the requests of a row."""
         if row.error is not None:
             yield row
             return
@@ -82,7 +82,7 @@ class Summaries:
         return replace(row, values=values, origin=f"{row.origin}, {asked}")
 
     def _pair(self, row: Row) -> Row:
-        """A row that is a pair already: the language is what it says, what the data set is called, or its target's."""
+        """Returns a row that is a pair already; its language is its own, the data set's name, or its target's."""
         values = row.values
         asked = values.get(LANGUAGE) or self.language
         if values.get("task") == "trans":

@@ -1,4 +1,4 @@
-"""Training examples of tasks that choose or extract, in memory: questions with their candidates, or windows."""
+"""Training examples, in memory, of tasks that choose or extract: questions with candidates, or windows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from glm.models.protocol import IGNORE_INDEX, Example
 
 @dataclass(frozen=True)
 class ChoiceExample:
-    """A question to learn.
+    """A question to learn from.
 
     Args:
         rows: one for each candidate; a single one where all candidates are single pieces.
-        scored: of each row, how many of its labels, the last ones, are the candidate's.
+        scored: for each row, how many of its last labels are the candidate's.
         candidates: ids of candidates that are single pieces; none of several.
         right: numbers of the right candidates.
     """
@@ -38,12 +38,12 @@ class ChoiceExample:
 
     @property
     def num_labels(self) -> int:
-        """1: a question counts once, whatever its candidates."""
+        """1: each question counts once, whatever its candidates."""
         return 1
 
     @property
     def right_alone(self) -> "ChoiceExample":
-        """The question without its wrong candidates, where each has a row of its own."""
+        """Returns the question without wrong candidates, where each candidate has a row."""
         if self.candidates:
             return self
         rows, scored = zip(*((self.rows[place], self.scored[place]) for place in self.right), strict=True)
@@ -51,7 +51,7 @@ class ChoiceExample:
 
 
 def choice_example(encoded: EncodedChoice, encoder: ChoiceEncoder) -> ChoiceExample:
-    """The training example of a question whose right candidate is known. Raises RecordError as the encoder."""
+    """Makes the training example of a question whose right candidate is known. Raises RecordError as the encoder."""
     source_ids, geometry, opening = encoder.lay_out_source(encoded), encoder.geometry, encoded.opening
     ends = not encoder.is_single and encoder.task.ends
     shown = encoded.candidates[:1] if encoder.is_single else encoded.candidates
@@ -64,7 +64,7 @@ def choice_example(encoded: EncodedChoice, encoder: ChoiceEncoder) -> ChoiceExam
 
 
 class ChoiceCollator:
-    """Puts questions into a batch: the family's own of all rows, and which rows are whose candidates.
+    """Collates questions: the family's batch of all rows, and which rows belong to which candidates.
 
     Args:
         geometry, pad_token_id, multiple: as of `glm.data.collator.Collator`.
@@ -78,7 +78,7 @@ class ChoiceCollator:
         self.multiple = multiple
 
     def __call__(self, examples: Sequence[ChoiceExample]) -> dict[str, np.ndarray]:
-        """The batch of these questions.
+        """Collates questions.
 
         Returns:
             What the model reads, labels for scored positions only; and `choice_ids` [B, K] of single pieces (or
@@ -109,15 +109,15 @@ class ChoiceCollator:
 
 
 class TaskExamples(Sequence[Any]):
-    """The training examples of a file; what training asks of `glm.data.store.ExampleStore` it asks of these too.
+    """The training examples of a file, with the interface of `glm.data.store.ExampleStore`.
 
     Args:
         items: encoded questions that can be used.
-        report: of the check of the file.
-        row_hashes: of its rows, see `FileCheck.compare`.
+        report: report of the check of the file.
+        row_hashes: hashes of its rows, see `FileCheck.compare`.
     """
 
-    folder = Path("memory")  # where they are kept, for messages
+    folder = Path("memory")  # stands for a folder in messages
     is_drawn = False  # see `glm.data.store.ExampleStore`
 
     def __init__(self, items: Sequence[Any], encoder: ChoiceEncoder | WindowEncoder, report: FileReport, row_hashes):
@@ -128,7 +128,7 @@ class TaskExamples(Sequence[Any]):
         self.encoder = encoder
         for item in items:
             if encoder.kind == CHOOSE and not item.record.right:
-                continue  # nothing in it is to be written
+                continue  # nothing is to be learnt from it
             if encoder.kind == CHOOSE:
                 make = pair_example if isinstance(encoder, PairEncoder) else choice_example
                 found = [make(item, encoder)]
@@ -144,7 +144,8 @@ class TaskExamples(Sequence[Any]):
 
     @property
     def lone(self) -> str | None:
-        """Where a question with one candidate is from, which no loss can compare with others; None if none has."""
+        """Where the first question with a single candidate is from, which comparing losses cannot use; None if there
+        is none."""
         if self.encoder.kind != CHOOSE or self.encoder.is_single:
             return None
         places = (place for place, example in enumerate(self._examples) if len(example.rows) == 1)
@@ -163,7 +164,7 @@ class TaskExamples(Sequence[Any]):
 
     @property
     def target_lengths(self) -> np.ndarray:
-        """[number of examples], labels; 1 of a question with candidates."""
+        """[number of examples], labels; 1 for a question with candidates."""
         return self._sizes[:, 1]
 
     def folder_of(self, index: int) -> Path:
@@ -181,7 +182,7 @@ class TaskExamples(Sequence[Any]):
         return self.draw(index)
 
     def draw(self, index: int, random: np.random.Generator | None = None) -> Any:
-        """An example; `random` makes it one of training, see `Geometry.example`."""
+        """Returns an example; with `random` for training, see `Geometry.example`."""
         if self.encoder.kind == CHOOSE:
             return self._examples[index]
         return self.encoder.example_of(*self._examples[index], random)

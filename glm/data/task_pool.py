@@ -1,4 +1,4 @@
-"""Multi-task pretraining: examples of tasks among the samples of running text, in cloze form.
+"""Mixes examples of tasks, in cloze form, into pretraining on running text.
 
 A task is drawn by its size to the power 0.8, then one of its patterns and one of its examples, all alike. Of a
 question that is answered by choosing the row of the right candidate is learnt; a single piece as it is, several with
@@ -16,17 +16,17 @@ from glm.data.mixture import probabilities
 from glm.data.task_examples import choice_example
 from glm.models.protocol import Example, Sample
 
-POWER, LARGEST = 0.8, 200_000  # of task sizes: none counts for more
+POWER, LARGEST = 0.8, 200_000  # exponent and upper limit of task sizes
 TASKS = "tasks"  # the objective of their samples
 
 
 def task_shares(sizes: Sequence[int]) -> np.ndarray:
-    """How likely each task is drawn: [tasks]."""
+    """Returns the probability of each task: [tasks]."""
     return probabilities(sizes, POWER, limit=LARGEST)
 
 
 def right_examples(encoded: EncodedChoice, encoder: ChoiceEncoder) -> tuple[Example, ...]:
-    """The rows of the right candidates of a question. Raises RecordError as the encoder."""
+    """Returns the rows of a question's right candidates. Raises RecordError as the encoder."""
     example = choice_example(encoded, encoder)
     if not example.candidates:
         return example.right_alone.rows
@@ -41,8 +41,8 @@ class TaskPool:
     """Examples of tasks, in memory.
 
     Args:
-        tasks: of each its examples by pattern: [patterns][questions], each the rows of a question.
-        share: of the samples that are examples of tasks.
+        tasks: for each task its examples by pattern: [patterns][questions], each the rows of a question.
+        share: share of samples that are examples of tasks.
     """
 
     def __init__(self, tasks: Mapping[str, Sequence[Sequence[tuple[Example, ...]]]], share: float):
@@ -51,7 +51,7 @@ class TaskPool:
         self.shares = task_shares([len(patterns[0]) for patterns in self.tasks])
 
     def draw(self, random: np.random.Generator) -> Sample:
-        """A question of a task."""
+        """Draws a question of a task."""
         patterns = self.tasks[int(random.choice(len(self.tasks), p=self.shares))]
         questions = patterns[int(random.integers(len(patterns)))]
         return Sample(TASKS, questions[int(random.integers(len(questions)))])

@@ -1,4 +1,4 @@
-"""The questions of tasks that choose or extract, read from data files and checked."""
+"""Reads and checks the questions of tasks that choose or extract."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from glm.data.tasks import EXTRACT, FieldProblem, Frame, Item, Pattern, Task
 from glm.data.templates import Template
 from glm.errors import InputError, UsageError
 
-DERIVED = "_open"  # ends the names of fields that are another one's text in another form
+DERIVED = "_open"  # suffix of fields that hold another field's text in another form
 
 
 @dataclass(frozen=True)
 class TaskRecord(Record):
-    """A question of a task. What it has of `Record` is for people: its texts as `source`, what is right as `target`.
+    """A question of a task. Its texts as `source` and the right answer as `target` are for people, as in `Record`.
 
     Args:
         fields: its texts by name.
@@ -28,7 +28,7 @@ class TaskRecord(Record):
         right: numbers of the candidates that are right; empty if it is not known.
         answers: texts that are right, of a task that extracts; None if it is not known.
         group: what questions of the same group share.
-        language: of the question.
+        language: language of the question.
         is_named: whether its id is one of the data's own.
         lone: its one candidate is to be what the model writes.
         equality: whether it is; None if it is not known.
@@ -52,7 +52,7 @@ class TaskRecord(Record):
 
 
 def _readable(fields: Mapping[str, str]) -> str:
-    """The texts of a question as people read them, the two around a blank in one line."""
+    """Formats the texts of a question for people, the two around a blank in one line."""
     shown = {name: text for name, text in fields.items() if not name.endswith(DERIVED)}
     if "before" in shown and "after" in shown:
         shown["before"] += f"____{shown.pop('after')}"
@@ -60,11 +60,11 @@ def _readable(fields: Mapping[str, str]) -> str:
 
 
 class TaskReader:
-    """Rows of a data file as questions of a task.
+    """Reads rows of a data file as questions of a task.
 
     Args:
         pattern: brings the words of labels.
-        label_column: of the label, if the user named it.
+        label_column: column of the label, if the user named it.
         need_label: whether a question without one is unusable.
         reserved: texts that no field may hold.
     """
@@ -85,7 +85,7 @@ class TaskReader:
         self.reserved = reserved
 
     def records(self, row: Row) -> Iterator[TaskRecord | BadRecord]:
-        """The questions of a row; one that cannot be used is a `BadRecord`."""
+        """Yields the questions of a row; an unusable one is a `BadRecord`."""
         identity: str | int = row.number
         try:
             if row.error is not None:
@@ -114,7 +114,7 @@ class TaskReader:
                 yield BadRecord(own, origin, str(error), error.kind, row.values)
 
     def _record(self, item: Item, identity: str | int, origin: str, number: int) -> TaskRecord:
-        """Raises RecordError if a question cannot be used."""
+        """Makes a record. Raises RecordError if the question cannot be used."""
         language = item.language or self.task.language
         if self.task.languages is not None and language not in self.task.languages:
             message = f"{language}: the figures of {self.task.name} have rules for {', '.join(self.task.languages)}"
@@ -161,7 +161,7 @@ class TaskReader:
         return (labels.index(label),)
 
     def _check_texts(self, item: Item, origin: str) -> None:
-        """Raises RecordError for a text that the model would read as a command, or that has no UTF-8."""
+        """Raises RecordError for a text that the model would read as a command, or that is not UTF-8."""
         texts = {**item.fields, **{f"choices[{place}]": text for place, text in enumerate(item.choices)}}
         texts |= {f"answers[{place}]": text for place, text in enumerate(item.answers or ())}
         for name, text in texts.items():
@@ -175,7 +175,7 @@ class TaskReader:
 
 
 class TaskFile(RecordFile):
-    """The questions of a file, as `RecordFile`."""
+    """The questions of a file; the interface of `RecordFile`."""
 
     def __init__(self, path: str | Path, reader: TaskReader, most: int | None = None):
         self.most = most
@@ -193,7 +193,7 @@ class TaskFile(RecordFile):
 
     @property
     def target_name(self) -> str:
-        """What the label's column is called."""
+        """Name of the label's column."""
         return self.target_column
 
     def __iter__(self) -> Iterator[TaskRecord | BadRecord]:
@@ -204,7 +204,8 @@ class TaskFile(RecordFile):
 
     @staticmethod
     def _once(record: TaskRecord, seen: dict[tuple[str, str | int], str]) -> TaskRecord | BadRecord:
-        """A question whose id no other of its language has; figures and files of predictions tell them apart by it."""
+        """Makes a question's id unique within its language, because metrics and prediction files tell questions apart
+        by it."""
         first = seen.setdefault((record.language, record.id), record.origin)
         if first == record.origin:
             return record
@@ -214,7 +215,7 @@ class TaskFile(RecordFile):
 
 
 def reader_of(task: Task, wishes: ColumnOptions, *, pattern_id: int | None = None, **how: Any) -> TaskReader:
-    """The reader of a task's files; options as of `TaskReader`.
+    """Makes the reader of a task's files; options as for `TaskReader`.
 
     Raises:
         UsageError: columns were named that a task does not have.
@@ -237,7 +238,8 @@ def open_records(
     reserved: Sequence[str] = (),
     pattern_id: int | None = None,
 ) -> RecordFile:
-    """The records of a file, by template or task; arguments as of `RecordFile`. Raises InputError as it does."""
+    """Opens the records of a file, by template or task; arguments as for `RecordFile`. Raises InputError as it
+    does."""
     if isinstance(frame, Template):
         return RecordFile(
             path,
@@ -265,7 +267,7 @@ def stream_of(
     reserved: Sequence[str],
     pattern_id: int | None = None,
 ) -> Iterator[Record | BadRecord]:
-    """The records of lines of JSON, by template or task; arguments as of `stream_records`."""
+    """Yields the records of JSON lines, by template or task; arguments as for `stream_records`."""
     if isinstance(frame, Template):
         how = {"need_target": need_target, "several_targets": several_targets, "reserved": reserved}
         return stream_records(lines, frame, wishes, name=name, **how)

@@ -1,4 +1,4 @@
-"""The rows of data files of tasks, in the forms in which they are published, as questions."""
+"""Reads rows of tasks' data files, in the forms in which they are published, as questions."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def text_of(values: Values, *names: str) -> str:
-    """The text in the first of these fields that there is. Raises FieldProblem."""
+    """Returns the text in the first of these fields that exists. Raises FieldProblem."""
     name = _present(values, names)
     value = values[name]
     if not isinstance(value, str):
@@ -28,7 +28,7 @@ def text_of(values: Values, *names: str) -> str:
 
 
 def texts_of(values: Values, *names: str) -> tuple[str, ...]:
-    """The list of texts in the first of these fields that there is; in a table, a cell that writes a list. Raises
+    """Returns the list of texts in the first of these fields that exists, or that a table's cell there writes. Raises
     FieldProblem."""
     name = _present(values, names)
     value = _list_in(values[name])
@@ -42,7 +42,7 @@ def texts_of(values: Values, *names: str) -> tuple[str, ...]:
 
 
 def _list_in(value: Any) -> Any:
-    """The list that a text writes as JSON, or as pandas writes cells (`['a', 'b']`); any other value as it is."""
+    """Returns the list that a text writes as JSON or as pandas does (`['a', 'b']`); any other value as it is."""
     if not isinstance(value, str) or not value.strip().startswith("["):
         return value
     for read in (json.loads, ast.literal_eval):
@@ -56,7 +56,7 @@ def _list_in(value: Any) -> Any:
 
 
 def objects_of(values: Values, *names: str) -> list[Values]:
-    """The list of objects in the first of these fields that there is. Raises FieldProblem."""
+    """Returns the list of objects in the first of these fields that exists. Raises FieldProblem."""
     name = _present(values, names)
     if not isinstance(values[name], list) or not all(isinstance(item, Mapping) for item in values[name]):
         raise FieldProblem(Kind.TYPE, name, "a list of objects is expected")
@@ -64,7 +64,7 @@ def objects_of(values: Values, *names: str) -> list[Values]:
 
 
 def label_of(values: Values, *names: str) -> str | None:
-    """The label in the first of these fields that there is; None where there is none, or it is not known (-1).
+    """Returns the label in the first of these fields that exists; None if there is none, or it is unknown (-1).
 
     Raises:
         FieldProblem: it is neither text nor a whole number nor a truth value.
@@ -83,7 +83,8 @@ def label_of(values: Values, *names: str) -> str | None:
 
 
 def number_of(values: Values, *names: str) -> int | None:
-    """The whole number in the first of these fields that there is; None where there is none. Raises FieldProblem."""
+    """Returns the whole number in the first of these fields that exists; None if there is none. Raises
+    FieldProblem."""
     label = label_of(values, *names)
     if label is None:
         return None
@@ -102,33 +103,33 @@ def _present(values: Values, names: Sequence[str]) -> str:
 
 
 def key_of(values: Values, *names: str) -> str | int | None:
-    """What identifies a row in the first of these fields that there is."""
+    """Returns what identifies a row, from the first of these fields that exists."""
     found = next((values[name] for name in names if values.get(name) is not None), None)
     return found if isinstance(found, str | int) and not isinstance(found, bool) else None
 
 
 def key_in(values: Values, place: int, count: int) -> str | int | None:
-    """What identifies one of so many questions of a row; nothing where nothing identifies the row."""
+    """Returns what identifies one of several questions of a row; nothing if nothing identifies the row."""
     own = key_of(values, "id")
     return own if own is None or count == 1 else f"{own}.{place}"
 
 
 def language_of(values: Values) -> str | None:
-    """The language that a row names."""
+    """Returns the language that a row names."""
     found = values.get("lang", values.get("language"))
     return found if isinstance(found, str) else None
 
 
-# -- words as English prompts want them
+# -- the form of words in English prompts
 
 
 def without_end(text: str) -> str:
-    """A text without ASCII punctuation at its end."""
+    """Removes ASCII punctuation at the end of a text."""
     return text.rstrip(PUNCTUATION)
 
 
 def lower_first(text: str) -> str:
-    """A text whose first letter is small."""
+    """Lower-cases the first letter of a text."""
     return text[:1].lower() + text[1:]
 
 
@@ -136,7 +137,7 @@ def lower_first(text: str) -> str:
 
 
 def flat(*unknown: str, **columns: tuple[str, ...]) -> Callable[[Values], Iterator[Item]]:
-    """A reader of rows with a question each.
+    """Makes a reader of rows with one question each.
 
     Args:
         unknown: labels that say that nobody agrees on one: such rows are left out.
@@ -154,7 +155,7 @@ def flat(*unknown: str, **columns: tuple[str, ...]) -> Callable[[Values], Iterat
 
 
 def pair(first: tuple[str, ...], second: tuple[str, ...], *unknown: str) -> Callable[[Values], Iterator[Item]]:
-    """A reader of pairs of sentences, as `{first}` and `{second}`; `{first_open}` has no punctuation at its end."""
+    """Makes a reader of sentence pairs, as `{first}` and `{second}`; `{first_open}` has no punctuation at its end."""
     base = flat(*unknown, first=first, second=second)
 
     def read(values: Values) -> Iterator[Item]:
@@ -236,7 +237,7 @@ def wsc(values: Values) -> Iterator[Item]:
 
 
 def nouns_of(values: Values) -> tuple[str, ...]:
-    """WSC's other nouns, each once. Raises FieldProblem."""
+    """Returns WSC's other nouns, without repetition. Raises FieldProblem."""
     found = values["candidates"]
     if isinstance(found, list) and found and all(isinstance(item, Mapping) for item in found):
         found = [text_of(item, "text") for item in found]
@@ -344,7 +345,7 @@ def chid(values: Values) -> Iterator[Item]:
 
 
 def letter_place(label: str, count: int) -> int | None:
-    """The place of the choice that a letter names (`B`, `Ｂ`, `b`); None if it names none of so many."""
+    """Returns the place of the choice that a letter names (`B`, `Ｂ`, `b`); None if it names none of so many."""
     place = string.ascii_uppercase.find(unicodedata.normalize("NFKC", label).upper())
     return place if len(label) == 1 and 0 <= place < count else None
 
@@ -366,7 +367,7 @@ def choice_file(values: Values) -> Iterator[Item]:
 
 
 def last_word(values: Values) -> Iterator[Item]:
-    """A text whose last word, or what stands behind `{blank}` as `answer`, is to be said."""
+    """A text whose last word is predicted; or, with `{blank}` in the text, `answer` in its place."""
     text = text_of(values, "text")
     if values.get("answer") is not None:
         context, answer = text, text_of(values, "answer")
@@ -379,7 +380,7 @@ def last_word(values: Values) -> Iterator[Item]:
 
 
 def _around(text: str, mark: str, name: str) -> tuple[str, str]:
-    """What stands before and behind the one mark in a text. Raises FieldProblem."""
+    """Returns the text before and behind the only mark. Raises FieldProblem."""
     if text.count(mark) != 1:
         message = f"{'no' if mark not in text else 'more than one'} {mark} in it; exactly one is expected"
         raise FieldProblem(Kind.BLANK, name, message)
@@ -403,7 +404,7 @@ def squad(values: Values) -> Iterator[Item]:
         yield _question(values, text_of(values, "context"))
 
 
-TYDIQA = {  # what the ids of TyDiQA's questions begin with
+TYDIQA = {  # prefixes of TyDiQA's question ids
     **{"arabic": "ar", "bengali": "bn", "english": "en", "finnish": "fi", "indonesian": "id", "japanese": "ja"},
     **{"korean": "ko", "russian": "ru", "swahili": "sw", "telugu": "te", "thai": "th"},
 }
@@ -422,7 +423,8 @@ def _question(values: Values, context: str) -> Item:
 
 
 def _answers(values: Values) -> tuple[str, ...] | None:
-    """The answers of a question: texts, objects with a text, or Hugging Face's object of lists; None if not given."""
+    """Returns the answers of a question: texts, objects with a text, or Hugging Face's object of lists; None if not
+    given."""
     found = values.get("answers", values.get("answer"))
     if found is None:
         return None

@@ -36,7 +36,7 @@ SENTENCES = (("sentence1", "text_a"), ("sentence2", "text_b"))
 
 
 def _two_sides(first: str, second: str) -> tuple[tuple[Part, ...], ...]:
-    """Patterns 0 to 3 of two sentences: the first asks, the second follows the blank."""
+    """Returns patterns 0 to 3 of two sentences: the first asks, the second follows the blank."""
     a, b = Cut(f"{{{first}_open}}"), Cut(f"{{{second}}}", 1)
     spaced = Cut(f" {{{second}}}", 1)
     return (
@@ -48,12 +48,12 @@ def _two_sides(first: str, second: str) -> tuple[tuple[Part, ...], ...]:
 
 
 def _asked(first: str, second: str) -> tuple[Part, ...]:
-    """Pattern 4 of two sentences."""
+    """Returns pattern 4 of two sentences."""
     return (Cut(f"{{{first}}}"), " question:", Cut(f" {{{second}_open}}"), " True or False?", " answer:", MASK)
 
 
 def _entailment(yes_no: Mapping[str, str], true_false: Mapping[str, str]) -> dict[int, Pattern]:
-    """RTE's and CB's patterns: the hypothesis asks, the premise follows."""
+    """Returns RTE's and CB's patterns: the hypothesis asks, the premise follows."""
     patterns = {number: Pattern(parts, yes_no) for number, parts in enumerate(_two_sides("second", "first"))}
     return patterns | {4: Pattern(_asked("first", "second"), true_false)}
 
@@ -114,7 +114,7 @@ def _news(fields: Mapping[str, str]) -> tuple[Part, ...]:
 
 
 def _race(fields: Mapping[str, str]) -> tuple[Part, ...]:
-    """A question with a gap is filled there; another is answered."""
+    """Returns the parts of a question: one with a gap is filled there, any other is answered."""
     if fields["question"].count("_") == 1:
         before, after = (side.replace("{", "{{").replace("}", "}}") for side in fields["question"].split("_"))
         return (Cut("{article}"), before, MASK, after)
@@ -133,12 +133,12 @@ _EXTRACT = {
     "en": (Cut("{context}"), " Question: {question}", " Answer:", GENERATION_BLANK),
 }
 
-# of the multilingual GLM: English words whatever the language
+# The multilingual GLM's: English words for every language
 _SQUAD_V1 = (" {question}", SENTENCE_BLANK, Bare("."), Cut("{context}"))
-# Of XNLI, PAWS-X, XQuAD, MLQA and TyDiQA: a data set of such a name is in that language.
+# Tasks (XNLI, PAWS-X, XQuAD, MLQA and TyDiQA) whose data sets may be named by their language.
 LANGUAGES = frozenset("ar bg bn de el en es fi fr hi id it ja ko nl pt ru sw te th tr ur vi zh".split())
 OF_COUNTRY = re.compile(r"[A-Z]{2}|[A-Z][a-z]{3}")  # behind a language, the country or script that it is of
-MLQA_LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")  # that its metric has rules for
+MLQA_LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")  # languages that its metric has rules for
 _MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_BLANK)
 
 
@@ -286,11 +286,11 @@ def find_frame(
     labels: str | None,
     own: Mapping[str, str] = MappingProxyType({}),
 ) -> Template | Task:
-    """How the records of a run are laid out.
+    """Returns the template or task that lays out the records of a run.
 
     Args:
         task_name: a task of TASKS or a template of TEMPLATES.
-        template: of the user's own, in place of the task's.
+        template: the user's own, instead of the task's.
         target_prefix: constant opening of the target, of a task that generates.
         own: texts of a family's own for tasks that generate, by name.
         labels: words and labels of the user's own, `WORD=LABEL,…`: the task chooses among them.
@@ -318,7 +318,7 @@ def find_frame(
 
 
 def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] | None) -> Task:
-    """A task with the user's template or labels in place of its own."""
+    """Returns a task with the user's template or labels instead of its own."""
     if task is not None and words is not None and (task.kind == EXTRACT or not task.pattern(None).labels):
         raise InputError(
             f"labels {','.join(words.values())}: {task.name} brings its candidates with each record; leave it out"
@@ -346,8 +346,8 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
 
 
 def languages_of(name: str) -> tuple[str, ...]:
-    """The languages that a data set's name tells: one (`zh`, `zh-CN`), or those of passage and question (`en-zh`, as
-    MLQA's files have them); none where it tells none."""
+    """Returns the languages in a data set's name: one (`zh`, `zh-CN`), or those of passage and question (`en-zh`, as
+    MLQA's files have them); none if it has none."""
     parts = tuple(name.split("-"))
     if len(parts) == 2 and OF_COUNTRY.fullmatch(parts[1]):
         parts = parts[:1]
@@ -355,8 +355,10 @@ def languages_of(name: str) -> tuple[str, ...]:
 
 
 def in_language(frame: Template | Task, name: str) -> Template | Task:
-    """A template or task for a data set of this name: of the language that it names, if it does; of a passage with a
-    question in another one the passage's, where the answer stands."""
+    """Returns a template or task in the language that a data set's name stands for, if it does.
+
+    Where it names two, that of the passage counts: the answer stands there.
+    """
     if isinstance(frame, Task):
         told = languages_of(name)
         return replace(frame, language=told[0]) if told else frame

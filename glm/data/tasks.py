@@ -1,4 +1,4 @@
-"""What a task asks, and how: one small declaration each, which knows no family.
+"""Declares what a task asks, and how; knows no family.
 
 A task is of one of three kinds. `generate` writes a text (`glm.data.templates`), `choose` says which of some
 candidates fits a blank, `extract` finds the answer to a question in a passage.
@@ -18,9 +18,9 @@ from glm.errors import InputError
 from glm.models.protocol import Family
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
-PRETRAIN = "pretrain"  # no kind of task: running text
+PRETRAIN = "pretrain"  # not a kind of task: running text
 MASK = "[MASK]"
-PARTS_FILE = ".json"  # ends the name of a file with the parts of a template
+PARTS_FILE = ".json"  # suffix of files with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
 HALF_WIDTH = str.maketrans("，＝", ",=")
@@ -62,7 +62,7 @@ Part = str | Cut | Bare
 
 
 def text_of_part(part: Part) -> str:
-    """The text of a part, with fields in braces."""
+    """Returns the text of a part, with fields in braces."""
     return part if isinstance(part, str) else part.text
 
 
@@ -80,7 +80,7 @@ class Item:
         equality: whether the label says so; None if it does not say.
         key: tells the questions of a row apart.
         group: what questions of the same group share.
-        language: of the question.
+        language: language of the question.
     """
 
     fields: Mapping[str, str]
@@ -110,13 +110,13 @@ class Pattern:
 
     @property
     def constant_text(self) -> str:
-        """What every question's text holds, as far as it is the same for all."""
+        """Constant text of all questions."""
         parts = () if callable(self.parts) else self.parts
         texts = [text for part in parts for text, _, _, _ in string.Formatter().parse(text_of_part(part))]
         return BLANKS.sub("", "".join(texts))
 
     def parts_of(self, fields: Mapping[str, str]) -> tuple[Part, ...]:
-        """The parts for a question, with its values in them."""
+        """Returns the parts for a question, with its values filled in."""
         parts = self.parts(fields) if callable(self.parts) else self.parts
         return tuple(
             part.format(**fields) if isinstance(part, str) else replace(part, text=part.text.format(**fields))
@@ -143,8 +143,8 @@ class Task:
         windows_as_published: windows end where the originals' do, and the last may lose the end of a passage; an
             answer counts as in a window although what does not fit is cut off behind it.
         closed: see `GeometryOptions`.
-        language: of the task, where rows do not say.
-        languages: that its figures have rules for; None for all.
+        language: language of the task, where rows do not say.
+        languages: languages that its metrics have rules for; None for all.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Task:
     languages: tuple[str, ...] | None = None
 
     def pattern(self, number: int | None) -> Pattern:
-        """The pattern of a number, the first if it is None. Raises InputError if there is none."""
+        """Returns the pattern of a number, the first if it is None. Raises InputError if there is none."""
         if number is None:
             return next(iter(self.patterns.values()))
         if number not in self.patterns:
@@ -173,18 +173,18 @@ class Task:
         return self.patterns[number]
 
     def described(self, number: int | None) -> list[str]:
-        """What ids of a question depend on, beside lengths and tokenizer."""
+        """Everything beside lengths and tokenizer that the ids of a question depend on."""
         pattern = self.pattern(number)
         parts = pattern.parts.__name__ if callable(pattern.parts) else str(pattern.parts)
         return [self.name, parts, str(dict(pattern.labels))]
 
     def with_only(self, pattern: Pattern) -> "Task":
-        """The task with this pattern in place of its own."""
+        """Returns the task with this pattern instead of its own."""
         return replace(self, patterns={0: pattern})
 
 
 def blank_of(parts: Sequence[Part]) -> str:
-    """The one blank among parts.
+    """Returns the only blank among parts.
 
     Raises:
         ValueError: there is none, or there are two.
@@ -196,18 +196,19 @@ def blank_of(parts: Sequence[Part]) -> str:
 
 
 def english_words(task: Task, constant_text: str) -> str:
-    """The words that a task puts around texts of another language than English; none where they are of its own."""
+    """Returns the English words that a task puts around texts of another language; none of the user's own."""
     if task.language == "en" or task.name == OWN:
         return ""
     return " ".join(re.findall(r"[A-Za-z]+", constant_text))
 
 
-# -- of the user's own
+# -- the user's own
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    """Words by label, of `对=entailment,错=contradiction`; a word without `=` is its own label. The signs may be those
-    that Chinese is typed with (`，` and `＝`).
+    """Parses words and their labels, `对=entailment,错=contradiction`; a word without `=` is its own label.
+
+    The signs may also be full-width (`，` and `＝`).
 
     Raises:
         InputError: a word or a label stands twice, or is empty, or there are not two.
@@ -227,7 +228,7 @@ def parse_labels(text: str) -> dict[str, str]:
 
 
 def parse_parts(text: str) -> tuple[Part, ...]:
-    """The parts of a template of the user's: its texts, fields and blank; each field may be cut, the longest first.
+    """Parses the parts of a user's template: texts, fields and blank; each field may be cut, the longest first.
 
     Args:
         text: the template; or a JSON list of its parts, or the name of a file with one.
@@ -265,7 +266,8 @@ def _pieces(text: str) -> list[str]:
 
 
 def parts_text(template: str) -> str:
-    """A template as the text that means the same anywhere: of a file's name the list of parts in it.
+    """Returns a template as a text that does not depend on files: the parts themselves instead of the name of a file
+    with them.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -286,7 +288,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def field_names(parts: Sequence[Part]) -> tuple[str, ...]:
-    """The names of the fields in parts, in their order."""
+    """Returns the names of the fields in parts, in order."""
     texts = [text_of_part(part) for part in parts]
     found = (name for text in texts for _, name, _, _ in string.Formatter().parse(text) if name)
     return tuple(dict.fromkeys(found))

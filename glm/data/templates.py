@@ -1,4 +1,4 @@
-"""The text frame of a task, written once and used by training, evaluation and prediction alike."""
+"""The templates of generation tasks, written once for training, evaluation and prediction."""
 
 import re
 import string
@@ -11,10 +11,10 @@ from glm.data.summaries import MULTITASK, NCLS, OF_MT5, Summaries
 from glm.errors import InputError
 from glm.models.protocol import Family
 
-GENERATION_BLANK = "[gMASK]"  # in the bundled templates; a family without blanks writes where it stands
-SENTENCE_BLANK = f"[s{GENERATION_BLANK[2:]}"  # of a whole sentence, or of several
-BLANKS = re.compile(r"(\[\w{0,8}MASK\])")  # what may mark the place of the target; the family says which do
-SOURCE_NAMES = ("source", "context")  # what a template may call the text that is cut if it is too long
+GENERATION_BLANK = "[gMASK]"  # in the bundled templates; a family without blanks writes in its place
+SENTENCE_BLANK = f"[s{GENERATION_BLANK[2:]}"  # for a whole sentence, or several
+BLANKS = re.compile(r"(\[\w{0,8}MASK\])")  # what may mark the place of the target; each family supports some of them
+SOURCE_NAMES = ("source", "context")  # names for the text that is cut if it is too long
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Template:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of its fields, in their order."""
+        """Names of its fields, in order."""
         return tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(self.source) if name))
 
     @cached_property
@@ -64,21 +64,21 @@ class Template:
 
     @property
     def extra_names(self) -> tuple[str, ...]:
-        """The fields that are columns of their own: neither source nor answer."""
+        """Names of fields that are columns of their own: neither source nor answer."""
         return tuple(name for name in self.names if name not in (self.source_name, "answer"))
 
     @cached_property
     def blank(self) -> str:
-        """The text that stands for what is to be written."""
+        """The mark in the place of the target."""
         return BLANKS.search(self.source).group()
 
     @property
     def is_bare(self) -> bool:
-        """Whether a source is all there is: no text around it, no answer."""
+        """Whether the source is everything: no text around it, no answer."""
         return self.source == f"{{{self.source_name}}}{self.blank}"
 
     def texts(self, source: str, *, answer: str | None = None, extras: Mapping[str, str] | None = None) -> list[str]:
-        """The text before the blank and the text after it, with the values of the fields in it."""
+        """Returns the text before and after the blank, with the fields' values filled in."""
         values = {**(extras or {}), "answer": answer, self.source_name: source}
         return [part.format(**values) for part in BLANKS.split(self.source)[::2]]
 
@@ -92,7 +92,7 @@ class Template:
             raise InputError(f"target_prefix {self.target_prefix}: holds a command token; take it out")
 
 
-NO_TEMPLATE = Template(source=GENERATION_BLANK)  # texts that bring their own blanks
+NO_TEMPLATE = Template(source=GENERATION_BLANK)  # for texts that bring their own blanks
 
 # PaddleNLP's GLM example, llm/glm/data.py
 QUESTION_GENERATION = Template(
@@ -101,10 +101,10 @@ QUESTION_GENERATION = Template(
 
 TITLES = ("title", "headline", "标题")
 
-# THUDM/Multilingual-GLM, data_utils/dataset.py: what is asked stands behind the text, and nothing closes it
+# THUDM/Multilingual-GLM, data_utils/dataset.py: the request follows the text, and no token closes the source
 _SUMMARY = Template("{source}{prompt}" + SENTENCE_BLANK, targets=("target",), closed=False, cuts_tokens=True)
 
-PARAPHRASE = "paraphrase"  # the task whose texts are held against their sources and each other, too
+PARAPHRASE = "paraphrase"  # its texts are also compared with their sources and with each other
 
 TEMPLATES = {
     "dureader_qg": QUESTION_GENERATION,
@@ -120,7 +120,7 @@ TEMPLATES = {
     "ncls_multitask": replace(_SUMMARY, summaries=MULTITASK),
     "lcsts": replace(_SUMMARY, summaries=MULTITASK),
     "mt5_summary": replace(_SUMMARY, summaries=OF_MT5),
-    # VLM's, whose tags say what the parts are.
+    # VLM's; its tags say what the parts are.
     "mt": Template(source="{source}[gMASK]"),
     "summarization": Template(source="{source}[gMASK]", targets=("summary", "tgt")),
     **{
@@ -131,12 +131,12 @@ TEMPLATES = {
 
 
 def asks_questions(task_name: str | None, template: str | None) -> bool:
-    """Whether the texts of a task are questions; nobody knows of a template of the user's own."""
+    """Whether the texts of a task are questions; unknown, so False, for a user's own template."""
     return template is None and TEMPLATES.get(task_name) is QUESTION_GENERATION
 
 
 def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:
-    """The template of a task that generates.
+    """Returns the template of a task that generates.
 
     Args:
         others: names of tasks of other kinds, for the message.
@@ -150,7 +150,7 @@ def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:
 
 
 def own_template(source: str, target_prefix: str = "") -> Template:
-    """A template of the user's own.
+    """Makes a template of the user's own.
 
     Raises:
         InputError: it has not exactly one blank, no field that is the source, or its braces are wrong.

@@ -1,4 +1,4 @@
-"""Cutting a passage that is too long, so that the answer's own sentence stays."""
+"""Cuts passages that are too long, keeping the answer's sentence."""
 
 import re
 import unicodedata
@@ -7,12 +7,12 @@ from collections.abc import Callable
 SENTENCE = re.compile(r"[^。！？；!?;\n]*[。！？；!?;\n]+[”’」』）)]*|[^。！？；!?;\n]+")
 
 
-# A character and the marks that NFKC may make one character with it.
+# A character together with marks that NFKC may combine with it.
 CHARACTER = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*")
 
 
 def find_answer(context: str, answer: str | None) -> tuple[int, int] | None:
-    """Where the first occurrence of an answer begins and ends in a passage; None if it has no answer or not this one.
+    """Returns where the first occurrence of an answer begins and ends in a passage; None if there is none.
 
     It is looked for as it is written, then as tokenizers read it: after Unicode's NFKC, white space and what cannot be
     seen aside, so that `１９９９` is found for `1999`.
@@ -34,7 +34,8 @@ def find_answer(context: str, answer: str | None) -> tuple[int, int] | None:
 
 
 def _normalized(text: str) -> list[tuple[int, int, str]]:
-    """The characters of a text as (start, end, normal form), which is empty for what is left aside."""
+    """Returns the characters of a text as (start, end, normal form); the form is empty for characters that are
+    ignored."""
     return [
         (
             found.start(),
@@ -50,13 +51,13 @@ def _normalized(text: str) -> list[tuple[int, int, str]]:
 
 
 def shorten_context(context: str, answer: str, fits: Callable[[str], bool]) -> str | None:
-    """The part of a passage, in whole sentences around the answer's, that fits; arguments as of `window_around`."""
+    """Shortens a passage to whole sentences around the answer's that fit; arguments as for `window_around`."""
     found = window_around(context, answer, fits)
     return None if found is None else context[slice(*found)]
 
 
 def window_around(context: str, answer: str, fits: Callable[[str], bool]) -> tuple[int, int] | None:
-    """Where the part of a passage that fits, in whole sentences around the answer's, begins and ends.
+    """Returns the range of the whole sentences around the answer's that fit.
 
     Sentences are added in turn after and before the one with the first occurrence of the answer (the passage's start,
     if the answer does not occur in it). If that sentence alone is too long it is cut around the answer.
@@ -87,7 +88,8 @@ def window_around(context: str, answer: str, fits: Callable[[str], bool]) -> tup
 
 
 def _cut_around(text: str, start: int, end: int, floor: int, fits: Callable[[str], bool]) -> tuple[int, int] | None:
-    """The widest fitting window around text[start:end], as far before it as after it, none of it before `floor`."""
+    """Returns the widest fitting window around text[start:end], equally far on both sides, starting at `floor` or
+    later."""
     if not fits(text[start:end]):
         return None
 

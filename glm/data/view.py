@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from glm.data.examples import ExampleEncoder
 from glm.data.records import Record
-from glm.models.protocol import Sight
+from glm.models.protocol import TokenTable
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,11 @@ class RecordView:
     """A record as the model sees it: its source, then its target.
 
     Args:
-        sight: ids, positions and other inputs, labels, and the attention mask.
+        tokens: ids, positions and other inputs, labels, and the attention mask.
         lost_source, lost_target: number of tokens that were cut.
     """
 
-    sight: Sight
+    tokens: TokenTable
     lost_source: int
     lost_target: int
 
@@ -34,7 +34,7 @@ def view_record(record: Record, encoder: ExampleEncoder) -> RecordView:
     if encoded.target is not None:
         example = encoder.example_of(source_ids, encoder.lay_out_span(encoded))
     return RecordView(
-        sight=encoder.geometry.sight(example, encoder.prompt(source_ids)),
+        tokens=encoder.geometry.token_table(example, encoder.prompt(source_ids)),
         lost_source=encoder.uncut_length(encoded) - len(source_ids),
         lost_target=max(0, len(encoded.target or ()) - encoder.target_budget),
     )

@@ -1,4 +1,4 @@
-"""From a question about a passage to windows that the model reads one by one, each with the answer or without.
+"""Splits a passage with a question into windows that the model reads separately, each with or without the answer.
 
 Source: the multilingual GLM's question answering (THUDM/Multilingual-GLM); a window is a text of its own, decoded and
 encoded again.
@@ -17,9 +17,9 @@ from glm.data.tasks import EXTRACT, Bare, Task, blank_of, text_of_part
 from glm.data.templates import BLANKS, Template
 from glm.models.protocol import Example, Family, Tokenizer
 
-START = "0"  # in front of a text that continues another: one piece, whatever follows
-LEAST_ROOM = 8  # tokens of a passage that a window has to hold
-BESIDE = 3  # tokens beside question and passage by which windows are counted: what opens, the blank, a separator
+START = "0"  # put in front of a text that continues another one: a single piece, whatever follows
+LEAST_ROOM = 8  # least tokens of a passage that have to fit into a window
+BESIDE = 3  # tokens counted beside question and passage: the opening token, the blank, a separator
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Window:
 
 @dataclass(frozen=True)
 class EncodedQuestion:
-    """A question with its windows; `before` and `after` are of the passage as a whole, for lengths."""
+    """A question with its windows; `before` and `after` hold the whole passage, for lengths."""
 
     record: TaskRecord
     before: list[int]
@@ -91,31 +91,31 @@ class WindowEncoder:
         self.notes: list[str] = []
 
     def __getattr__(self, name: str):
-        """Lengths, tokenizer, family and geometry are those of the encoder of texts."""
+        """Takes lengths, tokenizer, family and geometry from the encoder of texts."""
         if name == "base":
             raise AttributeError(name)
         return getattr(self.base, name)
 
     @property
     def described(self) -> list[str]:
-        """What ids of a question depend on, beside lengths and tokenizer."""
+        """Everything beside lengths and tokenizer that the ids of a question depend on."""
         return [*self.task.described(self.pattern_id), *(["visible pads"] if self.base.visible_pads else [])]
 
     @property
     def constant_text(self) -> str:
-        """What every window holds."""
+        """Text that every window holds."""
         return self.pattern.constant_text
 
     def uncut_length(self, encoded: EncodedQuestion) -> int:
-        """Tokens of passage and question together."""
+        """Returns the number of tokens of passage and question together."""
         return len(encoded.before) + len(encoded.after) + self.special_tokens
 
     def overflow(self, encoded: EncodedQuestion) -> int:
-        """0: a long passage becomes several windows, and nothing is cut."""
+        """0: a long passage becomes several windows, so nothing is cut."""
         return 0
 
     def source_problem(self, encoded: EncodedQuestion) -> RecordError | None:
-        """Why a question cannot be used: it leaves no room for the passage."""
+        """Says why a question cannot be used: it leaves no room for the passage."""
         if not encoded.too_long:
             return None
         message = (
@@ -124,11 +124,11 @@ class WindowEncoder:
         return RecordError(Kind.SOURCE_LENGTH, encoded.record.origin, message, field="question")
 
     def target_problem(self, encoded: EncodedQuestion) -> RecordError | None:
-        """Why an answer cannot be learnt: it would be cut."""
+        """Says why an answer cannot be learnt: it would be cut."""
         return self.base.target_problem(encoded)
 
     def encode(self, records: Sequence[TaskRecord]) -> list[EncodedQuestion]:
-        """Questions as ids, with their windows."""
+        """Encodes questions with their windows."""
         return [self._encoded(record) for record in records]
 
     def _encoded(self, record: TaskRecord) -> EncodedQuestion:
@@ -159,7 +159,7 @@ class WindowEncoder:
         return encoded
 
     def _frame(self, values: dict[str, str], passage: Sequence[int] | str) -> tuple[list[int], list[int]]:
-        """The ids before and after the blank, with the ids of a window in place of the passage."""
+        """Returns the ids before and after the blank, with the ids of a window in place of the passage."""
         sides: list[list[int]] = [[], []]
         side = 0
         for part in self.pattern.parts:
@@ -175,14 +175,14 @@ class WindowEncoder:
         return sides[0], sides[1]
 
     def _bare(self, text: str) -> list[int]:
-        """The ids of a text that continues another."""
+        """Returns the ids of a text that continues another one."""
         alone, joined = self.base.tokenizer.encode_text([START, f"{START}{text}"])
         is_continued = joined[: len(alone)] == alone
         return joined[len(alone) :] if is_continued else self.base.tokenizer.encode_text(text)
 
     def examples(self, encoded: EncodedQuestion) -> list[tuple[list[int], list[int]]]:
-        """What is learnt of a question: source and answer of each window; one without the answer says so, or is left
-        out where the task has no words for it. Raises RecordError as `source_problem` and `target_problem`."""
+        """Returns source and answer of each window of a question. A window without the answer says so, or is left out
+        if the task has no words for it. Raises RecordError as `source_problem` and `target_problem`."""
         if error := self.source_problem(encoded) or self.target_problem(encoded):
             raise error
         pairs = []
@@ -196,5 +196,5 @@ class WindowEncoder:
     def example_of(
         self, source_ids: Sequence[int], span: Sequence[int], random: np.random.Generator | None = None
     ) -> Example:
-        """The example of a window and its answer, see `ExampleEncoder.example_of`."""
+        """Makes the example of a window and its answer, see `ExampleEncoder.example_of`."""
         return self.base.example_of(source_ids, span, random)

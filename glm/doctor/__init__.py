@@ -1,1 +1,1 @@
-"""Tries a machine out: what it is, what of it will surprise, and whether a device computes what the CPU does."""
+"""Checks a machine: describes it, warns of likely problems, and compares its device with the CPU."""

@@ -1,4 +1,4 @@
-"""Compares ways of computing with each other: what has to agree, by how much, and what did not.
+"""Compares ways of computing the same: what has to agree, within which limits, and what did not.
 
 The reference is the CPU in float32, which the toolkit's tests hold against the originals' figures.
 """
@@ -12,22 +12,22 @@ import numpy as np
 
 from glm.doctor.runs import Arrays, Outcome, Way, run, tried_family
 
-# Largest differences by what is compared; see `difference`. The last digits of float32 depend on the order of sums;
-# products of the other types have 11 and 8 significant bits.
+# Largest allowed differences by kind; see `difference`. The last digits of float32 depend on the order of sums;
+# products in the other types have 11 and 8 significant bits.
 TOLERANCES = {
     "float32": {"losses": 1e-3, "gradients": 1e-2, "updates": 1e-2, "texts": 1e-2},
     "float16": {"losses": 1e-2, "gradients": 5e-2, "updates": 1e-1, "texts": 1e-1},
     "bfloat16": {"losses": 3e-2, "gradients": 2e-1, "updates": 3e-1, "texts": 3e-1},
 }
-SMALL = 1e-3  # of the largest gradient or update: what is smaller is rounding
+SMALL = 1e-3  # relative to the largest gradient or update: anything smaller is rounding
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Args:
-        name: of the check.
+        name: name of the check.
         differences: the largest by what was compared; none if it was not made.
         tolerances: what they may be.
         note: why it was not made, or what is wrong beyond numbers.
@@ -40,23 +40,23 @@ class Finding:
 
     @property
     def was_made(self) -> bool:
-        """Whether anything was compared, or should have been."""
+        """Whether a comparison was made, or should have been."""
         return bool(self.differences)
 
     @property
     def wrong(self) -> list[str]:
-        """What differs by too much; a difference that is no number, too."""
+        """Differences above their limits, NaN included."""
         return [name for name, found in self.differences.items() if not found <= self.tolerances[name]]
 
     @property
     def holds(self) -> bool:
-        """Whether the device can be trusted in this."""
+        """Whether the device passed."""
         return not self.wrong
 
 
 @dataclass(frozen=True)
 class Check:
-    """Two ways that have to agree.
+    """Two ways of computing that have to agree.
 
     Args:
         missing: why the second cannot be tried here.
@@ -69,7 +69,7 @@ class Check:
 
 
 def checks_of(device: str, *, has_flash: bool, processes: int) -> list[Check]:
-    """The checks of a device.
+    """Returns the checks for a device.
 
     Args:
         has_flash: whether FlashMask runs there.
@@ -100,7 +100,7 @@ def checks_of(device: str, *, has_flash: bool, processes: int) -> list[Check]:
 def findings(
     checks: list[Check], *, split: Callable[[Way], Outcome], compute: Callable[[Any, Way], Outcome] = run
 ) -> Iterator[Finding]:
-    """Makes checks, one after the other; what fails is a finding, too.
+    """Runs checks one after the other; a check that raises gives a finding too.
 
     Args:
         split: runs a way of several processes.
@@ -122,7 +122,7 @@ def findings(
             found = differences(
                 outcome(check.first), outcome(check.second), same_texts=check.second.dtype == "float32"
             )
-        except Exception as error:  # whatever it is, the other checks are made
+        except Exception as error:  # the other checks are made in any case
             said = str(error).strip().splitlines() or [""]
             note = f"{type(error).__name__}: {said[-1].strip()[:300]}"
             yield Finding(check.name, {"losses": math.inf}, tolerances, note)
@@ -131,7 +131,7 @@ def findings(
 
 
 def differences(first: Outcome, second: Outcome, *, same_texts: bool) -> dict[str, float]:
-    """The largest difference of each kind; infinity where one has what the other lacks.
+    """Returns the largest difference of each kind; infinity if one outcome lacks what the other has.
 
     Args:
         same_texts: texts have to be the same, token by token; else what is compared is how likely they are.
@@ -149,7 +149,7 @@ def differences(first: Outcome, second: Outcome, *, same_texts: bool) -> dict[st
 
 
 def _largest(first: Arrays, second: Arrays) -> float:
-    """Over all weights the length of the difference by the length of the first, but for what is rounding."""
+    """Returns, over all weights, the largest norm of the difference relative to the first, ignoring rounding."""
     if first.keys() != second.keys() or not first:
         return math.inf
     sizes = {name: float(np.linalg.norm(array)) for name, array in first.items()}

@@ -1,4 +1,4 @@
-"""What a machine is, and what of it will surprise: versions, processor, memory, disk, caches, environment.
+"""Describes a machine and warns of likely problems: versions, processor, memory, disk, caches, environment.
 
 Nothing here says who the user is or where files lie.
 """
@@ -19,12 +19,12 @@ from glm.runtime.caches import user_cache
 from glm.runtime.environment import HOME, WANTED_THREADS, cpu_threads, processor
 
 GIB = 1 << 30
-LEAST_MEMORY, LEAST_DISK = 4, 5  # GiB that are free
+LEAST_MEMORY, LEAST_DISK = 4, 5  # GiB that should be free
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 
 
 def described() -> dict[str, str]:
-    """What the machine is, by name."""
+    """Describes the machine, by name."""
     memory = psutil.virtual_memory()
     found = processor()
     features = found.get("flags", "").split()
@@ -42,7 +42,7 @@ def described() -> dict[str, str]:
 
 
 def surprises(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """What of the environment will make a run slow, fail, or do something else than one thinks; each a line."""
+    """Returns warnings about the environment, one per line: what will be slow, fail, or behave unexpectedly."""
     return [*_of_processes(environment), *_of_files(environment), *_of_room()]
 
 
@@ -96,5 +96,5 @@ def _of_room() -> list[str]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files in a folder."""
+    """Returns the bytes of the files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0

@@ -1,4 +1,5 @@
-"""One process of a split model: `python -m paddle.distributed.launch --nproc_per_node 2 glm/doctor/ranks.py WAY FILE`.
+"""One process of a split model, started by `python -m paddle.distributed.launch --nproc_per_node 2 glm/doctor/ranks.py
+WAY FILE`.
 
 The first process writes the outcome.
 """
@@ -20,7 +21,7 @@ SECONDS = 300  # for all processes
 
 
 def run_split(way: Way) -> Outcome:
-    """The outcome of a way of several processes, which are started for it.
+    """Starts several processes for a way of computing, and returns their outcome.
 
     Raises:
         RuntimeError: they failed; the last lines of their log are in the text.
@@ -36,11 +37,11 @@ def run_split(way: Way) -> Outcome:
         if done.returncode or not file.is_file():
             said = "\n".join(path.read_text(errors="replace") for path in sorted(log.glob("workerlog.*")))
             raise RuntimeError((said or done.stderr).strip()[-2000:])
-        return pickle.loads(file.read_bytes())  # this program wrote it, a moment ago
+        return pickle.loads(file.read_bytes())  # written by this program a moment ago
 
 
 def main(argv: list[str]) -> None:
-    """Runs, and has the first process write."""
+    """Runs, and writes the outcome in the first process."""
     way, file = Way(**json.loads(argv[0])), Path(argv[1])
     outcome = run(tried_family(), way)
     if paddle.distributed.get_rank() == 0:

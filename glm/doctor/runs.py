@@ -1,4 +1,4 @@
-"""A small model's training and decoding, computed in one way or another: what `glm.doctor.checks` compares."""
+"""Trains and decodes with a small model in different ways, for `glm.doctor.checks` to compare."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -20,22 +20,23 @@ from glm.runtime.device import prepare
 
 STEPS = 3
 SEED = 7
-SCALE = 1024.0  # of the loss in float16, whose small gradients would be zero
-WEIGHT_SIZE = 0.2  # standard deviation of random weights: large enough that texts differ
-# AdamW's division by the gradient's size makes noise of gradients that are nothing but noise; not beyond this.
+SCALE = 1024.0  # of the loss in float16, in which small gradients would become zero
+WEIGHT_SIZE = 0.2  # standard deviation of random weights, large enough that texts differ
+# AdamW divides by the gradient's size, which amplifies gradients that are only noise; this limits it.
 LEARNING_RATE, EPSILON = 1e-2, 1e-3
-TEXTS, BEAMS, LENGTH, LEAST = 4, 3, 14, 10  # texts that are written, and how; none ends before beams can be mixed up
+# Number of texts, beams, and lengths; no text ends before beams were reordered.
+TEXTS, BEAMS, LENGTH, LEAST = 4, 3, 14, 10
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a run computes.
+    """A way to run.
 
     Args:
         device: `cpu`, `gpu` or `gpu:N`.
-        dtype: of products: `float32`, `float16` or `bfloat16`.
+        dtype: type of products: `float32`, `float16` or `bfloat16`.
         recompute: activations are computed anew in the backward pass.
         plain: attention by Paddle's own operators, where the device has a faster one.
         degree: processes that hold parts of the model.
@@ -50,13 +51,13 @@ class Way:
 
 @dataclass
 class Outcome:
-    """What a run gave.
+    """The outcome of a run.
 
     Attributes:
-        losses: of each step.
-        gradients: of the first step, by weight.
+        losses: losses of each step.
+        gradients: gradients of the first step, by weight.
         updates: what the steps added to each weight.
-        texts: of each prompt the tokens and the score of its best text.
+        texts: for each prompt the tokens and the score of its best text.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -66,12 +67,12 @@ class Outcome:
 
 
 def tried_family() -> Family:
-    """The family whose model is tried."""
+    """Returns the family whose model is tried."""
     return next(family for family in registry.families() if family.trial is not None)
 
 
 def run(family: Family, way: Way) -> Outcome:
-    """Trains a small model for a few steps and writes some texts with it.
+    """Trains a small model for a few steps and generates some texts with it.
 
     Every process of a split model calls it; each returns all of the outcome.
     """
@@ -103,7 +104,7 @@ def run(family: Family, way: Way) -> Outcome:
 
 
 def _model(family: Family, trial: Trial, way: Way, rank: int) -> tuple[nn.Layer, Arrays]:
-    """The model with weights that are the same everywhere, and these, whole."""
+    """Makes the model with weights that are the same everywhere; returns them whole too."""
     parts = {"tensor_parallel_degree": way.degree, "tensor_parallel_rank": rank} if way.degree > 1 else {}
     model = family.model_class()(family.config_class()(**trial.config, **parts))
     shapes = family.weights.shapes(model.config.to_dict())
@@ -129,7 +130,7 @@ def _model(family: Family, trial: Trial, way: Way, rank: int) -> tuple[nn.Layer,
 
 
 def _batches(trial: Trial) -> Iterator[Arrays]:
-    """The examples in their order, again and again."""
+    """Yields the examples in order, again and again."""
     examples = [
         trial.geometry.example(source, span, tgt_length=len(span) + 1)
         for source, span in zip(trial.sources, trial.spans, strict=True)
@@ -148,7 +149,7 @@ def _precision(way: Way) -> Any:
 
 
 def _whole(family: Family, tensors: dict[str, paddle.Tensor], way: Way) -> Arrays:
-    """Tensors, or the parts that processes have of them put together."""
+    """Returns tensors whole, merging the parts of processes."""
     arrays = {name: tensor.astype("float32").numpy() for name, tensor in tensors.items()}
     if way.degree == 1:
         return arrays
@@ -158,9 +159,9 @@ def _whole(family: Family, tensors: dict[str, paddle.Tensor], way: Way) -> Array
 
 
 def _texts(model: nn.Layer, trial: Trial, way: Way) -> list[tuple[tuple[int, ...], float]]:
-    """Texts of the trained model, by beam search."""
+    """Generates texts with the trained model by beam search."""
     if way.device == "cpu" and way.dtype != "float32":
-        return []  # products of these types are another matter there, with conditions of their own
+        return []  # products in these types have other kernels and conditions at decoding
     prepare_decoding(model, way.dtype, way.device)
     config = GenerationConfig(tgt_length=LENGTH, min_tgt_length=LEAST, num_beams=BEAMS, no_repeat_ngram_size=0)
     prompts = [trial.geometry.prompt(source) for source in trial.sources[:TEXTS]]

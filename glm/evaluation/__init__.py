@@ -1,1 +1,1 @@
-"""Turns generated text into figures: segmentation into tokens, then the metrics. Strings only, no model."""
+"""Computes metrics of generated text: segmentation into tokens, then the metrics. Strings only, no model."""

@@ -54,7 +54,7 @@ class ChoiceTable:
 
     Args:
         rows: rows with a reference.
-        labels: of all rows together, for macro F1; taken from the rows if not given.
+        labels: labels of all rows together, for macro F1; taken from the rows if not given.
     """
 
     def __init__(self, rows: Sequence[Row], labels: Sequence[str] | None = None):

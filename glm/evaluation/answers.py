@@ -32,14 +32,15 @@ CHINESE = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5\\s]+")
 
 
 def squad_tokens(text: str, language: str) -> list[str]:
-    """Lower case, no ASCII punctuation, no English articles, split at blanks (Rajpurkar et al. 2016)."""
+    """Normalises as SQuAD's script: lower case, no ASCII punctuation, no English articles, split at spaces (Rajpurkar
+    et al. 2016)."""
     kept = "".join(letter for letter in text.lower() if letter not in ASCII_PUNCTUATION)
     return ENGLISH_ARTICLES.sub(" ", kept).split()
 
 
 def mlqa_tokens(text: str, language: str) -> list[str]:
-    """Lower case, no punctuation of any script, no articles of the language, split at blanks and Chinese characters
-    (Lewis et al. 2020).
+    """Normalises as MLQA's script: lower case, no punctuation of any script, no articles of the language, split at
+    spaces and Chinese characters (Lewis et al. 2020).
 
     Raises:
         ValueError: MLQA has no rule for the language.
@@ -53,7 +54,7 @@ def mlqa_tokens(text: str, language: str) -> list[str]:
 
 
 def original_tokens(text: str, language: str) -> list[str]:
-    """As THUDM/Multilingual-GLM: lower case, written in ASCII letters, then as SQuAD's.
+    """Normalises as THUDM/Multilingual-GLM: lower case, transliterated to ASCII letters, then as SQuAD's.
 
     Words of the same sound are one: 背景 is 北京. Its transliteration is under the GPL; the one that it was ported
     from, under the Artistic License, gives the same for letters and Chinese characters but not for some symbols.
@@ -70,12 +71,12 @@ def _is_punctuation(letter: str) -> bool:
 
 @dataclass(frozen=True)
 class AnswerProtocol:
-    """How two answers are compared.
+    """A protocol that compares two answers.
 
     Args:
-        tokens: of a text in a language.
-        languages: that it has rules for; None for all.
-        signature: of its figures.
+        tokens: tokens of a text in a language.
+        languages: languages that it has rules for; None for all.
+        signature: signature of its figures.
     """
 
     tokens: Callable[[str, str], list[str]]
@@ -93,7 +94,7 @@ PROTOCOLS = {
         "case:lower|punct:unicode|articles:own|tok:blanks+zh-char|refs:best|avg:questions",
     ),
 }
-# To reproduce the original's own figures with, and for nothing else: see `original_tokens`.
+# Only for reproducing the original's own figures: see `original_tokens`.
 ORIGINAL = {
     "original": AnswerProtocol(
         original_tokens,
@@ -105,7 +106,7 @@ ALL_PROTOCOLS = PROTOCOLS | ORIGINAL
 
 
 def exact_and_f1(prediction: str, answers: Sequence[str], protocol: str, language: str) -> tuple[float, float]:
-    """Exact match and F1 of an answer against the best of those that are right, 0 to 1.
+    """Returns exact match and F1 of an answer against the best of the right ones, 0 to 1.
 
     Where both sides are nothing but punctuation and articles, they match exactly and have no token in common: F1 is 0.
     """
@@ -121,12 +122,12 @@ def _f1(prediction: Sequence[str], answer: Sequence[str]) -> float:
 
 
 class AnswerTable:
-    """What is counted of each row, so that figures are functions of sums over rows.
+    """Counts for each row, from which figures follow as functions of sums over rows.
 
     Args:
         rows: they have references.
-        languages: of all rows together; found in the rows if not given.
-        protocols: by which answers are compared, some of ALL_PROTOCOLS.
+        languages: languages of all rows together; found in the rows if not given.
+        protocols: protocols by which answers are compared, some of ALL_PROTOCOLS.
     """
 
     def __init__(
@@ -153,7 +154,8 @@ class AnswerTable:
         return counts
 
     def figures(self, sums: np.ndarray) -> dict[str, float]:
-        """Percentages, of sums [M] over any rows: of each language and protocol, and the mean of languages."""
+        """Computes percentages from sums [M] over any rows: for each language and protocol, and the mean of
+        languages."""
         found: dict[str, float] = {}
         means: dict[str, list[tuple[float, float]]] = {}
         for (protocol, language), (records, em, f1) in zip(self.keys, sums.reshape(-1, 3), strict=True):
@@ -169,7 +171,7 @@ class AnswerTable:
 
 
 def score_answers(rows: Iterable[Row], protocols: Mapping[str, AnswerProtocol] = PROTOCOLS) -> Scores:
-    """EM and F1 of each language by each protocol that has rules for it, in percent, with `records`.
+    """Computes EM and F1 for each language by each protocol that has rules for it, in percent, with `records`.
 
     Args:
         protocols: some of ALL_PROTOCOLS.
@@ -194,7 +196,7 @@ def score_answers(rows: Iterable[Row], protocols: Mapping[str, AnswerProtocol] =
 
 
 def answer_signatures(names: Iterable[str]) -> dict[str, str]:
-    """The signature of each figure."""
+    """Returns the signature of each figure."""
     found = {}
     for name in names:
         if name == "records":
@@ -205,7 +207,7 @@ def answer_signatures(names: Iterable[str]) -> dict[str, str]:
 
 
 def answer_figures(protocols: Iterable[str] = PROTOCOLS) -> list[str]:
-    """Names of all figures that there may be, of the languages that MLQA has rules for."""
+    """Returns the names of all possible figures, for the languages that MLQA has rules for."""
     return [
         f"{figure} ({protocol}, {language})"
         for language in (*ARTICLES, "mean")

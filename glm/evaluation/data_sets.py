@@ -1,4 +1,4 @@
-"""Figures of several data sets side by side: a row a set, their mean last."""
+"""Figures of several data sets in one table: a row per set, their mean last."""
 
 import re
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ Figures = Mapping[str, float]
 
 
 def aligned(figures: Figures) -> dict[str, float]:
-    """The figures of a set by names that sets of other languages have too: `f1 (squad, zh)` is the set's
-    `f1 (squad, mean)`, and of a set of several languages their mean is all that is left."""
+    """Renames a set's figures so that sets of other languages have the same names: `f1 (squad, zh)` becomes `f1
+    (squad, mean)`; of a set of several languages only their mean is kept."""
     found: dict[str, float] = {}
     for name, value in figures.items():
         of_language = OF_LANGUAGE.fullmatch(name)
@@ -28,7 +28,7 @@ def aligned(figures: Figures) -> dict[str, float]:
 
 
 def mean_figures(of_sets: Mapping[str, Figures]) -> dict[str, float]:
-    """The mean of each figure that every set has, each set counting alike; of numbers of records the sum.
+    """Averages each figure that every set has, with equal weights; numbers of records are summed.
 
     Records of different sets never meet: a figure is of one set, whatever its records are called. Sets whose questions
     are in another language than their passages (`en-zh`) are a task of their own: they take part only where there are
@@ -47,28 +47,28 @@ def _is_across(name: str) -> bool:
 
 
 def table_of(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """What metrics.json has of several sets: the scores of each by its name, and their mean."""
+    """Makes metrics.json of several sets: the scores of each by its name, and their mean."""
     means = mean_figures({name: found.figures for name, found in scores.items()})
     return {**{name: found.as_json() for name, found in scores.items()}, MEAN: means}
 
 
 def named(figures: Mapping[str, Figures]) -> dict[str, float]:
-    """Figures of several sets under one roof: that of a set as `SET/FIGURE`, the mean as `FIGURE`."""
+    """Merges figures of several sets: a set's as `SET/FIGURE`, the mean as `FIGURE`."""
     of_sets = {f"{name}/{figure}": value for name, found in figures.items() for figure, value in found.items()}
     return mean_figures(figures) | of_sets
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The set (empty for the mean) and the figure of a name that `named` gave."""
+    """Splits a name made by `named` into set (empty for the mean) and figure."""
     of_set, mark, figure = name.partition("/")
     return (of_set, figure) if mark else ("", name)
 
 
 def figures_by_set(figures: Figures, *, prefix: str = "") -> dict[str, dict[str, float]]:
-    """The figures of each set of names that `named` gave; none where there is one set without a name.
+    """Groups figures named by `named` by set; empty for a single set without a name.
 
     Args:
-        prefix: of all names.
+        prefix: prefix of all names.
     """
     found: dict[str, dict[str, float]] = {}
     for name, value in figures.items():

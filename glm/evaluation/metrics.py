@@ -24,7 +24,7 @@ TOTALS = (*NUMBERS_OF_RECORDS, "failed records")
 
 
 def figure_text(name: str, value: float) -> str:
-    """A figure as tables show it: numbers of records whole, others with two decimals."""
+    """Formats a figure for tables: numbers of records as integers, others with two decimals."""
     return f"{value:.0f}" if name in TOTALS else f"{value:.2f}"
 
 
@@ -37,12 +37,13 @@ class Scores:
     by_source_length: dict[str, dict[str, float]]
 
     def with_figures(self, more: Mapping[str, float], signatures: Mapping[str, str] | None = None) -> "Scores":
-        """These scores and some more figures, with their signatures where they have one."""
+        """Returns these scores with further figures, and their signatures if they have one."""
         more_signatures = self.signatures | dict(signatures or {})
         return replace(self, figures=self.figures | dict(more), signatures=more_signatures)
 
     def as_json(self) -> dict[str, Any]:
-        """The figures, and beside them `signatures` and `by source length (characters)`, as in metrics.json."""
+        """Returns the figures, and beside them `signatures` and `by source length (characters)`, as in
+        metrics.json."""
         return {
             **self.figures,
             "signatures": self.signatures,
@@ -76,20 +77,20 @@ def score(pairs: Iterable[Pair]) -> Scores:
 
 
 class Scorer:
-    """Collects what `score` needs, record by record; only the distinct n-grams grow in memory."""
+    """Computes `score` record by record; only the distinct n-grams take memory."""
 
     def __init__(self) -> None:
-        self._sums: dict[str | None, _Sums] = {}  # by bucket; None for records without source
+        self._sums: dict[str | None, _Sums] = {}  # by bucket; None collects records without source
         self._reference_counts: set[int] = set()
 
     def add(self, pairs: Iterable[Pair]) -> None:
-        """Takes in some more records, or none."""
+        """Adds records."""
         for pair in pairs:
             self._reference_counts.add(len(pair.references))
             self._sums.setdefault(bucket_of(pair.source), _Sums()).add(statistics(pair))
 
     def result(self) -> Scores:
-        """The figures of all records so far. Raises ValueError if there are none."""
+        """Returns the figures of all records so far. Raises ValueError if there are none."""
         if not self._sums:
             raise ValueError("no records to score")
         figures = _Sums.merged(self._sums.values()).figures()
@@ -101,11 +102,11 @@ class Scorer:
 
 
 class _Sums:
-    """Statistics of some records, summed."""
+    """Sums of statistics over records."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(len(COUNTS), dtype=np.int64)
-        # Exact, so that the order of records does not show in the last digit.
+        # Exact sums, so that the last digit does not depend on the order of records.
         self.values = [Fraction(0)] * len(VALUES)
         self.distinct: dict[tuple[str, int], set] = {(name, n): set() for name in SEGMENTERS for n in DISTINCT_ORDERS}
 
@@ -126,7 +127,7 @@ class _Sums:
         return whole
 
     def figures(self) -> dict[str, float]:
-        """Figures in the order of tables: those of each segmenter, then the others."""
+        """Computes figures in the order of tables: those of each segmenter, then the others."""
         found = figures_of_sums(self.counts, [float(total) for total in self.values]) | self._distinct_figures()
         names = [name for name in FIGURES if name in found]
         return {name: found[name] for name in names}
@@ -140,7 +141,7 @@ class _Sums:
 
 
 def figures_of_sums(counts: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """The figures that depend on sums over records alone: all but distinct-n.
+    """Computes the figures that depend only on sums over records: all but distinct-n.
 
     Args:
         counts: [C] sums of `COUNTS`.
@@ -175,7 +176,7 @@ BUCKET_NAMES = tuple(f"{start + 1}-{end or ''}" for start, end in zip((0, *BUCKE
 
 
 def bucket_of(source: str | None) -> str | None:
-    """The name of the bucket that a source belongs to, such as `65-128`."""
+    """Returns the name of a source's bucket, such as `65-128`."""
     if source is None:
         return None
     return BUCKET_NAMES[int(np.searchsorted(BUCKETS, len(squeezed(source))))]
@@ -185,7 +186,7 @@ def bucket_of(source: str | None) -> str | None:
 
 
 def _signature_tails() -> dict[str, str]:
-    """By figure name, what follows the number of references in its signature, in the order of tables."""
+    """Returns, by figure name in the order of tables, what follows the number of references in its signature."""
     tails: dict[str, str] = {}
     for name in SEGMENTERS:
         text = segmenter_signature(name)
@@ -208,24 +209,24 @@ FIGURES = tuple(_signature_tails())
 
 
 def name_advice(name: str, known: Sequence[str]) -> str:
-    """What someone may have meant who wrote a name that is not known: `did you mean a or b?`, or all names."""
+    """Suggests figures for an unknown name: `did you mean a or b?`, or all names."""
     meant = [other for other in known if name and other.startswith(name)] or difflib.get_close_matches(
         name, known, n=1
     )
     return f"did you mean {' or '.join(meant)}?" if meant else f"known are {', '.join(known)}"
 
 
-# Figures that depend on the predictions alone, or count.
+# Figures that depend on the predictions alone, or are counts.
 _WITHOUT_REFERENCES = ("distinct", "answer", "repeated", "generated", "empty", "records")
 
 
 def reference_signature(counts: set[int]) -> str:
-    """`1`, `2`, … if every record has so many references, else `var`."""
+    """Returns `1`, `2`, … if every record has that many references, else `var`."""
     return str(next(iter(counts))) if len(counts) == 1 else "var"
 
 
 def signatures(names: Iterable[str], *, references: str = "1") -> dict[str, str]:
-    """The signature of each figure, in the style of sacrebleu: fields `name:value` joined by `|`.
+    """Returns the signature of each figure, in the style of sacrebleu: fields `name:value` joined by `|`.
 
     nrefs: references of a record. norm, case, tok, space: what is done to a text before it is counted. smooth: of
     zero counts. refs: which of several references. avg: over what. empty: how an empty prediction counts. Then

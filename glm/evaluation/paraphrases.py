@@ -1,4 +1,4 @@
-"""What tells a paraphrase from a copy, and the outputs for one source from each other; no reference is needed.
+"""Measures how paraphrases differ from their sources and from each other, without references.
 
 Percentages, means over sources, of tokens as BERT splits text (`char`):
 
@@ -28,7 +28,7 @@ class Paraphrases:
         self._values: dict[str, list[float]] = {}
 
     def add(self, source: str, outputs: Sequence[str]) -> None:
-        """Takes in a source and its outputs, best first; nothing where there are none."""
+        """Adds a source and its outputs, best first; ignores a source without outputs."""
         if not outputs:
             return
         there, *texts = (_tokens(text) for text in (source, *outputs))
@@ -45,15 +45,15 @@ class Paraphrases:
             self._note(f"distinct-{n} of outputs (char)", len(set(grams)) / len(grams) if grams else 0.0)
 
     def add_row(self, row: Mapping[str, Any]) -> None:
-        """Takes in a row of `predict.py`."""
+        """Adds a row of `predict.py`."""
         self.add(row["source"], [prediction["text"] for prediction in row["predictions"]])
 
     def figures(self) -> dict[str, float]:
-        """The figures by name; none without a source."""
+        """Returns the figures by name; empty without a source."""
         return {name: 100 * float(np.mean(values)) for name, values in self._values.items()}
 
     def signatures(self) -> dict[str, str]:
-        """What each figure was computed with, see `glm.evaluation.metrics.signatures`."""
+        """Returns the signature of each figure, see `glm.evaluation.metrics.signatures`."""
         return {name: f"{segmenter_signature('char')}|avg:sources|empty:0" for name in self._values}
 
     def _note(self, name: str, value: float) -> None:
@@ -69,6 +69,6 @@ def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def _share_held(tokens: Sequence[str], there: Sequence[str], n: int) -> float:
-    """Of the n-grams of a text, with repetition, those that another text holds; 0 without an n-gram."""
+    """Returns the share of a text's n-grams, with repetition, that another text contains; 0 without an n-gram."""
     grams, held = _grams(tokens, n), set(ngrams(there, n))
     return sum(gram in held for gram in grams) / len(grams) if grams else 0.0

@@ -26,7 +26,7 @@ class ProtocolScores:
     """The scores that a tool gives.
 
     Args:
-        figures: those of `bleu-4`, `rouge-1`, `rouge-2`, `rouge-l` that the tool has, in percent.
+        figures: those among `bleu-4`, `rouge-1`, `rouge-2`, `rouge-l` that the tool has, in percent.
         signature: how they are computed.
     """
 
@@ -152,7 +152,7 @@ def rouge_155(pairs: Sequence[Pair]) -> ProtocolScores:
 
 
 def vlm(pairs: Sequence[Pair]) -> ProtocolScores:
-    """VLM's of translation, dialogue and summaries: multi-bleu, and its own ROUGE (first references)."""
+    """VLM's protocol for translation, dialogue and summaries: multi-bleu, and its own ROUGE (first references)."""
     figures = {"bleu-4": multi_bleu(pairs)} | {name: 100 * value for name, value in vlm_rouge(pairs).items()}
     signature = "norm:none|case:mixed|bleu:corpus,tok-blanks,smooth-none|rouge:avg-records,f,distinct-ngrams,first-ref"
     return ProtocolScores(figures, f"nrefs:{_references(pairs)}|{signature}|as:vglm,multi-bleu.perl")

@@ -215,10 +215,10 @@ def _marks(row: _Row) -> dict[str, Any]:
 
 
 def _format_of(row: _Row) -> str:
-    for name, layout in FORMATS.items():
-        if all(field in row.fields for field in layout.fields):
+    for name, format in FORMATS.items():
+        if all(field in row.fields for field in format.fields):
             return name
-    accepted = "".join(f"\n  {name}: {layout.description}" for name, layout in FORMATS.items())
+    accepted = "".join(f"\n  {name}: {format.description}" for name, format in FORMATS.items())
     fields = ", ".join(row.fields) or "none"
     raise InputError(f"{row.origin}: no known format of predictions (fields: {fields}); accepted are{accepted}")
 

@@ -1,4 +1,4 @@
-"""Cuts Chinese text into the tokens that metrics count; the segmenter's name is part of a figure's name."""
+"""Splits Chinese text into the tokens that metrics count; the segmenter's name is part of a figure's name."""
 
 import contextlib
 import hashlib
@@ -16,17 +16,17 @@ from glm.runtime.caches import private_cache
 
 
 def normalized(text: str) -> str:
-    """A text as it is scored, in Unicode's NFKC form: GLM's tokenizer writes full-width punctuation half-width, and
-    that is no error of the model."""
+    """Normalises a text for scoring to Unicode's NFKC form: GLM's tokenizer writes full-width punctuation half-width,
+    which is not an error of the model."""
     return unicodedata.normalize("NFKC", text)
 
 
 def squeezed(text: str) -> str:
-    """A normalized text without white space, for comparing whole texts."""
+    """Normalises a text and removes white space, for comparing whole texts."""
     return "".join(normalized(text).split())
 
 
-# Chinese characters as BERT sees them: first and last code point of each block.
+# Chinese characters in BERT's sense: first and last code point of each block.
 _CHINESE = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -37,7 +37,7 @@ _CHINESE = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-# Symbols to PaddleNLP beyond Unicode's.
+# Characters that PaddleNLP counts as symbols beside Unicode's.
 _SYMBOLS = frozenset("\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1")
 
 
@@ -61,21 +61,21 @@ def _parted(character: str) -> str:
 
 
 def bert_words(text: str) -> list[str]:
-    """Tokens of BERT's basic tokenizer as PaddleNLP has it (`BasicTokenizer`), which the figures published for
-    DuReaderQG were computed with: each Chinese character, punctuation mark and symbol is a token, Latin words and
-    numbers stay whole, in lower case and without accents. White space and control characters are dropped."""
+    """Splits as BERT's basic tokenizer in PaddleNLP (`BasicTokenizer`), with which the figures published for
+    DuReaderQG were computed: each Chinese character, punctuation mark and symbol is a token; Latin words and numbers
+    stay whole, in lower case and without accents. White space and control characters are dropped."""
     lower = "".join(map(_cleaned, text)).lower()
     return "".join(map(_parted, unicodedata.normalize("NFD", lower))).split()
 
 
 @cache
 def _jieba():
-    """jieba, with a cache of its dictionary where nobody else can put one.
+    """Loads jieba with its dictionary cached where only this user can write.
 
     Left alone it loads whatever lies as `jieba.cache` in the folder for temporary files, which all users share.
     """
     with _without_pkg_resources():
-        import jieba  # here, because it reads its dictionary (1.5 s)
+        import jieba  # imported here because it reads its dictionary (1.5 s)
 
     jieba.setLogLevel(logging.WARNING)
     with jieba.get_dict_file() as file:
@@ -88,7 +88,7 @@ def _jieba():
 
 @contextlib.contextmanager
 def _without_pkg_resources() -> Iterator[None]:
-    """Lets jieba open its files by itself: importing that old part of setuptools takes longer than the rest of it."""
+    """Makes jieba open its files without pkg_resources, whose import takes longer than everything else."""
     loaded = sys.modules.get("pkg_resources")
     sys.modules["pkg_resources"] = None
     try:
@@ -100,17 +100,17 @@ def _without_pkg_resources() -> Iterator[None]:
 
 
 def _read_cache(tokenizer: Any) -> None:
-    """Reads the cached dictionary at once; jieba reads it word by word, in three times the time."""
+    """Reads the cached dictionary in one piece; jieba's own reader takes three times as long."""
     try:
         content = (Path(tokenizer.tmp_dir) / tokenizer.cache_file).read_bytes()
         tokenizer.FREQ, tokenizer.total = marshal.loads(content)
     except (OSError, ValueError, EOFError, TypeError):
-        return  # jieba makes it anew
+        return  # jieba rebuilds it
     tokenizer.initialized = True
 
 
 def jieba_cut(text: str) -> list[str]:
-    """The words of `jieba.lcut` with its default dictionary, white space among them."""
+    """Splits as `jieba.lcut` with its default dictionary, white space included."""
     return _jieba().lcut(text)
 
 
@@ -127,6 +127,6 @@ jieba: the words of `jieba.lcut`; Latin words and numbers stay whole, case is ke
 
 
 def segmenter_signature(segmenter: str) -> str:
-    """What `SEGMENTERS` and `normalized` do to a text, for the signature of a figure."""
+    """Describes what a segmenter and `normalized` do to a text, for the signature of a figure."""
     tokens = {"char": "case:lower|tok:bert-basic", "jieba": f"case:mixed|tok:jieba-{version('jieba')}"}
     return f"norm:nfkc|{tokens[segmenter]}"

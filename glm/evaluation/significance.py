@@ -1,4 +1,5 @@
-"""Is one set of predictions better than another? Paired bootstrap and paired permutation test over records."""
+"""Tests whether one set of predictions is better than another: paired bootstrap and paired permutation test over
+records."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ RESAMPLES = 1000  # of the bootstrap, as sacrebleu
 PERMUTATIONS = 10_000  # as sacrebleu
 CHUNK = 50  # trials drawn at once
 
-_SAME = ("empty references", "records")  # in both, by what is compared
+_SAME = ("empty references", "records")  # figures that are equal in both, by what is compared
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def compare(
 
     Args:
         first, second: [N, C + M] from `table_of_statistics`; row i of both is the same record.
-        seed: of the random draws.
+        seed: seed of the random draws.
         figures: computes figures from sums over rows, where the columns are not those of `table_of_statistics`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The counts of one record.
+"""Counts the statistics of one record.
 
 Every figure but distinct-n is a function of the sums of counts, so a corpus, a bucket and a resample are scored alike.
 """
@@ -53,7 +53,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one pair: `counts` (int64, see `COUNTS`), `values` (float64, see `VALUES`), and its tokens by segmenter."""
+    """Statistics of one pair: `counts` (int64, see `COUNTS`), `values` (float64, see `VALUES`), and its tokens by
+    segmenter."""
 
     counts: np.ndarray
     values: np.ndarray

@@ -114,7 +114,7 @@ def loss_symptom(log: Iterable[Mapping[str, Any]], *, learning_rate: float) -> s
 
     Args:
         log: lines of `metrics.jsonl`; only those with a loss and a step count.
-        learning_rate: of the run.
+        learning_rate: learning rate of the run.
     """
     losses = [(row["step"], row["loss"]) for row in log if "loss" in row and "step" in row]
     if len(losses) < 2:

@@ -1,4 +1,4 @@
-"""Samples and scores as a table in the terminal."""
+"""Prints samples and scores as tables in the terminal."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,12 @@ from rich.table import Table
 from glm.evaluation.data_sets import MEAN, aligned, mean_figures
 from glm.evaluation.metrics import HEADLINES, figure_text
 
-# Beside the headline figures: what says that they cannot be trusted.
+# Shown beside the headline figures, because they say when those cannot be trusted.
 COUNTS = ("loss", "generated length", "empty predictions", "failed records", "records", "records per second")
 
 
 def print_samples(rows: Iterable[tuple[str, ...]], headings: tuple[str, ...], *, title: str) -> None:
-    """Prints rows of text, long cells folded; Chinese counts as two columns a character."""
+    """Prints rows of text with long cells folded; a Chinese character counts as two columns."""
     table = Table(title=title, show_lines=True)
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -40,7 +40,7 @@ def print_scores(
 def print_headlines(
     scores: Mapping[str, float], signatures: Mapping[str, str], *, title: str, to_stderr: bool = False
 ) -> None:
-    """Prints the figures that tell most, and of each family of them one signature; all figures are in a file.
+    """Prints the most important figures with one signature per family of figures; all figures are in a file.
 
     Of a task that does not generate all figures are printed: they are few.
     """
@@ -60,7 +60,7 @@ def print_headlines(
 
 
 def family_of(name: str) -> str:
-    """What a figure is one of: `bleu` of `bleu-4 (char, corpus)`."""
+    """Returns the family of a figure: `bleu` of `bleu-4 (char, corpus)`."""
     return name.removeprefix("eval_").split("-")[0].split(" (")[0]
 
 
@@ -78,13 +78,13 @@ def print_sets(of_sets: Mapping[str, Mapping[str, float]], *, title: str, to_std
 
 
 def print_warnings(lines: Iterable[str]) -> None:
-    """Prints what is wrong, a line each, on standard error."""
+    """Prints warnings, one per line, on standard error."""
     for line in lines:
         print(f"warning: {line}", file=sys.stderr)
 
 
 def print_by_length(buckets: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints the figures of each bucket of source length, if there is one."""
+    """Prints the figures of each bucket of source length, if there are buckets."""
     if not buckets:
         return
     table = Table("figure", title="by length of the source, in characters")
@@ -97,7 +97,7 @@ def print_by_length(buckets: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def print_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints what each tool makes of the same texts."""
+    """Prints the scores that each tool gives the same texts."""
     names = ("bleu-4", "rouge-1", "rouge-2", "rouge-l")
     table = Table("protocol", title="the same texts by the protocols of other tools", show_lines=True)
     for name in names:
@@ -112,7 +112,7 @@ def print_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
 def print_differences(
     differences: Mapping[str, Mapping[str, Any]], signatures: Mapping[str, str], *, title: str
 ) -> None:
-    """Prints each figure of two files, the difference with its interval, and how likely chance makes it."""
+    """Prints each figure of two files, the difference with its interval, and its p-value."""
     table = Table("figure", title=title)
     for heading in ("A", "B", "B - A", "95 % interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)

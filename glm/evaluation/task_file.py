@@ -1,4 +1,4 @@
-"""Files of predictions of tasks that choose or extract, as `predict.py` writes them."""
+"""Reads prediction files of tasks that choose or extract, as `predict.py` writes them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ from glm.evaluation.answers import ALL_PROTOCOLS, PROTOCOLS, AnswerTable, answer
 from glm.evaluation.metrics import Scores
 
 ROWS_TO_RECOGNISE = 20
-# What tells a row of a kind from others, and the fields that have to be text in it.
+# By kind: the fields that tell its rows from others', and those that have to be text.
 FIELDS = {"choose": (("candidates", "prediction"), "reference"), "extract": (("window", "prediction"), "references")}
 
 
 @dataclass
 class TaskPredictions:
-    """The rows of a file.
+    """The rows of a prediction file.
 
     Attributes:
         kind: `choose` or `extract`.
@@ -36,18 +36,18 @@ class TaskPredictions:
 
     @property
     def reference(self) -> str:
-        """The field that says what is right."""
+        """The field with the right answer."""
         return FIELDS[self.kind][1]
 
     def score(self, *, all_protocols: bool = False) -> Scores:
-        """The figures of its rows; of answers also by the protocol that is for old figures only."""
+        """Scores the rows; for answers also by the protocol that exists only for old figures."""
         if self.kind == "choose":
             return score_choices(self.rows.values())
         return score_answers(self.rows.values(), ALL_PROTOCOLS if all_protocols else PROTOCOLS)
 
 
 def kind_of_file(path: str | Path) -> str | None:
-    """The kind of task that a file's rows are of; None for texts, or for what cannot be read."""
+    """Returns the kind of task of a file's rows; None for texts, or for a file that cannot be read."""
     for row in islice(read_rows(path), ROWS_TO_RECOGNISE):
         for kind, (names, _) in FIELDS.items():
             if all(name in row.values for name in names):
@@ -103,7 +103,7 @@ def _check(values: Mapping[str, Any], found: TaskPredictions, origin: str) -> No
 def tables_of(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], kind: str
 ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], dict[str, float]]]:
-    """What is counted of the rows of two files, [N, M] each, and the figures of sums over rows."""
+    """Returns the counts of two files' rows, [N, M] each, and the function from sums over rows to figures."""
     both = [*first, *second]
     if kind == "choose":
         tables = [ChoiceTable(rows, common_labels(both)) for rows in (first, second)]
@@ -114,5 +114,5 @@ def tables_of(
 
 
 def signatures_of(names: Sequence[str], kind: str) -> dict[str, str]:
-    """The signature of each figure."""
+    """Returns the signature of each figure."""
     return (choice_signatures if kind == "choose" else answer_signatures)(names)

@@ -1,4 +1,4 @@
-"""ROUGE of token ids, as the multilingual GLM's and its mT5 baseline's figures for summaries are made.
+"""ROUGE on token ids, as in the multilingual GLM's and its mT5 baseline's figures for summaries.
 
 Prediction and reference are encoded by the model's tokenizer, and their ids are the words of rouge_score 0.1.2
 (rouge1, rouge2 and rougeLsum without line breaks, F). Source: THUDM/Multilingual-GLM, generation_utils.py.
@@ -16,12 +16,12 @@ SENTENCE_MARK = "[SEP]"  # between the sentences of a summary
 Encode = Callable[[list[str]], list[list[int]]]
 """A tokenizer's ids of texts."""
 
-MOST_SEEN = 0.7  # of the words of a sentence: one of which more stood before is left out
+MOST_SEEN = 0.7  # a sentence is left out if more than this share of its words occurred before
 NAMES = ("rouge-1 (ids)", "rouge-2 (ids)", "rouge-l (ids)")
 
 
 def without_repeats(text: str) -> str:
-    """A text without the sentences whose words stood nearly all before, marks between sentences as blanks."""
+    """Removes sentences whose words nearly all occurred before; sentence marks become spaces."""
     kept, seen = [], set()
     for sentence in text.split(SENTENCE_MARK):
         words = set(sentence.lower().split())
@@ -32,7 +32,7 @@ def without_repeats(text: str) -> str:
 
 
 def token_rouge(prediction: str, reference: str, encode: Encode) -> tuple[float, float, float]:
-    """ROUGE-1, ROUGE-2 and ROUGE-L of a text without its repeated sentences, 0 to 1; of an empty one 0."""
+    """Computes ROUGE-1, ROUGE-2 and ROUGE-L, 0 to 1, of a text without its repeated sentences; 0 for an empty one."""
     texts = [without_repeats(prediction), " ".join(reference.split(SENTENCE_MARK))]
     ours, theirs = ([str(number) for number in ids] for ids in encode(texts))
     grams = [[Counter(ids), Counter(pairwise(ids))] for ids in (ours, theirs)]
@@ -47,12 +47,12 @@ def _f(shared: int, ours: int, theirs: int) -> float:
 
 
 class TokenRouge:
-    """Figures of the best texts of rows of `predict.py`: means over those that have a reference, of which the best one
+    """Collects the figures of best texts of `predict.py`'s rows: means over rows with a reference; the best reference
     counts.
 
     Args:
         encode: the model's tokenizer.
-        digest: of all that ids depend on.
+        digest: digest of all that ids depend on.
     """
 
     def __init__(self, encode: Encode, digest: str):
@@ -60,7 +60,7 @@ class TokenRouge:
         self._found: list[list[float]] = []
 
     def add_row(self, row: Mapping[str, Any]) -> None:
-        """Takes a row in."""
+        """Adds a row."""
         if not (references := references_of(row)):
             return
         text = row["predictions"][0]["text"] if row["predictions"] else ""
@@ -68,12 +68,12 @@ class TokenRouge:
         self._found.append([max(values) for values in zip(*scores, strict=True)])
 
     def figures(self) -> dict[str, float]:
-        """In percent; none if no row has a reference."""
+        """Returns the figures in percent; none if no row has a reference."""
         columns = zip(NAMES, zip(*self._found, strict=True), strict=True) if self._found else ()
         return {name: 100 * sum(values) / len(values) for name, values in columns}
 
     def signatures(self) -> dict[str, str]:
-        """The signature of each figure: it depends on the tokenizer."""
+        """Returns the signature of each figure, which names the tokenizer."""
         tokens = f"tok:ids-{self.digest[:12]}"
         signature = f"{tokens}|repeated-sentences:out|f-1|refs:best|avg:records|empty:0|as:rouge-score-0.1.2"
         return dict.fromkeys(NAMES, signature)

@@ -16,20 +16,20 @@ from glm.evaluation.rouge import lcs_length
 from glm.evaluation.statistics import Pair
 
 Tokens = Sequence[str]
-ALMOST_NOTHING = 1e-12  # what VLM's ROUGE-L adds to a recall
-MOST_WORDS = 5  # of NIST's n-grams
-# NIST's penalty is 0.5 where an output has two thirds of the length of its references.
+ALMOST_NOTHING = 1e-12  # added to a recall by VLM's ROUGE-L
+MOST_WORDS = 5  # largest n of NIST's n-grams
+# NIST's penalty is 0.5 for an output two thirds as long as its references.
 NIST_BETA = math.log(0.5) / math.log(1.5) ** 2
-WORDS = re.compile(r"[a-z0-9]+")  # of Google's rouge-score, in lower case
+WORDS = re.compile(r"[a-z0-9]+")  # words of Google's rouge-score, in lower case
 
 
 def multi_bleu(pairs: Sequence[Pair]) -> float:
-    """Moses' multi-bleu.perl: case-sensitive, tokens split at blanks, no smoothing; in percent."""
+    """Computes Moses' multi-bleu.perl in percent: case-sensitive, split at spaces, no smoothing."""
     return _bleu(pairs, BLEU(tokenize="none", smooth_method="none", force=True))
 
 
 def e2e_bleu(pairs: Sequence[Pair]) -> float:
-    """BLEU of the E2E challenge (Dušek et al. 2020): lower case, mteval's tokens, no smoothing; in percent."""
+    """Computes BLEU of the E2E challenge in percent (Dušek et al. 2020): lower case, mteval's tokens, no smoothing."""
     return _bleu(pairs, BLEU(tokenize="13a", lowercase=True, smooth_method="none", force=True))
 
 
@@ -42,8 +42,8 @@ def _bleu(pairs: Sequence[Pair], bleu: BLEU) -> float:
 
 
 def vlm_rouge(pairs: Sequence[Pair]) -> dict[str, float]:
-    """VLM's own ROUGE, the mean over pairs of F (first references): n-grams count once, tokens are split at single
-    blanks, and of ROUGE-L beta is precision by recall; 0 to 1, as its program prints it."""
+    """Computes VLM's own ROUGE, 0 to 1, as its program prints it: mean F over pairs (first references); n-grams count
+    once, tokens are split at single spaces, and beta of ROUGE-L is precision / recall."""
     rows = [_vlm_rouge(pair.prediction.split(" "), pair.references[0].split(" ")) for pair in pairs]
     return dict(zip(("rouge-1", "rouge-2", "rouge-l"), np.mean(rows, axis=0).tolist(), strict=True))
 
@@ -64,7 +64,7 @@ def _vlm_rouge(prediction: Tokens, reference: Tokens) -> tuple[float, float, flo
 
 
 def google_rouge(pairs: Sequence[Pair]) -> dict[str, float]:
-    """Google's rouge-score without stems: mean over pairs of F (first references), 0 to 1."""
+    """Computes Google's rouge-score without stemming: mean F over pairs (first references), 0 to 1."""
     rows = []
     for pair in pairs:
         ours, theirs = (WORDS.findall(text.lower()) for text in (pair.prediction, pair.references[0]))
@@ -81,19 +81,16 @@ def _f1(shared: int, predicted: int, expected: int) -> float:
 
 
 def coqa(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
-    """Exact match and F1 of an answer by CoQA's rule (Reddy et al. 2019), 0 to 1.
+    """Computes exact match and F1 of an answer by CoQA's rule (Reddy et al. 2019), 0 to 1.
 
     Of several right answers it is the mean over leaving one out of the best against the others, as people are scored.
     """
-    of_gold = [(_exact(prediction, gold), _token_f1(prediction, gold)) for gold in golds]
+    words = squad_tokens(prediction, "en")
+    of_gold = [(float(words == squad_tokens(gold, "en")), _token_f1(prediction, gold)) for gold in golds]
     if len(golds) == 1:
         return of_gold[0]
     rest = [np.max(of_gold[:place] + of_gold[place + 1 :], axis=0) for place in range(len(golds))]
     return tuple(np.mean(rest, axis=0).tolist())
-
-
-def _exact(prediction: str, gold: str) -> float:
-    return float(squad_tokens(prediction, "en") == squad_tokens(gold, "en"))
 
 
 def _token_f1(prediction: str, gold: str) -> float:
@@ -106,7 +103,8 @@ def _token_f1(prediction: str, gold: str) -> float:
 
 
 def nist(pairs: Sequence[Pair]) -> float:
-    """NIST-5 as the E2E challenge's Python script has it (Doddington 2002): n-grams weigh by what they tell."""
+    """Computes NIST-5 as the E2E challenge's Python script (Doddington 2002): n-grams are weighted by their
+    information."""
     cut = Tokenizer13a()
     texts = [
         (cut(pair.prediction).lower().split(), [cut(text).lower().split() for text in pair.references])

@@ -10,7 +10,7 @@ from glm.models.protocol import Decodable, Prompt, TokenScores
 def log_probs(
     model: Decodable, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
 ) -> list[list[TokenScores]]:
-    """See `glm.models.protocol.Scorable`: by the model's own way, or by steps."""
+    """Scores candidates, see `glm.models.protocol.Scorable`: in the model's own way, or step by step."""
     if hasattr(model, "log_probs"):
         return model.log_probs(prompts, candidates, top=top)
     return log_probs_by_steps(model, prompts, candidates, top=top)
@@ -19,7 +19,7 @@ def log_probs(
 def log_probs_by_steps(
     model: Decodable, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
 ) -> list[list[TokenScores]]:
-    """See `glm.models.protocol.Scorable`; for models that have no faster way of their own."""
+    """Scores candidates step by step; for models that have no faster way of their own."""
     logits, cache = model.prefill(prompts)  # [B, V]
     B, K = len(prompts), max(map(len, candidates))
     tokens = np.zeros((B, K, max(len(ids) for found in candidates for ids in found)), np.int64)
@@ -41,8 +41,8 @@ def log_probs_by_steps(
 
 
 def _scores(logits: np.ndarray, labels: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-probability of each label [B, K], the `top` likeliest tokens there (one at least), [B, K, top], and their
-    log-probabilities, of logits [B, K, V]."""
+    """Returns, from logits [B, K, V], the log-probability of each label [B, K], the `top` likeliest tokens (at least
+    one) [B, K, top], and their log-probabilities."""
     logits = logits.astype(np.float64)
     most = logits.max(-1)
     normalizers = np.log(np.exp(logits - most[..., None]).sum(-1)) + most

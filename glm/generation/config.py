@@ -71,7 +71,7 @@ class GenerationConfig:
 
     tgt_length: int = option(160, "Most target tokens, eop included: the limit of training and of generation.")
     min_tgt_length: int = option(0, "Fewest generated tokens before eop (a constant opening is not counted).")
-    num_beams: int = option(5, "Beams per example; 1 is greedy search (or sampling, with --select_topk False).")
+    num_beams: int = option(5, "Beams per example; 1 is greedy search (or sampling with --select_topk False).")
     length_penalty: float = option(
         0.7, "A hypothesis scores sum(log p) / n**length_penalty, n its tokens without eop. Above 0 favours long ones."
     )
@@ -96,20 +96,20 @@ class GenerationConfig:
     )
     no_repeat_ngram_size: int = option(3, "No n-gram of this size is generated twice; 0 allows all.")
     no_repeat_ignore: str | None = option(
-        None, "Words that no_repeat_ngram_size leaves alone, joined by |; [x] is a special token."
+        None, "Words exempt from no_repeat_ngram_size, joined by |; [x] is a special token."
     )
     repetition_penalty: float = option(
         1.0, "Log-probabilities of tokens generated before are multiplied by this; above 1 discourages repeats."
     )
     select_topk: bool = option(
-        True, "True takes the best candidates of each step, False draws them from the model's distribution."
+        True, "True searches with the best candidates of each step, False samples from the model's distribution."
     )
     temperature: float = option(
-        1.0, "Logits are divided by this before drawing (--select_topk False), or by --search_rules fairseq."
+        1.0, "Logits are divided by this before sampling (--select_topk False), or by --search_rules fairseq."
     )
-    top_k: int = option(0, "Draw from the k most likely tokens only (--select_topk False); 0 is off.")
+    top_k: int = option(0, "Sample from the k most likely tokens only (--select_topk False); 0 is off.")
     top_p: float = option(
-        0.0, "Draw from the smallest set of tokens with this probability (--select_topk False); 0 is off."
+        0.0, "Sample from the smallest set of tokens with this total probability (--select_topk False); 0 is off."
     )
     processor_order: str = option(
         "after_softmax",
@@ -118,7 +118,7 @@ class GenerationConfig:
         choices=["after_softmax", "before_softmax"],
     )
     num_return_sequences: int = option(1, "Hypotheses returned per example, at most num_beams.")
-    generation_seed: int = option(42, "Seed of drawn candidates (--select_topk False), with the record's number.")
+    generation_seed: int = option(42, "Seed of sampling (--select_topk False), together with the record's number.")
 
     def __post_init__(self):
         self.early_stopping = early_stopping_word(self.early_stopping)

@@ -1,4 +1,4 @@
-"""When a text is finished, and how finished texts are ranked: a rule by name.
+"""Rules for when a text is finished and how finished texts are ranked, by name.
 
 | rule    | of K beams                                                           | score                            |
 |---------|----------------------------------------------------------------------|----------------------------------|

@@ -93,7 +93,7 @@ class ExampleSearch:
         """Adds a finished text to the hypotheses if it is among the best K, or as the rule says.
 
         Args:
-            token_scores: of the tokens and, where the text ended, of the end token.
+            token_scores: scores of the tokens and, where the text ended, of the end token.
             total: the sum of its log-probabilities.
         """
         if self.rule.draws_apart and self.stream and any(tokens.tolist() == [*h.tokens] for h in self.hypotheses):
@@ -475,7 +475,7 @@ def decode(
     """`generate` with an existing decoder.
 
     Args:
-        configs: of the prompts, where they have options of their own (`GenerationConfig.batch_options`).
+        configs: options of each prompt, if they have their own (`GenerationConfig.batch_options`).
     """
     record_ids = range(len(prompts)) if record_ids is None else record_ids
     configs = [decoder.config] * len(prompts) if configs is None else configs

@@ -1,1 +1,1 @@
-"""What a family of models is, and one folder for each."""
+"""The protocol that every family of models follows, and one folder for each family."""

@@ -1,4 +1,4 @@
-"""What the configurations of all families share: fields by name, and a `config.json` that PaddleNLP reads too."""
+"""The base of all families' configurations: fields by name, and a `config.json` that PaddleNLP reads too."""
 
 import copy
 import json
@@ -9,9 +9,9 @@ from glm.errors import InputError
 from glm.runtime.settings_file import read_object
 
 CONFIG_NAME = "config.json"
-FILES_OF = "3.0.0b4"  # the PaddleNLP whose files these are, and which the toolkit trains with
+FILES_OF = "3.0.0b4"  # The PaddleNLP whose files these are; the toolkit trains with it.
 
-# How a run splits and computes a model; no file of a model says so.
+# How a run splits and computes a model; it is never written to a file.
 OF_A_RUN: dict[str, Any] = {
     "use_flash_attention": False,
     "use_fused_rms_norm": False,
@@ -36,7 +36,7 @@ OF_A_RUN: dict[str, Any] = {
     "refined_recompute": "",
     "offload_recompute_inputs": False,
 }
-# What every configuration of PaddleNLP has, most of it for other models. A file says it only where it differs.
+# Fields of every PaddleNLP configuration, most of them for other models; written only where they differ from these.
 OF_ALL_MODELS: dict[str, Any] = {
     "dtype": "float32",
     "architectures": None,
@@ -68,7 +68,7 @@ OF_ALL_MODELS: dict[str, Any] = {
     "decoder_start_token_id": None,
     "task_specific_params": None,
     "problem_type": None,
-    # of PaddleNLP's own decoding
+    # for PaddleNLP's own decoding
     "max_length": 20,
     "min_length": 0,
     "do_sample": False,
@@ -126,7 +126,7 @@ class ModelConfig:
             setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        """A field by its other name."""
+        """Looks a field up by its other name."""
         if (field := type(self).attribute_map.get(name)) is None:
             raise AttributeError(f"{type(self).__name__} has no field {name!r}")
         return getattr(self, field)
@@ -141,11 +141,11 @@ class ModelConfig:
         return f"{type(self).__name__} {self.to_json_string()}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name, those of a run too."""
+        """Returns all fields by name, those of a run included."""
         return {**vars(self), "model_type": self.model_type, "paddlenlp_version": FILES_OF}
 
     def to_json_string(self) -> str:
-        """The text of `config.json`: the family's fields, and those of all models that differ from their default."""
+        """Returns the text of `config.json`: the family's fields, and PaddleNLP's that differ from their defaults."""
         saved = {
             name: value
             for name, value in self.to_dict().items()
@@ -154,14 +154,14 @@ class ModelConfig:
         return json.dumps(saved, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes `config.json` into a folder, which is made if it is not there."""
+        """Writes `config.json` into a folder, which is created if needed."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs) -> Self:
-        """The configuration of a folder, or of a published name.
+        """Reads the configuration of a folder or of a published name.
 
         Args:
             kwargs: fields that replace those of the file.

@@ -1,4 +1,4 @@
-"""How much memory training and generation take on one card, computed from a model's sizes: no model is built.
+"""Computes how much memory training and generation take on one card from a model's sizes, without building it.
 
 What is kept is counted tensor by tensor as `glm.modules` leaves it; the count for a GPU follows Korthikanti et al.
 2022 (Reducing Activation Recomputation in Large Transformer Models) in what tensor parallelism divides. On a CPU it
@@ -16,22 +16,23 @@ from glm.parallel.plan import part_shape
 
 GIB = 1 << 30
 FLOAT, HALF = 4, 2  # bytes of a number
-CHUNK = 512  # tokens whose logits exist at once, see glm.modules.loss
-LIBRARIES = {"cpu": int(0.6 * GIB), "gpu": GIB}  # of the process: measured; CUDA's context and kernels, assumed
-# Resident by computed memory on a CPU, where freed memory stays with the process (glm.runtime.device) and not every
-# gap can be used again: 1.25 to 1.6 were measured of training, 1.05 to 1.15 of generation.
+CHUNK = 512  # tokens whose logits exist at the same time, see glm.modules.loss
+# Of the process: measured on a CPU; CUDA's context and kernels are assumed.
+LIBRARIES = {"cpu": int(0.6 * GIB), "gpu": GIB}
+# Ratio of resident to computed memory on a CPU, where freed memory stays with the process (glm.runtime.device) and not
+# every gap is reused: 1.25 to 1.6 measured for training, 1.05 to 1.15 for generation.
 TRAINING_ALLOCATOR, DECODING_ALLOCATOR = 1.4, 1.1
 
-Bytes = dict[str, int]  # by what they are for
+Bytes = dict[str, int]  # bytes by purpose
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the memory of a training run depends on, beside the model.
+    """What a training run's memory depends on beside the model.
 
     Args:
-        examples: of a batch on one device.
-        source_tokens, target_tokens: of each example.
+        examples: number of examples of a batch on one device.
+        source_tokens, target_tokens: tokens of each example.
         device: `cpu`, where everything is float32, or `gpu`.
         half: computes in float16 or bfloat16 (`--fp16`, `--bf16`).
         opt_level: O1 keeps weights in float32 and casts them for products; O2 keeps them in half precision.
@@ -63,21 +64,21 @@ class Training:
 
     @property
     def tokens(self) -> int:
-        """Of a batch, Part A and Part B."""
+        """Number of tokens of a batch, Part A and Part B."""
         return self.examples * (self.source_tokens + self.target_tokens)
 
     @property
     def number(self) -> int:
-        """Bytes of a number of most activations."""
+        """Bytes of most activations' numbers."""
         return HALF if self.half else FLOAT
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What the memory of generation depends on, beside the model; as `Training`.
+    """What generation's memory depends on beside the model; fields as in `Training`.
 
     Args:
-        dtype: of weights and products, as `--decode_dtype`.
+        dtype: type of weights and products, as `--decode_dtype`.
     """
 
     examples: int
@@ -92,7 +93,7 @@ class Decoding:
 def training_memory(
     family: Family, config: Mapping[str, Any], run: Training, trains: Callable[[str], bool] = lambda name: True
 ) -> Bytes:
-    """Most bytes of a step of training by AdamW.
+    """Computes the peak bytes of a training step with AdamW.
 
     Args:
         family: one with the ability `memory_forecast`: its blocks are `glm.modules.block.Block`.
@@ -119,24 +120,24 @@ def training_memory(
         casts = sizes[words] + (whole - sizes[words]) // config["num_layers"] if run.recompute else whole
         parts["weights in half precision"] = casts * HALF
     if run.prefix_weights:
-        parts["prefix"] = run.prefix_weights * 4 * FLOAT  # itself, its gradient, two moments
+        parts["prefix"] = run.prefix_weights * 4 * FLOAT  # the weight, its gradient, two moments
     parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(words))
     return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
 
 
 def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, head_is_trained: bool) -> Bytes:
-    """What a step needs beside the state: at the end of the forward pass, of the backward pass of the last layer, or
-    at the embeddings, where it has all `gradients`."""
+    """Returns what a step needs beside the state at its peak: at the end of the forward pass, in the last layer's
+    backward pass, or at the embeddings, where all `gradients` exist."""
     states = run.tokens * config["hidden_size"] * run.number  # [n, H]
     layer = _kept_of_layer(config, run)
     recomputed = 0
     if run.recompute:
         recomputed = min(config["num_layers"], run.recompute_layers or config["num_layers"])
     kept = recomputed * states + (config["num_layers"] - recomputed) * layer
-    # The gradient of the head.
+    # The gradient of the head's weight.
     head = head_is_trained * config["vocab_size"] * config["hidden_size"] // run.tensor_parallel_degree * FLOAT
     earlier = gradients if run.keeps_gradients else 0
-    # The head's beside an earlier one, and that of words where no `glm.modules.layers.TiedEmbedding` adds it in place.
+    # The head's gradient beside an earlier one, and that of the words unless a `TiedEmbedding` adds it in place.
     tables = (earlier > 0) + (run.device != "cpu" or run.tensor_parallel_degree > 1)
     at_last_layer = kept + (layer if run.recompute else 0) + 8 * states
     phases = [
@@ -148,22 +149,23 @@ def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, 
 
 
 def _kept_of_layer(config: Mapping[str, Any], run: Training) -> int:
-    """Bytes that a layer keeps for its backward pass."""
+    """Returns the bytes that a layer keeps for its backward pass."""
     H, degree, number = config["hidden_size"], run.tensor_parallel_degree, run.number
-    # In numbers of [n, H]. Inputs and outputs of both LayerNorms are whole on each card, and on a GPU the inputs are
-    # float32; queries, keys, values, context, and what is before and behind GELU are divided.
+    # Counted in [n, H]. On each card inputs and outputs of both LayerNorms are whole (float32 inputs on a GPU);
+    # queries, keys, values, context, and the input and output of GELU are divided.
     per_token = 2 * FLOAT + 2 * number + (3 + 1 + 4 + 4) * number / degree
     if config["output_dropout_prob"]:
-        per_token += 2  # a byte each of two masks
+        per_token += 2  # two masks of a byte each
     kept = int(run.tokens * H * per_token) + _kept_scores(config, run)
-    if run.prefix_tokens:  # rows of queries, keys, values and context; the context of the others is taken out of these
+    # Rows of queries, keys, values and context; for the other tokens the context is gathered from these.
+    if run.prefix_tokens:
         kept += (4 * run.examples * run.prefix_tokens + run.tokens) * H * number // degree
     return kept
 
 
 def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
-    """Bytes that a layer keeps of its scores: none of FlashMask, the mask of dropout of attention in two parts on a
-    CPU, and probabilities, before and after dropout, of Paddle's operators."""
+    """Returns the bytes that a layer keeps of its scores: none with FlashMask, the dropout mask with two-part
+    attention on a CPU, else the probabilities before and after dropout."""
     has_mask = config["attention_dropout_prob"] > 0
     S, T = run.source_tokens, run.target_tokens
     heads = run.examples * config["num_attention_heads"] // run.tensor_parallel_degree
@@ -176,23 +178,24 @@ def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
 
 
 def _loss_chunk(config: Mapping[str, Any], run: Training, head: int) -> int:
-    """Bytes of logits, their gradients and the head's."""
+    """Returns the bytes of a chunk's logits, their gradients and the head's gradient."""
     labels = run.examples * run.target_tokens
-    chunks = 1 if labels <= CHUNK else 2  # the last chunk's are still there when the next one's are made
-    tables = chunks if run.device == "cpu" else chunks + 5  # operators of a GPU leave more of them behind
+    chunks = 1 if labels <= CHUNK else 2  # the last chunk's buffers still exist when the next one's are made
+    tables = chunks if run.device == "cpu" else chunks + 5  # a GPU's operators leave more temporaries behind
     logits = min(labels, CHUNK) * config["vocab_size"] // run.tensor_parallel_degree * FLOAT
     return logits * tables + head * chunks
 
 
 def decoding_memory(family: Family, config: Mapping[str, Any], run: Decoding) -> Bytes:
-    """Most bytes of generation for a batch whose texts all reach their longest and share nothing but their source.
+    """Computes the peak bytes of generation for a batch whose texts all reach their full length and share only their
+    source.
 
     Raises:
         InputError: `tensor_parallel_degree` does not divide the model.
     """
     degree, on_cpu = run.tensor_parallel_degree, run.device == "cpu"
     H, layers = config["hidden_size"], config["num_layers"]
-    number = FLOAT if on_cpu or run.dtype == "float32" else HALF  # of states, keys and values
+    number = FLOAT if on_cpu or run.dtype == "float32" else HALF  # hidden states, keys and values
     prompt = run.examples * run.source_tokens
     longest = run.source_tokens**2 * config["num_attention_heads"] // degree  # scores of one example
     parts = {
@@ -216,7 +219,7 @@ def _decoding_weights(family: Family, sizes: Mapping[str, int], run: Decoding) -
         return whole * number
     names = family.weights
     products = sum(size for name, size in sizes.items() if isinstance(names.part_of(name), int)) + sizes[names.words]
-    # The head is a copy of the words'.
+    # The head is a copy of the word embedding.
     lookups = sum(size for name, size in sizes.items() if names.part_of(name) == "embeddings")
     return products * number + lookups * FLOAT
 
@@ -228,7 +231,7 @@ def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:
 
 
 def _sizes_of_part(family: Family, config: Mapping[str, Any], degree: int) -> dict[str, int]:
-    """Numbers in what one rank holds of each weight, by name."""
+    """Returns how many numbers of each weight one rank holds, by name."""
     if config["num_attention_heads"] % degree:
         raise InputError(
             f"tensor_parallel_degree {degree}: does not divide num_attention_heads {config['num_attention_heads']}"

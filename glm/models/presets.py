@@ -1,4 +1,4 @@
-"""The configurations under `configs/model`, by path and by published name."""
+"""The model configurations under `configs/model`, by path and by published name."""
 
 import json
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any
 from glm.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Of a checkout, or of an installed package (setup.py).
+# In a checkout, or in an installed package (setup.py).
 PRESET_FOLDER = next(
     (folder for parent in (_PACKAGE, _PACKAGE.parent) if (folder := parent / "configs" / "model").is_dir()),
     _PACKAGE.parent / "configs" / "model",
@@ -16,13 +16,13 @@ PRESET_FOLDER = next(
 
 
 def published_presets(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The configurations of published models by hub name; that of ORGANISATION/NAME is `configs/model/NAME.json`."""
+    """Maps hub names of published models to configurations; ORGANISATION/NAME has `configs/model/NAME.json`."""
     files = {name: PRESET_FOLDER / f"{name.rpartition('/')[2]}.json" for name in names}
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
 
 
 def preset_file(name: str | Path) -> Path:
-    """A configuration file, or the one of that name in `configs/model`.
+    """Returns a configuration file: the path itself, or the file of that name in `configs/model`.
 
     Raises:
         InputError: there is neither.

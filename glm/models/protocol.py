@@ -1,4 +1,4 @@
-"""What a family of models is to the rest of the toolkit. Loads neither Paddle nor PaddleNLP.
+"""The interface between a family of models and the rest of the toolkit. Loads neither Paddle nor PaddleNLP.
 
 A family is a package `glm.models.NAME` with a `FAMILY`. The rest of the toolkit asks it for a tokenizer, a geometry, a
 model and the names of its weights by what stands here, and knows nothing else of it.
@@ -14,15 +14,17 @@ import numpy as np
 from glm.errors import InputError, UsageError
 
 IGNORE_INDEX = -100  # the label of a position without loss
-NO_TASK = -1  # the number of the task of a row that no adapter is for
+NO_TASK = -1  # task number of a row that belongs to no adapter
 
-# What a family may be able to do, and the options that ask for it, each with the value that leaves it off.
+# What a family may be able to do, and the options that ask for it, each with the value that turns it off.
 ABILITIES: dict[str, dict[str, Any]] = {
     "fill": {"fill": None, "fill_file": None},
     "block_position": {"no_block_position": False},
     "visible_pads": {"visible_pads": False},
     "dropout": {"attention_dropout_prob": None, "embedding_dropout_prob": None, "output_dropout_prob": None},
-    "layers": {"freeze": None, "layerwise_lr_decay": None, "recompute": False, "recompute_layers": None},
+    "freeze": {"freeze": None},
+    "recompute": {"recompute": False},
+    "layers": {"layerwise_lr_decay": None, "recompute_layers": None},
     "tensor_parallel": {"tensor_parallel_degree": 1},
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
@@ -46,7 +48,7 @@ ABILITIES: dict[str, dict[str, Any]] = {
 }
 
 
-# What only this toolkit's search can do, with the values that leave it off.
+# What only this toolkit's own search can do, each option with the value that turns it off.
 OF_OUR_SEARCH: dict[str, Any] = {
     "serve": False,
     "prefix": "",
@@ -60,10 +62,10 @@ OF_OUR_SEARCH: dict[str, Any] = {
 
 
 class Tokenizer(Protocol):
-    """Text as ids and back."""
+    """Encodes and decodes text."""
 
-    vocab_size: int  # ids it may give, special ones included
-    special_ids: Mapping[str, int]  # of the family's own tokens, by their texts
+    vocab_size: int  # number of ids it may give, special ones included
+    special_ids: Mapping[str, int]  # ids of the family's own tokens, by their texts
     end_token_id: int  # closes a generated text
     pad_token_id: int  # fills rows up
     unknown_token_id: int  # stands for text that has no token
@@ -73,46 +75,48 @@ class Tokenizer(Protocol):
     digest: str  # SHA-256 of all that ids depend on
 
     def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
-        """Ids of a text, or of each text of a list by several threads; special tokens in a text are only text."""
+        """Encodes a text, or each text of a list in several threads; special tokens written in a text are only
+        text."""
 
     def decode_ids(self, ids: Iterable[int]) -> str:
-        """The text of ids; special tokens and ids beyond the vocabulary are left out."""
+        """Decodes ids; special tokens and ids beyond the vocabulary are left out."""
 
     def token_of(self, number: int) -> str:
-        """The token of an id, as people read it."""
+        """Returns the token of an id in readable form."""
 
     def unknown_parts(self, text: str) -> list[str]:
-        """The parts of a text that have no token: characters, where a family does not know better."""
+        """Returns the parts of a text that have no token: single characters, unless a family knows better."""
         return [character for character in text if self.unknown_token_id in self.encode_text(character)]
 
     def ids_without_text(self, rows: int) -> set[int]:
-        """Of a table of so many rows the ids that are no text, `end_token_id` among them: never generated."""
+        """Ids, in a table of so many rows, that stand for no text and are never generated, except to end one:
+        `end_token_id` is among them."""
         return {*self.special_ids.values(), *range(self.vocab_size, rows)}
 
 
 class Example(Protocol):
-    """An encoded item as a family lays it out; nothing else of it is looked at outside the family."""
+    """An encoded training example; only the family looks at the rest of it."""
 
     def __len__(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
 
     @property
     def num_labels(self) -> int:
-        """Positions with loss."""
+        """Number of positions with loss."""
 
 
 class Prompt(Protocol):
-    """What generation starts from; nothing else of it is looked at outside the family."""
+    """What generation starts from; only the family looks at the rest of it."""
 
-    given: int  # tokens of the text to generate that are given
+    given: int  # number of tokens of the target that are given
 
     def __len__(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """One record as the model sees it in training and in prediction, for people (`python -m glm show`).
+class TokenTable:
+    """A record's tokens and what the model reads of each, in training and in prediction (for `python -m glm show`).
 
     Args:
         source_length: S, tokens of the source.
@@ -135,15 +139,16 @@ class Sight:
 
 
 class Geometry(Protocol):
-    """Ids, positions, labels, and who sees whom: from encoded texts to what the model reads."""
+    """Lays texts out for the model: ids, positions, labels, and who sees whom."""
 
     special_tokens: int  # how many a source has beside its text
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """The ids of a source: text before and after the place where the target belongs."""
+        """Returns the ids of a source: the text before and after the place where the target belongs."""
 
     def lay_out_blanks(self, parts: Sequence[Sequence[int] | str]) -> list[int]:
-        """The ids of a text with blanks of its own, given as its texts (ids) and blanks (one of `Family.blanks`).
+        """Returns the ids of a text with blanks of its own, given as its texts (ids) and blanks (one of
+        `Family.blanks`).
 
         Only of a family with the ability `fill`.
         """
@@ -156,7 +161,7 @@ class Geometry(Protocol):
         tgt_length: int,
         random: np.random.Generator | None = None,
     ) -> Example:
-        """The example of a source and its target; what is beyond `tgt_length` tokens is cut.
+        """Makes the training example of a source and its target, which is cut to `tgt_length` tokens.
 
         Args:
             random: what a training example that has something random draws it from, a function of the run's seed, the
@@ -166,10 +171,11 @@ class Geometry(Protocol):
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
     ) -> Prompt:
-        """What generation of a text, which starts with `opening`, starts from; `filled` are the blanks before it."""
+        """Returns what generation of a target that begins with `opening` starts from; `filled` are the blanks before
+        it."""
 
     def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
-        """One text, or two, for a classification head, and the place whose state is classified.
+        """Lays out one text, or two, for a classification head, and returns the place whose state is classified too.
 
         Only of a family with the ability `classification_head`.
 
@@ -182,25 +188,29 @@ class Geometry(Protocol):
         """
 
     def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
-        """Of a row of `src_length` tokens for a classification head how many are no text, and how many tokens are read
-        behind it, as of `check_lengths`. Only of a family with the ability `classification_head`."""
+        """Returns how many tokens of a row of `src_length` tokens for a classification head are not text, and how many
+        tokens are read behind it (see `check_lengths`). Only for a family with the ability `classification_head`."""
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of training examples, [n] each, of numbers of ids of their sources and targets, [n] each:
-        the same whatever is random in them."""
+        """Counts tokens and labels of training examples, [n] each, from the lengths of their ids of source and target,
+        [n] each; they do not depend on what is random in an example."""
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
-        """The batch that `model(**batch)` takes, of rows of examples padded to a width: `input_ids` [B, L], `labels`
-        [B, L] with -100 where there is no loss, and what else the family's model reads. Rows of more than one example
-        are only given to a family with the ability `packing`."""
+        """Pads rows of examples to a width, as the batch that `model(**batch)` takes: `input_ids` [B, L], `labels` [B,
+        L] with -100 where there is no loss, and what else the family's model reads. Only families with the ability
+        `packing` are given rows of more than one example."""
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
-        """A record for people. Raises AssertionError if generation does not start from, and go on at, what training
-        had: an error of this program."""
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
+        """Tabulates a record's tokens for people to read.
+
+        Raises:
+            AssertionError: generation does not start from what training had, or does not go on as training did: an
+                error of this program.
+        """
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of a target beside a source of `src_length` tokens in a model of this configuration: any number
-        where it has no table of positions."""
+        """Returns the longest target that fits beside `src_length` tokens of source into a model of this
+        configuration; any length where the model has no table of positions."""
         return 1 << 30
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
@@ -212,7 +222,7 @@ class Geometry(Protocol):
 
 
 def pad_rows(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray:
-    """Rows of ids as [B, width] int64, padded on the right."""
+    """Pads rows of ids on the right to [B, width] int64."""
     table = np.full((len(rows), width), pad, dtype=np.int64)
     for line, row in zip(table, rows, strict=True):
         line[: len(row)] = row
@@ -248,29 +258,29 @@ class GeometryOptions:
 
 
 class Cache(Protocol):
-    """What a model keeps of a batch between steps."""
+    """What a model keeps of a batch between decoding steps."""
 
     def reorder(self, beam_idx: np.ndarray) -> None:
-        """Row k of the next step continues row `beam_idx[:, k]` ([B, K]) of the last one."""
+        """Makes row k of the next step continue row `beam_idx[:, k]` ([B, K]) of the last one."""
 
     def keep(self, examples: np.ndarray) -> None:
-        """Only these examples of the batch go on."""
+        """Drops all but these examples of the batch."""
 
     def replace(self, places: np.ndarray, other: "Cache") -> None:
-        """The examples of `other`, fresh from prefill and with no longer prompts, take these places."""
+        """Puts the examples of `other`, fresh from prefill and with no longer prompts, into these places."""
 
     def append(self, other: "Cache") -> None:
-        """The examples of `other`, fresh from prefill, come after those of the batch."""
+        """Appends the examples of `other`, fresh from prefill, to those of the batch."""
 
 
 class Decodable(Protocol):
-    """A model that can be decoded."""
+    """A model that this toolkit's search can decode."""
 
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, Cache]:
-        """Reads prompts: logits [B, V] of the first generated token, and the cache."""
+        """Reads prompts; returns logits [B, V] of the first generated token, and the cache."""
 
     def step(self, tokens: np.ndarray, numbers: np.ndarray, cache: Cache) -> np.ndarray:
-        """Reads one token per row: logits [B, R, V] of the next.
+        """Reads one token per row; returns logits [B, R, V] of the next.
 
         Like those of `prefill` they are the caller's to write over.
 
@@ -281,19 +291,19 @@ class Decodable(Protocol):
 
 
 class Searching(Protocol):
-    """A model that brings its own search, in place of `Decodable` (`Family.own_search`)."""
+    """A model with a search of its own instead of `Decodable` (`Family.own_search`)."""
 
     def search(self, prompts: Sequence[Prompt], options: Any) -> list[list[tuple[list[int], float]]]:
-        """Generates for prompts together: of each the tokens and the score of its texts, best first.
+        """Generates for several prompts together; returns the tokens and scores of each one's texts, best first.
 
         Args:
-            options: of decoding, by the names of `glm.generation.config.GenerationConfig`.
+            options: options of decoding, by the names of `glm.generation.config.GenerationConfig`.
         """
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a model makes of the tokens of a candidate.
+    """A model's probabilities for the tokens of a candidate.
 
     Args:
         log_probs: [n], of each token behind those before it.
@@ -308,18 +318,18 @@ class TokenScores:
 
 
 class Scorable(Protocol):
-    """A model that says how likely given texts are."""
+    """A model that scores given texts."""
 
     def log_probs(
         self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
     ) -> list[list[TokenScores]]:
-        """Scores candidates behind their prompts, each of which is read once.
+        """Scores candidates behind their prompts; each prompt is read once.
 
         What is said of a candidate depends on no other, nor on the rest of the batch.
 
         Args:
-            prompts: of B records.
-            candidates: of each record its candidates, each of one token or more; one that is to end brings
+            prompts: prompts of B records.
+            candidates: for each record its candidates, each of one token or more; one that is to end brings
                 `Tokenizer.end_token_id`.
             top: how many of the likeliest tokens of each place are told, too.
 
@@ -329,37 +339,37 @@ class Scorable(Protocol):
 
 
 class Trainable(Protocol):
-    """A model whose answers are learnt, beside `forward(**batch, label_smoothing, num_items) -> loss []`."""
+    """A model whose answers are trained, beside `forward(**batch, label_smoothing, num_items) -> loss []`."""
 
     def labelled_states(self, **batch: Any) -> Any:
-        """States of the labelled positions of a batch, as the head takes them, row by row: [labels, H]."""
+        """Returns the head's input at the labelled positions of a batch, row by row: [labels, H]."""
 
     def labelled_logits(self, **batch: Any) -> Any:
-        """Logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""
+        """Returns the logits of the labelled positions of a batch, row by row: [labels, V], with a gradient."""
 
 
 class Corpus(Protocol):
-    """Running text as ids: the units that a family's `Pretraining` has made of documents, each in one part or several;
-    none is empty. Nothing of it needs to be in memory."""
+    """Running text as ids: the units that a family's `Pretraining` made of documents, each with one part or more, none
+    empty. It need not be in memory."""
 
-    tokens: int  # of all units
+    tokens: int  # number of tokens of all units
 
     def __len__(self) -> int:
-        """Units."""
+        """Number of units."""
 
     def unit(self, number: int) -> Sequence[np.ndarray]:
-        """The ids of each part of a unit."""
+        """Returns the ids of each part of a unit."""
 
     def at(self, token: int) -> int:
-        """The number of the unit that has this one of all tokens."""
+        """Returns the number of the unit that holds this one of all tokens."""
 
     def lengths(self) -> np.ndarray:
-        """[units], tokens of each."""
+        """Number of tokens of each unit, [units]."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What pretraining draws at once.
+    """One draw of pretraining.
 
     Args:
         objective: by its name, see `Objectives`.
@@ -370,34 +380,35 @@ class Sample:
     examples: tuple[Example, ...]
 
     def __len__(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
         return sum(map(len, self.examples))
 
     @property
     def num_labels(self) -> int:
-        """Positions with loss."""
+        """Number of positions with loss."""
         return sum(example.num_labels for example in self.examples)
 
 
 class Pretraining(Protocol):
-    """What a family learns of running text; a sample is a function of the corpus, a number and a generator."""
+    """Draws a family's training samples from running text. A sample depends only on the corpus, its number and the
+    random generator."""
 
-    described: Mapping[str, Any]  # all that samples depend on beside tokenizer and corpus
-    described_units: Mapping[str, Any]  # of it what units depend on
+    described: Mapping[str, Any]  # everything beside tokenizer and corpus that samples depend on
+    described_units: Mapping[str, Any]  # the part of it that units depend on
     geometry: Geometry
-    planned: tuple[int, int]  # most tokens of a sample, labels beside them, and the labels among them
+    planned: tuple[int, int]  # most tokens of a sample, labels beside them, and how many of the tokens are labels
 
     def parts(self, document: str) -> list[str]:
-        """The texts of a document that are encoded each by itself."""
+        """Splits a document into the texts that are encoded separately."""
 
     def units(self, parts: Sequence[Sequence[int]]) -> Iterable[list[Sequence[int]]]:
-        """What a corpus holds of a document, whose parts are given as ids."""
+        """Makes units of a document, whose parts are given as ids."""
 
     def samples(self, corpus: Corpus) -> int:
-        """How many samples are as much text as the corpus has: those of an epoch."""
+        """Returns the number of samples in an epoch: together they have as much text as the corpus."""
 
     def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
-        """A sample of an epoch.
+        """Draws a sample of an epoch.
 
         Args:
             number: which, from 0.
@@ -405,16 +416,16 @@ class Pretraining(Protocol):
         """
 
     def check(self, config: Any) -> None:
-        """Raises InputError if a model of this configuration cannot read its samples."""
+        """Raises InputError if a model of this configuration cannot read the samples."""
 
 
 @dataclass(frozen=True)
 class Objectives:
-    """A family's objectives of running text.
+    """A family's pretraining objectives.
 
     Args:
-        names: by which the dev loss is told apart.
-        options: of `glm.options.pretrain.ObjectiveArguments` those that mean something for them.
+        names: names of the objectives, for the dev losses.
+        options: fields of `glm.options.pretrain.ObjectiveArguments` that mean something for them.
         build: makes a `Pretraining` of a tokenizer and values of these options; raises InputError for a value that is
             out of range.
     """
@@ -425,14 +436,14 @@ class Objectives:
 
 
 class WeightNames:
-    """Names and shapes of a family's weights, and what a configuration says of them: tables and pure functions.
+    """Names and shapes of a family's weights, and how a configuration follows from them: tables and pure functions.
 
     What stands here does for a family that runs in one process and whose files have no other names than its own.
 
     Attributes:
         words: the name of the word embedding, whose rows are the vocabulary.
         required: without which nothing can be said of sizes.
-        resizable: endings of tables that have as many rows as the configuration says, whatever a checkpoint has:
+        resizable: endings of tables that have as many rows as the configuration says, whatever a file has:
             `--max_source_positions`.
         new_rows_std: standard deviation of rows that a table of `resizable` lacks; 0 for zeros.
         copied_rows_key: in Megatron's files, says that `copied_rows` have numbers of their own: this toolkit wrote it.
@@ -473,15 +484,15 @@ class WeightNames:
     foreign_to: tuple[str, ...] = ("fairseq",)
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Name and shape, Paddle's way round, of every weight of a configuration."""
+        """Maps the name of every weight of a configuration to its shape, linears as [in, out]."""
         raise NotImplementedError
 
     def recognises(self, names: Iterable[str]) -> bool:
-        """Whether a file with weights of these names is one of the family's, under any naming it knows."""
+        """Whether a file with weights of these names belongs to the family, in any naming it knows."""
         return {*self.required} <= {self.ours(name)[0] for name in names}
 
     def sizes_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """The fields `sizes` that whole weights show, 0 where those that show them are missing.
+        """Derives the fields `sizes` from whole weights; 0 where the weights that show them are missing.
 
         Raises:
             InputError: a weight that shows one is no table.
@@ -489,25 +500,25 @@ class WeightNames:
         raise NotImplementedError
 
     def ours(self, name: str) -> tuple[str, int, int]:
-        """The weight that one of a file belongs to: its name, which part of it this is, and of how many side by side
-        on the last axis. A name that the family does not know is returned as it is."""
+        """Returns which weight one of a file belongs to: the family's name for it, which part of it this is, and of
+        how many side by side on the last axis. A name that the family does not know is returned as it is."""
         return name, 0, 1
 
     def stated(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-        """What the options beside weights of these names in a file of fairseq say of the configuration."""
+        """Returns what the options in a fairseq file say of the configuration, given the names of its weights."""
         return {}
 
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
-        """The names that files of a format have for a weight: more than one where it is in parts."""
+        """Returns a weight's names in files of a format: more than one if it is stored in parts."""
         return (name,)
 
-    def torch_layout(self, names: Iterable[str]) -> bool | None:
-        """Whether a file whose biases do not tell has linears PyTorch's way round, by its names; None if unknown."""
+    def linears_out_in(self, names: Iterable[str]) -> bool | None:
+        """Whether a file's linears are [out, in], by its names, if its biases do not tell; None if unknown."""
         return None
 
     def settled(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Weights of a file under the family's names, each with `shape`, `dtype` and `load()`: without what the file
-        has beside them, and what it has in another size made to fit.
+        """Returns a file's weights under the family's names, each with `shape`, `dtype` and `load()`: drops what is no
+        weight, and adapts the size of what has another size.
 
         Raises:
             InputError: what a file says twice differs.
@@ -515,33 +526,35 @@ class WeightNames:
         return weights
 
     def declared(self, content: Mapping[str, Any], origin: object) -> Mapping[str, Any]:
-        """What of a config.json's `fields` is to be kept. Raises InputError where it means another model."""
+        """Returns the entries of a config.json that are kept of `fields`. Raises InputError if it describes another
+        model."""
         return content
 
     def config_of(self, format: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What a config.json beside files of a format says beside `config`, or in its place."""
+        """Returns what a config.json in files of a format says beside `config`, or instead of it."""
         return {}
 
     def copy_of(self, name: str) -> str | None:
-        """Of a name under which files hold a weight once more, the name of that weight there; None of any other."""
+        """Returns the name of the weight that a file holds a second time under this name; None for any other name."""
         return None
 
     def copies(self, config: Mapping[str, Any], format: str) -> Mapping[str, str]:
-        """The names under which files of a format hold a weight once more, each with that weight's name there."""
+        """Returns the names under which files of a format hold a weight a second time, each with that weight's
+        name."""
         return {}
 
     def foreign_options(self, config: Mapping[str, Any], format: str) -> dict[str, Any]:
-        """What files of a format say of a configuration beside the weights, by that format's names."""
+        """Returns what files of a format say of a configuration beside the weights, under that format's names."""
         return {}
 
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
-        """Rows of the word embedding (to, from) that a format's files do not hold apart."""
+        """Returns rows of the word embedding, as (to, from), that a format's files do not store separately."""
         return ()
 
     def reshaped(
         self, weights: Mapping[str, Any], *, positions: int | None = None, tasks: int | None = None
     ) -> tuple[Mapping[str, Any], Sequence[str]]:
-        """Weights with another number of positions, or for another number of tasks, and what is to be said of it.
+        """Resizes weights to another number of positions or of tasks; returns them with a message about it.
 
         Raises:
             InputError: the family, or this model, has no such.
@@ -553,28 +566,28 @@ class WeightNames:
         return weights, ()
 
     def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
-        """The configuration of a model that starts from parts of a checkpoint (`--start`).
+        """Returns the configuration of a model that starts from parts of another (`--start`).
 
         Raises:
-            InputError: the checkpoint lacks a part.
+            InputError: the model lacks a part.
         """
         raise NotImplementedError
 
     def at_start(self, name: str, config: Mapping[str, Any], start: str) -> str | None:
-        """What becomes of a checkpoint's weight where a model starts from parts of it: its name there, or None."""
+        """Returns the new name of a weight in a model that starts from parts of another; None drops it."""
         return name
 
     def part_of(self, name: str) -> str | int | None:
-        """What a weight is part of: a layer (its number), or one of `parts`; None of neither."""
+        """Returns what a weight belongs to: a layer (its number), or one of `parts`; None for neither."""
         return None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A small model and what it computes, for trying a device out: the same everywhere.
+    """A small model with its data, for trying a device out: the same on every machine.
 
     Args:
-        config: of the model, whose weights are drawn by whoever tries it.
+        config: the model's configuration; its weights are drawn by whoever tries it.
         geometry: lays ids out.
         sources, spans: ids of the examples that it learns, one after the other in batches of `batch_size`.
         end_token_id: ends a generated text.
@@ -592,20 +605,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Family:
-    """One system's model, tokenizer, geometry and names of weights.
+    """A family of models: its model, tokenizer, geometry and names of weights.
 
     Args:
-        name: of its folder, and `model_type` in its config.json.
+        name: name of its folder, and `model_type` in its config.json.
         title: what people call it.
         architecture: what its config.json calls the model's class.
         tokenizer_files: the files of its tokenizer; the first makes a folder one of a tokenizer of this family.
         weights: names and shapes.
         open_tokenizer: the tokenizer of a file or folder; loads neither Paddle nor PaddleNLP.
         save_tokenizer: writes a tokenizer's files into a folder.
-        fetch_tokenizer: that of a published name.
+        fetch_tokenizer: fetches the tokenizer of a published name.
         geometry: for a tokenizer and a template.
         config_class, model_class: import Paddle when they are called.
-        abilities: of `ABILITIES`, and `memory_forecast`.
+        abilities: some of `ABILITIES`, and `memory_forecast`.
         blanks: texts that mark a blank; none for a family that writes behind its source.
         reserved: texts that data may not hold.
         marks: texts of special tokens that data may hold, as any other text; a check names the rows.
@@ -616,10 +629,10 @@ class Family:
         published: hub names of models that can be fetched; `configs/model` has a configuration for each.
         presets: names in `configs/model` of models that are published, but cannot be fetched by a name.
         published_tokenizers: hub names of tokenizers that can be fetched.
-        vocabulary_multiple: of which the rows of a new model's word embedding are.
+        vocabulary_multiple: a new model's word embedding has a multiple of so many rows.
         has_exact_vocabulary: whether a model's has no more rows than its tokenizer's ids fill up to that multiple.
         classes: labels of the classifier that a model may bring, by number.
-        templates: of tasks that the family frames in its own way, by the tasks' names.
+        templates: templates of tasks that the family frames in its own way, by task name.
         tasks: its own tasks, which its adapters are for, by their numbers; none where users name theirs.
         own_search: its model is `Searching`: what only this toolkit's search can do is refused.
         trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.

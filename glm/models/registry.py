@@ -1,4 +1,4 @@
-"""The families, and which of them a checkpoint, a configuration or a tokenizer belongs to. Loads no Paddle."""
+"""The registry of families, and how a model folder, configuration or tokenizer tells its family. Loads no Paddle."""
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,12 +19,12 @@ FAMILIES = {
     "unilm": "glm.models.unilm",
     "ganlm": "glm.models.ganlm",
 }
-FIRST = "glm"  # of a configuration that names none: files from before there were others
+FIRST = "glm"  # family of a configuration that names none, written before there were others
 CONFIG_NAME = "config.json"
 
 
 def find(name: str) -> Family:
-    """The family of this name.
+    """Returns the family of this name.
 
     Raises:
         InputError: there is none.
@@ -35,19 +35,19 @@ def find(name: str) -> Family:
 
 
 def families() -> list[Family]:
-    """All families."""
+    """Returns all families."""
     return [find(name) for name in FAMILIES]
 
 
 def recognise(
     config: Mapping[str, Any], names: Iterable[str] = (), *, origin: object, folder: Path | None = None
 ) -> Family:
-    """The family of a checkpoint, by the `model_type` of its configuration, else by the tokenizer beside it, else by
-    the names of its weights.
+    """Recognises the family of a model folder by the `model_type` of its configuration, else by the tokenizer in it,
+    else by the names of its weights.
 
     Args:
         origin: where they come from, for messages.
-        folder: where the checkpoint lies.
+        folder: the model folder.
 
     Raises:
         InputError: no family is meant, or more than one.
@@ -72,13 +72,14 @@ def recognise(
 
 
 def of_model(name_or_path: str, *, names: Callable[[], Iterable[str]] | None = None) -> Family:
-    """The family of a checkpoint's folder, a configuration file or a published name.
+    """Returns the family of a model folder, a configuration file or a published name.
 
     Args:
         names: those of a folder's weights, asked for where neither its configuration nor a tokenizer in it tell.
 
     Raises:
-        InputError: its configuration names a family that is not known.
+        InputError: its configuration names a family that is not known; or a folder has neither a configuration nor a
+            tokenizer, and its weights cannot be read or fit several families.
     """
     path = Path(name_or_path)
     for family in families():
@@ -91,15 +92,12 @@ def of_model(name_or_path: str, *, names: Callable[[], Iterable[str]] | None = N
     if "model_type" in config:
         return recognise(config, origin=name_or_path)
     if names is not None and path.is_dir() and not _tokenizers_in(path):
-        try:
-            return recognise({}, names(), origin=name_or_path)
-        except InputError:  # which whoever opens it will say
-            return find(FIRST)
+        return recognise({}, names(), origin=name_or_path)
     return of_tokenizer(path)
 
 
 def of_tokenizer(path: Path) -> Family:
-    """The family that opens a tokenizer's folder or file.
+    """Returns the family that opens a tokenizer's folder or file.
 
     Raises:
         InputError: a folder has the tokenizers of two.
@@ -112,12 +110,12 @@ def of_tokenizer(path: Path) -> Family:
 
 
 def _tokenizers_in(path: Path) -> list[Family]:
-    """The families of which a folder has a tokenizer."""
+    """Returns the families whose tokenizer is in a folder."""
     return [family for family in families() if path.is_dir() and (path / family.tokenizer_files[0]).is_file()]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; nothing where it is none, which whoever reads all of it will say."""
+    """Reads a JSON object; returns an empty one for anything else, which raises when it is read for its content."""
     try:
         return read_object(path)
     except InputError:

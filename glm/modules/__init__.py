@@ -1,1 +1,1 @@
-"""What every model is built of, on any device: attention, blocks, caches, layers, loss."""
+"""The parts that all models are built of, for any device: attention, blocks, caches, layers, losses."""

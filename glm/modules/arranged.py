@@ -1,7 +1,8 @@
-"""A model's weights arranged for decoding on a CPU, and its blocks in compiled loops. Loads Numba."""
+"""Prepares a model for fast decoding on a CPU: rearranges its weights and compiles its blocks. Loads Numba."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -9,10 +10,10 @@ from paddle import Tensor, nn
 
 from glm.cpu.arrays import by_rows, view
 from glm.cpu.blocks import adapt, enter_block, finish_block, finish_block_and_project
-from glm.cpu.integers import multiply_integers, quantize_weight
+from glm.cpu.integers import multiply_integers, panels_of_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
 from glm.cpu.panels import panels_of
-from glm.cpu.products import FEW, multiply, multiply_bfloat16
+from glm.cpu.products import MOST_COMPILED_ROWS, multiply, multiply_bfloat16
 from glm.cpu.rows import normalize
 from glm.cpu.vectors import LANES
 from glm.errors import InputError
@@ -20,14 +21,22 @@ from glm.modules.arranged_post_norm import compiled_post_norm
 from glm.modules.block import Block
 from glm.modules.bottleneck import AdapterLinear, Bottleneck, Routes
 from glm.modules.layers import GELU, LayerNorm, Linear
+from glm.modules.pending import fill, fill_model, pending
 from glm.modules.stack import Stack
 
 Norm = tuple[np.ndarray, np.ndarray, np.float32]  # weight, bias, epsilon
 Weights = tuple[np.ndarray, np.ndarray]  # weight, bias
 
 
+class Quantized(NamedTuple):
+    """A weight in int8 [outputs, inputs], and its scales, float32 [outputs]."""
+
+    integers: np.ndarray
+    scales: np.ndarray
+
+
 class DecodingLinear(nn.Layer):
-    """x W + b that can only decode.
+    """Linear layer that can only decode.
 
     Args:
         weight: [outputs, inputs], float32; inputs a multiple of LANES.
@@ -37,11 +46,11 @@ class DecodingLinear(nn.Layer):
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         self.weight = weight
-        self.arrays = view(weight), _bias(weight, bias)  # as `multiply` has them
+        self.arrays = view(weight), _bias(weight, bias)  # arguments for `multiply`
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        if states.shape[0] > FEW:
+        if states.shape[0] > MOST_COMPILED_ROWS:
             output = paddle.matmul(states, self.weight, transpose_y=True)
             by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
             return output
@@ -52,16 +61,17 @@ class DecodingLinear(nn.Layer):
 
 
 class PanelDecodingLinear(nn.Layer):
-    """x W + b with its weight in panels and sums of 32 bits, that can only decode. A subclass says in which type.
+    """Linear layer that can only decode, with its weight in panels; sums have 32 bits, subclasses choose the type of
+    products.
 
     Args:
-        weight: [outputs, inputs].
+        weight: [outputs, inputs], a tensor or `Quantized` as the subclass says.
         bias: [outputs]; None for none.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
+    def __init__(self, weight: Any, bias: Tensor | None):
         super().__init__()
-        self.arrays = self.arrange(weight, bias)  # as `multiply` has them
+        self.arrays = self.arrange(weight, bias)  # arguments for the subclass's product
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
@@ -72,34 +82,29 @@ class PanelDecodingLinear(nn.Layer):
 
 
 class BFloat16DecodingLinear(PanelDecodingLinear):
-    """In bfloat16, with sums in float32."""
+    """Multiplies in bfloat16, with sums in float32."""
 
     multiply = staticmethod(multiply_bfloat16)
 
     @staticmethod
     def arrange(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-        """Panels, and [outputs]."""
+        """Returns panels, and the bias [outputs]."""
         return panels_of(weight.astype("bfloat16").numpy()), _bias(weight, bias)
 
 
 class IntegerDecodingLinear(PanelDecodingLinear):
-    """In int8 with a scale per output and per row of states, and sums in int32.
-
-    Raises:
-        ValueError: a weight is infinite or NaN.
-    """
+    """Multiplies in int8 with a scale per output and per row of states, and sums in int32."""
 
     multiply = staticmethod(multiply_integers)
 
     @staticmethod
-    def arrange(weight: Tensor, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-        """Panels, and [2, outputs], scales and biases."""
-        integers, scales = quantize_weight(view(weight.contiguous()))
-        return panels_of(integers), np.stack([scales, _bias(weight, bias)])
+    def arrange(weight: Quantized, bias: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns panels, and scales and biases [2, outputs]."""
+        return panels_of_integers(weight.integers), np.stack([weight.scales, _bias(weight.scales, bias)])
 
 
-def _bias(weight: Tensor, bias: Tensor | None) -> np.ndarray:
-    """[outputs], 0 for none."""
+def _bias(weight: Tensor | np.ndarray, bias: Tensor | None) -> np.ndarray:
+    """Returns the bias [outputs]; zeros if there is none."""
     return np.zeros(len(weight), np.float32) if bias is None else view(bias)
 
 
@@ -107,10 +112,11 @@ ARRANGED = {"float32": DecodingLinear, "bfloat16": BFloat16DecodingLinear, "int8
 
 
 def arrange_weights(model: nn.Layer, dtype: str) -> None:
-    """Replaces the linear layers of a model, and its head, by such that can only decode; compiles its blocks' steps.
+    """Replaces a model's linear layers and head by ones that can only decode, and compiles its blocks' decoding steps.
 
-    One weight after the other is arranged and given up; in float32 the head shares that of the word embeddings, and
-    layers of odd sizes stay as they are.
+    Weights are read, arranged and freed one by one. In float32 the head shares the word embedding's; in int8 the
+    embedding is rounded to the head's integers, so that a quantized folder needs no other. Layers of odd sizes stay as
+    they are.
 
     Args:
         model: has `stacks` and a `head` (`glm.modules.head.TiedHead`).
@@ -121,14 +127,21 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
     """
     arranged = ARRANGED[dtype]
     unit = LANES if arranged is DecodingLinear else 1
-    for place, layer in model.named_sublayers(include_self=True):
-        for name, part in layer.named_children():
-            if type(part) is Linear and len(part.weight) % unit == 0:
-                with _naming(f"{place}.{name}.weight"):
-                    setattr(layer, name, by_outputs(part, arranged))
-    if model.head.group is None and model.head.weight.shape[1] % unit == 0:
+    for layer, name, place in linears_of(model, unit):
+        part = getattr(layer, name)
+        if part.bias is not None:
+            fill(part.bias)
+        with _naming(f"{place}.weight"):
+            setattr(layer, name, by_outputs(part, arranged))
+    head = model.head
+    if head.group is None and head.weight.shape[1] % unit == 0:
         with _naming("the head's weight"):
-            model.head.arranged = arranged(model.head.weight, model.head.bias)
+            weight = quantized(head.weight) if arranged is IntegerDecodingLinear else None
+        fill_model(model)
+        if weight is not None:
+            _set_rows(view(head.weight), weight)
+        head.arranged = arranged(head.weight if weight is None else weight, head.bias)
+    fill_model(model)
     for stack in model.stacks:
         if can_be_compiled(stack):
             stack.compiled_blocks = CompiledBlocks(stack)
@@ -136,25 +149,65 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
             stack.compiled_blocks = compiled_post_norm(stack, tuple(ARRANGED.values()))
 
 
+def linears_of(model: nn.Layer, unit: int = 1) -> list[tuple[nn.Layer, str, str]]:
+    """Finds the linear layers whose inputs are a multiple of a unit: for each its parent, its name there, and its name
+    in the model."""
+    return [
+        (layer, name, f"{place}.{name}" if place else name)
+        for place, layer in model.named_sublayers(include_self=True)
+        for name, part in layer.named_children()
+        if type(part) is Linear and part.weight.shape[0] % unit == 0
+    ]
+
+
+def quantized(weight: Tensor, *, by_inputs: bool = False) -> Quantized:
+    """Returns a parameter in int8: as its file has it, or quantized now.
+
+    Args:
+        by_inputs: it is [inputs, outputs], not [outputs, inputs].
+
+    Raises:
+        ValueError: a number is infinite or NaN.
+    """
+    stored = pending(weight)
+    integers, scales = getattr(stored, "integers", None), getattr(stored, "scales", None)
+    if integers is not None:
+        numbers = integers.load()
+        return Quantized(np.ascontiguousarray(numbers.T if by_inputs else numbers), scales.reshape(-1))
+    numbers = view(weight) if stored is None else stored.float32()
+    return Quantized(*quantize_weight(np.ascontiguousarray(numbers.T) if by_inputs else numbers))
+
+
+def _set_rows(table: np.ndarray, weight: Quantized) -> None:
+    """Sets a float32 table [V, H] to integers times scales."""
+    for row, (integers, scale) in enumerate(zip(*weight, strict=True)):
+        np.multiply(integers, scale, out=table[row])
+
+
 @contextmanager
 def _naming(weight: str) -> Iterator[None]:
-    """Says which weight cannot be arranged."""
+    """Adds to an error which weight cannot be arranged."""
     try:
         yield
     except ValueError as error:
         raise InputError(f"decode_dtype int8: {weight}: {error}; use float32") from None
 
 
-def by_outputs(layer: Linear, arranged: Callable[[Tensor, Tensor], nn.Layer]) -> nn.Layer:
-    """A linear layer, whose weight is given up, as one that can only decode."""
-    weight = layer.weight.T.contiguous()
-    layer.weight._clear_data()
+def by_outputs(layer: Linear, arranged: Callable[[Any, Tensor], nn.Layer]) -> nn.Layer:
+    """Converts a linear layer, whose weight is freed, to one that can only decode."""
+    if arranged is IntegerDecodingLinear:
+        weight = quantized(layer.weight, by_inputs=True)
+    else:
+        fill(layer.weight)
+        weight = layer.weight.T.contiguous()
+    if pending(layer.weight) is None:
+        layer.weight._clear_data()
     return arranged(weight, layer.bias)
 
 
 def can_be_compiled(stack: Stack) -> bool:
-    """Whether `CompiledBlocks` computes what the stack does: its blocks are exactly `Block`, whole and of even sizes,
-    with a LayerNorm behind the last. A block that does more or otherwise keeps its own, slower steps."""
+    """Whether `CompiledBlocks` computes what the stack computes: its blocks are exactly `Block`, not split, of
+    suitable sizes, with a LayerNorm behind the last. Any other block keeps its own, slower steps."""
     if any(type(layer) is not Block for layer in stack.layers):
         return False
     norms = [norm for layer in stack.layers for norm in (layer.attention_norm, layer.mlp_norm)]
@@ -175,7 +228,7 @@ def _norm(layer: nn.Layer) -> Norm:
 
 
 class CompiledBlocks:
-    """`Stack.after_attention` for few rows, in one compiled function for each block."""
+    """Computes `Stack.after_attention` for few rows, in one compiled function per block."""
 
     def __init__(self, stack: Stack):
         following = [*(layer.attention_norm for layer in stack.layers[1:]), stack.final_norm]
@@ -188,8 +241,8 @@ class CompiledBlocks:
         ]
 
     def takes(self, states: Tensor) -> bool:
-        """Whether there are so few rows [n, H] that this is faster than layer by layer."""
-        return states.shape[0] <= FEW
+        """Whether the rows [n, H] are few enough for this to be faster than layer by layer."""
+        return states.shape[0] <= MOST_COMPILED_ROWS
 
     def __call__(self, index: int, states: Tensor, context: Tensor, routes: Routes = ()) -> tuple[Tensor, Tensor]:
         """See `Stack.after_attention`."""
@@ -209,7 +262,7 @@ class CompiledBlocks:
     def _through_adapters(
         self, index: int, arrays: tuple, left: np.ndarray, next_: np.ndarray, routes: Routes
     ) -> None:
-        """As `finish_block` or `finish_block_and_project`, with what adapters add between the two LayerNorms."""
+        """As `finish_block` or `finish_block_and_project`, with the adapters between the two LayerNorms."""
         finish_block(*arrays, left, np.empty_like(left))
         for name, rows in routes:
             own = np.arange(len(left)) if rows is None else rows.numpy()
@@ -221,7 +274,7 @@ class CompiledBlocks:
 
 
 def _of_adapter(adapter: Bottleneck) -> tuple[Norm, Weights, Weights]:
-    """An adapter as `adapt` has it: its width is rounded up, with weights of 0."""
+    """Returns an adapter's arrays for `adapt`; its width is rounded up with weights of 0."""
     if adapter.arrays is None:
         width = -(-adapter.project_down.weight.shape[1] // LANES) * LANES
         adapter.arrays = (
@@ -233,7 +286,7 @@ def _of_adapter(adapter: Bottleneck) -> tuple[Norm, Weights, Weights]:
 
 
 def _whole(layer: AdapterLinear, *, outputs: int = 0, inputs: int = 0) -> Weights:
-    """Weight [outputs, inputs] and bias [outputs] of a linear layer, with zeros up to these sizes."""
+    """Returns weight [outputs, inputs] and bias [outputs] of a linear layer, padded with zeros to these sizes."""
     weight, bias = layer.weight.numpy().T, layer.bias.numpy()
     more = max(outputs - len(bias), 0), max(inputs - weight.shape[1], 0)
     padded = np.pad(weight, ((0, more[0]), (0, more[1])))

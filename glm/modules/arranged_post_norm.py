@@ -1,4 +1,4 @@
-"""Post-LN blocks for few rows on a CPU in compiled loops, with or without attention to a source. Loads Numba."""
+"""Compiled decoding steps of post-LN blocks on a CPU, with or without cross-attention. Loads Numba."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from paddle import Tensor, nn
 from glm.cpu.arrays import view
 from glm.cpu.blocks import finish_post_norm_block, finish_post_norm_block_and_project, turn_to_source
 from glm.cpu.loops import use_own_threads
-from glm.cpu.products import FEW
+from glm.cpu.products import MOST_COMPILED_ROWS
 from glm.modules.cross_attention import CrossBlock, CrossStack
 from glm.modules.layers import ExactGELU, LayerNorm
 from glm.modules.post_norm import PostNormBlock
@@ -17,8 +17,8 @@ from glm.modules.stack import Stack
 
 
 def compiled_post_norm(stack: Stack, arranged: tuple[type, ...]) -> "CompiledPostNormBlocks | None":
-    """What computes, for few rows, what a stack does between its attentions; None unless its blocks are exactly
-    `PostNormBlock`, or in a `CrossStack` exactly `CrossBlock`, whole and of even sizes.
+    """Returns the compiled steps of a stack; None unless its blocks are exactly `PostNormBlock`, or in a `CrossStack`
+    exactly `CrossBlock`, not split and of suitable sizes.
 
     Args:
         arranged: the kinds of linear layers that are ready for few rows.
@@ -37,7 +37,7 @@ def compiled_post_norm(stack: Stack, arranged: tuple[type, ...]) -> "CompiledPos
 
 
 def _linears(layer: PostNormBlock) -> list[nn.Layer]:
-    """From one attention to itself to the next one."""
+    """Returns the linear layers from one self-attention to the next."""
     cross = [layer.cross_attn.q_proj, layer.cross_attn.out_proj] if isinstance(layer, CrossBlock) else []
     return [layer.attention.output, *cross, layer.mlp.up, layer.mlp.down, layer.attention.projection]
 
@@ -48,7 +48,7 @@ def _norms(layer: PostNormBlock) -> list[LayerNorm]:
 
 
 def _arrays(parts: Sequence[nn.Layer]) -> list[tuple]:
-    """Of linears weight and bias, of LayerNorms epsilon too."""
+    """Returns weights and biases of linear layers, and of LayerNorms epsilon too."""
     return [
         (view(part.weight), view(part.bias), np.float32(part._epsilon)) if type(part) is LayerNorm else part.arrays
         for part in parts
@@ -56,7 +56,7 @@ def _arrays(parts: Sequence[nn.Layer]) -> list[tuple]:
 
 
 class CompiledPostNormBlocks:
-    """What stands behind the last attention of a post-LN block, up to the next block, in one compiled function."""
+    """Computes a post-LN block from its last attention to the next block in one compiled function."""
 
     def __init__(self, stack: Stack):
         # The last three linears in front of the projection, the last two LayerNorms.
@@ -64,12 +64,12 @@ class CompiledPostNormBlocks:
         self.projections = [layer.attention.projection.arrays for layer in stack.layers[1:]]
 
     def takes(self, states: Tensor) -> bool:
-        """Whether there are so few rows [n, H] that this is faster than layer by layer."""
-        return states.shape[0] <= FEW
+        """Whether the rows [n, H] are few enough for this to be faster than layer by layer."""
+        return states.shape[0] <= MOST_COMPILED_ROWS
 
     def __call__(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What the attention read and what it made of it ([n, H] each) -> the block's result [n, H], and [n, 3H] for
-        the next block; behind the last the result twice."""
+        """Maps the attention's input and output ([n, H] each) to the block's result [n, H] and the next block's [n,
+        3H]; behind the last block, the result twice."""
         n, H = states.shape
         left = paddle.empty([n, H])
         arrays = view(states.contiguous()), view(context.contiguous()), *self.ends[index]
@@ -83,7 +83,7 @@ class CompiledPostNormBlocks:
 
 
 class CompiledCrossBlocks(CompiledPostNormBlocks):
-    """The same of a `CrossStack`, and what stands between its blocks' two attentions."""
+    """As `CompiledPostNormBlocks` for a `CrossStack`, also between its blocks' two attentions."""
 
     def __init__(self, stack: CrossStack):
         super().__init__(stack)
@@ -92,7 +92,8 @@ class CompiledCrossBlocks(CompiledPostNormBlocks):
         ]
 
     def turn(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """A block's input and what attention to itself made of it -> what goes on, and queries of the source."""
+        """Maps a block's input and its self-attention's output to the residual stream and the cross-attention's
+        queries."""
         left, queries = paddle.empty_like(states), paddle.empty_like(states)
         use_own_threads()
         turn_to_source(view(states), view(context), *self.turns[index], view(left), view(queries))

@@ -25,7 +25,7 @@ from glm.cpu.arrays import (
     scratch,
     view,
 )
-from glm.modules.layout import Job, Layout
+from glm.modules.packing import Job, Packing
 
 
 def has_flashmask(projected: Tensor, head_size: int) -> bool:
@@ -39,11 +39,12 @@ def has_flashmask(projected: Tensor, head_size: int) -> bool:
     )
 
 
-def flashmask_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
-    """[n, 3H] -> [n, H] on a GPU, all examples in one call. Written after Paddle's documentation; not run so far."""
+def flashmask_attention(projected: Tensor, packing: Packing, num_heads: int, dropout: float) -> Tensor:
+    """Computes attention on a GPU for all examples in one call, [n, 3H] -> [n, H]. Written from Paddle's
+    documentation; not run so far."""
     n, width = projected.shape
     query, keys, values = projected.reshape([1, n, 3, num_heads, -1]).unbind(2)  # [1, n, N, D]
-    context = F.flashmask_attention(query, keys, values, layout.flashmask, dropout=dropout)
+    context = F.flashmask_attention(query, keys, values, packing.flashmask, dropout=dropout)
     return context.reshape([n, width // 3])
 
 
@@ -54,7 +55,7 @@ class TwoPartAttention(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
+    def forward(ctx, projected: Tensor, packing: Packing, num_heads: int, dropout: float) -> Tensor:
         """Maps queries, keys and values [n, 3H] to [n, H]."""
         n, width = projected.shape
         context = paddle.empty([n, width // 3], projected.dtype)
@@ -80,7 +81,7 @@ class TwoPartAttention(PyLayer):
                 saved.append((shifts + np.log(totals), kept))
             return saved
 
-        ctx.jobs = layout.jobs(num_heads)
+        ctx.jobs = packing.jobs(num_heads)
         ctx.saved = _share(attend, ctx.jobs)
         ctx.save_for_backward(projected, context)
         ctx.num_heads, ctx.dropout = num_heads, dropout
@@ -133,7 +134,7 @@ def _scale(table: np.ndarray) -> np.floating:
 
 
 def _operands(table: np.ndarray, heads: slice, rows: slice, keys: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Queries (scaled, a copy), keys and values of a table [3, N, n, D]: [heads, length, D] each."""
+    """Returns queries (scaled, a copy), keys and values of a table [3, N, n, D]: [heads, length, D] each."""
     return table[0, heads, rows] * _scale(table), table[1, heads, keys], table[2, heads, keys]
 
 
@@ -155,6 +156,6 @@ def _scores(query: np.ndarray, key: np.ndarray, own_past: bool) -> np.ndarray:
 
 
 def _share(function: Callable[[Job], Any], jobs: list[Job]) -> list:
-    """Runs all jobs on threads; results are in the order of the jobs."""
+    """Runs all jobs on threads; returns their results in order."""
     sizes = ((rows.stop - rows.start) * (keys.stop - keys.start) for *_, blocks in jobs for rows, keys, _ in blocks)
     return on_threads(function, jobs, parallel=sum(sizes) >= MIN_PARALLEL_SIZE)

@@ -14,7 +14,7 @@ from glm.modules.attention import TwoPartAttention, flashmask_attention, has_fla
 from glm.modules.bottleneck import Routes, adapted
 from glm.modules.cache import MASKED, KeysValues
 from glm.modules.layers import ACTIVATIONS, Dropout, LayerNorm
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.split_layers import (
     column_parallel_linear,
     randomness_of_rank,
@@ -26,7 +26,7 @@ from glm.modules.tensors import as_tensor, float32_at_least
 
 @dataclass(frozen=True)
 class BlockNames:
-    """What a family calls the parts of its blocks; the names of its weights are made of them.
+    """A family's names for the parts of its blocks, from which the names of its weights are made.
 
     Args:
         attention, mlp: the two halves.
@@ -47,19 +47,19 @@ class BlockNames:
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What a block is made of.
+    """The settings of a block.
 
     Args:
         hidden_size: H.
         num_heads: N, over all ranks.
-        names: of its parts.
-        epsilon: of its LayerNorms.
+        names: the family's names of its parts.
+        epsilon: epsilon of its LayerNorms.
         attention_dropout, output_dropout: on attention probabilities, and on the output of attention and MLP.
         attention_scale: scores are divided by it before the product and multiplied after, against fp16 overflow.
         degree: tensor-parallel ranks.
         norm: the class of its LayerNorms.
         mlp_size: F, of the MLP between its linears; None for 4H.
-        activation: of the MLP, a key of `glm.modules.layers.ACTIVATIONS`.
+        activation: activation of the MLP, a key of `glm.modules.layers.ACTIVATIONS`.
     """
 
     hidden_size: int
@@ -84,7 +84,7 @@ class Attention(nn.Layer):
     def __init__(self, options: BlockOptions):
         super().__init__()
         self.names = options.names
-        self.num_heads = options.num_heads // options.degree  # of this rank
+        self.num_heads = options.num_heads // options.degree  # heads of this rank
         self.head_size = options.hidden_size // options.num_heads
         self.scale = options.attention_scale
         self.group = tensor_parallel_group(options.degree)
@@ -105,14 +105,14 @@ class Attention(nn.Layer):
         return self._sub_layers[self.names.output]
 
     def split(self, projected: Tensor) -> Tensor:
-        """Queries (scaled), keys and values of [B, L, 3H]: [3, B, N, L, D]."""
+        """Splits [B, L, 3H] into queries (scaled), keys and values: [3, B, N, L, D]."""
         B, L, _ = projected.shape
         heads = projected.reshape([B, L, 3, self.num_heads, self.head_size]).transpose([2, 0, 3, 1, 4])
         query, keys, values = heads.unbind(0)  # [B, N, L, D] each
         return query / (math.sqrt(self.head_size) * self.scale), keys, values
 
     def attend(self, query: Tensor, parts: list[KeysValues], bias: Tensor | None) -> Tensor:
-        """Attention to all the keys and values of `parts` at once.
+        """Attends to the keys and values of all `parts` together.
 
         Args:
             query: [B, N, R, D], scaled.
@@ -138,28 +138,28 @@ class Attention(nn.Layer):
         B, N, R, D = context.shape
         return context.transpose([0, 2, 1, 3]).reshape([B, R, N * D])
 
-    def forward(self, projected: Tensor, layout: Layout) -> Tensor:
-        """Each example of a batch by itself: [n, 3H] -> [n, H], without the rows of virtual tokens."""
-        if not layout.twins:
-            return layout.without_prefix(self.attend_by_example(projected, layout))
-        clean = len(layout.clean.places)
-        context = self.attend_by_example(projected[:clean], layout.clean)
-        return paddle.concat([context, self.attend_twins(projected[:clean], projected[clean:], layout)])
+    def forward(self, projected: Tensor, packing: Packing) -> Tensor:
+        """Computes attention within each example, [n, 3H] -> [n, H]; virtual tokens have no rows in the result."""
+        if not packing.twins:
+            return packing.without_prefix(self.attend_by_example(projected, packing))
+        clean = len(packing.clean.places)
+        context = self.attend_by_example(projected[:clean], packing.clean)
+        return paddle.concat([context, self.attend_twins(projected[:clean], projected[clean:], packing)])
 
-    def attend_by_example(self, projected: Tensor, layout: Layout) -> Tensor:
-        """As `forward`; what stands in the rows of virtual tokens has no meaning."""
+    def attend_by_example(self, projected: Tensor, packing: Packing) -> Tensor:
+        """As `forward`, but with rows for virtual tokens, which are undefined."""
         dropout = self.attention_dropout.p if self.training else 0.0
         with randomness_of_rank(self.group if dropout else None):
             if projected.place.is_cpu_place():
-                return cpu_attention(projected, layout, self.num_heads, dropout)
+                return cpu_attention(projected, packing, self.num_heads, dropout)
             if has_flashmask(projected, self.head_size):
-                return flashmask_attention(projected, layout, self.num_heads, dropout)
-            return self.attend_by_part(projected, layout)
+                return flashmask_attention(projected, packing, self.num_heads, dropout)
+            return self.attend_by_part(projected, packing)
 
-    def attend_by_part(self, projected: Tensor, layout: Layout) -> Tensor:
-        """As `attend_by_example`, in Paddle's operators on any device."""
+    def attend_by_part(self, projected: Tensor, packing: Packing) -> Tensor:
+        """As `attend_by_example`, with Paddle's operators on any device."""
         contexts = []
-        for start, middle, end in layout.spans():
+        for start, middle, end in packing.spans():
             S, T = middle - start, end - middle
             query, keys, values = self.split(projected[start:end].unsqueeze(0))  # [1, N, S + T, D]
             if S:
@@ -169,8 +169,9 @@ class Attention(nn.Layer):
                 contexts.append(self.attend(query[:, :, S:], [(keys, values)], bias)[0])
         return paddle.concat(contexts)
 
-    def attend_twins(self, clean: Tensor, twins: Tensor, layout: Layout) -> Tensor:
-        """Attention of Part C, in Paddle's operators on any device: examples side by side, padded to the longest.
+    def attend_twins(self, clean: Tensor, twins: Tensor, packing: Packing) -> Tensor:
+        """Computes attention of Part C with Paddle's operators on any device: examples are batched and padded to the
+        longest.
 
         Args:
             clean, twins: [tokens of Part A and Part B, 3H] and [of Part C, 3H].
@@ -178,50 +179,51 @@ class Attention(nn.Layer):
         Returns:
             [of Part C, H]
         """
-        lengths, counts = [a + b for a, b in layout.examples], list(layout.twins)
+        lengths, counts = [a + b for a, b in packing.examples], list(packing.twins)
         _, keys, values = self.split(_side_by_side(clean, lengths))  # [B, N, L, D]
         query, own_keys, own_values = self.split(_side_by_side(twins, counts))  # [B, N, C, D]
-        bias = as_tensor(_hidden_from_twins(layout, max(lengths), max(counts))).expand([-1, self.num_heads, -1, -1])
+        bias = as_tensor(_hidden_from_twins(packing, max(lengths), max(counts))).expand([-1, self.num_heads, -1, -1])
         context = self.attend(query, [(keys, values), (own_keys, own_values)], bias)  # [B, C, H]
         places = np.flatnonzero(np.arange(max(counts)) < np.array(counts)[:, None])
         return context.flatten(0, 1).gather(as_tensor(places))
 
 
 def _side_by_side(rows: Tensor, lengths: Sequence[int]) -> Tensor:
-    """[n, 3H], examples one behind the other -> [B, longest, 3H], the last row of each repeated behind its end."""
+    """Batches packed examples: [n, 3H] -> [B, longest, 3H]; each example's last row is repeated as padding."""
     lengths, longest = np.array(lengths), max(lengths)
     starts = np.cumsum(lengths) - lengths
     places = starts[:, None] + np.minimum(np.arange(longest), np.maximum(lengths - 1, 0)[:, None])  # [B, longest]
-    places = np.minimum(places, len(rows) - 1)  # an example without twins may stand last
+    places = np.minimum(places, len(rows) - 1)  # the last example may have no twins
     return rows.gather(as_tensor(places.flatten())).reshape([len(lengths), longest, -1])
 
 
-def _hidden_from_twins(layout: Layout, L: int, C: int) -> np.ndarray:
-    """What is added to the scores of C twins of each example, of L tokens and then of themselves: [B, 1, C, L + C]."""
-    firsts = np.array([a for a, _ in layout.examples])[:, None, None]  # of Part B
+def _hidden_from_twins(packing: Packing, L: int, C: int) -> np.ndarray:
+    """Returns the mask added to the scores of each example's C twins, over its L tokens and then the twins: [B, 1, C,
+    L + C]."""
+    firsts = np.array([a for a, _ in packing.examples])[:, None, None]  # of Part B
     rows, columns = np.arange(C)[:, None], np.arange(L + C)[None, :]
     sees = (columns < np.minimum(firsts + rows, L)) | (columns == L + rows)  # [B, C, L + C]
     return np.where(sees, 0.0, MASKED).astype(np.float32)[:, None]
 
 
 def _hidden(S: int, T: int) -> np.ndarray:
-    """What is added to the scores of T tokens behind S, which see those S and their own past: [T, S + T]."""
+    """Returns the mask added to the scores of T tokens behind S, which see the S and their own past: [T, S + T]."""
     rows, columns = np.arange(S, S + T)[:, None], np.arange(S + T)[None, :]
     return np.where((columns < S) | (columns <= rows), 0.0, MASKED).astype(np.float32)
 
 
-def cpu_attention(projected: Tensor, layout: Layout, num_heads: int, dropout: float) -> Tensor:
-    """[n, 3H] -> [n, H] on a CPU: compiled, where it is for heads of their size."""
+def cpu_attention(projected: Tensor, packing: Packing, num_heads: int, dropout: float) -> Tensor:
+    """Computes attention on a CPU, [n, 3H] -> [n, H]: compiled if heads of this size are."""
     if is_compiled_for(projected.shape[1] // (3 * num_heads)) and projected.dtype == paddle.float32:
-        from glm.cpu.two_part import CompiledTwoPartAttention  # here: it loads Numba
+        from glm.cpu.two_part import CompiledTwoPartAttention  # imported here because it loads Numba
 
-        spans = np.array(list(layout.spans()), np.int64)
-        return CompiledTwoPartAttention.apply(projected, spans, layout.virtual, num_heads, dropout)
-    return TwoPartAttention.apply(projected, layout, num_heads, dropout)
+        spans = np.array(list(packing.spans()), np.int64)
+        return CompiledTwoPartAttention.apply(projected, spans, packing.virtual, num_heads, dropout)
+    return TwoPartAttention.apply(projected, packing, num_heads, dropout)
 
 
 class MLP(nn.Layer):
-    """H -> F -> H, with an activation between; F is 4H where the options say nothing else."""
+    """H -> F -> H with an activation between; F is 4H by default."""
 
     def __init__(self, options: BlockOptions):
         super().__init__()
@@ -288,14 +290,14 @@ class Block(nn.Layer):
         return self.attention.projection(self.attention_norm(states))
 
     def after_attention(self, states: Tensor, context: Tensor) -> Tensor:
-        """The block's input and what attention made of it ([..., H] each) -> [..., H]."""
+        """Maps the block's input and its attention's output ([..., H] each) to its result [..., H]."""
         states = states + self.attention.output_dropout(self.attention.output(context))
         return states + self.mlp(self.mlp_norm(states))
 
-    def forward(self, states: Tensor, layout: Layout, prefix: Tensor | None = None, routes: Routes = ()) -> Tensor:
-        """[n, H] -> [n, H]. With a prefix [P, 3H] the layout is one of `Layout.with_prefix`; `routes` are the adapters
-        that rows pass through at the end."""
+    def forward(self, states: Tensor, packing: Packing, prefix: Tensor | None = None, routes: Routes = ()) -> Tensor:
+        """[n, H] -> [n, H]. With a prefix [P, 3H], `packing` comes from `Packing.with_prefix`; `routes` are the
+        adapters that rows pass through at the end."""
         projected = self.before_attention(states)
         if prefix is not None:
-            projected = layout.put_before(prefix, projected)
-        return adapted(self, self.after_attention(states, self.attention(projected, layout)), routes)
+            projected = packing.put_before(prefix, projected)
+        return adapted(self, self.after_attention(states, self.attention(projected, packing)), routes)

@@ -14,13 +14,13 @@ from glm.modules.layers import LayerNorm, Linear
 from glm.modules.tensors import as_tensor
 
 NO_TASK = -1  # as `glm.models.protocol` has it
-ADAPTERS = "adapters"  # a block's, by name
+ADAPTERS = "adapters"  # name of a block's adapters
 Route = tuple[str, Tensor | None]  # an adapter's name, and the rows [m] that pass through it; None for all
 Routes = Sequence[Route]
 
 
 class AdapterLinear(Linear):
-    """A linear layer of an adapter, which decoding arranges in its own way."""
+    """Linear layer of an adapter; decoding arranges it differently from a model's."""
 
 
 class Bottleneck(nn.Layer):
@@ -49,10 +49,10 @@ class Bottleneck(nn.Layer):
 
 
 def routes_of_tokens(names: Sequence[str], tasks: np.ndarray | None, lengths: Iterable[int]) -> Routes:
-    """Which tokens pass through which adapters.
+    """Returns which tokens pass through which adapters.
 
     Args:
-        names: of the adapters by the numbers of their tasks; empty where a task has none.
+        names: names of the adapters by task number; empty where a task has none.
         tasks: [examples] int, the number of each one's task, NO_TASK for none.
         lengths: tokens of each example.
 
@@ -73,7 +73,7 @@ def routes_of_tokens(names: Sequence[str], tasks: np.ndarray | None, lengths: It
 
 
 def adapted(block: nn.Layer, states: Tensor, routes: Routes) -> Tensor:
-    """What a block's adapters make of the rows that pass through them: [n, H] -> [n, H]."""
+    """Passes rows through a block's adapters: [n, H] -> [n, H]."""
     for name, rows in routes:
         adapter = block.adapters[name]
         if rows is None:
@@ -83,11 +83,11 @@ def adapted(block: nn.Layer, states: Tensor, routes: Routes) -> Tensor:
 
 
 def add_adapters(stack: nn.Layer, name: str, width: int, **options: float) -> None:
-    """Gives each block of a stack an adapter of this name; the stack's `adapter_names` say for which task it is.
+    """Adds an adapter of this name to each block of a stack; the stack's `adapter_names` say for which task it is.
 
     Args:
         width: b.
-        options: of `Bottleneck`.
+        options: options of `Bottleneck`.
 
     Raises:
         InputError: the width is below 1.

@@ -1,4 +1,4 @@
-"""Candidates behind one prompt, read side by side: what is read, who sees whom, how likely each token is."""
+"""Scores several candidates of a prompt in one pass, side by side: their places, mask, and token probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from paddle import Tensor
 from glm.modules.loss import Smoothing, costs_and_slopes
 from glm.modules.tensors import as_tensor
 
-CHUNK = 512  # tokens whose logits exist at once
-MOST_ROWS = 128  # tokens of an example's candidates that are read at once, or those of one candidate
+CHUNK = 512  # tokens whose logits exist at the same time
+MOST_ROWS = 128  # tokens of an example's candidates that are read together, unless one candidate has more
 
 Candidates = Sequence[Sequence[Sequence[int]]]  # [B][candidates][n] ids
 
 
 def parts_of(candidates: Candidates) -> list[list[list[Sequence[int]]]]:
-    """The candidates in parts that are read one after the other: of each example as many as MOST_ROWS allows."""
+    """Splits candidates into parts that are read one after the other: as many per example as MOST_ROWS allows."""
     found: list[list[list[Sequence[int]]]] = []
     for place, own in enumerate(candidates):
         part, rows = 0, 0
@@ -33,7 +33,7 @@ def parts_of(candidates: Candidates) -> list[list[list[Sequence[int]]]]:
 
 @dataclass(frozen=True)
 class Branches:
-    """The candidates of B prompts: of each all tokens but the last are read, in R rows beside each other.
+    """The candidates of B prompts, side by side in R rows each: all their tokens but the last.
 
     Args:
         candidates: [B][candidates][n] ids.
@@ -49,7 +49,7 @@ class Branches:
 
     @classmethod
     def of(cls, candidates: Candidates) -> "Branches":
-        """Lays candidates out.
+        """Lays out candidates.
 
         Raises:
             ValueError: one has no token.
@@ -76,7 +76,7 @@ class Branches:
         return self.tokens.shape[1]
 
     def token_scores(self, head, states: Tensor, *, top: int = 0) -> list[list[tuple]]:
-        """Of every candidate the log-probability of each of its tokens, and the likeliest token in each place.
+        """Returns the log-probability of each token of every candidate, and the likeliest token in each place.
 
         Args:
             head: with `logits`, see `glm.modules.head`.
@@ -115,11 +115,11 @@ class Branches:
 def _label_scores(
     head, states: Tensor, places: np.ndarray, labels: np.ndarray, *, top: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-probability of each label [n] after the state of its place [n]; the likeliest tokens there, [n, top], and
-    their log-probabilities."""
+    """Returns the log-probability of each label [n] after the state of its place [n], the likeliest tokens there [n,
+    top], and their log-probabilities."""
     log_probs, likely = np.empty(len(labels)), np.empty((len(labels), top), np.int64)
     their_log_probs = np.empty(likely.shape)
-    order = np.argsort(places, kind="stable")  # candidates start after the same state: its logits are computed once
+    order = np.argsort(places, kind="stable")  # candidates start after the same state, whose logits are computed once
     for start in range(0, len(labels), CHUNK):
         chunk = order[start : start + CHUNK]
         own, which = np.unique(places[chunk], return_inverse=True)
@@ -136,7 +136,7 @@ def _label_scores(
 
 
 def _likeliest(logits: Tensor, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest of each row, [m, top]: their places, and what they are."""
+    """Returns the largest elements of each row, [m, top]: indices and values."""
     if top == 1:  # far cheaper than `topk`
         ids = logits.argmax(-1, keepdim=True)
         values = paddle.take_along_axis(logits, ids, axis=-1)

@@ -159,7 +159,7 @@ class KVCache:
     Args:
         layers: one for each layer of the model, as prefill made them.
         lengths: [B], tokens of each prompt without padding.
-        prompts: of the examples, in order; the model asks them for positions.
+        prompts: prompts of the examples, in order; the model asks them for positions.
     """
 
     ROOM = 64  # free slots to have at least after unused ones were reclaimed
@@ -219,11 +219,11 @@ class KVCache:
         self.ancestors = np.take_along_axis(self.ancestors, beam_idx[:, :, None], axis=1)
 
     def begin_anew(self, rows: int) -> None:
-        """Lets so many rows of each example go on from its prompt; what was read behind it is forgotten."""
+        """Restarts each example from its prompt with so many rows; everything read behind it is forgotten."""
         self.ancestors = np.zeros((len(self.lengths), rows, 0), dtype=bool)
 
     def keep(self, examples: np.ndarray) -> None:
-        """Lets only some examples of the batch go on.
+        """Keeps only some examples of the batch.
 
         Args:
             examples: [B'] int, their places in the batch.
@@ -234,7 +234,7 @@ class KVCache:
         self._select(examples)
 
     def replace(self, places: Sequence[int], other: "KVCache") -> None:
-        """Gives the places of finished examples to new ones.
+        """Replaces finished examples by new ones.
 
         Args:
             places: [n] int.
@@ -254,7 +254,7 @@ class KVCache:
             self._select(np.arange(len(self.lengths)))
 
     def append(self, other: "KVCache") -> None:
-        """Takes in the examples of another cache, which come from prefill, after its own."""
+        """Appends the examples of another cache, fresh from prefill."""
         self.lengths = np.concatenate([self.lengths, other.lengths])
         self.prompts += other.prompts
         self.width = max(self.width, other.width)

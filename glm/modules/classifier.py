@@ -1,4 +1,4 @@
-"""A head that classifies: one pooled state of a text to a score for each label."""
+"""A classification head: maps one pooled state of a text to a score for each label."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from paddle import Tensor, nn
 from glm.modules.layers import Dropout, Linear
 from glm.modules.tensors import as_tensor
 
-HEAD_PREFIX = "classification_head."  # of its weights' names within a model
+HEAD_PREFIX = "classification_head."  # prefix of its weights' names in a model
 
 
 class ClassificationHead(nn.Layer):
@@ -19,7 +19,7 @@ class ClassificationHead(nn.Layer):
         hidden_size: H.
         labels: K; 1 where each candidate has a row of its own.
         dropout: in front of each linear.
-        std: of the random weights.
+        std: standard deviation of the random weights.
     """
 
     def __init__(self, hidden_size: int, labels: int, *, dropout: float = 0.1, std: float = 0.02):
@@ -37,7 +37,8 @@ class ClassificationHead(nn.Layer):
 
 @paddle.no_grad()
 def head_scores(model: nn.Layer, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The scores [rows, K] of the labelled positions of a batch, one a row, by the model's `classification_head`."""
+    """Returns the scores [rows, K] of a batch's labelled positions, one per row, from the model's
+    `classification_head`."""
     model.eval()
     states = model.labelled_states(**{name: as_tensor(table) for name, table in batch.items()})
     return model.classification_head(states).numpy()

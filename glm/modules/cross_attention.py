@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 from glm.modules.block import BlockOptions
 from glm.modules.cache import KVCache
 from glm.modules.layers import Dropout, LayerNorm, Linear
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.paired import Pairs, paired_attention
 from glm.modules.post_norm import PostNormBlock
 from glm.modules.stack import Stack
@@ -53,9 +53,9 @@ class CrossBlock(PostNormBlock):
         states = self.cross_attn_layer_norm(states + cross.output_dropout(cross.out_proj(context)))
         return self.mlp_norm(states + self.mlp(states))
 
-    def forward(self, states: Tensor, layout: Layout, memory: Tensor, seen: Pairs) -> Tensor:
+    def forward(self, states: Tensor, packing: Packing, memory: Tensor, seen: Pairs) -> Tensor:
         """[n, H] -> [n, H]"""
-        states = self.between(states, self.attention(self.before_attention(states), layout))
+        states = self.between(states, self.attention(self.before_attention(states), packing))
         return self.after_attention(states, self.cross_attn(states, memory, seen))
 
 
@@ -63,9 +63,9 @@ class CrossStack(Stack):
     """Blocks of a decoder. A family's own class sets `layers` and adds its embeddings."""
 
     def forward(
-        self, states: Tensor, layout: Layout, memory: Tensor, seen: Pairs, *, most: int | None = None
+        self, states: Tensor, packing: Packing, memory: Tensor, seen: Pairs, *, most: int | None = None
     ) -> Tensor:
-        """Runs the decoder over the tokens of a layout.
+        """Runs the decoder on packed tokens.
 
         Args:
             states: [n, H], embedded tokens.
@@ -76,8 +76,8 @@ class CrossStack(Stack):
         Returns:
             [n, H]
         """
-        for layer in self.layers[: len(self.layers) if most is None else most]:
-            states = layer(states, layout, memory, seen)
+        for index, layer in enumerate(self.layers[: len(self.layers) if most is None else most]):
+            states = self.run(index, layer, states, packing, memory, seen)
         return states
 
     def prefill(
@@ -93,20 +93,20 @@ class CrossStack(Stack):
             states: [n, H], embedded tokens.
             memory: [m, H], the encoder's states.
             lengths: for each prompt, the tokens of its source and those that the decoder is given.
-            prompts: of the examples, for the cache.
+            prompts: prompts of the examples, for the cache.
 
         Returns:
             [B, H], the states after each prompt's last token, and the cache.
         """
         sources, given = (np.array(part) for part in lengths)
         ends = np.cumsum(given)
-        layout = Layout(np.arange(ends[-1]), [(0, int(length)) for length in given])
+        packing = Packing(np.arange(ends[-1]), [(0, int(length)) for length in given])
         seen = Pairs(tuple(given.tolist()), tuple(sources.tolist()))
         own, cross = [], []
         for layer in self.layers:
             projected = layer.before_attention(states)  # [n, 3H]
             own.append(self.layer_cache.of_prompts(projected, given.tolist(), self.num_heads))
-            states = layer.between(states, layer.attention(projected, layout))
+            states = layer.between(states, layer.attention(projected, packing))
             pairs = layer.cross_attn.kv_proj(memory)  # [m, 2H]
             cross.append(self.layer_cache.of_pairs(pairs, sources.tolist(), self.num_heads))
             context = paired_attention(layer.cross_attn.q_proj(states), pairs, seen, self.num_heads)

@@ -1,4 +1,4 @@
-"""A loaded model made ready to decode, as fast as its device allows."""
+"""Prepares a loaded model for decoding as fast as its device allows."""
 
 import sys
 
@@ -7,11 +7,12 @@ from paddle import nn
 from glm.cpu.arrays import is_compiled_for, wait_actively
 from glm.errors import InputError
 from glm.modules.cache import LayerCache
+from glm.modules.pending import fill_model
 from glm.modules.stack import Stack
 
 
 def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
-    """Makes a model ready to decode with products of a type: `float32`, `bfloat16`, `int8` (CPU) or `float16` (GPU).
+    """Prepares a model for decoding with products in a type: `float32`, `bfloat16`, `int8` (CPU) or `float16` (GPU).
 
     On a CPU weights are arranged for few rows, and the model can only decode from then on; attention and sums stay
     float32.
@@ -24,9 +25,10 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
     """
     model.eval()
     if device != "cpu":
+        fill_model(model)
         model.to(dtype=dtype)
         return
-    # Here, because it loads Numba, which a GPU does without.
+    # Imported here because it loads Numba, which a GPU does not need
     from glm.cpu.panels import bfloat16_kernel, integer_kernel
 
     kernels = {"int8": integer_kernel(), "bfloat16": bfloat16_kernel(), "float32": "products"}
@@ -34,25 +36,27 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         needed = {"int8": "AVX2", "bfloat16": "AMX or AVX512_BF16"}[dtype]
         others = " or ".join(other for other, kernel in kernels.items() if kernel)
         raise InputError(f"decode_dtype {dtype}: this processor has no such products ({needed}); use {others}")
-    wait_actively()  # the next product of a step comes at once
+    wait_actively()  # a step's products follow each other at once
     if model.stacks:
         from glm.modules.arranged import arrange_weights
 
         for stack in model.stacks:
             stack.layer_cache = fastest_cache(stack)
         arrange_weights(model, dtype)
+    else:
+        fill_model(model)
 
 
 def report_compiling() -> None:
-    """Says how many kernels were compiled so far, if some were, and how long that took."""
+    """Prints how many kernels were compiled since the last report, and how long that took."""
     if "glm.cpu.loops" in sys.modules:
         sys.modules["glm.cpu.loops"].NOTICE.report()
 
 
 def fastest_cache(stack: Stack) -> type:
-    """What keeps keys and values on a CPU: that of compiled attention, where it is for heads of their size."""
+    """Returns the class of key/value caches for a CPU: compiled if heads of this size are."""
     if not is_compiled_for(stack.layers[0].attention.head_size):
         return LayerCache
-    from glm.cpu.step_attention import CompiledLayerCache  # here for the same reason
+    from glm.cpu.step_attention import CompiledLayerCache  # imported here for the same reason
 
     return CompiledLayerCache

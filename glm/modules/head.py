@@ -6,14 +6,14 @@ from paddle.distributed.communication.group import Group
 
 from glm.modules.layers import TiedEmbedding
 from glm.modules.loss import Smoothing, smoothed_cross_entropy
-from glm.modules.split_layers import enter, side_by_side
+from glm.modules.split_layers import copy_to_ranks, gather_columns
 
 
 class TiedHead:
-    """States to logits, or to a loss, by the table of the word embedding. It holds no weights of its own.
+    """Maps states to logits, or to a loss, with the table of the word embedding. It has no weights of its own.
 
     Args:
-        embedding: of the words, [V, H]; with a group this rank's rows of it.
+        embedding: the word embedding, [V, H]; with a group this rank's rows of it.
         group: the tensor-parallel ranks that the table is split over.
         bias: [V], a parameter of the model's, added to the logits; not with a group.
 
@@ -36,15 +36,15 @@ class TiedHead:
         """[..., H] -> [..., V]"""
         if self.arranged is not None:
             return self.arranged(states.flatten(0, -2)).reshape([*states.shape[:-1], -1])
-        parts = paddle.matmul(enter(states, self.group), self.weight, transpose_y=True)
-        return side_by_side(parts if self.bias is None else parts + self.bias, self.group)
+        parts = paddle.matmul(copy_to_ranks(states, self.group), self.weight, transpose_y=True)
+        return gather_columns(parts if self.bias is None else parts + self.bias, self.group)
 
     def loss(
         self, states: Tensor, labels: Tensor, *, label_smoothing: float | Smoothing, num_items: float | None
     ) -> Tensor:
-        """The loss of labelled tokens, see `glm.modules.loss`: states [n, H], labels [n] int64 -> []."""
+        """Computes the loss of labelled tokens, see `glm.modules.loss`: states [n, H], labels [n] int64 -> []."""
         return smoothed_cross_entropy(
-            enter(states, self.group),
+            copy_to_ranks(states, self.group),
             self.weight,
             labels,
             bias=self.bias,

@@ -1,5 +1,4 @@
-"""Layers of a block whose forward or backward pass is written by hand, where Paddle's is slow on a CPU; products stay
-Paddle's.
+"""Layers with a hand-written forward or backward pass where Paddle's is slow on a CPU; matrix products stay Paddle's.
 
 Paddle's own operators run these on one thread, and some take many times what their arithmetic needs: the gradient of
 a bias 30 ms for [1536, 3072] where a product with ones takes 0.4.
@@ -27,16 +26,16 @@ from glm.cpu.arrays import (
     view,
 )
 
-STREAM = 1 << 18  # numbers whose dropout comes from one random stream, whatever the number of threads
+STREAM = 1 << 18  # numbers that get their dropout from one random stream, whatever the number of threads
 
 
 def worth_by_hand(states: Tensor) -> bool:
-    """Whether a layer written by hand trains faster than Paddle's operators."""
+    """Whether a hand-written layer trains faster than Paddle's operators."""
     return states.place.is_cpu_place() and states.size >= MIN_PARALLEL_SIZE
 
 
 def column_sums(table: Tensor) -> Tensor:
-    """[n, H] -> [H]. A product with ones: Paddle's sum over rows takes 30 times as long."""
+    """Sums columns, [n, H] -> [H], by a product with ones: Paddle's sum over rows takes 30 times as long."""
     return paddle.matmul(paddle.ones([1, table.shape[0]], dtype=table.dtype), table)[0]
 
 
@@ -64,7 +63,7 @@ class _Linear(PyLayer):
 
 
 class Linear(nn.Linear):
-    """x W + b."""
+    """Linear layer, x W + b."""
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., O]"""
@@ -82,7 +81,7 @@ class _LayerNorm(PyLayer):
 
     @staticmethod
     def backward(ctx, grad):
-        from glm.cpu.rows import layer_norm_gradients  # here: it loads Numba
+        from glm.cpu.rows import layer_norm_gradients  # imported here because it loads Numba
 
         states, weight = pop_saved(ctx)
         gradients = layer_norm_gradients(states, weight, ctx.epsilon, grad)
@@ -90,7 +89,7 @@ class _LayerNorm(PyLayer):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Over the last dimension, in float32 also where states are of half precision."""
+    """LayerNorm over the last dimension, in float32 even for states of half precision."""
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., H]"""
@@ -103,30 +102,30 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(states)
 
     def _is_frozen_on_cpu(self, states: Tensor) -> bool:
-        """Where the gradient with respect to states is wrong in Paddle 3.3."""
+        """Whether this is a case in which Paddle 3.3's gradient with respect to states is wrong."""
         return self.weight.stop_gradient and states.place.is_cpu_place()
 
 
 class GELU(nn.GELU):
-    """In its tanh approximation."""
+    """GELU in its tanh approximation."""
 
     def __init__(self):
         super().__init__(approximate=True)
 
     def forward(self, states: Tensor) -> Tensor:
         if self.training and worth_by_hand(states) and states.dtype == paddle.float32:
-            from glm.cpu.rows import CompiledGELU  # here: it loads Numba
+            from glm.cpu.rows import CompiledGELU  # imported here because it loads Numba
 
             return CompiledGELU.apply(states, False)
         return super().forward(states)
 
 
 class ExactGELU(nn.GELU):
-    """x Phi(x), by the error function."""
+    """GELU by the error function, x Phi(x)."""
 
     def forward(self, states: Tensor) -> Tensor:
         if worth_by_hand(states) and states.dtype == paddle.float32:
-            from glm.cpu.rows import CompiledGELU  # here: it loads Numba
+            from glm.cpu.rows import CompiledGELU  # imported here because it loads Numba
 
             return CompiledGELU.apply(states, True)
         return super().forward(states)
@@ -136,7 +135,7 @@ ACTIVATIONS = {"gelu_tanh": GELU, "gelu": ExactGELU}  # names as in Hugging Face
 
 
 class TiedEmbedding(nn.Embedding):
-    """A table of words that is the head too.
+    """Word embedding whose table is the head too.
 
     In training on a CPU its gradient is of the words that were looked up only, which Paddle adds to the head's in
     place; otherwise to the head's comes a second table of that size, zeros almost everywhere.
@@ -180,7 +179,7 @@ class _Dropout(PyLayer):
 
 
 def _thin(states: Tensor, kept: np.ndarray, scale: float) -> Tensor:
-    """What is kept, scaled; 0 elsewhere."""
+    """Applies a dropout mask: scales what is kept, sets the rest to 0."""
     states, output = states.contiguous(), paddle.empty_like(states)
 
     def thin(x, keep, out):
@@ -192,7 +191,7 @@ def _thin(states: Tensor, kept: np.ndarray, scale: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """Sets numbers to 0 with probability p and divides the others by 1 - p, in training only."""
+    """Dropout: in training sets numbers to 0 with probability p and divides the others by 1 - p."""
 
     def forward(self, states: Tensor) -> Tensor:
         if self.training and self.p and states.place.is_cpu_place():

@@ -1,4 +1,4 @@
-"""The training objective on labelled tokens: cross entropy with label smoothing, straight from the head.
+"""Cross entropy with label smoothing on labelled tokens, computed directly from the head's input.
 
 Logits exist for a chunk of tokens at a time. Their gradient is taken as soon as they are there, in the forward pass,
 so that no pass needs them twice; what it leaves for the backward pass is of the size of its inputs.
@@ -19,12 +19,12 @@ from glm.modules.layers import column_sums
 from glm.modules.tensors import as_tensor
 from glm.modules.trained_rows import TrainedRows
 
-CHUNK = 512  # tokens whose logits exist at once
+CHUNK = 512  # tokens whose logits exist at the same time
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How much of a token's probability label smoothing takes from its label, and where that goes.
+    """How much probability label smoothing takes from a label, and which tokens get it.
 
     Args:
         share: e, from 0 to 1.
@@ -38,7 +38,7 @@ class Smoothing:
     spared: int | None = None
 
     def entropy(self, V: int) -> float:
-        """By how much the loss is less than the cross entropy."""
+        """Returns by how much the loss is below the cross entropy."""
         if self.spared is None or not self.share:
             return 0.0
         rest = (1.0 - self.share) * math.log(1.0 - self.share) if self.share < 1.0 else 0.0
@@ -56,7 +56,8 @@ def smoothed_cross_entropy(
     num_items: float | None = None,
     group: Group | None = None,
 ) -> Tensor:
-    """Sum over tokens, divided by `num_items`, of (1 - e) * (-log p[label]) + e * mean over the vocabulary of -log p.
+    """Computes the sum over tokens, divided by `num_items`, of (1 - e) * (-log p[label]) + e * mean over the
+    vocabulary of -log p.
 
     This spreads e / V over the whole vocabulary, not e / (V - 1) over the rest of it; see `Smoothing` for another way.
 
@@ -87,7 +88,7 @@ class _HeadLoss(PyLayer):
     def forward(ctx, states, head, bias, rows, labels, smoothing, items, group, wanted, own):
         wants_states, wants_head, wants_bias, wants_rows = wanted
         dtype = "float64" if states.dtype == paddle.float64 else "float32"
-        is_summed = not 0 < len(labels) <= CHUNK  # the gradient of one chunk is all of it
+        is_summed = not 0 < len(labels) <= CHUNK  # the gradient of a single chunk is the whole gradient
         ctx.d_head = paddle.zeros(head.shape, dtype) if wants_head and is_summed else None
         ctx.d_bias = paddle.zeros(bias.shape, dtype) if wants_bias else None
         ctx.d_rows = paddle.zeros(rows.shape, dtype) if wants_rows else None
@@ -122,14 +123,14 @@ class _HeadLoss(PyLayer):
         scaled = [None if part is None else part.scale_(scale) for part in gradients]
         scaled[1:] = [None if part is None else part.astype(ctx.head_dtype) for part in scaled[1:]]
         of_operands = [part for part, given in zip(scaled, ctx.given, strict=True) if given]
-        of_others = [None] * (1 + ctx.has_rows)  # the labels, and the numbers of rows
+        of_others = [None] * (1 + ctx.has_rows)  # no gradient for the labels, and the numbers of rows
         return (*of_operands, *of_others)
 
 
 def costs_and_slopes(
     logits: Tensor, labels: Tensor, smoothing: Smoothing, wants_slopes: bool, group: Group | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The loss of each token, and its gradient with respect to the token's logits.
+    """Computes the loss of each token, and its gradient with respect to the token's logits.
 
     Args:
         logits: [n, V], or with a group [n, V / ranks]; they are overwritten.
@@ -168,14 +169,14 @@ def costs_and_slopes(
 
 
 def _shares(smoothing: Smoothing, V: int) -> tuple[float, float]:
-    """What the label has beside what every word has, and what that is."""
+    """Returns the weight of the label beyond that of every word, and the weight of every word."""
     if smoothing.spared is None:
         return 1.0 - smoothing.share, smoothing.share / V
     return 1.0 - smoothing.share - smoothing.share / (V - 2), smoothing.share / (V - 2)
 
 
 def _by_paddle(logits: Tensor, labels: Tensor, smoothing: Smoothing, group: Group | None) -> tuple[Tensor, Tensor]:
-    """As `costs_and_slopes`, in Paddle's operators: for a GPU, and for a vocabulary that is split over ranks.
+    """As `costs_and_slopes` with Paddle's operators: for a GPU, and for a vocabulary that is split over ranks.
 
     A spared token must be one of the first rank's.
     """
@@ -207,7 +208,7 @@ def _by_paddle(logits: Tensor, labels: Tensor, smoothing: Smoothing, group: Grou
 
 
 def _over_ranks(table: Tensor, operation: int, group: Group | None) -> Tensor:
-    """The sum or maximum of what the ranks have."""
+    """Returns the sum or maximum over the ranks."""
     if group is not None:
         dist.all_reduce(table, op=operation, group=group)
     return table

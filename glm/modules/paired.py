@@ -24,12 +24,12 @@ from glm.cpu.arrays import (
     rescale,
     view,
 )
-from glm.modules.layout import SCORES
+from glm.modules.packing import SCORES
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which queries of a batch see which keys: each example its own.
+    """Which queries of a batch see which keys: those of the same example.
 
     Args:
         queries, keys: number of queries and of keys of each example.
@@ -69,7 +69,7 @@ def paired_attention(
     queries, pairs = queries.contiguous(), pairs.contiguous()
     bias = paddle.zeros([num_heads, 0], queries.dtype) if bias is None else bias.contiguous()
     if is_compiled_for(queries.shape[1] // num_heads) and queries.dtype == paddle.float32:
-        from glm.cpu.paired import CompiledPairedAttention  # here: it loads Numba
+        from glm.cpu.paired import CompiledPairedAttention  # imported here because it loads Numba
 
         return CompiledPairedAttention.apply(queries, pairs, bias, seen.spans, num_heads, dropout)
     return PairedAttention.apply(queries, pairs, bias, seen.spans, num_heads, dropout)
@@ -182,13 +182,13 @@ def _tables(queries: Tensor, pairs: Tensor, num_heads: int) -> tuple[np.ndarray,
 
 
 def _jobs(spans: np.ndarray, num_heads: int) -> list:
-    """The jobs that threads share: a number, a head, and the span of an example."""
+    """Returns jobs for threads: a number, a head, and the span of an example."""
     pairs = [(head, tuple(span)) for span in spans.tolist() for head in range(num_heads)]
     return [(number, *pair) for number, pair in enumerate(pairs)]
 
 
 def _blocks(first: int, behind: int, keys: int) -> list[tuple[int, int]]:
-    """The queries of an example in blocks of at most SCORES scores."""
+    """Yields the queries of an example in blocks of at most SCORES scores."""
     size = max(1, SCORES // max(keys, 1))
     return [(row, min(row + size, behind)) for row in range(first, behind, size)]
 

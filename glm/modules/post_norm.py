@@ -17,6 +17,6 @@ class PostNormBlock(Block):
         return self.attention.projection(states)
 
     def after_attention(self, states: Tensor, context: Tensor) -> Tensor:
-        """The block's input and what attention made of it ([..., H] each) -> [..., H]."""
+        """Maps the block's input and its attention's output ([..., H] each) to its result [..., H]."""
         summed = self.attention_norm(states + self.attention.output_dropout(self.attention.output(context)))
         return self.mlp_norm(summed + self.mlp(summed))

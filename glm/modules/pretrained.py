@@ -1,4 +1,4 @@
-"""What every family's model derives from: its configuration, random weights, and a folder to save to and load from.
+"""Base of every family's model: its configuration, random weights, saving to and loading from a folder.
 
 The files are those of PaddleNLP's `PretrainedModel`, which reads them; PaddleNLP itself is not needed.
 """
@@ -14,14 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from glm.errors import InputError
 
-WEIGHTS_NAME = "model.safetensors"  # what the toolkit saves
-MOST_NAMED = 5  # weights in a message
+WEIGHTS_NAME = "model.safetensors"  # the file that the toolkit saves
+MOST_NAMED = 5  # weights named in a message
 
 _draws_weights = True
 
 
 class DrawnWhenBuilt(type(nn.Layer)):
-    """Lets a model draw its random weights when all of its parts are there, whichever subclass adds the last one."""
+    """Makes a model draw its random weights when all its parts exist, whichever subclass adds the last one."""
 
     def __call__(cls, *args, **kwargs):
         model = super().__call__(*args, **kwargs)
@@ -31,10 +31,10 @@ class DrawnWhenBuilt(type(nn.Layer)):
 
 
 class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
-    """A model with a configuration, which loads no pickle and takes no weights that do not fit.
+    """A model with a configuration that loads no pickle, and no weights that do not fit.
 
     Attributes:
-        config_class: of its configuration.
+        config_class: class of its configuration.
         base_model_prefix: what the names of weights of the model without a head have in front of them in one that has
             a head; empty if the family has no such model.
         pretrained_resource_files_map: where PaddleNLP fetches the weights of published names, by kind of file.
@@ -49,12 +49,12 @@ class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
         self.config = config
 
     def draw_weights(self) -> None:
-        """Draws the random weights that are not as Paddle draws them. A model in this one has drawn its own."""
+        """Draws those random weights that differ from Paddle's. Models inside this one have drawn theirs."""
 
     @classmethod
     @contextmanager
     def without_drawing(cls) -> Iterator[None]:
-        """Models built inside keep whatever Paddle initialised: for those whose weights are read."""
+        """Skips drawing for models built inside, because their weights will be loaded."""
         global _draws_weights
         before, _draws_weights = _draws_weights, False
         try:
@@ -63,7 +63,7 @@ class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
             _draws_weights = before
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
-        """Writes `config.json` and `model.safetensors` into a folder, which is made if it is not there.
+        """Writes `config.json` and `model.safetensors` into a folder, which is created if needed.
 
         Args:
             kwargs: options of PaddleNLP's method about other formats, which are not written.
@@ -75,7 +75,7 @@ class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> Self:
-        """The model of a folder with safetensors, in float32.
+        """Loads a model in float32 from a folder with safetensors.
 
         `glm.checkpoint.loading.load_model` reads every format, and published names.
 
@@ -94,9 +94,10 @@ class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
         return model
 
     def _take(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Takes the weights of a file in."""
+        """Takes over the weights of a file."""
         own, prefix = self.state_dict(), f"{self.base_model_prefix}."
-        if not any(name.startswith(prefix) for name in own):  # without a head, as the file may be
+        # This model has no head, and the file may be of one with a head.
+        if not any(name.startswith(prefix) for name in own):
             inner = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
             saved = inner or saved
         check_fit(own.keys() - saved.keys(), saved.keys() - own.keys())
@@ -107,7 +108,7 @@ class SafePretrainedModel(nn.Layer, metaclass=DrawnWhenBuilt):
 
 
 def check_has_weights(folder: Path) -> None:
-    """Raises InputError if a folder has no safetensors: of a pickle a reader may run what the file asks for."""
+    """Raises InputError if a folder has no safetensors, because loading a pickle could run code from the file."""
     if not (folder / WEIGHTS_NAME).is_file():
         raise InputError(
             f"{folder}: no folder with {WEIGHTS_NAME}; use load_model of "
@@ -116,7 +117,7 @@ def check_has_weights(folder: Path) -> None:
 
 
 def check_fit(missing: Iterable[str], unknown: Iterable[str]) -> None:
-    """Raises InputError if weights are missing in a file, or are no model's of this configuration."""
+    """Raises InputError if a file lacks weights, or has weights that do not belong to this configuration."""
     found = {"missing": sorted(missing), "unknown": sorted(unknown)}
     if parts := [
         f"{label} {', '.join(names[:MOST_NAMED])}{' ...' if len(names) > MOST_NAMED else ''}"

@@ -1,4 +1,4 @@
-"""Blocks with a LayerNorm behind each half too, and a LayerNorm that is relaxed (multilingual GLM, CogView)."""
+"""Sandwich blocks, with a LayerNorm behind each half too, and a relaxed LayerNorm (multilingual GLM, CogView)."""
 
 import paddle
 from paddle import Tensor
@@ -13,7 +13,7 @@ class RelaxedLayerNorm(LayerNorm):
     """LayerNorm of x / (max|x| / 8), the maximum over all of x and without gradient (`pb_relax`).
 
     LayerNorm takes no notice of scale, so this changes what epsilon is: results depend on who shares the batch. It
-    exists to give the numbers that checkpoints trained with it gave.
+    exists to reproduce the numbers of models trained with it.
     """
 
     def forward(self, states: Tensor) -> Tensor:

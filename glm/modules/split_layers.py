@@ -67,12 +67,12 @@ def tensor_parallel_group(degree: int) -> Group | None:
     return None if degree == 1 else fleet.get_hybrid_communicate_group().get_model_parallel_group()
 
 
-def enter(states: Tensor, group: Group | None) -> Tensor:
+def copy_to_ranks(states: Tensor, group: Group | None) -> Tensor:
     """Passes states [..., H], equal on all ranks, to a split weight; in backward it sums gradients over the ranks."""
     return states if group is None else mp_ops._c_identity(states, group=group)
 
 
-def side_by_side(parts: Tensor, group: Group | None) -> Tensor:
+def gather_columns(parts: Tensor, group: Group | None) -> Tensor:
     """Gathers the ranks' columns [..., V / ranks] to [..., V] on every rank."""
     return parts if group is None else mp_ops._c_concat(parts, group=group)
 

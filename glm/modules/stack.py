@@ -1,6 +1,7 @@
-"""Blocks one on top of the other, in training and in decoding: states in, states out."""
+"""A stack of blocks, in training and in decoding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -10,12 +11,12 @@ from paddle.distributed.fleet.utils import recompute
 from glm.modules.block import Block
 from glm.modules.bottleneck import NO_TASK, Routes, adapted, routes_of_tokens
 from glm.modules.cache import KVCache, LayerCache
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.tensors import as_tensor
 
 
 class Stack(nn.Layer):
-    """Blocks, and the LayerNorm behind the last one where a family has it.
+    """Blocks, and the final LayerNorm if the family has one.
 
     A family's own class derives from this one: it sets `layers` with `set_layers`, adds its embeddings, and says with
     `final_norm` what comes last.
@@ -30,7 +31,7 @@ class Stack(nn.Layer):
     example's task.
 
     Attributes:
-        adapter_names: of the adapters by the numbers of their tasks; empty for a task that has none.
+        adapter_names: names of the adapters by task number; empty for a task that has none.
         layer_cache: how decoding keeps keys and values of a layer, and attends to them: a class like `LayerCache`.
         compiled_blocks: takes few rows from one attention to the next in compiled loops (`glm.modules.arranged`); None
             takes them layer by layer.
@@ -47,23 +48,35 @@ class Stack(nn.Layer):
         self.enable_recompute = False
 
     def set_layers(self, layers: Sequence[Block]) -> None:
-        """Takes the blocks in, from the first to the last."""
+        """Sets the blocks, from the first to the last."""
         self.layers = nn.LayerList(layers)
         self.recompute_layers = len(layers)
-        self.num_heads = layers[0].attention.num_heads  # of this rank
+        self.num_heads = layers[0].attention.num_heads  # heads of this rank
+
+    def run(self, index: int, block: Callable[..., Tensor], states: Tensor, *given: Any) -> Tensor:
+        """Runs one layer: `block(states, *given)`, and again in the backward pass if the layer keeps no activations.
+
+        Args:
+            index: the layer's number.
+        """
+        if not (self.enable_recompute and self.training and index < self.recompute_layers):
+            return block(states, *given)
+        states.stop_gradient = False  # Paddle takes no gradient of a recomputed layer that is given frozen states
+        return recompute(block, states, *given)
 
     @property
     def final_norm(self) -> nn.Layer | None:
-        """The LayerNorm behind the last block; None where the last block ends with its own."""
+        """The LayerNorm behind the last block; None if the last block ends with its own."""
         return None
 
     @property
     def num_virtual(self) -> int:
-        """P; 0 without a prefix."""
+        """P, the number of virtual tokens; 0 without a prefix."""
         return 0 if self.prefix_encoder is None else self.prefix_encoder[0].weight.shape[0]
 
     def prefixes(self) -> list[Tensor | None]:
-        """Of each layer the queries (0), keys and values of the virtual tokens, [P, 3H]; None if there are none."""
+        """Returns queries (0), keys and values of the virtual tokens for each layer, [P, 3H]; None if there are
+        none."""
         if self.prefix_encoder is None:
             return [None] * len(self.layers)
         numbers = self.prefix_encoder(paddle.arange(self.num_virtual))  # [P, 2 * layers * H]
@@ -72,16 +85,16 @@ class Stack(nn.Layer):
         return tables.flatten(2).unbind(0)
 
     def before_attention(self, states: Tensor) -> Tensor:
-        """[n, H] -> [n, 3H], what the first block's attention starts from."""
+        """Maps embedded tokens to the input of the first block's attention: [n, H] -> [n, 3H]."""
         return self.layers[0].before_attention(states)
 
     def after_attention(
         self, index: int, states: Tensor, context: Tensor, routes: Routes = ()
     ) -> tuple[Tensor, Tensor]:
-        """From the attention of one block to that of the next.
+        """Continues from the attention of one block to that of the next.
 
         Args:
-            index: of the block.
+            index: number of the block.
             states, context: [n, H] each, its input and what attention made of it.
             routes: the adapters that rows pass through behind the block.
 
@@ -89,7 +102,7 @@ class Stack(nn.Layer):
             [n, H] and [n, 3H] for the next block; after the last one [n, H] twice, the second as the head takes it.
         """
         if self.compiled_blocks is not None and self.compiled_blocks.takes(states):
-            given = [routes] if routes else []  # those that no adapters are made for take none
+            given = [routes] if routes else []  # layers without adapters take no such argument
             return self.compiled_blocks(index, states, context, *given)
         states = adapted(self.layers[index], self.layers[index].after_attention(states, context), routes)
         if index + 1 == len(self.layers):
@@ -99,54 +112,50 @@ class Stack(nn.Layer):
     def _finished(self, states: Tensor) -> Tensor:
         return states if self.final_norm is None else self.final_norm(states)
 
-    def forward(self, states: Tensor, layout: Layout, tasks: np.ndarray | None = None) -> Tensor:
-        """Embedded tokens of a layout -> states as the head takes them: [n, H] -> [n, H].
+    def forward(self, states: Tensor, packing: Packing, tasks: np.ndarray | None = None) -> Tensor:
+        """Runs the layers on embedded, packed tokens: [n, H] -> [n, H].
 
         Args:
             tasks: [examples], the number of each one's task; None if no adapter is for any.
         """
-        prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, layout.examples))
+        prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, packing.examples))
         if self.num_virtual:
-            layout = layout.with_prefix(self.num_virtual)
-        recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
-        if recomputed:  # Paddle takes no gradient of a recomputed layer that is given states without one (frozen)
-            states.stop_gradient = False
-        for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
-            states = recompute(layer, states, layout, prefix, list(routes))  # it looks into tuples for tensors
-        for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
-            states = layer(states, layout, prefix, routes)
+            packing = packing.with_prefix(self.num_virtual)
+        routes = list(routes)  # recompute searches tuples for tensors
+        for index, (layer, prefix) in enumerate(zip(self.layers, prefixes, strict=True)):
+            states = self.run(index, layer, states, packing, prefix, routes)
         return self._finished(states)
 
     def prefill(self, states: Tensor, parts: Sequence[tuple[int, int]], prompts: Sequence) -> tuple[Tensor, KVCache]:
-        """Reads prompts, which stand one behind the other: no padding enters a product.
+        """Reads packed prompts, so that no padding is multiplied.
 
         Args:
             states: [n, H], the embedded tokens of all prompts.
-            parts: of each prompt the tokens of Part A, all of which see each other, and of Part B behind them.
+            parts: for each prompt, the tokens of Part A, which all see each other, and of Part B behind them.
             prompts: what the cache holds place by place (`KVCache.prompts`).
 
         Returns:
             [B, H], the states after each prompt's last token, and the cache.
         """
         ends = np.cumsum([sum(part) for part in parts])
-        layout = Layout(np.arange(ends[-1]), list(parts))
+        packing = Packing(np.arange(ends[-1]), list(parts))
         routes = routes_of_tokens(self.adapter_names, tasks_of(prompts), map(sum, parts))
-        if self.num_virtual:  # to the cache they are the beginning of each prompt
-            layout = layout.with_prefix(self.num_virtual)
-        lengths = [sum(example) for example in layout.examples]
+        if self.num_virtual:  # for the cache they are the beginning of each prompt
+            packing = packing.with_prefix(self.num_virtual)
+        lengths = [sum(example) for example in packing.examples]
         projected = self.before_attention(states)  # [n, 3H]
         caches = []
         for index, (layer, prefix) in enumerate(zip(self.layers, self.prefixes(), strict=True)):
             if prefix is not None:
-                projected = layout.put_before(prefix, projected)
+                projected = packing.put_before(prefix, projected)
             caches.append(self.layer_cache.of_prompts(projected, lengths, self.num_heads))
-            context = layer.attention(projected, layout)
+            context = layer.attention(projected, packing)
             states, projected = self.after_attention(index, states, context, routes)  # [n, H], [n, 3H]
         last = projected.gather(as_tensor(ends - 1))  # [n, H] -> [B, H]
         return last, KVCache(caches, np.array(lengths), prompts)
 
     def step(self, states: Tensor, cache: KVCache, *, looks: int = 0, sees: np.ndarray | None = None) -> Tensor:
-        """Reads one embedded token per live row, or as `KVCache.open_step` says: [B, R, H] -> [B, R, H]."""
+        """Reads one embedded token per live row, or as set by `KVCache.open_step`: [B, R, H] -> [B, R, H]."""
         B, R, H = states.shape
         sees = cache.open_step(R, looks=looks, sees=sees)
         seen = self.layer_cache.seen_by(cache.lengths, cache.width, sees, cache.capacity, self.num_heads)
@@ -161,5 +170,5 @@ class Stack(nn.Layer):
 
 
 def tasks_of(prompts: Sequence) -> np.ndarray:
-    """The number of the task of each prompt: [B]."""
+    """Returns the task number of each prompt: [B]."""
     return np.array([getattr(prompt, "task", NO_TASK) for prompt in prompts], np.int64)

@@ -1,4 +1,4 @@
-"""A few rows of a frozen table that are trained: those of tokens that a task adds to a model's words."""
+"""Trains a few rows of a frozen embedding: those of tokens that a task adds to the vocabulary."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from glm.modules.tensors import as_tensor
 
 
 class TrainedRows(nn.Layer):
-    """Rows of a table as parameters of their own; the table is kept equal to them.
+    """Rows of a table as parameters of their own, from which the table is updated.
 
     Args:
         table: [V, H], frozen.
@@ -31,16 +31,16 @@ class TrainedRows(nn.Layer):
             self.add_parameter(name, weight)
 
     def joined(self) -> Tensor:
-        """[rows, H], in the order of `ids`."""
+        """All rows, [rows, H], in the order of `ids`."""
         return paddle.concat([self._parameters[name] for name in self.names])
 
     @paddle.no_grad()
     def write(self, table: Tensor) -> None:
-        """Writes them into their table."""
+        """Writes the rows into their table."""
         paddle.scatter_(table, as_tensor(self.ids), self.joined())
 
     def look_up(self, ids: Tensor, table: Tensor) -> Tensor:
-        """[...] int64 -> [..., H], with a gradient of these rows alone."""
+        """Looks ids up, [...] int64 -> [..., H], with a gradient of these rows only."""
         self.write(table)
         places = self._places.gather(ids.flatten())  # [n]
         own = F.embedding(places.clip(0), self.joined())  # [n, H]

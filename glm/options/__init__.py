@@ -1,1 +1,1 @@
-"""What a user can set: typed options, read from a file and the command line."""
+"""Typed options, read from a file and the command line."""

@@ -1,4 +1,4 @@
-"""The options of running text: where it is read from, and what samples of it are. Loads no Paddle."""
+"""The options of running text: where it is read from, and how samples are drawn from it. Loads no Paddle."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from glm.data.corpora import DOCUMENT_ENDS, LINE, CorpusFiles
 from glm.data.formats import MOST_BYTES
-from glm.data.mixture import NamedFile, named_files, parse_weights, probabilities
+from glm.data.mixture import NamedFile, check_shares, given_shares, named_files
 from glm.errors import UsageError
 from glm.generation.config import option
 from glm.options.ranges import COUNT, MANY, Ranges, out_of_range, raise_any
@@ -25,7 +25,7 @@ OBJECTIVE_RANGES: Ranges = {
     "discriminator_warmup_steps": (0, MANY, "use 0 or more"),
     "inconsistency_warmup_steps": (0, MANY, "use 0 or more"),
 }
-# Of the objectives' options those that are settings of a model.
+# Options of objectives that set a part of the model's configuration.
 OF_MODEL = ("discriminator_weight", "discriminator_warmup_steps", "inconsistency_weight", "inconsistency_warmup_steps")
 
 
@@ -37,21 +37,21 @@ class CorpusArguments:
         None, "Texts; several corpora as NAME=PATH NAME=PATH, each of one path or several joined by commas."
     )
     dev_data: str | list[str] | None = option(
-        None, "Texts held out, on which the loss of each objective is measured; several as of train_data."
+        None, "Held-out texts on which the loss of each objective is measured; several as in train_data."
     )
     weights: str | None = option(None, "Share of each corpus in an epoch, e.g. 2,1; all of each if unset.")
     sampling_temperature: float | None = option(
         None, "T: a corpus of n samples has a share of n^T in an epoch (1 in proportion, 0 all alike)."
     )
-    text_column: str = option("text", "Column of the text, where rows have columns.")
+    text_column: str = option("text", "Column of the text, in files with columns.")
     documents_end_at: str = option(
         LINE, "What ends a document of plain text: its line, or the next blank line.", choices=list(DOCUMENT_ENDS)
     )
     max_record_bytes: int = option(MOST_BYTES, "Most bytes of a document; a larger one is refused.")
     max_bad_records: int = option(
-        0, "Unusable documents of a corpus that are left out, and written to refused-*.jsonl in output_dir; more stop."
+        0, "Unusable documents of a corpus that may be left out and written to refused-*.jsonl; more stop the run."
     )
-    max_dev_samples: int = option(256, "Most samples that the loss of an objective and a corpus is a mean over.")
+    max_dev_samples: int = option(256, "Most samples of an objective and a corpus that a dev loss is the mean over.")
     multi_task_data: str | list[str] | None = option(
         None, "Training records of tasks, TASK=PATH TASK=PATH, mixed in by multi_task_ratio; all patterns are used."
     )
@@ -66,7 +66,8 @@ class CorpusArguments:
             raise UsageError("train_data: is missing; give the texts to learn from (--train_data FILE)")
         for split in ("train", "dev"):
             self.corpora(split)
-        self._check_shares()
+        count = len(self.corpora("train"))
+        check_shares(self.weights, self.sampling_temperature, count=count, one="corpus", several="corpora")
         tasks = self.tasks
         if self.multi_task_ratio is not None and not tasks:
             raise UsageError(f"multi_task_ratio {self.multi_task_ratio}: has no effect without multi_task_data")
@@ -74,25 +75,13 @@ class CorpusArguments:
             if not task.name:
                 raise UsageError(f"multi_task_data {task.path}: say which task it is of, TASK={task.path}")
 
-    def _check_shares(self) -> None:
-        count = len(self.corpora("train"))
-        for name in ("weights", "sampling_temperature"):
-            if getattr(self, name) is not None and count < 2:
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect with one corpus; leave it out")
-        if self.weights is not None and self.sampling_temperature is not None:
-            raise UsageError(f"weights {self.weights}: has no effect beside sampling_temperature; leave one out")
-        if self.weights is not None and len(parse_weights(self.weights)) != count:
-            raise UsageError(f"weights {self.weights}: one for each of the {count} corpora is expected")
-        if self.sampling_temperature is not None and not 0.0 <= self.sampling_temperature <= 1.0:
-            raise UsageError(f"sampling_temperature {self.sampling_temperature}: use 0 to 1")
-
     def corpora(self, split: str) -> tuple[NamedFile, ...]:
-        """The corpora of `train` or `dev`. Raises UsageError for names that cannot be told apart."""
+        """Returns the corpora of `train` or `dev`. Raises UsageError for names that cannot be told apart."""
         given = getattr(self, f"{split}_data")
         return () if given is None else named_files(f"{split}_data", given)
 
     def files_of(self, path: str, family: Any) -> CorpusFiles:
-        """A corpus, as these options read it. Raises InputError if there is no such file."""
+        """Opens a corpus with these options. Raises InputError if there is no such file."""
         return CorpusFiles(
             path,
             column=self.text_column,
@@ -103,7 +92,7 @@ class CorpusArguments:
 
     @property
     def tasks(self) -> tuple[NamedFile, ...]:
-        """The files of tasks."""
+        """Returns the files of tasks."""
         return () if self.multi_task_data is None else named_files("multi_task_data", self.multi_task_data)
 
     @property
@@ -112,12 +101,8 @@ class CorpusArguments:
         return 0.5 if self.multi_task_ratio is None else self.multi_task_ratio
 
     def shares(self, sizes: Sequence[int]) -> list[float] | None:
-        """The share that each corpus has of an epoch; None if all of each is read."""
-        if self.weights is not None:
-            return parse_weights(self.weights)
-        if self.sampling_temperature is not None:
-            return probabilities(sizes, self.sampling_temperature).tolist()
-        return None
+        """Returns the share that each corpus has of an epoch; None if all of each is read."""
+        return given_shares(sizes, self.weights, self.sampling_temperature)
 
 
 @dataclass
@@ -134,18 +119,20 @@ class PretrainObjectiveArguments:
     gap_sentence_ratio: float | None = option(None, "Share of a sample's tokens in blanks of sentences [0.15].")
     gpt_min_ratio: float | None = option(None, "Least share of a sample in a blank of most of a document [0.25].")
     infill_prob: float | None = option(
-        None, "Of these samples, if of one document, the share whose blank may lie anywhere, not at the end [0.5]."
+        None, "Share of these samples, if of one document, whose blank may be anywhere instead of at the end [0.5]."
     )
     gpt_infill_prob: float | None = option(
         None, "THUDM/GLM's name for the opposite: 1 - infill_prob, the share whose blank is the end."
     )
-    block_mask_prob: float | None = option(None, "Share of tokens read in blanks of few that are hidden [0.1].")
+    block_mask_prob: float | None = option(
+        None, "Share of the input tokens in blanks of few tokens that are hidden [0.1]."
+    )
     short_seq_prob: float | None = option(None, "Share of samples that are cut into shorter ones [0.02].")
     single_span_prob: float | None = option(None, "Share of samples with one blank of few tokens [0].")
     non_sentence_start: float | None = option(
-        None, "Share of windows of long documents that begin where they are drawn, not with a sentence [0]."
+        None, "Share of windows of long documents that need not begin with a sentence [0]."
     )
-    sample_one_document: bool = option(False, "Put no other document behind a short one.")
+    sample_one_document: bool = option(False, "Do not fill up a short document with another one.")
     no_block_position: bool = option(False, "Write 1 at every block position (THUDM/GLM's --no-block-position).")
     mask_prob: float | None = option(None, "UniLM: share of a sample's tokens that is predicted [0.15].")
     max_pred: int | None = option(None, "UniLM: most tokens of a sample that are predicted [48].")
@@ -165,11 +152,11 @@ class PretrainObjectiveArguments:
 
     @property
     def of_model(self) -> dict[str, Any]:
-        """What replaces the model's own settings."""
+        """Settings that replace the model's own."""
         return {name: value for name, value in vars(self).items() if name in OF_MODEL and value is not None}
 
     def of_family(self, family: Any) -> dict[str, Any]:
-        """What was given, as the family's objectives take it.
+        """Returns the given options for a family's objectives.
 
         Args:
             family: a `glm.models.protocol.Family`.
@@ -180,7 +167,8 @@ class PretrainObjectiveArguments:
         if family.pretraining is None:
             raise UsageError(f"{family.title} has no objectives of running text here; give a model of another family")
         given = {name: value for name, value in vars(self).items() if value not in (None, False)}
-        given = {name: value for name, value in given.items() if name not in OF_MODEL}  # which abilities allow
+        # The family's abilities decide about those.
+        given = {name: value for name, value in given.items() if name not in OF_MODEL}
         if "gpt_infill_prob" in given:
             old = given.pop("gpt_infill_prob")
             given["infill_prob"] = 1 - old

@@ -1,4 +1,4 @@
-"""The options that say how a record is read and laid out: the same for training, prediction, `check` and `show`."""
+"""The options of reading and laying out records, common to training, prediction, `check` and `show`."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,8 @@ from glm.data.templates import asks_questions
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig, option
 
-FRAME = {
-    "task_name",
-    "template",
-    "labels",
-}  # any of them makes another frame, to which the others of a run do not belong
+# Any of them defines another frame, which the other options of a trained model do not fit.
+FRAME = {"task_name", "template", "labels"}
 OF_FRAME = {
     "template",
     "target_prefix",
@@ -28,7 +25,7 @@ OF_FRAME = {
     "unidirectional",
     "classification_head",
 }
-# Options that mean something for tasks of some kinds only.
+# Options that have a meaning only for tasks of some kinds.
 ONLY_OF = {
     "pattern_id": (CHOOSE, EXTRACT),
     "multi_token": (CHOOSE,),
@@ -38,7 +35,7 @@ ONLY_OF = {
     "visible_pads": (GENERATE, EXTRACT),
 }
 
-# Options of decoding that a task of a kind does without.
+# Options of decoding without meaning for a kind of task.
 WITHOUT_DECODING = [
     item.name for item in fields(GenerationConfig) if item.name not in ("tgt_length", "length_penalty")
 ]
@@ -47,7 +44,7 @@ WITHOUT_MEANING[CHOOSE] = (*WITHOUT_DECODING, *WITHOUT_MEANING[EXTRACT], "length
 
 
 def meaningless(kind: str | None, given: Mapping[str, Any]) -> Iterator[str]:
-    """What is said of options that were given and mean nothing for a kind of task; None is any."""
+    """Returns an error for each given option that has no meaning for a kind of task; None stands for any kind."""
     for name in WITHOUT_MEANING.get(kind, ()):
         if name in given:
             advice = "use candidate_length_penalty" if name == "length_penalty" else "leave it out"
@@ -61,15 +58,15 @@ SRC_LENGTH = 608  # the default
 class DataArguments:
     """How a record is laid out."""
 
-    task_name: str = option("dureader_qg", "Template, and data set to fetch where no file is given.")
+    task_name: str = option("dureader_qg", "Template or task; without files also the data set to download.")
     template: str | None = option(
         None,
-        "Template of your own in place of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
+        "Template of your own instead of the task's, e.g. 答案：{answer}，上下文：{context}[gMASK]: named fields and "
         "one blank. {source} or {context} is cut if it is too long; other names are columns. With --labels also a "
         ".json file with a list of its parts.",
     )
     target_prefix: str | None = option(
-        None, "Constant opening of the target in place of the task's (none with --template): given, not generated."
+        None, "Constant opening of the target instead of the task's (none with --template): given, not generated."
     )
     source_column: str | None = option(
         None, "Column of the source; several, separated by commas, are joined. Recognised if not given."
@@ -81,9 +78,7 @@ class DataArguments:
         "Words that may stand in the blank and the labels they mean, one of which is chosen, e.g. "
         "对=entailment,错=contradiction,可能=neutral.",
     )
-    pattern_id: int | None = option(
-        None, "Which of the task's patterns, where it has several; its first if not given."
-    )
+    pattern_id: int | None = option(None, "Which of the task's patterns to use; the first if not given.")
     multi_token: bool | None = option(
         None,
         "True scores words piece by piece with their end, False refuses words of several pieces [what they need].",
@@ -95,16 +90,16 @@ class DataArguments:
     )
     classification_head: str | None = option(
         None,
-        "Classify with a head on a state of the text, in place of a blank: that of its end (pad), of its first token "
+        "Classify with a head on a hidden state instead of a blank: that of its end (pad), of its first token "
         "(cls) or of the one behind its end (start) [pad, where the option stands alone].",
         nargs="?",
         const=POOLS[0],
         choices=list(POOLS),
     )
-    unidirectional: bool = option(False, "Files of choices and last words: read the text from left to right only.")
+    unidirectional: bool = option(False, "For files of choices and last words: read the text from left to right only.")
     multi_turn: str = option(
         "error",
-        "What conversations of several turns, or with a system text, are: an error, or their last turn.",
+        "What to do with conversations of several turns, or with a system text: error, or use their last turn.",
         choices=["error", "last"],
     )
     punctuation: str | None = option(
@@ -115,7 +110,7 @@ class DataArguments:
     max_history: int | None = option(
         None, "h: of a conversation the last 2 h + 1 turns before a reply are read [2; qa 1]."
     )
-    document_length: int | None = option(None, "Most tokens of a document that questions are about (qa) [400].")
+    document_length: int | None = option(None, "Most tokens of a document about which questions are asked (qa) [400].")
     src_length: int = option(SRC_LENGTH, "Most source tokens; a longer passage is cut around the answer's sentence.")
     max_seq_length: int | None = option(
         None,
@@ -128,7 +123,7 @@ class DataArguments:
         False, "Fill every source up to src_length with padding that the model sees, as THUDM/Multilingual-GLM does."
     )
 
-    # Those of the options above that the user did not give: their values are those of the checkpoint's training.
+    # Options above that the user did not give and that come from the model's training.
     inherited = frozenset()
 
     def __post_init__(self):
@@ -152,7 +147,7 @@ class DataArguments:
             )
 
     def find_template(self, own: Mapping[str, str] | None = None) -> Frame:
-        """The template or task of these options; a family may have its own for a task (`Family.templates`).
+        """Returns the template or task of these options; a family may have its own for a task (`Family.templates`).
 
         Raises:
             InputError: there is no such task, or the user's own template or labels cannot be used.
@@ -166,7 +161,7 @@ class DataArguments:
         return self._with_form(frame)
 
     def _with_form(self, frame: Frame) -> Frame:
-        """A template of conversations with as much of them as is to be read. Raises UsageError for any other one."""
+        """Returns a conversation template with its limits set. Raises UsageError for other templates."""
         form = getattr(frame, "form", None)
         given = {
             name: value for name in ("max_history", "document_length") if (value := getattr(self, name)) is not None
@@ -181,18 +176,18 @@ class DataArguments:
 
     @property
     def kind(self) -> str:
-        """The kind of task that records are laid out for. Raises as `find_template`."""
+        """The kind of the task. Raises as `find_template`."""
         frame = self.find_template()
         return frame.kind if isinstance(frame, Task) else GENERATE
 
     @property
     def of_questions(self) -> bool:
-        """Whether the texts to be written are questions."""
+        """Whether the texts to generate are questions."""
         return asks_questions(self.task_name, self.template)
 
     @property
     def known_kind(self) -> str | None:
-        """The kind of task; None if its template or task cannot be used, which whoever uses it will say."""
+        """The kind of the task; None if its template or task cannot be used, which is reported where it is needed."""
         try:
             return self.kind
         except InputError:
@@ -200,7 +195,7 @@ class DataArguments:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """How records are laid out, beside lengths: options of `glm.data.frames.encoder_of`."""
+        """Options of `glm.data.frames.encoder_of` beside lengths."""
         return {
             "block_position": not self.no_block_position,
             "pattern_id": self.pattern_id,
@@ -213,7 +208,7 @@ class DataArguments:
 
     @property
     def columns(self) -> ColumnOptions:
-        """The columns that were named."""
+        """The columns that the user named."""
         return ColumnOptions(
             self.source_column,
             self.answer_column,

@@ -12,7 +12,7 @@ from paddle import distributed
 from paddlenlp.trainer import IntervalStrategy, TrainingArguments
 from paddlenlp.utils.log import logger
 
-from glm.data.mixture import NamedFile, named_files, parse_weights, probabilities
+from glm.data.mixture import NamedFile, check_shares, given_shares, named_files
 from glm.data.task_table import TASKS
 from glm.data.tasks import CHOOSE, EXTRACT, GENERATE, parts_text
 from glm.data.templates import TEMPLATES
@@ -29,17 +29,16 @@ from glm.runtime.device import choose_device
 from glm.runtime.paths import published, published_values
 
 SPLITS = ("train", "dev", "test")  # each with an option `SPLIT_file`
-# Shapes of the learning rate behind its warmup; the first ones fall.
+# Shapes of the learning rate after warmup; the first ones fall.
 DECAYING = ("linear", "cosine", "inverse_sqrt", "polynomial")
 SHAPES = (*DECAYING, "constant", "constant_with_warmup")
-# What can be trained in place of the model, and the options of each.
+# What can be trained instead of the model, with its options.
 ADAPTERS = {
     "lora": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
     "prefix_tuning": ("num_prefix_tokens", "prefix_projection"),
     "adapter_bottleneck": ("adapter_up_std",),
 }
-# Options of PaddleNLP's Trainer that our subclass honours; the others are not in --help, and refused where they are
-# set.
+# Options of PaddleNLP's Trainer that our subclass supports; the others are not in --help, and refused if they are set.
 HONOURED = {
     *("output_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint"),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
@@ -53,7 +52,7 @@ HONOURED = {
     *("sharding", "sharding_parallel_degree", "sharding_parallel_config", "tensor_parallel_degree"),
     *("logging_steps", "lr_scheduler_type", "release_grads"),
 }
-# Values of others that leave them off beside the default: what scripts of PaddleNLP write out.
+# Values beside the default that turn an unsupported option off, as PaddleNLP's scripts write them.
 OFF = {
     "pipeline_parallel_degree": (0, 1),
     "sep_parallel_degree": (0, 1),
@@ -62,7 +61,7 @@ OFF = {
     "expert_tensor_parallel_degree": (0, 1),
     "eval_accumulation_steps": (0,),
 }
-REASONS = {  # where there is more to say than that it has no effect
+REASONS = {  # for options about which there is more to say than that they have no effect
     **{name: "not supported" for name in OFF if name.endswith("_degree")},
     "sequence_parallel": "not supported; leave it out",
     "sharding_degree": "is sharding_parallel_degree by an old name; use that",
@@ -128,8 +127,8 @@ OBJECTIVE_RANGES: Ranges = {
 }
 SHARDING = ("stage1", "stage2")
 TRACKERS = {"visualdl": "visualdl", "tensorboard": "tensorboardX", "swanlab": "swanlab", "wandb": "wandb"}  # packages
-# What has an effect with an action only, and what leaves no room for each other: where the file has one of them and
-# the command line the other, the command line wins.
+# Options that need an action, and options that exclude each other: if the file has one and the command line the other,
+# the command line wins.
 OF_ACTIONS = {
     "do_train": ("train_file", "resume_from_checkpoint"),
     "do_eval": ("dev_file", "evaluation_strategy", "eval_steps", "load_best_model_at_end", "early_stopping_patience"),
@@ -137,7 +136,7 @@ OF_ACTIONS = {
     "select_topk": (),
     "recompute": ("recompute_layers",),
 }
-GIVES_WAY = (  # the first one to the second one
+GIVES_WAY = (  # the first gives way to the second
     *(("max_tokens", "per_device_train_batch_size"), ("per_device_train_batch_size", "max_tokens")),
     *(("update_freq", "gradient_accumulation_steps"), ("gradient_accumulation_steps", "update_freq")),
     *((one, other) for one in ADAPTERS for other in ADAPTERS if one != other),
@@ -146,9 +145,9 @@ GIVES_WAY = (  # the first one to the second one
     *(("template", "task_name"), ("target_prefix", "task_name")),
 )
 
-# Of tasks that choose, see `glm.training.choice_loss`.
+# For tasks that choose, see `glm.training.choice_loss`.
 LOSSES = ("cross_entropy", "hinge", "generative", "mix", "adapet")
-# Options of training that mean nothing for tasks of a kind.
+# Options of training without meaning for tasks of a kind.
 WITHOUT_LEARNING = {
     GENERATE: ("loss_func",),
     EXTRACT: ("loss_func",),
@@ -156,14 +155,14 @@ WITHOUT_LEARNING = {
 }
 HIDDEN = {item.name for item in dataclasses.fields(TrainingArguments)} - HONOURED
 MOST_LOGGING_STEPS = 500  # PaddleNLP's default
-LOGS_A_RUN = 20  # at least, where nobody says how often
+LOGS_A_RUN = 20  # log lines of a run at least, unless the user sets logging_steps
 
-# PaddleNLP has others, of which its Trainer makes none (adafactor) or one that moves nothing on a CPU (adamw_mini).
+# PaddleNLP has more, but its Trainer cannot make one (adafactor), and another changes nothing on a CPU (adamw_mini).
 OPTIMIZERS = ("adamw", "adamw_custom", "adamw_16bit_moment")
 
 OF_GEOMETRY = ("objective", "mask_prob", "max_pred", "target_mask_prob")  # of ObjectiveArguments
 
-# Options of half precision, with the values that leave them off.
+# Options of half precision, with the values that turn them off.
 OF_HALF_PRECISION = {
     "fp16_opt_level": "O1",
     "scale_loss": 32768,
@@ -173,7 +172,7 @@ OF_HALF_PRECISION = {
 }
 
 
-LANGUAGE = "{lang}"  # in the name of a file, for each of several languages
+LANGUAGE = "{lang}"  # in a file's name, replaced by each of several languages
 
 
 @dataclass
@@ -189,21 +188,28 @@ class FileArguments:
     )
     dev_file: str | list[str] | None = option(
         None,
-        "Records of evaluation during and after training; several as of train_file, each with figures of its own.",
+        "Records for evaluation during and after training; several as in train_file, each with its own scores.",
     )
-    test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as of dev_file.")
+    test_file: str | list[str] | None = option(None, "Records to predict (--do_predict); several as in dev_file.")
     train_langs: str | None = option(
         None, "Languages to train on, separated by commas; {lang} in the name of train_file stands for each."
     )
-    eval_langs: str | None = option(None, "The same of dev_file and test_file; figures of each and their mean.")
+    eval_langs: str | None = option(
+        None, "The same for dev_file and test_file; scores for each language and their mean."
+    )
     weights: str | None = option(None, "Share of each train_file in an epoch, e.g. 2,1; all of each if unset.")
     sampling_temperature: float | None = option(
         None, "T: a train_file of n records has a share of n^T in an epoch (1 in proportion, 0 all alike)."
     )
-    max_train_samples: int | None = option(None, "Only so many usable training records of a file, the first ones.")
-    max_predict_samples: int | None = option(None, "Only so many records of a file of --do_predict, the first ones.")
+    max_train_samples: int | None = option(
+        None, "Use only that many usable training records of a file, the first ones."
+    )
+    max_predict_samples: int | None = option(
+        None, "Predict only that many records of a file with --do_predict, the first ones."
+    )
     max_bad_records: int = option(
-        0, "Unusable records of a file that are left out, and written to refused-*.jsonl in output_dir; more stop."
+        0,
+        "Unusable records of a file that may be left out and written to refused-*.jsonl; more stop the run.",
     )
     allow_cut_targets: bool = option(False, "Cut a target longer than tgt_length, which then never learns to end.")
     data_cache_dir: str | None = option(
@@ -216,10 +222,11 @@ class FileArguments:
         self._expand("eval_langs", ("dev_file", "test_file"))
         for split in SPLITS:
             self.of_split(split)
-        self._check_shares()
+        sets = {"count": len(self.of_split("train")), "one": "train_file", "several": "files of train_file"}
+        check_shares(self.weights, self.sampling_temperature, **sets)
 
     def _expand(self, option_name: str, options: Sequence[str]):
-        """Puts a file for each language in the place of a name with {lang}."""
+        """Replaces a name with {lang} by a file for each language."""
         given = getattr(self, option_name)
         names = {name: path for name in options if isinstance(path := getattr(self, name), str) and LANGUAGE in path}
         if given is None:
@@ -238,35 +245,17 @@ class FileArguments:
                     raise UsageError(f"{option_name} {given}: there is no {name} of {code}, {file}")
             setattr(self, name, [f"{code}={file}" for code, file in files.items()])
 
-    def _check_shares(self):
-        files = self.of_split("train")
-        if self.weights is not None and self.sampling_temperature is not None:
-            raise UsageError(f"weights {self.weights}: has no effect beside sampling_temperature; leave one out")
-        for name in ("weights", "sampling_temperature"):
-            if getattr(self, name) is not None and len(files) < 2:
-                raise UsageError(f"{name} {getattr(self, name)}: has no effect with one train_file; leave it out")
-        if self.weights is not None and len(parse_weights(self.weights)) != len(files):
-            raise UsageError(
-                f"weights {self.weights}: one for each of the {len(files)} files of train_file is expected"
-            )
-        if self.sampling_temperature is not None and not 0.0 <= self.sampling_temperature <= 1.0:
-            raise UsageError(f"sampling_temperature {self.sampling_temperature}: use 0 to 1")
-
     def of_split(self, split: str) -> tuple[NamedFile, ...]:
-        """The files of `train`, `dev` or `test`. Raises UsageError for names that cannot be told apart."""
+        """Returns the files of `train`, `dev` or `test`. Raises UsageError for names that cannot be told apart."""
         return named_files(f"{split}_file", getattr(self, f"{split}_file"))
 
     def shares(self, sizes: Sequence[int]) -> list[float] | None:
-        """The share that each training set has of an epoch; None if all of each is read.
+        """Returns the share that each training set has of an epoch; None if all of each is read.
 
         Args:
             sizes: examples of each.
         """
-        if self.weights is not None:
-            return parse_weights(self.weights)
-        if self.sampling_temperature is not None:
-            return probabilities(sizes, self.sampling_temperature).tolist()
-        return None
+        return given_shares(sizes, self.weights, self.sampling_temperature)
 
 
 @dataclass
@@ -282,19 +271,19 @@ class DropoutArguments:
 
     @property
     def given(self) -> dict[str, float]:
-        """The rates that were given, by name."""
+        """Returns the rates that were given, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclass
 class ObjectiveArguments:
-    """What training predicts of a record, by which losses, and from which parts of a checkpoint, for families that can
+    """What training predicts of a record, by which losses, and from which parts of a model, for families that can
     choose (UniLM; GanLM, whose names are fairseq's)."""
 
     objective: str | None = option(
         None,
         "masked: some tokens of the target, drawn anew in each epoch; pseudo_masked: each, at a [MASK] of its own "
-        "behind what comes before it [masked].",
+        "that sees the tokens before it [masked].",
         choices=["masked", "pseudo_masked"],
     )
     mask_prob: float | None = option(None, "Share of the target's tokens that masked predicts [0.2].")
@@ -305,24 +294,24 @@ class ObjectiveArguments:
 
     start: str | None = option(
         None,
-        "Parts of a checkpoint that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
+        "Parts of a model that a GanLM starts from: both decoders, the generator alone, or the discriminator as "
         "the decoder that writes [both where there are two].",
         choices=["both", "generator", "discriminator"],
     )
     max_source_positions: int | None = option(
-        None, "Most tokens of a source; a checkpoint's table is cut, or has rows of zeros added [the model's]."
+        None, "Most tokens of a source; the model's table is cut, or gets further rows of zeros [the model's]."
     )
     max_target_positions: int | None = option(None, "Most tokens of a target; as max_source_positions.")
     discriminator_weight: float | None = option(None, "Weight of the discriminator's loss [5]; 0 leaves it out.")
     discriminator_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
-    discriminator_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    discriminator_start_warmup_steps: int | None = option(None, "Updates before that in which it is 0 [0].")
     inconsistency_weight: float | None = option(
         None, "Weight of the generator's loss where the discriminator erred [1]; 0 leaves it out."
     )
     inconsistency_warmup_steps: int | None = option(None, "Updates over which it grows from 0 [0].")
-    inconsistency_start_warmup_steps: int | None = option(None, "Updates before these, without it [0].")
+    inconsistency_start_warmup_steps: int | None = option(None, "Updates before that in which it is 0 [0].")
     discriminator_sampling_temperature: float | None = option(
-        None, "Logits are divided by this before the tokens to be judged are drawn [1]."
+        None, "Divides the logits from which the tokens to be judged are drawn [1]."
     )
 
     def __post_init__(self):
@@ -335,22 +324,22 @@ class ObjectiveArguments:
 
     @property
     def parts(self) -> str | None:
-        """`start`, or what the weights that are given need."""
+        """`start`, or what the given weights need."""
         return self.start or ("both" if self.discriminator_weight or self.inconsistency_weight else None)
 
     @property
     def given(self) -> dict[str, Any]:
-        """What was chosen, by name."""
+        """Returns the options that were given, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @property
     def of_geometry(self) -> dict[str, Any]:
-        """What was chosen of how a record is laid out."""
+        """Returns the given options that affect how a record is laid out."""
         return {name: value for name, value in self.given.items() if name in OF_GEOMETRY}
 
     @property
     def of_model(self) -> dict[str, Any]:
-        """What replaces the model's own settings."""
+        """Returns the given options that replace the model's own settings."""
         others = {"start", *OF_GEOMETRY}
         return {name: value for name, value in self.given.items() if name not in others}
 
@@ -365,20 +354,23 @@ class AdapterArguments:
     lora_dropout: float = option(0.0, "Dropout of its input.")
     lora_targets: str | None = option(
         None,
-        "Linear layers of a block that get one, joined by | [those of queries, keys and values].",
+        "Linear layers of a block that get an adapter, joined by | [that of queries, keys and values].",
     )
     prefix_tuning: bool = option(
         False, "Train keys and values that every token sees; the model's own weights stay, and only these are saved."
     )
-    num_prefix_tokens: int = option(128, "Virtual tokens that they are of, in each layer.")  # as PaddleNLP's scripts
-    prefix_projection: bool = option(False, "Learn them through a network of one hidden layer, which is saved too.")
+    num_prefix_tokens: int = option(128, "Number of virtual tokens in each layer.")  # as PaddleNLP's scripts
+    prefix_projection: bool = option(
+        False, "Compute them by a network with one hidden layer, which is trained and saved."
+    )
     adapter_bottleneck: int | None = option(
         None,
         "Train an adapter of this width behind each block, of each task its own; the model's own weights stay, and "
         "only the adapters are saved.",
     )
     adapter_up_std: float | None = option(
-        None, "Standard deviation of what leaves a new adapter's last linear layer [0: it does nothing; VLM's 0.02]."
+        None,
+        "Standard deviation of the weights of a new adapter's last linear layer [0: it does nothing; VLM's 0.02].",
     )
 
     def __post_init__(self):
@@ -392,23 +384,23 @@ class AdapterArguments:
 
     @property
     def kind(self) -> str | None:
-        """The adapter to train, a key of ADAPTERS; None for the model."""
+        """The kind of adapter to train, a key of ADAPTERS; None to train the model."""
         return next((kind for kind in ADAPTERS if getattr(self, kind)), None)
 
     @property
     def shown(self) -> str:
-        """The option that asks for it, with its value."""
+        """The option that chooses the adapter, with its value."""
         return f"{self.kind} {getattr(self, self.kind)}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that have an effect, by name, defaults included."""
+        """Returns the options that have an effect, by name, defaults included."""
         names = (self.kind, *ADAPTERS[self.kind]) if self.kind else ()
         return {name: getattr(self, name) for name in names}
 
     @property
     def without_effect(self) -> dict[str, str]:
-        """Options that have no effect, each with the one that it would need."""
+        """Returns options that have no effect, each with the option that it would need."""
         return {name: kind for kind, names in ADAPTERS.items() if kind != self.kind for name in names}
 
 
@@ -423,7 +415,7 @@ class FinetuneTrainingArguments(TrainingArguments):
         choices=list(LOSSES),
     )
     label_smoothing: float = option(0.1, "e: the loss spreads e / V over the vocabulary.")
-    lr_scheduler_type: str = option("linear", "Shape of the learning rate behind the warmup.", choices=list(SHAPES))
+    lr_scheduler_type: str = option("linear", "Shape of the learning rate after the warmup.", choices=list(SHAPES))
     lr_decay_ratio: float | None = option(
         None,
         "Final learning rate as a share of the peak (of inverse_sqrt, the lowest) [0.1; constant ones have none].",
@@ -439,29 +431,33 @@ class FinetuneTrainingArguments(TrainingArguments):
         None, "Steps between two lines of the log [a twentieth of the run, at most 500]."
     )
     early_stopping_patience: int | None = option(
-        None, "End when metric_for_best_model has not become better in so many evaluations."
+        None, "End after this many evaluations in which metric_for_best_model did not improve."
     )
     dry_run: bool = option(
         False, "Show three examples, lengths, memory, steps and the time of a few measured steps; train nothing."
     )
-    group_by_length: bool = option(False, "Batches of examples of like length.")
+    group_by_length: bool = option(False, "Make batches of examples of similar length.")
     max_tokens: int | None = option(
         None, "Most tokens of a device's batch, padding included, in place of per_device_train_batch_size."
     )
     required_batch_size_multiple: int | None = option(
-        None, "Batches of examples of like length have fewer examples than this or a multiple of it; fairseq's is 8."
+        None, "Batches of examples of similar length have fewer examples than this, or a multiple of it; 8 in fairseq."
     )
     update_freq: int | None = option(
         None, "Batches per optimizer step: gradient_accumulation_steps by its fairseq name."
     )
     resume_with_changes: bool = option(
-        False, "Go on from a checkpoint although data or settings have changed since; its manifest notes what has."
+        False, "Resume from a checkpoint although data or settings have changed since; its manifest notes the changes."
     )
-    packing: bool = option(False, "Short examples of a batch share a row, each blind to the others.")
+    packing: bool = option(False, "Short examples of a batch share a row without seeing each other.")
     pad_to_multiple_of: int = option(8, "Rows of a batch are padded to a multiple of this, so that shapes repeat.")
     optim: str = option("adamw", f"Optimizer: {', '.join(OPTIMIZERS)}.")
-    fp16_opt_level: str = option("O1", "AMP level of --fp16 and --bf16: O2 computes all in it.", choices=["O1", "O2"])
-    recompute_layers: int | None = option(None, "Layers, from the first on, that --recompute is for; all if unset.")
+    fp16_opt_level: str = option(
+        "O1", "AMP level of --fp16 and --bf16; O2 keeps weights in half precision too.", choices=["O1", "O2"]
+    )
+    recompute_layers: int | None = option(
+        None, "Number of layers, from the first on, that --recompute applies to; all if unset."
+    )
     release_grads: bool | None = option(
         None, "Free gradients after each step; they need not be set to zero then [true; false with sharding stage2]."
     )
@@ -487,7 +483,7 @@ class FinetuneTrainingArguments(TrainingArguments):
                 setattr(self, precision, False)
         self._init_base()
         for name, degree in asked.items():
-            if degree > 1 and getattr(self, name) != degree:  # the base class drops it in a single process
+            if degree > 1 and getattr(self, name) != degree:  # the base class ignores the degree in a single process
                 raise UsageError(
                     f"{name} {degree}: needs {degree} processes; start with python -m paddle.distributed.launch"
                 )
@@ -496,7 +492,7 @@ class FinetuneTrainingArguments(TrainingArguments):
             self.lr_decay_ratio = 0.1 if self.lr_scheduler_type in DECAYING else 1.0
 
     def _tools(self) -> list[str]:
-        """What `--report_to` names; VisualDL if nothing."""
+        """Returns the tools of `--report_to`; VisualDL if none is given."""
         given = ["visualdl"] if self.report_to is None else self.report_to
         words = [given] if isinstance(given, str) else given
         names = [name.strip() for word in words for name in str(word).split(",")]
@@ -505,7 +501,7 @@ class FinetuneTrainingArguments(TrainingArguments):
         return [name for name in dict.fromkeys(names) if name != "none"]
 
     def _refused(self) -> list[str]:
-        """Options that nothing honours, each a line."""
+        """Returns unsupported options that were set, one line each."""
         found = []
         for item in dataclasses.fields(TrainingArguments):
             if item.name in HIDDEN and hasattr(self, item.name):
@@ -516,7 +512,7 @@ class FinetuneTrainingArguments(TrainingArguments):
         return found
 
     def _clashes(self) -> list[str]:
-        """Options that leave no room for each other, each a line."""
+        """Returns options that exclude each other, one line each."""
         kinds = (self._parallel_clashes, self._precision_clashes, self._schedule_clashes, self._saving_clashes)
         return [line for kind in kinds for line in kind()]
 
@@ -543,7 +539,7 @@ class FinetuneTrainingArguments(TrainingArguments):
 
     def _choose_release(self):
         if self.release_grads is None:
-            self.release_grads = "stage2" not in str(self.sharding).split()  # which has storages of its own
+            self.release_grads = "stage2" not in str(self.sharding).split()  # stage 2 has gradient storage of its own
 
     def _take_update_freq(self):
         if self.update_freq is not None:
@@ -578,7 +574,7 @@ class FinetuneTrainingArguments(TrainingArguments):
             )
 
     def _saving_clashes(self) -> Iterator[str]:
-        """Before PaddleNLP's own checks, which would say the same in more words."""
+        """Checks before PaddleNLP does, whose messages are longer."""
         evaluates = self.eval_steps is not None or _word(self.evaluation_strategy) != "no"
         if self.early_stopping_patience is not None and not (self.do_train and evaluates):
             yield (
@@ -602,27 +598,27 @@ class FinetuneTrainingArguments(TrainingArguments):
             )
 
     def _init_base(self):
-        """PaddleNLP turns --do_eval without eval_steps into an evaluation at every log line; here it means the end."""
+        """Evaluates only at the end for --do_eval without eval_steps, where PaddleNLP evaluates at every log line."""
         at_end = self.do_eval and self.eval_steps is None and self.evaluation_strategy == IntervalStrategy.NO.value
         self.do_eval = self.do_eval and not at_end
         shape, self.lr_scheduler_type = self.lr_scheduler_type, "linear"  # PaddleNLP does not know all shapes
         self.logs_a_share = self.logging_steps is None
         if self.logs_a_share:
             self.logging_steps = MOST_LOGGING_STEPS
-        if self.logging_dir is None:  # PaddleNLP would put the machine's name into it
+        if self.logging_dir is None:  # PaddleNLP's default contains the machine's name
             self.logging_dir = str(Path(self.output_dir) / "runs" / datetime.now().strftime("%b%d_%H-%M-%S"))
         if self.device == "cpu" and distributed.get_world_size() > 1:
             gloo.install()
-        super().__post_init__()  # makes the groups of processes
+        super().__post_init__()  # this creates the process groups
         self.lr_scheduler_type = shape
         self.do_eval = self.do_eval or at_end
 
     def to_json_string(self) -> str:
-        """All options, for a log that may be published."""
+        """Returns all options for a log that may be published."""
         return published(super().to_json_string())
 
     def to_sanitized_dict(self) -> dict[str, Any]:
-        """All options, for the parameters of such a log."""
+        """Returns all options as parameters for such a log."""
         return published_values(super().to_sanitized_dict())
 
 
@@ -631,7 +627,7 @@ class FinetuneArguments:
     """All arguments of `finetune_generation.py`.
 
     Args:
-        given: those that were set, by name.
+        given: options that were set, by name.
         values: the values of all options as they were read, by name.
         typed: the names of those that stand on the command line.
         argv: the command line.
@@ -652,27 +648,27 @@ class FinetuneArguments:
 
     @property
     def first_file(self) -> NamedFile:
-        """The first that the run reads: of training, else of evaluation, else of prediction."""
+        """The first file that the run reads: for training, else for evaluation, else for prediction."""
         asked = {"train": self.training.do_train, "dev": self.training.do_eval, "test": self.training.do_predict}
         return self.files.of_split(next(split for split in SPLITS if asked[split]))[0]
 
     def data_of(self, file: NamedFile) -> DataArguments:
-        """How the records of a file are laid out: by the task that its name says, if the options say none."""
+        """Returns the options for a file's records; the file's name chooses the task if the options do not."""
         named = (file.name in TEMPLATES or file.name in TASKS) and not {"task_name", "template"} & set(self.given)
         return dataclasses.replace(self.data, task_name=file.name) if named else self.data
 
     def task_of(self, file: NamedFile) -> str:
-        """What the task of a file's records is called: as the file, else as the options name it."""
+        """Returns the name of a file's task: the file's own, else that of the options."""
         return file.name or ("task" if self.data.template is not None else self.data.task_name)
 
     @property
     def tasks(self) -> list[str]:
-        """Those that adapters are trained for: of the training files."""
+        """Tasks that adapters are trained for: those of the training files."""
         return [self.task_of(file) for file in self.files.of_split("train")]
 
     def run_config(self) -> dict[str, Any]:
-        """The effective configuration, defaults included: a configuration file that repeats the run."""
-        once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # of this run only
+        """Returns the effective configuration, defaults included: a configuration file that repeats the run."""
+        once = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes"}  # concern this run only
         left_out = once | self._without_effect()
         kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
         if "template" in kept:
@@ -680,10 +676,10 @@ class FinetuneArguments:
         return published_config(kept)
 
     def _without_effect(self) -> set[str]:
-        """Defaults that would be refused, were they set beside the other options."""
+        """Returns defaults that would be refused if they were set beside the other options."""
         names = {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
         files = [file for split in SPLITS for file in self.files.of_split(split)]
-        if any(self.data_of(file) is not self.data for file in files):  # names say the tasks
+        if any(self.data_of(file) is not self.data for file in files):  # the files' names choose the tasks
             names.add("task_name")
         names |= {"src_length"} if self.data.max_seq_length is not None else set()
         kind = self.data.known_kind
@@ -694,7 +690,7 @@ class FinetuneArguments:
 
 
 def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
-    """Arguments of `finetune_generation.py`: `[config.json] [--option value ...]`.
+    """Parses the arguments of `finetune_generation.py`: `[config.json] [--option value ...]`.
 
     Raises:
         UsageError: an option is unknown, malformed, out of range or without effect beside the others.
@@ -721,7 +717,7 @@ def parse_finetune_arguments(argv: list[str]) -> FinetuneArguments:
 
 
 def of_prediction() -> tuple[set[str], str]:
-    """The names of options that only prediction has, and where."""
+    """Maps options that only prediction has to the script that has them."""
     from glm.options.predict import PredictArguments
 
     return {item.name for item in dataclasses.fields(PredictArguments)}, "predict.py"
@@ -732,7 +728,7 @@ def _word(strategy: Any) -> str:
 
 
 def let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
-    """Takes back what the file has set and the command line leaves no room for: flags after the file win."""
+    """Drops settings of the file that the command line excludes."""
 
     def switched_off(name: str) -> bool:
         return name in reading.typed and not getattr(reading.values, name)
@@ -752,7 +748,7 @@ def let_the_file_give_way(reading: Reading, defaults: dict[str, Any]) -> None:
 
 
 def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
-    """Options of several groups that leave no room for each other, each a line."""
+    """Returns options of different groups that exclude each other, one line each."""
     files, training, given = arguments.files, arguments.training, arguments.given
     if not (training.do_train or training.do_eval or training.do_predict):
         yield "nothing to do: add --do_train, --do_eval or --do_predict"
@@ -764,7 +760,7 @@ def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
             f"resume_from_checkpoint {training.resume_from_checkpoint}: has no effect without --do_train; to evaluate "
             "a checkpoint give its folder as --model_name_or_path"
         )
-    # A published data set stands in for none of the files, or was named: nobody's own data meet it unasked.
+    # A published data set replaces no missing file of the user's: it is used only if no file is given, or by name.
     evaluates = training.do_eval or training.evaluation_strategy != IntervalStrategy.NO
     if training.do_train and files.train_file is not None and evaluates and files.dev_file is None:
         yield "do_eval True: needs --dev_file beside a --train_file of your own; give one, or leave it out"
@@ -790,7 +786,7 @@ def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
 
 
 def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
-    """Options that mean nothing for the task of a run."""
+    """Returns options without meaning for the task of a run."""
     given, training = arguments.given, arguments.training
     kind = arguments.data.known_kind
     yield from meaningless(kind, given)
@@ -808,7 +804,7 @@ def _task_clashes(arguments: FinetuneArguments) -> Iterator[str]:
 
 
 def adapter_clashes(arguments: Any) -> Iterator[str]:
-    """What leaves no room for the adapter of a run, each a line."""
+    """Returns options that exclude a run's adapter, one line each."""
     adapter, training, kind = arguments.adapter, arguments.training, arguments.adapter.kind
     for name, needed in adapter.without_effect.items():
         if name in arguments.given:

@@ -1,4 +1,4 @@
-"""The options that say which model it is: the same for training and prediction."""
+"""The options that choose model and tokenizer, common to training and prediction."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The options of prediction; how a record is laid out and decoded is as the checkpoint was trained, if not given."""
+"""The options of prediction; lengths, template and decoding default to those of the model's training."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -16,13 +16,13 @@ from glm.options.run_config import trained_with
 from glm.options.serving import ServingArguments
 from glm.runtime.device import choose_device
 
-# Options of `predict.py` that a server does not have, and those that only a server has.
+# Options of `predict.py` that a server does not have, and options that only a server has.
 FILES_OPTIONS = ("test_file", "fill", "fill_file", "output_file", "metrics_file", "overwrite_output", "resume")
 FILES_OPTIONS += ("output_format", "token_scores", "show", "report", "keep_columns", "max_predict_samples")
 SERVING_OPTIONS = tuple(item.name for item in fields(ServingArguments))
 
 
-# Options that people give to this script and that belong to the other one.
+# Options that people give to this script although they belong to the other one.
 OF_TRAINING = (
     (
         "train_file",
@@ -57,20 +57,20 @@ class PredictArguments(ServingArguments):
         "Adapters of tasks that share the model: NAME=FOLDER, several with commas between them. A record names its "
         "task in the column task, else it is of --task_name, else of none.",
     )
-    fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled, in place of records.")
-    fill_file: str | None = option(None, "Texts with blanks, one per line, in place of records.")
+    fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled; instead of records.")
+    fill_file: str | None = option(None, "Texts with blanks, one per line; instead of records.")
     output_file: str | None = option(None, "One JSON line per record; standard output if not given.")
-    metrics_file: str | None = option(None, "Scores as JSON (needs questions in the data).")
+    metrics_file: str | None = option(None, "Scores as JSON (the data needs references).")
     report: str | None = option(
         None, "Folder for a page of scores, plots and samples with all beams (report.html), and the plots as PNG."
     )
     keep_columns: str | None = option(
         None, "Columns that are copied into the rows of the output, separated by commas; all: every one."
     )
-    max_predict_samples: int | None = option(None, "Only so many records, the first ones.")
+    max_predict_samples: int | None = option(None, "Predict only that many records, the first ones.")
     overwrite_output: bool = option(False, "Replace output_file, metrics_file and the report if they exist.")
     resume: bool = option(False, "Continue an interrupted run: only what output_file lacks is generated.")
-    prefix: str = option("", "What every text starts with: given to the model, not generated.")
+    prefix: str = option("", "Beginning of every text: given to the model, not generated.")
     allowed_outputs_file: str | None = option(None, "Outputs, one per line: nothing else is generated (after prefix).")
     output_format: str = option(
         "json",
@@ -86,10 +86,10 @@ class PredictArguments(ServingArguments):
         "a CPU) is the fastest, reads a quarter of the bytes, and rounds more.",
         choices=["float32", "bfloat16", "float16", "int8"],
     )
-    show: int = option(5, "Samples printed as a table, where output_file is given.")
+    show: int = option(5, "Number of samples printed as a table, if output_file is given.")
     device: str = option("gpu", "gpu or cpu.")
     tensor_parallel_degree: int = option(1, "Processes that the model is split over; all that the launcher starts.")
-    serve: bool = option(False, "Serve a page and an HTTP API, in place of records.")
+    serve: bool = option(False, "Serve a page and an HTTP API instead of predicting records.")
 
     def __post_init__(self):
         errors = [
@@ -147,17 +147,17 @@ class PredictArguments(ServingArguments):
 
     @property
     def fills(self) -> bool:
-        """Whether blanks are to be filled, rather than records answered."""
+        """Whether blanks are filled, rather than records answered."""
         return self.fill is not None or self.fill_file is not None
 
     @property
     def input_file(self) -> str | None:
-        """The file with what text is generated for."""
+        """The file with the records or texts to predict for."""
         return self.test_file or self.fill_file
 
 
 def _noting(errors: list[str], choose: Callable[[str], str], value: str) -> str:
-    """What a function makes of a value; the value itself where it raises, and then the error is noted."""
+    """Calls a function on a value; if it raises, notes the error and returns the value itself."""
     try:
         return choose(value)
     except UsageError as error:
@@ -170,9 +170,9 @@ class PredictOptions:
     """All options of `predict.py`.
 
     Args:
-        inherited: those that were not given and taken from the checkpoint, by name.
+        inherited: options that were not given and come from the model folder, by name.
         argv: the command line.
-        given: those that were set, by name.
+        given: options that were set, by name.
     """
 
     model: ModelArguments
@@ -185,8 +185,8 @@ class PredictOptions:
 
 
 def parse_predict_arguments(argv: list[str]) -> PredictOptions:
-    """Arguments of `predict.py`: `[config.json] [--option value ...]`. Lengths, template and decoding options that are
-    not given are those the checkpoint was trained with.
+    """Parses the arguments of `predict.py`: `[config.json] [--option value ...]`. Lengths, template and decoding
+    options that are not given come from the model's training.
 
     Raises:
         UsageError: an option is unknown, malformed, out of range or without effect beside the others.
@@ -195,7 +195,7 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
     parser = OptionParser(groups, "Generates text with a fine-tuned GLM, and scores it.", elsewhere=OF_TRAINING)
     reading = parser.read(argv)
     own = options_to_reset(reading.given)
-    if FRAME & set(reading.given):  # another frame: nothing of the checkpoint's own is left in it
+    if FRAME & set(reading.given):  # another frame: nothing of the model's own applies
         own |= OF_FRAME
     settings = trained_with(reading.values.model_name_or_path)
     inherited = {name: value for name, value in settings.items() if name not in own}
@@ -213,11 +213,11 @@ def parse_predict_arguments(argv: list[str]) -> PredictOptions:
 
 
 def _without_effect(given: dict[str, Any], arguments: PredictArguments) -> Iterator[str]:
-    """Options that were given and have no effect, each a line."""
+    """Returns options that were given and have no effect, one line each."""
     for name in FILES_OPTIONS if arguments.serve else SERVING_OPTIONS:
         if name in given:
             how = "with --serve" if arguments.serve else "without --serve"
-            value = "" if name == "api_key" else f" {given[name]}"  # a secret is not repeated
+            value = "" if name == "api_key" else f" {given[name]}"  # the key is a secret
             yield f"{name}{value}: has no effect {how}; leave it out"
     if arguments.fills:
         framing = {"task_name", "template", "target_prefix", "source_column", "answer_column", "target_column"}

@@ -18,8 +18,8 @@ from glm.options.parser import OptionParser
 from glm.options.ranges import raise_any
 from glm.options.run_config import published_config
 
-# Of fine-tuning's options those that mean nothing here.
-WITHOUT_MEANING = ("do_predict", "loss_func", "packing", "group_by_length", "required_batch_size_multiple", "dry_run")
+# Options of fine-tuning without meaning here.
+WITHOUT_MEANING = ("do_predict", "loss_func", "packing", "group_by_length", "required_batch_size_multiple")
 OF_EVALUATION = ("max_dev_samples", "eval_steps", "evaluation_strategy", "early_stopping_patience")
 OF_EVALUATION += ("load_best_model_at_end", "metric_for_best_model", "per_device_eval_batch_size")
 
@@ -62,8 +62,14 @@ class PretrainArguments:
     argv: list[str]
 
     def run_config(self) -> dict[str, Any]:
-        """The effective configuration, defaults included: a configuration file that repeats the run."""
-        left_out = {"overwrite_output_dir", "resume_from_checkpoint", "resume_with_changes", *WITHOUT_MEANING}
+        """Returns the effective configuration, defaults included: a configuration file that repeats the run."""
+        left_out = {
+            "dry_run",
+            "overwrite_output_dir",
+            "resume_from_checkpoint",
+            "resume_with_changes",
+            *WITHOUT_MEANING,
+        }
         left_out |= {"per_device_train_batch_size"} if self.training.max_tokens is not None else set()
         left_out |= set(self.adapter.without_effect)
         kept = {name: value for name, value in self.values.items() if value is not None and name not in left_out}
@@ -71,7 +77,7 @@ class PretrainArguments:
 
 
 def parse_pretrain_arguments(argv: list[str]) -> PretrainArguments:
-    """Arguments of `python -m glm pretrain`: `[config.json] [--option value ...]`.
+    """Parses the arguments of `python -m glm pretrain`: `[config.json] [--option value ...]`.
 
     Raises:
         UsageError: an option is unknown, malformed, out of range or without effect beside the others.
@@ -84,7 +90,7 @@ def parse_pretrain_arguments(argv: list[str]) -> PretrainArguments:
         AdapterArguments,
         PretrainTrainingArguments,
     )
-    parser = OptionParser(groups, "Pretrains a model on running text, from nothing or from a checkpoint.")
+    parser = OptionParser(groups, "Pretrains a model on running text, from scratch or from an existing model.")
     parser.prog = "python -m glm pretrain"
     reading = parser.read(argv)
     let_the_file_give_way(reading, parser.defaults)

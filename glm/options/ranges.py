@@ -10,7 +10,7 @@ ABOVE_0, BELOW_1 = math.ulp(0.0), math.nextafter(1.0, 0.0)
 MANY = 2**31 - 1
 COUNT = (1, MANY, "use 1 or more")
 
-# Name -> the smallest and the largest value, and what to say of others. None is always allowed: the option is unset.
+# Name -> smallest and largest value, and what to say of others. None, an option that is not set, is always allowed.
 Ranges = Mapping[str, tuple[float, float, str]]
 
 
@@ -26,7 +26,7 @@ def out_of_range(options: Mapping[str, Any], ranges: Ranges, *, also: Mapping[st
         value = options.get(name)
         if value is None or value in also.get(name, ()):
             continue
-        if not low <= value <= high:  # which no NaN is
+        if not low <= value <= high:  # NaN is refused too
             names_most = any(word in advice for word in ("at most", "less than", " to "))
             found.append(f"{name} {value}: {advice if names_most or not value > high else f'use at most {high:g}'}")
     return found

@@ -1,4 +1,4 @@
-"""The configuration that a run leaves in its folder, and what prediction and checks take from it."""
+"""The configuration stored in a run's folder, and what prediction and checks take from it."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,10 +16,11 @@ from glm.runtime.settings_file import MOST_DEPTH, Settings, checked, read_object
 
 RUN_CONFIG_NAME = "finetune_config.json"
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
-MOST_YAML_BYTES = 1 << 17  # which take about two seconds to read
+MOST_YAML_BYTES = 1 << 17  # take about two seconds to read
 MOST_YAML_ITEMS = 10_000  # names and values
 
-# Options that are a path: `finetune_config.json` is published with a model, and has them without the user's home.
+# Options that are paths. `finetune_config.json` is published with a model, so the user's home folder is removed from
+# them.
 PATHS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
 PATHS += ("allowed_outputs_file", "data_cache_dir", "output_dir", "logging_dir", "resume_from_checkpoint")
 PATHS += ("output_file", "metrics_file", "report", "api_key_file", "train_data", "dev_data", "multi_task_data")
@@ -31,15 +32,15 @@ Rate = Annotated[float, Field(ge=-1000, le=1000)]
 
 
 def no_file(template: str) -> str:
-    """A template that is one itself, and no file's name. Raises ValueError."""
+    """Checks that a template is the template itself and not a file's name. Raises ValueError."""
     if template.endswith(PARTS_FILE):
         raise ValueError("names a file; its parts themselves are expected")
     return template
 
 
 class TrainedWith(Settings):
-    """What prediction follows of the settings that a model was trained with, and how far: a model's folder may be from
-    anywhere, and says how its texts are read and written, never where anything lies or goes.
+    """The settings of a model's training that prediction follows, with their limits: a model folder may come from
+    anywhere, so it may say how texts are read and written, but never where anything lies or goes.
 
     The other entries of the file are options of training, which prediction does not look at.
     """
@@ -84,15 +85,16 @@ class TrainedWith(Settings):
     processor_order: Literal["after_softmax", "before_softmax"] = None
     num_return_sequences: Annotated[int, Field(ge=1, le=1024)] = None
     generation_seed: Annotated[int, Field(ge=0, lt=1 << 64)] = None
+    decode_dtype: Literal["int8"] = None  # of a quantized folder
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Of a run's settings those that prediction follows."""
+        """Selects the settings of a run that prediction follows."""
         return {name: value for name, value in settings.items() if name in cls.model_fields}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options of a configuration file, JSON or YAML; keys that start with an underscore are notes.
+    """Reads options from a configuration file, JSON or YAML; keys that start with an underscore are notes.
 
     Values of YAML stay the words that they are written as: `no` and `1e-3` mean what they do on the command line.
 
@@ -112,7 +114,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def published_config(settings: dict[str, Any]) -> dict[str, Any]:
-    """Options as `finetune_config.json` has them, see `PATHS`; the parser of options gives back what they mean."""
+    """Returns options as `finetune_config.json` stores them, see `PATHS`; the option parser reads them back."""
     return {name: published_values(value) if name in PATHS else value for name, value in settings.items()}
 
 
@@ -129,12 +131,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Words(yaml.BaseLoader):
-    """YAML without types: no object is ever made of it, and a scalar is the text that it is written as.
+    """YAML loader without types: it creates no objects, and a scalar stays the text that it is written as.
 
     A value that others stand for (`*name`) counts as often as it is meant, so that no few lines are a million values.
     """
 
-    depth = count = 0  # of what is being read, and of what was read
+    depth = count = 0  # depth of the present node, and number of values so far
 
     def compose_node(self, parent, index):
         self.depth += 1
@@ -154,7 +156,7 @@ class _Words(yaml.BaseLoader):
 
 
 def _measure(node: yaml.Node) -> None:
-    """Notes how many values a node means, and how deep they are."""
+    """Counts the values of a node, and measures its depth."""
     parts = [] if isinstance(node, yaml.ScalarNode) else node.value
     inner = [part for parts in node.value for part in parts] if isinstance(node, yaml.MappingNode) else parts
     node.items = 1 + sum(part.items for part in inner)
@@ -170,7 +172,7 @@ def _check_size(items: int, depth: int) -> None:
 
 
 def trained_with(folder: str) -> dict[str, Any]:
-    """The settings in a checkpoint's folder that prediction follows; none if it has no configuration.
+    """Reads the settings in a model folder that prediction follows; none if there is no configuration.
 
     Raises:
         UsageError: the file cannot be read, or one of them is of another type, out of its range or without effect

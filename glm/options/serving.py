@@ -9,30 +9,30 @@ from glm.errors import UsageError, shown
 from glm.generation.config import option
 from glm.options.ranges import ABOVE_0, MANY, out_of_range
 
-KEY_VARIABLE = "GLM_API_KEY"  # of the environment
-KEY_BYTES = 4096  # at most, of the file with a key
+KEY_VARIABLE = "GLM_API_KEY"  # environment variable with the key
+KEY_BYTES = 4096  # largest size of a file with a key
 
 
 @dataclass
 class ServingArguments:
     """Where a server is, who may use it, and how much one request may ask for."""
 
-    host: str = option("127.0.0.1", "Address to serve at; any but this machine's own needs a key.")
-    port: int = option(8000, "Port to serve at; 0 is a free one.")
+    host: str = option("127.0.0.1", "Address to serve at; one that other machines can reach needs a key.")
+    port: int = option(8000, "Port to serve at; 0 chooses a free one.")
     allowed_hosts: str | None = option(
-        None, "Names, separated by commas, that requests may call this server besides its address, as behind a proxy."
+        None, "Host names, separated by commas, that requests may use beside the address, for example behind a proxy."
     )
     api_key_file: str | None = option(
-        None, "File with the key that requests have to bring as 'Authorization: Bearer KEY'; GLM_API_KEY if not given."
+        None, "File with the key that requests have to send as 'Authorization: Bearer KEY'; GLM_API_KEY if not given."
     )
     api_key: str | None = option(
         None, "The key itself; all users of the machine can read it in the list of processes, so a file is better."
     )
-    max_waiting: int = option(256, "Texts that may wait to be generated; requests for more are turned away (503).")
-    request_timeout: float = option(120.0, "Seconds until a request is given up (504).")
+    max_waiting: int = option(256, "Texts that may wait to be generated; further requests are refused (503).")
+    request_timeout: float = option(120.0, "Seconds until a request is cancelled (504).")
     max_request_bytes: int = option(4 << 20, "Bytes of a request's body (413).")
     max_request_items: int = option(20_000, "Values and names of a request's JSON (413).")
-    max_request_depth: int = option(16, "Lists and objects of a request's JSON within each other (400).")
+    max_request_depth: int = option(16, "Nested lists and objects of a request's JSON (400).")
     max_request_characters: int = option(1 << 18, "Characters of a request's texts together (413).")
 
     BASE_TITLE = "Where a server is, who may use it, and how much one request may ask for"
@@ -65,7 +65,7 @@ class ServingArguments:
 
     @property
     def other_names(self) -> list[str]:
-        """The host names that requests may use besides the server's address."""
+        """Host names, beside the server's address, that requests may use."""
         return [] if self.allowed_hosts is None else [name.strip() for name in self.allowed_hosts.split(",")]
 
     def _find_key(self) -> str | None:
@@ -77,7 +77,7 @@ class ServingArguments:
         elif key is None and KEY_VARIABLE in os.environ:
             origin, key = KEY_VARIABLE, os.environ[KEY_VARIABLE]
         if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
-            raise UsageError(f"{origin}: use printable ASCII characters, at least one")  # which are not said
+            raise UsageError(f"{origin}: use printable ASCII characters, at least one")  # without showing them
         return key
 
 
@@ -100,7 +100,7 @@ def read_key(path: Path) -> str:
 
 
 def is_own_address(host: str) -> bool:
-    """Whether a host can be reached from this machine only."""
+    """Whether only this machine can reach a host name."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

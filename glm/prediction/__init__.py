@@ -1,1 +1,1 @@
-"""From records to generated text and its scores: what training and `predict.py` share."""
+"""Predicts text from records and scores it, for training and `predict.py` alike."""

@@ -1,4 +1,4 @@
-"""Answers questions about passages: each window is asked, and the first that has an answer gives it."""
+"""Answers questions about passages window by window: the first window that has an answer gives it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from glm.models.protocol import Prompt
 from glm.prediction.choosing import failed_row
 from glm.prediction.writer import Writer
 
-NO_ANSWER = "n/a"  # what windows without the answer say, without case and blanks
+NO_ANSWER = "n/a"  # what a window without the answer says; case and white space do not count
 
 
 def says_nothing(text: str) -> bool:
-    """Whether a window says that the answer is not in it."""
+    """Whether a window's output says that the answer is not in it."""
     return "".join(text.split()).lower() in (NO_ANSWER, "")
 
 
 def selected(texts: list[str]) -> int:
-    """Which of the windows' texts is the answer: the first that says something, the first of all if none does."""
+    """Returns the index of the text that counts: the first that says something, else the first of all."""
     return next((place for place, text in enumerate(texts) if not says_nothing(text)), 0)
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """Writes the answer of each window, and takes one.
+    """Writes an answer for each window and selects one.
 
     Args:
         writer: writes texts.
@@ -42,11 +42,11 @@ class Answerer:
 
     @property
     def batch_size(self) -> int:
-        """Windows that are decoded together."""
+        """Number of windows that are decoded together."""
         return self.writer.batch_size
 
     def answer(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Answers records by number: (number, JSON object) in the order of finishing; what is unusable first."""
+        """Answers numbered records: yields (number, JSON object) as they finish, unusable ones first."""
         encoded, failed = self.lay_out(records)
         yield from failed.items()
         prompts, places = self.prompts(encoded)
@@ -59,7 +59,7 @@ class Answerer:
     def lay_out(
         self, records: Mapping[int, Record | BadRecord]
     ) -> tuple[dict[int, EncodedQuestion], dict[int, dict[str, Any]]]:
-        """Questions with their windows by number, and the rows of those that cannot be used."""
+        """Returns questions with their windows by number, and the rows of those that cannot be used."""
         usable = {number: record for number, record in records.items() if isinstance(record, TaskRecord)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
         failed = {}
@@ -71,7 +71,7 @@ class Answerer:
         return encoded, failed
 
     def prompts(self, encoded: Mapping[int, EncodedQuestion]) -> tuple[list[Prompt], list[tuple[int, int]]]:
-        """What each window's answer is generated from, and the number of its question and its own."""
+        """Returns each window's prompt, with the numbers of its question and of the window."""
         prompts, places = [], []
         for number, question in encoded.items():
             for place, window in enumerate(question.windows):
@@ -80,7 +80,7 @@ class Answerer:
         return prompts, places
 
     def row(self, encoded: EncodedQuestion, found: Mapping[int, Hypothesis | None]) -> dict[str, Any]:
-        """The JSON object of a question, from the best hypothesis of each of its windows."""
+        """Makes the JSON object of a question from the best hypothesis of each of its windows."""
         texts = [
             self.writer.text(found[place]).text.strip() if found[place] is not None else ""
             for place in range(len(encoded.windows))
@@ -107,12 +107,12 @@ class Answerer:
 def predict(
     writer: Answerer, records: Mapping[int, Record | BadRecord], *, token_scores: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Answers records by number: (number, JSON object) in the order of finishing."""
+    """Answers numbered records: yields (number, JSON object) as they finish."""
     if token_scores:
         raise InputError("token_scores True: an answer has one score; leave it out")
     yield from writer.answer(records)
 
 
 def score(rows: Iterable[dict[str, Any]]) -> Scores:
-    """EM and F1, of the rows that have references."""
+    """Scores rows that have references: EM and F1."""
     return score_answers(rows)

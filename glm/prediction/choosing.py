@@ -1,4 +1,4 @@
-"""Chooses among candidates: the text is read once, and each candidate behind it."""
+"""Chooses among candidates: reads the text once, and each candidate behind it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from glm.generation.candidates import log_probs
 from glm.models.protocol import TokenScores
 from glm.modules.classifier import head_scores
 
-EQUAL = {True: "true", False: "false"}  # labels of a question whose candidate is right if the model writes it
+# Labels of a question with one candidate, which is right if the model itself would write it.
+EQUAL = {True: "true", False: "false"}
 
 
 @dataclass(frozen=True)
 class Chooser:
-    """A model with all that choosing needs to know.
+    """Chooses among candidates with a model.
 
     Args:
         model: decodable and scorable, see `glm.models.protocol`.
@@ -37,11 +38,11 @@ class Chooser:
 
     @property
     def has_no_tokens(self) -> bool:
-        """Whether a candidate has one score that is no sum over tokens: a logit."""
+        """Whether a candidate has a single score, a logit, instead of a sum over tokens."""
         return self.encoder.is_single or isinstance(self.encoder, PairEncoder)
 
     def scores(self, encoded: Sequence[EncodedChoice]) -> list[list[TokenScores]]:
-        """What the model makes of the candidates of each question; of single pieces their logits."""
+        """Scores the candidates of each question; candidates of single tokens by their logits."""
         self.model.eval()
         prompts = [self.encoder.prompt(question) for question in encoded]
         candidates = [question.candidates for question in encoded]
@@ -55,7 +56,7 @@ class Chooser:
         ]
 
     def choose(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Chooses for records by number: (number, JSON object); what is unusable first, then by length."""
+        """Chooses for numbered records: yields (number, JSON object), unusable ones first, then by length."""
         usable = [number for number, record in records.items() if isinstance(record, TaskRecord)]
         encoded = dict(zip(usable, self.encoder.encode([records[number] for number in usable]), strict=True))
         for number, record in records.items():
@@ -72,7 +73,7 @@ class Chooser:
                 yield number, self._row(encoded[number], scores)
 
     def _classified(self, encoded: Sequence[EncodedPair]) -> list[list[TokenScores]]:
-        """What the classification head makes of the labels or candidates of each question."""
+        """Scores the labels or candidates of each question with the classification head."""
         rows = [self.encoder.rows(question) for question in encoded]
         flat = head_scores(self.model, PairCollator(self.encoder).read([row for own in rows for row in own]))
         found, start, nothing = [], 0, np.zeros(0, np.int64)
@@ -114,10 +115,10 @@ class Chooser:
         return row | reference_of(record)
 
     def _last_word(self, encoded: EncodedChoice, scores: TokenScores) -> dict[str, Any]:
-        """What the model would have said in the answer's place, and whether it is the answer."""
+        """Returns what the model would have written in the answer's place, and whether that is the answer."""
         said = self.encoder.tokenizer.decode_ids(scores.best)
         answer, is_right = encoded.record.words[0].strip(), scores.best.tolist() == list(encoded.candidates[0])
-        if not is_right and said.strip() == answer:  # other tokens of the same text are not the answer's
+        if not is_right and said.strip() == answer:  # a different token with the same text does not count
             said = " ".join(map(self.encoder.tokenizer.token_of, scores.best))
         return {
             "prediction": answer if is_right else said,
@@ -126,7 +127,7 @@ class Chooser:
         }
 
     def _equality(self, encoded: EncodedChoice, scores: TokenScores) -> dict[str, Any]:
-        """Whether the model would write the one candidate."""
+        """Returns whether the model would write the only candidate."""
         record, is_equal = encoded.record, scores.best.tolist() == list(encoded.candidates[0])
         end = self.encoder.tokenizer.end_token_id
         found = {
@@ -139,25 +140,25 @@ class Chooser:
 
 
 def reference_of(record: TaskRecord) -> dict[str, Any]:
-    """What is right, as rows have it: a label, or several; nothing where it is not known."""
+    """Returns the right label, or labels; nothing where it is unknown."""
     labels = [record.labels[place] for place in record.right]
     return {"reference": labels[0] if len(labels) == 1 else labels} if labels else {}
 
 
 def failed_row(record: Record | BadRecord, error: str) -> dict[str, Any]:
-    """The row of a record that cannot be used."""
+    """Makes the row of a record that cannot be used."""
     return {"id": record.id, "error": error}
 
 
 def predict(
     writer: Chooser, records: Mapping[int, Record | BadRecord], *, token_scores: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Chooses for records by number: (number, JSON object) in the order of finishing."""
+    """Chooses for numbered records: yields (number, JSON object) as they finish."""
     if token_scores:
         raise InputError("token_scores True: candidates have one score each; leave it out")
     yield from writer.choose(records)
 
 
 def score(rows: Iterable[dict[str, Any]]) -> Scores:
-    """Accuracy and what goes with it, of the rows that have a reference."""
+    """Scores rows that have a reference: accuracy, and the task's other metrics."""
     return score_choices(rows)

@@ -1,4 +1,4 @@
-"""Filling the blanks of texts, left to right, each blank seeing those before it."""
+"""Fills the blanks of texts from left to right, so that each blank sees those before it."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +16,13 @@ from glm.prediction.writer import Writer
 
 @dataclass(frozen=True)
 class BadText:
-    """A line of a file that is no usable text."""
+    """A line of a file that cannot be used."""
 
     error: str
 
 
 def stream_texts(lines: Iterable[bytes], *, name: str) -> Iterator[str | BadText]:
-    """The text of each line that is not empty; an unusable line is a `BadText`, not an error."""
+    """Yields the text of each line that is not empty; a line that cannot be used is a `BadText`, not an error."""
     for number, line in enumerate(lines, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -35,7 +35,7 @@ def stream_texts(lines: Iterable[bytes], *, name: str) -> Iterator[str | BadText
 
 @dataclass
 class BlankText:
-    """A text with blanks as a source, and the hypotheses for each blank that is filled; the best one counts.
+    """A text with blanks, encoded as a source, with the hypotheses of each filled blank; the best one is kept.
 
     `parts` are the texts between the blanks, and the blanks.
     """
@@ -50,7 +50,7 @@ class BlankText:
         return len(self.filled) == len(self.parts) // 2
 
     def prompt(self, writer: Writer) -> Prompt:
-        """What the next blank is filled from: the text, and the best hypotheses of the blanks before it."""
+        """Returns the prompt of the next blank: the text, and the best hypotheses of the blanks before it."""
         spans = [hypotheses[0].tokens if hypotheses else () for hypotheses in self.filled]
         return writer.encoder.geometry.prompt(
             self.source_ids, filled=[[*writer.prefix_ids, *span] for span in spans], opening=writer.prefix_ids
@@ -58,8 +58,8 @@ class BlankText:
 
 
 def lay_out(writer: Writer, text: str) -> BlankText:
-    """A text with blanks as a source; one without a blank gets one at its end, behind which a family without blanks
-    writes.
+    """Encodes a text with blanks as a source. A text without a blank gets one at its end; a family without blanks
+    writes there.
 
     Raises:
         InputError: the text does not fit into `src_length`, or holds half of a surrogate pair.
@@ -87,7 +87,7 @@ def _checked(ids: list[int], most: int, text: str) -> list[int]:
 def lay_out_all(
     writer: Writer, texts: Mapping[int, str | BadText]
 ) -> tuple[dict[int, BlankText], dict[int, dict[str, Any]]]:
-    """Texts by number, and the JSON objects of those that cannot be used."""
+    """Returns encoded texts by number, and the JSON objects of those that cannot be used."""
     usable: dict[int, BlankText] = {}
     bad_rows: dict[int, dict[str, Any]] = {}
     for number, text in texts.items():
@@ -104,7 +104,7 @@ def lay_out_all(
 def fill(
     writer: Writer, texts: Mapping[int, str | BadText], *, token_scores: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Fills the blanks of texts by number: (number, JSON object) in the order of finishing, what is unusable first.
+    """Fills the blanks of numbered texts: yields (number, JSON object) as they finish, unusable ones first.
 
     All texts have their first blank filled, then those with more blanks their second, and so on.
     """
@@ -121,7 +121,7 @@ def fill(
 
 
 def as_row(writer: Writer, number: int, text: BlankText, *, token_scores: bool) -> dict[str, Any]:
-    """The JSON object of a filled text: as given, filled, and the hypotheses of each blank, best first."""
+    """Makes the JSON object of a filled text: as given, filled, and the hypotheses of each blank, best first."""
     blanks: list[list[Text]] = [[writer.finished(hypothesis) for hypothesis in found] for found in text.filled]
     parts = text.parts.copy()
     parts[1::2] = [found[0].text if found else "" for found in blanks]

@@ -1,4 +1,4 @@
-"""Choices and questions of any model, whatever its own task is: a text with candidates, a question about a passage."""
+"""Choices and answers from any model, whatever its own task: a text with candidates, a question about a passage."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,12 +13,12 @@ from glm.prediction.answers import Answerer
 from glm.prediction.choosing import Chooser
 from glm.prediction.writer import Writer
 
-ANY_CHOICE = replace(TASKS[CHOICE_FILE], name="choose", ends=True)  # texts and candidates
+ANY_CHOICE = replace(TASKS[CHOICE_FILE], name="choose", ends=True)  # of any text with candidates
 ANY_QUESTION = {"zh": TASKS["cmrc2018"], "en": TASKS["squad"]}
 
 
 def text_writer(own: Writer | Chooser | Answerer, generation: Any) -> Writer:
-    """What writes texts with the model of any kind of task."""
+    """Returns a writer of texts with the model of a task of any kind."""
     if isinstance(own, Writer):
         return own
     if isinstance(own, Answerer):
@@ -35,13 +35,13 @@ def text_writer(own: Writer | Chooser | Answerer, generation: Any) -> Writer:
 
 
 def any_chooser(writer: Writer) -> Chooser:
-    """Chooses among candidates. Raises InputError if the family cannot lay them out."""
+    """Makes a chooser among candidates. Raises InputError if the family cannot lay them out."""
     encoder = ChoiceEncoder(writer.encoder.family, writer.encoder.tokenizer, ANY_CHOICE, **_lengths(writer))
     return Chooser(writer.model, encoder, writer.batch_size)
 
 
 def any_answerer(writer: Writer, language: str) -> Answerer:
-    """Answers questions in a language, a key of `ANY_QUESTION`. Raises InputError as `any_chooser`."""
+    """Makes an answerer of questions in a language, a key of `ANY_QUESTION`. Raises InputError as `any_chooser`."""
     encoder, task = writer.encoder, ANY_QUESTION[language]
     return Answerer(writer, WindowEncoder(encoder.family, encoder.tokenizer, task, **_lengths(writer)))
 

@@ -1,4 +1,4 @@
-"""The classification head of a model: a file of its own beside the model's weights."""
+"""A model's classification head, stored in a file beside the model's weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ HEAD_NAME = "classification_head.safetensors"
 
 
 def add_head(model: Any, encoder: PairEncoder, folder: str, *, is_trained: bool) -> None:
-    """Gives a model a classification head: that in its folder, its own, or a random one to be trained.
+    """Adds a classification head: the one in the model's folder, the model's own, or a random one for training.
 
     Args:
         folder: where the model is from.
@@ -59,12 +59,12 @@ def add_head(model: Any, encoder: PairEncoder, folder: str, *, is_trained: bool)
 
 
 def of_head(weights: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """Those of a model's weights that are its classification head's."""
+    """Returns those of a model's weights that belong to its classification head."""
     return {name: weight for name, weight in weights.items() if name.startswith(HEAD_PREFIX)}
 
 
 def _take_over(model: Any, own: Any, encoder: PairEncoder) -> None:
-    """Puts the classifier that a model has brought in the place of its head, its classes in the task's order."""
+    """Uses the classifier that a model brought as its head, with its classes in the task's order."""
     labels, classes = list(encoder.pattern.labels), encoder.family.classes
     if sorted(labels) != sorted(classes):
         raise InputError(
@@ -76,4 +76,4 @@ def _take_over(model: Any, own: Any, encoder: PairEncoder) -> None:
     head.pool_layer.bias.set_value(own.dense.bias)
     head.multichoice_head.weight.set_value(own.out_proj.weight.numpy()[:, order])
     head.multichoice_head.bias.set_value(own.out_proj.bias.numpy()[order])
-    model.config.classes = 0  # its weights have no other head now
+    model.config.classes = 0  # its weights belong to no other head now

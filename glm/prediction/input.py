@@ -1,4 +1,4 @@
-"""What `predict.py` generates text for, read one by one: records, or texts with blanks."""
+"""Reads what `predict.py` generates text for, one by one: records, or texts with blanks."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from glm.prediction.filling import BadText, stream_texts
 
 
 class PredictionInput:
-    """Records or texts of a file, of standard input, or the one text that was given.
+    """Records or texts from a file, standard input, or a single given text.
 
     Args:
         path: a file, read again for each iteration; None for `text` or standard input.
@@ -31,7 +31,7 @@ class PredictionInput:
         most: only so many records or texts, the first ones.
         need_target: a record without target is unusable.
         reserved: see `RecordFile`.
-        pattern_id: of a task's patterns.
+        pattern_id: number of one of the task's patterns.
 
     Attributes:
         count: how many there are; None for standard input, and for a file of records before its `check`.
@@ -65,7 +65,7 @@ class PredictionInput:
         self.most = most
         self.count: int | None = None if text is None else 1
         self.records: RecordFile | None = None
-        self.shared: SharedReferences | None = None  # what rows of the same source have together, after the `check`
+        self.shared: SharedReferences | None = None  # after `check`: what rows with the same source share
         self.sha256: str | None = None
         if path is None:
             return
@@ -91,7 +91,7 @@ class PredictionInput:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
     def check(self, encoder: Encoder) -> FileReport | None:
-        """What is wrong in a file of records, before a model is loaded; None for anything else.
+        """Checks a file of records before a model is loaded; returns the report, or None for other input.
 
         Raises:
             InputError: references are needed, and no record has one.

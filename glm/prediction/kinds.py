@@ -1,4 +1,4 @@
-"""The kinds of task, and what each predicts and scores with: training, `predict.py` and the server ask here."""
+"""The kinds of task, and how each predicts and scores; used by training, `predict.py` and the server."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from glm.prediction.writer import Writer
 
 @dataclass(frozen=True)
 class KindOfTask:
-    """What a kind of task does with records.
+    """How records of a kind of task are predicted and scored.
 
     Args:
         predict: a writer and records by number -> (number, JSON object) in the order of finishing; a record that
@@ -50,11 +50,11 @@ def writer_of(
     length_penalty: float = 0.0,
     punctuation: str | None = None,
 ) -> Any:
-    """What the encoder's kind of task predicts with.
+    """Makes the predictor of the encoder's kind of task.
 
     Args:
-        length_penalty: of candidates, see `Chooser`.
-        punctuation: of generated texts, see `Writer`.
+        length_penalty: length penalty for candidates, see `Chooser`.
+        punctuation: punctuation of generated texts, see `Writer`.
     """
     if encoder.kind == CHOOSE:
         return Chooser(model, encoder, batch_size, length_penalty)
@@ -64,10 +64,10 @@ def writer_of(
 
 
 def with_encoder(writer: Any, encoder: Encoder) -> Any:
-    """What predicts with the same model for records that are laid out so."""
+    """Returns a predictor with the same model for records laid out by this encoder."""
     if isinstance(writer, Answerer):
         return Answerer(replace(writer.writer, encoder=encoder.base), encoder)
-    if isinstance(writer, MixedWriter):  # each of its tasks has its own
+    if isinstance(writer, MixedWriter):  # each of a mixed writer's tasks has its own
         return writer
     return replace(writer, encoder=encoder)
 
@@ -81,7 +81,7 @@ def predicted_rows(
     progress: bool = True,
     all_beams: bool = True,
 ) -> list[dict[str, Any]]:
-    """The row of each record, in their order; of a task that generates with all beams, if they are wanted."""
+    """Returns the row of each record, in order; with `all_beams`, a task that generates returns all hypotheses."""
     writer = writer.with_all_beams() if kind == GENERATE and all_beams else writer
     found: dict[int, dict[str, Any]] = {}
     with tqdm(

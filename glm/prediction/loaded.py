@@ -24,7 +24,7 @@ from glm.prediction.setup import build_prediction_encoder, build_writer, writer_
 from glm.prediction.writer import Writer, predict
 from glm.runtime.device import has_gpu, prepare
 
-# Options that may differ from call to call; all others are of the model that is loaded.
+# Options that may differ from call to call; all others belong to the loaded model.
 OF_A_CALL = {item.name for item in fields(GenerationConfig)} | {
     "prefix",
     "allowed_outputs_file",
@@ -36,7 +36,7 @@ OF_A_CALL = {item.name for item in fields(GenerationConfig)} | {
 
 @dataclass(frozen=True)
 class Filled:
-    """A text whose blanks are filled, or why they are not.
+    """A text whose blanks are filled, or an error.
 
     Args:
         text: with its blanks.
@@ -52,7 +52,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate of a choice, with its share of the probability of all candidates."""
+    """A candidate of a choice, with its probability among all candidates."""
 
     label: str
     text: str
@@ -62,7 +62,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen for a record, or why nothing was.
+    """The choice made for a record, or an error.
 
     Args:
         best: label of the best candidate; empty if there is an error.
@@ -76,7 +76,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question, or why there is none.
+    """The answer to a question, or an error.
 
     Args:
         best: the answer's text; empty if there is an error.
@@ -93,7 +93,7 @@ def load(name_or_path: str, **options: Any) -> "LoadedModel":
     """Loads a model to predict with.
 
     Args:
-        name_or_path: a folder that training left, a checkpoint of another format, or a published name.
+        name_or_path: a model folder of this toolkit or in another format, or a published name.
         options: those of `predict.py` by their names, as `decode_dtype="bfloat16"`; lengths, template and decoding are
             as the model was trained, if not given. `device` is a GPU where there is one.
 
@@ -111,12 +111,12 @@ def load(name_or_path: str, **options: Any) -> "LoadedModel":
 
 
 def _parsed(options: Mapping[str, Any]) -> PredictOptions:
-    """Options as `predict.py` would read them, and with its messages."""
+    """Parses options as `predict.py` does, with the same messages."""
     return parse_predict_arguments([f"--{name}={value}" for name, value in options.items() if value is not None])
 
 
 class LoadedModel:
-    """A model that predicts; see `load`. One thread at a time may ask it.
+    """A model ready to predict; see `load`. Only one thread at a time may use it.
 
     Args:
         given: the options that it was loaded with.
@@ -131,12 +131,12 @@ class LoadedModel:
 
     @property
     def network(self) -> nn.Layer:
-        """The model itself, as Paddle has it; on a CPU its weights are arranged for decoding."""
+        """The Paddle layer; on a CPU its weights are arranged for decoding."""
         return getattr(self._own, "writer", self._own).model
 
     @property
     def task(self) -> str:
-        """The kind of its own task: `generate`, `choose` or `extract`."""
+        """The kind of the model's own task: `generate`, `choose` or `extract`."""
         return self._own.encoder.kind
 
     def generate(self, records: Iterable[Mapping[str, Any] | str], **options: Any) -> list[Prediction]:
@@ -144,7 +144,7 @@ class LoadedModel:
 
         Args:
             records: each a dict with the columns of a data file, or a text that is the source.
-            options: of decoding, as `num_beams=5`; those of `load` if not given.
+            options: options of decoding, as `num_beams=5`; those of `load` if not given.
 
         Returns:
             For each record `.texts`, best first, with `.text` and `.score`, and `.best`, the first one's text; where a
@@ -167,7 +167,7 @@ class LoadedModel:
         """Fills the blanks of a text, or of each of several, from left to right; one without a blank is continued.
 
         Args:
-            options: of decoding, see `generate`.
+            options: options of decoding, see `generate`.
 
         Raises:
             UsageError: as `generate`, or the family fills no blanks.
@@ -184,7 +184,8 @@ class LoadedModel:
         """Chooses among candidates.
 
         Args:
-            records: of the model's task; of a model whose task is no choice `{"inputs": text, "choices": candidates}`.
+            records: records of the model's task; for a model with another kind of task
+                `{"inputs": text, "choices": candidates}`.
 
         Raises:
             InputError: a record is no dict, or the family cannot lay candidates out.
@@ -197,8 +198,9 @@ class LoadedModel:
         """Answers questions about passages, with a part of each.
 
         Args:
-            records: of the model's task; of a model whose task is another one `{"question": …, "context": …}`.
-            language: of such records, `zh` or `en`.
+            records: records of the model's task; for a model with another kind of task
+                `{"question": …, "context": …}`.
+            language: language of such records, `zh` or `en`.
 
         Raises:
             InputError: as `choose`.
@@ -213,21 +215,21 @@ class LoadedModel:
     # -- options and records
 
     def _options_with(self, options: Mapping[str, Any], **more: Any) -> PredictOptions:
-        """The options of a call."""
+        """Returns the options of a call."""
         for name, value in options.items():
             if name not in OF_A_CALL and hasattr(self._options.prediction, name):
                 raise UsageError(f"{name} {value}: is of the loaded model; give it to glm.load")
         return _parsed({**self._given, **options, **more}) if options or more else self._options
 
     def _writer(self, options: PredictOptions) -> Writer:
-        """What writes texts with these options."""
+        """Makes a writer of texts with these options."""
         if options is self._options:
             return self._own
         tokenizer = self._own.encoder.tokenizer
         return writer_with(self.network, options, build_prediction_encoder(options, tokenizer=tokenizer))
 
     def _records(self, values: Iterable[Any], options: PredictOptions) -> list[Record | BadRecord]:
-        """Records as `predict.py` reads them from a file."""
+        """Reads records as `predict.py` reads them from a file."""
         encoder, columns = self._own.encoder, options.data.columns
         names = columns.of("source") or (encoder.template.source_name,)
         dicts = [{names[0]: value} if isinstance(value, str) else value for value in _listed(values)]
@@ -239,7 +241,7 @@ class LoadedModel:
 
     @staticmethod
     def _answered(encoder: Any, columns: ColumnOptions, values: Iterable[Any], ask: Callable, made: Callable) -> list:
-        """What a task answers to records, in their order."""
+        """Predicts for records with the task's predictor; returns rows in the records' order."""
         reader = reader_of(
             encoder.task,
             columns,
@@ -254,7 +256,7 @@ class LoadedModel:
 
 
 def _listed(records: Iterable[Any]) -> list[Any]:
-    """Records as a list. Raises InputError for one record in place of several, or what is no record."""
+    """Makes a list of records. Raises InputError for a single record, or for what is no record."""
     if isinstance(records, str | Mapping):
         raise InputError("records: a list of them is expected; put the one into brackets")
     found = list(records)

@@ -1,4 +1,4 @@
-"""Writes texts for records of several tasks that share a model: each in its own way, all in the same batches."""
+"""Writes texts for records of several tasks that share a model, in common batches."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ from glm.prediction.writer import Writer
 
 @dataclass(frozen=True)
 class MixedWriter:
-    """Writes texts for records of several tasks.
+    """Writes texts for records of several tasks, each with its own options and frame.
 
     Args:
-        writers: by task, all with the same model; of an empty name for records of no task.
+        writers: writer of each task, all with the same model; an empty name is for records of no task.
     """
 
     writers: Mapping[str, Writer]
@@ -26,11 +26,11 @@ class MixedWriter:
     notes = ()
 
     def with_all_beams(self) -> "MixedWriter":
-        """Writes the same, and returns all hypotheses of a record."""
+        """Returns a writer that keeps all hypotheses of a record."""
         return replace(self, writers={task: writer.with_all_beams() for task, writer in self.writers.items()})
 
     def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
-        """As `Writer.predict`; records whose options allow it share batches, of whatever tasks they are."""
+        """As `Writer.predict`; records of any task share batches if their options allow it."""
         own = {number: self.writers[task_of(record)] for number, record in records.items()}
         prompts: dict[int, Prompt] = {}
         cut: dict[int, Cut] = {}
@@ -47,7 +47,7 @@ class MixedWriter:
             yield from self._write(numbers, prompts, own, records, cut)
 
     def _write(self, numbers, prompts, own, records, cut) -> Iterator[tuple[int, Prediction]]:
-        """Records whose options go together."""
+        """Writes records whose options can share batches."""
         first = own[numbers[0]]
         found = decode(
             first.decoder(first.config),
@@ -63,5 +63,5 @@ class MixedWriter:
 
 
 def task_of(record: Record | BadRecord) -> str:
-    """The name of a record's task; empty for none."""
+    """Returns the name of a record's task; empty for none."""
     return record.kept.get(TASK, "") if isinstance(record, Record) else ""

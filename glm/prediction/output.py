@@ -1,4 +1,4 @@
-"""An output file of JSON lines, in input order: its run can be killed at any moment and continued.
+"""Writes JSON lines in input order; a run can be killed at any moment and continued.
 
 Records are numbered 0, 1, 2, ... and finish in any order within a window of consecutive numbers. The file, `F`, holds
 the rows of past windows. As long as the run is unfinished there is a journal beside it, `F.partial`: the run's
@@ -28,7 +28,8 @@ from glm.errors import InputError
 
 
 class PredictionsFile:
-    """The rows of a run, on disk as soon as they are added. Holds the rows of one window in memory, and no open file.
+    """The output rows of a run, on disk as soon as they are added. Holds one window's rows in memory, and no open
+    file.
 
     Nothing on disk is changed before `begin`.
 
@@ -51,10 +52,10 @@ class PredictionsFile:
     def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False):
         self.path = Path(path)
         self.journal = self.path.with_name(self.path.name + ".partial")
-        self.row_count = self._size = 0  # rows and their bytes
+        self.row_count = self._size = 0  # number of rows, and their bytes
         self.complete = False
         self._settings = json_line(settings)
-        self._window: dict[int, bytes] = {}  # number -> line of F
+        self._window: dict[int, bytes] = {}  # number -> its line in F
 
         if self.path.exists() and not self.path.is_file():
             raise InputError(f"output_file {self.path}: not a regular file; choose another name")
@@ -89,7 +90,7 @@ class PredictionsFile:
         return number < self.row_count or number in self._window
 
     def add(self, number: int, row: dict[str, Any]) -> None:
-        """Puts the row of a record that is not done on disk."""
+        """Writes a record's row to disk, if it is not done."""
         assert not self.complete and not self.is_done(number), f"record {number} is done"
         line = json_line(row)
         with open(self.journal, "ab") as file:
@@ -97,7 +98,7 @@ class PredictionsFile:
         self._window[number] = line
 
     def close_window(self, end: int) -> None:
-        """Moves the rows of all records below `end`, each of which has to be done, to the file."""
+        """Moves the rows of all records below `end`, which all have to be done, to the file."""
         if end <= self.row_count:
             return
         with open(self.path, "ab") as file:
@@ -109,12 +110,12 @@ class PredictionsFile:
         self._write_journal()
 
     def finish(self) -> None:
-        """Ends the run: every window is closed."""
+        """Ends the run, after every window was closed."""
         assert not self._window, "a window is open"
         self.journal.unlink(missing_ok=True)
 
     def rows_done(self) -> Iterator[dict[str, Any]]:
-        """The rows on disk, one by one: those of the file, then those of the window in the order of finishing.
+        """Yields the rows on disk: those of the file, then those of the window in the order of finishing.
 
         Raises:
             InputError: A line of the file is not a JSON object.
@@ -141,13 +142,13 @@ class PredictionsFile:
             for line in file:
                 try:
                     entry = json.loads(line)
-                except ValueError:  # torn: a part of an object is never JSON
+                except ValueError:  # torn: a part of an object is not valid JSON
                     break
                 if entry["number"] >= self.row_count:
                     self._window[entry["number"]] = json_line(entry["row"])
 
     def _check_settings(self, before: dict[str, Any]) -> None:
-        now = json.loads(self._settings)  # as the journal would give them back
+        now = json.loads(self._settings)  # as they would be read back from the journal
 
         def shown(settings: dict[str, Any], name: str) -> str:
             return json.dumps(settings[name], ensure_ascii=False) if name in settings else "not given"
@@ -171,19 +172,19 @@ class PredictionsFile:
 
 
 class PrintedRows:
-    """Rows on standard output, in input order: a `PredictionsFile` without a file, so nothing is there to continue."""
+    """Prints rows in input order; the interface of `PredictionsFile` without a file, so there is nothing to resume."""
 
     def __init__(self) -> None:
         self._window: dict[int, bytes] = {}
 
     def check_length(self, records: int | None) -> None:
-        """Nothing to check."""
+        """Does nothing."""
 
     def begin(self) -> None:
-        """Nothing to prepare."""
+        """Does nothing."""
 
     def rows_done(self) -> Iterator[dict[str, Any]]:
-        """None."""
+        """Yields nothing."""
         return iter(())
 
     def is_done(self, number: int) -> bool:
@@ -195,17 +196,17 @@ class PrintedRows:
         self._window[number] = json_line(row)
 
     def close_window(self, end: int) -> None:
-        """Prints the window, all of whose records are below `end`."""
+        """Prints the window, whose records are all below `end`."""
         sys.stdout.buffer.writelines(line for _, line in sorted(self._window.items()))
         sys.stdout.buffer.flush()
         self._window.clear()
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing."""
 
 
 def _whole_lines(path: Path) -> tuple[int, int]:
-    """Number and bytes of the lines that have their end."""
+    """Returns number and bytes of the complete lines."""
     count = size = 0
     if path.exists():
         with open(path, "rb") as file:
@@ -216,13 +217,13 @@ def _whole_lines(path: Path) -> tuple[int, int]:
 
 
 def json_line(value: dict[str, Any]) -> bytes:
-    """An object as a line of a JSON lines file."""
-    # Half a surrogate pair, which an id or a file's name may hold, has no UTF-8; what replaces it is JSON's escape.
+    """Serialises an object as a line of a JSON lines file."""
+    # Half a surrogate pair, which an id or a file's name may hold, has no UTF-8; it is written as JSON's escape.
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _entry(number: int, line: bytes) -> bytes:
-    """The journal's line for a record whose line in the file is `line`."""
+    """Makes the journal's line for a record whose line in the file is `line`."""
     return b'{"number": %d, "row": %s}\n' % (number, line.rstrip(b"\n"))
 
 

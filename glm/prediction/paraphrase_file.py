@@ -1,4 +1,4 @@
-"""The file of paraphrases that UniLM's decoding writes: a line for each source, in input order.
+"""Writes UniLM's paraphrase format: a line for each source, in input order.
 
     source U+0001 first || second || third
 
@@ -14,11 +14,11 @@ from glm.errors import InputError
 from glm.runtime.atomic import write_whole
 
 BETWEEN = "||"
-ROWS_SUFFIX = ".jsonl"  # of the rows with scores, which a run writes first and goes on from
+ROWS_SUFFIX = ".jsonl"  # ending of the file of rows with scores that a run writes first and resumes from
 
 
 def paraphrase_line(row: dict[str, Any]) -> str:
-    """The line of a row of a predictions file, without its end.
+    """Formats a row of a predictions file as a line, without line break.
 
     Raises:
         InputError: a text holds a separator.
@@ -36,7 +36,7 @@ def paraphrase_line(row: dict[str, Any]) -> str:
 
 
 def write_paraphrases(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes a predictions file's rows as such a file, all of it or nothing; a row that failed has no texts.
+    """Converts a predictions file to this format, completely or not at all; a row that failed has no texts.
 
     Raises:
         InputError: see `paraphrase_line`.

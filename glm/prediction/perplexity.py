@@ -1,4 +1,4 @@
-"""The perplexity of documents: their windows, read as training would read them."""
+"""Measures the perplexity of documents in windows, which are laid out as in training."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def measure(
     unidirectional: bool,
     batch_size: int,
 ) -> dict[str, float]:
-    """The figures of documents, see `glm.evaluation.language_model`.
+    """Measures documents, see `glm.evaluation.language_model`.
 
     Args:
         blank: stands where the scored ids belong.
@@ -56,7 +56,7 @@ def measure(
 
 
 def _example(geometry: Geometry, window: Window, blank: str) -> Example:
-    """A window as training would read it."""
+    """Lays out a window as training does."""
     source = geometry.lay_out_blanks([window.source, blank] if window.source else [blank])
     span = [*window.opening, *window.scored]
     return geometry.example(source, span, tgt_length=len(span))

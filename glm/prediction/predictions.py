@@ -1,4 +1,4 @@
-"""What was generated for a record, and how files have it."""
+"""The result of generation for a record, and how it is written to files."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 
 from glm.data.records import BadRecord, Record
 
-# What a row has of its own: no column of these names is kept beside it.
+# The fields of a row; a column of these names is not copied beside them.
 ROW_FIELDS = ("id", "source", "answer", "cut", "seen", "predictions", "reference", "error")
 
 
 @dataclass(frozen=True)
 class Text:
-    """A generated text, its score, and the pieces it was made of with their log-probabilities (`eop` last).
+    """A generated text, its score, and its tokens with their log-probabilities (`eop` last).
 
     Args:
         at_limit: the length limit ended it: it has no `eop`.
@@ -28,7 +28,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Cut:
-    """What a source lost.
+    """What was cut from a source.
 
     Args:
         tokens: how many.
@@ -41,7 +41,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was generated for a record, best first; or why nothing was.
+    """The texts generated for a record, best first; or an error.
 
     Args:
         cut: what its source lost; None if it was read whole.
@@ -58,7 +58,7 @@ class Prediction:
         return self.texts[0].text if self.texts else ""
 
     def as_row(self, *, token_scores: bool = False, most_texts: int | None = None) -> dict[str, Any]:
-        """The JSON object of one line of a predictions file, with so many texts at most."""
+        """Returns the JSON object of a line of a predictions file, with at most `texts` texts."""
         row: dict[str, Any] = {"id": self.record.id}
         if isinstance(self.record, Record):
             row |= {name: plain(value) for name, value in self.record.kept.items() if name not in ROW_FIELDS}
@@ -78,12 +78,12 @@ class Prediction:
 
 
 def plain(value: Any) -> Any:
-    """A value of a data file as JSON has it: dates and the like, of parquet, as text."""
+    """Converts a data file's value to JSON's types: dates and the like, from parquet, become text."""
     return json.loads(json.dumps(value, default=str))
 
 
 def text_row(text: Text, *, token_scores: bool) -> dict[str, Any]:
-    """The JSON object of a generated text."""
+    """Returns the JSON object of a generated text."""
     row: dict[str, Any] = {"text": text.text, "score": round(text.score, 6)}
     if token_scores:
         row["token_scores"] = [[piece, round(score, 6)] for piece, score in text.token_scores]

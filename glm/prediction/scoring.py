@@ -1,4 +1,4 @@
-"""Scores of predictions, all at once or row by row."""
+"""Scores predictions, all at once or row by row."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from glm.prediction.predictions import Prediction
 
 
 def coverage(scored: int, records: int) -> str:
-    """How many records have a reference, in words."""
+    """Says how many records have a reference."""
     return f"{scored} of {records} records {'has' if scored == 1 else 'have'} a reference"
 
 
 def score_predictions(predictions: Sequence[Prediction], *, of_paraphrases: bool = False) -> Scores:
-    """Scores of the best texts against the references, see `glm.evaluation.metrics.score`.
+    """Scores the best texts against the references, see `glm.evaluation.metrics.score`.
 
     Args:
         of_paraphrases: with the figures of `glm.evaluation.paraphrases`.
@@ -42,16 +42,16 @@ def score_predictions(predictions: Sequence[Prediction], *, of_paraphrases: bool
 
 
 class Tally:
-    """Counts and scores rows of a predictions file, in any order; of a task that generates none is kept.
+    """Counts and scores rows of a predictions file, in any order; rows of a task that does not generate are kept.
 
     Args:
-        kind: of the task, a key of `glm.prediction.kinds.KINDS`.
+        kind: kind of the task, a key of `glm.prediction.kinds.KINDS`.
         more: figures of texts beside the usual ones, see `more_figures`.
         scores: whether scores will be asked for; if not, rows with a reference are only counted.
 
     Attributes:
         rows, failed, scored: number of rows, of those that failed, and of those that have a reference.
-        first_error: of the first row that failed.
+        first_error: error of the first row that failed.
         symptoms: what is wrong with the texts.
     """
 
@@ -65,10 +65,11 @@ class Tally:
         self.scored = 0
         self.symptoms = Symptoms()
         self._scorer = Scorer() if scores else None
-        self._kept: list[dict[str, Any]] = []  # of a task that does not generate: its figures need all rows at once
+        # Kept rows of a task that does not generate, whose metrics need all rows at once.
+        self._kept: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any]) -> None:
-        """Takes a row in; one that failed is counted, not scored."""
+        """Adds a row; one that failed is counted, not scored."""
         self.rows += 1
         self.symptoms.add_row(row)
         if "error" in row:
@@ -85,7 +86,7 @@ class Tally:
             self._keep(row)
 
     def _keep(self, row: dict[str, Any]) -> None:
-        """Takes a row in that says what is right."""
+        """Adds a row with a reference."""
         self.scored += 1
         if self._scorer is None:
             return
@@ -96,7 +97,7 @@ class Tally:
         self._scorer.add([Pair(best, references_of(row), row.get("source"), row.get("answer"))])
 
     def scores(self) -> Scores:
-        """Scores of all rows, see `glm.evaluation.metrics.score`, and how many failed.
+        """Scores all rows, see `glm.evaluation.metrics.score`, and reports how many failed.
 
         Raises:
             InputError: every row failed, or none has a reference.
@@ -111,7 +112,7 @@ class Tally:
 
 
 def more_figures(task: str | None, encoder: Encoder) -> list[Any]:
-    """What counts further figures of a task's texts, row by row: `add_row`, `figures`, `signatures`."""
+    """Makes the counter of a task's further text metrics: `add_row`, `figures`, `signatures`."""
     found: list[Any] = [Paraphrases()] if task == PARAPHRASE else []
     if encoder.kind == GENERATE and encoder.template.summaries is not None:
         found.append(TokenRouge(encoder.tokenizer.encode_text, encoder.tokenizer.digest))
@@ -119,20 +120,20 @@ def more_figures(task: str | None, encoder: Encoder) -> list[Any]:
 
 
 def with_more(scores: Scores, more: Sequence[Any]) -> Scores:
-    """Scores with those that others have counted."""
+    """Merges scores with those of other counters."""
     for figures in more:
         scores = scores.with_figures(figures.figures(), figures.signatures())
     return scores
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Writes figures, their signatures and the figures by length of the source as a JSON object."""
+    """Writes scores, their signatures and the scores by length of the source as a JSON object."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(scores.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def write_set_scores(path: Path, scores: Mapping[str, Scores], *, single: bool) -> None:
-    """Writes the scores of several data sets, and their mean last; of a single one its own."""
+    """Writes the scores of several data sets, with their mean last; for a single one its own."""
     if single:
         write_scores(path, *scores.values())
         return

@@ -1,4 +1,4 @@
-"""The data sets of a run of prediction, `--test_file NAME=PATH NAME=PATH`: each has rows, figures and a report."""
+"""The data sets of a prediction run, `--test_file NAME=PATH NAME=PATH`; each has rows, scores and a report."""
 
 import copy
 from dataclasses import replace
@@ -12,7 +12,7 @@ from glm.options.predict import PredictOptions
 
 
 def sets_of(options: PredictOptions) -> list[tuple[str, PredictOptions]]:
-    """The name of each data set, and the options that it would have alone; one without a name where there is one.
+    """Returns each data set's name with the options it would have alone; a single set may have no name.
 
     What is written gets the set's name: `o.jsonl` is `o.zh.jsonl`, and a report lies in a folder of that name.
 
@@ -41,6 +41,6 @@ def _of_set(options: PredictOptions, file: NamedFile, *, has_others: bool) -> Pr
 
 
 def named_path(path: str, name: str) -> str:
-    """The file of a set beside others: `o.zh.jsonl` of `o.jsonl`."""
+    """Inserts a set's name into a file's: `o.zh.jsonl` for `o.jsonl`."""
     whole = Path(path)
     return str(whole.with_name(f"{whole.stem}.{name}{whole.suffix}"))

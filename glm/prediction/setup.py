@@ -1,4 +1,4 @@
-"""From options to a writer: tokenizer, configuration and model of the family that the checkpoint belongs to."""
+"""Builds a writer from options: tokenizer, configuration and model of the model folder's family."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ def build_encoder(
     objective: Mapping[str, Any] = NO_CHOICE,
     task: int = NO_TASK,
 ) -> Encoder:
-    """How records are laid out: by the template or task of the options, if no other is given."""
+    """Makes the encoder of records, by the options' template or task unless another is given."""
     return encoder_of(
         family,
         tokenizer,
@@ -57,17 +57,17 @@ def build_encoder(
 
 
 def family_of(options: PredictOptions) -> Family:
-    """The family of the model that is to write. Raises InputError as `find_family`."""
+    """Returns the family of the model. Raises InputError as `find_family`."""
     return find_family(options.model.model_name_or_path)
 
 
 def build_prediction_encoder(
     options: PredictOptions, name: str = "", *, tokenizer: Tokenizer | None = None
 ) -> Encoder:
-    """How the options of prediction lay out records, or texts with blanks. Raises InputError as `build_writer`.
+    """Makes the encoder of a prediction run, for records or texts with blanks. Raises InputError as `build_writer`.
 
     Args:
-        name: of the data set, which may be its language.
+        name: name of the data set, which may be its language.
         tokenizer: the model's; read if not given.
     """
     family = family_of(options)
@@ -83,11 +83,11 @@ def build_prediction_encoder(
 
 
 def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0, quiet: bool = False) -> Any:
-    """The writer that the options ask for: what the encoder's kind of task predicts with.
+    """Loads a model and makes the predictor of its kind of task.
 
     Args:
         encoder: theirs, see `build_prediction_encoder`.
-        rank: of this process, among those that the model is split over.
+        rank: number of this process among those that the model is split over.
         quiet: does not say on standard error which model was found.
 
     Raises:
@@ -97,20 +97,21 @@ def build_writer(options: PredictOptions, encoder: Encoder, *, rank: int = 0, qu
     ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
     config = load_config(encoder.family, name, encoder.tokenizer, settings=ranks)
     beginning = _beginning(options, encoder, config)
-    loaded = load_model(encoder.family, name, config, quiet=quiet)
-    if options.data.classification_head is not None:
+    has_head = options.data.classification_head is not None
+    loaded = load_model(encoder.family, name, config, quiet=quiet, leaves_pending=not has_head)
+    if has_head:
         add_head(loaded, encoder, name, is_trained=True)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
     return _writer_of(loaded, options, encoder, *beginning)
 
 
 def writer_with(model: Any, options: PredictOptions, encoder: Encoder) -> Any:
-    """As `build_writer`, with a model that is loaded and made ready to decode."""
+    """As `build_writer`, with a model that is loaded and prepared for decoding."""
     return _writer_of(model, options, encoder, *_beginning(options, encoder, model.config))
 
 
 def _beginning(options: PredictOptions, encoder: Encoder, config: Any) -> tuple[list[int], list[list[int]]]:
-    """The ids of the prefix, and of the allowed outputs; raises InputError if they or the lengths do not fit."""
+    """Returns the ids of the prefix, and of the allowed outputs. Raises InputError if they do not fit the lengths."""
     generation, arguments, tokenizer = options.generation, options.prediction, encoder.tokenizer
     if isinstance(encoder, PairEncoder):
         encoder.check_lengths(config)
@@ -149,15 +150,15 @@ def _writer_of(
     )
 
 
-BARE = "pair"  # the template that puts nothing around a source
+BARE = "pair"  # the template that is the source alone
 
 
 @dataclass(frozen=True)
 class OpenedTasks:
-    """Tasks that share a model, before it is loaded.
+    """Tasks that share a model, opened before the model is loaded.
 
     Args:
-        adapters: of all of them.
+        adapters: the adapters of all of them.
         data, generation, encoders: how the records of each are read, written and laid out; of an empty name those of
             none.
     """
@@ -174,7 +175,7 @@ class OpenedTasks:
 
 
 def open_tasks(options: PredictOptions) -> OpenedTasks:
-    """The tasks of `--adapters`: each is read and written as it was trained, but for options that are given.
+    """Opens the tasks of `--adapters`; each uses its training's options, except for those given.
 
     Raises:
         InputError: the adapters cannot be used, see `open_adapters`.
@@ -193,7 +194,8 @@ def open_tasks(options: PredictOptions) -> OpenedTasks:
             for kind in (DataArguments, GenerationConfig)
         )
         found.data[name].inherited = frozenset(settings)
-    if not options.inherited:  # the model says nothing of records of no task: bare texts, as long as any task's
+    # The model's folder does not say how to read records of no task: as bare texts, as long as any task's.
+    if not options.inherited:
         if options.data.template is None:
             found.data[""] = replace(found.data[""], task_name=BARE)
         for kind, length in ((found.data, "src_length"), (found.generation, "tgt_length")):
@@ -206,7 +208,7 @@ def open_tasks(options: PredictOptions) -> OpenedTasks:
 
 
 def _without_task(options: PredictOptions, adapters: OpenedAdapters) -> DataArguments:
-    """How records of no task are read; `--task_name` names the task of records that say none.
+    """Returns how records of no task are read; `--task_name` names the task of records that name none.
 
     Raises:
         InputError: it has no adapter.
@@ -221,7 +223,8 @@ def _without_task(options: PredictOptions, adapters: OpenedAdapters) -> DataArgu
 
 
 def build_mixed_writer(options: PredictOptions, tasks: OpenedTasks) -> MixedWriter:
-    """One model with the adapters of all tasks, and how each writes with it. Raises InputError as `build_writer`."""
+    """Loads one model with the adapters of all tasks, and makes their common writer. Raises InputError as
+    `build_writer`."""
     model, arguments = options.model, options.prediction
     encoder = tasks.encoders[""]
     family, tokenizer = encoder.family, encoder.tokenizer
@@ -247,7 +250,7 @@ def build_mixed_writer(options: PredictOptions, tasks: OpenedTasks) -> MixedWrit
 def read_allowed_outputs(
     path: str, tokenizer: Tokenizer, generation: GenerationConfig, *, most: int
 ) -> list[list[int]]:
-    """The ids of the outputs in a file, one per line.
+    """Reads the ids of the allowed outputs from a file, one output per line.
 
     Args:
         most: most tokens of an output.
@@ -263,17 +266,17 @@ def read_allowed_outputs(
         ids = outputs[line.strip()] = tokenizer.encode_text(line.strip())
         n = generation.no_repeat_ngram_size
         grams = [tuple(ids[place : place + n]) for place in range(len(ids) - n + 1)] if n else []
-        never = None
+        obstacle = None
         if len(ids) > most:
-            never = f"tgt_length {generation.tgt_length} leaves room for {most} tokens, it has {len(ids)}"
+            obstacle = f"tgt_length {generation.tgt_length} leaves room for {most} tokens, it has {len(ids)}"
         elif len(ids) < generation.min_tgt_length:
-            never = f"min_tgt_length {generation.min_tgt_length} forbids its {len(ids)} tokens"
+            obstacle = f"min_tgt_length {generation.min_tgt_length} forbids its {len(ids)} tokens"
         elif len(set(grams)) < len(grams):
-            never = f"no_repeat_ngram_size {n} forbids what repeats in it; 0 allows all"
+            obstacle = f"no_repeat_ngram_size {n} forbids what repeats in it; 0 allows all"
         elif tokenizer.unknown_token_id in ids:
-            never = "the tokenizer has no pieces for all of it"
-        if never:
-            raise InputError(f"{path}, line {number}: {line.strip()} can never be generated: {never}")
+            obstacle = "the tokenizer has no pieces for all of it"
+        if obstacle:
+            raise InputError(f"{path}, line {number}: {line.strip()} can never be generated: {obstacle}")
     if not outputs:
         raise InputError(f"{path}: no output in it; one per line is expected")
     return list(outputs.values())

@@ -1,4 +1,4 @@
-"""Texts that nobody asked for: what a model does at its first text is done before somebody waits for it."""
+"""Decodes dummy texts when a server starts, so that no request waits for one-time work such as compilation."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,8 +8,8 @@ from glm.data.records import Record
 from glm.prediction.writer import Writer
 
 TEXT = "今天天气很好，我们去公园散步。"
-FEW_TOKENS = 3  # of a dummy text, after what it starts with
-MANY_ROWS = 64  # beams of all texts together; some kernels are for fewer rows, others for more
+FEW_TOKENS = 3  # tokens of a dummy text, after its beginning
+MANY_ROWS = 64  # beams of all texts together: few and many rows use different kernels
 
 
 def warm_up(writer: Writer, own: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Writes texts for records: a model with all that decoding needs to know."""
+"""Writes texts for records with a model."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from glm.prediction.predictions import Cut, Prediction, Text
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes texts: a model with all that decoding needs to know.
+    """Writes texts with a model and a set of decoding options.
 
     Args:
         prefix_ids: what every text starts with; given to the model, not generated.
@@ -43,23 +43,23 @@ class Writer:
     punctuation: str | None = None
 
     def with_all_beams(self) -> "Writer":
-        """Writes the same, and returns all hypotheses of a record."""
+        """Returns a writer that keeps all hypotheses of a record."""
         return replace(self, config=replace(self.config, num_return_sequences=self.config.num_beams))
 
     @cached_property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated: those that are no text, and the model's own."""
+        """Ids that are never generated: those without text, and the model's own."""
         config, tokenizer = self.model.config, self.encoder.tokenizer
         banned = tokenizer.ids_without_text(config.vocab_size) | {*config.banned_ids}
         return sorted(banned - {tokenizer.end_token_id})
 
     @property
     def opening(self) -> str:
-        """What every text starts with."""
+        """The beginning of every text."""
         return self.encoder.tokenizer.decode_ids(self.prefix_ids) if self.prefix is None else self.prefix
 
     def decoder(self, config: GenerationConfig) -> Decoder:
-        """A decoder with these options in place of the writer's own."""
+        """Makes a decoder with these options instead of the writer's own."""
         self.model.eval()
         return build_decoder(
             self.model,
@@ -71,10 +71,10 @@ class Writer:
         )
 
     def write(self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]) -> Iterator[tuple[Any, list[Hypothesis]]]:
-        """Generates for each prompt: (its number, hypotheses), in the order of finishing.
+        """Generates for each prompt; yields (its number, hypotheses) as they finish.
 
         Args:
-            numbers: of the prompts' records; they choose the random streams.
+            numbers: numbers of the prompts' records, which choose the random streams.
         """
         if self.encoder.family.own_search:
             yield from self._searched(prompts, numbers)
@@ -86,7 +86,7 @@ class Writer:
     def _searched(
         self, prompts: Sequence[Prompt], numbers: Sequence[RecordId]
     ) -> Iterator[tuple[Any, list[Hypothesis]]]:
-        """By the model's own search, the longest first."""
+        """Generates with the model's own search, longest prompts first."""
         self.model.eval()
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
         for start in range(0, len(order), self.batch_size):
@@ -96,19 +96,20 @@ class Writer:
                 yield numbers[place], [Hypothesis(tuple(tokens), score, ()) for tokens, score in texts]
 
     def text(self, hypothesis: Hypothesis) -> Text:
-        """A hypothesis as text, the prefix included."""
+        """Decodes a hypothesis, the prefix included."""
         tokenizer = self.encoder.tokenizer
         pieces = map(tokenizer.token_of, [*hypothesis.tokens, tokenizer.end_token_id])
         text = tokenizer.decode_ids([*self.prefix_ids, *hypothesis.tokens])
         return Text(
             self.opening + text.removeprefix(tokenizer.decode_ids(self.prefix_ids)),
             hypothesis.score,
-            list(zip(pieces, hypothesis.token_scores, strict=False)),  # no eop in a text that was cut
+            # A text that reached the length limit has no eop.
+            list(zip(pieces, hypothesis.token_scores, strict=False)),
             at_limit=len(hypothesis.token_scores) == len(hypothesis.tokens),
         )
 
     def finished(self, hypothesis: Hypothesis) -> Text:
-        """A hypothesis as the text of a record: with the punctuation that is wanted."""
+        """Returns a hypothesis as a record's final text, with the chosen punctuation."""
         text = self.text(hypothesis)
         if self.punctuation != "fullwidth":
             return text
@@ -117,7 +118,7 @@ class Writer:
     def lay_out(
         self, records: Mapping[int, Record | BadRecord]
     ) -> tuple[dict[int, Prompt], dict[int, str], dict[int, Cut]]:
-        """By number: the prompts of records, why there is none for the others, and what sources lost."""
+        """Returns, by number, the prompts of records, the errors of the others, and what was cut from sources."""
         usable = {number: record for number, record in records.items() if isinstance(record, Record)}
         encoded = dict(zip(usable, self.encoder.encode(list(usable.values())), strict=True))
         prompts, errors, cut = {}, {}, {}
@@ -134,7 +135,7 @@ class Writer:
         return prompts, errors, cut
 
     def predict(self, records: Mapping[int, Record | BadRecord]) -> Iterator[tuple[int, Prediction]]:
-        """Generates text for records by number, in the order of finishing; what is unusable comes first.
+        """Generates text for numbered records; yields them as they finish, unusable ones first.
 
         Records of like length are decoded together; what is generated for one depends on no other.
         """
@@ -147,7 +148,7 @@ class Writer:
 
 
 def ignored_ids(words: str | None, tokenizer: Tokenizer) -> list[int]:
-    """The tokens of the words that the ban of n-grams leaves alone (`no_repeat_ignore`).
+    """Returns the tokens that the n-gram ban ignores (`no_repeat_ignore`).
 
     Raises:
         InputError: a word is no single token.
@@ -167,13 +168,13 @@ def ignored_ids(words: str | None, tokenizer: Tokenizer) -> list[int]:
 def predict_rows(
     writer: Writer, records: Mapping[int, Record | BadRecord], *, token_scores: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Generates text for records by number: (number, JSON object) in the order of finishing."""
+    """Generates text for numbered records; yields (number, JSON object) as they finish."""
     for number, prediction in writer.predict(records):
         yield number, prediction.as_row(token_scores=token_scores)
 
 
 def score(rows: Iterable[dict[str, Any]]) -> Scores:
-    """ROUGE, BLEU and what goes with them, of the rows that have a reference."""
+    """Scores rows that have a reference: ROUGE, BLEU, and the task's other metrics."""
     return score_pairs(
         Pair(
             row["predictions"][0]["text"] if row["predictions"] else "",
@@ -192,7 +193,7 @@ def predict(
     description: str = "generating",
     progress: bool = True,
 ) -> list[Prediction]:
-    """Generates text for each record, in the order of the records; what is unusable has an error."""
+    """Generates text for each record, in order; unusable ones have an error."""
     found: dict[int, Prediction] = {}
     with tqdm(
         total=len(records), desc=description, unit="record", disable=None if progress else True, leave=False

@@ -1,1 +1,1 @@
-"""What a run shows of itself: pages that open from disk, plots, the model card."""
+"""Shows what a run did: pages that open from disk, plots, the model card."""

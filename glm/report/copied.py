@@ -1,23 +1,23 @@
-"""Finds what a generated text copied from its source, for marking it."""
+"""Finds the parts of a generated text that were copied from its source, to mark them."""
 
 import re
 import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
-# Latin words and numbers whole, anything else character by character.
+# Latin words and numbers are one token, all other characters one each.
 _TOKEN = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+|.", re.DOTALL)
 
 
 class Span(NamedTuple):
-    """A part of a text, and whether it is marked."""
+    """A part of a text, marked or not."""
 
     text: str
     marked: bool
 
 
 def copied_spans(text: str, source: str) -> list[Span]:
-    """A text cut into what stands in its source and what does not.
+    """Splits a text into parts that its source contains and parts that it does not.
 
     Marked are runs that the source holds as they are, in Unicode's NFKC form and without regard to case and white
     space: of two Chinese characters or more, or one Latin word or number. From left to right the longest run counts;
@@ -36,18 +36,18 @@ def copied_spans(text: str, source: str) -> list[Span]:
 
 
 def tokens_of(text: str) -> list[str]:
-    """A text in parts: Latin words and numbers whole, anything else character by character."""
+    """Splits a text: Latin words and numbers whole, everything else by character."""
     return _TOKEN.findall(text)
 
 
 def found_span(text: str, part: str) -> list[Span]:
-    """A text with the first occurrence of a part marked, if it holds it."""
+    """Marks the first occurrence of a part in a text, if there is one."""
     before, found, after = text.partition(part) if part else (text, "", "")
     return [span for span in (Span(before, False), Span(found, True), Span(after, False)) if span.text]
 
 
 def _end_of_run(tokens: list[str], start: int, there: str) -> int:
-    """Behind the last word of the longest run from `start` that the source holds; `start` if there is none."""
+    """Returns the end of the longest run of words from `start` that the source contains; `start` if there is none."""
     last = end = start
     while end < len(tokens) and _is_word(tokens[start]) and _joined(tokens[start : end + 1]) in there:
         end += 1
@@ -55,13 +55,13 @@ def _end_of_run(tokens: list[str], start: int, there: str) -> int:
     return last
 
 
-@lru_cache(maxsize=1)  # all beams of a record have the same source
+@lru_cache(maxsize=1)  # Cached because all beams of a record have the same source.
 def _joined_source(source: str) -> str:
     return _joined(tokens_of(source))
 
 
 def _joined(tokens: list[str]) -> str:
-    """Tokens in their compared form, each between two zeros: a run of them is a substring."""
+    """Joins normalised tokens with zeros between them, so that a run of tokens is a substring."""
     words = [unicodedata.normalize("NFKC", token).casefold() for token in tokens if not token.isspace()]
     return "\0" + "".join(f"{word}\0" for word in words)
 
@@ -75,7 +75,7 @@ def _is_copy(run: list[str]) -> bool:
 
 
 def _append(spans: list[Span], span: Span) -> None:
-    """Adds a span; neighbours that are both not marked become one."""
+    """Appends a span; merges it with the previous one if neither is marked."""
     if spans and not spans[-1].marked and not span.marked:
         spans[-1] = Span(spans[-1].text + span.text, False)
     else:

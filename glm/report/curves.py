@@ -1,4 +1,4 @@
-"""The curves of a training run, read from what it logged."""
+"""Reads the curves of a training run from its log."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 from glm.report.files import METRICS_NAME
 
-MOST_POINTS = 1000  # of a curve that is drawn
+MOST_POINTS = 1000  # points of a drawn curve
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """Curves that share a plot.
+    """A plot of several curves.
 
     Args:
-        name: of its file.
+        name: name of its file.
         unit: what the vertical axis shows.
     """
 
@@ -43,14 +43,14 @@ class CurvePlot:
 
 @dataclass(frozen=True)
 class Single:
-    """A figure that was logged once."""
+    """A figure that was logged only once."""
 
     label: str
     step: int
     value: float
 
 
-# Plot: title, unit, and by label the key in metrics.jsonl.
+# Plot: title, unit, and the key in metrics.jsonl by label.
 CURVE_PLOTS = {
     "loss": ("Loss", "nats per token", {"training, with label smoothing": "loss", "dev records": "eval_loss"}),
     "losses": (
@@ -84,12 +84,12 @@ CURVE_PLOTS = {
 
 
 def find_log(model: Path) -> Path:
-    """Where the log of the run that made a model would be: in its folder, or beside its `checkpoint-N`."""
+    """Returns where the log of a model's training run would be: in its folder, or beside its `checkpoint-N`."""
     return (model.parent if model.name.startswith("checkpoint-") else model) / METRICS_NAME
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is left out."""
+    """Reads the lines of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is skipped."""
     if not path.is_file():
         return []
     lines = []
@@ -104,7 +104,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
-    """The plots for which something finite was logged."""
+    """Returns the plots with at least one finite value."""
     log = list(log)
     plots = []
     for name, (title, unit, keys) in CURVE_PLOTS.items():
@@ -115,12 +115,12 @@ def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
 
 
 def single_figures(plots: Iterable[CurvePlot]) -> list[Single]:
-    """The figures of plots that have no line."""
+    """Returns the figures of plots that have no line."""
     return [Single(curve.label, *curve.points[0]) for plot in plots if not plot.has_lines for curve in plot.curves]
 
 
 def _points(log: list[Mapping[str, Any]], key: str) -> tuple[tuple[int, float], ...]:
-    """By step; of a step that a resumed run did again, the last one."""
+    """Returns the points by step; of a step that a resumed run repeated, the last one."""
     found = {entry["step"]: entry[key] for entry in log if _is_finite(entry.get(key))}
     return tuple(_thinned(sorted(found.items())))
 
@@ -130,7 +130,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most `MOST_POINTS` points: of each stretch the lowest and the highest, so that no peak is lost."""
+    """Thins a curve to `MOST_POINTS` points: the lowest and highest of each stretch, so that no peak is lost."""
     if len(points) <= MOST_POINTS:
         return points
     stretches = MOST_POINTS // 2

@@ -1,4 +1,4 @@
-"""How a text differs from its reference: by which edits, and by how many."""
+"""Compares a text with its reference: by which edits they differ, and how much."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -13,25 +13,25 @@ SAME, MISSING, ADDED = "same", "missing", "added"
 
 
 class Edit(NamedTuple):
-    """A part of a text or of its reference: in both, in the reference only, or in the text only."""
+    """A part that is in both texts, in the reference only, or in the generated text only."""
 
     kind: str
     text: str
 
 
 def similarity(text: str, reference: str) -> float:
-    """1 minus the edit distance (Levenshtein 1966) in characters by the length of the longer one, 0 to 1; in NFKC,
-    without regard to case and white space."""
+    """Returns 1 - edit distance (Levenshtein 1966) / length of the longer text, in characters: 0 to 1; after NFKC,
+    without case and white space."""
     return Levenshtein.normalized_similarity(*(squeezed(normalized(one)).casefold() for one in (text, reference)))
 
 
 def nearest(text: str, references: Sequence[str]) -> tuple[str, float]:
-    """The reference that is most similar to a text, and how much; of equal ones the first."""
+    """Returns the reference most similar to a text, and the similarity; of equal ones the first."""
     return max(((one, similarity(text, one)) for one in references), key=lambda found: found[1])
 
 
 def edits(text: str, reference: str) -> list[Edit]:
-    """What makes the text of its reference, in the text's order: Latin words and numbers whole, else characters."""
+    """Returns the edits from reference to text, by Latin words, numbers, and single other characters."""
     ours, theirs = tokens_of(text), tokens_of(reference)
     found: list[Edit] = []
     for edit in Levenshtein.opcodes(list(map(_compared, theirs)), list(map(_compared, ours))):

@@ -1,4 +1,4 @@
-"""Names of the files that runs and reports leave, and how they are written."""
+"""File names of runs and reports, and how the files are written."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ PLOTS_FOLDER = "plots"
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file aside and renames it, so that a reader never finds half of it."""
+    """Writes a file under a temporary name and renames it, so that readers never see half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     new.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The model card: what a folder with a model says of itself, with the front matter of the Hugging Face hub."""
+"""Writes the model card: a README for a model folder, with the front matter of the Hugging Face hub."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ from glm.report.provenance import Provenance, now
 
 MARKER = "<!-- Written by the training run. Delete this line, and no run writes over your changes. -->"
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-# Figures that stand in the front matter, and the hub's name of the metric.
+# Figures in the front matter, and the hub's names of these metrics.
 _HUB_METRICS = {"bleu-4 (char, corpus)": "bleu", "rouge-l (char)": "rouge", "exact match": "exact_match"}
 
 
 def is_users_own(path: Path) -> bool:
-    """Whether a file is there that no training run wrote, or that was taken over by its user."""
+    """Whether there is a file that no training run wrote, or that its user took over."""
     return path.is_file() and MARKER not in path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -31,11 +31,11 @@ def write_model_card(
     data: Mapping[str, str],
     warnings: Sequence[str] = (),
 ) -> bool:
-    """Writes `README.md` beside a model, but not over one that the user wrote or took over.
+    """Writes `README.md` beside a model, unless the user wrote or took over the file there.
 
     Args:
-        figures: of the final evaluation, by name; empty if there was none.
-        signatures: of these figures.
+        figures: figures of the final evaluation, by name; empty if there was none.
+        signatures: signatures of these figures.
         data: by split, what was read.
         warnings: what is wrong with the model or its data, in words.
 

@@ -1,4 +1,4 @@
-"""Writes the pages: one file each, that opens from disk and loads nothing from elsewhere."""
+"""Renders the pages: a single file each, which opens from disk and loads nothing from elsewhere."""
 
 import base64
 import hashlib
@@ -23,13 +23,14 @@ from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_s
 from glm.report.provenance import Provenance, now
 from glm.report.rows import SHOWN, ReportRows, Sample
 
-NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # of what an evaluation logs
-# What a page shows of a text at most, in characters: 1,000 rows of any texts stay below 2 MB.
+NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # logged figures of an evaluation that are no scores
+# Most characters of a text on a page: 1,000 rows of any texts stay below 2 MB.
 MOST_OF_SOURCE, MOST_OF_FIELD, MOST_OF_BEAMS, LEAST_OF_BEAM = 2000, 400, 1600, 60
-CELLS = (3000, 1000, 300, 100, 50)  # most of a cell of the table of all rows: the first with which it is short enough
+# Lengths tried for a cell of the table of all rows, until the table is small enough.
+CELLS = (3000, 1000, 300, 100, 50)
 MOST_OF_CELLS = 150_000  # characters of that table
 SCRIPT = Path(__file__).with_name("page.js")
-# What the parts of a row are called, in English and Chinese.
+# Labels of the parts of a row, in English and Chinese.
 NAMES = {
     "source": ("source", "输入"),
     "reference": ("reference", "参考文本"),
@@ -41,7 +42,7 @@ NAMES_OF_QUESTIONS = {
     "generated": ("generated question", "生成的问题"),
 }
 REFRESH_SECONDS = 20
-BARS = 3  # figures that are drawn for each data set
+BARS = 3  # figures with a bar for each data set
 
 
 def write_report(
@@ -54,7 +55,7 @@ def write_report(
     log: Iterable[Mapping[str, Any]] = (),
     of_questions: bool = False,
 ) -> Path:
-    """Writes `report.html` and its plots as `plots/*.png` into a folder.
+    """Writes `report.html` into a folder, and its plots as `plots/*.png`.
 
     Args:
         scores: None where nothing could be scored.
@@ -104,7 +105,7 @@ def write_sets_report(
     Args:
         of_sets: the figures of each set, by name.
         title: what was predicted.
-        address: of the report of a set, as the page finds it.
+        address: address of a set's report, as seen from the page.
         log: as of `write_report`.
 
     Returns:
@@ -142,12 +143,12 @@ def write_training_page(
     report_address: Callable[[int], str | None],
     log: Iterable[Mapping[str, Any]],
 ) -> None:
-    """Writes `training.html` and `plots/*.png`: how far a run is, its curves and its evaluations.
+    """Writes `training.html` and `plots/*.png`: a run's progress, its curves and its evaluations.
 
     Args:
         running: the page asks for a newer one every `REFRESH_SECONDS`.
         seconds_left: until the last step; None if nobody knows.
-        report_address: of the evaluation at a step, as the page finds it.
+        report_address: address of the report of the evaluation at a step, as seen from the page.
     """
     log = list(log)
     drawn, figures = drawable(log)
@@ -171,7 +172,7 @@ def write_training_page(
 
 
 def write_plots(folder: Path, plots: list[Plot]) -> None:
-    """Writes plots as PNG files, and removes those of an earlier page that there are none of now."""
+    """Writes plots as PNG files, and removes an earlier page's plots that no longer exist."""
     for plot in plots:
         write_file(folder / PLOTS_FOLDER / f"{plot.name}.png", plot.png)
     for name in PLOT_NAMES - {plot.name for plot in plots}:
@@ -180,7 +181,7 @@ def write_plots(folder: Path, plots: list[Plot]) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation of a run: its step, its figures by name, and its report as the page finds it."""
+    """An evaluation of a run: its step, its figures by name, and the address of its report."""
 
     step: int
     figures: Mapping[str, float]
@@ -188,7 +189,7 @@ class Evaluation:
 
 
 def _evaluations(log: Iterable[Mapping[str, Any]], report_address: Callable[[int], str | None]) -> list[Evaluation]:
-    """The last evaluation of each step that was evaluated."""
+    """Returns the last evaluation of each evaluated step."""
     found = {}
     for entry in log:
         figures = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
@@ -198,7 +199,7 @@ def _evaluations(log: Iterable[Mapping[str, Any]], report_address: Callable[[int
 
 
 def _headlines(evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
-    """The figures that stand first: of a task that does not generate its own first ones."""
+    """Returns the headline figures: the usual ones, or the first ones of a task that does not generate."""
     found = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.figures))
     if not found or HEADLINES[0] in found:
         return HEADLINES
@@ -215,7 +216,7 @@ class SampleGroup:
 
 
 def _sample_groups(rows: ReportRows) -> list[SampleGroup]:
-    """The samples of a page; few enough are one group, best first."""
+    """Groups the samples of a page; if they are few, one group, best first."""
     if rows.answered <= SHOWN:
         by_score = sorted(rows.random, key=lambda sample: sample.score or 0.0, reverse=True)
         groups = [SampleGroup("All records", "全部样本", by_score)]
@@ -232,7 +233,7 @@ def _sample_groups(rows: ReportRows) -> list[SampleGroup]:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of a template of this folder."""
+    """Renders a template of this folder."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -245,7 +246,7 @@ def render(template: str, **values: Any) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {
         "script": Markup(script),
-        "script_hash": f"sha256-{digest}",  # the only script that the page may run
+        "script_hash": f"sha256-{digest}",  # the only script that the page's policy allows
         "both": both,
         "edits": edits,
         "copied": copied_spans,
@@ -262,18 +263,18 @@ def render(template: str, **values: Any) -> str:
 
 
 def both(english: str, chinese: str) -> Markup:
-    """A text in two languages, of which the page shows one."""
+    """Marks a text up in two languages, of which the page shows one."""
     return Markup('<span class="en">{}</span><span class="zh" lang="zh">{}</span>').format(english, chinese)
 
 
 def drawable(log: Iterable[Mapping[str, Any]]) -> tuple[list[CurvePlot], list[Single]]:
-    """The curves of a log, and the figures that were logged once: a line of one dot says less than the number."""
+    """Splits a log into curves to draw, and figures logged only once, which are better shown as a number."""
     found = curve_plots(log)
     return [plot for plot in found if plot.has_lines], single_figures(found)
 
 
 def _cell(rows: ReportRows) -> int:
-    """The most characters of a text in the table of all rows."""
+    """Returns the character limit of a cell in the table of all rows."""
     lengths = [
         len(text) for row in rows.every for text in (row.row.get("source") or "", row.best, *references_of(row.row))
     ]
@@ -281,25 +282,25 @@ def _cell(rows: ReportRows) -> int:
 
 
 def _clipped(text: Any, most: int) -> str:
-    """A text that a page has room for."""
+    """Clips a text to what a page has room for."""
     text = str(text)
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
 
 
 class Part(NamedTuple):
-    """A part of a source: `answer`, `unseen` by the model, or neither."""
+    """A part of a source: `answer`, `unseen` (by the model), or neither."""
 
     text: str
     kind: str = ""
 
     @property
     def tag(self) -> str:
-        """The element that marks it."""
+        """The HTML element that marks it."""
         return "mark" if self.kind == "answer" else "span"
 
 
 def _source_spans(row: Mapping[str, Any]) -> list[Part]:
-    """The source, with the answer marked and what the model did not see; of a long one, what surrounds the answer."""
+    """Marks the answer and the unseen parts of a source; a long source is clipped around the answer."""
     source, answer = row.get("source") or "", row.get("answer") or ""
     place = source.find(answer) if answer else -1
     first, last = row.get("seen") or (0, len(source))
@@ -318,6 +319,6 @@ def _source_spans(row: Mapping[str, Any]) -> list[Part]:
 
 
 def _beams(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All hypotheses of a row, each with the room that their number leaves it."""
+    """Returns all hypotheses of a row, clipped more the more there are."""
     most = max(LEAST_OF_BEAM, MOST_OF_BEAMS // max(len(row["predictions"]), 1))
     return [{"score": text.get("score"), "text": _clipped(text["text"], most)} for text in row["predictions"]]

@@ -1,4 +1,4 @@
-"""Plots of a report, drawn by matplotlib. All text in them is Latin: no font for Chinese can be counted on."""
+"""Draws the plots of a report with matplotlib. All labels are Latin: a font for Chinese cannot be relied on."""
 
 import base64
 import io
@@ -19,13 +19,8 @@ from glm.report.curves import CURVE_PLOTS, CurvePlot
 SIZE = (5.6, 3.0)  # inches
 DPI = 120
 BINS = 30
-PLOT_NAMES = {
-    *CURVE_PLOTS,
-    "source-length",
-    "generated-length",
-    "scores-by-length",
-    "scores-by-set",
-}  # all there can be
+# All plots there can be.
+PLOT_NAMES = {*CURVE_PLOTS, "source-length", "generated-length", "scores-by-length", "scores-by-set"}
 COLOURS = ("#1f6feb", "#d9730d", "#2a9d5c")
 
 
@@ -34,7 +29,7 @@ class Plot:
     """A drawn plot.
 
     Args:
-        name: of its PNG file, without suffix.
+        name: name of its PNG file, without suffix.
         title: what it shows, in words.
     """
 
@@ -45,13 +40,13 @@ class Plot:
 
     @property
     def address(self) -> str:
-        """The SVG as an address that a page can hold."""
+        """The SVG as a data address for a page."""
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
-@lru_cache(maxsize=len(CURVE_PLOTS))  # an evaluation's report and the page of the training show the same
+@lru_cache(maxsize=len(CURVE_PLOTS))  # A training page and its evaluations' reports draw the same curves.
 def draw_curves(plot: CurvePlot) -> Plot:
-    """Curves by optimizer step."""
+    """Draws curves by optimizer step."""
     figure, axes = _axes(plot.title, "optimizer step", plot.unit)
     for curve, colour in zip(plot.curves, COLOURS, strict=False):
         steps, values = zip(*curve.points, strict=True)
@@ -65,7 +60,7 @@ def draw_curves(plot: CurvePlot) -> Plot:
 
 
 def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
-    """Histograms of the source's length, and of generated and reference texts' side by side."""
+    """Draws histograms of source lengths, and of generated and reference lengths side by side."""
     groups = {"source-length": ("Length of the source", ["source"])}
     groups["generated-length"] = ("Length of the generated text", ["reference", "generated"])
     for name, (title, kinds) in groups.items():
@@ -87,7 +82,7 @@ def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
 
 
 def draw_scores_by_length(buckets: Mapping[str, Mapping[str, float]]) -> Iterator[Plot]:
-    """Bars of the two headline figures for each bucket of source length."""
+    """Draws bars of the two headline figures for each bucket of source length."""
     if not buckets:
         return
     title = "Scores by length of the source"
@@ -103,7 +98,7 @@ def draw_scores_by_length(buckets: Mapping[str, Mapping[str, float]]) -> Iterato
 
 
 def draw_sets(of_sets: Mapping[str, Mapping[str, float]], figures: Sequence[str]) -> Plot:
-    """Bars of some figures in percent for each data set, their mean last."""
+    """Draws bars of figures in percent for each data set, with their mean last."""
     title = "Scores by data set"
     figure, axes = _axes(title, "data set", "percent")
     width = 0.8 / len(figures)
@@ -118,7 +113,7 @@ def draw_sets(of_sets: Mapping[str, Mapping[str, float]], figures: Sequence[str]
 
 
 def draw_figure_by_length(buckets: Mapping[str, Mapping[str, float]], name: str) -> Iterator[Plot]:
-    """Bars of one figure, in percent, for each bucket of source length."""
+    """Draws bars of one figure, in percent, for each bucket of source length."""
     if not buckets:
         return
     title = f"{name} by length of the source"
@@ -130,7 +125,7 @@ def draw_figure_by_length(buckets: Mapping[str, Mapping[str, float]], name: str)
 
 
 def _edges(found: Mapping[str, Counter[int]]) -> list[int]:
-    """Edges of bins of equal whole widths, between whole numbers."""
+    """Returns edges of equally wide bins, halfway between whole numbers."""
     values = [value for counts in found.values() for value in counts]
     low, high = min(values), max(values)
     width = -(-(high - low + 1) // BINS)
@@ -154,7 +149,7 @@ def _axes(title: str, horizontal: str, vertical: str) -> tuple[Figure, Axes]:
 
 
 def _add_legend(axes: Axes) -> None:
-    """A row between title and axes, where it covers nothing that is drawn."""
+    """Places the legend between title and axes, where it covers nothing."""
     _, labels = axes.get_legend_handles_labels()
     axes.figure.subplots_adjust(top=0.82)
     axes.title.set_y(1.13)
@@ -171,7 +166,7 @@ def _add_legend(axes: Axes) -> None:
 def _drawn(name: str, title: str, figure: Figure) -> Plot:
     png, svg = io.BytesIO(), io.BytesIO()
     FigureCanvasAgg(figure).print_png(png)
-    # Text stays text, and the same figure gives the same bytes.
+    # Keeps text as text, and makes the same figure give the same bytes.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return Plot(name, title, png.getvalue(), svg.getvalue())

@@ -1,4 +1,4 @@
-"""What produced a result: the command, the settings, the versions."""
+"""Records what produced a result: the command, the settings, the versions."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What produced a result.
+    """The origin of a result.
 
     Args:
         command: repeats the run, from the folder it was started in.
@@ -43,7 +43,7 @@ class Provenance:
     device: str
 
     def versions(self) -> dict[str, str]:
-        """Versions of all that has a part in the result, and the machine."""
+        """Returns the versions of everything that affects the result, and the machine."""
         machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, device {self.device}"
         return {
             "this toolkit": _commit() or "not a git checkout",
@@ -54,7 +54,7 @@ class Provenance:
 
 
 def command_of(script: str, argv: Sequence[str]) -> str:
-    """The command line as a shell takes it.
+    """Formats the command line for a shell.
 
     Args:
         script: a file, or a verb of `python -m glm`.
@@ -66,12 +66,12 @@ def command_of(script: str, argv: Sequence[str]) -> str:
 
 
 def now() -> str:
-    """The present time in UTC, to the second."""
+    """Returns the present time in UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of those of some packages that there are."""
+    """Returns the versions of those packages that are installed."""
     found = {}
     for name in packages:
         with contextlib.suppress(PackageNotFoundError):
@@ -80,7 +80,7 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of this checkout, with a `+` if files were changed since; None where git does not know it."""
+    """Returns the commit of this checkout, with `+` if files were changed since; None outside git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"],

@@ -1,4 +1,4 @@
-"""What a report needs of the rows of predictions: lengths, and some rows to look at. Takes them in any order."""
+"""Collects from rows of predictions what a report needs: lengths, and samples. Takes rows in any order."""
 
 import hashlib
 import heapq
@@ -14,14 +14,14 @@ from glm.evaluation.statistics import repeated_share
 from glm.evaluation.symptoms import Symptoms
 from glm.report.differences import nearest
 
-SHOWN = 10  # rows of each kind that are kept
-MOST_ROWS = 1000  # that a page has one by one
+SHOWN = 10  # rows kept of each kind
+MOST_ROWS = 1000  # rows that a page shows individually
 RANKED_BY = "edit similarity"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A row of a predictions file with what is remarkable in it.
+    """A row of a predictions file with the properties it was selected for.
 
     Args:
         row: as in the file.
@@ -40,44 +40,44 @@ class Sample:
 
     @property
     def nearest(self) -> str:
-        """The reference that is most like the best text; empty if there is none."""
+        """The reference most similar to the best text; empty if there is none."""
         references = references_of(self.row)
         return nearest(self.best, references)[0] if references else ""
 
     @property
     def is_exact(self) -> bool:
-        """Whether the best text is the reference, but for white space."""
+        """Whether the best text equals the reference, up to white space."""
         references = map(squeezed, references_of(self.row))
         return bool(self.best.strip()) and squeezed(self.best) in references
 
     @property
     def leaks_answer(self) -> bool:
-        """Whether the best text holds the answer."""
+        """Whether the best text contains the answer."""
         answer = squeezed(self.row.get("answer", ""))
         return bool(answer) and answer in squeezed(self.best)
 
 
 class Kept:
-    """The `SHOWN` samples with the highest keys. Among equal keys chance decides, the same for the same rows."""
+    """Keeps the `SHOWN` samples with the highest keys. Ties are broken by a hash, reproducibly for the same rows."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, bytes, int, Sample]] = []
         self._added = 0
 
     def add(self, key: float, digest: bytes, sample: Sample) -> None:
-        """Takes a sample in, if it is among the highest."""
-        self._added += 1  # decides between equal rows, so that samples are never compared
+        """Adds a sample, if it is among the highest."""
+        self._added += 1  # breaks ties, so that samples themselves are never compared
         push = heapq.heappush if len(self._heap) < SHOWN else heapq.heappushpop
         push(self._heap, (key, digest, self._added, sample))
 
     def __iter__(self) -> Iterator[Sample]:
-        """The samples, highest key first."""
+        """Yields the samples, highest key first."""
         return (sample for *_, sample in sorted(self._heap, key=lambda entry: entry[:3], reverse=True))
 
 
 @dataclass
 class ReportRows:
-    """Lengths of all rows, and some of the rows.
+    """Collects the lengths of all rows, and some of the rows.
 
     Attributes:
         count, failed: number of rows, and of those whose record failed.
@@ -108,7 +108,7 @@ class ReportRows:
     repeats: int = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Takes in a row of a predictions file."""
+        """Adds a row of a predictions file."""
         digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
         self.count += 1
         self.symptoms.add_row(row)
@@ -140,7 +140,7 @@ class ReportRows:
 
     @property
     def same_texts(self) -> list[tuple[str, int]]:
-        """The texts that were generated for several records, most frequent first, at most `SHOWN`."""
+        """Returns the texts generated for several records, most frequent first, at most `SHOWN`."""
         return [(text, count) for text, count in self.texts.most_common(SHOWN) if count > 1]
 
     def _count_lengths(self, row: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The report of a task that chooses or extracts: figures, which label was taken for which, and mistakes."""
+"""Reports a task that chooses or extracts: its figures, a confusion table, and mistakes."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from glm.report.page import drawable, render, write_plots
 from glm.report.plots import draw_curves, draw_figure_by_length, draw_lengths
 from glm.report.provenance import Provenance
 
-SHOWN = 10  # rows of each kind
+SHOWN = 10  # rows shown of each kind
 PROTOCOL_OF_MISTAKES = "mlqa"
 
 
 class TaskRows:
-    """The rows of a report.
+    """Collects the rows of a report.
 
     Args:
         reference: the field that says what is right: `reference` of a task that chooses, else `references`.
@@ -35,13 +35,13 @@ class TaskRows:
         self.count = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Takes in a row of a predictions file."""
+        """Adds a row of a predictions file."""
         self.count += 1
         (self.errors if "error" in row else self.rows).append(row)
 
     @property
     def lengths(self) -> dict[str, Counter[int]]:
-        """How many sources have how many characters."""
+        """Counts the sources of each length in characters."""
         texts = (row.get("source") or row.get("context") or "" for row in self.rows)
         return {
             "source": Counter(len(squeezed(text)) for text in texts),
@@ -51,11 +51,11 @@ class TaskRows:
 
     @property
     def scored(self) -> list[Mapping[str, Any]]:
-        """The rows that say what is right."""
+        """Returns the rows with a reference."""
         return [row for row in self.rows if self.reference in row]
 
     def mistakes(self) -> list[dict[str, Any]]:
-        """Wrong rows, those first of which the model was surest."""
+        """Returns wrong rows, the most confident mistakes first."""
         if self.is_choice:
             return [_shown_choice(row) for row in confident_mistakes(self.scored, SHOWN)]
         wrong = [row for row in self.scored if not _is_answered(row)]
@@ -63,7 +63,7 @@ class TaskRows:
         return [_shown_answer(row) for row in wrong[:SHOWN]]
 
     def samples(self) -> list[dict[str, Any]]:
-        """Some rows by chance, the same for the same rows."""
+        """Returns random rows, the same ones for the same input."""
         drawn = sorted(self.rows, key=lambda row: hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest())
         return [(_shown_choice if self.is_choice else _shown_answer)(row) for row in drawn[:SHOWN]]
 
@@ -107,7 +107,7 @@ def write_task_report(
     title: str,
     log: Iterable[Mapping[str, Any]] = (),
 ) -> Path:
-    """Writes `report.html` and its plots as `plots/*.png` into a folder; arguments as of `write_report`."""
+    """Writes `report.html` into a folder, and its plots as `plots/*.png`; arguments as for `write_report`."""
     buckets = scores.by_source_length if scores else {}
     figure = next(iter(scores.figures)) if scores else ""
     score_plots = list(draw_figure_by_length(buckets, figure))

@@ -1,1 +1,1 @@
-"""The process: where it runs, how it ends, files that appear whole. Knows no model."""
+"""The process: device and environment, signals, atomic files. Knows no model."""

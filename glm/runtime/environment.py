@@ -57,12 +57,12 @@ def _have_a_home() -> None:
     print(f"HOME {HOME}: cannot be written to, so caches go to {folder} (set HOME to move them)", file=sys.stderr)
 
 
-# Paddle sets OMP_NUM_THREADS to 1 if it is unset; afterwards a wish could not be told from that default.
+# Paddle sets OMP_NUM_THREADS to 1 if it is unset; afterwards the user's setting could not be told from that default.
 WANTED_THREADS = _wanted_threads()
 _have_a_home()
 
-# After a product MKL's threads wait for the next one, for 200 ms and at full speed, on the cores that the host's own
-# threads need in training (glm/cpu/arrays.py). Decoding and small models set it back (`glm.cpu.arrays.wait_actively`).
+# By default MKL's threads spin for 200 ms after each product, on cores that our own threads need in training
+# (glm/cpu/arrays.py). Decoding and small models let them spin (`glm.cpu.arrays.wait_actively`).
 WANTED_BLOCKTIME = os.environ.get("KMP_BLOCKTIME")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 

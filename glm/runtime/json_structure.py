@@ -17,7 +17,7 @@ class Structure(NamedTuple):
 
     Attributes:
         items: number of values, lists and objects included, and of names in objects; never underestimated.
-        depth: of nested lists and objects.
+        depth: depth of nested lists and objects.
     """
 
     items: int

@@ -1,4 +1,4 @@
-"""Settings that lie in a file: read as data, against a schema, whoever wrote them.
+"""Reads settings files as data, against a schema, whoever wrote them.
 
 A folder with a model may come from anywhere. What is taken from its JSON files is a closed list of fields, each with a
 type and a range; nothing of it is ever a command line, a pattern that is run, or a name of code.
@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from glm.errors import InputError, shown
 from glm.runtime.json_structure import structure
 
-MOST_BYTES = 1 << 21  # of a file: its values in memory take up to 30 times as much
-MOST_DEPTH = 32  # of lists and objects within each other
+MOST_BYTES = 1 << 21  # bytes of a file; its values in memory take up to 30 times as much
+MOST_DEPTH = 32  # nested lists and objects
 MOST_ERRORS = 100
 SHOWN_ERRORS = 3
 
 
 class Settings(BaseModel):
-    """What a file of settings may hold. Nothing is converted, infinity and NaN are no numbers.
+    """Schema of a settings file. Nothing is converted; infinity and NaN are not accepted as numbers.
 
     A subclass refuses fields that it does not name, unless it says `extra="ignore"`: of a file that has those of other
     programs, too.
@@ -35,7 +35,7 @@ Schema = TypeVar("Schema", bound=Settings)
 
 
 def read_settings(path: Path, schema: type[Schema]) -> Schema:
-    """The settings in a file.
+    """Reads the settings in a file.
 
     Raises:
         InputError: it cannot be read, or a field is unknown, of another type or out of its range; the text names it.
@@ -44,7 +44,7 @@ def read_settings(path: Path, schema: type[Schema]) -> Schema:
 
 
 def read_object(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Reads the JSON object in a file.
 
     Raises:
         InputError: it is no plain file, too large, nested too deeply, or no JSON object; or a name is in it twice.
@@ -53,7 +53,7 @@ def read_object(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
 
 
 def read_plain(path: Path, form: str, most_bytes: int) -> bytes:
-    """All bytes of a file of settings.
+    """Reads all bytes of a settings file.
 
     Args:
         form: what it is to be read as, for messages.
@@ -62,7 +62,7 @@ def read_plain(path: Path, form: str, most_bytes: int) -> bytes:
         InputError: it is no plain file, or too large.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never come to its end
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device may never end
             raise InputError(f"{path}: cannot be read as {form} (not a plain file)")
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
@@ -74,12 +74,12 @@ def read_plain(path: Path, form: str, most_bytes: int) -> bytes:
 
 
 def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:
-    """The JSON object that these bytes are; see `read_object`."""
+    """Parses bytes as a JSON object; see `read_object`."""
     try:
         if structure(data).depth > MOST_DEPTH:
             raise InputError(f"{origin}: cannot be read as JSON (nested more than {MOST_DEPTH} deep)")
         content = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        json.dumps(content, ensure_ascii=False).encode()  # unpaired surrogates are not text
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -91,7 +91,7 @@ def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:
 
 
 def checked(content: dict[str, Any], schema: type[Schema], origin: Path | str) -> Schema:
-    """Settings that were read, against a schema; see `read_settings`."""
+    """Checks settings that were read against a schema; see `read_settings`."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:
@@ -100,14 +100,14 @@ def checked(content: dict[str, Any], schema: type[Schema], origin: Path | str) -
 
 
 def _deviations(content: dict[str, Any], errors: list[dict[str, Any]]) -> list[str]:
-    """What is wrong, a line for each field: its name, its value, and what is expected."""
+    """Describes the errors, one line per field: its name, its value, and what is expected."""
     found: dict[str, list[str]] = {}
     for error in errors:
         names, value = [], content
         for part in error["loc"]:
             try:
                 value = value[part]
-            except (LookupError, TypeError):  # missing, or the name of one of several types that would do
+            except (LookupError, TypeError):  # missing, or the name of one of several possible types
                 names += [part] if error["type"] == "missing" else []
                 break
             names.append(part)
@@ -141,7 +141,7 @@ def _no_number(name: str) -> None:
 
 
 def stand_in(opening: bytes) -> str | None:
-    """What a failed download has left in the place of a file, if its first bytes tell."""
+    """Recognises, by its first bytes, what a failed download left instead of a file."""
     opening = opening[:100].lstrip().lower()
     if opening.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS; fetch the file itself with git lfs pull"

@@ -1,4 +1,4 @@
-"""Lists that lie in a text file, a line each: vocabularies, dictionaries, outputs. Read whole."""
+"""Reads text files of one entry per line: vocabularies, dictionaries, outputs."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ MOST_BYTES = 1 << 26  # of a file
 
 
 def read_lines(path: Path, *, most_bytes: int = MOST_BYTES) -> list[str]:
-    """The lines of a file; only a line feed ends one, a carriage return before it is no part of the line.
+    """Reads the lines of a file; only line feeds separate them, and a carriage return before one is removed.
 
     Raises:
         InputError: it is no plain file, too large, or no text in UTF-8; the line is named.

@@ -1,6 +1,5 @@
-"""Ends the processes of a run together: workers with the run, and the run if a worker or a rank stops or exits."""
+"""Ends the processes of a run together: the run if a worker or a rank stops or exits."""
 
-import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -21,7 +20,6 @@ from glm.errors import InputError
 INTERVAL = 5.0  # seconds between checks
 STRIKES = 3  # failed checks in a row; a run stopped by Ctrl-Z and continued is no failure, as this process stops too
 LINGER = 2.0  # seconds a rank stays after another one exited, so that the others see which one was first
-PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 @dataclass(frozen=True)
@@ -34,19 +32,6 @@ class Watched:
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.process}{f', log {self.log}' if self.log else ''})"
-
-
-def end_with_run(worker: int) -> None:
-    """Makes a loader's worker end when the run ends, however that ends; called in the worker.
-
-    Paddle's workers are meant to check for their parent every few seconds, but block while they wait for work.
-    """
-    try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        pass  # not Linux
-    if multiprocessing.parent_process() is not None and os.getppid() != multiprocessing.parent_process().pid:
-        os._exit(1)  # the parent has exited already
 
 
 @contextmanager

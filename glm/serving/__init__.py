@@ -1,1 +1,1 @@
-"""A model behind HTTP: a page to try it, and an API."""
+"""Serves a model over HTTP: a page to try it out, and an API."""

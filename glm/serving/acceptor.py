@@ -1,4 +1,4 @@
-"""Accepts a server's connections in a process of its own, answers `/health` there, and hands over all else.
+"""Accepts a server's connections in a process of its own, answers `/health` there, and passes everything else on.
 
 python -m glm.serving.acceptor LISTENER CHANNEL BOARD HOST [OTHER...]: the first three are open files. Whatever the
 server does, computing or reading what is large, this process has its own turn on the processor, so that an answer to
@@ -21,15 +21,15 @@ from glm.serving.hosts import Hosts
 from glm.serving.status import Board
 
 PATH = b"/health"
-HEAD_BYTES = 1 << 13  # of a request that is looked at
-FIRST_SECONDS = 1.0  # until a connection that says nothing is handed over; the server knows how long to wait
-NEXT_SECONDS = 75.0  # until one that was answered is closed
-TICK_SECONDS = 0.5  # between two looks for these
+HEAD_BYTES = 1 << 13  # bytes of a request that are inspected
+FIRST_SECONDS = 1.0  # until a silent connection is passed on; the server has its own timeout
+NEXT_SECONDS = 75.0  # until a connection is closed after an answer
+TICK_SECONDS = 0.5  # between checks of these timeouts
 
 
 @dataclass
 class Link:
-    """A connection, and until when it is waited for."""
+    """A connection, and the time until which it is kept waiting."""
 
     socket: socket.socket
     deadline: float
@@ -37,7 +37,7 @@ class Link:
 
 
 class Acceptor:
-    """Accepts connections until the server lets go of the channel.
+    """Accepts connections until the server closes the channel.
 
     Args:
         listener: where connections come in.
@@ -50,11 +50,11 @@ class Acceptor:
         self.listener, self.channel = listener, channel
         self.board, self.hosts = board, hosts
         self._links: dict[socket.socket, Link] = {}
-        self._leaving: deque[socket.socket] = deque()  # to be handed over
+        self._leaving: deque[socket.socket] = deque()  # to be passed on
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
-        """Works until the server ends; what has come till then is still handed over."""
+        """Runs until the server ends; connections that came before are still passed on."""
         self.listener.setblocking(False)
         self.channel.setblocking(False)
         self._selector.register(self.listener, selectors.EVENT_READ)
@@ -78,7 +78,7 @@ class Acceptor:
                 accepted, _ = self.listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
-            except OSError:  # no more files may be opened, for now
+            except OSError:  # too many open files at the moment
                 time.sleep(0.01)
                 return
             accepted.setblocking(False)
@@ -86,7 +86,7 @@ class Acceptor:
             self._selector.register(accepted, selectors.EVENT_READ)
 
     def _look(self, link: Link) -> None:
-        """Answers what can be answered here; hands over what cannot."""
+        """Answers a request if it can be answered here; otherwise passes the connection on."""
         try:
             opening = link.socket.recv(HEAD_BYTES, socket.MSG_PEEK)
             end = opening.find(b"\r\n\r\n") + 4
@@ -98,11 +98,11 @@ class Acceptor:
                 self._release(link.socket)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:  # the client has left
+        except OSError:  # the client has disconnected
             self._drop(link.socket)
 
     def _answer(self, link: Link, head: bytes) -> None:
-        """Answers a request for `/health`; one that is not plain, or not for this server, is not answered here."""
+        """Answers a request for `/health`; an unusual one, or one for another server, is left to the server."""
         http = h11.Connection(h11.SERVER)
         try:
             http.receive_data(head)
@@ -130,7 +130,7 @@ class Acceptor:
             (self._drop if link.was_answered else self._release)(link.socket)
 
     def _release(self, connection: socket.socket) -> None:
-        """Lets go of a connection: it is the server's from now on."""
+        """Gives up a connection: from now on it belongs to the server."""
         self._selector.unregister(connection)
         del self._links[connection]
         self._leaving.append(connection)
@@ -141,11 +141,11 @@ class Acceptor:
         connection.close()
 
     def _hand_over(self) -> None:
-        """Hands over what waits for it, as far as the channel takes it now."""
+        """Passes waiting connections on, as far as the channel takes them now."""
         while self._leaving:
             try:
                 socket.send_fds(self.channel, [b"."], [self._leaving[0].fileno()])
-            except OSError:  # it is full, or the server has ended
+            except OSError:  # the channel is full, or the server has ended
                 break
             self._leaving.popleft().close()
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._leaving else 0)
@@ -160,7 +160,7 @@ class Acceptor:
 
 
 def main(argv: list[str]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # which are the server's, that ends this process with itself
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server handles these signals, and its end ends this process
         signal.signal(number, signal.SIG_IGN)
     listener, channel, board = map(int, argv[:3])
     hosts = Hosts(argv[3], argv[4:])

@@ -1,4 +1,5 @@
-"""The routes, and what surrounds each request: key, host, limits, errors, and dropping the work of who left."""
+"""The application's routes, and what surrounds every request: key, host, limits, errors, and cancelling work when a
+client disconnects."""
 
 import asyncio
 import hmac
@@ -36,13 +37,13 @@ from glm.serving.schemas import (
 from glm.serving.service import Service
 from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 
-MOST_HELD = 64 << 20  # bytes of all bodies that are being read or answered
-BODY_SECONDS = 30.0  # until a body has to be there
+MOST_HELD = 64 << 20  # bytes of all bodies being read or answered
+BODY_SECONDS = 30.0  # until a body has to be complete
 SCHEMAS = (CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
-LOOKS = ["GET", "HEAD"]  # load balancers ask without wanting an answer's body
-OPEN_PATHS = {"/", "/health"}  # no key is needed
+LOOKS = ["GET", "HEAD"]  # load balancers use HEAD
+OPEN_PATHS = {"/", "/health"}  # paths that need no key
 PAGE = Path(__file__).with_name("page.html")
-# The page loads nothing from anywhere and talks to this server only.
+# The page loads nothing from elsewhere and talks to this server only.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -58,7 +59,7 @@ def build_app(
     limits: Limits | None = None,
     hosts: Hosts | None = None,
 ) -> FastAPI:
-    """The application.
+    """Builds the application.
 
     Args:
         api_key: what requests have to bring, if anything.
@@ -67,20 +68,19 @@ def build_app(
         hosts: what requests may call this server; None does not look.
     """
     limits = limits or Limits()
-    reader = Desk("reading")  # of large bodies; small ones, read at once, do not wait behind them to be laid out
+    exchange = Exchange(service, limits, request_timeout)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
         yield
-        reader.close()
-        for each in (service, *service.of_tasks.values()):
-            each.desk.close()
+        for desk in (exchange.reader, *(each.desk for each in (service, *service.of_tasks.values()))):
+            desk.close()
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPI(
         title="GLM",
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
@@ -90,85 +90,115 @@ def build_app(
     app.add_middleware(Guard, api_key=api_key, limits=limits, hosts=hosts)
     add_error_handlers(app)
     add_routes_about(app, service)
-    completions = service.completions
+    add_routes_of_openai(app, service, exchange)
+    add_routes_of_tasks(app, service, exchange)
+    # The middleware added last sees requests first.
+    app.add_middleware(Counted, metrics=service.batcher.metrics, paths={*paths_of(app)})
+    return app
 
-    async def asked(request: Request, schema: type[Body]) -> Body:
+
+class Exchange:
+    """Reads the bodies of requests and sends answers, within the limits of size and time.
+
+    Args:
+        limits: what one request may bring.
+        seconds: until a request is given up.
+    """
+
+    def __init__(self, service: Service, limits: Limits, seconds: float):
+        self.service = service
+        self.limits = limits
+        self.seconds = seconds
+        # Reads large bodies; small ones are read at once, so that they never queue behind large ones.
+        self.reader = Desk("reading")
+
+    async def asked(self, request: Request, schema: type[Body]) -> Body:
+        """Reads the body of a request. Raises ApiError if it does not follow the schema."""
         data = await request.body()
         if len(data) <= SMALL:
-            return parse(data, schema, limits)
-        reader.give_memory_back()
-        return await reader.run(parse, data, schema, limits)
+            return parse(data, schema, self.limits)
+        self.reader.give_memory_back()
+        return await self.reader.run(parse, data, schema, self.limits)
 
-    async def answer(request: Request, work: Coroutine[Any, Any, Any]) -> Response:
+    async def answer(self, request: Request, work: Coroutine[Any, Any, Any]) -> Response:
+        """Answers with the result of work, as JSON."""
+
         async def rendered() -> bytes:
-            return await service.desk.run(render, await work)
+            return await self.service.desk.run(render, await work)
 
-        return Response(await answered(request, rendered(), request_timeout), media_type="application/json")
+        return Response(await answered(request, rendered(), self.seconds), media_type="application/json")
 
-    async def streamed(request: Request, completions: Completions, job: Coroutine[Any, Any, Job]) -> Response:
-        deadline = time.monotonic() + request_timeout
+    async def completed(self, request: Request, body: Decoded, whole: str, job: str) -> Response:
+        """Answers a request of OpenAI's API, whole or in parts; `whole` and `job` name methods of `Completions`."""
+        check_model(self.service, body.model)
+        completions = self.service.of(body.model).completions
+        if body.stream:
+            return await self._streamed(request, completions, getattr(completions, job)(body))
+        return await self.answer(request, getattr(completions, whole)(body))
+
+    async def _streamed(self, request: Request, completions: Completions, job: Coroutine[Any, Any, Job]) -> Response:
+        deadline = time.monotonic() + self.seconds
 
         async def begun() -> AsyncIterator[dict[str, Any]]:
             return await completions.stream(await job)
 
-        parts = in_time(await answered(request, begun(), request_timeout), deadline, preferred(request.headers))
+        parts = in_time(await answered(request, begun(), self.seconds), deadline, preferred(request.headers))
         return StreamingResponse(as_events(parts), media_type=MEDIA_TYPE, headers=HEADERS)
 
-    async def completed(request: Request, body: Decoded, whole: str, job: str) -> Response:
-        check_model(service, body.model)
-        own = service.of(body.model).completions
-        if body.stream:
-            return await streamed(request, own, getattr(own, job)(body))
-        return await answer(request, getattr(own, whole)(body))
+
+def add_routes_of_openai(app: FastAPI, service: Service, exchange: Exchange) -> None:
+    """Adds the routes of OpenAI's API, and those that vLLM's servers have beside it."""
+    completions = service.completions
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
-        body = await asked(request, CompletionRequest)
-        return await completed(request, body, "complete", "job")
+        body = await exchange.asked(request, CompletionRequest)
+        return await exchange.completed(request, body, "complete", "job")
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        body = await asked(request, ChatRequest)
-        return await completed(request, body, "chat", "chat_job")
+        body = await exchange.asked(request, ChatRequest)
+        return await exchange.completed(request, body, "chat", "chat_job")
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Response:
-        body = await asked(request, TokenizeRequest)
-        return await answer(request, service.desk.run(completions.tokenize, body))
+        body = await exchange.asked(request, TokenizeRequest)
+        return await exchange.answer(request, service.desk.run(completions.tokenize, body))
 
     @app.post("/detokenize")
     async def detokenize(request: Request) -> Response:
-        body = await asked(request, DetokenizeRequest)
-        return await answer(request, service.desk.run(completions.detokenize, body))
+        body = await exchange.asked(request, DetokenizeRequest)
+        return await exchange.answer(request, service.desk.run(completions.detokenize, body))
+
+
+def add_routes_of_tasks(app: FastAPI, service: Service, exchange: Exchange) -> None:
+    """Adds the routes of this toolkit's own kinds of task."""
 
     @app.post("/generate")
     async def generate(request: Request) -> Response:
-        body = await asked(request, GenerateRequest)
-        return await answer(request, service.of(body.task).generate(body))
+        body = await exchange.asked(request, GenerateRequest)
+        return await exchange.answer(request, service.of(body.task).generate(body))
 
     @app.post("/choose")
     async def choose(request: Request) -> Response:
-        return await answer(request, service.tasks.choose(await asked(request, ChooseRequest)))
+        body = await exchange.asked(request, ChooseRequest)
+        return await exchange.answer(request, service.tasks.choose(body))
 
     @app.post("/extract")
     async def extract(request: Request) -> Response:
-        return await answer(request, service.tasks.extract(await asked(request, ExtractRequest)))
-
-    app.add_middleware(
-        Counted, metrics=service.batcher.metrics, paths={*paths_of(app)}
-    )  # the last one sees requests first
-    return app
+        body = await exchange.asked(request, ExtractRequest)
+        return await exchange.answer(request, service.tasks.extract(body))
 
 
 def check_model(service: Service, name: str | None) -> None:
-    """Raises ApiError where another model is meant."""
+    """Raises ApiError if a request names another model."""
     if name not in (None, service.name, *service.of_tasks):
         message = f"model {shown(name)}: is not served; the model here is {service.name}"
         raise ApiError(404, message, code="model_not_found", param="model")
 
 
 def add_routes_about(app: FastAPI, service: Service) -> None:
-    """The page, and what there is to know of server and model. None of these waits for a thread."""
+    """Adds the routes of the page and of information about server and model. None of them waits for a thread."""
 
     @app.api_route("/", methods=LOOKS)
     async def page() -> HTMLResponse:
@@ -201,7 +231,7 @@ def add_routes_about(app: FastAPI, service: Service) -> None:
 
 
 async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
-    """The result of work that is cancelled when the client leaves, or when the time is over.
+    """Waits for the result of work, which is cancelled when the client disconnects or the time is over.
 
     Raises:
         ApiError: it was cancelled; or the queue is full, or the model failed.
@@ -225,11 +255,11 @@ async def answered(request: Request, work: Coroutine[Any, Any, Any], seconds: fl
 async def in_time(
     parts: AsyncIterator[dict[str, Any]], deadline: float, language: str
 ) -> AsyncIterator[dict[str, Any]]:
-    """Parts of an answer as they come; an error is the last one, for the status has been sent.
+    """Yields the parts of an answer as they come. The status has been sent by then, so an error becomes the last part.
 
     Args:
-        deadline: by the monotonic clock.
-        language: of the error.
+        deadline: time of the monotonic clock.
+        language: language of the error.
     """
     start = time.monotonic()
     try:
@@ -249,16 +279,16 @@ async def in_time(
 
 
 def too_late(seconds: float) -> ApiError:
-    """The error of an answer that took too long."""
+    """Makes the error of an answer that took too long."""
     return ApiError(504, f"not done within {seconds:.3g} s; ask for fewer or shorter texts, or later", code="timeout")
 
 
 def failure_of(error: Exception) -> ApiError:
-    """What went wrong behind the API, as an error of the API."""
+    """Converts an exception from behind the API to an error of the API."""
     if isinstance(error, QueueFullError):
         return ApiError(503, "too many texts are waiting; try again later", code="queue_full")
     if isinstance(error, InputError):
-        subject = str(error).split()[0].strip(":,")  # messages start with what is wrong
+        subject = str(error).split()[0].strip(":,")  # messages start with the name of what is wrong
         known = any(subject in schema.model_fields for schema in SCHEMAS)
         text = shown(str(error), 2000, kept="\n")
         return ApiError(422, text, code="invalid_value", param=subject if known else None)
@@ -266,13 +296,13 @@ def failure_of(error: Exception) -> ApiError:
 
 
 async def departure(request: Request) -> None:
-    """Returns when the client of a request, whose body was read, has left."""
+    """Returns when the client of a request, whose body was read, has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Turns every error into the one form of `ApiError`."""
+    """Turns every error into the form of `ApiError`."""
 
     @app.exception_handler(ApiError)
     def refused(request: Request, error: ApiError) -> JSONResponse:
@@ -280,7 +310,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     def left(_: Request, error: ClientDisconnect) -> JSONResponse:
-        return ApiError(499, "the client closed the connection", code="client_left").response()  # nobody reads it
+        # For the log: the client is gone.
+        return ApiError(499, "the client closed the connection", code="client_left").response()
 
     @app.exception_handler(InputError)
     def unusable(request: Request, error: InputError) -> JSONResponse:
@@ -303,19 +334,20 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def paths_of(app: FastAPI) -> list[str]:
-    """The paths that there are."""
+    """Returns all paths of the application."""
     return list(dict.fromkeys(route.path for route in app.routes))
 
 
 class Guard:
-    """Turns away requests for others, without key, of other types than JSON, and bodies too large or too slow."""
+    """Rejects requests for other hosts, without key, of other types than JSON, and with bodies too large or too
+    slow."""
 
     def __init__(self, app: ASGIApp, *, api_key: str | None, limits: Limits, hosts: Hosts | None):
         self.app = app
         self.api_key = api_key
         self.hosts = hosts
         self.most_bytes = limits.max_request_bytes
-        self.held = 0  # bytes of all bodies that are being read or answered
+        self.held = 0  # bytes of all bodies being read or answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -341,7 +373,7 @@ class Guard:
             return ApiError(401, "send the key as 'Authorization: Bearer KEY'", code="invalid_api_key")
         if scope["method"] != "POST":
             return None
-        # Other sites' pages may send other types here without asking; JSON they may not.
+        # Pages of other sites may send other types here without a preflight request, but not JSON.
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
             return ApiError(415, "send JSON, with 'Content-Type: application/json'", code="unsupported_media_type")
         length = headers.get(b"content-length", b"0")
@@ -356,7 +388,7 @@ def _text(header: bytes | None) -> str | None:
 
 
 class _Reading:
-    """A body on its way, which has to be small enough and come soon enough.
+    """A body being received, within limits of size and time.
 
     Attributes:
         size: bytes that have come.
@@ -370,7 +402,7 @@ class _Reading:
         self._is_whole = False
 
     async def receive(self) -> Message:
-        """The next message.
+        """Receives the next message.
 
         Raises:
             HTTPException: the body is too large or too slow, or there are too many.

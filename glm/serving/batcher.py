@@ -1,4 +1,4 @@
-"""Requests become batches: a thread decodes what has come, and takes in what comes meanwhile."""
+"""Batches requests: a thread decodes texts together, and adds new ones between two steps."""
 
 import asyncio
 import itertools
@@ -21,15 +21,15 @@ from glm.prediction.writer import Writer
 from glm.runtime.device import give_memory_back, prepare
 from glm.serving.metrics import Metrics
 
-IDLE_SECONDS = 2.0  # without work until memory that was kept for it is given back
+IDLE_SECONDS = 2.0  # without work until unused memory is given back to the system
 
 
 class QueueFullError(Exception):
-    """More texts wait than may."""
+    """More texts are waiting than allowed."""
 
 
 class DecodingError(Exception):
-    """The model failed, for no fault of the request's."""
+    """The model failed, and not because of the request."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A text that waits for a place, or has one: who waits for it, and since when."""
+    """A text that waits for a place in a batch, or has one."""
 
     task: Task
     future: Future = field(default_factory=Future)
@@ -59,20 +59,20 @@ class _Waiting:
 
     @property
     def seconds(self) -> float:
-        """Since it came."""
+        """Seconds since it arrived."""
         return time.perf_counter() - self.since
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Searches that share a batch, and who waits for them."""
+    """Searches that share a batch, with the texts in it."""
 
     decoding: Decoding
     waiting: dict[ExampleSearch, _Waiting] = field(default_factory=dict)
 
 
 class Batcher:
-    """Decodes texts as they are asked for, each as if it were alone.
+    """Decodes texts in shared batches, each as if it were alone.
 
     Texts whose options allow it (`GenerationConfig.batch_options`) share a batch, which a text joins as soon as a
     place is free and leaves when it is done. Batches of different options take turns, a token each. Nobody but its
@@ -97,7 +97,7 @@ class Batcher:
         self._groups: dict[tuple, _Group] = {}
         self._unfinished: set[Future] = set()
         self._closed = False
-        self._changed = threading.Condition()  # guards _waiting, _closed and what is added to _unfinished
+        self._changed = threading.Condition()  # guards _waiting, _closed and additions to _unfinished
         self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
 
@@ -106,7 +106,7 @@ class Batcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread after its present step; what is unfinished is cancelled."""
+        """Stops the thread after its present step; unfinished texts are cancelled."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -114,17 +114,17 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     @property
     def load(self) -> dict[str, int]:
-        """How many texts are decoded, and how many wait."""
+        """Number of texts that are being decoded, and of those that wait."""
         waiting = sum(not waiting.future.cancelled() for waiting in self._waiting.copy())
         return {"decoding": len(self._unfinished) - waiting, "waiting": waiting}
 
     async def write(self, tasks: Sequence[Task]) -> list[list[Hypothesis]]:
-        """Generates texts: hypotheses of each, best first. Cancelling drops their work.
+        """Generates texts; returns the hypotheses of each, best first. Cancelling it drops their work.
 
         Raises:
             QueueFullError: they would not all find room among those that may wait.
@@ -139,10 +139,10 @@ class Batcher:
                 future.cancel()
 
     async def run(self, work: Callable[[], Any], *, count: int) -> Any:
-        """Lets the decoding thread do something else with the model, between two steps: its result.
+        """Runs other work on the model in the decoding thread, between two steps; returns its result.
 
         Args:
-            count: of texts that it stands for.
+            count: number of texts that it stands for.
 
         Raises:
             QueueFullError, InputError, DecodingError: as `write`.
@@ -162,18 +162,19 @@ class Batcher:
             future.cancel()
 
     def check_room(self, count: int) -> None:
-        """Raises InputError if so many texts at once would not find room in an empty queue either."""
+        """Raises InputError if so many texts would not fit even into an empty queue."""
         if count > self._room:
             message = f"at most {self._room} (per_device_eval_batch_size + max_waiting); send them in several requests"
             raise InputError(f"{count} texts at once: {message}")
 
     @property
     def _room(self) -> int:
-        """Texts that may be decoded and wait."""
+        """Number of texts that may be decoded and wait."""
         return self.writer.batch_size + self.most_waiting
 
     def submit(self, tasks: Sequence[Task]) -> list[Future]:
-        """Has texts generated: a future of the hypotheses of each, which has to be cancelled if it is not waited for.
+        """Queues texts; returns a future of the hypotheses of each. A future that nobody waits for any more has to be
+        cancelled.
 
         Raises:
             QueueFullError, InputError: as `write`, whose other errors are those of the futures.
@@ -195,7 +196,7 @@ class Batcher:
     # -- the thread
 
     def _run(self) -> None:
-        prepare(self.device)  # numbers of threads are each thread's own
+        prepare(self.device)  # the number of threads is set for each thread
         while self._wait_for_work():
             self._call_next()
             for key, arrived in self._take().items():
@@ -206,10 +207,10 @@ class Batcher:
             future.cancel()
 
     def _wait_for_work(self) -> bool:
-        """Sleeps until there is some; False if there will be no more."""
+        """Waits until there is work; returns False if there will be no more."""
         with self._changed:
             if not self._changed.wait_for(self._has_work, IDLE_SECONDS):
-                give_memory_back()  # what a large batch took, once it is over
+                give_memory_back()  # what a large batch took
             self._changed.wait_for(self._has_work)
             return not self._closed
 
@@ -217,7 +218,7 @@ class Batcher:
         return bool(self._waiting or self._calls or self._groups or self._closed)
 
     def _call_next(self) -> None:
-        """Does one thing that is no generation, if there is one that somebody still waits for."""
+        """Runs one other piece of work, if there is one that somebody still waits for."""
         with self._changed:
             if not self._calls:
                 return
@@ -228,12 +229,12 @@ class Batcher:
             future.set_result(work())
         except InputError as error:
             future.set_exception(error)
-        except Exception as error:  # whatever it is, the others go on
+        except Exception as error:  # one failure must not stop the others
             traceback.print_exc(file=sys.stderr)
             future.set_exception(DecodingError(str(error)))
 
     def _take(self) -> dict[tuple, list[_Waiting]]:
-        """Those that find a place now, first come first served, by the options of their batch."""
+        """Takes waiting texts that fit into their batches, first come first served."""
         places = self.writer.batch_size - sum(len(group.waiting) for group in self._groups.values())
         taken: dict[tuple, list[_Waiting]] = {}
         with self._changed:
@@ -245,7 +246,7 @@ class Batcher:
         return taken
 
     def _join(self, key: tuple, arrived: list[_Waiting]) -> None:
-        """Lets texts join the batch of their options."""
+        """Adds texts to the batch of their options."""
         if key not in self._groups:
             self._groups[key] = _Group(Decoding(self.writer.decoder(arrived[0].task.config)))
         group = self._groups[key]
@@ -270,7 +271,7 @@ class Batcher:
             self._advance(key, lambda: group.decoding.join(searches), first=searches)
 
     def _step(self, key: tuple) -> None:
-        """Moves a batch on by a token; texts that nobody waits for any more leave it, and it ends with its last."""
+        """Decodes one token in a batch; cancelled texts leave it, and it ends with its last text."""
         group = self._groups[key]
         for search in [search for search, waiting in group.waiting.items() if waiting.future.cancelled()]:
             search.done = True
@@ -283,10 +284,10 @@ class Batcher:
     def _advance(
         self, key: tuple, move: Callable[[], list[ExampleSearch]], *, first: Sequence[ExampleSearch] = ()
     ) -> None:
-        """Hands over what is done after a move; an error is that of all texts of the batch.
+        """Passes on what is finished after a step; an error is passed to all texts of the batch.
 
         Args:
-            first: those that it gives their first token.
+            first: texts that get their first token in it.
         """
         group = self._groups[key]
         try:
@@ -296,14 +297,14 @@ class Batcher:
             for search in done:
                 self._hand_over(search, group.waiting.pop(search))
             _tell(group)
-        except Exception as error:  # whatever it is, the texts of other batches go on
+        except Exception as error:  # one failure must not stop other batches
             traceback.print_exc(file=sys.stderr)
             for waiting in group.waiting.values():
                 _fail(waiting.future, DecodingError(str(error)))
             group.waiting.clear()
 
     def _hand_over(self, search: ExampleSearch, waiting: _Waiting) -> None:
-        """Gives a text to who waits for it, and counts it."""
+        """Passes a text to whoever waits for it, and counts it."""
         self.metrics.text.observe(waiting.seconds)
         self.metrics.prompt_tokens.inc(len(search.prompt))
         self.metrics.generated_tokens.inc(sum(len(text.token_scores) for text in search.found))
@@ -311,7 +312,7 @@ class Batcher:
 
 
 def _tell(group: _Group) -> None:
-    """Tells those who want to hear it what their texts are so far."""
+    """Passes unfinished texts to whoever follows them."""
     batch = group.decoding.batch
     for place, search in enumerate(batch.searches):
         waiting = group.waiting.get(search)

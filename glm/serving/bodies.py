@@ -1,4 +1,4 @@
-"""From the bytes of a request to what it asks for: counted before they are read, and read aside from all others.
+"""Parses request bodies: their size is checked before they are read, and large ones are read in a thread of their own.
 
 Whatever a body holds, finding out that it is too much costs milliseconds, and an answer to `/health` does not wait for
 it: what takes longer than that is done by the thread of a `Desk`, a slice at a time.
@@ -25,21 +25,21 @@ from glm.serving.schemas import Strict
 Body = TypeVar("Body", bound=Strict)
 Result = TypeVar("Result")
 
-SMALL = 1 << 14  # bytes that are read at once, in less time than handing them on takes
-SLICE = 1 << 14  # characters of texts that are laid out before others have their turn
-MOST_ITEMS = 32  # that are laid out before others have their turn
-MOST_NAMED = 3  # errors that are told of a body
+SMALL = 1 << 14  # bytes of a body that is parsed at once: handing it to a thread would take longer
+SLICE = 1 << 14  # characters of texts laid out at a time, before other requests get a turn
+MOST_ITEMS = 32  # items laid out at a time
+MOST_NAMED = 3  # errors listed for one body
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may bring.
+    """Limits of a single request.
 
     Args:
-        max_request_bytes: of its body.
+        max_request_bytes: most bytes of its body.
         max_request_items: values in it, and names of an object's entries.
-        max_request_depth: of lists and objects within each other.
-        max_request_characters: of its texts together.
+        max_request_depth: most nested lists and objects.
+        max_request_characters: most characters of all its texts.
     """
 
     max_request_bytes: int = 4 << 20
@@ -48,7 +48,7 @@ class Limits:
     max_request_characters: int = 1 << 18
 
     def check(self, data: bytes) -> None:
-        """Raises ApiError if a body holds too much to be read."""
+        """Raises ApiError if a body holds more than the limits allow."""
         found = structure(data)
         if found.depth > self.max_request_depth:
             message = f"lists and objects {found.depth} deep; at most {self.max_request_depth} (max_request_depth)"
@@ -59,10 +59,10 @@ class Limits:
 
 
 class Desk:
-    """A thread that does one kind of work for all requests, in turn.
+    """A thread that does one kind of work for all requests, one after the other.
 
     Args:
-        name: of the thread.
+        name: name of the thread.
     """
 
     def __init__(self, name: str):
@@ -70,23 +70,23 @@ class Desk:
         self._is_to_give_back = False
 
     def give_memory_back(self) -> None:
-        """Has what large requests took returned to the system, once for all of the next second."""
+        """Schedules that unused memory is given back to the system, once within the next second."""
         if not self._is_to_give_back:
             self._is_to_give_back = True
             asyncio.get_running_loop().call_later(1.0, self._begin_to_give_back)
 
     def _begin_to_give_back(self) -> None:
         self._is_to_give_back = False
-        with suppress(RuntimeError):  # the server has ended meanwhile
+        with suppress(RuntimeError):  # the server may have ended by then
             self._thread.submit(give_memory_back)
 
     async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """The result of some work, which should be small: what is begun is not cancelled."""
+        """Runs a piece of work and returns its result. It should be short: once started it cannot be cancelled."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def map(self, work: Callable[[Any], Result], items: Sequence[Any]) -> list[Result]:
-        """The results of some work for each of many items. Others have their turn in between, and cancelling ends it
-        there."""
+        """Runs work for each of many items and returns the results. Other requests get turns in between, at which
+        cancelling takes effect."""
         found: list[Result] = []
         for part in slices(items):
             found += await self.run(lambda part: [work(item) for item in part], part)
@@ -98,7 +98,7 @@ class Desk:
 
 
 def slices(items: Sequence[Any]) -> Iterator[list[Any]]:
-    """Parts of about `SLICE` characters and at most `MOST_ITEMS` items, one item at least."""
+    """Splits items into slices of about `SLICE` characters and at most `MOST_ITEMS` items, one at least."""
     part: list[Any] = []
     size = 0
     for item in items:
@@ -112,7 +112,7 @@ def slices(items: Sequence[Any]) -> Iterator[list[Any]]:
 
 
 def characters(value: Any) -> int:
-    """The characters of a text, or of all texts in a value; a value has one at least, so that none is free."""
+    """Counts the characters of a text, or of all texts in a value; every value counts as one at least."""
     if isinstance(value, str):
         return len(value) + 1
     if isinstance(value, Mapping):
@@ -121,7 +121,7 @@ def characters(value: Any) -> int:
 
 
 def parse(data: bytes, schema: type[Body], limits: Limits) -> Body:
-    """What a body asks for.
+    """Parses a body.
 
     Raises:
         ApiError: it is no JSON, not what the schema says, or more than the limits allow.
@@ -147,24 +147,25 @@ def parse(data: bytes, schema: type[Body], limits: Limits) -> Body:
 
 
 def _deviation(error: ValidationError, known: Collection[str]) -> ApiError:
-    """What pydantic found, by field, in our words.
+    """Translates pydantic's errors, by field, into the API's words.
 
     Args:
         known: the fields that there are.
     """
     found = error.errors(include_url=False, include_input=False)
-    of_fields: dict[str, list[dict[str, Any]]] = {}  # other parts of a place are pydantic's names of types
+    # Without the parts of a location that are pydantic's names of types.
+    of_fields: dict[str, list[dict[str, Any]]] = {}
     for item in found:
         place = item["loc"][:1] + tuple(part for part in item["loc"][1:] if isinstance(part, int))
         of_fields.setdefault(shown(".".join(map(str, place))) or BODY, []).append(item)
     messages = {}
     for name, items in list(of_fields.items())[:MOST_NAMED]:
-        # Where a field may be of several types, the one that it has is meant.
+        # Where a field may have several types, errors of the type that it has are meant.
         items = [item for item in items if not item["type"].endswith("_type")] or items
         messages[name] = " or ".join(dict.fromkeys(_in_our_words(item, known) for item in items))
     message = "; ".join(f"{name}: {said}" for name, said in messages.items())
     param = next(iter(messages))
-    if param == BODY:  # what is wrong with fields beside each other names them itself
+    if param == BODY:  # an error about several fields names them itself
         message = message.removeprefix(f"{BODY}: ")
         subject = re.split(r"[ :]", message)[0]
         param = subject if subject in known else BODY
@@ -172,7 +173,7 @@ def _deviation(error: ValidationError, known: Collection[str]) -> ApiError:
 
 
 BODY = "body"
-# What pydantic finds, and what we say of it.
+# Pydantic's error types, and our messages.
 WORDS = {
     "missing": "has to be given",
     "dict_type": "a JSON object is expected",
@@ -196,7 +197,7 @@ WORDS = {
     "literal_error": "use one of {expected}",
     "value_error": "{error}",
 }
-# OpenAI's fields, and those of other servers of its API, under our names.
+# Fields of OpenAI's API and of compatible servers, and our names for them.
 OTHER_NAMES = {
     "max_new_tokens": "max_tokens",
     "max_length": "max_tokens",

@@ -1,4 +1,4 @@
-"""The API's messages in Chinese, by the English: the first entry that fits is taken, so the more special come first.
+"""The API's messages in Chinese, by their English patterns; the first match counts, so special patterns come first.
 
 `{}` stands for any text, `{*}` for a message of its own; `{0}`, `{1}`, … in the Chinese are these in their order.
 """

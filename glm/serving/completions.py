@@ -1,4 +1,4 @@
-"""What OpenAI's API is answered, HTTP apart: completions of prompts, and single turns of a chat."""
+"""Answers OpenAI's API without HTTP: completions of prompts, and single turns of a chat."""
 
 import asyncio
 import time
@@ -33,10 +33,10 @@ COMPLETION, CHAT = "text_completion", "chat.completion"
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt, and the texts around what is to be written.
+    """A prompt, and the texts around what is generated.
 
     Args:
-        ids: of a prompt whose end is to be continued; None of one with a blank of its own.
+        ids: those of a prompt whose end is to be continued; None for a prompt with a blank of its own.
         begins: its ids began with that of the end of a text, which says that nothing is before them.
         cut: tokens that it lost.
     """
@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Job:
-    """A request as tasks.
+    """A request, split into decoding tasks.
 
     Args:
         kind: COMPLETION or CHAT.
@@ -69,12 +69,12 @@ class Job:
 
     @property
     def tasks_of_prompt(self) -> int:
-        """Tasks for each prompt."""
+        """Returns the number of tasks of each prompt."""
         return len(self.tasks) // len(self.asked)
 
     @property
     def grows(self) -> bool:
-        """Whether each task writes one text that is returned, token by token: not where several compete."""
+        """Whether each task writes one text token by token that is returned as it is, without competitors."""
         one_each = self.tasks_of_prompt == self.request.wanted
         return one_each and all(task.config.num_beams == 1 for task in self.tasks)
 
@@ -83,7 +83,7 @@ class Completions:
     """Answers OpenAI's requests with one model.
 
     Args:
-        name: of the model.
+        name: name of the model.
         columns: see `Service`.
         writes: whether the model's own task writes texts, so that it has a template for them.
     """
@@ -101,7 +101,7 @@ class Completions:
     # -- requests
 
     async def complete(self, request: CompletionRequest) -> Json:
-        """Texts that fill the blanks of prompts.
+        """Completes prompts: generates the text of their blanks.
 
         Raises:
             InputError: a prompt does not fit or has more than one blank, or the options cannot be used.
@@ -110,11 +110,11 @@ class Completions:
         return await self._answer(await self.job(request))
 
     async def chat(self, request: ChatRequest) -> Json:
-        """What the model writes for one turn of a user, in its template. Raises as `complete`."""
+        """Answers one turn of a user, in the model's template. Raises as `complete`."""
         return await self._answer(await self.chat_job(request))
 
     async def job(self, request: CompletionRequest) -> Job:
-        """A request for completions as tasks. Raises InputError as `complete`."""
+        """Makes the tasks of a completion request. Raises InputError as `complete`."""
         given = len(self.writer.prefix_ids)  # tokens of a text that are not generated
         tgt_length = self.writer.config.tgt_length if request.max_tokens is None else given + request.max_tokens
         check_length(self.writer, "max_tokens", tgt_length, given)
@@ -126,7 +126,7 @@ class Completions:
         return self._job(COMPLETION, request, asked, tgt_length)
 
     async def chat_job(self, request: ChatRequest) -> Job:
-        """A request of a chat as a task. Raises InputError as `complete`."""
+        """Makes the task of a chat request. Raises InputError as `complete`."""
         asked = await self.desk.run(self._turn, request.question)
         given = asked.prompt.given
         limit = request.limit
@@ -147,7 +147,7 @@ class Completions:
     # -- tokens
 
     def tokenizer_info(self) -> Json:
-        """What clients need to know of the tokenizer."""
+        """Describes the tokenizer to clients."""
         tokenizer = self.writer.encoder.tokenizer
         return {
             "tokenizer_class": self.writer.encoder.family.title,
@@ -158,7 +158,7 @@ class Completions:
         }
 
     def tokenize(self, request: TokenizeRequest) -> Json:
-        """The ids of a text; of the text of the end of a text its own, which data may not hold."""
+        """Encodes a text; only a text that is exactly the end token's becomes that token."""
         tokenizer = self.writer.encoder.tokenizer
         is_end = request.prompt == tokenizer.token_of(tokenizer.end_token_id)
         ids = [tokenizer.end_token_id] if is_end else tokenizer.encode_text(request.prompt)
@@ -166,12 +166,12 @@ class Completions:
         return {"count": len(ids), "max_model_len": self._most_tokens, "tokens": ids, "token_strs": pieces}
 
     def detokenize(self, request: DetokenizeRequest) -> Json:
-        """The text of ids."""
+        """Decodes ids."""
         return {"prompt": self.writer.encoder.tokenizer.decode_ids(request.tokens)}
 
     @property
     def _most_tokens(self) -> int:
-        """Of source and target together."""
+        """Most tokens of source and target together."""
         encoder = self.writer.encoder
         return encoder.src_length + encoder.geometry.room(self.writer.model.config, encoder.src_length)
 
@@ -193,7 +193,7 @@ class Completions:
         }
 
     def _chosen(self, job: Job, found: list[list[Hypothesis]]) -> list[tuple[Asked, Hypothesis | None]]:
-        """The texts that are returned, prompt by prompt: of those that were tried the best."""
+        """Selects the texts to return, prompt by prompt: the best of those generated."""
         if not job.tasks:
             return [(asked, None) for asked in job.asked for _ in range(job.request.wanted)]
         chosen, count = [], job.tasks_of_prompt
@@ -217,7 +217,7 @@ class Completions:
         return {**row, "logprobs": None, "finish_reason": reason}
 
     def _text(self, job: Job, hypothesis: Hypothesis | None) -> tuple[str, str]:
-        """A text as it is returned, and why it ended: `stop` or `length`."""
+        """Returns a text in the API's form, and why it ended: `stop` or `length`."""
         if hypothesis is None:
             return "", "length"
         whole = self.writer.encoder.tokenizer.decode_ids([*self.writer.prefix_ids, *hypothesis.tokens])
@@ -233,7 +233,7 @@ class Completions:
     # -- answers in parts
 
     async def stream(self, job: Job) -> AsyncIterator[Json]:
-        """The parts of an answer, as they are there: what can be sent of each text, then why it ended.
+        """Yields the parts of an answer as they become available, and at the end of each text why it ended.
 
         Raises:
             QueueFullError: at once, when this is awaited.
@@ -243,7 +243,7 @@ class Completions:
         loop = asyncio.get_running_loop()
 
         def put(place: int, tokens: list[int] | None) -> None:
-            with suppress(RuntimeError):  # the loop has ended
+            with suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(events.put_nowait, (place, tokens))
 
         tasks = job.tasks
@@ -284,7 +284,7 @@ class Completions:
                 future.cancel()
 
     def _openings(self, job: Job) -> list[Json]:
-        """What comes before all texts: the role of who writes, or the prompts."""
+        """Returns the parts that come before all texts: the writer's role, or the prompts."""
         numbers = range(len(job.asked) * job.request.wanted)
         if job.kind == CHAT:
             return [chat_part(number, {"role": "assistant", "content": ""}) for number in numbers]
@@ -296,7 +296,7 @@ class Completions:
     def _ended(
         self, job: Job, futures: list[Future], place: int, unfinished: set[int], texts: list[GrowingText]
     ) -> list[Json]:
-        """The last parts of the texts that are known with the end of a task: its own, or those of its prompt."""
+        """Returns the last parts of the texts that are settled when a task ends: its own, or all of its prompt."""
         count = job.tasks_of_prompt
         prompt = place // count
         own = range(prompt * count, (prompt + 1) * count)
@@ -320,7 +320,8 @@ class Completions:
     # -- prompts
 
     def _asked(self, given: str | list[int], *, request: CompletionRequest) -> Asked:
-        """A prompt: a text, with a blank or one at its end, or before `suffix`; or ids, with a blank behind them."""
+        """Encodes a prompt: a text, with a blank or one added at its end or before `suffix`; or ids, with a blank
+        added behind them."""
         encoder, suffix = self.writer.encoder, request.suffix or ""
         family, tokenizer = encoder.family, encoder.tokenizer
         blanks = [blank for blank in family.blanks if isinstance(given, str) and blank in given]
@@ -343,7 +344,7 @@ class Completions:
         return Asked(text.prompt(self.writer), before, after)
 
     def _behind(self, ids: list[int], text: str) -> Prompt:
-        """The prompt of ids whose end is to be continued."""
+        """Returns the prompt of ids whose end is to be continued."""
         encoder = self.writer.encoder
         if encoder.family.blanks:
             source = encoder.geometry.lay_out_blanks([ids, GENERATION_BLANK] if ids else [GENERATION_BLANK])
@@ -356,7 +357,7 @@ class Completions:
         return encoder.geometry.prompt(source, opening=self.writer.prefix_ids)
 
     def _turn(self, text: str) -> Asked:
-        """What a user says as the source of a record."""
+        """Makes a record whose source is the user's message."""
         encoder = self.writer.encoder
         template, family = encoder.template, encoder.family
         if not self.writes:
@@ -379,24 +380,26 @@ class Completions:
 
     @property
     def _opening(self) -> str:
-        """The constant opening of the template, which a model also writes where nobody asks it to."""
+        """The constant opening of the template's target, which a model also writes if it is not given."""
         encoder = self.writer.encoder
         return encoder.tokenizer.decode_ids(encoder.opening_ids)
 
     def _behind_opening(self, text: str) -> int:
-        """Where a text goes on behind the opening of the template and the blank behind that; 0 if it has none."""
+        """Returns where a text continues behind the template's opening and the following blank; 0 if it does not start
+        with it."""
         if not self._opening or not text.startswith(self._opening):
             return 0
         end = len(self._opening)
         return end + text[end : end + 1].isspace()
 
     def _generated(self, whole: str) -> str:
-        """What was generated of a text that starts with the prefix."""
+        """Returns the generated part of a text that starts with the prefix."""
         tokenizer = self.writer.encoder.tokenizer
         return whole.removeprefix(tokenizer.decode_ids(self.writer.prefix_ids))
 
     def _shown(self, stops: Collection[str], *, is_finished: bool = False) -> Callable[[Sequence[int]], str]:
-        """A function: the text of tokens as it is returned, up to the first stop, without the template's opening.
+        """Makes the function that turns tokens into the returned text: up to the first stop, without the template's
+        opening.
 
         Args:
             is_finished: it is one of a record, with the punctuation of those.
@@ -417,7 +420,7 @@ class Completions:
         return shown
 
     def _stops(self, request: Decoded) -> set[str]:
-        """The texts at which generation ends, also as the tokenizer writes them (`？` is `?` there)."""
+        """Returns the texts at which generation stops, also in the tokenizer's spelling (`？` becomes `?` there)."""
         tokenizer = self.writer.encoder.tokenizer
         written = {tokenizer.decode_ids(tokenizer.encode_text(stop)) for stop in request.stops}
         return written - {""} | set(request.stops)
@@ -425,7 +428,7 @@ class Completions:
     # -- log-probabilities
 
     def _check_scored(self, asked: Sequence[Asked]) -> None:
-        """Raises InputError where the tokens of a prompt cannot be scored."""
+        """Raises InputError if the tokens of a prompt cannot be scored."""
         encoder = self.writer.encoder
         room = encoder.geometry.room(self.writer.model.config, encoder.special_tokens)
         for one in asked:
@@ -437,7 +440,7 @@ class Completions:
     async def _scored(
         self, job: Job, chosen: list[tuple[Asked, Hypothesis | None]]
     ) -> list[tuple[TokenScores | None, TokenScores | None]]:
-        """What the model makes of the tokens of each prompt, where it is echoed, and of each text."""
+        """Scores the tokens of each text, and of each prompt that is echoed."""
         wanted: list[tuple[Prompt, Sequence[int]]] = []
         encoder = self.writer.encoder
         nothing = encoder.geometry.prompt(encoder.geometry.lay_out([], []))
@@ -447,7 +450,7 @@ class Completions:
             if hypothesis is not None and hypothesis.tokens:
                 wanted.append((asked.prompt, hypothesis.tokens))
         found: list[TokenScores] = []
-        for start in range(0, len(wanted), self.batcher.writer.batch_size):  # others have their turn in between
+        for start in range(0, len(wanted), self.batcher.writer.batch_size):  # other requests get turns in between
             part = wanted[start : start + self.batcher.writer.batch_size]
             found += await self.batcher.run(partial(self._score, part, job.request.logprobs), count=len(part))
         scores = iter(found)
@@ -468,7 +471,7 @@ class Completions:
     def _log_probs(
         self, job: Job, asked: Asked, hypothesis: Hypothesis | None, scores: Sequence[TokenScores | None]
     ) -> Json:
-        """The `logprobs` of a choice: of an echoed prompt, whose first token has none, and of the tokens shown."""
+        """Returns a choice's `logprobs`: of an echoed prompt, whose first token has none, and of the shown tokens."""
         tokenizer, prefix = self.writer.encoder.tokenizer, self.writer.prefix_ids
         of_prompt, of_text = scores
         listed, start = TokenList(tokenizer, job.request.logprobs), 0
@@ -490,7 +493,7 @@ class Completions:
 
 
 def check_length(writer: Writer, name: str, tgt_length: int, given: int = 0) -> None:
-    """Raises InputError where texts of so many tokens, of which so many are given, have no room in the model."""
+    """Raises InputError if texts of so many tokens, of which so many are given, have no room in the model."""
     encoder = writer.encoder
     room = encoder.geometry.room(writer.model.config, encoder.src_length) - given
     if tgt_length - given > room:
@@ -498,26 +501,26 @@ def check_length(writer: Writer, name: str, tgt_length: int, given: int = 0) -> 
 
 
 def usage_of(job: Job, found: list[list[Hypothesis]]) -> Json:
-    """Tokens that were read and written; of texts that were tried and not returned, too."""
+    """Counts the tokens read and written, those of texts that are not returned included."""
     read = sum(len(asked.prompt) for asked in job.asked)
     written = sum(len(text.token_scores) for texts in found for text in texts)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def part_of(kind: str, number: int, text: str, reason: str | None = None) -> Json:
-    """A part of a choice."""
+    """Makes a part of a choice."""
     if kind == CHAT:
         return chat_part(number, {"content": text} if text else {}, reason)
     return {"choices": [{"index": number, "text": text, "logprobs": None, "finish_reason": reason}]}
 
 
 def chat_part(number: int, delta: Json, reason: str | None = None) -> Json:
-    """A part of a choice of a chat."""
+    """Makes a part of a chat's choice."""
     return {"choices": [{"index": number, "delta": delta, "finish_reason": reason}]}
 
 
 def checked_ids(ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    """Ids of text, behind the one of the end of a text or not. Raises InputError if one is none."""
+    """Checks ids of text, with or without the end token in front. Raises InputError if one is not an id of text."""
     no_text = tokenizer.ids_without_text(tokenizer.vocab_size) - {tokenizer.unknown_token_id}
     rest = ids[1:] if ids[0] == tokenizer.end_token_id else ids
     if wrong := [number for number in rest if number >= tokenizer.vocab_size or number in no_text]:
@@ -526,5 +529,5 @@ def checked_ids(ids: list[int], tokenizer: Tokenizer) -> list[int]:
 
 
 def first_of(stops: Collection[str], text: str) -> int | None:
-    """Where the first of these begins in a text."""
+    """Returns where the first of these texts begins in a text."""
     return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)

@@ -7,17 +7,17 @@ from fastapi.responses import Response
 from glm.prediction.output import json_line
 from glm.serving.languages import ENGLISH, translated
 
-# The type of an error by its status, in the words of OpenAI's API.
+# OpenAI's names of error types, by status.
 TYPES = {401: "authentication_error", 408: "timeout_error", 503: "overloaded_error", 504: "timeout_error"}
-# After 408 a client may not send the rest of its body any more, so nothing else could be read from the connection.
+# After 408 the client may not send the rest of its body, so the connection cannot be used again.
 HEADERS = {408: {"Connection": "close"}, 503: {"Retry-After": "1"}}
 
 
 class ApiError(Exception):
-    """A request that is not answered.
+    """A request that cannot be answered.
 
     Args:
-        status: of HTTP.
+        status: the HTTP status.
         message: what is wrong, and what to do.
         code: tells a program which error it is.
         param: the field that is wrong.
@@ -30,18 +30,18 @@ class ApiError(Exception):
         self.param = param
 
     def content(self, language: str = ENGLISH) -> dict[str, Any]:
-        """What it says, in one of the API's languages."""
+        """Returns the error's content in one of the API's languages."""
         kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         message = translated(str(self), language)
         return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self, language: str = ENGLISH) -> "JSONResponse":
-        """The answer."""
+        """Makes the response."""
         return JSONResponse(self.content(language), self.status, HEADERS.get(self.status))
 
 
 class JSONResponse(Response):
-    """JSON that holds any text, half a surrogate pair too."""
+    """JSON response that can hold any text, unpaired surrogates included."""
 
     media_type = "application/json"
 
@@ -50,7 +50,7 @@ class JSONResponse(Response):
 
 
 def render(answer: dict[str, Any]) -> bytes:
-    """An answer as JSON, item by item of its lists: other threads have their turn between two."""
+    """Serialises an answer item by item, so that other threads get turns in between."""
     fields = []
     for name, value in answer.items():
         if isinstance(value, list):

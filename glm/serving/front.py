@@ -1,4 +1,4 @@
-"""The server's side of the process that accepts its connections, see `glm.serving.acceptor`."""
+"""The server's end of the process that accepts its connections, see `glm.serving.acceptor`."""
 
 import asyncio
 import socket
@@ -12,11 +12,11 @@ from pathlib import Path
 from glm.serving.status import Board, Status
 
 ROOT = Path(__file__).resolve().parents[2]
-END_SECONDS = 2.0  # for what was accepted to be handed over
+END_SECONDS = 2.0  # for accepted connections to be passed on
 
 
 class Front:
-    """Starts the process, and takes over what it accepts.
+    """Starts the accepting process, and takes over its connections.
 
     Args:
         listener: where connections come in.
@@ -45,13 +45,13 @@ class Front:
         asyncio.get_running_loop().add_reader(self._channel, self._take)
 
     def note(self, status: Status) -> None:
-        """Lets the process know how the server is."""
+        """Updates the status that the process answers with."""
         self._board.note(status)
 
     async def end(self) -> None:
         """Ends the process, and takes over what it had accepted."""
         self.lost = lambda: None
-        with suppress(OSError):  # it has ended already
+        with suppress(OSError):  # the process has ended already
             self._channel.shutdown(socket.SHUT_WR)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), END_SECONDS)
@@ -59,7 +59,7 @@ class Front:
         self._process.wait()
 
     def _take(self) -> None:
-        """Takes over what was handed over meanwhile."""
+        """Takes over the connections that were passed on."""
         with suppress(BlockingIOError):
             while True:
                 data, files, _, _ = socket.recv_fds(self._channel, 1, 1)

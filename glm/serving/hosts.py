@@ -1,4 +1,5 @@
-"""Whether a request means this server: a page of another site must not reach it under a name of its own.
+"""Checks whether a request is meant for this server, so that pages of other sites cannot reach it under a name of
+theirs.
 
 A browser sends the name in the page's address as `Host`. A site whose name is made to resolve to this machine (DNS
 rebinding) is known by that; a page of another site that asks directly, by its `Origin`.
@@ -12,11 +13,11 @@ from urllib.parse import urlsplit
 
 from glm.errors import shown
 
-PORTS = {"http": 80, "https": 443}  # where none is named
+PORTS = {"http": 80, "https": 443}  # default port of each scheme
 
 
 class Refusal(NamedTuple):
-    """Why a request is none for a server: the status of HTTP, a message, and a word for programs."""
+    """Why a request is refused: the HTTP status, a message, and an error code."""
 
     status: int
     message: str
@@ -24,7 +25,7 @@ class Refusal(NamedTuple):
 
 
 class Hosts:
-    """The names of a server.
+    """The names that a server answers to.
 
     Args:
         bound: the address or name it serves at.
@@ -41,7 +42,7 @@ class Hosts:
             self.names.add(socket.gethostname().lower())
 
     def refusal(self, host: str | None, origin: str | None) -> Refusal | None:
-        """Why a request is none for this server, if so.
+        """Returns why a request is refused, or None.
 
         Args:
             host, origin: the headers; what is no browser need not send them.
@@ -62,9 +63,9 @@ class Hosts:
         address = _address(name)
         if name in self.names or address is None:
             return name in self.names
-        if self.bound is None:  # a name that was bound; "localhost" is one
+        if self.bound is None:  # a name that was given; "localhost" is one
             return "localhost" in self.names and address.is_loopback
-        # No site has an address for a name, so where all addresses are bound any will do.
+        # Other sites are reached by names, so where all addresses are bound any address is allowed.
         return self.bound.is_unspecified or address == self.bound or (address.is_loopback and self.bound.is_loopback)
 
 
@@ -76,7 +77,7 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _split(url: str) -> tuple[str, int | None, str] | None:
-    """Name, port and scheme of an address; None if it is none."""
+    """Splits an address into name, port and scheme; None if it is none."""
     try:
         parts = urlsplit(url)
         name, port = parts.hostname, parts.port

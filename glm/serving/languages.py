@@ -1,4 +1,4 @@
-"""The languages of the API's messages: English, as they are written, and Chinese where a request prefers it.
+"""Translates the API's messages: English as written, and Chinese for requests that prefer it.
 
 Messages come from all over the toolkit, so they are known by their form: a table has the Chinese for each.
 """
@@ -11,12 +11,13 @@ from glm.serving.chinese import MESSAGES
 
 ENGLISH, CHINESE = "en", "zh"
 _FIELD = re.compile(r"([\w.]+): (.*)", re.DOTALL)
-_FIELDS = re.compile(r"; (?=[\w.]+: )")  # between what is wrong with one field and with the next
-_HOLE = re.compile(r"\{(\*?)\}")  # {} is taken over as it is; {*} is a message itself, or several
+_FIELDS = re.compile(r"; (?=[\w.]+: )")  # between the errors of two fields
+_HOLE = re.compile(r"\{(\*?)\}")  # {} stands for any text; {*} for one or several messages, which are translated too
 
 
 def preferred(headers: Mapping[str, str]) -> str:
-    """The language that a request asks for (`Accept-Language`): Chinese where no other is wanted more."""
+    """Returns the language that a request prefers (`Accept-Language`): Chinese unless another one is preferred to
+    it."""
     wishes = []
     for place, wish in enumerate(headers.get("accept-language", "").lower().split(",")):
         name, _, weight = wish.strip().partition(";")
@@ -29,14 +30,14 @@ def preferred(headers: Mapping[str, str]) -> str:
 
 
 def translated(message: str, language: str) -> str:
-    """A message in a language; the lines, and those parts, of which the table knows nothing stay English."""
+    """Translates a message line by line; parts that are not in the table stay English."""
     if language != CHINESE:
         return message
     return "\n".join("；".join(map(_of_field, _FIELDS.split(line))) for line in message.split("\n"))
 
 
 def _of_field(text: str) -> str:
-    """What is wrong with a field, `name: what` or `name: what or what`; or any other message."""
+    """Translates an error of a field, `name: what` or `name: what or what`; or any other message."""
     if (whole := _in_chinese(text)) or not (found := _FIELD.match(text)):
         return whole or text
     name, said = found.groups()
@@ -45,7 +46,7 @@ def _of_field(text: str) -> str:
 
 
 def _in_chinese(text: str) -> str | None:
-    """The Chinese of the entry that fits; None if there is none."""
+    """Returns the Chinese of the first matching entry; None if none matches."""
     for pattern, inner, chinese in _patterns():
         if found := pattern.fullmatch(text):
             parts = (
@@ -57,7 +58,7 @@ def _in_chinese(text: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _patterns() -> list[tuple[re.Pattern[str], set[int], str]]:
-    """Of each entry what finds it, which of its holes are messages, and the Chinese."""
+    """Compiles each entry: its regular expression, which of its groups are messages, and the Chinese."""
     found = []
     for english, chinese in MESSAGES.items():
         parts = _HOLE.split(english)  # text, star, text, star, … text

@@ -1,4 +1,4 @@
-"""What a server has done, as Prometheus reads it: `GET /metrics`."""
+"""Counts a server's work in Prometheus' format: `GET /metrics`."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -8,8 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # bounds of the histograms
-OTHER = "other"  # the path of requests that there is no route for: whoever asks could make up any number of them
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # histogram bounds
+OTHER = "other"  # stands for paths without a route, which a client could make up without limit
 
 
 class Metrics:
@@ -41,15 +41,15 @@ class Metrics:
         return Histogram(name, text, labels, registry=self.registry, buckets=SECONDS)
 
     def exposed(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """Returns all of them in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class Counted:
-    """Counts the requests that an application answers, and the seconds that it takes.
+    """Counts an application's requests, and measures their seconds.
 
     Args:
-        paths: those that are told apart.
+        paths: paths that are counted separately.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Collection[str]):
@@ -61,7 +61,7 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, start = 499, time.perf_counter()  # of who left before an answer began
+        status, start = 499, time.perf_counter()  # clients that disconnected before the answer began
         path = scope["path"] if scope["path"] in self.paths else OTHER
 
         async def noted(message: Message) -> None:

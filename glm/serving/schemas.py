@@ -1,4 +1,4 @@
-"""What requests may hold. Names and types are checked strictly: what is unknown or of another type is an error."""
+"""Schemas of request bodies. Names and types are strict: an unknown field or another type is an error."""
 
 import secrets
 from dataclasses import fields
@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from glm.errors import InputError, shown
 from glm.generation.config import GenerationConfig, early_stopping_word
 
-# What a server computes for anybody: beyond, one request would take all memory, or end in numbers out of range.
+# Limits of what a server computes for anyone: beyond them a single request could take all memory, or overflow numbers.
 LIMITS = {
     "num_beams": (1, 32),
     "length_penalty": (-10, 10),
@@ -21,23 +21,23 @@ MOST_LOGPROBS = 5  # likeliest tokens that are told of each place, as in OpenAI'
 OPTION_NAMES = {option.name for option in fields(GenerationConfig)}
 
 Text = Annotated[str, Field(min_length=1)]
-# In any spelling, as JSON's `true`.
+# In any spelling, as well as JSON's `true`
 EarlyStopping = Annotated[Literal["true", "false", "never"], BeforeValidator(early_stopping_word)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Strict(BaseModel):
-    """No value is converted, no unknown field passed over; a field that is null was not given."""
+    """Base of all bodies: converts no value and ignores no unknown field; null means that a field was not given."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     def given(self, *names: str) -> dict[str, Any]:
-        """Those of these fields that were given."""
+        """Returns those of these fields that were given."""
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def _field(option) -> tuple[Any, Any]:
-    """An option of decoding as a field that may be left out."""
+    """Makes an optional field of a decoding option."""
     choices = option.metadata.get("choices")
     if option.name == "early_stopping":
         return EarlyStopping | None, Field(None, description=option.metadata["help"])
@@ -50,7 +50,7 @@ Options = create_model(
 
 
 class GenerateRequest(Options):
-    """`POST /generate`: records, or texts with blanks, and options of decoding in place of the server's."""
+    """`POST /generate`: records, or texts with blanks, and decoding options that replace the server's."""
 
     records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
         None, min_length=1, description="As the lines of a file."
@@ -68,7 +68,7 @@ class GenerateRequest(Options):
         return self
 
     def config(self, server: GenerationConfig) -> GenerationConfig:
-        """The server's options, and those given.
+        """Returns the server's options, updated by those given.
 
         Raises:
             InputError: one is out of range, or has no effect beside the others.
@@ -77,7 +77,7 @@ class GenerateRequest(Options):
 
 
 class ChooseRequest(Strict):
-    """`POST /choose`: records of the model's own task, or a text with one blank and what may stand there."""
+    """`POST /choose`: records of the model's own task, or a text with one blank and its candidates."""
 
     records: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
         None, min_length=1, description="As the lines of a file."
@@ -116,7 +116,7 @@ class ExtractRequest(Strict):
 
 
 def _neutral(advice: str, *values: Any) -> Any:
-    """The type of a field that OpenAI has: accepted at the values that leave it off, which clients send.
+    """Makes the type of an OpenAI field that is accepted only at its neutral values, which clients send.
 
     Args:
         advice: what to say of others.
@@ -135,14 +135,14 @@ BIAS = "is not there; no token can be made likelier or banned by a request"
 
 
 class StreamOptions(Strict):
-    """`stream_options`."""
+    """The object `stream_options`."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None  # there is none
 
 
 class Decoded(Strict):
-    """What requests of OpenAI's API have in common: its fields, and this toolkit's options of decoding.
+    """What completions and chats have in common: OpenAI's fields, and this toolkit's decoding options.
 
     With `temperature` above 0, `top_p`, `top_k` or `seed` tokens are drawn, `n` times independently; otherwise `n`
     texts of one search are returned.
@@ -173,27 +173,27 @@ class Decoded(Strict):
 
     @property
     def stops(self) -> list[str]:
-        """None or more."""
+        """Returns the stop texts."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     @property
     def draws(self) -> bool:
-        """Whether tokens are drawn."""
+        """Whether tokens are sampled."""
         return self.temperature != 0 and bool(self.given("temperature", "top_p", "top_k", "seed"))
 
     @property
     def wanted(self) -> int:
-        """Texts that are returned of a prompt."""
+        """Number of texts returned for a prompt."""
         return self.n or 1
 
     @property
     def tried(self) -> int:
-        """Texts that are generated for a prompt, of which the best `wanted` are returned."""
+        """Number of texts generated for a prompt, of which the best `wanted` are returned."""
         return self.wanted
 
     @property
     def includes_usage(self) -> bool:
-        """Whether a stream ends with the numbers of tokens."""
+        """Whether a stream ends with token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @model_validator(mode="after")
@@ -203,7 +203,7 @@ class Decoded(Strict):
         return self
 
     def config(self, server: GenerationConfig, *, tgt_length: int) -> GenerationConfig:
-        """The server's options, and those given.
+        """Returns the server's options, updated by those given.
 
         Raises:
             InputError: one is out of range, or has no effect beside the others.
@@ -241,7 +241,7 @@ Id = Annotated[int, Field(ge=0)]
 
 
 class CompletionRequest(Decoded):
-    """`POST /v1/completions`: a prompt is what the model reads; a blank is added where it has none."""
+    """`POST /v1/completions`: the prompt is what the model reads, with a blank added if it has none."""
 
     prompt: (
         Text
@@ -259,7 +259,7 @@ class CompletionRequest(Decoded):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """One or more, texts or ids."""
+        """Returns the prompts, as texts or ids."""
         is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
         return [self.prompt] if is_one else self.prompt
 
@@ -285,7 +285,7 @@ class TokenizeRequest(Strict):
 
     model: str | None = None
     prompt: str
-    add_special_tokens: bool | None = None  # a text has none: prompts get those of their layout
+    add_special_tokens: bool | None = None  # without effect: special tokens of a prompt are added by its layout
     return_token_strs: bool | None = None
 
 
@@ -304,7 +304,7 @@ class TextPart(Strict):
 
 
 class Message(Strict):
-    """A turn of a chat."""
+    """A message of a chat."""
 
     role: str
     content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
@@ -312,7 +312,7 @@ class Message(Strict):
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """Its text."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content or ())
@@ -324,7 +324,7 @@ CHAT_SCORES = "are not there; POST /v1/completions has them"
 
 
 class ChatRequest(Decoded):
-    """`POST /v1/chat/completions`: one turn of a user, which the model reads in its own template."""
+    """`POST /v1/chat/completions`: one message of a user, which the model reads in its own template."""
 
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1)]
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -347,7 +347,7 @@ class ChatRequest(Decoded):
 
     @property
     def question(self) -> str:
-        """What the user says.
+        """Returns the user's message.
 
         Raises:
             InputError: it is more than the one turn of a user.

@@ -1,4 +1,4 @@
-"""Runs the page and the API: address, start, and an end that lets requests finish."""
+"""Runs the page and the API: binds the address, starts, and on shutdown lets requests finish."""
 
 import asyncio
 import signal
@@ -26,11 +26,11 @@ from glm.serving.front import Front
 from glm.serving.hosts import Hosts
 from glm.serving.service import Service
 
-REQUEST_SECONDS = 60.0  # until a request has to be there, head and body
-# Until an idle connection is closed. Clients close theirs sooner (httpx after 5 s): who closes first decides whether a
-# request can be sent into a connection that is just ending.
+REQUEST_SECONDS = 60.0  # until a request has to be complete, head and body
+# Until an idle connection is closed. Clients close theirs sooner (httpx after 5 s): if the server closed first, a
+# request could be sent into a connection that is just being closed.
 KEEP_ALIVE_SECONDS = 75
-GRACE_SECONDS = 30  # for what is unfinished when the server is told to end
+GRACE_SECONDS = 30  # for unfinished requests when the server is shut down
 
 
 def serve(options: PredictOptions, command: Sequence[str]) -> int:
@@ -60,8 +60,7 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
 
 
 def build_service(options: PredictOptions, command: Sequence[str]) -> Service:
-    """The model, with adapters of tasks if they are asked for, and what answers with it. Raises InputError as
-    `build_writer`."""
+    """Loads the model, with adapters of tasks if given, and makes the service. Raises InputError as `build_writer`."""
     arguments = options.prediction
     tasks = open_tasks(options) if arguments.adapters is not None else None
     writers = {} if tasks is None else dict(build_mixed_writer(options, tasks).writers)
@@ -82,7 +81,7 @@ def build_service(options: PredictOptions, command: Sequence[str]) -> Service:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address; nobody can connect before it listens.
+    """Binds a socket to an address, without listening yet.
 
     Raises:
         InputError: the address cannot be used.
@@ -98,8 +97,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run_app(app: FastAPI, listener: socket.socket, *, service: Service, names: Sequence[str]) -> None:
-    """Runs an application until a signal ends it; requests that came before have `GRACE_SECONDS` to finish."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn hands signals on when it has ended
+    """Runs an application until a signal ends it; earlier requests have `GRACE_SECONDS` to finish."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn re-raises signals when it has ended
     try:
         Server(app, service, names).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -109,10 +108,10 @@ def run_app(app: FastAPI, listener: socket.socket, *, service: Service, names: S
 
 
 class Server(uvicorn.Server):
-    """Says where it is, once it is there; its connections are accepted by a process of their own.
+    """uvicorn's server, which prints its address once it listens, and whose connections come from another process.
 
     Args:
-        names: that requests may call it, the address it serves at first.
+        names: names that requests may use for it, first the address it serves at.
     """
 
     front: Front | None = None
@@ -149,7 +148,7 @@ class Server(uvicorn.Server):
         self._keep(asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection))
 
     async def _accept(self, listener: socket.socket) -> None:
-        """Accepts connections here, where the process that did has been killed."""
+        """Accepts connections in this process, after the accepting process was killed."""
         print("warning: the process that accepts connections has ended; /health may be slow", file=sys.stderr)
         self.servers.append(await asyncio.get_running_loop().create_server(self._protocol, sock=listener))
 
@@ -160,7 +159,7 @@ class Server(uvicorn.Server):
 
 
 class Protocol(H11Protocol):
-    """Closes connections whose requests do not come to their end, however slowly they go on."""
+    """HTTP protocol that closes connections whose requests are not complete in time."""
 
     deadline = None
 
@@ -177,9 +176,9 @@ class Protocol(H11Protocol):
         self._stop_watching()
 
     def _watch(self) -> None:
-        """Starts the clock with a request's first byte, or the wait for it, and stops it with the last."""
+        """Starts the timer at a request's first byte, or while waiting for it, and stops it at the last."""
         state = self.conn.their_state
-        is_between = state is h11.IDLE and not self.conn.trailing_data[0]  # a refused request came to its end
+        is_between = state is h11.IDLE and not self.conn.trailing_data[0]  # a refused request is complete
         if is_between or state not in (h11.IDLE, h11.SEND_BODY):
             self._stop_watching()
         if state in (h11.IDLE, h11.SEND_BODY) and self.deadline is None:

@@ -1,4 +1,4 @@
-"""What the API answers, HTTP apart: requests become tasks of the batcher, hypotheses become answers."""
+"""Answers the API's requests without HTTP: turns them into the batcher's tasks, and hypotheses into answers."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Service:
     """Answers requests with one model.
 
     Args:
-        name: of the model.
+        name: name of the model.
         columns: which fields of a record are what, where the user says so.
         command: arguments of `predict.py` for the same texts, but for the options of decoding.
         own: what the model's own task predicts with, where it writes no texts.
@@ -61,7 +61,7 @@ class Service:
         self.started = int(time.time())
 
     def of(self, task: str | None) -> "Service":
-        """What answers for a task; None is the model's own.
+        """Returns what answers for a task; None is the model's own.
 
         Raises:
             InputError: no adapter is loaded for it.
@@ -76,7 +76,7 @@ class Service:
     # -- records and blanks
 
     async def generate(self, request: GenerateRequest) -> Json:
-        """Rows as `predict.py` writes them; a record or text that cannot be used has an error in its row.
+        """Generates rows as `predict.py` writes them; an unusable record or text has an error in its row.
 
         Raises:
             InputError: the options cannot be used, or the fields of the records are not recognised.
@@ -121,7 +121,7 @@ class Service:
         return await self.desk.map(row_of, range(len(values)))
 
     async def _fill(self, texts: list[str], config: GenerationConfig, *, token_scores: bool) -> list[Json]:
-        """Fills all first blanks, then all second ones, and so on: each blank sees those before it."""
+        """Fills first blanks together, then second ones, and so on, so that each blank sees those before it."""
         unfinished, rows = {}, {}
         for usable, bad in await self.desk.map(
             lambda item: lay_out_all(self.writer, dict([item])), [*enumerate(texts)]
@@ -144,11 +144,11 @@ class Service:
     # -- about the model
 
     def status(self) -> Status:
-        """How the server is."""
+        """Returns the server's status."""
         return Status(**self.batcher.load, is_alive=self.batcher.is_alive)
 
     def settings(self) -> Json:
-        """What the page needs to know: the fields of a record, the options, and the command that decodes like this."""
+        """Returns what the page needs: the fields of a record, the options, and the equivalent command."""
         template = self.writer.encoder.template
         fields = {"source": self.columns.of("source") or (template.source_name,), "extras": template.extra_names}
         if template.needs_answer:
@@ -166,10 +166,10 @@ class Service:
         }
 
     def model(self, name: str) -> Json:
-        """The model, or a task of its adapters, as OpenAI's API describes models."""
+        """Describes the model, or a task of its adapters, as OpenAI's API does."""
         model = {"id": name, "object": "model", "created": self.started, "owned_by": "glm"}
         return model if name == self.name else model | {"parent": self.name}
 
     def models(self) -> Json:
-        """The model and the tasks of its adapters, as OpenAI's API lists models."""
+        """Lists the model and the tasks of its adapters, as OpenAI's API does."""
         return {"object": "list", "data": [self.model(name) for name in (self.name, *self.of_tasks)]}

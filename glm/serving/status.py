@@ -1,4 +1,4 @@
-"""How a server is: what `/health` says of it, kept where the process that answers may read it."""
+"""A server's status for `/health`, in memory shared with the process that answers."""
 
 import math
 import mmap
@@ -7,12 +7,12 @@ import struct
 import time
 from typing import Any, NamedTuple
 
-FORM = struct.Struct("=dqq?")  # when it was noted, and the fields of a status, as they are kept
-STALLED_SECONDS = 10.0  # without a sign of the server until it counts as stalled
+FORM = struct.Struct("=dqq?")  # struct of the time of the update and the status fields
+STALLED_SECONDS = 10.0  # without an update until the server counts as stalled
 
 
 class Status(NamedTuple):
-    """What a server has to do, and whether it does.
+    """What a server is doing, and whether it is healthy.
 
     Attributes:
         decoding: texts that are decoded.
@@ -27,14 +27,14 @@ class Status(NamedTuple):
     is_stalled: bool = False
 
     def answer(self) -> tuple[dict[str, Any], int]:
-        """What `/health` says, and the status of HTTP that it says it with."""
+        """Returns the content of `/health`, and its HTTP status."""
         word = "failed" if not self.is_alive else "stalled" if self.is_stalled else "ok"
         counts = {"decoding": self.decoding, "waiting": self.waiting}
         return {"status": word, **counts}, 200 if word == "ok" else 503
 
 
 class Board:
-    """A status in memory that two processes share: one notes it, the other reads.
+    """A status in memory shared by two processes: one writes it, the other reads it.
 
     Args:
         file: an open file of at least `FORM.size` bytes.
@@ -50,12 +50,12 @@ class Board:
         os.truncate(file, FORM.size)
 
     def note(self, status: Status) -> None:
-        """Puts a status down, as of now."""
+        """Writes a status with the present time."""
         FORM.pack_into(self._memory, 0, time.monotonic(), *status[:3])
 
     def read(self) -> Status:
-        """The status that was noted last. To be called all the while: who stood still with the server, as both do in a
-        machine that sleeps, does not know how long it has given no sign."""
+        """Reads the last status. Has to be called regularly: if the reader was stopped together with the server, as
+        when a machine sleeps, it cannot tell for how long the server gave no sign."""
         noted, decoding, waiting, is_alive = FORM.unpack_from(self._memory)
         now = time.monotonic()
         if noted != self._noted or now - self._looked > STALLED_SECONDS / 2:

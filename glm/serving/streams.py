@@ -1,4 +1,4 @@
-"""Texts that are sent while they grow: what of them no later token changes, and how events carry it."""
+"""Streams growing texts: which part is final, and server-sent events."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -8,12 +8,12 @@ from glm.prediction.output import json_line
 
 DONE = b"data: [DONE]\n\n"
 MEDIA_TYPE = "text/event-stream"
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # a proxy is to hand events on at once
-UNFINISHED = "\ufffd"  # stands for the first bytes of a character whose others have not come
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # asks proxies not to buffer events
+UNFINISHED = "\ufffd"  # replacement character of an incomplete UTF-8 sequence
 
 
 class GrowingText:
-    """Cuts a text that grows token by token into parts that never have to be taken back.
+    """Splits a text that grows token by token into parts that never have to be retracted.
 
     A part is sent when one token more has left it as it is, and when it cannot be the start of a stop any more.
 
@@ -29,7 +29,7 @@ class GrowingText:
         self._before = ""
 
     def grown(self, tokens: Sequence[int]) -> str:
-        """What can be sent now that it has these tokens; empty if nothing can."""
+        """Returns what can be sent now that it has these tokens; may be empty."""
         text = self.text_of(tokens)
         kept = os.path.commonprefix([self._before, text]).rstrip(UNFINISHED)
         self._before = text
@@ -37,7 +37,7 @@ class GrowingText:
         return self._part(kept) if kept.startswith(self.sent) else ""
 
     def rest(self, text: str) -> str:
-        """What is left to be sent of the finished text."""
+        """Returns what remains to be sent of the finished text."""
         return self._part(text) if text.startswith(self.sent) else ""
 
     def _part(self, text: str) -> str:
@@ -45,7 +45,7 @@ class GrowingText:
         return part
 
     def _start_of_stop(self, text: str) -> int:
-        """Characters at the end of a text that a stop may begin with."""
+        """Returns the number of characters at the end of a text that may begin a stop."""
         longest = max(map(len, self.stops), default=0)
         for length in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self.stops):
@@ -54,7 +54,7 @@ class GrowingText:
 
 
 async def as_events(contents: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-    """Objects as server-sent events."""
+    """Formats objects as server-sent events."""
     async for content in contents:
         yield b"data: " + json_line(content) + b"\n"
     yield DONE

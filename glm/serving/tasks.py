@@ -1,4 +1,4 @@
-"""Choices and answers over HTTP: what `POST /choose` and `POST /extract` do, HTTP apart."""
+"""Answers `POST /choose` and `POST /extract` without HTTP."""
 
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -43,7 +43,7 @@ class TaskService:
         self.texts = texts
         self.chooser = own if isinstance(own, Chooser) else None
 
-    # Made when they are asked for: a family that cannot lay them out answers the other requests.
+    # Made on first use: a family that cannot lay them out still answers other requests.
 
     @cached_property
     def any_chooser(self) -> Chooser:
@@ -52,13 +52,13 @@ class TaskService:
 
     @cached_property
     def answerers(self) -> dict[str, Answerer]:
-        """Answer questions, by language. Raises InputError if the family cannot lay them out."""
+        """Answerers of questions by language. Raises InputError if the family cannot lay them out."""
         if isinstance(self.own, Answerer):
             return dict.fromkeys(ANY_QUESTION, self.own)
         return {language: any_answerer(self.texts, language) for language in ANY_QUESTION}
 
     async def choose(self, request: ChooseRequest) -> Json:
-        """Rows as `predict.py` writes them; a record that cannot be used has an error in its row.
+        """Chooses; returns rows as `predict.py` writes them, with an error in the row of an unusable record.
 
         Raises:
             InputError: records were given, and the model's task is no choice among candidates; or the model's family
@@ -75,13 +75,13 @@ class TaskService:
         self.batcher.check_room(len(values))
         records = await self._records(chooser.encoder, values)
         rows: dict[int, Json] = {}
-        for start in range(0, len(records), chooser.batch_size):  # others have their turn in between
+        for start in range(0, len(records), chooser.batch_size):  # other requests get turns in between
             part = dict(list(records.items())[start : start + chooser.batch_size])
             rows |= await self.batcher.run(partial(_chosen, chooser, part), count=len(part))
         return {"rows": [rows[number] for number in range(len(records))]}
 
     async def extract(self, request: ExtractRequest) -> Json:
-        """Rows as `predict.py` writes them; a record that cannot be used has an error in its row.
+        """Answers questions; returns rows as `predict.py` writes them, with an error in the row of an unusable record.
 
         Raises:
             QueueFullError, DecodingError: see `Batcher.write`.
@@ -118,7 +118,8 @@ class TaskService:
         return dict(enumerate(record for records in found for record in records))
 
     def settings(self) -> Json:
-        """What the page needs to know of the model's task: its kind, and the fields of a record of a choice."""
+        """Returns what the page needs to know of the model's task: its kind, and the fields of a record of a
+        choice."""
         if self.chooser is None:
             return {"kind": EXTRACT if isinstance(self.own, Answerer) else GENERATE, "fields": None}
         columns = getattr(self.chooser.encoder.task.read, "columns", None)

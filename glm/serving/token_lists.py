@@ -1,4 +1,5 @@
-"""`logprobs` of OpenAI's completions: tokens, how likely each was, the likeliest in its place, and where it stands."""
+"""`logprobs` of OpenAI's completions: tokens, their log-probabilities, the likeliest alternatives, and text
+offsets."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from glm.models.protocol import Tokenizer, TokenScores
 
 
 class TokenList:
-    """Tokens of a choice, one after the other.
+    """The tokens of a choice in order.
 
     Args:
         top: how many of the likeliest tokens of each place are told; 0 tells none.
@@ -32,7 +33,7 @@ class TokenList:
 
         Args:
             ids: [n].
-            scores: of these.
+            scores: scores of these.
             offsets: [n], where each begins in the text.
             kept: places of those that are listed; all of them if not given.
         """
@@ -46,20 +47,20 @@ class TokenList:
                 self.likely.append({token: round(value, 6) for token, value in pairs})
 
     def add_unscored(self, number: int) -> None:
-        """Adds a token of which nothing is said, and which has no text."""
+        """Adds a token without log-probability and text."""
         self.tokens.append(self.tokenizer.token_of(number))
         self.log_probs.append(None)
         self.likely.append(None)
         self.offsets.append(0)
 
     def forget_first(self) -> None:
-        """Leaves out what is said of the first token: nothing is before it."""
+        """Removes the log-probability of the first token, which has no context."""
         self.log_probs[0] = None
         if self.top:
             self.likely[0] = None
 
     def as_json(self) -> dict[str, Any]:
-        """The list as OpenAI's API has it."""
+        """Returns the list in OpenAI's form."""
         return {
             "tokens": self.tokens,
             "token_logprobs": self.log_probs,
@@ -69,7 +70,7 @@ class TokenList:
 
 
 def offsets_of(tokenizer: Tokenizer, ids: Sequence[int], *, behind: Sequence[int] = ()) -> list[int]:
-    """Where each token begins in the text of all of them, [n], in characters.
+    """Returns where each token begins in the text of all of them, [n], in characters.
 
     Args:
         behind: tokens before them, whose text is not counted.

@@ -1,1 +1,2 @@
-"""PaddleNLP's Trainer around GLM: what the objective, the order of the data and evaluation need beyond it."""
+"""Trains models with PaddleNLP's Trainer, extended by objectives, the order of data, evaluation by generation, and
+exact resuming."""

@@ -1,4 +1,4 @@
-"""Whether a training run fits into the memory that there is, said before its model is loaded."""
+"""Estimates before the model is loaded whether a training run fits into the available memory."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from glm.training.parameters import is_frozen
 
 
 def warn_of_memory(family: Family, config: ModelConfig, arguments: FinetuneArguments, examples: Examples) -> None:
-    """Warns of a run that may need more memory than there is, if the family can tell (`memory_forecast`).
+    """Warns if a run may need more memory than there is, for families that can estimate it (`memory_forecast`).
 
     It is computed for a batch whose examples all have the longest source and the longest target.
     """
@@ -38,8 +38,9 @@ def warn_of_memory(family: Family, config: ModelConfig, arguments: FinetuneArgum
 
 
 class MemoryReturn(TrainerCallback):
-    """On a CPU returns freed memory around the first optimizer step, which makes the optimizer's state: its tables do
-    not fit into the gaps of the passes before, nor the next passes into those it leaves."""
+    """Returns freed memory to the system around the first optimizer step on a CPU. The optimizer's state is created in
+    that step: its tensors do not fit into the gaps left by earlier passes, nor later passes into the gaps it leaves.
+    """
 
     def __init__(self):
         self.has_state = False
@@ -54,7 +55,7 @@ class MemoryReturn(TrainerCallback):
 
 
 def planned_training(arguments: FinetuneArguments, examples: Examples) -> Training:
-    """What the memory of a run depends on."""
+    """Returns what the memory of a run depends on."""
     options = arguments.training
     target = int(examples.target_lengths.max())
     source = int((examples.lengths - examples.target_lengths).max())
@@ -80,22 +81,22 @@ def planned_training(arguments: FinetuneArguments, examples: Examples) -> Traini
 
 
 def _trains(family: Family, config: ModelConfig, arguments: FinetuneArguments) -> Callable[[str], bool]:
-    """Which weights a run trains, by name."""
+    """Returns a function that says whether a run trains the weight of a name."""
     freeze = arguments.training.freeze
     if arguments.adapter.kind is not None:
-        return lambda name: False  # LoRA's own weights are few, a prefix's counted apart
+        return lambda name: False  # LoRA's own weights are few; a prefix's are counted separately
     return lambda name: freeze is None or not is_frozen(family.weights, name, freeze, num_layers=config.num_layers)
 
 
 def _prefix_weights(config: ModelConfig, adapter: AdapterArguments) -> int:
-    """Numbers of a prefix: P x 2 layers H, or with a projection of P x H and two linear layers."""
+    """Counts a prefix's numbers: P x 2 layers H, or with a projection P x H and two linear layers."""
     P, H = adapter.num_prefix_tokens, config.hidden_size
     made = 2 * config.num_layers * H
     return P * H + (H + 1) * H + (H + 1) * made if adapter.prefix_projection else P * made
 
 
 def available_memory(device: str) -> int:
-    """Bytes that a run may use, those of the libraries that are loaded by now included."""
+    """Returns the bytes that a run may use, including those that loaded libraries take already."""
     if device == "cpu":
         here = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # processes on this machine, set by the launcher
         return psutil.virtual_memory().available // here + LIBRARIES["cpu"]

@@ -1,4 +1,5 @@
-"""Checkpoints that are whole or not there: written aside with a manifest, renamed once, verified before they are used.
+"""Writes checkpoints that are either complete or absent: under a temporary name with a manifest, renamed at the end,
+verified before use.
 
 `checkpoint-N` appears by one rename, when all of it is on the disk. Its manifest has the size and SHA-256 of every
 file, and is itself guarded by one. What is spoilt or out of date is set aside under another name, never deleted;
@@ -26,13 +27,13 @@ from glm.runtime.settings_file import Settings, checked, read_object
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 NAME = re.compile(r"checkpoint-(\d+)")
-DEAD = ".dead-"  # in front of the name of what is being deleted
+DEAD = ".dead-"  # prefix of a folder that is being deleted
 CHUNK = 1 << 22  # bytes
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that was found whole.
+    """A checkpoint whose files were all verified.
 
     Attributes:
         facts: what its manifest says besides step and files.
@@ -44,7 +45,7 @@ class Checkpoint:
 
 
 class Facts(Settings):
-    """What a manifest says of the run, as far as a run that goes on looks at it."""
+    """The entries of a manifest that a resumed run reads."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -55,7 +56,7 @@ class Facts(Settings):
 
 
 class Manifest(Settings):
-    """`manifest.json`; files are those of its own folder."""
+    """`manifest.json`; it lists the files of its own folder."""
 
     format: int
     step: Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -64,12 +65,12 @@ class Manifest(Settings):
 
 
 def folder_of(output_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
+    """Returns the folder of a step's checkpoint."""
     return output_dir / f"checkpoint-{step}"
 
 
 def step_of(folder: Path) -> int | None:
-    """The step that a folder's name says; None if it is not the name of a checkpoint."""
+    """Returns the step in a folder's name; None if it is no checkpoint's name."""
     found = NAME.fullmatch(folder.name)
     return int(found[1]) if found else None
 
@@ -98,7 +99,7 @@ def write_checkpoint(output_dir: Path, step: int, write: Callable[[Path], None],
 
 
 def verify(folder: Path) -> Checkpoint:
-    """Reads all of a checkpoint and compares it with its manifest.
+    """Reads a whole checkpoint and compares it with its manifest.
 
     Raises:
         InputError: it is not whole; the text names the file.
@@ -122,7 +123,7 @@ def verify(folder: Path) -> Checkpoint:
 
 
 def newest_whole(output_dir: Path) -> Checkpoint | None:
-    """The checkpoint of the latest step that is whole; says which later ones are not, and sets them aside."""
+    """Returns the newest checkpoint that is complete; reports later ones that are not, and sets them aside."""
     for folder in reversed(checkpoint_folders(output_dir)):
         try:
             return verify(folder)
@@ -132,13 +133,13 @@ def newest_whole(output_dir: Path) -> Checkpoint | None:
 
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:
-    """The checkpoints' folders, earliest step first."""
+    """Returns the folders of all checkpoints, earliest step first."""
     found = [folder for folder in output_dir.glob("checkpoint-*") if step_of(folder) is not None and folder.is_dir()]
     return sorted(found, key=step_of)
 
 
 def set_aside(folder: Path, reason: str) -> Path:
-    """Renames a folder, so that it is no checkpoint any more."""
+    """Renames a folder so that it no longer counts as a checkpoint."""
     new, number = folder.with_name(f"{folder.name}.{reason}"), 1
     while new.exists():
         number += 1
@@ -168,7 +169,7 @@ def delete_all(output_dir: Path) -> None:
 
 
 def sweep(output_dir: Path) -> None:
-    """Removes what a killed process left half written or half deleted."""
+    """Removes what a killed process left half-written or half-deleted."""
     for folder in [*output_dir.glob(".checkpoint-*.partial"), *output_dir.glob(f"{DEAD}checkpoint-*")]:
         _remove(folder)
 
@@ -181,7 +182,7 @@ def _delete(folders: Sequence[Path]) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Deletes a folder; of a link the link only."""
+    """Deletes a folder; for a link, only the link."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -207,13 +208,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    """The manifest's file: there is one text for each content, and it holds the SHA-256 of that content."""
+    """Serialises a manifest; equal content gives equal bytes, which include the content's SHA-256."""
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**manifest, "sha256": digest}, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _digest(path: Path, bar: tqdm | None = None) -> str:
-    """SHA-256 of a file."""
+    """Returns the SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(CHUNK):

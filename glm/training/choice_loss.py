@@ -1,4 +1,4 @@
-"""What is learnt of candidates (THUDM/GLM, tasks/superglue and finetune_glm.py), from logits with a gradient."""
+"""Losses for choosing among candidates (THUDM/GLM, tasks/superglue and finetune_glm.py)."""
 
 import numpy as np
 import paddle
@@ -7,12 +7,12 @@ from paddle import Tensor
 from glm.models.protocol import IGNORE_INDEX
 from glm.modules.tensors import as_tensor
 
-HIDDEN = -1e4  # the score of a candidate that a question does not have
-FLOOR = -20.0  # log-probability below which adapet pushes a wrong word no further: the original has no bound
+HIDDEN = -1e4  # score where a question has no candidate
+FLOOR = -20.0  # log-probability below which adapet no longer lowers a wrong word; the original has no bound
 
 
 def log_normalizers(logits: Tensor) -> Tensor:
-    """log sum exp over the last dimension, [n, V] -> [n]; Paddle's own takes many times as long on a CPU."""
+    """Computes log sum exp over the last dimension, [n, V] -> [n]; on a CPU Paddle's own is many times slower."""
     most = logits.max(-1, keepdim=True).detach()
     return (logits - most).exp().sum(-1).log() + most.squeeze(-1)
 
@@ -20,7 +20,7 @@ def log_normalizers(logits: Tensor) -> Tensor:
 def candidate_scores(
     logits: Tensor, labels: np.ndarray, choice_ids: np.ndarray, choice_rows: np.ndarray, length_penalty: float = 0.0
 ) -> Tensor:
-    """The scores of candidates: log p, summed over the tokens of one of several.
+    """Computes the scores of candidates: log p, summed over tokens if there are several.
 
     Args:
         logits: [labels, V] of the labelled positions, row by row.
@@ -49,7 +49,7 @@ def candidate_scores(
 
 
 def choice_losses(scores: Tensor, right: np.ndarray, loss_func: str) -> Tensor:
-    """The loss of each question.
+    """Computes the loss of each question.
 
     Args:
         scores: [B, K], HIDDEN where there is no candidate.

@@ -1,4 +1,4 @@
-"""Clipping of gradients by their norm over all weights, in place and only where it is exceeded."""
+"""Clips gradients by their global norm, in place and only when the norm exceeds the limit."""
 
 import math
 
@@ -9,7 +9,7 @@ from glm.cpu.arrays import scale_in_place, squared_norms
 
 
 class GlobalNormClip(paddle.nn.ClipGradByGlobalNorm):
-    """Multiplies all gradients by limit / norm if their norm exceeds the limit.
+    """Scales all gradients by limit / norm if their norm exceeds the limit.
 
     Paddle's own multiplies at every step, if by 1, and into a copy of all gradients.
 

@@ -1,4 +1,4 @@
-"""Ends a run whose evaluations no longer become better (`--early_stopping_patience`)."""
+"""Stops a run whose evaluations no longer improve (`--early_stopping_patience`)."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from paddlenlp.utils.log import logger
 
 
 def evaluations_since_best(log: Iterable[Mapping[str, Any]], figure: str, *, greater_is_better: bool) -> int:
-    """How many evaluations came after the best one so far; 0 if the last one is it, or there is none.
+    """Counts the evaluations since the best one; 0 if the last one is the best, or there is none.
 
     Args:
         log: what the Trainer has logged, in its order; a step that was evaluated twice counts once.
@@ -25,13 +25,13 @@ def evaluations_since_best(log: Iterable[Mapping[str, Any]], figure: str, *, gre
 
 
 def stops_early(args: TrainingArguments, log: Iterable[Mapping[str, Any]], patience: int) -> bool:
-    """Whether the evaluations of a run have not become better for so long."""
+    """Whether the last `patience` evaluations brought no improvement."""
     figure = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
     return evaluations_since_best(log, figure, greater_is_better=bool(args.greater_is_better)) >= patience
 
 
 class EarlyStopping(TrainerCallback):
-    """Stops after so many evaluations without a better one.
+    """Stops after a number of evaluations without improvement.
 
     It is a function of the log, which checkpoints keep: a run that was interrupted stops where it would have.
     """

@@ -1,5 +1,6 @@
-"""What an evaluation found, by dev set, and its files: `eval/step-N.jsonl` and `step-N.metrics.json` of the one set,
-`step-N.SET.jsonl` and `step-N.SET.metrics.json` of each of several, whose table is `step-N.metrics.json`."""
+"""The results of an evaluation by dev set, and their files: `eval/step-N.jsonl` and `step-N.metrics.json` for a single
+set; `step-N.SET.jsonl` and `step-N.SET.metrics.json` for each of several, with all of them in `step-N.metrics.json`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ from glm.prediction.scoring import more_figures, with_more, write_scores, write_
 
 @dataclass(frozen=True)
 class SetEvaluation:
-    """What was found of one dev set.
+    """The results on one dev set.
 
     Args:
         name: empty where there is one set without a name.
-        kind: of its task, a key of `glm.prediction.kinds.KINDS`.
+        kind: kind of its task, a key of `glm.prediction.kinds.KINDS`.
         loss: mean per labelled token, or per question.
         rows: what was predicted.
     """
@@ -39,7 +40,7 @@ class SetEvaluation:
 
 
 def scores_of_rows(rows: Sequence[dict[str, Any]], encoder: Encoder, *, task: str | None) -> Scores:
-    """The figures of predicted rows of records that are laid out so."""
+    """Scores predicted rows of records that this encoder lays out."""
     good = [row for row in rows if "error" not in row]
     more = more_figures(task, encoder)
     for figures in more:
@@ -49,12 +50,12 @@ def scores_of_rows(rows: Sequence[dict[str, Any]], encoder: Encoder, *, task: st
 
 
 def figures_of(found: Sequence[SetEvaluation]) -> dict[str, float]:
-    """All figures by name; of several sets `SET/FIGURE`, and `FIGURE` is the mean."""
+    """Returns all figures by name; for several sets `SET/FIGURE`, and their mean as `FIGURE`."""
     return found[0].figures if len(found) == 1 else named({of_set.name: of_set.figures for of_set in found})
 
 
 def write_evaluation(output_dir: Path, step: int, found: Sequence[SetEvaluation], *, most_texts: int) -> None:
-    """Writes predictions and scores of each set, and the table of several."""
+    """Writes predictions and scores of each set, and for several sets a table of all."""
     folder = output_dir / "eval"
     for of_set in found:
         stem = f"step-{step}.{of_set.name}" if len(found) > 1 else f"step-{step}"
@@ -66,7 +67,7 @@ def write_evaluation(output_dir: Path, step: int, found: Sequence[SetEvaluation]
 
 
 def symptoms_of(rows: Sequence[dict[str, Any]]) -> Symptoms:
-    """What is wrong with predicted rows."""
+    """Finds the symptoms of predicted rows."""
     found = Symptoms()
     for row in rows:
         found.add_row(row)

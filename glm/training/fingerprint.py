@@ -1,4 +1,4 @@
-"""What the weights of a run depend on: noted in its checkpoints, compared when it goes on."""
+"""The fingerprint of a run: everything its weights depend on, stored in checkpoints and compared on resuming."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ from glm.runtime.paths import published
 from glm.training.checkpoints import Checkpoint
 from glm.training.run_data import RunData
 
-# PaddleNLP's options that decide what is learnt; of the program's own all do, see `fingerprint`.
+# PaddleNLP's options that affect what is learnt; of this program's own all do, see `fingerprint`.
 LEARNING_OPTIONS = (
     "seed",
     "per_device_train_batch_size",
@@ -47,16 +47,17 @@ LEARNING_OPTIONS = (
     "amp_custom_white_list",
     "scale_loss",
 )
-# Another name of one above; about this very comparison; about memory.
+# Options that are another name of one above, belong to this very comparison, or affect memory only.
 WITHOUT_MEANING = {"update_freq", "resume_with_changes", "release_grads", "logging_steps", "dry_run"}
-PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "numba", "llvmlite")  # of the first two one
-DIGITS = 12  # of a digest in messages
+# Only one of the first two is installed.
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "numpy", "numba", "llvmlite")
+DIGITS = 12  # digits of a digest in messages
 
 
 def fingerprint(
     arguments: FinetuneArguments, config: ModelConfig, encoder: ExampleEncoder, data: RunData
 ) -> dict[str, Any]:
-    """The fields that must not change while a run is interrupted, by name, as JSON gives them back."""
+    """Returns the fields that must not change while a run is interrupted, by name, as JSON would give them back."""
     found = {
         "training data (SHA-256)": data.train_digest,
         "training examples": len(data.train_examples),
@@ -97,7 +98,7 @@ def pretraining_fingerprint(arguments: PretrainArguments, config: ModelConfig, d
 
 
 def _learning(arguments: Any, config: ModelConfig) -> dict[str, Any]:
-    """What decides how a model is trained, whatever its data are."""
+    """Returns the settings that decide how a model is trained, apart from its data."""
     training = arguments.training
     classes = type(training).__mro__[: type(training).__mro__.index(TrainingArguments)]
     own = {name for group in classes for name in group.__annotations__}
@@ -111,12 +112,12 @@ def _learning(arguments: Any, config: ModelConfig) -> dict[str, Any]:
 
 
 def plain(found: dict[str, Any]) -> dict[str, Any]:
-    """A fingerprint as JSON gives it back."""
+    """Converts a fingerprint as if it was written to JSON and read back."""
     return json.loads(json.dumps(found, default=lambda option: option.value))
 
 
 def _mixture(arguments: FinetuneArguments, data: RunData) -> dict[str, Any]:
-    """Of several training sets, what else decides what is learnt; a run of one has no such fields."""
+    """Returns the further fields of a run with several training sets; none for a single one."""
     if not isinstance(data.train_examples, JoinedExamples):
         return {}
     files = arguments.files
@@ -125,25 +126,25 @@ def _mixture(arguments: FinetuneArguments, data: RunData) -> dict[str, Any]:
 
 
 def _own_settings(config: ModelConfig) -> list[str]:
-    """The settings of the family's own configuration, without those of PaddleNLP's base class."""
+    """Returns the fields of the family's own configuration, without those of PaddleNLP's base class."""
     parameters = inspect.signature(type(config)).parameters.values()
     return [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and hasattr(config, item.name)]
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Returns the versions of the packages that compute."""
     return {"python": platform.python_version(), **installed(PACKAGES)}
 
 
 def machine() -> dict[str, Any]:
-    """What the last digits of all that is computed depend on, beside versions."""
+    """Returns what the last digits of all results depend on beside versions."""
     return {"processor": processor().get("model name", platform.machine()), "threads": cpu_threads()}
 
 
 def manifest_facts(
     now: dict[str, Any], checkpoint: Checkpoint | None, training: FinetuneTrainingArguments
 ) -> dict[str, Any]:
-    """What the manifests of a run's checkpoints say of it, with the changes since it began.
+    """Returns what a run's manifests say of it, including the changes since it began.
 
     Args:
         now: the fingerprint.

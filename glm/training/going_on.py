@@ -1,4 +1,4 @@
-"""What the command of a run that was stopped will do when it is given again, in words."""
+"""Describes in messages what the command of a stopped run will do when it is given again."""
 
 from glm.options.finetune import FinetuneArguments
 
@@ -6,13 +6,13 @@ OVERWRITE = "overwrite_output_dir"
 
 
 def overwrites_anything(arguments: FinetuneArguments) -> bool:
-    """Whether the command line, and no file, says that even an unfinished run may be deleted."""
+    """Whether the command line itself, not a file, allows deleting even an unfinished run."""
     typed = {argument[2:].partition("=")[0] for argument in arguments.argv if argument.startswith("--")}
     return arguments.training.overwrite_output_dir and OVERWRITE in typed
 
 
 def same_command(arguments: FinetuneArguments) -> str:
-    """What the same command does once a checkpoint has been saved; "there" is that checkpoint."""
+    """Says what the same command does after a checkpoint was saved; "there" is that checkpoint."""
     wish = arguments.training.resume_from_checkpoint
     if wish is not None and wish.lower() != "true":
         return (
@@ -25,7 +25,7 @@ def same_command(arguments: FinetuneArguments) -> str:
 
 
 def after_a_loss(arguments: FinetuneArguments) -> str:
-    """What to do when a process of the run was lost, and no checkpoint could be saved of that moment."""
+    """Says what to do after a process of the run was lost and no checkpoint could be saved."""
     there = "the last checkpoint"
     if arguments.training.save_strategy.value == "no" and arguments.training.do_train:
         there += ", if there is one (save_strategy no saves none)"

@@ -1,4 +1,4 @@
-"""Stops a run that can no longer learn anything, before it spoils the weights or costs hours."""
+"""Stops a run that can learn nothing any more, before it corrupts weights or costs hours."""
 
 import math
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from glm.cpu.arrays import squared_norms
 from glm.errors import InputError
 from glm.training.parameters import gradient, reached, trained
 
-# fp16's loss scale halves at each overflow: from 32768, after so many in a row, it has no part in them any more.
+# fp16's loss scale halves at each overflow: after so many in a row from 32768 on, it can no longer be the cause.
 MOST_OVERFLOWS = 20
 
 
 class Guard(TrainerCallback):
-    """Looks at loss and gradients before each optimizer step, and after the first one at the weights.
+    """Checks loss and gradients before each optimizer step, and after the first one whether weights changed.
 
     Args:
         records_of: the records that an optimizer step (counted from 0) learns from, for messages.
@@ -25,7 +25,7 @@ class Guard(TrainerCallback):
     def __init__(self, records_of: Callable[[int], str]):
         self.records_of = records_of
         self.overflows = 0  # steps in a row that fp16's gradient scaler has skipped
-        self.has_moved = False  # whether an optimizer step has been seen to move weights
+        self.has_moved = False  # whether an optimizer step has changed weights
         self.before: list[tuple[Tensor, int, float]] = []
 
     def check_loss(self, loss: float, step: int) -> None:
@@ -34,7 +34,7 @@ class Guard(TrainerCallback):
             raise self._stop(step, f"the loss is {loss}")
 
     def on_optimizer_begin(self, args, state, control, scaler=None, model=None, optimizer=None, **kwargs):
-        if args.sharding:  # a rank has only some of the gradients
+        if args.sharding:  # each rank has only some of the gradients
             return
         step = state.global_step
         if not self.has_moved:
@@ -55,7 +55,8 @@ class Guard(TrainerCallback):
             self.has_moved, self.before = True, []
 
     def _check_gradients_exist(self, model: nn.Layer, step: int) -> None:
-        """Paddle would go on without gradients, and log losses. A model may leave parts out of an update (`idle`)."""
+        """Checks that gradients exist, because Paddle would go on without them. A model may leave parts out of an
+        update (`idle`)."""
         idle = getattr(model, "idle", ())
         without = [name for name, weight in trained(model) if gradient(weight) is None and not name.startswith(idle)]
         absent = _absent_tasks(model)
@@ -79,7 +80,7 @@ class Guard(TrainerCallback):
 
 
 def _most_driven_entry(weight: Tensor) -> tuple[Tensor, int, float]:
-    """The weight, the place in it (flattened) where its gradient is largest, and the value there."""
+    """Returns the weight and the index (flattened) with the largest gradient, and its value."""
     place = int(gradient(weight).abs().argmax())
     return weight, place, float(weight.flatten()[place])
 
@@ -89,7 +90,7 @@ def _some(names: list[str]) -> str:
 
 
 def _absent_tasks(model: nn.Layer) -> set[str]:
-    """The tasks none of whose examples is in an update, by their adapters; none if that is so of all."""
+    """Returns the tasks without an example in this update, by their adapters; empty if no task has one."""
     tasks = {task for name, _ in trained(model) if (task := task_of_weight(name)) is not None}
     present = {task_of_weight(name) for name, _ in reached(model)}
     return tasks - present if tasks & present else set()

@@ -1,4 +1,4 @@
-"""Errors while examples are read end the run: they come to it as data, in place of the batch.
+"""Passes errors of the data loader to the run, as data in place of the batch.
 
 Paddle's loader reads in a thread or in processes of its own. An error in its thread ends that thread alone, and the
 run waits for the next batch without end.
@@ -12,18 +12,18 @@ import numpy as np
 
 from glm.errors import InputError, shown
 
-ERROR = "error while reading"  # the one entry of a batch that is none
+ERROR = "error while reading"  # the only entry of a batch that stands for an error
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An example that could not be read, and why."""
+    """An example that could not be read, with the reason."""
 
     text: str
 
 
 class Examples(Sequence[Any]):
-    """Examples, or what is wrong with them.
+    """Examples in which a failure to read one becomes an `Unreadable`.
 
     Args:
         inner: the examples.
@@ -45,7 +45,7 @@ class Examples(Sequence[Any]):
 
 
 def guarded(collate: Callable[[Sequence[Any]], dict[str, np.ndarray]]) -> Callable:
-    """A collator whose errors, and those of its examples, are a batch with the text of the error."""
+    """Wraps a collator: an error in it, or in one of its examples, becomes a batch with the error's text."""
 
     def collated(items: Sequence[Any]) -> dict[str, np.ndarray]:
         text = next((item.text for item in items if isinstance(item, Unreadable)), None)
@@ -60,7 +60,7 @@ def guarded(collate: Callable[[Sequence[Any]], dict[str, np.ndarray]]) -> Callab
 
 
 def check_batch(batch: dict[str, Any]) -> None:
-    """Raises InputError if a batch is an error."""
+    """Raises InputError if a batch stands for an error."""
     if ERROR in batch:
         raise InputError(np.asarray(batch[ERROR]).astype(np.uint8).tobytes().decode())
 

@@ -1,4 +1,4 @@
-"""What a run learns: texts, or which candidate is right. The trainer asks here for batches and losses."""
+"""Training objectives: texts, or choosing the right candidate. The trainer gets batches and losses from here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +17,14 @@ from glm.modules.tensors import as_tensor
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.training.choice_loss import HIDDEN, candidate_scores, choice_losses
 
-OF_CHOICES = ("choice_ids", "choice_rows", "right")  # of a batch, beside what the model reads
+OF_CHOICES = ("choice_ids", "choice_rows", "right")  # entries of a batch beside what the model reads
 
 
 class TextObjective:
-    """Texts: cross entropy of each token of a target.
+    """Learns texts: cross entropy of each token of a target.
 
     Args:
-        encoder: of texts, or of questions about passages, whose windows are learnt.
+        encoder: encoder of texts, or of questions about passages, whose windows are learnt.
     """
 
     def __init__(self, encoder: Encoder, args: FinetuneTrainingArguments):
@@ -38,24 +38,25 @@ class TextObjective:
         )
 
     def loss(self, model: nn.Layer, inputs: Mapping[str, Tensor], num_items: int | None) -> Tensor:
-        """The loss of a batch, summed over labels and divided by `num_items` (their number if it is None)."""
+        """Computes the loss of a batch, summed over labels and divided by `num_items` (the number of labels if
+        None)."""
         return model(**inputs, label_smoothing=self.label_smoothing, num_items=num_items)
 
     def dev_examples(self, records: Sequence[Record]) -> list[Any]:
-        """The examples that the dev loss is a mean over."""
+        """Returns the examples that the dev loss is a mean over."""
         if self.encoder.kind == EXTRACT:
             encoded = self.encoder.encode(records)
             return [self.encoder.example_of(*pair) for question in encoded for pair in self.encoder.examples(question)]
         return [self.encoder.example(record) for record in records]
 
     def dev_loss(self, model: nn.Layer, inputs: Mapping[str, Tensor]) -> tuple[float, int]:
-        """The summed loss of a batch, without label smoothing, and the number that it is a sum over."""
+        """Returns the summed loss of a batch without label smoothing, and the number of labels."""
         count = int((inputs["labels"] != IGNORE_INDEX).sum())
         return count * float(model(**inputs)), count
 
 
 class ChoiceObjective:
-    """Which candidate is right, see `glm.training.choice_loss`."""
+    """Learns which candidate is right, see `glm.training.choice_loss`."""
 
     def __init__(self, encoder: Encoder, args: FinetuneTrainingArguments, *, length_penalty: float = 0.0):
         self.encoder = encoder
@@ -69,7 +70,8 @@ class ChoiceObjective:
         )
 
     def loss(self, model: nn.Layer, inputs: Mapping[str, Tensor], num_items: int | None) -> Tensor:
-        """The loss of a batch, summed over questions and divided by `num_items` (their number if it is None)."""
+        """Computes the loss of a batch, summed over questions and divided by `num_items` (the number of questions if
+        None)."""
         read = {name: tensor for name, tensor in inputs.items() if name not in OF_CHOICES}
         ids, rows, right = (inputs[name].numpy() for name in OF_CHOICES)
         logits = model.labelled_logits(**read)
@@ -78,24 +80,25 @@ class ChoiceObjective:
         return losses.sum() / (len(right) if num_items is None else num_items)
 
     def dev_examples(self, records: Sequence[Record]) -> list[Any]:
-        """The examples that the dev loss is a mean over."""
+        """Returns the examples that the dev loss is a mean over."""
         found = [encoded for encoded in self.encoder.encode(records) if encoded.record.right]
         return [choice_example(encoded, self.encoder) for encoded in found]
 
     def dev_loss(self, model: nn.Layer, inputs: Mapping[str, Tensor]) -> tuple[float, int]:
-        """The summed loss of a batch, and the number of its questions."""
+        """Returns the summed loss of a batch, and the number of questions."""
         return float(self.loss(model, inputs, 1)), len(inputs["right"])
 
 
 class HeadObjective(ChoiceObjective):
-    """Which label or candidate is right, by the model's classification head."""
+    """Learns which label or candidate is right, with the model's classification head."""
 
     def __init__(self, encoder: PairEncoder, args: FinetuneTrainingArguments):
         self.encoder = encoder
         self.collator = PairCollator(encoder, multiple=args.pad_to_multiple_of)
 
     def loss(self, model: nn.Layer, inputs: Mapping[str, Tensor], num_items: int | None) -> Tensor:
-        """The loss of a batch, summed over questions and divided by `num_items` (their number if it is None)."""
+        """Computes the loss of a batch, summed over questions and divided by `num_items` (the number of questions if
+        None)."""
         read = {name: tensor for name, tensor in inputs.items() if name not in OF_CHOICES}
         scores = model.classification_head(model.labelled_states(**read))  # [rows, labels]
         _, rows, right = (inputs[name].numpy() for name in OF_CHOICES)
@@ -106,12 +109,12 @@ class HeadObjective(ChoiceObjective):
         return losses.sum() / (len(right) if num_items is None else num_items)
 
     def dev_examples(self, records: Sequence[Record]) -> list[Any]:
-        """The examples that the dev loss is a mean over."""
+        """Returns the examples that the dev loss is a mean over."""
         return [pair_example(encoded, self.encoder) for encoded in self.encoder.encode(records)]
 
 
 class PretrainingObjective(TextObjective):
-    """Samples of running text: cross entropy of each token that is predicted, and what else the family's model learns.
+    """Learns samples of running text: cross entropy of each predicted token, and the family's further losses.
 
     Args:
         encoder: brings the samples' geometry, see `glm.training.pretraining.PretrainingFrame`.
@@ -128,12 +131,12 @@ class PretrainingObjective(TextObjective):
         )
 
     def dev_examples(self, records: Sequence[Sample]) -> list[Sample]:
-        """The samples that a dev loss is a mean over: they are drawn already."""
+        """Returns the samples that a dev loss is a mean over, which are drawn already."""
         return list(records)
 
 
 def objective_of(encoder: Encoder, args: FinetuneTrainingArguments, *, length_penalty: float = 0.0) -> Any:
-    """What a run with this encoder learns."""
+    """Returns the objective of a run with this encoder."""
     if encoder.kind == PRETRAIN:
         return PretrainingObjective(encoder, args)
     if isinstance(encoder, PairEncoder):
@@ -145,7 +148,7 @@ def objective_of(encoder: Encoder, args: FinetuneTrainingArguments, *, length_pe
 
 @paddle.no_grad()
 def mean_dev_loss(objective: Any, model: nn.Layer, records: Sequence[Record], batch_size: int) -> float:
-    """The mean loss over dev records: per labelled token, or per question."""
+    """Computes the mean loss over dev records: per labelled token, or per question."""
     examples = sorted(objective.dev_examples(records), key=len)
     total, items = 0.0, 0
     for start in range(0, len(examples), batch_size):

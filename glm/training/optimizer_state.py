@@ -1,4 +1,4 @@
-"""Tensors of a run as checkpoints keep them: under the names of the weights, whatever Paddle calls them this time."""
+"""Stores tensors of a run under the names of the weights, because Paddle's own names differ between processes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ MASTER = "master_weight"  # the float32 copy of a weight that is trained in half
 
 
 def named_state(model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors, named `<weight>/<what it is>`.
+    """Returns the optimizer's tensors, named `<weight>/<kind of state>`.
 
     Paddle puts `<weight>_<what it is>_<number>` in its state, with a name for the weight that counts the layers made
     so far in the process.
@@ -41,18 +41,18 @@ def load_named_state(
     *,
     sharding_rank: int = 0,
 ) -> None:
-    """Gives an optimizer that has made no step the state that `named_state` gave.
+    """Loads a state from `named_state` into an optimizer that has made no step.
 
     Args:
         scheduler: the state of its learning rate.
-        sharding_rank: whose weights' state is taken, if the optimizer is sharded; the state of others would stay in
+        sharding_rank: rank whose weights' state is taken, if the optimizer is sharded; that of others would stay in
             memory.
 
     Raises:
         InputError: a name belongs to no weight.
     """
     weights = dict(model.named_parameters())
-    owners = getattr(optimizer, "_param2rank", {})  # fleet's, of stage 1 and of stage 2
+    owners = getattr(optimizer, "_param2rank", {})  # of fleet's optimizers of stage 1 and stage 2
     state: dict = {"LR_Scheduler": scheduler}
     for name, tensor in tensors.items():
         weight, _, what = name.rpartition("/")
@@ -68,7 +68,7 @@ def load_named_state(
 
 
 def lazy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, LazyTensor]:
-    """Tensors that are copied to the host when they are loaded."""
+    """Returns tensors that are copied to the CPU's memory only when they are loaded."""
     return {
         name: LazyTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("paddle."), tensor.numpy)
         for name, tensor in tensors.items()
@@ -101,10 +101,11 @@ def _checked(name: str, tensor: LazyTensor) -> LazyTensor:
 
 
 def _is_finite(numbers: np.ndarray, dtype: str) -> bool:
-    """Whether no number is NaN or infinite; NumPy has bfloat16 as its bits."""
+    """Whether all numbers are finite; NumPy holds bfloat16 as its bits."""
     if dtype == "bfloat16":
         return bool(((numbers & 0x7F80) != 0x7F80).all())
     if numbers.dtype.kind != "f":
         return True
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(numbers.sum())) or bool(np.isfinite(numbers).all())  # the sum is a pass, no copy
+        # The sum needs one pass and no copy.
+        return bool(np.isfinite(numbers.sum())) or bool(np.isfinite(numbers).all())

@@ -1,4 +1,4 @@
-"""What a training run shows of itself in a browser: `training.html` while it runs, and a report of each evaluation."""
+"""Writes a training run's pages: `training.html` while it runs, and a report of each evaluation."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,19 +20,19 @@ from glm.report.rows import ReportRows
 from glm.runtime.paths import published
 from glm.training.evaluation import SetEvaluation
 
-LARGEST_SHARE = 0.02  # of a run's time that is spent on drawing its page
+LARGEST_SHARE = 0.02  # share of a run's time that drawing its page may take
 
 
 def report_folder(output_dir: Path, step: int, name: str = "") -> Path:
-    """Where the report of an evaluation is; of one of several dev sets, by its name."""
+    """Returns the folder of an evaluation's report; with several dev sets, of the set of this name."""
     return output_dir / "eval" / (f"step-{step}.{name}.report" if name else f"step-{step}.report")
 
 
 def write_evaluation_report(
     output_dir: Path, step: int, found: Sequence[SetEvaluation], provenance: Provenance
 ) -> None:
-    """Writes the report of an evaluation; of several dev sets one of each, and one of all side by side."""
-    from glm.report.page import write_sets_report  # here, because it loads matplotlib
+    """Writes the report of an evaluation; with several dev sets one for each, and one of all side by side."""
+    from glm.report.page import write_sets_report  # imported here because it loads matplotlib
 
     log, subject = read_log(output_dir / METRICS_NAME), f"the dev records at step {step:,}"
     for of_set in found:
@@ -79,9 +79,9 @@ def describe_model(
     """Writes the model card of the final model.
 
     Args:
-        metrics: of the final evaluation, their names beginning with `eval_`; empty if there was none.
+        metrics: metrics of the final evaluation, their names beginning with `eval_`; empty if there was none.
         reports: what the check of each split of the data found.
-        signatures: of the figures.
+        signatures: signatures of the figures.
         warnings: what is wrong with the model or its data, in words.
     """
     figures = {name.removeprefix("eval_"): value for name, value in metrics.items()}
@@ -124,7 +124,7 @@ class TrainingPage(TrainerCallback):
     def _write(self, args, state) -> None:
         if self.running is None or not state.is_world_process_zero:
             return
-        from glm.report.page import write_training_page  # here, because it loads matplotlib
+        from glm.report.page import write_training_page  # imported here because it loads matplotlib
 
         start, folder = time.monotonic(), Path(args.output_dir)
         try:
@@ -138,13 +138,13 @@ class TrainingPage(TrainerCallback):
                 report_address=lambda step: _address(folder, step),
                 log=read_log(folder / METRICS_NAME),
             )
-        except OSError as error:  # a full disk does not end a run for its page
+        except OSError as error:  # a full disk must not end a run because of its page
             logger.warning(f"{folder / TRAINING_PAGE}: cannot be written ({error.strerror or error})")
         end = time.monotonic()
         self.next_time = end + (end - start) / LARGEST_SHARE
 
     def _seconds_left(self, state) -> float | None:
-        """At the mean speed of this process so far."""
+        """Estimates the time left from the mean speed of this process so far."""
         time_then, step_then = self.begun
         if not self.running or state.global_step == step_then:
             return None
@@ -153,6 +153,6 @@ class TrainingPage(TrainerCallback):
 
 
 def _address(output_dir: Path, step: int) -> str | None:
-    """The report of an evaluation as `training.html` finds it."""
+    """Returns the address of an evaluation's report, relative to `training.html`."""
     page = report_folder(output_dir, step) / REPORT_PAGE
     return page.relative_to(output_dir).as_posix() if page.exists() else None

@@ -1,4 +1,4 @@
-"""Which weights of a model are trained, and how fast: freezing and layer-wise learning rates, by names of weights."""
+"""Selects by name which weights of a model are trained, and how fast: freezing and layer-wise learning rates."""
 
 import math
 import re
@@ -13,26 +13,26 @@ from glm.errors import UsageError, shown
 from glm.models.protocol import WeightNames
 
 LAYER_RANGE = re.compile(r"layers\.([0-9]{1,6})(?:-([0-9]{1,6}))?")
-MOST_PARTS = 256  # of `--freeze`
+MOST_PARTS = 256  # in one `--freeze`
 
 
 def trained(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights that are not frozen."""
+    """Returns names and weights that are not frozen."""
     return ((name, weight) for name, weight in model.named_parameters() if not weight.stop_gradient)
 
 
 def reached(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights that are not frozen and have a gradient."""
+    """Returns names and weights that are not frozen and have a gradient."""
     return ((name, weight) for name, weight in trained(model) if gradient(weight) is not None)
 
 
 def gradient(weight: Tensor) -> Tensor | None:
-    """A weight's gradient; with --amp_master_grad it is kept in float32 beside the usual one."""
+    """Returns a weight's gradient; with --amp_master_grad it is a float32 one beside the usual one."""
     return getattr(weight, "main_grad", None) if weight.grad is None else weight.grad
 
 
 def gradient_norm(model: nn.Layer, group: Group | None = None) -> float:
-    """The 2-norm of all gradients together, as `--max_grad_norm` measures it.
+    """Returns the 2-norm of all gradients together, which `--max_grad_norm` limits.
 
     Args:
         group: the processes that the model is split over.
@@ -51,12 +51,13 @@ def gradient_norm(model: nn.Layer, group: Group | None = None) -> float:
 
 
 def freeze(names: WeightNames, model: nn.Layer, parts: str, *, num_layers: int) -> None:
-    """Takes weights out of training (`--freeze`).
+    """Freezes weights (`--freeze`).
 
     Args:
         names: the family's names of weights.
         parts: `layers.3`, `layers.0-11` (both ends included), and what the family names beside layers, such as
             `embeddings` (words and positions), joined by `|`.
+        num_layers: of the model; 0 where its layers have no numbers, but those of several stacks.
 
     Raises:
         UsageError: a part is none of these or not in the model, or nothing is left to train.
@@ -71,21 +72,22 @@ def freeze(names: WeightNames, model: nn.Layer, parts: str, *, num_layers: int) 
 
 
 def is_frozen(names: WeightNames, name: str, parts: str, *, num_layers: int) -> bool:
-    """Whether `freeze` takes a weight of this name out of training."""
+    """Whether `freeze` freezes a weight of this name."""
     of_parts = [(part, _layers(names, part, parts, num_layers)) for part in parts.split("|")]
     own = names.part_of(name)
     return any(own in layers if layers else own == part for part, layers in of_parts)
 
 
 def _layers(names: WeightNames, part: str, parts: str, num_layers: int) -> range | None:
-    """The layers that a part of `--freeze` names; None if it names something else."""
+    """Returns the layers that a part of `--freeze` names; None if it names something else."""
     if part in names.parts:
         return None
-    found = LAYER_RANGE.fullmatch(part)
+    found = LAYER_RANGE.fullmatch(part) if num_layers else None
     if not found:
+        *known, last_known = [*(["layers.N", "layers.N-M"] if num_layers else []), *names.parts]
         raise UsageError(
-            f"freeze {shown(parts)}: {shown(part) or 'an empty part'} is unknown; join layers.N, layers.N-M, "
-            f"{' and '.join(names.parts)} by |"
+            f"freeze {shown(parts)}: {shown(part) or 'an empty part'} is unknown; join {', '.join(known)} and "
+            f"{last_known} by |"
         )
     first, last = int(found[1]), int(found[2] or found[1])
     if not first <= last < num_layers:
@@ -94,7 +96,8 @@ def _layers(names: WeightNames, part: str, parts: str, num_layers: int) -> range
 
 
 def set_layerwise_rates(names: WeightNames, model: nn.Layer, decay: float, *, num_layers: int) -> None:
-    """Has each layer learn `decay` times as fast as the one above it (`--layerwise_lr_decay`; Howard and Ruder 2018).
+    """Makes each layer learn `decay` times as fast as the one above it (`--layerwise_lr_decay`; Howard and Ruder
+    2018).
 
     The last layer and the last LayerNorm learn at the full rate, the embeddings once more below the first layer.
     Optimizers multiply their rate by what is noted here at each weight.

@@ -1,4 +1,4 @@
-"""`python -m glm pretrain`: pretrains a model on running text, from nothing or on from a checkpoint.
+"""`python -m glm pretrain`: pretrains a model on running text, from scratch or from an existing model.
 
 python -m glm pretrain configs/pretrain.json --train_data texts.jsonl
 python -m glm pretrain --model_name_or_path THUDM/glm-large-chinese --train_data a=a.txt b=b.jsonl --output_dir runs/p
@@ -18,6 +18,7 @@ from glm.runtime.device import prepare
 from glm.runtime.signals import StopSignals
 from glm.runtime.watchdog import watching
 from glm.training.checkpoints import Checkpoint
+from glm.training.dry_run import show_samples_dry_run
 from glm.training.going_on import after_a_loss
 from glm.training.pages import describe_model
 from glm.training.pretraining import PretrainData, PretrainingTrainer, build_pretraining_trainer
@@ -26,12 +27,15 @@ from glm.training.setup import begin_run, opened_run
 
 
 def main(argv: list[str]) -> int:
-    """Parse, open the run's folder, build, run, say that it is done."""
+    """Parses, opens the run's folder, builds, trains, and says that it is done."""
     arguments = parse_pretrain_arguments(argv)
     prepare(arguments.training.device)
     signals = StopSignals()
     with signals.heard(), watching(after_a_loss(arguments)), opened_run(arguments) as checkpoint:
         trainer, data = build_pretraining_trainer(arguments, checkpoint=checkpoint, signals=signals)
+        if arguments.training.dry_run:
+            show_samples_dry_run(trainer, data.reports)
+            return 0
         on_main(lambda: begin_run(trainer, data.run_data, checkpoint))
         try:
             pretrain(trainer, data, checkpoint)
@@ -45,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def pretrain(trainer: PretrainingTrainer, data: PretrainData, checkpoint: Checkpoint | None) -> None:
-    """Trains, saves, measures the held-out texts, and describes the model."""
+    """Trains and saves the model, evaluates it on the held-out texts, and writes its model card."""
     output_dir = Path(trainer.args.output_dir)
     result = trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     trainer.save_model()
@@ -55,7 +59,7 @@ def pretrain(trainer: PretrainingTrainer, data: PretrainData, checkpoint: Checkp
     if trainer.args.do_eval:
         metrics = trainer.final_evaluation()
         trainer.save_metrics("eval", metrics)
-        trainer.save_state()  # its log has the evaluation too
+        trainer.save_state()  # the log has the evaluation now
     if trainer.is_world_process_zero():
         if metrics:
             print_losses(metrics)
@@ -66,7 +70,7 @@ def pretrain(trainer: PretrainingTrainer, data: PretrainData, checkpoint: Checkp
 
 
 def print_losses(metrics: dict[str, float]) -> None:
-    """Prints the losses of the held-out texts; of several corpora a column each."""
+    """Prints the losses on the held-out texts; for several corpora a column each."""
     title = "loss on the held-out texts, nats per predicted token"
     if of_sets := figures_by_set(metrics, prefix="eval_"):
         print_sets(of_sets, title=title)

@@ -1,4 +1,4 @@
-"""Pretraining: the corpora of a run, what is learnt of them, and the trainer that does."""
+"""Pretraining: the corpora of a run, the samples drawn from them, and the trainer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,15 +36,15 @@ from glm.training.fingerprint import manifest_facts, pretraining_fingerprint
 from glm.training.going_on import same_command
 from glm.training.objectives import PretrainingObjective, mean_dev_loss
 from glm.training.run_data import RunData, announce
-from glm.training.setup import for_family, prepare_model
+from glm.training.setup import check_can_be_trained, for_family, prepare_model
 from glm.training.trainer import GenerationTrainer
 
-DEV_SEED = 1_000_003  # of the samples of held-out texts
+DEV_SEED = 1_000_003  # seed of the samples of held-out texts
 
 
 @dataclass(frozen=True)
 class PretrainingFrame:
-    """How running text becomes samples: what the trainer asks of an encoder of records, it asks of this."""
+    """Makes samples of running text; takes the place that an encoder of records has in fine-tuning."""
 
     family: Family
     tokenizer: Tokenizer
@@ -55,17 +55,17 @@ class PretrainingFrame:
 
     @property
     def geometry(self) -> Geometry:
-        """Writes rows."""
+        """Lays out rows."""
         return self.pretraining.geometry
 
 
 @dataclass
 class PretrainData:
-    """What a run learns from and is measured on.
+    """The data that a run learns from and is evaluated on.
 
     Args:
         frame: how texts become samples.
-        samples: of all corpora.
+        samples: samples of all corpora.
         digests: SHA-256 of what each corpus and each task was read from, by name.
         dev: samples held out, by corpus and objective.
         reports: what was found in each corpus.
@@ -79,12 +79,12 @@ class PretrainData:
 
     @property
     def run_data(self) -> RunData:
-        """What a run's folder keeps of its data."""
+        """What a run's folder stores about its data."""
         return RunData(reports=self.reports)
 
 
 class PretrainingTrainer(GenerationTrainer):
-    """The trainer of fine-tuning, whose evaluation is the loss of each objective on each held-out corpus.
+    """Fine-tuning's trainer with another evaluation: the loss of each objective on each held-out corpus.
 
     Args:
         dev: samples, by corpus and objective.
@@ -95,7 +95,8 @@ class PretrainingTrainer(GenerationTrainer):
         self.dev = dev
 
     def measure(self, step: int) -> tuple[dict[str, float], int]:
-        """`loss (OBJECTIVE)` of a corpus, and their mean `loss`; of several corpora `CORPUS/...`, and the means."""
+        """Returns `loss (OBJECTIVE)` of a corpus and their mean `loss`; for several corpora `CORPUS/...`, and the
+        means."""
         objective, size = PretrainingObjective(self.encoder, self.args), self.args.per_device_eval_batch_size
         found = {}
         for name, by_objective in self.dev.items():
@@ -108,11 +109,11 @@ class PretrainingTrainer(GenerationTrainer):
         return (next(iter(found.values())) if len(found) == 1 else named(found)), count
 
     def report_evaluation(self, step: int) -> None:
-        """The figures are in the log and on `training.html`; there are no texts to show."""
+        """Does nothing: the figures are in the log and on `training.html`, and there are no texts to show."""
 
 
 def read_pretrain_data(arguments: PretrainArguments, frame: PretrainingFrame) -> PretrainData:
-    """Encodes all corpora of a run, or finds them in the cache, and says what was found.
+    """Encodes all corpora of a run, or takes them from the cache, and reports what was found.
 
     Raises:
         InputError: a corpus cannot be used, or more than max_bad_records rows of it are refused.
@@ -153,7 +154,7 @@ def read_pretrain_data(arguments: PretrainArguments, frame: PretrainingFrame) ->
 
 
 def read_tasks(arguments: PretrainArguments, frame: PretrainingFrame, digests: dict[str, str]) -> TaskPool:
-    """The examples of all tasks of a run.
+    """Makes the examples of all tasks of a run.
 
     Args:
         digests: takes those of their files in.
@@ -175,7 +176,7 @@ def read_tasks(arguments: PretrainArguments, frame: PretrainingFrame, digests: d
 def _task_rows(
     file: NamedFile, task: Any, pattern: int | None, arguments: PretrainArguments, frame: PretrainingFrame
 ) -> list[tuple[Example, ...]]:
-    """The rows of each question of a file by one pattern of its task."""
+    """Makes the rows of each question in a file by one pattern of its task."""
     length = frame.pretraining.described["seq_length"]
     target = min(GenerationConfig().tgt_length, length // 3)
     encoder = encoder_of(
@@ -212,6 +213,7 @@ def build_pretraining_trainer(
         InputError: anything the user gave cannot be used.
     """
     name, training = arguments.model.model_name_or_path, arguments.training
+    check_can_be_trained(name)
     family = find_family(name)
     arguments = for_family(arguments, family)
     options = arguments.objective.of_family(family)
@@ -227,7 +229,7 @@ def build_pretraining_trainer(
     frame.pretraining.check(config)
     check_metric(training.metric_for_best_model, arguments)
     check_max_tokens(training.max_tokens, frame)
-    with training.main_process_first(desc="reading the corpora"):  # the others find them in the cache
+    with training.main_process_first(desc="reading the corpora"):  # the other processes find them in the cache
         data = read_pretrain_data(arguments, frame)
     facts = manifest_facts(pretraining_fingerprint(arguments, config, data), checkpoint, training)
     set_seed(seed=training.seed)
@@ -259,7 +261,7 @@ def check_max_tokens(max_tokens: int | None, frame: PretrainingFrame) -> None:
 
 
 def check_metric(name: str | None, arguments: PretrainArguments) -> None:
-    """Raises UsageError if no figure is called so (`--metric_for_best_model`)."""
+    """Raises UsageError if there is no figure of this name (`--metric_for_best_model`)."""
     if name is None:
         return
     figure = name.removeprefix("eval_")

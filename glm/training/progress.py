@@ -1,4 +1,4 @@
-"""What a training run shows of itself while it runs, and what it leaves in `metrics.jsonl`."""
+"""Shows a training run's progress, and writes `metrics.jsonl`."""
 
 import json
 import math
@@ -20,7 +20,8 @@ from glm.training.parameters import gradient_norm
 
 
 class MetricsLog(TrainerCallback):
-    """Appends all that the Trainer logs to `metrics.jsonl` in the output folder; a full disk does not end the run."""
+    """Appends everything the Trainer logs to `metrics.jsonl` in the output folder; a full disk does not end the
+    run."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
@@ -33,7 +34,7 @@ class MetricsLog(TrainerCallback):
 
 
 def rewind_metrics(output_dir: Path, step: int) -> None:
-    """Takes out of `metrics.jsonl` what a run that goes on from a step logs again: later steps, and the run's end."""
+    """Removes from `metrics.jsonl` what a run resumed at a step will log again: later steps, and the run's end."""
     path = output_dir / METRICS_NAME
     if not path.exists():
         return
@@ -43,7 +44,7 @@ def rewind_metrics(output_dir: Path, step: int) -> None:
 
 
 def logged_evaluation(output_dir: Path, step: int) -> dict[str, float]:
-    """The figures of the evaluation at a step in `metrics.jsonl`; none if there was none."""
+    """Returns the figures of the evaluation at a step in `metrics.jsonl`; none if there was none."""
     path = output_dir / METRICS_NAME
     for line in path.read_bytes().splitlines() if path.exists() else []:
         if _step(line) == step and "eval_loss" in _row(line):
@@ -52,7 +53,7 @@ def logged_evaluation(output_dir: Path, step: int) -> dict[str, float]:
 
 
 def _row(line: bytes) -> dict[str, Any]:
-    """What a line says; nothing if it is torn."""
+    """Parses a line; an incomplete one is empty."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -61,16 +62,16 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 def _step(line: bytes) -> float:
-    """The step of a line; infinite if it has none."""
+    """Returns the step of a line; infinity if it has none."""
     step = _row(line).get("step")
     return step if isinstance(step, int) else math.inf
 
 
 class GradientNorm(TrainerCallback):
-    """Measures the gradients of the steps that are logged, before they are clipped.
+    """Measures the gradient norm of logged steps before clipping.
 
     Attributes:
-        value: of the last such step; None if none was measured, as where gradients are sharded.
+        value: norm of the last such step; None if none was measured, as where gradients are sharded.
     """
 
     def __init__(self):
@@ -85,17 +86,17 @@ class GradientNorm(TrainerCallback):
 
 
 def process_memory_gib() -> float:
-    """The memory that this process holds, in GiB."""
+    """Returns the memory that this process holds, in GiB."""
     return psutil.Process().memory_info().rss / 2**30
 
 
 def shows_bar(args: TrainingArguments) -> bool:
-    """Whether somebody watches: a bar in a file is of no use."""
+    """Whether standard error is a terminal: a bar in a file is of no use."""
     return not args.disable_tqdm and sys.stderr.isatty()
 
 
 class ProgressBar(TrainerCallback):
-    """Counts tokens, not steps: batches differ in size, and what is left takes as long as its tokens do.
+    """Progress bar that counts tokens: batches differ in size, and time grows with tokens, not steps.
 
     The time left follows from the mean speed of the run so far, evaluation and saving included.
 

@@ -1,4 +1,4 @@
-"""The random state of a step: a function of seed, step and rank, so that there is none to save or to restore."""
+"""Random state of a step: a function of seed, step and rank, so that none has to be saved or restored."""
 
 import random
 
@@ -6,11 +6,11 @@ import numpy as np
 import paddle
 from paddle.distributed.fleet.meta_parallel import get_rng_state_tracker
 
-SHARED = "global_seed"  # the tracker's state that draws the same on all ranks of a tensor-parallel group
+SHARED = "global_seed"  # the tracker's state that is the same on all ranks of a tensor-parallel group
 
 
 def seed_step(seed: int, step: int, *, data_rank: int = 0, tensor_rank: int = 0) -> None:
-    """Sets all generators for an optimizer step (counted from 0).
+    """Seeds all generators for an optimizer step (counted from 0).
 
     Args:
         data_rank: ranks with other data draw other numbers.

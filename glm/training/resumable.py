@@ -1,4 +1,4 @@
-"""PaddleNLP's Trainer made to survive: after any end, the same command goes on as if there had been none.
+"""PaddleNLP's Trainer with exact resuming: however a run ended, the same command continues as if it had not.
 
 A checkpoint has what the next step depends on: weights, the optimizer's tensors, and some numbers. The order of data
 and the random state are functions of seed and step, so they are not saved. Nothing in it is a pickle.
@@ -34,7 +34,7 @@ from glm.runtime.atomic import put_files, write_whole
 from glm.runtime.paths import found_path, published
 from glm.runtime.settings_file import Settings, checked, read_object, read_settings
 from glm.runtime.signals import StopSignals
-from glm.runtime.watchdog import end_with_run
+from glm.runtime.workers import end_with_run
 from glm.training import checkpoints
 from glm.training.loading_errors import Examples, check_batch, guarded
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
@@ -46,7 +46,7 @@ RUN_STATE_NAME = "run_state.json"
 
 
 class RunState(Settings):
-    """`run_state.json`: what the next step depends on besides tensors."""
+    """`run_state.json`: what the next step depends on beside tensors."""
 
     scheduler_step: Annotated[int, Field(ge=0)]
     scaler: dict[str, Any] | None
@@ -57,7 +57,7 @@ class RunState(Settings):
 
 
 class SavedTrainerState(Settings):
-    """`trainer_state.json`, PaddleNLP's."""
+    """PaddleNLP's `trainer_state.json`."""
 
     best_metric: float | None
     best_model_checkpoint: Annotated[str, Field(max_length=4096)] | None
@@ -75,11 +75,11 @@ class SavedTrainerState(Settings):
 
 
 class ResumableTrainer(Trainer):
-    """Saves, resumes and stops; what is learnt and evaluated is the subclass's.
+    """Saves, resumes and stops a run; subclasses define what is learnt and evaluated.
 
     Args:
         sampler: the order of data; None if the run does not train.
-        signals: those that stop the run.
+        signals: signals that stop the run.
         facts: what a checkpoint's manifest says of the run.
         same_command: what the run's command does when it is given again after a checkpoint, for messages.
     """
@@ -98,52 +98,55 @@ class ResumableTrainer(Trainer):
         self.sampler = sampler
         self.signals = signals or StopSignals()
         self.facts = facts or {}
-        self._saved_step: int | None = None  # that of the newest checkpoint of this process
-        self._resumed: dict[str, Any] | None = None  # the run's state in the checkpoint, until the first step has it
+        self._saved_step: int | None = None  # step of the newest checkpoint of this process
+        # The run's state from the checkpoint, until the first step takes it over.
+        self._resumed: dict[str, Any] | None = None
         self._loss_since_log = paddle.zeros([])
-        self._carried_loss: float | None = None  # what the log lacks of steps before the checkpoint
-        self._evaluation_due = False  # the run was stopped before its evaluation of the present step
-        self.is_stopping = 0  # the signal that all ranks know of
+        self._carried_loss: float | None = None  # share of the logged loss from steps before the checkpoint
+        self._evaluation_due = False  # whether the run was stopped before the evaluation of the present step
+        self.is_stopping = 0  # the signal that all ranks agreed on
         self.add_callback(_Flow(self))
 
-    # -- what a subclass has to say
+    # -- for subclasses
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """The tensors that are trained or belong to those, by name, as this process has them."""
+        """Returns the tensors to save, trained ones and those that belong to them, by name, as this process has
+        them."""
 
     @abstractmethod
     def write_model(self, folder: Path, weights: dict[str, LazyTensor]) -> None:
-        """Writes a model that can be loaded; whole tensors, in the main process."""
+        """Writes a model that can be loaded: whole tensors, from the main process."""
 
     @abstractmethod
     def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
-        """The loss of a batch [], its gradient added to that of the step."""
+        """Returns the loss of a batch [], and adds its gradient to that of the step."""
 
     @abstractmethod
     def place_of(self, example: int) -> str:
-        """Where a training example is from, for messages; raises nothing."""
+        """Says where a training example is from, for messages; never raises."""
 
     def has_stopped_early(self, state: TrainerState) -> bool:
-        """Whether the run that this is the state of had ended before its last step."""
+        """Whether the run with this state had stopped before its last step."""
         return False
 
     @abstractmethod
     def out_of_memory(self, inputs: dict[str, Tensor]) -> str:
-        """What to say of a batch that did not fit into memory."""
+        """Says what to do about a batch that did not fit into memory."""
 
     def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
-        """Whole tensors by name, called by all processes and written by the main one. One process has them already."""
+        """Gathers whole tensors by name; called by all processes, written by the main one. A single process has them
+        already."""
         return lazy_tensors(tensors)
 
     def _take_share(self, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-        """This process's part of whole tensors. One process takes all."""
+        """Returns this process's part of whole tensors. A single process takes all."""
         return tensors
 
     # -- the run
 
     def train(self, resume_from_checkpoint: str | None = None, ignore_keys_for_eval=None) -> TrainOutput:
-        """Trains, from the start or on from a checkpoint folder that was found whole.
+        """Trains, from the start or from a checkpoint folder that was verified.
 
         Raises:
             InputError: the checkpoint does not fit the run, or the run cannot go on.
@@ -155,9 +158,9 @@ class ResumableTrainer(Trainer):
             if resume_from_checkpoint is not None:
                 state = self._read_state(Path(resume_from_checkpoint))
                 if state.global_step >= self.total_steps() or self.has_stopped_early(state):
-                    # PaddleNLP would take one step more.
+                    # PaddleNLP would make one more step.
                     return self._end_at_once(resume_from_checkpoint, state)
-            # PaddleNLP looks for the best model's weights in pickled form only, and would fetch what it skips.
+            # PaddleNLP looks only for a pickled best model, and would fetch the data that resuming skips.
             load_best, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
             self.args.ignore_data_skip = True
             try:
@@ -188,7 +191,7 @@ class ResumableTrainer(Trainer):
         return f"stopped: {folder} is saved, and {self.same_command}"
 
     def _read_state(self, checkpoint: Path) -> TrainerState:
-        """Reads what a checkpoint says of the run, and goes to its place in the data."""
+        """Reads the run's state from a checkpoint, and moves to its place in the data."""
         self._resumed = read_settings(checkpoint / RUN_STATE_NAME, RunState).model_dump()
         self._evaluation_due = self._resumed["evaluation_due"]
         path = checkpoint / TRAINER_STATE_NAME
@@ -210,7 +213,7 @@ class ResumableTrainer(Trainer):
         return TrainOutput(state.global_step, loss, metrics)
 
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Number of optimizer steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
         return int(self.sampler.steps_per_epoch * self.args.num_train_epochs)
@@ -219,7 +222,7 @@ class ResumableTrainer(Trainer):
         check_batch(inputs)
         try:
             loss = self.loss_and_gradient(model, inputs, step_control)
-        except (MemoryError, OSError) as error:  # Paddle's and NumPy's
+        except (MemoryError, OSError) as error:  # MemoryError is Paddle's, OSError NumPy's
             if "MemoryError" not in f"{type(error).__name__}: {error}":
                 raise
             raise InputError(f"step {self.state.global_step + 1}: {self.out_of_memory(inputs)}") from error
@@ -227,7 +230,7 @@ class ResumableTrainer(Trainer):
         return loss if carried is None else loss + carried
 
     def begin_step(self) -> None:
-        """Gives the step its random state, and the first one after a checkpoint what the log lacks."""
+        """Seeds the step; the first one after a checkpoint also takes over the log's partial sums."""
         args = self.args
         seed_step(
             args.seed,
@@ -245,18 +248,18 @@ class ResumableTrainer(Trainer):
         self._loss_since_log = tr_loss
         try:
             super()._maybe_log_save_evaluate(tr_loss, model, *args, **kwargs)
-        except Stopped as stopped:  # while evaluating
+        except Stopped as stopped:  # during evaluation
             self.is_stopping, self._evaluation_due = stopped.number, True
             self._save_checkpoint(model)
         if self.is_stopping and self._saved_step == self.state.global_step:
             raise Stopped(self.is_stopping, self._what_is_saved())
 
     def interruptible(self) -> AbstractContextManager:
-        """A block that a signal ends at once. Of several ranks all have to end it together, so there it does not."""
+        """Lets a signal end a block at once. With several ranks it does not, because they have to stop together."""
         return nullcontext() if self.args.world_size > 1 else self.signals.at_once()
 
     def evaluate_if_due(self) -> None:
-        """Evaluates a step that the run was stopped at before it could be evaluated."""
+        """Evaluates the step before which the run was stopped, if its evaluation is missing."""
         if self._evaluation_due:
             self._evaluation_due = False
             self._note_best(self.evaluate())
@@ -286,7 +289,7 @@ class ResumableTrainer(Trainer):
         self._saved_step = step
 
     def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool = False) -> None:
-        """Writes the model, whole, into a folder: aside first, then each file by a rename."""
+        """Writes the whole model into a folder: each file under a temporary name, then renamed."""
         weights = self._gather(self.weights())
 
         def save() -> None:
@@ -296,7 +299,8 @@ class ResumableTrainer(Trainer):
         on_main(save)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        """Writes `<split>_results.json`, adds to `all_results.json`; PaddleNLP may leave, and cannot read, half."""
+        """Writes `<split>_results.json` and extends `all_results.json`, atomically; PaddleNLP may leave half a file,
+        which it cannot read."""
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
@@ -306,14 +310,14 @@ class ResumableTrainer(Trainer):
             write_whole(path, json.dumps({**_results(path), **metrics}, indent=4, sort_keys=True))
 
     def save_state(self) -> None:
-        """Writes `trainer_state.json` of the run's end, with all that it logged; PaddleNLP forgets what it printed."""
+        """Writes the final `trainer_state.json` with the whole log; PaddleNLP drops entries that it printed."""
         if self.is_world_process_zero():
             state = dataclasses.replace(self.state, log_history=read_log(Path(self.args.output_dir) / METRICS_NAME))
             text = json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True)
             write_whole(Path(self.args.output_dir) / TRAINER_STATE_NAME, text + "\n")
 
     def _run_state(self) -> dict[str, Any]:
-        """What the next step depends on besides tensors; floats keep all their digits in JSON."""
+        """Returns what the next step depends on beside tensors; JSON keeps all digits of floats."""
         return {
             "scheduler_step": self.lr_scheduler.last_epoch,
             "scaler": _plain(self.scaler.state_dict()) if self.do_grad_scaling else None,
@@ -324,10 +328,11 @@ class ResumableTrainer(Trainer):
         }
 
     def expected_sizes(self) -> dict[str, int]:
-        """Bytes of a checkpoint and of the model in it, and how many checkpoints the run will write."""
+        """Returns the bytes of a checkpoint and of the model in it, and how many checkpoints the run will write."""
         model = sum(self._whole_size(weight) * weight.element_size() for weight in self.weights().values())
         trained = sum(self._whole_size(weight) for weight in self.model.parameters() if not weight.stop_gradient)
-        of_optimizer = trained * 4 * (3 if self.args.fp16_opt_level == "O2" else 2)  # two moments; with O2 the weights
+        # Two moments; with O2 also float32 weights.
+        of_optimizer = trained * 4 * (3 if self.args.fp16_opt_level == "O2" else 2)
         steps, strategy = self.total_steps(), self.args.save_strategy
         if strategy == IntervalStrategy.NO:
             saves = 0
@@ -338,11 +343,11 @@ class ResumableTrainer(Trainer):
         return {"checkpoint_bytes": model + of_optimizer, "model_bytes": model, "saves": saves}
 
     def _whole_size(self, weight: Tensor) -> int:
-        """How many numbers a weight has over all processes that hold a part of it."""
+        """Counts the numbers of a weight over all processes that hold a part of it."""
         return weight.size * (self.args.tensor_parallel_degree if weight.is_distributed else 1)
 
     def _note_best(self, metrics: dict[str, float] | None) -> None:
-        """Remembers the present step if its figure is the best so far; one that is no number never is."""
+        """Notes the present step if its figure is the best so far; NaN never is."""
         wanted = self.args.metric_for_best_model
         if metrics is None or wanted is None:
             return
@@ -363,7 +368,7 @@ class ResumableTrainer(Trainer):
         if checkpoint is None:
             return
         tensors = self._take_share(read_safetensors(Path(checkpoint) / OPTIMIZER_NAME))
-        # The rate follows from the step: after a change of settings the old one must not live on.
+        # The learning rate follows from the step: after a change of settings the saved one must not be used.
         self.lr_scheduler.step(self._resumed["scheduler_step"])
         load_named_state(
             self.model,
@@ -382,25 +387,26 @@ class ResumableTrainer(Trainer):
         return loader
 
     def _load_rng_state(self, checkpoint) -> None:
-        """There is none, see `glm.training.randomness`."""
+        """Does nothing: no random state is saved, see `glm.training.randomness`."""
 
     def _load_best_if_wanted(self) -> None:
         name = self._best_name()
         if self.args.load_best_model_at_end and name is not None:
             folder = Path(self.args.output_dir) / name
-            if not folder.is_dir():  # the run went on from another folder's checkpoint
+            if not folder.is_dir():  # the run was resumed from another folder's checkpoint
                 folder = Path(found_path(self.state.best_model_checkpoint))
             on_main(lambda: checkpoints.verify(folder))
             self._load_from_checkpoint(str(folder))
             self.on_best_loaded(checkpoints.step_of(folder))
 
     def on_best_loaded(self, step: int) -> None:
-        """Called when the best weights, those of this step, have taken the place of the last ones."""
-        self._saved_step = self.state.global_step  # those can only be saved as what they are
+        """Called when the best weights, from this step, have replaced the last ones."""
+        self._saved_step = self.state.global_step  # these weights may only be saved as those of their own step
 
 
 class _Flow(TrainerCallback):
-    """When what is done: stops after a step, and does what is due at an epoch's last step once, at the epoch's end."""
+    """Controls what happens when: stops after a step, and does what is due at an epoch's last step once, at the
+    epoch's end."""
 
     def __init__(self, trainer: ResumableTrainer):
         self.trainer = trainer
@@ -414,7 +420,7 @@ class _Flow(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         steps = self.trainer.sampler.steps_per_epoch
-        state.epoch = state.global_step / steps  # after a checkpoint PaddleNLP counts the epoch's batches from 0
+        state.epoch = state.global_step / steps  # after resuming, PaddleNLP counts the epoch's batches from 0
         self.trainer.is_stopping = anywhere(self.trainer.signals.number)
         if state.global_step % steps:
             self._stop_if_wanted(control)
@@ -438,7 +444,7 @@ class _Flow(TrainerCallback):
 
 
 def _results(path: Path) -> dict[str, Any]:
-    """The results in a file; none where there is no whole one."""
+    """Reads the results in a file; none if it is missing or incomplete."""
     if not path.exists():
         return {}
     try:
@@ -449,16 +455,16 @@ def _results(path: Path) -> dict[str, Any]:
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """A state of numbers and arrays as JSON knows it."""
+    """Converts a state of numbers and arrays to JSON's types."""
     return {name: np.asarray(value).tolist() for name, value in state.items()}
 
 
 def _check_workers_live(error: Exception) -> None:
-    """Raises InputError if an error is what Paddle raises, wherever the program is, at the death of a worker.
+    """Raises InputError if an error is what Paddle raises when a worker dies, wherever the program is at that moment.
 
     It is a SystemError; where Python's part of a backward is what it interrupts, Paddle makes an OSError of that.
     """
     if told := re.search(r"DataLoader process .*", str(error)):
         raise InputError(f"a worker of the data loader died: {told[0]}") from error
-    if isinstance(error, SystemError):  # it was not looked at in time, and then there were no batches
+    if isinstance(error, SystemError):  # the death was noticed only when no batch came
         raise InputError(f"the data loader failed, as when a worker died: {error}") from error

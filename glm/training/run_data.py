@@ -1,4 +1,4 @@
-"""The data of a training run: read and checked before the model is loaded, every row accounted for."""
+"""Reads and checks a run's data before the model is loaded; every row is accounted for."""
 
 import hashlib
 import json
@@ -43,17 +43,17 @@ from glm.runtime.caches import user_cache
 from glm.runtime.paths import published, published_values
 from glm.training.tasks import number_of
 
-COMPARING = ("cross_entropy", "hinge")  # losses that need a wrong candidate
+COMPARING = ("cross_entropy", "hinge")  # losses that need a wrong candidate to compare with
 REPORT_NAME = "data_report.json"
 REFUSED_NAME = "refused-{split}.jsonl"
 
 
 @dataclass(frozen=True)
 class RecordSet:
-    """Records of one file, and how they are laid out.
+    """The records of one file, with their encoder.
 
     Args:
-        name: of the data set; empty where there is one without.
+        name: name of the data set; empty where there is one without.
     """
 
     name: str
@@ -63,13 +63,13 @@ class RecordSet:
 
 @dataclass
 class RunData:
-    """What a run learns from, is evaluated on, and predicts.
+    """The data that a run learns from, is evaluated on, and predicts for.
 
     Args:
         train_examples: None if the run does not train.
         train_digest: SHA-256 of the file they are from; of several, by name.
         train_columns: its columns, as they are taken; of several, by name.
-        train_templates: of several files, their templates, by name.
+        train_templates: for several files their templates, by name.
         dev_sets: empty if it does not evaluate.
         test_sets: empty if it does not predict; refused rows are among them, for their lines of the predictions.
         reports: what the check of each file found, by split, or by `split/name`.
@@ -85,12 +85,12 @@ class RunData:
 
     @property
     def learns_full_width(self) -> bool:
-        """Whether the targets of all training sets have full-width punctuation."""
+        """Whether the targets of all training sets use full-width punctuation."""
         training = [report for split, report in self.reports.items() if split.partition("/")[0] == "train"]
         return bool(training) and all(report.full_width for report in training)
 
     def write(self, output_dir: Path) -> None:
-        """Writes the reports, and the refused rows of each file beside them."""
+        """Writes the reports, and each file's refused rows beside them."""
         output_dir.mkdir(parents=True, exist_ok=True)
         reports = {split: published_values(report.as_dict()) for split, report in self.reports.items()}
         text = json.dumps(reports, ensure_ascii=True, indent=2)
@@ -102,7 +102,7 @@ class RunData:
 
 
 def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
-    """Reads and checks all files of a run, and says what was found.
+    """Reads and checks all files of a run, and reports what was found.
 
     Raises:
         InputError: a file cannot be used, or more than max_bad_records rows of it are refused.
@@ -129,7 +129,7 @@ def read_run_data(arguments: FinetuneArguments, encoder: Encoder) -> RunData:
 
 
 def first_records(arguments: FinetuneArguments, encoder: Encoder) -> list[Record]:
-    """The first usable training records, for people to look at."""
+    """Returns the first usable training records, to show to people."""
     split = _Split("train", arguments.files.of_split("train")[0], arguments, encoder)
     return [item.record for item in islice(split.items(), 100) if not isinstance(item, BadRecord)]
 
@@ -137,7 +137,7 @@ def first_records(arguments: FinetuneArguments, encoder: Encoder) -> list[Record
 def _read_training_sets(
     arguments: FinetuneArguments, encoder: Encoder, data: RunData
 ) -> dict[str, ExampleStore | TaskExamples]:
-    """Encodes the training records, or finds them in the cache; notes what a run depends on of them.
+    """Encodes the training records, or takes them from the cache; notes what a run depends on of them.
 
     Raises:
         InputError: as `read_run_data`; or the sets are of tasks of unlike kinds.
@@ -175,7 +175,7 @@ def _splits(name: str, arguments: FinetuneArguments, encoder: Encoder) -> list["
 
 
 def _encoder_for(file: NamedFile, arguments: FinetuneArguments, encoder: Encoder) -> Encoder:
-    """How the records of a set are laid out: as others are, but by its own task and in its own language."""
+    """Returns the encoder of a set: as the others', but with its own task and language."""
     data = arguments.data_of(file)
     frame = in_language(data.find_template(encoder.family.templates), file.name)
     task = number_of(arguments, encoder.family, file)
@@ -194,7 +194,7 @@ def _encoder_for(file: NamedFile, arguments: FinetuneArguments, encoder: Encoder
 
 
 def announce(report: FileReport) -> None:
-    """Says what was found in a file."""
+    """Prints what was found in a file."""
     summary, *warnings = report.notices()
     logger.info(summary)
     for warning in warnings:
@@ -202,7 +202,7 @@ def announce(report: FileReport) -> None:
 
 
 def read_task_examples(split: "_Split", encoder: Encoder) -> TaskExamples:
-    """The training examples of a task that chooses or extracts.
+    """Makes the training examples of a task that chooses or extracts.
 
     Raises:
         InputError: there is nothing to learn in the file.
@@ -215,7 +215,7 @@ def read_task_examples(split: "_Split", encoder: Encoder) -> TaskExamples:
 
 
 class _Split:
-    """A file, or a published data set if none is given, and its check."""
+    """A file, or the published data set if none is given, with its check."""
 
     def __init__(self, name: str, file: NamedFile, arguments: FinetuneArguments, encoder: Encoder):
         self.file, self.title = file, f"{name}/{file.name}" if file.name else name
@@ -226,7 +226,7 @@ class _Split:
             task = data.task_name
             records = fetch_records(task, name, encoder.template, encoder.family.reserved)[:most]
             self.content = hashlib.sha256(repr(records).encode()).hexdigest()
-            self.most_refused = math.inf  # what is wrong in a published data set is not the user's to mend
+            self.most_refused = math.inf  # the user cannot correct a published data set
             self.check = FileCheck(encoder, name=f"{task} {name}")
             self._batches = check_records(records, self.check)
         else:
@@ -249,11 +249,11 @@ class _Split:
             )
 
     def items(self) -> Iterator[Any]:
-        """All rows, one by one; with the last of them the check is done."""
+        """Yields all rows; the check is complete after the last."""
         return chain.from_iterable(self._batches)
 
     def shared(self, records: list[Record | BadRecord]) -> list[Record | BadRecord]:
-        """Records to be scored, each with the targets of all that have its source."""
+        """Returns records to be scored, each with the targets of all records with the same source."""
         if self.check.encoder.kind != GENERATE:
             return records
         found = SharedReferences(lambda: records)
@@ -262,14 +262,14 @@ class _Split:
         return list(map(found.given_to, records))
 
     def report(self) -> FileReport:
-        """What the check found. Raises InputError if more was refused than may be."""
+        """Returns the check's report. Raises InputError if more rows were refused than allowed."""
         report = self.check.report()
         report.require(self.most_refused)
         return report
 
 
 def _read_examples(split: _Split, cache_folder: str | None) -> ExampleStore | TaskExamples:
-    """The training examples, encoded now or found whole in the cache; other tasks' stay in memory."""
+    """Encodes the training examples, or takes them from the cache; other tasks' examples stay in memory."""
     encoder = split.check.encoder
     if encoder.kind != GENERATE:
         return read_task_examples(split, encoder)

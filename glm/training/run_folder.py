@@ -1,4 +1,4 @@
-"""The folder of a run: who writes it, whether a run in it is unfinished, and whether the disk will do."""
+"""The folder of a run: who writes it, whether it holds an unfinished run, and whether the disk has room."""
 
 import errno
 import fcntl
@@ -40,7 +40,7 @@ RESULT_FILES = (
 
 @contextmanager
 def locked(output_dir: Path) -> Iterator[bool]:
-    """Holds a run's folder, which is made if need be; the hold ends with the process, however that ends.
+    """Locks a run's folder, creating it if needed; the lock ends with the process, however that ends.
 
     Yields:
         Whether a run in it has not come to its end.
@@ -66,24 +66,24 @@ def locked(output_dir: Path) -> Iterator[bool]:
             yield is_unfinished
         finally:
             if (output_dir / DONE_NAME).exists():
-                file.truncate(0)  # nobody waits for this run, and its folder may be published
-            if _others(output_dir) == others and (is_new or not others):  # the run has left nothing
+                file.truncate(0)  # the lock file names nobody any more, as its folder may be published
+            if _others(output_dir) == others and (is_new or not others):  # the run has left no file
                 path.unlink()
                 if made:
                     output_dir.rmdir()
 
 
 def _others(output_dir: Path) -> set[str]:
-    """Names of what is in a run's folder besides the lock."""
+    """Returns the names of what is in a run's folder beside the lock."""
     return {path.name for path in output_dir.iterdir()} - {LOCK_NAME}
 
 
 def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
-    # A lock of POSIX is a process's own: loader workers that outlive it do not hold it on.
+    # A POSIX lock belongs to the process: loader workers that outlive it do not keep it.
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in UNSUPPORTED:  # of which the probe before the first step warns
+        if error.errno in UNSUPPORTED:  # the probe before the first step warns of this
             return
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
@@ -93,12 +93,12 @@ def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
 
 
 def write_done(output_dir: Path, facts: dict[str, Any]) -> None:
-    """Says that a run came to its end: the last file that it writes."""
+    """Writes the run's last file, which says that it is complete."""
     write_whole(output_dir / DONE_NAME, json.dumps({**facts, "finished": _now()}, indent=2) + "\n")
 
 
 def check_is_free(output_dir: Path, *, is_ours: bool) -> None:
-    """Refuses to write over what an earlier run left.
+    """Refuses to overwrite what an earlier run left.
 
     Args:
         is_ours: whether the run overwrites or continues what is in the folder.
@@ -116,7 +116,7 @@ def check_is_free(output_dir: Path, *, is_ours: bool) -> None:
 
 
 def holds_unfinished(output_dir: Path, *, is_unfinished: bool) -> bool:
-    """Whether there is training in a folder that has not come to its end.
+    """Whether a folder holds training that was not completed.
 
     Args:
         is_unfinished: what its lock says, see `locked`; without one, checkpoints and no end are told by themselves.
@@ -125,7 +125,8 @@ def holds_unfinished(output_dir: Path, *, is_unfinished: bool) -> bool:
 
 
 def clear_earlier_run(output_dir: Path) -> None:
-    """Removes an earlier run's checkpoints and results, lest they mix with the new ones (`--overwrite_output_dir`).
+    """Removes an earlier run's checkpoints and results, so that they do not mix with the new ones
+    (`--overwrite_output_dir`).
 
     What it removes is said first.
     """
@@ -139,7 +140,7 @@ def clear_earlier_run(output_dir: Path) -> None:
 
 
 def _results(output_dir: Path) -> list[Path]:
-    """What a run writes besides its checkpoints and its model, and would mix with that of the next one."""
+    """Returns the files that a run writes beside its checkpoints and model, and that would mix with the next run's."""
     card = output_dir / CARD_NAME
     return [
         *sorted((output_dir / "eval").glob("step-*.json*")),
@@ -151,7 +152,7 @@ def _results(output_dir: Path) -> list[Path]:
 
 
 def set_later_aside(output_dir: Path, start: Checkpoint | None) -> None:
-    """Renames checkpoints of steps that the run will come to again: what went on from another one is no part of it."""
+    """Renames checkpoints of later steps, which the run will reach again: they belong to another continuation."""
     is_here = start is not None and start.folder.resolve().parent == output_dir.resolve()
     for folder in checkpoint_folders(output_dir):
         if not is_here or step_of(folder) > start.step:
@@ -160,7 +161,7 @@ def set_later_aside(output_dir: Path, start: Checkpoint | None) -> None:
 
 
 def check_disk(output_dir: Path, *, checkpoint_bytes: int, model_bytes: int, saves: int, limit: int | None) -> None:
-    """Looks before the first step whether the run's files can be written.
+    """Checks before the first step whether the run's files can be written.
 
     Args:
         checkpoint_bytes: size of a checkpoint.
@@ -198,7 +199,7 @@ def check_disk(output_dir: Path, *, checkpoint_bytes: int, model_bytes: int, sav
 
 
 def _probe(folder: Path) -> None:
-    """Tries all that the run will need of the disk, and warns of what works less well."""
+    """Tries everything that the run will need from the disk, and warns of what works less well."""
     try:
         missing = probe(folder)
     except OSError as error:
@@ -208,7 +209,7 @@ def _probe(folder: Path) -> None:
 
 
 def _make(folder: Path) -> bool:
-    """Makes a folder; whether it was not there."""
+    """Creates a folder; returns whether it is new."""
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"output_dir {folder}: is a file or lies in one")

@@ -1,4 +1,4 @@
-"""The order in which a run sees its examples: a function of seed and epoch alone, known before the epoch starts."""
+"""The order in which a run sees its examples: a function of seed and epoch, known before the epoch starts."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ Batch = list[int]  # indices of examples
 
 
 class EpochBatchSampler(DistributedBatchSampler):
-    """Batches of a permutation that depends on (seed, epoch) only, so that a resumed run goes on with the same data.
+    """Yields batches of a permutation that depends only on (seed, epoch), so that a resumed run sees the same data.
 
     An epoch is a list of rounds, a round one batch for each rank, of examples that stand next to each other in the
     epoch's order: where that order is by length, ranks get batches of like size. Rounds are cut at `batch_size`
@@ -68,7 +68,7 @@ class EpochBatchSampler(DistributedBatchSampler):
         self.seed = seed
         self.start = 0
         self.ends = self._ends()
-        # The Trainer accumulates over the whole epoch where that has fewer rounds.
+        # The Trainer accumulates over the whole epoch if it has fewer rounds.
         self.rounds_per_step = min(accumulation, len(self.ends))
         self.steps_per_epoch = -(-len(self.ends) // self.rounds_per_step)
         self.rounds = functools.lru_cache(maxsize=1)(self._rounds)
@@ -82,17 +82,17 @@ class EpochBatchSampler(DistributedBatchSampler):
             yield batches[self.local_rank]
 
     def step_examples(self, step: int) -> Batch:
-        """The examples of an optimizer step (counted from 0 over the whole run), of all ranks."""
+        """Returns the examples of an optimizer step (counted from 0 over the whole run), of all ranks."""
         epoch, number = divmod(step, self.steps_per_epoch)
         start = number * self.rounds_per_step
         chosen = self.rounds(epoch)[start : start + self.rounds_per_step]
         return [index for batches in chosen for batch in batches for index in batch]
 
     def _ends(self) -> list[int]:
-        """Where each round of an epoch ends, as places in the epoch's order."""
+        """Returns where each round of an epoch ends, as positions in the epoch's order."""
         if self.multiple > 1:
             widths = self.widths[np.lexsort(self.keys[::-1])]
-            rows = np.maximum.reduceat(widths, np.arange(0, len(widths), self.nranks))  # one example of each rank
+            rows = np.maximum.reduceat(widths, np.arange(0, len(widths), self.nranks))  # one example per rank
             ends = batch_ends(rows, max_tokens=self.max_tokens, most=self.per_batch, multiple=self.multiple)
             return [min(end * self.nranks, len(widths)) for end in ends]
         if self.max_tokens is None:
@@ -102,12 +102,12 @@ class EpochBatchSampler(DistributedBatchSampler):
         for place, width in enumerate(np.sort(self.widths).tolist()):
             rows = -(-(place + 1 - start) // self.nranks)
             if rows * width > self.max_tokens:
-                start += (rows - 1) * self.nranks  # whole rows go into the round, so that nothing has to be repeated
+                start += (rows - 1) * self.nranks  # whole rows per round, so that no example is repeated
                 ends.append(start)
         return [*ends, len(self.widths)]
 
     def _rounds(self, epoch: int) -> list[list[Batch]]:
-        """Batches as [round][rank][example]."""
+        """Returns the batches as [round][rank][example]."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(self.mixture.epoch(epoch))
         if self.by_length:
@@ -118,13 +118,13 @@ class EpochBatchSampler(DistributedBatchSampler):
         return rounds + rounds[: len(self) - len(rounds)]
 
     def _share(self, examples: np.ndarray) -> list[Batch]:
-        """Deals examples out to the ranks; if they do not go round, the first are dealt out again."""
+        """Distributes examples over the ranks; if there are too few, the first ones are repeated."""
         full = -(-len(examples) // self.nranks) * self.nranks
         return [np.resize(examples, full)[rank :: self.nranks].tolist() for rank in range(self.nranks)]
 
 
 def batch_ends(widths: np.ndarray, *, max_tokens: int | None, most: int | None, multiple: int) -> list[int]:
-    """Where batches of examples end that come in this order, as fairseq groups them (data_utils_fast.pyx).
+    """Returns where batches end when examples come in this order, as fairseq groups them (data_utils_fast.pyx).
 
     A batch grows while its rows times its widest stay within `max_tokens` and its rows within `most`. It ends where it
     has fewer than `multiple` rows or a multiple of it, at the end of the data too.

@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a run."""
+"""Learning-rate schedules."""
 
 import math
 
@@ -8,7 +8,7 @@ from paddle.optimizer.lr import LambdaDecay
 def decay_factor(
     step: int, *, warmup_steps: int, total_steps: int, shape: str, decay_ratio: float = 1.0, power: float = 1.0
 ) -> float:
-    """The learning rate after `step` steps as a share of its peak.
+    """Returns the learning rate after `step` steps, as a fraction of its peak.
 
     It rises linearly from 0 at step 0 to 1 at `warmup_steps`. `linear`, `cosine` and `polynomial` then fall to
     `decay_ratio` at `total_steps` (THUDM/GLM, learning_rates.py, AnnealingLR), `polynomial` by `power` of the share of
@@ -30,5 +30,5 @@ def decay_factor(
 
 
 def decaying_schedule(learning_rate: float, **options) -> LambdaDecay:
-    """`decay_factor` with these options as a Paddle scheduler with the peak `learning_rate`."""
+    """Makes a Paddle scheduler of `decay_factor` with the peak `learning_rate`."""
     return LambdaDecay(learning_rate, lambda step: decay_factor(step, **options))

@@ -1,4 +1,4 @@
-"""From arguments to a trainer: everything that can fail, fails here, before the first step."""
+"""Builds a trainer from arguments; everything that can fail fails here, before the first step."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +21,7 @@ from glm.adapters.files import (
 )
 from glm.adapters.schema import PrefixSettings
 from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.quantized import refuse_quantized
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
 from glm.data.collator import padded_width
@@ -72,7 +73,7 @@ def build_trainer(
 
     Args:
         checkpoint: what the run goes on from.
-        signals: those that stop it.
+        signals: signals that stop it.
 
     Returns:
         The trainer, and the data it was given.
@@ -82,64 +83,17 @@ def build_trainer(
     """
     family = find_family(arguments.model.model_name_or_path)
     arguments = for_family(arguments, family)
-    data, training = arguments.data, arguments.training
-    tokenizer = load_tokenizer(family, arguments.model.tokenizer_name_or_path or arguments.model.model_name_or_path)
-    config = load_config(
-        family,
-        arguments.model.model_name_or_path,
-        tokenizer,
-        settings={
-            **arguments.dropout.given,
-            **arguments.objective.of_model,
-            "tensor_parallel_degree": training.tensor_parallel_degree,
-            "tensor_parallel_rank": training.tensor_parallel_rank,
-        },
-        start=arguments.objective.parts,
-    )
-    dev_files = arguments.files.of_split("dev")
-    check_metric(
-        training.metric_for_best_model,
-        arguments.data_of(dev_files[0]).find_template(family.templates),
-        [file.name for file in dev_files],
-    )
-    if training.do_train:
-        check_can_be_trained(arguments.model.model_name_or_path)
-    encoder = build_encoder(
-        family,
-        tokenizer,
-        arguments.data_of(arguments.first_file),
-        arguments.generation,
-        allow_cut_targets=arguments.files.allow_cut_targets,
-        objective=arguments.objective.of_geometry,
-        task=number_of(arguments, family, arguments.first_file),
-    )
-    if isinstance(encoder, PairEncoder):
-        encoder.check_lengths(config)
-    else:
-        encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
-    with training.main_process_first(desc="reading the data"):  # the others find it in the cache
+    training = arguments.training
+    config, encoder = _config_and_encoder(arguments, family)
+    with training.main_process_first(desc="reading the data"):  # the other processes find it in the cache
         run_data = read_run_data(arguments, encoder)
     if run_data.train_examples is not None:
-        if training.max_tokens is not None:
-            check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
-        if encoder.kind != CHOOSE:  # the forecast counts rows of a record
-            warn_of_memory(family, config, arguments, run_data.train_examples)
-        if data.punctuation is None and run_data.learns_full_width:
-            data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
+        _check_examples(arguments, family, config, encoder, run_data)
     facts = None
     if training.do_train:
-        now = fingerprint(arguments, config, encoder, run_data)
-        facts = manifest_facts(now, checkpoint, training)
-
+        facts = manifest_facts(fingerprint(arguments, config, encoder, run_data), checkpoint, training)
     set_seed(seed=training.seed)
-    model = load_model(family, arguments.model.model_name_or_path, config, start=arguments.objective.parts)
-    needed = "labelled_states" if isinstance(encoder, PairEncoder) else "labelled_logits"
-    if encoder.kind == CHOOSE and not hasattr(model, needed):
-        raise InputError(
-            f"task_name {data.task_name}: {family.title} does not learn to choose; give a model of another family"
-        )
-    if data.classification_head is not None:
-        add_head(model, encoder, arguments.model.model_name_or_path, is_trained=not training.do_train)
+    model = _load_model(arguments, family, config, encoder)
     adapter = prepare_model(model, arguments, family, config, encoder)
     trainer = GenerationTrainer(
         model,
@@ -153,7 +107,7 @@ def build_trainer(
         adapter=adapter,
         signals=signals,
         facts=facts,
-        length_penalty=data.candidate_length_penalty,
+        length_penalty=arguments.data.candidate_length_penalty,
         same_command=same_command(arguments),
     )
     for note in encoder.notes:
@@ -161,14 +115,74 @@ def build_trainer(
     return trainer, run_data
 
 
+def _config_and_encoder(arguments: FinetuneArguments, family: Family) -> tuple[ModelConfig, Encoder]:
+    """Reads configuration and tokenizer, and makes the encoder of the first file; checks options against them."""
+    data, training, files = arguments.data, arguments.training, arguments.files
+    name = arguments.model.model_name_or_path
+    tokenizer = load_tokenizer(family, arguments.model.tokenizer_name_or_path or name)
+    settings = {
+        **arguments.dropout.given,
+        **arguments.objective.of_model,
+        "tensor_parallel_degree": training.tensor_parallel_degree,
+        "tensor_parallel_rank": training.tensor_parallel_rank,
+    }
+    config = load_config(family, name, tokenizer, settings=settings, start=arguments.objective.parts)
+    dev_files = files.of_split("dev")
+    frame = arguments.data_of(dev_files[0]).find_template(family.templates)
+    check_metric(training.metric_for_best_model, frame, [file.name for file in dev_files])
+    if training.do_train:
+        check_can_be_trained(name)
+    encoder = build_encoder(
+        family,
+        tokenizer,
+        arguments.data_of(arguments.first_file),
+        arguments.generation,
+        allow_cut_targets=files.allow_cut_targets,
+        objective=arguments.objective.of_geometry,
+        task=number_of(arguments, family, arguments.first_file),
+    )
+    if isinstance(encoder, PairEncoder):
+        encoder.check_lengths(config)
+    else:
+        encoder.geometry.check_lengths(config, data.src_length, arguments.generation.tgt_length)
+    return config, encoder
+
+
+def _check_examples(
+    arguments: FinetuneArguments, family: Family, config: ModelConfig, encoder: Encoder, run_data: RunData
+) -> None:
+    """Checks that training examples fit into batches and memory, and notes what they say of punctuation."""
+    data, training = arguments.data, arguments.training
+    if training.max_tokens is not None:
+        check_max_tokens(training.max_tokens, training.pad_to_multiple_of, run_data.train_examples)
+    if encoder.kind != CHOOSE:  # the estimate counts one row per record
+        warn_of_memory(family, config, arguments, run_data.train_examples)
+    if data.punctuation is None and run_data.learns_full_width:
+        data.punctuation = arguments.values["punctuation"] = "fullwidth"  # saved with the model
+
+
+def _load_model(arguments: FinetuneArguments, family: Family, config: ModelConfig, encoder: Encoder) -> nn.Layer:
+    """Loads the model, with a classification head if the task needs one."""
+    data, name = arguments.data, arguments.model.model_name_or_path
+    model = load_model(family, name, config, start=arguments.objective.parts)
+    needed = "labelled_states" if isinstance(encoder, PairEncoder) else "labelled_logits"
+    if encoder.kind == CHOOSE and not hasattr(model, needed):
+        raise InputError(
+            f"task_name {data.task_name}: {family.title} does not learn to choose; give a model of another family"
+        )
+    if data.classification_head is not None:
+        add_head(model, encoder, name, is_trained=not arguments.training.do_train)
+    return model
+
+
 def prepare_model(
     model: nn.Layer, arguments: Any, family: Family, config: ModelConfig, encoder: Encoder | None = None
 ) -> AdapterConfig | None:
-    """Makes a loaded model what a run trains, and returns the adapter, if one is trained in its place.
+    """Prepares a loaded model for a run, and returns the settings of its adapter, if one is trained instead of it.
 
     Args:
-        arguments: of fine-tuning or of pretraining.
-        encoder: of fine-tuning.
+        arguments: those of fine-tuning or of pretraining.
+        encoder: the encoder, for fine-tuning.
 
     Raises:
         InputError: an option names layers that there are none of.
@@ -180,19 +194,19 @@ def prepare_model(
     if training.recompute_layers is not None:
         set_recomputed_layers(model, training.recompute_layers)
     if training.freeze is not None:
-        freeze(family.weights, model, training.freeze, num_layers=config.num_layers)
+        freeze(family.weights, model, training.freeze, num_layers=getattr(config, "num_layers", 0))
     if training.layerwise_lr_decay is not None:
         set_layerwise_rates(family.weights, model, training.layerwise_lr_decay, num_layers=config.num_layers)
     return adapter
 
 
 def for_family(arguments: Any, family: Family) -> Any:
-    """The options of a run of a family, fine-tuning or pretraining, with what depends on it filled in.
+    """Completes the options of a run, fine-tuning or pretraining, with what depends on the family.
 
     Raises:
         UsageError: an option asks for what the family cannot do, or names layers that it does not have.
     """
-    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # as read it may be -1, for none
+    degree = {"tensor_parallel_degree": arguments.training.tensor_parallel_degree}  # it may be -1, which means none
     family.check_options(arguments.values | degree)
     adapter, known = arguments.adapter, family.weights.lora_targets
     if adapter.adapter_bottleneck is not None:
@@ -210,7 +224,7 @@ def for_family(arguments: Any, family: Family) -> Any:
 
 
 def _check_bottleneck(arguments: Any, family: Family) -> None:
-    """Raises UsageError for options that leave no room for residual adapters."""
+    """Raises UsageError for options that residual adapters do not allow."""
     if not isinstance(arguments, FinetuneArguments):
         raise UsageError(f"{arguments.adapter.shown}: is for fine-tuning, whose records are of a task; leave it out")
     decay = arguments.training.weight_decay
@@ -241,7 +255,7 @@ def _add_adapter(model: nn.Layer, arguments: Any, encoder: Encoder | None) -> Ad
 
 
 def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: Encoder) -> BottleneckConfig:
-    """Settings of new residual adapters, one for each training file, and the rows of a family's own tags."""
+    """Makes settings of new residual adapters, one per training file, and of the rows of a family's own tags."""
     options, base, run = arguments.adapter, arguments.model.model_name_or_path, arguments.training.output_dir
     family, files, tasks, rows = encoder.family, arguments.files.of_split("train"), arguments.tasks, {}
     up_std = options.adapter_up_std
@@ -268,7 +282,9 @@ def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: E
 
 
 def check_can_be_trained(name_or_path: str) -> None:
-    """Raises InputError if a run is to start from a prefix, which cannot become a part of the model it would save."""
+    """Raises InputError if a run is to start from what cannot be merged into the model it would save: a prefix,
+    adapters, or weights in int8."""
+    refuse_quantized(name_or_path, "training")
     settings = read_adapter_config(Path(name_or_path))
     if isinstance(settings, PrefixSettings | BottleneckConfig):
         kind = "a prefix" if isinstance(settings, PrefixSettings) else "adapters"
@@ -307,7 +323,7 @@ def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[st
     if name is None:
         return
     if frame is None or isinstance(frame, Template):
-        known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # not every task has an answer
+        known = ["loss", *(figure for figure in FIGURES if figure != "answer leaks")]  # some tasks have no answer
         known += TOKEN_ROUGE if frame is not None and frame.summaries is not None else ()
     elif frame.kind == CHOOSE:
         known = ["loss", *CHOICE_FIGURES]
@@ -323,7 +339,7 @@ def check_metric(name: str | None, frame: Frame | None = None, sets: Sequence[st
 
 @contextmanager
 def opened_run(arguments: Any) -> Iterator[Checkpoint | None]:
-    """Holds the folder of a run while its block lasts.
+    """Locks the folder of a run for the duration of its block.
 
     Yields:
         The checkpoint that the run goes on from; None if it starts.
@@ -342,7 +358,8 @@ def _starting_point(arguments: Any, is_unfinished: bool) -> Checkpoint | None:
     output_dir = Path(training.output_dir)
     unfinished = training.do_train and holds_unfinished(output_dir, is_unfinished=is_unfinished)
     if unfinished and not overwrites_anything(arguments):
-        training.overwrite_output_dir = False  # a file's wish is for results that a run has come to
+        # A file's setting refers to the results that were there when it was written.
+        training.overwrite_output_dir = False
     overwrites = training.overwrite_output_dir
     goes_on = is_unfinished and training.do_train and not overwrites
     checkpoint = find_checkpoint(training.resume_from_checkpoint, output_dir, goes_on=goes_on)
@@ -355,7 +372,7 @@ def _starting_point(arguments: Any, is_unfinished: bool) -> Checkpoint | None:
 
 
 def find_checkpoint(wish: str | None, output_dir: Path, *, goes_on: bool = False) -> Checkpoint | None:
-    """The checkpoint that a run goes on from.
+    """Finds the checkpoint that a run resumes from.
 
     Args:
         wish: `--resume_from_checkpoint`: a folder, or `true` for the newest that is whole in `output_dir`.
@@ -375,7 +392,7 @@ def find_checkpoint(wish: str | None, output_dir: Path, *, goes_on: bool = False
 
 
 def begin_run(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint | None) -> None:
-    """Readies the folder of a run whose data and model are sound: from here on things are written.
+    """Prepares the folder of a run whose data and model were checked; from here on files are written.
 
     Raises:
         InputError: the disk will not do.
@@ -394,7 +411,7 @@ def begin_run(trainer: GenerationTrainer, data: RunData, checkpoint: Checkpoint 
 
 
 def check_start_is_kept(model: ModelArguments, output_dir: str) -> None:
-    """Raises InputError if the model or tokenizer to start from lies in a folder that is to be overwritten."""
+    """Raises InputError if the initial model or tokenizer lies in a folder that is to be overwritten."""
     for name in ("model_name_or_path", "tokenizer_name_or_path"):
         path = getattr(model, name)
         if path and Path(path).exists() and Path(path).resolve().is_relative_to(Path(output_dir).resolve()):

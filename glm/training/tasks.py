@@ -1,4 +1,4 @@
-"""The numbers of a run's tasks, by which rows find their adapters and tags."""
+"""Numbers of a run's tasks, which select adapters and tags."""
 
 from glm.data.mixture import NamedFile
 from glm.errors import UsageError
@@ -7,7 +7,7 @@ from glm.options.finetune import FinetuneArguments
 
 
 def number_of(arguments: FinetuneArguments, family: Family, file: NamedFile) -> int:
-    """The number of the task of a file's records: of the family's own tasks, else in the order of training files.
+    """Returns the task number of a file's records: among the family's own tasks, else in the order of training files.
 
     Raises:
         UsageError: adapters are trained, and which one its records pass through is not said.

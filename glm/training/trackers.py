@@ -1,4 +1,4 @@
-"""Sends the figures of a run to TensorBoard, SwanLab or Weights & Biases (`--report_to`), with or without a network.
+"""Sends a run's figures to TensorBoard, SwanLab or Weights & Biases (`--report_to`), with or without a network.
 
 VisualDL is PaddleNLP's own. Without a key of one's own, SwanLab and Weights & Biases write to the output folder, as
 their offline modes do; SWANLAB_MODE and WANDB_MODE say otherwise.
@@ -12,17 +12,17 @@ from typing import Any, Protocol
 from paddlenlp.trainer import TrainerCallback, TrainingArguments
 from paddlenlp.utils.log import logger
 
-PROJECT = "glm"  # where WANDB_PROJECT or SWANLAB_PROJ_NAME does not say another one
+PROJECT = "glm"  # unless WANDB_PROJECT or SWANLAB_PROJ_NAME is set
 
 
 class Run(Protocol):
-    """A run as a tool keeps it."""
+    """A run in a tracking tool."""
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Takes the figures of a step in."""
+        """Logs the figures of a step."""
 
     def close(self) -> None:
-        """Ends it: all is written."""
+        """Ends the run; everything is written."""
 
 
 class _TensorBoard:
@@ -87,11 +87,11 @@ OPENED_BY: dict[str, Callable[[Path, str, Mapping[str, Any]], Run]] = {
 
 
 class Tracker(TrainerCallback):
-    """Sends all figures that the Trainer logs to a tool; what goes wrong there ends no run, and is said once.
+    """Sends all figures that the Trainer logs to a tool; an error there ends no run, and is reported once.
 
     Args:
         tool: a key of `OPENED_BY`.
-        settings: of the run.
+        settings: settings of the run.
     """
 
     def __init__(self, tool: str, settings: Mapping[str, Any]):
@@ -111,7 +111,7 @@ class Tracker(TrainerCallback):
             self._do(lambda: self.run is not None and self.run.log(figures, step))
 
     def close(self) -> None:
-        """Ends the run: behind the last evaluation, which comes after training."""
+        """Ends the run after the final evaluation, which comes after training."""
         run, self.run = self.run, None
         if run is not None:
             self._do(run.close)
@@ -126,7 +126,7 @@ class Tracker(TrainerCallback):
             return
         try:
             act()
-        except Exception as error:  # a network, a key, a full disk: of the tool, and not of the training
+        except Exception as error:  # no network, no key, a full disk: not an error of the training
             self.has_failed, self.run = True, None
             reason = f"{type(error).__name__}: {error}"
             logger.warning(f"report_to {self.tool}: failed, the run goes on without it ({reason})")

@@ -1,4 +1,4 @@
-"""PaddleNLP's Trainer for the families: their loss, the order of data, evaluation by generation."""
+"""The trainer of all families, on PaddleNLP's Trainer: losses, order of data, evaluation by generation."""
 
 import functools
 import json
@@ -53,12 +53,12 @@ from glm.training.sampler import EpochBatchSampler
 from glm.training.schedule import decaying_schedule
 from glm.training.trackers import Tracker
 
-MOST_NAMED = 16  # records of a step that a message names
+MOST_NAMED = 16  # most records of a step in a message
 
 
 class TrainingSet(Dataset):
-    """Encoded examples as Paddle's loader wants them. What is random in one is a function of seed, epoch and index, so
-    that a resumed run, and every number of workers, draws the same.
+    """Encoded examples in the form that Paddle's loader takes. Randomness in an example is a function of seed, epoch
+    and index, so that a resumed run, and any number of workers, draws the same.
 
     Args:
         sampler: knows the epoch; the loader's workers begin anew in each.
@@ -78,7 +78,7 @@ class TrainingSet(Dataset):
         return self.examples.draw(index, np.random.default_rng([self.seed, epoch, index]))
 
     def sizes(self, indices: Sequence[int], epoch: int) -> tuple[int, int]:
-        """Tokens and labels of these examples in an epoch."""
+        """Counts tokens and labels of these examples in an epoch."""
         if not self.examples.is_drawn:
             return int(self.examples.lengths[indices].sum()), int(self.examples.target_lengths[indices].sum())
         drawn = [self._draw(index, epoch) for index in indices]
@@ -86,8 +86,9 @@ class TrainingSet(Dataset):
 
 
 def build_sampler(args: FinetuneTrainingArguments, examples: Examples) -> EpochBatchSampler:
-    """The order in which a process of a run sees its examples."""
-    orders = examples.lengths - examples.target_lengths, examples.target_lengths  # fairseq's: by source, then target
+    """Makes the order in which a process of a run sees its examples."""
+    # Fairseq's order: by source, then target.
+    orders = examples.lengths - examples.target_lengths, examples.target_lengths
     return EpochBatchSampler(
         [padded_width(width, args.pad_to_multiple_of) for width in examples.widths.tolist()],
         batch_size=args.per_device_train_batch_size if args.max_tokens is None else None,
@@ -107,7 +108,7 @@ class GenerationTrainer(ResumableTrainer):
     """Trains a model and evaluates it by generating.
 
     Args:
-        model: of any family; the encoder knows which.
+        model: a model of the encoder's family.
         args: arguments of the run.
         encoder: lays out records; brings the tokenizer.
         generation: how evaluation generates.
@@ -116,9 +117,9 @@ class GenerationTrainer(ResumableTrainer):
         run_config: settings saved beside every checkpoint, for prediction and for repeating the run.
         command: the command line of the run, for its pages.
         adapter: settings of the adapter that is in the model, if one is trained.
-        signals: those that stop the run.
+        signals: signals that stop the run.
         facts: what the manifest of a checkpoint says of the run.
-        length_penalty: of candidates, see `glm.prediction.choosing.Chooser`.
+        length_penalty: length penalty for candidates, see `glm.prediction.choosing.Chooser`.
         same_command: what the run's command does when it is given again, see `glm.training.going_on`.
     """
 
@@ -143,7 +144,8 @@ class GenerationTrainer(ResumableTrainer):
         self.objective = objective_of(encoder, args, length_penalty=length_penalty)
         self.length_penalty = length_penalty
         sampler = build_sampler(args, train_examples) if train_examples is not None else None
-        self._sizes_of = functools.lru_cache(maxsize=2)(self._sizes_of_step)  # of samples only drawing tells them
+        # Cached: the tokens of a pretraining sample are known only once it is drawn.
+        self._sizes_of = functools.lru_cache(maxsize=2)(self._sizes_of_step)
         super().__init__(
             model=model,
             args=args,
@@ -155,37 +157,40 @@ class GenerationTrainer(ResumableTrainer):
             facts=facts,
             same_command=same_command,
         )
-        self.encoder = encoder
-        self.generation = generation
+        self.encoder, self.generation = encoder, generation
         self.dev_sets = dev_sets
         self.run_config = run_config or {}
         self.provenance = Provenance(command, self.run_config, args.device)
         self.add_callback(TrainingPage(self.provenance))
         self.adapter = adapter
-        self.signatures: dict[str, str] = {}  # of the figures of the last evaluation
-        self.symptoms: dict[str, Symptoms] = {}  # of the last evaluation, by dev set
+        self.signatures: dict[str, str] = {}  # signatures of the last evaluation's figures
+        self.symptoms: dict[str, Symptoms] = {}  # symptoms of the last evaluation, by dev set
         self._evaluated: list[SetEvaluation] = []
-        self._weights_step: int | None = None  # of the best model, once it is loaded
+        self._weights_step: int | None = None  # step of the best model, once it is loaded
         self._last_evaluation: tuple[int, dict[str, float]] | None = None  # step and figures of the present weights
-        self._num_items = 0  # labelled tokens of the present step
-        self._terms: Counter[str] = Counter()  # of a loss of several parts, sums since the last log line
-        self._term_steps = 0
-        self._seen = np.zeros(2)  # examples and tokens of this process's steps, of all ranks
-        self._seen_at_log = self._seen.copy()
+        self._reset_counts()
         self.guard = Guard(self._records_of)
-        self.add_callback(self.guard)
-        self.add_callback(MemoryReturn())
-        self.trackers = [Tracker(tool, self.run_config) for tool in args.trackers]
-        for tracker in self.trackers:
-            self.add_callback(tracker)
-        if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStopping(args.early_stopping_patience))
         self.gradient_norm = GradientNorm()
+        self.trackers = [Tracker(tool, self.run_config) for tool in args.trackers]
+        self._add_callbacks()
+
+    def _reset_counts(self) -> None:
+        self._num_items = 0  # labelled tokens of the present step
+        self._terms: Counter[str] = Counter()  # parts of the loss, summed since the last log line
+        self._term_steps = 0
+        self._seen = np.zeros(2)  # examples and tokens of this process's steps, over all ranks
+        self._seen_at_log = self._seen.copy()
+
+    def _add_callbacks(self) -> None:
+        for callback in (self.guard, MemoryReturn(), *self.trackers):
+            self.add_callback(callback)
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         self.add_callback(self.gradient_norm)
         self._show_progress()
 
     def _show_progress(self) -> None:
-        for callback in (ProgressCallback, PrinterCallback):  # one of them is PaddleNLP's choice
+        for callback in (ProgressCallback, PrinterCallback):  # PaddleNLP has added one of them
             self.remove_callback(callback)
         if not shows_bar(self.args):
             self.add_callback(PrinterCallback)
@@ -193,39 +198,39 @@ class GenerationTrainer(ResumableTrainer):
             self.add_callback(ProgressBar(self._tokens_of, self._tokens_of_epoch() / self.sampler.steps_per_epoch))
 
     def _tokens_of_epoch(self) -> int:
-        """Tokens of the first epoch, without padding."""
+        """Counts the tokens of the first epoch, without padding."""
         return int(self.train_examples.lengths[self.sampler.mixture.epoch(0)].sum())
 
     def _sizes_of_step(self, step: int) -> tuple[int, int]:
-        """Tokens and labels of an optimizer step of all ranks."""
+        """Counts tokens and labels of an optimizer step over all ranks."""
         epoch = step // self.sampler.steps_per_epoch
         return self.train_dataset.sizes(self.sampler.step_examples(step), epoch)
 
     def _tokens_of(self, step: int) -> int:
-        """Tokens of an optimizer step of all ranks, without padding."""
+        """Counts the tokens of an optimizer step over all ranks, without padding."""
         return self._sizes_of(step)[0]
 
     def _records_of(self, step: int) -> str:
-        """Where the examples of an optimizer step come from."""
+        """Says where the examples of an optimizer step come from."""
         origins = [self.train_examples.origins[index] for index in self.sampler.step_examples(step)]
         more = f" and {len(origins) - MOST_NAMED} more" if len(origins) > MOST_NAMED else ""
         return "; ".join(origins[:MOST_NAMED]) + more
 
     def print_config(self, args=None, key=""):
-        """PaddleNLP prints some 200 lines here; the settings of the run are in finetune_config.json."""
+        """Prints nothing: PaddleNLP prints some 200 lines; the settings are in finetune_config.json."""
 
     @property
     def dev_records(self) -> list[Record]:
-        """The records of all dev sets."""
+        """Returns the records of all dev sets."""
         return [record for found in self.dev_sets for record in found.records]
 
     @property
     def writer(self) -> Any:
-        """Predicts with the present weights, see `glm.prediction.kinds`."""
+        """Makes a predictor with the present weights, see `glm.prediction.kinds`."""
         return self.writer_for(self.encoder)
 
     def writer_for(self, encoder: Encoder) -> Any:
-        """Predicts with the present weights for records that are laid out so."""
+        """Makes a predictor with the present weights for records laid out by this encoder."""
         return writer_of(
             self.model,
             encoder,
@@ -238,7 +243,7 @@ class GenerationTrainer(ResumableTrainer):
     # -- objective
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items: int | None = None):
-        """The loss of a batch.
+        """Computes the loss of a batch.
 
         Args:
             num_items: labelled tokens that the sum over the batch is divided by; its own if None.
@@ -247,8 +252,8 @@ class GenerationTrainer(ResumableTrainer):
         return (loss, loss) if return_outputs else loss
 
     def loss_and_gradient(self, model, inputs, step_control: int) -> Tensor:
-        """The gradient of a batch's share in the mean over all labelled tokens of the optimizer step, so that batches
-        accumulated or spread over ranks give what one large batch would; PaddleNLP takes the mean of their means."""
+        """Adds the gradient of a batch's share of the mean over all labelled tokens of the optimizer step, so that
+        accumulated or distributed batches give what one large batch would; PaddleNLP takes the mean of their means."""
         if step_control == 0:
             if hasattr(self.model, "begin_update"):
                 self.model.begin_update(self.state.global_step)
@@ -267,7 +272,7 @@ class GenerationTrainer(ResumableTrainer):
     def place_of(self, example: int) -> str:
         try:
             origin = self.train_examples.origins[example]
-        except (OSError, ValueError, IndexError):  # as damaged as the example
+        except (OSError, ValueError, IndexError):  # as damaged as the example itself
             origin = f"example {example}"
         return f"{origin} (in the cache, {self.train_examples.folder_of(example)})"
 
@@ -287,7 +292,7 @@ class GenerationTrainer(ResumableTrainer):
         )
 
     def _check_loss_valid(self, loss):
-        if not self.args.fp16:  # its scaler skips such steps
+        if not self.args.fp16:  # fp16's scaler skips such steps
             self.guard.check_loss(loss.item(), self.state.global_step)
 
     def has_stopped_early(self, state: TrainerState) -> bool:
@@ -313,13 +318,13 @@ class GenerationTrainer(ResumableTrainer):
         return self.lr_scheduler
 
     def _share_of_warmup(self, num_training_steps: int) -> int:
-        """At least one step, where a share is asked for."""
+        """Returns the warmup steps of a share; at least one if the share is above 0."""
         share = self.args.warmup_ratio
         return max(1, int(share * num_training_steps)) if share else 0
 
     def log(self, logs: dict[str, float], **kwargs) -> None:
-        """Logs, and with each loss the gradients' norm, the memory, and speeds of the batches as they were: PaddleNLP
-        assumes that all have the same size."""
+        """Logs; adds to each loss the gradient norm, the memory, and speeds from the real sizes of batches, where
+        PaddleNLP assumes equal ones."""
         for prefix, since in (("interval", self._seen_at_log), ("train", np.zeros(2))):
             if f"{prefix}_runtime" in logs:
                 seconds = max(logs[f"{prefix}_runtime"], 1e-9)
@@ -333,14 +338,15 @@ class GenerationTrainer(ResumableTrainer):
             if self._terms:
                 logs |= {name: round(value, 6) for name, value in self._figures_of_terms().items()}
                 self._terms.clear()
-        history = self.state.log_history  # of evaluations, for `EarlyStopping`; PaddleNLP empties it
+        history = self.state.log_history  # evaluations, for `EarlyStopping`; PaddleNLP empties it
         if any(name.startswith("eval_") for name in logs):
             history = [*history, {**logs, "step": self.state.global_step}]
         super().log(logs, **kwargs)
         self.state.log_history = history
 
     def _figures_of_terms(self) -> dict[str, float]:
-        """What is logged of the terms: as the model says, else their means over optimizer steps."""
+        """Returns the logged figures of the loss's terms: as the model defines them, else their means over optimizer
+        steps."""
         if hasattr(self.model, "figures_of"):
             return self.model.figures_of(self._terms)
         return {name: value / max(self._term_steps, 1) for name, value in self._terms.items()}
@@ -362,7 +368,7 @@ class GenerationTrainer(ResumableTrainer):
         else:
             check_finite(weights)
             save_adapter(self.model, self.adapter, folder)
-        self.model.config.architectures = [type(self.model).__name__]  # by which PaddleNLP's AutoModel finds the class
+        self.model.config.architectures = [type(self.model).__name__]  # PaddleNLP's AutoModel finds the class by it
         self.model.config.save_pretrained(str(folder))
         self.encoder.family.save_tokenizer(self.encoder.tokenizer, folder)
         text = json.dumps(self.run_config, ensure_ascii=False, indent=2)
@@ -395,7 +401,7 @@ class GenerationTrainer(ResumableTrainer):
     # -- evaluation
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Predicts the dev records with the options of the run, and scores it; also the loss on their targets.
+        """Predicts and scores the dev records with the options of the run, and computes the loss on their targets.
 
         The predictions are written to `<output_dir>/eval/step-<n>.jsonl`, the scores with their signatures and by
         source length to `step-<n>.metrics.json` beside it, a page of both to `step-<n>.report/report.html`. Of several
@@ -422,7 +428,7 @@ class GenerationTrainer(ResumableTrainer):
         return metrics
 
     def measure(self, step: int) -> tuple[dict[str, float], int]:
-        """The figures of the present weights, and the number of records that they are of."""
+        """Returns the figures of the present weights, and the number of records."""
         self._evaluated = [self._evaluate_set(dev_set) for dev_set in self.dev_sets]
         found, output_dir = self._evaluated, Path(self.args.output_dir)
         self.symptoms = {of_set.name: symptoms_of(of_set.rows) for of_set in found}
@@ -432,12 +438,12 @@ class GenerationTrainer(ResumableTrainer):
         return figures_of(found), len(self.dev_records)
 
     def report_evaluation(self, step: int) -> None:
-        """Writes the pages of what `measure` has found, once its figures are logged."""
+        """Writes the pages of what `measure` found, after its figures were logged."""
         write_evaluation_report(Path(self.args.output_dir), step, self._evaluated, self.provenance)
 
     def final_evaluation(self) -> dict[str, float]:
-        """`evaluate` of the final weights, not run again if the last step of training has done so, in this process or
-        in one that was stopped right after it."""
+        """Evaluates the final weights, unless the last step of training did so, in this process or in one that was
+        stopped right after it."""
         step = self.state.global_step
         if self._last_evaluation and self._last_evaluation[0] == step:
             return self._last_evaluation[1]
@@ -447,7 +453,7 @@ class GenerationTrainer(ResumableTrainer):
         return self.evaluate()
 
     def _evaluate_set(self, dev_set: RecordSet) -> SetEvaluation:
-        """Loss, predictions and their scores of one dev set."""
+        """Computes loss, predictions and their scores on one dev set."""
         encoder, size = dev_set.encoder, self.args.per_device_eval_batch_size
         objective = objective_of(encoder, self.args, length_penalty=self.length_penalty)
         loss = mean_dev_loss(objective, self.model, dev_set.records, size)

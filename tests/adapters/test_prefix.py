@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-import glm.modules.layout
+import glm.modules.packing
 from glm.adapters.files import PREFIX_ENCODER, adapter_weights, add_adapter, prefix_config
 from glm.cpu.arrays import HEAD_SIZE
 from glm.generation.config import GenerationConfig
@@ -12,7 +12,7 @@ from glm.generation.search import generate
 from glm.models.glm.geometry import IGNORE_INDEX, BlankInfilling, attention_mask
 from glm.modules.block import Attention
 from glm.modules.decoding import prepare_decoding
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from reference.beam_search import beam_search
 from reference.forward import forward, loss
 from reference.geometry import build_example, dense_mask
@@ -163,26 +163,26 @@ def test_a_prefix_is_drawn_from_the_seed(tiny_model):
     assert drawn[0].std() == pytest.approx(bound / 3**0.5, rel=0.1)
 
 
-# -- the layout
+# -- packed examples
 
 
 @pytest.mark.parametrize("scores", [1, 20, 1 << 19])
 def test_blocks_leave_virtual_tokens_without_queries(monkeypatch, scores):
-    monkeypatch.setattr(glm.modules.layout, "SCORES", scores)
-    layout = Layout(np.arange(15), [(5, 3), (0, 4), (3, 0)]).with_prefix(2)
-    assert layout.examples == [(7, 3), (2, 4), (5, 0)]
+    monkeypatch.setattr(glm.modules.packing, "SCORES", scores)
+    packing = Packing(np.arange(15), [(5, 3), (0, 4), (3, 0)]).with_prefix(2)
+    assert packing.examples == [(7, 3), (2, 4), (5, 0)]
     places = [0, 1, *range(2, 10), 0, 1, *range(10, 14), 0, 1, *range(14, 17)]
-    assert layout.places.tolist() == places
-    rows = [row for blocks in layout.blocks() for rows, *_ in blocks for row in range(rows.start, rows.stop)]
+    assert packing.places.tolist() == places
+    rows = [row for blocks in packing.blocks() for rows, *_ in blocks for row in range(rows.start, rows.stop)]
     assert rows == [row for row, place in enumerate(places) if place >= 2]
-    for blocks, start in zip(layout.blocks(), (0, 10, 16), strict=True):
+    for blocks, start in zip(packing.blocks(), (0, 10, 16), strict=True):
         assert {keys.start for _, keys, _ in blocks} == {start}
 
 
 def test_bounds_for_flashmask_describe_the_mask():
     """As tests/modules/test_attention.py; virtual tokens are seen by all of their example."""
     examples, P, start = [(5, 3), (0, 2), (4, 0)], 3, 0
-    bounds = Layout(np.arange(14), examples).with_prefix(P).flashmask.numpy()[0, 0]  # [n, 2]
+    bounds = Packing(np.arange(14), examples).with_prefix(P).flashmask.numpy()[0, 0]  # [n, 2]
     n = len(bounds)
     expected = np.zeros((n, n), bool)
     for S, T in examples:

@@ -19,10 +19,10 @@ from glm.models.glm import FAMILY as GLM
 from tools.checkpoint_tools import (
     TINY,
     Tensor,
+    as_torch,
     megatron_rank,
     snapshot,
     tiny_weights,
-    torch_layout,
     write_config,
     write_glm,
     write_megatron,
@@ -147,7 +147,7 @@ def test_ranks_of_two_different_models(tmp_path):
 
 
 def test_ranks_with_other_weights_shapes_or_dtypes(tmp_path):
-    weights = torch_layout(tiny_weights())
+    weights = as_torch(tiny_weights())
     broken = {
         "holds other weights than rank 0: glm.word_embeddings.weight": lambda part: part.pop("word_embeddings.weight"),
         r"word_embeddings.weight: \[20, 24\] float16 on rank 1, \[24, 24\]": lambda part: part.update(
@@ -175,7 +175,7 @@ def test_a_rank_that_is_missing(tmp_path):
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_hugging_face_bin(tmp_path, prefix, legacy, wrapped):
-    weights = torch_layout(tiny_weights(), prefix=prefix)
+    weights = as_torch(tiny_weights(), prefix=prefix)
     source = tmp_path / "hf"
     source.mkdir()
     write_torch(source / "pytorch_model.bin", {"module": weights} if wrapped else weights, legacy=legacy)
@@ -196,7 +196,7 @@ def sharded(folder: Path, kind: str) -> Path:
     """A folder in which the weights are in two files and an index says where."""
     folder.mkdir()
     write_config(folder)
-    weights = tiny_weights() if kind == "pdparams" else torch_layout(tiny_weights())
+    weights = tiny_weights() if kind == "pdparams" else as_torch(tiny_weights())
     stem = {"bin": "pytorch_model", "safetensors": "model", "pdparams": "model_state"}[kind]
     names = list(weights)
     where = {}
@@ -234,7 +234,7 @@ def sharded(folder: Path, kind: str) -> Path:
 )
 def test_an_index_that_leaves_its_folder(tmp_path, name):
     source = sharded(tmp_path / "source", "bin")
-    write_torch(tmp_path / "secret.bin", torch_layout(tiny_weights()))
+    write_torch(tmp_path / "secret.bin", as_torch(tiny_weights()))
     (source / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(InputError, match="names a file outside its folder|which is not there"):
         open_checkpoint(source)

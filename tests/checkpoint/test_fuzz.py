@@ -19,8 +19,8 @@ from glm.checkpoint.convert import export_checkpoint
 from glm.checkpoint.whole import open_model
 from glm.errors import InputError
 from tools.checkpoint_tools import (
+    as_torch,
     tiny_weights,
-    torch_layout,
     write_config,
     write_glm,
     write_megatron,
@@ -54,11 +54,11 @@ def folder_of(kind: str, root: Path) -> Path:
         return folder / "1000" / "mp_rank_01_model_states.pt"
     folder.mkdir()
     write_config(folder, num_layers=1)
-    write_torch(folder / "pytorch_model.bin", torch_layout(weights), legacy=kind == "legacy bin")
+    write_torch(folder / "pytorch_model.bin", as_torch(weights), legacy=kind == "legacy bin")
     if kind != "index":
         return folder / "pytorch_model.bin"
     (folder / "pytorch_model.bin").rename(folder / "part.bin")
-    names = dict.fromkeys(torch_layout(weights), "part.bin")
+    names = dict.fromkeys(as_torch(weights), "part.bin")
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
     return folder / "pytorch_model.bin.index.json"
 

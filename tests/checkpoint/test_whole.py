@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from glm.checkpoint.configuration import guess_preset
 from glm.checkpoint.formats import Source, open_checkpoint
-from glm.checkpoint.names import is_torch_layout, transposed_linears
+from glm.checkpoint.names import are_linears_out_in, transposed_linears
 from glm.checkpoint.ranks import block_by_block, head_by_head, split_weights
 from glm.checkpoint.tensors import LazyTensor
 from glm.checkpoint.whole import open_model, whole_model
@@ -21,7 +21,7 @@ from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.models.glm.configuration import GLMConfig
 from glm.models.presets import published_presets
-from tools.checkpoint_tools import TINY, torch_layout, write_config, write_glm
+from tools.checkpoint_tools import TINY, as_torch, write_config, write_glm
 from tools.checkpoint_tools import tiny_weights as weights_of
 
 NAMES = GLM.weights
@@ -266,7 +266,7 @@ def test_a_published_model_with_a_padded_vocabulary(rows, preset):
 
 
 def gmask_source(form: str, extras: dict | None = None) -> Source:
-    tensors = {name: lazy(array) for name, array in torch_layout(weights_of()).items()}
+    tensors = {name: lazy(array) for name, array in as_torch(weights_of()).items()}
     return Source(Path("x"), GLM, form, [], [tensors], dict(TINY), extras or {})
 
 
@@ -325,7 +325,7 @@ def test_which_way_round_linear_weights_are(degree):
     """At three and at four ranks one of the weights is a square."""
     whole = {name: lazy(array) for name, array in weights_of().items()}
     part = split_weights(NAMES.plan, whole, rank=0, degree=degree)
-    assert not is_torch_layout(NAMES, part) and is_torch_layout(NAMES, transposed_linears(NAMES, part))
+    assert not are_linears_out_in(NAMES, part) and are_linears_out_in(NAMES, transposed_linears(NAMES, part))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 12])

@@ -1,6 +1,7 @@
 """`python -m glm scaling`: figures worked by hand, and what it prints."""
 
 import math
+import re
 
 import pytest
 
@@ -31,13 +32,23 @@ def test_laws_by_hand():
 
 
 def test_what_is_printed(capsys):
-    main(["--layers", "2", "--hidden", "32", "--mlp", "32", "--tokens", "216830", "--steps", "800", "--loss", "3"])
-    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    shown = {name.strip(): value.strip() for name, value in shown.items()}
-    assert shown["parameters of the network, without embeddings and heads"] == "12,928"
-    assert shown["tokens given"] == "216,830, too few: 3.9% of them"
-    assert shown["loss after 800 steps"] == "7.6671"
-    assert len(shown) == 8
+    """Values, each with the formula that gives it."""
+    sizes = {"LAYERS": 2, "H": 32, "F": 48, "POOLER_LAYERS": 1, "VOCABULARY": 100, "POSITIONS": 64}
+    inputs = {"D": 216830, "S": 800, "LOSS": 3.0}
+    names = {"H": "hidden", "F": "mlp", "D": "tokens", "S": "steps"}
+    argv = [(f"--{names.get(name, name.lower())}", str(value)) for name, value in (sizes | inputs).items()]
+    main([part for pair in argv for part in pair])
+    lines = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+    shown = {name: value for name, value, _ in lines}
+    given = sizes | inputs | {"N": network_parameters(layers=2, hidden=32, mlp=48, pooler_layers=1)}
+    assert shown["parameters of the network, without embeddings and heads"] == f"{given['N']:,}"
+    share = 216830 / data_needed(given["N"])
+    assert lines[3] == ["tokens given", "216,830", f"D, too few: {share:.2%} of them"]
+    assert "loss after S = 800 steps" in shown
+    for name, value, formula in lines[:3] + lines[4:]:
+        expected = eval(formula.removeprefix("N = ").replace("^", "**"), {}, given)
+        assert float(value.replace(",", "")) == pytest.approx(expected, rel=1e-4), name
+    assert len(lines) == 9
 
 
 @pytest.mark.parametrize("argv", [["--layers", "0"], ["--tokens", "-1"], ["--loss", "0"], ["--pooler_layers", "-1"]])

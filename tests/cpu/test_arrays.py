@@ -1,4 +1,4 @@
-"""What the host's own loops are made of, against arithmetic."""
+"""Helpers of the CPU kernels, against arithmetic."""
 
 import numpy as np
 import paddle

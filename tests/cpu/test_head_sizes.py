@@ -11,7 +11,7 @@ from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.modules.attention import TwoPartAttention
 from glm.modules.block import cpu_attention
 from glm.modules.decoding import fastest_cache
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 
 SIZES = (96, 256)
 EXAMPLES = [(130, 70), (64, 64), (1, 129), (0, 3), (7, 0)]
@@ -27,15 +27,15 @@ def outcome(kind, projected, slope, *arguments):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("virtual", [0, 5])
 def test_training(size, virtual):
-    layout = Layout(np.arange(sum(map(sum, EXAMPLES))), EXAMPLES)
-    layout = layout.with_prefix(virtual) if virtual else layout
-    n, N = len(layout.places), 2
+    packing = Packing(np.arange(sum(map(sum, EXAMPLES))), EXAMPLES)
+    packing = packing.with_prefix(virtual) if virtual else packing
+    n, N = len(packing.places), 2
     generator = np.random.default_rng(size)
     projected, slope = generator.normal(size=(n, 3 * N * size)), generator.normal(size=(n, N * size))
-    own = layout.places >= virtual
+    own = packing.places >= virtual
     slope[~own] = 0.0
-    spans = np.array(list(layout.spans()), np.int64)
-    want = outcome(TwoPartAttention, projected, slope, layout, N, 0.0)
+    spans = np.array(list(packing.spans()), np.int64)
+    want = outcome(TwoPartAttention, projected, slope, packing, N, 0.0)
     tables = projected.astype("float32"), slope.astype("float32")
     got = outcome(CompiledTwoPartAttention, *tables, spans, virtual, N, 0.0)
     np.testing.assert_allclose(got[0][own], want[0][own], atol=5e-6)
@@ -72,7 +72,7 @@ def test_which_sizes_are_compiled(size, compiled, monkeypatch):
     ran = []
     for each in (CompiledTwoPartAttention, TwoPartAttention):
         monkeypatch.setattr(each, "apply", lambda *_, each=each: ran.append(each))
-    cpu_attention(paddle.zeros([5, 3 * 2 * size]), Layout(np.arange(5), [(3, 2)]), 2, 0.0)
+    cpu_attention(paddle.zeros([5, 3 * 2 * size]), Packing(np.arange(5), [(3, 2)]), 2, 0.0)
     assert ran == [CompiledTwoPartAttention if compiled else TwoPartAttention]
     config = GLMConfig(num_layers=1, vocab_size=16, hidden_size=2 * size, num_attention_heads=2, max_sequence_length=8)
     model = GLMForConditionalGeneration(config)

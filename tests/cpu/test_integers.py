@@ -7,7 +7,7 @@ from numba import njit
 
 from glm.cpu.integers import CHUNK, OFFSET, quantize_weight
 from glm.cpu.panels import CONFIGURATION, INTEGER_KERNELS, PANEL, has_kernel, kernel_of, panels_of
-from glm.modules.arranged import IntegerDecodingLinear
+from glm.modules.arranged import IntegerDecodingLinear, Quantized
 from tools.dtype_tools import needs_int8
 
 
@@ -23,6 +23,11 @@ def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np
     return tuple(
         generator.normal(size=shape).astype(np.float32) for shape in ((n, inputs), (outputs, inputs), (outputs,))
     )
+
+
+def layer_of(weight, bias):
+    """A layer of a weight [outputs, inputs] that is quantized now."""
+    return IntegerDecodingLinear(Quantized(*quantize_weight(weight)), None if bias is None else paddle.to_tensor(bias))
 
 
 @pytest.mark.parametrize("kind", INTEGER_KERNELS)
@@ -58,10 +63,10 @@ def test_a_kernel_gives_the_integers(kind):
 def test_products(n, inputs, outputs, biased):
     """The sums are exact; what stands behind them is rounded as float32 is."""
     states, weight, bias = drawn(n, inputs, outputs)
-    layer = IntegerDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias) if biased else None)
+    layer = layer_of(weight, bias if biased else None)
     found = layer(paddle.to_tensor(states))
     (x, x_scales), (w, w_scales) = rounded(states), quantize_weight(weight)
-    sums = x.astype(np.int64) @ (w.astype(np.int64) - OFFSET).T
+    sums = x.astype(np.int64) @ w.astype(np.int64).T
     expected = sums * (x_scales * w_scales.astype(np.float64)) + (bias if biased else 0.0)
     assert found.shape == [n, outputs]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-5)
@@ -71,17 +76,14 @@ def test_products(n, inputs, outputs, biased):
 def test_close_to_float32():
     states, weight, bias = drawn(20, 1024, 96)
     exact = states.astype(np.float64) @ weight.T.astype(np.float64) + bias
-    error = (
-        IntegerDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
-        - exact
-    )
+    error = layer_of(weight, bias)(paddle.to_tensor(states)).numpy() - exact
     assert 0.003 < np.sqrt(np.mean(error**2) / np.mean(exact**2)) < 0.02
 
 
 @needs_int8
 def test_a_row_does_not_depend_on_its_company():
     states, weight, bias = drawn(50, 96, 70)
-    layer = IntegerDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
+    layer = layer_of(weight, bias)
     together = layer(paddle.to_tensor(states)).numpy()
     for row in range(50):
         np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])
@@ -91,7 +93,7 @@ def test_a_row_does_not_depend_on_its_company():
 def test_more_states_than_a_chunk():
     inputs = CHUNK // 64
     states, weight, bias = drawn(150, inputs, 33)
-    layer = IntegerDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
+    layer = layer_of(weight, bias)
     together = layer(paddle.to_tensor(states)).numpy()
     for start in range(0, 150, 30):
         np.testing.assert_array_equal(
@@ -104,7 +106,7 @@ def test_zeros_infinities_and_nan():
     states, weight, bias = drawn(4, 80, 40)
     states[0], weight[5] = 0, 0
     states[1, 2], states[2, 3] = np.inf, np.nan
-    found = IntegerDecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))(paddle.to_tensor(states)).numpy()
+    found = layer_of(weight, bias)(paddle.to_tensor(states)).numpy()
     np.testing.assert_array_equal(found[0], bias)
     assert np.isnan(found[1]).all() and np.isnan(found[2]).all() and np.isfinite(found[3]).all()
     assert found[3, 5] == bias[5]
@@ -121,7 +123,7 @@ def test_a_weight_that_is_no_number(wrong):
 def test_quantized_weight():
     integers_, scales = quantize_weight(np.array([[0.5, -1.27, 0.0], [0, 0, 0]], np.float32))
     np.testing.assert_allclose(scales, [0.01, 0.0], rtol=1e-6)
-    np.testing.assert_array_equal(integers_, [[OFFSET + 50, OFFSET - 127, OFFSET], [OFFSET] * 3])
+    np.testing.assert_array_equal(integers_, [[50, -127, 0], [0] * 3])
 
 
 def test_panels_of_bytes():

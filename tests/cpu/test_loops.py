@@ -212,7 +212,7 @@ def test_a_model_of_other_heads_does_without_numba(tmp_path):
 
 def test_where_it_is_kept(tmp_path, monkeypatch):
     """Beside the sources, under a name that changes with them; else among the user's caches; else nowhere."""
-    sources = tmp_path / "host"
+    sources = tmp_path / "sources"
     (sources / "__pycache__").mkdir(parents=True)
     (sources / "a.py").write_text("1")
     monkeypatch.setattr(glm.cpu.loops, "__file__", str(sources / "loops.py"))

@@ -6,7 +6,7 @@ import pytest
 from numba import njit
 
 from glm.cpu.panels import BFLOAT16_KERNELS, CONFIGURATION, PANEL, has_kernel, kernel_of, panels_of
-from glm.cpu.products import CHUNK, FEW, TASK
+from glm.cpu.products import CHUNK, MOST_COMPILED_ROWS, TASK
 from glm.modules.arranged import BFloat16DecodingLinear, DecodingLinear
 from tools.dtype_tools import needs_bfloat16
 
@@ -19,7 +19,7 @@ def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np
     )
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 9, 10, 13, FEW, FEW + 1])
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 6, 9, 10, 13, MOST_COMPILED_ROWS, MOST_COMPILED_ROWS + 1])
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 1), (16, 2), (48, TASK - 1), (64, TASK), (112, 3 * TASK + 5)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_products(n, inputs, outputs, biased):
@@ -32,10 +32,10 @@ def test_products(n, inputs, outputs, biased):
 
 
 def test_a_row_does_not_depend_on_its_company():
-    states, weight, bias = drawn(FEW, 96, 70)
+    states, weight, bias = drawn(MOST_COMPILED_ROWS, 96, 70)
     layer = DecodingLinear(paddle.to_tensor(weight), paddle.to_tensor(bias))
     together = layer(paddle.to_tensor(states)).numpy()
-    for row in range(FEW):
+    for row in range(MOST_COMPILED_ROWS):
         np.testing.assert_array_equal(layer(paddle.to_tensor(states[row : row + 1])).numpy()[0], together[row])
 
 

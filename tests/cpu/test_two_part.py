@@ -12,8 +12,8 @@ from glm.cpu.two_part import BLOCK, CompiledTwoPartAttention, _draw
 from glm.models.glm.geometry import attention_mask
 from glm.modules.attention import TwoPartAttention
 from glm.modules.block import cpu_attention
-from glm.modules.layout import Layout
-from tools.attention_tools import assert_as_by_operators, compiled, drawn, layout, outcome
+from glm.modules.packing import Packing
+from tools.attention_tools import assert_as_by_operators, compiled, drawn, outcome, packing
 
 N, H = 2, 2 * HEAD_SIZE
 EXAMPLES = [
@@ -31,8 +31,8 @@ def test_against_paddles_operators(examples):
 
 def test_virtual_tokens_are_keys_and_values_only():
     """What they see, and the gradient of it, is left out; the others see them as they do the rest of Part A."""
-    prefixed = layout((9, 5), (70, 3)).with_prefix(7)
-    plain = Layout(prefixed.places, prefixed.examples)
+    prefixed = packing((9, 5), (70, 3)).with_prefix(7)
+    plain = Packing(prefixed.places, prefixed.examples)
     virtual = prefixed.places < 7
     projected, slope = drawn(len(virtual), H)
     slope[paddle.to_tensor(virtual)] = 0.0
@@ -68,7 +68,7 @@ def with_masks(projected, parts, masks, dropout):
 def test_dropout_is_that_of_the_masks_drawn(examples, dropout, threads, virtual, monkeypatch):
     monkeypatch.setattr(glm.cpu.two_part, "MIN_PARALLEL_SIZE", 0 if threads else 1 << 40)
     monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: 2)
-    parts = layout(*examples).with_prefix(virtual) if virtual else layout(*examples)
+    parts = packing(*examples).with_prefix(virtual) if virtual else packing(*examples)
     paddle.seed(7)
     kept, starts = _draw(np.array(list(parts.spans())), virtual, N, dropout)
     assert kept.mean() == pytest.approx(1 - dropout, abs=5 / len(kept) ** 0.5)
@@ -97,7 +97,7 @@ def test_dropout_is_that_of_the_masks_drawn(examples, dropout, threads, virtual,
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_threads_change_no_bit(dropout, monkeypatch):
     """Runs go on bit for bit with another number of them."""
-    parts, found = layout((130, 70), (64, 64), (1, 129)), []
+    parts, found = packing((130, 70), (64, 64), (1, 129)), []
     for threads in (1, 2):
         monkeypatch.setattr(glm.cpu.loops, "cpu_threads", lambda threads=threads: threads)
         paddle.seed(4)
@@ -115,7 +115,7 @@ def test_masks_of_heads_and_examples_differ():
 
 
 def test_nan_reaches_all_that_see_it():
-    parts = layout((70, 5), (3, 4))
+    parts = packing((70, 5), (3, 4))
     projected = drawn(82, H)[0].detach()
     projected[3] = float("nan")
     context = compiled(projected, parts, N, 0.0)
@@ -130,5 +130,5 @@ def test_which_attention_runs(heads, dtype, kind, monkeypatch):
     ran = []
     for each in (CompiledTwoPartAttention, TwoPartAttention):
         monkeypatch.setattr(each, "apply", lambda *_, each=each: ran.append(each))
-    cpu_attention(drawn(5, H, dtype)[0], layout((3, 2)), heads, 0.0)
+    cpu_attention(drawn(5, H, dtype)[0], packing((3, 2)), heads, 0.0)
     assert ran == [kind]

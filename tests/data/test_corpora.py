@@ -3,20 +3,25 @@
 import errno
 import gzip
 import json
+import os
+from array import array
 
 import datasets
 import numpy as np
 import pyarrow.parquet
 import pytest
 
-from glm.data import corpus_store
+from glm.data import corpora, corpus_encoding, corpus_store
 from glm.data.corpora import BLANK_LINE, CorpusFiles, Document
-from glm.data.corpus_check import CorpusCheck
+from glm.data.corpus_check import CorpusCheck, first_repeats
 from glm.data.corpus_store import CorpusSamples, MappedCorpus, corpus_digest, held_out, open_corpus
 from glm.data.records import BadRecord
 from glm.errors import InputError
 from glm.models.glm import FAMILY
 from glm.models.glm.objectives import BlankPretraining
+from glm.models.unilm import FAMILY as UNILM
+from glm.models.unilm.tokenization import WordPieceTokenizer
+from tools.unilm_tools import write_vocabulary
 
 TEXTS = ["春天来了，山上的花都开了。", "这座古老的石桥建于明朝。", "水在零度结冰，在一百度沸腾。"]
 
@@ -130,9 +135,53 @@ def test_the_store_has_the_ids_and_is_found_again(tmp_path, tokenizer, pretraini
     lengths = found.lengths().tolist()
     assert lengths == [len(ids) for ids in tokenizer.encode_text(TEXTS)] and found.tokens == sum(lengths)
     assert [found.at(token) for token in (0, lengths[0] - 1, lengths[0], found.tokens - 1)] == [0, 0, 1, 2]
-    monkeypatch.setattr(CorpusCheck, "documents", None)  # nothing is encoded twice
+    monkeypatch.setattr(CorpusCheck, "encoded", None)  # nothing is encoded twice
     (tmp_path / "x.jsonl").rename(tmp_path / "y.jsonl")
     assert opened(tmp_path, CorpusFiles(str(tmp_path / "y.jsonl")), tokenizer, pretraining).tokens == found.tokens
+
+
+@pytest.fixture
+def in_processes(monkeypatch):
+    """Small corpora are encoded by two processes too, in several batches."""
+    monkeypatch.setattr(corpus_encoding, "SMALL", 0)
+    monkeypatch.setattr(corpus_encoding, "cpu_threads", lambda: 2)
+    monkeypatch.setattr(corpora, "DOCUMENTS", 7)
+
+
+@pytest.mark.parametrize("family", ["glm", "unilm"])
+def test_processes_encode_what_one_does(tmp_path, tokenizer, pretraining, in_processes, monkeypatch, family):
+    """Byte for byte, of documents that are one part and of those that have several."""
+    if family == "unilm":
+        tokenizer = WordPieceTokenizer(write_vocabulary(tmp_path / "vocab.txt", sorted(set("".join(TEXTS)))))
+        pretraining = UNILM.pretraining.build(tokenizer, seq_length=16)
+    texts = [f"{number}。{''.join(TEXTS[: 1 + number % 3])}" for number in range(60)]
+    corpus = CorpusFiles(write_lines(tmp_path / "x.jsonl", texts))
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_encoding, "ThreadPoolExecutor", None)
+        found = opened(tmp_path, corpus, tokenizer, pretraining)
+    monkeypatch.setattr(corpus_encoding, "cpu_threads", lambda: 1)
+    monkeypatch.setattr(corpus_encoding, "ProcessPoolExecutor", None)
+    again = opened(tmp_path / "again", corpus, tokenizer, pretraining)
+    for name in (corpus_store.IDS, corpus_store.PARTS, corpus_store.UNITS, corpus_store.REPORT):
+        assert (found.folder / name).read_bytes() == (again.folder / name).read_bytes(), name
+    assert len(found) >= 20 and found.report.read == 60
+    encoded = [[tokenizer.encode_text(part) for part in pretraining.parts(text)] for text in texts]
+    units = [list(unit) for parts in encoded for unit in pretraining.units(parts)]
+    assert [[part.tolist() for part in found.unit(n)] for n in range(len(found))] == units
+
+
+def test_a_process_that_encodes_and_ends(tmp_path, tokenizer, pretraining, in_processes, monkeypatch):
+    monkeypatch.setattr(corpus_encoding, "encode_documents", lambda *args, **how: os._exit(9))
+    with pytest.raises(InputError, match="a process that encodes texts has ended"):
+        opened(tmp_path, CorpusFiles(write_lines(tmp_path / "x.jsonl", TEXTS * 9)), tokenizer, pretraining)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_repeats_are_those_of_a_search():
+    values = np.random.default_rng(3).integers(-20, 20, size=60).tolist()
+    pairs = [(values.index(value), place) for place, value in enumerate(values) if value in values[:place]]
+    assert first_repeats(array("q", values), 5) == (len(pairs), pairs[:5])
+    assert first_repeats(array("q"), 5) == (0, [])
 
 
 def test_a_damaged_store_is_encoded_anew(tmp_path, tokenizer, pretraining):
@@ -182,7 +231,7 @@ def test_check_finds_what_repeats(tmp_path, tokenizer, pretraining):
     texts = [*(f"{text}{footer}" for text in TEXTS), *["火车从东站出发，经过五个小时到达。"] * 2, "水"]
     check = CorpusCheck("c", tokenizer, pretraining, most_repeats=2)
     path = write_lines(tmp_path / "x.jsonl", texts)
-    assert len(list(check.documents(CorpusFiles(path)))) == 6
+    assert sum(len(batch.tokens) for batch in check.encoded(CorpusFiles(path))) == 6
     report = check.report()
     found = {group.kind: group for group in report.problems}
     assert found["duplicate row"].first == [f"{path}, line 5: is {path}, line 4 once more"]

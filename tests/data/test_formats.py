@@ -76,6 +76,40 @@ def test_the_same_rows_from_every_text_format(write, name, content, rows, packed
     assert [record.target for record in read_records(path)] == [row["question"] for row in rows]
 
 
+@pytest.mark.parametrize("chunk", [1, 40, 1 << 20])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"a": 1},0,{"a": 2}',  # as two lines that are parsed together
+        '{"a": [1',
+        "2]}",
+        "[1]",
+        "7",
+        "",
+        "\u3000",
+        '{"a": "' + "x" * 60 + '"}',
+        '{"a": NaN}',
+        "[" * 2000,
+    ],
+)
+def test_lines_that_are_parsed_together_are_rows_of_their_own(write, monkeypatch, chunk, odd):
+    """Numbers, values and errors are those of each line by itself, wherever a block ends."""
+    monkeypatch.setattr(formats, "CHUNK", chunk)
+    lines = ['{"a": 0}', '{"a": 1}', odd, '{"a": 3}', odd, "2]}", '{"a": "\u6c34\\n"}']
+    path = write("a.jsonl", b"\xef\xbb\xbf" + "\n".join(lines).encode())
+    rows = list(read_rows(path, most=60))
+    numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
+    assert [row.number for row in rows] == numbers
+    for row in rows:
+        assert row.origin == f"{path}, line {row.number}"
+        try:
+            value = json.loads(lines[row.number - 1])
+        except (ValueError, RecursionError):
+            value = None
+        is_good = isinstance(value, dict) and len(lines[row.number - 1]) < 60
+        assert (row.error is None) == is_good and (not is_good or repr(row.values) == repr(value))
+
+
 def test_gzip_is_told_by_its_content(write):
     path = write("a.json", gzip.compress(as_json_lines(ROWS).encode()))
     assert [row.values for row in read_rows(path)] == ROWS

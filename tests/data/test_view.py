@@ -34,35 +34,35 @@ def encoder_of(*, tgt_length=20, src_length=20, **options) -> ExampleEncoder:
 def test_layout_by_hand():
     view = view_record(RECORD, encoder_of())
     source, target = [1, 65, 121, 67, 120, 121, 122, 9, 0], [6, 81, 58, 119, 63]
-    assert view.sight.source_length == 9 and view.sight.ids.tolist() == source + target
-    assert view.sight.training.tolist() == [
+    assert view.tokens.source_length == 9 and view.tokens.ids.tolist() == source + target
+    assert view.tokens.training.tolist() == [
         source + target,
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 7, 7, 7, 7],
         [0] * 9 + [1, 2, 3, 4, 5],
         [-100] * 9 + [81, 58, 119, 63, 7],
     ]
-    assert view.sight.prediction.tolist() == [
+    assert view.tokens.prediction.tolist() == [
         [*source, 6, 81, 58],
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 7, 7],
         [0] * 9 + [1, 2, 3],
     ]
     plain = [[column < 9 or column <= row for column in range(14)] for row in range(14)]
-    assert view.sight.sees.tolist() == plain
+    assert view.tokens.sees.tolist() == plain
     assert (view.lost_source, view.lost_target) == (0, 0)
 
 
 def test_without_target():
     view = view_record(replace(RECORD, target=None), encoder_of())
-    assert view.sight.training is None and view.sight.ids.tolist() == view.sight.prediction[0].tolist()
-    assert view.sight.sees.shape == (12, 12)
+    assert view.tokens.training is None and view.tokens.ids.tolist() == view.tokens.prediction[0].tolist()
+    assert view.tokens.sees.shape == (12, 12)
 
 
 def test_what_was_cut():
     view = view_record(replace(RECORD, target="wwww"), encoder_of(src_length=8, tgt_length=5, allow_cut_targets=True))
-    assert (view.sight.source_length, view.lost_source, view.lost_target) == (7, 2, 2)
-    assert view.sight.ids.tolist() == [1, 65, 121, 67, 121, 9, 0, 6, 81, 58, 119, 119]
+    assert (view.tokens.source_length, view.lost_source, view.lost_target) == (7, 2, 2)
+    assert view.tokens.ids.tolist() == [1, 65, 121, 67, 121, 9, 0, 6, 81, 58, 119, 119]
     view = view_record(RECORD, encoder_of(tgt_length=4, allow_cut_targets=True))
-    assert view.sight.training.shape[1] == 13
+    assert view.tokens.training.shape[1] == 13
 
 
 @pytest.mark.parametrize("block_position", [True, False])

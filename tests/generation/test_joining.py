@@ -13,7 +13,7 @@ from glm.models.glm.geometry import BlankInfilling
 EOP = 5
 
 
-def own_options(number: int, **options) -> GenerationConfig:
+def options_of(number: int, **options) -> GenerationConfig:
     """Options that differ from example to example where they may within a batch."""
     own = {"tgt_length": (9, 12, 20)[number % 3], "length_penalty": (0.0, 0.7, 1.5)[number % 3]}
     own |= {"early_stopping": ("false", "never")[number % 2]} if options.get("num_beams", 1) > 1 else {}
@@ -60,7 +60,7 @@ WAYS = [
 def test_who_joins_is_decoded_as_if_alone(table_model, table_prompts, random_table, arrivals, way):
     model = table_model(random_table(6))
     prompts = table_prompts(range(8), opening=[1, 3, 2, 1, 2, 1, 3, 1], source=[2, 9, 4, 3, 12, 2, 2, 15])
-    configs = [own_options(number, **way) for number in range(8)]
+    configs = [options_of(number, **way) for number in range(8)]
     decoder = build_decoder(model, configs[0], end_token_id=EOP)
     searches = [
         decoder.search(prompt, number=number, record_id=number, config=config)

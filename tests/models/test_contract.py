@@ -292,8 +292,8 @@ def test_sizes_are_those_laid_out(case):
 
 def test_generation_starts_where_training_did(case):
     for example, prompt in zip(case.examples(), case.prompts(), strict=True):
-        sight = case.geometry.sight(example, prompt)
-        assert sight.training.shape[1] == len(example) and sight.sees.shape == (len(example),) * 2
+        table = case.geometry.token_table(example, prompt)
+        assert table.training.shape[1] == len(example) and table.sees.shape == (len(example),) * 2
 
 
 def test_a_saved_model_is_found_with_all_its_bits(case):

@@ -7,10 +7,10 @@ import paddle
 import pytest
 
 import glm.cpu.arrays
-import glm.modules.layout
+import glm.modules.packing
 from glm.models.glm.geometry import attention_mask
 from glm.modules.attention import TwoPartAttention, has_flashmask
-from tools.attention_tools import assert_as_by_operators, layout
+from tools.attention_tools import assert_as_by_operators, packing
 
 N, H = 4, 32
 
@@ -19,7 +19,7 @@ N, H = 4, 32
 @pytest.mark.parametrize("scores", [1, 20, 300, 1 << 19])
 @pytest.mark.parametrize("threads", [False, True])
 def test_blocks_of_queries_and_groups_of_heads(examples, scores, threads, monkeypatch):
-    monkeypatch.setattr(glm.modules.layout, "SCORES", scores)
+    monkeypatch.setattr(glm.modules.packing, "SCORES", scores)
     monkeypatch.setattr(glm.modules.attention, "MIN_PARALLEL_SIZE", 0 if threads else 1 << 30)
     monkeypatch.setattr(glm.cpu.arrays, "cpu_threads", lambda: 2)
     assert_as_by_operators(TwoPartAttention.apply, examples, N, H, atol=2e-6)
@@ -27,17 +27,17 @@ def test_blocks_of_queries_and_groups_of_heads(examples, scores, threads, monkey
 
 def test_no_score_of_the_future_is_computed():
     """Blocks of Part B end where their own last query stands; Part A's are as wide as Part A."""
-    (blocks,) = layout((600, 2000)).blocks()
+    (blocks,) = packing((600, 2000)).blocks()
     assert sum(rows.stop - rows.start for rows, *_ in blocks) == 2600
     for rows, keys, own_past in blocks:
         assert keys == slice(0, rows.stop if own_past else 600)
-        assert (rows.stop - rows.start) * (keys.stop - keys.start) <= glm.modules.layout.SCORES
+        assert (rows.stop - rows.start) * (keys.stop - keys.start) <= glm.modules.packing.SCORES
         assert own_past == (rows.start >= 600)
 
 
 def test_jobs_cover_every_head_of_every_example_once(monkeypatch):
-    monkeypatch.setattr(glm.modules.layout, "SCORES", 250)
-    jobs = layout((6, 4), (2, 3), (20, 20)).jobs(N)
+    monkeypatch.setattr(glm.modules.packing, "SCORES", 250)
+    jobs = packing((6, 4), (2, 3), (20, 20)).jobs(N)
     assert [number for number, *_ in jobs] == list(range(len(jobs)))
     covered = [(blocks[0][0].start, head) for _, heads, blocks in jobs for head in range(N)[heads]]
     assert sorted(covered) == [(start, head) for start in (0, 10, 15) for head in range(N)]
@@ -53,7 +53,7 @@ def test_gradient_under_dropout_is_that_of_the_function_drawn(threads, monkeypat
 
     def value(numbers) -> paddle.Tensor:
         paddle.seed(5)
-        return (TwoPartAttention.apply(numbers, layout((4, 2), (1, 2)), N, 0.3) * paddle.to_tensor(slope)).sum()
+        return (TwoPartAttention.apply(numbers, packing((4, 2), (1, 2)), N, 0.3) * paddle.to_tensor(slope)).sum()
 
     projected = paddle.to_tensor(start, stop_gradient=False)
     value(projected).backward()
@@ -64,7 +64,7 @@ def test_gradient_under_dropout_is_that_of_the_function_drawn(threads, monkeypat
 
 def test_bounds_for_flashmask_describe_the_mask():
     """A column is seen by the rows from the second number up to the first; held against who sees whom."""
-    parts = layout((5, 3), (0, 2), (4, 0), (1, 1))
+    parts = packing((5, 3), (0, 2), (4, 0), (1, 1))
     bounds = parts.flashmask.numpy()[0, 0]  # [n, 2]
     n, start = len(bounds), 0
     expected = np.zeros((n, n), bool)

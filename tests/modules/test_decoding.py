@@ -9,7 +9,7 @@ from paddle import nn
 
 from glm.cpu.arrays import HEAD_SIZE
 from glm.cpu.panels import panels_of
-from glm.cpu.products import FEW
+from glm.cpu.products import MOST_COMPILED_ROWS
 from glm.cpu.step_attention import CompiledLayerCache
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
@@ -22,7 +22,19 @@ from tools.dtype_tools import DTYPES, needs_bfloat16, needs_int8
 
 V = 48
 GEOMETRY = BlankInfilling(mask_token_ids=(45,), sop_token_id=46, eop_token_id=47)
-ROWS = [1, 2, 5, 10, 16, 17, 33, FEW, FEW + 1, 80, 257]  # around what loops and tiles take at once
+ROWS = [
+    1,
+    2,
+    5,
+    10,
+    16,
+    17,
+    33,
+    MOST_COMPILED_ROWS,
+    MOST_COMPILED_ROWS + 1,
+    80,
+    257,
+]  # around what loops and tiles take at once
 
 HEADS = [{}, {"hidden_size": 2 * HEAD_SIZE, "num_attention_heads": 2}]  # the second with compiled attention too
 
@@ -113,7 +125,7 @@ def test_any_number_of_rows(models):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [1, 5, 17, FEW])
+@pytest.mark.parametrize("n", [1, 5, 17, MOST_COMPILED_ROWS])
 def test_compiled_blocks_equal_their_layers(models, dtype, n):
     """One after the other, the layers give the same but for the order of sums, which may turn a rounding."""
     _, other = models(dtype)

@@ -6,12 +6,12 @@ import numpy as np
 import paddle
 import pytest
 
-from glm.cpu.products import FEW
+from glm.cpu.products import MOST_COMPILED_ROWS
 from glm.modules.arranged import can_be_compiled
 from glm.modules.arranged_post_norm import CompiledPostNormBlocks
 from glm.modules.block import Block, BlockNames, BlockOptions
 from glm.modules.decoding import prepare_decoding
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.post_norm import PostNormBlock
 from glm.modules.stack import Stack
 
@@ -61,7 +61,7 @@ def test_equal_to_a_forward_in_numpy(activation, heads, hidden, mlp_size):
     block = make(activation, heads=heads, hidden=hidden, mlp_size=mlp_size)
     examples = [(5, 7), (0, 9), (6, 0)]
     states = np.random.default_rng(4).normal(size=(sum(map(sum, examples)), hidden)).astype("float32")
-    found = block(paddle.to_tensor(states), Layout(np.arange(len(states)), examples)).numpy()
+    found = block(paddle.to_tensor(states), Packing(np.arange(len(states)), examples)).numpy()
     start = 0
     for source, target in examples:
         rows, columns = np.indices((source + target, source + target))
@@ -95,12 +95,12 @@ def test_prepared_for_decoding_it_computes_the_same(activation):
     """The exact GELU in compiled blocks, which would be wrong for another; prefill and a step afterwards equal the
     layers before, for few rows and for many."""
     model = Model(activation)
-    states = paddle.randn([FEW + 9, 128])
-    whole = model.stack(states, Layout(np.arange(FEW + 9), [(5, FEW + 4)])).numpy()
+    states = paddle.randn([MOST_COMPILED_ROWS + 9, 128])
+    whole = model.stack(states, Packing(np.arange(MOST_COMPILED_ROWS + 9), [(5, MOST_COMPILED_ROWS + 4)])).numpy()
     prepare_decoding(model, "float32", "cpu")
     assert not can_be_compiled(model.stack)
     assert (type(model.stack.compiled_blocks) is CompiledPostNormBlocks) == (activation == "gelu")
-    for read in (8, FEW + 8):
+    for read in (8, MOST_COMPILED_ROWS + 8):
         last, cache = model.stack.prefill(states[:read], [(5, read - 5)], [None])
         np.testing.assert_allclose(last[0].numpy(), whole[read - 1], rtol=0, atol=1e-5)
         step = model.stack.step(states[read : read + 1].unsqueeze(0), cache)

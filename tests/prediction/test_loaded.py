@@ -129,7 +129,7 @@ def test_chooses_as_its_chooser(model):
         (lambda model: model.fill([{"text": "x"}]), InputError, "fill: texts are expected"),
         (lambda model: model.extract([], language="fr"), UsageError, "language fr: use zh or en"),
         (lambda model: glm.load("nowhere/at/all/", device="cpu"), InputError, "nowhere/at/all"),
-        (lambda model: glm.load("/", device="cpu"), InputError, "tokenizer /: the folder has no cog-pretrain.model"),
+        (lambda model: glm.load("/", device="cpu"), InputError, "/: the folder has no weights (model.safetensors"),
         (lambda model: glm.load("x", nmu_beams=5), UsageError, "unknown option nmu_beams; did you mean num_beams?"),
         (lambda model: glm.load("x", test_file="y"), UsageError, "test_file y: has no effect on a model that Python"),
     ],

@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 
 from glm.models.configuration import ModelConfig
-from glm.models.protocol import IGNORE_INDEX, Family, Geometry, Sight, Tokenizer, WeightNames, pad_rows
+from glm.models.protocol import IGNORE_INDEX, Family, Geometry, Tokenizer, TokenTable, WeightNames, pad_rows
 from glm.modules.head import TiedHead
 from glm.modules.pretrained import SafePretrainedModel
 
@@ -79,9 +79,9 @@ class Behind(Geometry):
         labels = pad_rows([line.labels for (line,) in rows], width, IGNORE_INDEX)
         return {"input_ids": pad_rows([line.ids for (line,) in rows], width, pad), "labels": labels}
 
-    def sight(self, example, prompt):
+    def token_table(self, example, prompt):
         L, training = len(example or prompt), example and np.stack([example.ids, example.labels])
-        return Sight(prompt.start + 1, training, prompt.ids[None], (), np.tri(L, dtype=bool))
+        return TokenTable(prompt.start + 1, training, prompt.ids[None], (), np.tri(L, dtype=bool))
 
 
 class Names(WeightNames):

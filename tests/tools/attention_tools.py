@@ -1,4 +1,4 @@
-"""Layouts, and what attention makes of random numbers."""
+"""Packed examples, and attention on random numbers."""
 
 import numpy as np
 import paddle
@@ -6,12 +6,12 @@ import paddle
 from glm.cpu.two_part import CompiledTwoPartAttention
 from glm.models.glm.configuration import GLMConfig
 from glm.modules.block import Attention
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 
 
-def layout(*examples) -> Layout:
-    """Of one row with these examples."""
-    return Layout.of(np.array([examples]), sum(map(sum, examples)))
+def packing(*examples) -> Packing:
+    """Makes the packing of one row with these examples."""
+    return Packing.of(np.array([examples]), sum(map(sum, examples)))
 
 
 def drawn(n: int, H: int, dtype: str = "float32") -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -21,14 +21,14 @@ def drawn(n: int, H: int, dtype: str = "float32") -> tuple[paddle.Tensor, paddle
     return projected, paddle.to_tensor(random.normal(size=(n, H)), dtype)
 
 
-def compiled(projected: paddle.Tensor, layout: Layout, num_heads: int, dropout: float) -> paddle.Tensor:
-    """Compiled attention of a layout: [n, 3H] -> [n, H]."""
-    spans = np.array(list(layout.spans()), np.int64)
-    return CompiledTwoPartAttention.apply(projected, spans, layout.virtual, num_heads, dropout)
+def compiled(projected: paddle.Tensor, packing: Packing, num_heads: int, dropout: float) -> paddle.Tensor:
+    """Compiled attention of packed examples: [n, 3H] -> [n, H]."""
+    spans = np.array(list(packing.spans()), np.int64)
+    return CompiledTwoPartAttention.apply(projected, spans, packing.virtual, num_heads, dropout)
 
 
 def outcome(function, n: int, H: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """What attention makes of random numbers, and the gradient with respect to them."""
+    """Returns the result of attention on random numbers, and the gradient with respect to them."""
     projected, slope = drawn(n, H, dtype)
     context = function(projected)
     context.backward(slope)
@@ -37,7 +37,7 @@ def outcome(function, n: int, H: int, dtype: str = "float32") -> tuple[np.ndarra
 
 def assert_as_by_operators(kind, examples: list[tuple[int, int]], num_heads: int, H: int, *, atol: float) -> None:
     """Compares a kind of attention (its function), without dropout, with Paddle's operators."""
-    parts = layout(*examples)
+    parts = packing(*examples)
     n = len(parts.places)
     slow = Attention(GLMConfig(hidden_size=H, num_attention_heads=num_heads).block)
     slow.eval()

@@ -1,4 +1,4 @@
-"""A page in a real browser, and what must not happen in it."""
+"""Opens pages in a real browser, and checks that they cause no errors and no requests."""
 
 import time
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 
 @contextmanager
 def opened(browser, url: str, *, locale: str = "en-US", size=(1280, 800), **options):
-    """A page; in the end nothing has gone wrong in it, and nothing was asked of anybody but `url`."""
+    """Yields a page; checks at the end that it caused no error and requested nothing but `url`."""
     viewport = {"width": size[0], "height": size[1]}
     context = browser.new_context(viewport=viewport, locale=locale, **options)
     page, problems = context.new_page(), []
@@ -24,12 +24,12 @@ def opened(browser, url: str, *, locale: str = "en-US", size=(1280, 800), **opti
 
 
 def is_error(message) -> bool:
-    """Whether the console tells of an error; that a server refused a request is none of the page's."""
+    """Whether a console message is an error; a request refused by the server does not count."""
     return message.type == "error" and not message.text.startswith("Failed to load resource")
 
 
 def wait_for(page, expression: str) -> None:
-    """Until an expression holds; Playwright's own waiting needs `eval`, which the pages forbid."""
+    """Waits until an expression is true; Playwright's own waiting needs `eval`, which the pages forbid."""
     deadline = time.monotonic() + 20
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, expression
@@ -37,5 +37,5 @@ def wait_for(page, expression: str) -> None:
 
 
 def assert_no_wider_than(page, width: int) -> None:
-    """Nothing has to be scrolled to from the side."""
+    """Checks that a page needs no horizontal scrolling."""
     assert page.evaluate("document.documentElement.scrollWidth") <= width

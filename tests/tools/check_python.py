@@ -1,4 +1,5 @@
-"""Says in one line that this Python cannot run the toolkit, before anything is downloaded. Runs in old ones, too."""
+"""Says in one line, before anything is downloaded, that this Python cannot run the toolkit. Has to run in old
+Pythons."""
 
 import platform
 import sys
@@ -7,7 +8,7 @@ WORKS = ((3, 11), (3, 12))
 
 
 def problem(version, implementation, bits):
-    """What is wrong with an interpreter; None if nothing is."""
+    """Returns what is wrong with an interpreter; None if nothing is."""
     if tuple(version[:2]) not in WORKS:
         why = "too old" if version < WORKS[0] else "NumPy 1.26.4, which PaddleNLP 3.0.0b4 needs, has no build for it"
         return "Python %d.%d: %s; use Python 3.11 or 3.12 (make setup PYTHON=python3.11)" % (

@@ -1,4 +1,4 @@
-"""Small checkpoints for tests, and files of `torch.save` as torch writes them, by Python's own pickler.
+"""Small model folders for tests, and files in `torch.save`'s format, written by Python's own pickler.
 
 Nothing here uses the product's readers or writers: weights are NumPy arrays in Paddle's layout under the toolkit's
 names, bfloat16 as uint16.
@@ -43,7 +43,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def tiny_weights(*, dtype: str = "float16", seed: int = 0, **sizes) -> Arrays:
-    """Random weights of `TINY`: every number is another one, as bit patterns go."""
+    """Random weights of `TINY`, in which no two numbers have the same bits."""
     config = {**TINY, **sizes}
     H, V, rows = config["hidden_size"], config["vocab_size"], config["max_sequence_length"]
     shapes = {"word_embeddings.weight": (V, H)}
@@ -74,8 +74,8 @@ def tiny_weights(*, dtype: str = "float16", seed: int = 0, **sizes) -> Arrays:
     return {f"glm.{name}": draw(shape).astype(item) for name, shape in shapes.items()}
 
 
-def torch_layout(weights: Arrays, *, prefix: str = "") -> Arrays:
-    """PyTorch's way round: linear weights [out, in]; names without `glm.`."""
+def as_torch(weights: Arrays, *, prefix: str = "") -> Arrays:
+    """Transposes linear weights to PyTorch's [out, in] and drops `glm.` from names."""
     return {
         prefix + name.removeprefix("glm."): np.ascontiguousarray(array.T) if name.endswith(LINEAR) else array
         for name, array in weights.items()
@@ -83,7 +83,7 @@ def torch_layout(weights: Arrays, *, prefix: str = "") -> Arrays:
 
 
 def megatron_rank(weights: Arrays, rank: int, degree: int) -> Arrays:
-    """What a rank holds of weights in PyTorch's layout, by the rules of THUDM/GLM's change_mp.py."""
+    """Returns a rank's part of weights stored as [out, in], by the rules of THUDM/GLM's change_mp.py."""
 
     def part(array: np.ndarray, axis: int) -> np.ndarray:
         size = array.shape[axis] // degree
@@ -106,7 +106,7 @@ def megatron_rank(weights: Arrays, rank: int, degree: int) -> Arrays:
 
 
 def write_glm(folder: Path, weights: Arrays, *, dtype: str = "float16", **config) -> Path:
-    """A checkpoint of the toolkit, written by the safetensors library."""
+    """Writes a model folder of the toolkit with the safetensors library."""
     folder.mkdir(parents=True)
     write_safetensors(folder / "model.safetensors", weights, dtype=dtype)
     write_config(folder, **config)
@@ -114,13 +114,13 @@ def write_glm(folder: Path, weights: Arrays, *, dtype: str = "float16", **config
 
 
 def write_safetensors(path: Path, weights: Arrays, *, dtype: str, framework: str = "np") -> None:
-    """By the library, which takes bfloat16 as a pointer only."""
+    """Writes with the library, which takes bfloat16 only as a pointer."""
     tensors = {
         name: TensorSpec(dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
         for name, array in weights.items()
     }
     serialize_file(tensors, str(path), {"format": framework})
-    path.chmod(0o644)  # the library leaves it to the owner alone
+    path.chmod(0o644)  # the library makes it readable by its owner only
 
 
 def write_config(folder: Path, **changes) -> None:
@@ -128,12 +128,12 @@ def write_config(folder: Path, **changes) -> None:
 
 
 def write_megatron(folder: Path, weights: Arrays, *, degree: int, dtype: str = "float16", tracker: str = "latest"):
-    """A folder as THUDM/GLM's training leaves it: rank files with the state of training beside the weights."""
+    """Writes a folder as THUDM/GLM's training does: rank files with the state of training beside the weights."""
     (folder / "1000").mkdir(parents=True)
     (folder / tracker).write_text("1000\n")
     for rank in range(degree):
         state = {
-            "module": OrderedDict(megatron_rank(torch_layout(weights), rank, degree)),
+            "module": OrderedDict(megatron_rank(as_torch(weights), rank, degree)),
             "iteration": 1000,
             "random_rng_state": (3, tuple(range(625)), None),
             "np_rng_state": ("MT19937", np.arange(624, dtype=np.uint32), 5, 0, 0.0),
@@ -144,7 +144,7 @@ def write_megatron(folder: Path, weights: Arrays, *, degree: int, dtype: str = "
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """Returns every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -152,7 +152,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 class Tensor:
-    """Stands for a tensor: contiguous numbers of a storage, or what a test says of it."""
+    """A tensor for the pickler: contiguous numbers of a storage, or sizes that a test makes up."""
 
     def __init__(self, array: np.ndarray, dtype: str, **claims: Any):
         self.array, self.dtype, self.claims = array, dtype, claims
@@ -160,7 +160,7 @@ class Tensor:
 
 @contextlib.contextmanager
 def _torch_names() -> Iterator[types.ModuleType]:
-    """Modules that are called as torch's, for the pickler looks up what it writes the name of."""
+    """Adds modules with torch's names, because the pickler looks up the names that it writes."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch._utils = utils
 
@@ -219,7 +219,7 @@ class _Pickler(pickle.Pickler):
 
 
 def write_torch(path: Path, tree: Any, *, dtype: str = "float16", legacy: bool = False, **zip_changes) -> None:
-    """What `torch.save` writes; arrays and `Tensor` are tensors of one dtype.
+    """Writes a file as `torch.save` does; arrays and `Tensor` become tensors of one dtype.
 
     Args:
         zip_changes: `compression` of members, `extra` members, `order` of the bytes.

@@ -1,11 +1,11 @@
-"""The text that blanks were made in, told from an example alone."""
+"""Reconstructs the text in which blanks were made, from an example alone."""
 
 from collections.abc import Sequence
 
 
 def original_text(example, mask_ids: Sequence[int], blocked: int) -> list[int]:
-    """The text that an example's blanks were made in, from Part A, labels and positions alone; [dBLOCK] is undone by
-    the labels. Of a continuation it is Part A and the labels behind it."""
+    """Returns the original text from Part A, labels and positions alone; labels undo [dBLOCK]. For a continuation this
+    is Part A followed by the labels."""
     spans = {}
     for place, block, label in zip(*example.target_position_ids.tolist(), example.labels.tolist(), strict=True):
         spans.setdefault(place, []).append((block, label))

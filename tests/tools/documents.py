@@ -1,4 +1,4 @@
-"""README and docs/, in both languages, as the tests read them."""
+"""Reads README and docs/, in both languages, for the tests."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ LANGUAGES = ("English", "Chinese")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and why it is not run, if the file says so."""
+    """A fenced block: its language, its text, and the reason if it is not to be run."""
 
     language: str
     text: str

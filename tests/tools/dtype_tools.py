@@ -1,4 +1,4 @@
-"""Marks of tests that multiply short numbers on a CPU."""
+"""Marks for tests of matrix products in short types on a CPU."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Runs of `finetune_generation.py` in processes forked from one that has imported everything: a fault costs no import.
+"""Runs `finetune_generation.py` in processes forked from one that has imported everything, so that a fault costs no
+import.
 
 Where `pretrain` is the first argument it is a run of `python -m glm pretrain`.
 
@@ -28,7 +29,7 @@ from tools import faults  # noqa: E402  (the path has to be set first)
 
 def serve() -> None:
     """Answers jobs until standard input ends."""
-    # Drawing pages takes longer than all else in these runs, and has tests of its own.
+    # Drawing pages would take most of the time of these runs, and has tests of its own.
     glm.training.pages.TrainingPage._write = lambda *arguments: None
     glm.training.trainer.write_evaluation_report = lambda *arguments: None
     if sys.argv[1:] == ["by_hand"]:
@@ -48,7 +49,7 @@ def _run(fault: str, values: list, argv: list[str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
     script = pretrain.main if argv[0] == "pretrain" else finetune_generation.main
     sys.argv = ["finetune_generation.py", *argv] if argv[0] != "pretrain" else argv
     code = 70
@@ -67,4 +68,4 @@ def _run(fault: str, values: list, argv: list[str], log: str) -> None:
 
 if __name__ == "__main__":
     serve()
-    os._exit(0)  # Paddle takes its time to unload
+    os._exit(0)  # unloading Paddle is slow

@@ -1,4 +1,4 @@
-"""Whole runs under faults, and what they leave: a server that forks them, hashes of what they computed."""
+"""Runs training under faults: a server that forks the runs, and hashes of their results."""
 
 import contextlib
 import hashlib
@@ -40,7 +40,8 @@ class FaultServer:
     def run(
         self, name: str, fault: str = "nothing", *values, config: Path | None = None, timeout: float = 120.0, **options
     ) -> int:
-        """A run into the folder `name`, with a configuration file if one is given; an option None is left out.
+        """Runs into the folder `name`, with a configuration file if one is given; options with the value None are left
+        out.
 
         Returns:
             Its exit code, -9 if SIGKILL ended it.
@@ -50,7 +51,7 @@ class FaultServer:
         return self.call([*([str(config)] if config else []), *argv], fault, *values, timeout=timeout)
 
     def call(self, argv: list[str], fault: str = "nothing", *values, timeout: float = 120.0) -> int:
-        """A run with this command line; of `python -m glm pretrain` if it begins with `pretrain`."""
+        """Runs this command line; one that begins with `pretrain` is of `python -m glm`."""
         self.log.write_text("")
         self.process.stdin.write(json.dumps([fault, values, argv, str(self.log)]) + "\n")
         self.process.stdin.flush()
@@ -59,7 +60,7 @@ class FaultServer:
         return int(self.process.stdout.readline())
 
     def said(self) -> str:
-        """All that the last run printed."""
+        """Everything that the last run printed."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def errors(self) -> list[str]:
@@ -67,7 +68,7 @@ class FaultServer:
         return [line for line in self.said().splitlines() if line.startswith(("error:", "Traceback"))]
 
     def processes(self) -> list[int]:
-        """Those of the last run that are still there: they have its log open."""
+        """Processes of the last run that still exist: they have its log open."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -77,41 +78,42 @@ class FaultServer:
 
     def close(self) -> None:
         """Ends the server."""
-        self.process.kill()  # closing its input does not do: processes forked by other tests may have that open too
+        self.process.kill()  # closing its input is not enough: processes forked by other tests may have that open too
         self.process.wait(timeout=30)
 
 
 def tree(folder: Path) -> list[str]:
-    """Names of what lies in a folder."""
+    """Returns the names of what is in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def checkpoint_names(folder: Path) -> list[str]:
-    """Names of whatever has to do with checkpoints in a folder, hidden things too."""
+    """Returns the names of everything in a folder that belongs to checkpoints, hidden files included."""
     return [name for name in tree(folder) if "checkpoint" in name or name.endswith(".partial")]
 
 
 def sha256(path: Path) -> str:
-    """Of a file."""
+    """Returns the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def figures(folder: Path) -> list[dict]:
-    """What `metrics.jsonl` says of losses, rates and scores: all but times, speeds and memory."""
+    """Returns losses, rates and scores in `metrics.jsonl`: everything but times, speeds and memory."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     timed = ("second", "runtime", "flos", "memory")
     return [{name: value for name, value in row.items() if not any(part in name for part in timed)} for row in rows]
 
 
 def last_logged(folder: Path) -> int:
-    """The last step that `metrics.jsonl` tells of; 0 if there is none."""
+    """Returns the last step in `metrics.jsonl`; 0 if there is none."""
     path = folder / "metrics.jsonl"
     rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return max((json.loads(row)["step"] for row in rows), default=0)
 
 
 def outcome(folder: Path, *, last: int) -> dict:
-    """All that has to be the same bit for bit: log, final model, and the last checkpoint's tensors and numbers."""
+    """Returns everything that has to be equal bit for bit: log, final model, and the last checkpoint's tensors and
+    numbers."""
     checkpoint = folder / f"checkpoint-{last}"
     (model,) = folder.glob("*.safetensors")  # an adapter's has another name
     names = (model.name, "optimizer.safetensors", "run_state.json")

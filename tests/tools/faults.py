@@ -1,4 +1,4 @@
-"""What can befall a run, put in place before it starts: kills at a chosen call, full disks, dead workers."""
+"""Faults for a run, set up before it starts: kills at a chosen call, full disks, dead workers."""
 
 import builtins
 import io
@@ -11,28 +11,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-CHECKPOINTS = "checkpoint-"  # what is in the names of a save's files; the folder that has them is synced too
+CHECKPOINTS = "checkpoint-"  # part of the names of a checkpoint's files and of its folder, which is synced too
 
 
 def nothing() -> None:
-    """A run that nothing befalls."""
+    """Sets up no fault."""
 
 
 # -- kills
 
 
 def kill_at_step(step: int) -> None:
-    """SIGKILL at the begin of an optimizer step (counted from 0)."""
+    """Kills with SIGKILL at the beginning of an optimizer step (counted from 0)."""
     _at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def kill_after(seconds: float) -> None:
-    """SIGKILL some time after the start."""
+    """Kills with SIGKILL some time after the start."""
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 
 def signal_at_step(step: int, number: int, again_after: float = 0.0) -> None:
-    """A signal at the begin of a step, and once more some seconds later."""
+    """Sends a signal at the beginning of a step, and again some seconds later."""
 
     def send() -> None:
         os.kill(os.getpid(), number)
@@ -43,12 +43,12 @@ def signal_at_step(step: int, number: int, again_after: float = 0.0) -> None:
 
 
 def signal_after(seconds: float, number: int) -> None:
-    """A signal some time after training has begun."""
+    """Sends a signal some time after training has begun."""
     _at_step(0, lambda: threading.Timer(seconds, os.kill, (os.getpid(), number)).start())
 
 
 def signal_in_evaluation(number: int, record: int = 0) -> None:
-    """A signal while evaluation generates for a record."""
+    """Sends a signal while evaluation generates for a record."""
     import glm.training.trainer as module
 
     predict = module.predicted_rows
@@ -61,7 +61,7 @@ def signal_in_evaluation(number: int, record: int = 0) -> None:
 
 
 def signal_in_save(number: int) -> None:
-    """A signal in the middle of a checkpoint's writing, and another one right after it."""
+    """Sends a signal while a checkpoint is being written, and another one right after it."""
     from glm.training import resumable
 
     write = resumable.write_tensors
@@ -78,13 +78,13 @@ def signal_in_save(number: int) -> None:
 
 
 def unreadable_example(index: int, kind: str) -> None:
-    """An error of a kind where an example is read, or (None) where its batch is made."""
+    """Raises an error of a type when an example is read, or (None) when its batch is made."""
     from glm.data.collator import Collator
     from glm.data.store import ExampleStore
     from glm.errors import InputError
 
     class OddError(InputError):
-        def __init__(self, one, two):  # which nobody can make again of its text
+        def __init__(self, one, two):  # cannot be pickled and rebuilt from its text
             super().__init__(f"{one} {two}")
 
     errors = {"OSError": OSError(5, "I/O"), "ValueError": ValueError("\x1b[2J"), "OddError": OddError("a", "b")}
@@ -122,7 +122,7 @@ def _at_step(step: int, act: Callable[[], None]) -> None:
 
 
 def kill_at_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
-    """SIGKILL right before a call (counted from 1) that changes what lies in a folder and has this in its name."""
+    """Kills with SIGKILL right before a call (counted from 1) that changes a folder and has this in its path."""
 
     def act(count: int) -> None:
         if count == number:
@@ -132,7 +132,7 @@ def kill_at_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
 
 
 def kill_after_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
-    """SIGKILL half way through a write, or right after another call."""
+    """Kills with SIGKILL half way through a write, or right after another call."""
 
     def act(count: int) -> None:
         if count == number:
@@ -142,12 +142,12 @@ def kill_after_call(number: int, folder: str, among: str = CHECKPOINTS) -> None:
 
 
 def count_calls(folder: str, into: str, among: str = CHECKPOINTS) -> None:
-    """Writes the number of such calls of a whole run into a file."""
+    """Writes the number of such calls in a whole run to a file."""
     _watch_calls(folder, among, lambda count: _write_count(into, count))
 
 
 def fail_at_call(number: int, folder: str, error: int, among: str = CHECKPOINTS) -> None:
-    """An OSError at a call and all that follow, as of a disk that is full (28), broken (5) or read-only (30)."""
+    """Raises OSError at a call and at all that follow, as for a full (28), broken (5) or read-only (30) disk."""
 
     def act(count: int) -> None:
         if count >= number:
@@ -170,7 +170,7 @@ _open_plain, _write_plain = os.open, os.write
 
 
 def _watch_calls(folder: str, among: str, act: Callable[[int], None]) -> None:
-    """Counts calls whose path lies in a folder: what writes files, and what os and shutil do to them."""
+    """Counts calls with paths in a folder: those that write files, and those of os and shutil."""
     count = 0
 
     def seen(*paths) -> bool:
@@ -211,7 +211,7 @@ def _watch_calls(folder: str, among: str, act: Callable[[int], None]) -> None:
 
 
 def _watch_tree_removal(wrap, seen, note, end_half) -> None:
-    """shutil.rmtree, one entry at a time by full paths, so that each is a call of its own."""
+    """Removes trees one entry at a time by full paths, so that each is a call of its own."""
 
     def rmtree(path, ignore_errors=False, **options) -> None:
         try:
@@ -227,7 +227,7 @@ def _watch_tree_removal(wrap, seen, note, end_half) -> None:
 
 
 def _watch_files(seen, note, end_half) -> None:
-    """Files opened to be written: each write is a call; one that is cut short leaves its first half."""
+    """Counts each write to files opened for writing; an interrupted one leaves its first half."""
     plain = io.open
 
     def watched(file, mode="r", *arguments, **options):
@@ -286,22 +286,22 @@ def _watch_syncs(seen, note, end_half) -> None:
 
 
 def limit_file_size(size: int) -> None:
-    """No file may become larger."""
+    """Limits the size of files."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def limit_file_size_in_training(size: int) -> None:
-    """No file may become larger from the third step on, when the disk has been looked at."""
+    """Limits the size of files from the third step on, after the disk was checked."""
     _at_step(2, lambda: limit_file_size(size))
 
 
 def full_log(path: str) -> None:
-    """The disk of a log is full from the first step on."""
+    """Fills a log's disk from the first step on."""
     _at_step(0, lambda: os.symlink("/dev/full", path))
 
 
 def limit_memory(library: str, place: str) -> None:
-    """In the third step the process gets 64 MiB more, and Paddle or NumPy wants 1 TiB."""
+    """Gives the process only 64 MiB more in the third step, in which Paddle or NumPy asks for 1 TiB."""
     import numpy as np
     import paddle
 
@@ -327,7 +327,7 @@ def _in_forward(step: int, act: Callable[[], None]) -> None:
 
 
 def _in_backward(step: int, act: Callable[[], None]) -> None:
-    """Where Paddle calls Python, and makes errors of another type of Python's."""
+    """Raises where Paddle calls Python, which changes the types of Python's errors."""
     from glm.modules.attention import TwoPartAttention
 
     backward = TwoPartAttention.backward
@@ -343,7 +343,7 @@ def _in_backward(step: int, act: Callable[[], None]) -> None:
 
 
 def clock_goes_back(seconds: float) -> None:
-    """From the third step on the clock shows another day."""
+    """Changes the clock to another day from the third step on."""
     plain = time.time
 
     def turn() -> None:
@@ -356,7 +356,7 @@ def clock_goes_back(seconds: float) -> None:
 
 
 def spoil_weight(step: int, value: float) -> None:
-    """Puts a number into a weight after a step's gradient was looked at: as of a broken memory."""
+    """Sets a number of a weight after a step's gradient was checked, as faulty memory would."""
     import paddle
 
     from glm.training.guards import Guard
@@ -373,18 +373,18 @@ def spoil_weight(step: int, value: float) -> None:
 
 
 def signal_worker(step: int, number: int, place: str = "before") -> None:
-    """A signal to the first worker of the data loader; what it would do next never comes."""
+    """Sends a signal to the first worker of the data loader, whose next batch never comes."""
     import multiprocessing
 
     def send() -> None:
         os.kill(min(child.pid for child in multiprocessing.active_children()), number)
-        time.sleep(0.1)  # Paddle hears of it here
+        time.sleep(0.1)  # here Paddle notices it
 
     {"before": _at_step, "backward": _in_backward}[place](step, send)
 
 
 def quick_watch(interval: float, step: int, number: int) -> None:
-    """`signal_worker`, with a watchdog that looks more often."""
+    """As `signal_worker`, with a watchdog that checks more often."""
     import glm.runtime.watchdog as watchdog
 
     watchdog.INTERVAL = interval

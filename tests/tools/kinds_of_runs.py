@@ -1,4 +1,4 @@
-"""Every kind of run that exact resume is tested with, made from the list of options.
+"""Generates every kind of run for the tests of exact resuming, from the list of options.
 
 A flag is a kind of its own, an option with choices one of each choice. What other options are set to stands in
 `VALUES`, or in `LEFT_OUT` why they are no kind: an option that is new is in neither, and `forgotten` names it. What
@@ -28,7 +28,7 @@ from glm.options.finetune import (
 )
 from glm.options.model import ModelArguments
 
-STEPS = 12  # of every kind; 5 are an epoch, but where a step takes more or fewer records
+STEPS = 12  # steps of every kind; an epoch has 5, unless a step takes more or fewer records
 EVERY = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 1}
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = registry.find(registry.FIRST).weights.lora_targets
@@ -54,7 +54,7 @@ NO_MODELS = {
     "vlm": "no tokenizer of its kind is bundled; tests/training/test_bottleneck.py goes on with its adapters",
 }
 
-# Options and the values that are kinds; behind those of the program's own, PaddleNLP's that change how a run goes.
+# Options and the values that make kinds: the program's own, then PaddleNLP's that change a run.
 VALUES: dict[str, list] = {
     **dict.fromkeys(("attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob"), [0.0, 0.3]),
     "lora_rank": [3],
@@ -115,7 +115,7 @@ IN_EACH_FAMILY = (
     *("recompute", "packing", "max_tokens", "group_by_length", "update_freq", "dataloader_num_workers"),
     *("load_best_model_at_end", "label_smoothing"),
 )
-# What an option, or one value of it, asks for beside it; None leaves out what all runs have.
+# Options that an option, or one value of it, needs; None leaves out one that all runs have.
 TRAINED = {"model_name_or_path": "base", "tokenizer_name_or_path": None, "learning_rate": 1e-2}
 EVALUATED = {
     **{"do_eval": True, "dev_file": "dev.json", "evaluation_strategy": "steps", "metric_for_best_model": "loss"},
@@ -166,7 +166,7 @@ LEFT_OUT = {
     "resume_with_changes": "lets a run go on as another one",
     "loss_func": "of tasks that choose, whose runs have tests of their own",
 }
-# Pairs of options that meet in the same arithmetic.
+# Pairs of options that affect the same arithmetic.
 TOGETHER = [
     *((adapter, other) for adapter in ADAPTERS for other in ("recompute", "packing", "max_tokens", "update_freq")),
     *((adapter, other) for adapter in ADAPTERS for other in ("load_best_model_at_end", "dataloader_num_workers")),
@@ -180,7 +180,7 @@ TOGETHER = [
 
 
 def _options() -> Iterator[tuple[str, list | None]]:
-    """Options of training by name, with the values that are kinds; None where neither table has them."""
+    """Returns options of training by name, with the values that make kinds; None where neither table has them."""
     groups = (ModelArguments, DataArguments, FileArguments, DropoutArguments, ObjectiveArguments, AdapterArguments)
     own = [item for group in groups for item in fields(group) if item.init]
     own += [item for item in fields(FinetuneTrainingArguments) if item.name not in _PADDLES]
@@ -197,7 +197,7 @@ _PADDLES = {item.name for item in fields(TrainingArguments)} - set(FinetuneTrain
 
 
 def forgotten() -> list[str]:
-    """Options, and families, that neither are a kind nor are said to be none."""
+    """Returns options, and families, that neither make a kind nor are declared to make none."""
     families = [name for name in registry.FAMILIES if name not in (registry.FIRST, *MODELS, *NO_MODELS)]
     return families + [name for name, values in _options() if values is None and name not in LEFT_OUT]
 
@@ -207,7 +207,7 @@ def _kind(name: str, value: Any) -> dict[str, Any]:
 
 
 def _kinds_of_family(family: str) -> dict[str, dict[str, Any]]:
-    """A run as others, what is a kind in each family, and its targets of LoRA."""
+    """Adapts a run to a family that it is repeated for, LoRA's targets included."""
     found = {family: {"family": family, **EVERY}}
     values = dict(_options())
     for name in IN_EACH_FAMILY:
@@ -219,8 +219,8 @@ def _kinds_of_family(family: str) -> dict[str, dict[str, Any]]:
 
 
 def kinds() -> dict[str, dict[str, Any]]:
-    """Options of every kind of run by its name; `base` and `dev.json` stand for the folder's model and records, and
-    `family` is no option: whose model and tokenizer it has, if not the first one's."""
+    """Returns the options of every kind of run by its name. `base` and `dev.json` stand for the folder's model and
+    records; `family` is not an option, but says whose model and tokenizer the run has, if not the first one's."""
     found = {"plain": EVERY}
     values = {name: values or () for name, values in _options() if name not in LEFT_OUT}
     for name, some in values.items():

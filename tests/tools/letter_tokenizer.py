@@ -1,4 +1,4 @@
-"""A tokenizer whose ids can be read: the code point of each character, command tokens below 10."""
+"""A tokenizer with readable ids: the code point of each character; command tokens are below 10."""
 
 
 class Letters:

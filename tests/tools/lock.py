@@ -4,8 +4,8 @@ import re
 import sys
 from pathlib import Path
 
-# PaddleNLP names these, nothing here imports them, and onnx 1.17.0, which it runs with, has a known advisory
-# (CVE-2025-51480).
+# PaddleNLP requires these, but nothing here imports them, and onnx 1.17.0, the version it works with, has a known
+# advisory (CVE-2025-51480).
 LEFT_OUT = ("onnx", "onnxoptimizer", "paddle2onnx")
 HEAD = """\
 # Exactly what `make setup` installs, with the SHA-256 of every file; pip verifies them. Made by `make lock`, without
@@ -14,7 +14,7 @@ HEAD = """\
 
 
 def locked(compiled: str) -> str:
-    """The lock of a compiled list, package by package."""
+    """Makes the lock from a compiled list, package by package."""
     packages = re.split(r"(?m)^(?=[A-Za-z0-9])", compiled)[1:]
     return HEAD + "".join(text for text in packages if text.partition("==")[0] not in LEFT_OUT)
 

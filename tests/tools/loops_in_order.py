@@ -1,4 +1,4 @@
-"""What compiled loops compute, in a process of its own: a script of tests/cpu/test_loops.py.
+"""Prints the results of compiled loops in a process of its own: a script of tests/cpu/test_loops.py.
 
 python -m tools.loops_in_order train decode: does so in this order, and prints JSON, a digest of each. Numba keeps what
 it compiles where NUMBA_CACHE_DIR says.
@@ -25,7 +25,8 @@ from tools.measured_memory import train as take_steps
 
 
 def new_model() -> GLMForConditionalGeneration:
-    """With heads of 64, which loops are compiled for, and weights larger than usual: no sum is next to 0."""
+    """Makes a model with heads of 64, for which loops are compiled, and larger weights than usual, so that no sum is
+    near 0."""
     sizes = {"num_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "vocab_size": 300}
     model = GLMForConditionalGeneration(GLMConfig(**sizes, max_sequence_length=200))
     numbers = np.random.default_rng(0)
@@ -35,7 +36,7 @@ def new_model() -> GLMForConditionalGeneration:
 
 
 def train() -> str:
-    """Steps of a model, and of a prefix alone, all norms frozen."""
+    """Trains a model for some steps, and then a prefix alone, with all norms frozen."""
     found = hashlib.sha256()
     for prefix in (0, 5):
         paddle.seed(1)
@@ -47,7 +48,7 @@ def train() -> str:
 
 
 def decode() -> str:
-    """Tokens and scores of beams."""
+    """Returns tokens and scores of beams."""
     model = new_model()
     prepare_decoding(model, "float32", "cpu")
     geometry = BlankInfilling((0, 0, 0), 1, 2)
@@ -63,5 +64,5 @@ def decode() -> str:
 if __name__ == "__main__":
     prepare("cpu")
     for module in (glm.cpu.arrays, glm.cpu.two_part, glm.modules.layers):
-        module.MIN_PARALLEL_SIZE = 0  # these few numbers are for layers written by hand, too
+        module.MIN_PARALLEL_SIZE = 0  # so that hand-written layers are used for so few numbers too
     print(json.dumps({name: {"train": train, "decode": decode}[name]() for name in sys.argv[1:]}))

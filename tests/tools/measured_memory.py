@@ -1,4 +1,5 @@
-"""What training steps and generation take in a process of its own: a script of tests/models/test_memory.py.
+"""Measures the memory of training steps and of generation in a process of its own: a script of
+tests/models/test_memory.py.
 
 It prints JSON: `allocated`, the most bytes that Paddle had at once; `resident`, by how much the resident set grew.
 """
@@ -23,11 +24,11 @@ from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.runtime.device import prepare
 from glm.training.capacity import MemoryReturn
 
-STEPS = 5  # from the fourth on the resident set grows no more
+STEPS = 5  # from the fourth step on the resident set no longer grows
 
 
 def resident(name: str) -> int:
-    """Bytes of the resident set: `VmRSS` now, `VmHWM` at most so far."""
+    """Returns bytes of the resident set: `VmRSS` now, or `VmHWM` at its peak."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
@@ -35,7 +36,7 @@ def resident(name: str) -> int:
 def train(
     model: GLMForConditionalGeneration, examples: int, S: int, T: int, recompute: bool, keeps: bool, prefix: int = 0
 ) -> None:
-    """Steps of AdamW with clipping on random tokens, as the Trainer takes them; `keeps` gradients for the next one.
+    """Takes steps of AdamW with clipping on random tokens, as the Trainer does; `keeps` gradients for the next one.
 
     With `prefix` virtual tokens only they are trained.
     """

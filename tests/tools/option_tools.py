@@ -1,4 +1,4 @@
-"""What tests of options share: the shortest command lines, and the error of a wrong one."""
+"""Helpers for tests of options: the shortest command lines, and the error of a wrong one."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ TRAIN = ["--output_dir", "out", "--do_train", *CPU]
 
 
 def usage_error(parse: Callable[[list[str]], object], *argv: str) -> str:
-    """The message of the UsageError that a command line raises."""
+    """Returns the message of the UsageError that a command line raises."""
     with pytest.raises(UsageError) as caught:
         parse(list(argv))
     return str(caught.value)

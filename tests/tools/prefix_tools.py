@@ -1,4 +1,4 @@
-"""A prefix in a tiny model, and its keys and values by NumPy."""
+"""Puts a prefix into a tiny model, and computes its keys and values with NumPy."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def put_prefix(
 
 
 def encoder_weights(model: GLMForConditionalGeneration) -> dict[str, np.ndarray]:
-    """The prefix's weights by their names in PaddleNLP's encoder, float64."""
+    """Returns the prefix's weights by their names in PaddleNLP's encoder, float64."""
     return {
         name.rpartition(PREFIX_ENCODER)[2]: weight.numpy().astype("float64")
         for name, weight in adapter_weights(model).items()
@@ -28,7 +28,7 @@ def encoder_weights(model: GLMForConditionalGeneration) -> dict[str, np.ndarray]
 
 
 def keys_and_values(weights: dict[str, np.ndarray], *, num_layers: int) -> np.ndarray:
-    """What an encoder of these weights gives each layer: [layers, 2, P, H]."""
+    """Returns what an encoder with these weights gives each layer: [layers, 2, P, H]."""
     numbers = weights["0.weight"]
     if "1.weight" in weights:
         inner = np.tanh(numbers @ weights["1.weight"] + weights["1.bias"])

@@ -1,4 +1,4 @@
-"""What ranks of a split model do in tests; see `rank_tools`. Weights come and go as NumPy arrays."""
+"""Jobs for the ranks of a split model in tests; see `rank_tools`. Weights come and go as NumPy arrays."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def start(degree: int, seed: int = 11) -> None:
-    """Makes the processes one job of which all ranks hold parts of one model."""
+    """Joins processes into one job in which all ranks hold parts of one model."""
     paddle.set_device("cpu")
     join(degree, "cpu")
     set_seed(seed)
@@ -43,7 +43,7 @@ def rank_of(degree: int) -> int:
 
 
 def new_model(settings: dict[str, Any], degree: int, weights: Arrays | None = None) -> GLMForConditionalGeneration:
-    """A model with random weights, or its part of these."""
+    """Makes a model with random weights, or its part of the given ones."""
     rank = rank_of(degree)
     model = GLMForConditionalGeneration(
         GLMConfig(**settings, tensor_parallel_degree=degree, tensor_parallel_rank=rank)
@@ -55,12 +55,12 @@ def new_model(settings: dict[str, Any], degree: int, weights: Arrays | None = No
 
 
 def merged(ranks: list[Arrays]) -> Arrays:
-    """Whole weights, or gradients, of what each rank has."""
+    """Merges the ranks' weights, or gradients."""
     return {name: merge_weight(GLM.weights.plan, name, [part[name] for part in ranks]) for name in ranks[0]}
 
 
 def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, prompts: list[list[int]]) -> dict:
-    """All that a model computes, in one process or as one of several ranks."""
+    """Returns everything that a model computes, in one process or as one of several ranks."""
     start(degree)
     found: dict[str, Any] = {}
     random = new_model(settings, degree)
@@ -96,7 +96,7 @@ def check_model(degree: int, settings: dict, weights: Arrays, batch: Arrays, pro
 
 
 def check_dropout(degree: int, settings: dict, batch: Arrays) -> dict:
-    """What dropout draws where activations are the same on all ranks, and where they are split."""
+    """Returns what dropout draws where activations are the same on all ranks, and where they are split."""
     start(degree)
     seen: dict[str, list[np.ndarray]] = {}
     model = new_model(settings, degree)
@@ -121,7 +121,7 @@ def check_dropout(degree: int, settings: dict, batch: Arrays) -> dict:
 
 
 def set_states(seed: int) -> None:
-    """Sets the generator of what all ranks draw, and that of what each draws for itself, to a beginning."""
+    """Resets the generator that all ranks share, and each rank's own."""
     paddle.seed(seed)
     tracker = fleet.meta_parallel.get_rng_state_tracker()
     with tracker.rng_state("local_seed"):
@@ -129,7 +129,7 @@ def set_states(seed: int) -> None:
 
 
 def run_scripts(*commands: tuple[str, list[str]]) -> None:
-    """Runs the scripts, one command after the other, as one of the ranks of a job.
+    """Runs the scripts, one command after the other, as one rank of a job.
 
     Args:
         commands: script and arguments; `{rank}` in these is the number of the process.
@@ -141,7 +141,7 @@ def run_scripts(*commands: tuple[str, list[str]]) -> None:
 
 
 def lose_a_rank(lost: int, number: int, argv: list[str], log: str) -> None:
-    """Runs `finetune_generation.py`; one rank gets a signal at its third step. Logs are those of a launcher."""
+    """Runs `finetune_generation.py`; one rank gets a signal at its third step. Logs are as a launcher makes them."""
     rank = paddle.distributed.get_rank()
     os.environ["PADDLE_LOG_DIR"] = log
     os.dup2(os.open(f"{log}/workerlog.{rank}", os.O_WRONLY | os.O_CREAT), 2)
@@ -152,7 +152,7 @@ def lose_a_rank(lost: int, number: int, argv: list[str], log: str) -> None:
 
 
 def measure_loading(degree: int, folder: Path) -> tuple[int, int, int]:
-    """Bytes that loading a checkpoint took at most; those of this rank's part, and of the whole."""
+    """Returns the peak bytes of loading a model folder, and the bytes of this rank's part and of the whole."""
     start(degree)
     prepare("cpu")
     config = GLMConfig.from_pretrained(
@@ -160,7 +160,7 @@ def measure_loading(degree: int, folder: Path) -> tuple[int, int, int]:
     )
     new_model({"num_layers": 1, "num_attention_heads": 4, "hidden_size": 32}, degree)  # loads what is loaded late
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     model = load_model(GLM, str(folder), config)
     peak = resident("VmHWM") - before
     part = sum(weight.size for weight in model.parameters())
@@ -169,7 +169,7 @@ def measure_loading(degree: int, folder: Path) -> tuple[int, int, int]:
 
 
 def measure_training(degree: int, settings: dict, work: dict) -> int:
-    """The most bytes that Paddle had at once in steps of training."""
+    """Returns the peak bytes of Paddle's tensors in training steps."""
     start(degree)
     prepare("cpu")
     train(new_model(settings, degree), **work)
@@ -182,7 +182,7 @@ def shapes_of(config: GLMConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_gathering(degree: int, whole: Arrays) -> tuple[Arrays, Arrays]:
-    """Tensors that were split come together again; a third of them only one process has, as if they were sharded."""
+    """Checks that split tensors are merged again; a third of them exists in one process only, as with sharding."""
     start(degree)
     rank = rank_of(degree)
     lazy = {name: LazyTensor(array.shape, "float32", lambda array=array: array) for name, array in whole.items()}

@@ -1,4 +1,4 @@
-"""Running a function in several processes that a model can be split over, as the launcher would start them.
+"""Runs a function in several processes over which a model can be split, as the launcher would start them.
 
 A fresh process takes seconds to import PaddleNLP. So one process imports it, once for all tests, and does nothing
 else; ranks are forks of that one (multiprocessing's fork server).
@@ -37,7 +37,7 @@ def _start_server() -> None:
 
 
 def run_ranks(function: Callable, ranks: int, *arguments: Any) -> list[Any]:
-    """Calls a function of an importable module in so many processes, each a rank of one gloo job.
+    """Calls a function of an importable module in several processes, each a rank of one gloo job.
 
     Returns:
         What the function returned in each rank.
@@ -62,7 +62,7 @@ def run_ranks(function: Callable, ranks: int, *arguments: Any) -> list[Any]:
 
 
 def _end(process: multiprocessing.Process) -> None:
-    """Ends a rank, and what it has started."""
+    """Ends a rank, and the processes that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
@@ -82,7 +82,7 @@ def _collect(pipes: list) -> list[Any]:
                 done, result = False, "its process is gone"
             (results if done else errors)[rank] = result
         if errors:
-            end = min(end, time.monotonic() + 3)  # one rank's failure is often that of another one
+            end = min(end, time.monotonic() + 3)  # one rank's failure is often caused by another's
         if time.monotonic() >= end:
             break
     if waiting or errors:
@@ -105,18 +105,18 @@ def _run_rank(rank: int, ports: list[int], pipe: Any, function: Callable, argume
         "PADDLE_MASTER": f"127.0.0.1:{master}",
         "PADDLE_DISTRI_BACKEND": "gloo",
     }
-    parallel._global_parallel_env = None  # Paddle's import has looked for ranks already
+    parallel._global_parallel_env = None  # Paddle looked for ranks when it was imported
     if rank:
-        _wait_for(master)  # else Paddle looks for it every three seconds
+        _wait_for(master)  # otherwise Paddle tries only every three seconds
     try:
         pipe.send((True, function(*arguments)))
     except BaseException:
         pipe.send((False, traceback.format_exc()))
-    pipe.recv()  # until the end: the first rank keeps the store over which the others find each other
+    pipe.recv()  # waits until the end: the first rank serves the store through which the others connect
 
 
 def _wait_for(port: int) -> None:
-    """Returns when somebody listens, or after a few seconds."""
+    """Waits until somebody listens, or for a few seconds."""
     for _ in range(100):
         with socket.socket() as visitor:
             if visitor.connect_ex(("127.0.0.1", port)) == 0:

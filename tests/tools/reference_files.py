@@ -1,4 +1,4 @@
-"""Golden numbers of the originals: the folder that has them, found by pattern; what it lacks is skipped and named.
+"""Finds golden numbers of the originals by pattern; tests whose files are missing are skipped with a reason.
 
 The folder is that of the environment variable GLM_REFERENCE, else `reference/` in the folder of GLM_REAL_DATA.
 """
@@ -17,7 +17,7 @@ UNSET = "set GLM_REFERENCE to the folder of golden numbers"
 
 
 def reference_root() -> Path | None:
-    """The folder; None where neither variable names one."""
+    """Returns the folder; None where neither variable names one."""
     if named := os.environ.get("GLM_REFERENCE"):
         return Path(named)
     real = os.environ.get("GLM_REAL_DATA")
@@ -25,7 +25,7 @@ def reference_root() -> Path | None:
 
 
 def reference_files(pattern: str) -> list[Any]:
-    """The files that match, as parameters of a test; one that is skipped, and says why, if there are none."""
+    """Returns matching files as parameters of a test; a single skipped one with the reason if there are none."""
     root = reference_root()
     found = sorted(root.glob(pattern)) if root is not None else []
     if found:
@@ -35,7 +35,7 @@ def reference_files(pattern: str) -> list[Any]:
 
 
 def reference_file(name: str) -> Path:
-    """A file of the folder; the test is skipped if it is not there."""
+    """Returns a file of the folder; skips the test if it is missing."""
     root = reference_root()
     if root is None:
         pytest.skip(UNSET)
@@ -45,7 +45,7 @@ def reference_file(name: str) -> Path:
 
 
 def reference_folder(name: str) -> Path:
-    """The folder of a family's golden numbers; the test is skipped where there is none."""
+    """Returns the folder of a family's golden numbers; skips the test if there is none."""
     root = reference_root()
     if root is None:
         pytest.skip(UNSET)
@@ -55,7 +55,7 @@ def reference_folder(name: str) -> Path:
 
 
 def reference_paths(name: str, pattern: str) -> list[Path]:
-    """The files of a family's folder that a pattern fits, at least one; the test is skipped where there is none."""
+    """Returns the files of a family's folder that match a pattern, at least one; skips the test if there is none."""
     folder = reference_folder(name)
     if not (found := sorted(folder.glob(pattern))):
         pytest.skip(f"{folder} has no {pattern}")
@@ -63,7 +63,7 @@ def reference_paths(name: str, pattern: str) -> list[Path]:
 
 
 def reference_json(name: str, pattern: str) -> Any:
-    """What is in the JSON file that a pattern fits."""
+    """Reads the JSON file that matches a pattern."""
     return json.loads(reference_paths(name, pattern)[0].read_text(encoding="utf-8"))
 
 
@@ -79,12 +79,12 @@ def entry_of(table: Mapping[str, Any], name: str, *, of: str) -> Any:
 
 
 def reference_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """All tensors of a safetensors file, and its metadata."""
+    """Returns all tensors of a safetensors file, and its metadata."""
     with safe_open(path, "np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
 def read_golden(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """As `reference_tensors`, each entry of the metadata read as JSON."""
+    """As `reference_tensors`, with the metadata's entries parsed as JSON."""
     tensors, metadata = reference_tensors(path)
     return tensors, {name: json.loads(value) for name, value in metadata.items()}

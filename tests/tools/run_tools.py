@@ -1,4 +1,4 @@
-"""Running the two scripts in a test: a folder with everything a run needs, and calls as from the command line."""
+"""Runs the two scripts in tests: a folder with everything a run needs, and calls as from the command line."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ PLACES = ["青石镇", "白鹿湖", "松江", "云台山", "金沙岛", "梅花�
 
 
 def arguments(options: dict) -> Iterator[str]:
-    """Options as the command line gives them; True is a flag without value, a list several values."""
+    """Formats options for the command line; True is a flag without value, a list several values."""
     for name, value in options.items():
         yield f"--{name}"
         if value is not True:
@@ -30,7 +30,7 @@ class Workspace:
 
     @property
     def options(self) -> dict:
-        """What every run needs: 20 training records in batches of 4 (5 steps an epoch), 4 dev records."""
+        """Returns what every run needs: 20 training records in batches of 4 (5 steps an epoch), 4 dev records."""
         return {
             "model_name_or_path": self.folder / "model.json",
             "tokenizer_name_or_path": self.tokenizer_file,
@@ -49,10 +49,10 @@ class Workspace:
         }
 
     def finetune(self, name: str, **options) -> Path:
-        """Runs `finetune_generation.py` into the folder `name`; an option None is left out."""
+        """Runs `finetune_generation.py` into the folder `name`; options with the value None are left out."""
         settings = {**self.options, "output_dir": self.folder / name, **options}
         settings = {key: value for key, value in settings.items() if value is not None}
-        with unique_name.guard():  # optimizer states are named by counting, which a new process starts anew
+        with unique_name.guard():  # optimizer states are named by counters, which start anew in a new process
             finetune_generation.main(list(arguments(settings)))
         return self.folder / name
 
@@ -62,7 +62,7 @@ class Workspace:
 
 
 def make_workspace(folder: Path, tokenizer_file: Path, **sizes: int) -> Workspace:
-    """Writes data and configuration, with these in place of the sizes it has, into an empty folder."""
+    """Writes data and configuration, with these sizes instead of the usual ones, into an empty folder."""
     records = [
         {
             "context": f"{place}位于河的北岸，人口大约{number}万。",
@@ -87,15 +87,15 @@ def make_workspace(folder: Path, tokenizer_file: Path, **sizes: int) -> Workspac
 
 
 def write_records(path: Path, records: list[dict]) -> None:
-    """One JSON object per line."""
+    """Writes one JSON object per line."""
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The JSON objects of a file's lines."""
+    """Returns the JSON objects of a file's lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def logged(output_dir: Path, name: str) -> list:
-    """A figure of each line of `metrics.jsonl` that has it."""
+    """Returns a figure from each line of `metrics.jsonl` that has it."""
     return [row[name] for row in read_lines(output_dir / "metrics.jsonl") if name in row]

@@ -1,4 +1,4 @@
-"""What a model says next, from whole forward passes in the layout of `reference.geometry`: no cache, no batch."""
+"""Computes a model's next logits by whole forward passes in the layout of `reference.geometry`: no cache, no batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ def next_logits(
     opening: Sequence[int] = (),
     block_position: bool = True,
 ) -> Callable[[tuple[int, ...]], np.ndarray]:
-    """A function for `reference.beam_search`: the tokens so far of a blank to the logits [V] of the next.
+    """Returns a function for `reference.beam_search` from the tokens of a blank so far to the logits [V] of the next.
 
     Args:
         source: Part A with its special tokens.
@@ -40,7 +40,7 @@ def next_logits(
             eop=tokenizer.eop_token_id,
             pad=tokenizer.pad_token_id,
             src_length=len(source),
-            tgt_length=length,  # what is behind the span has no place
+            tgt_length=length,  # leaves no room behind the span
             block_position=block_position,
         )
         ids = paddle.to_tensor(np.array([example["input_ids"]], dtype=np.int64))
@@ -59,5 +59,5 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def token_scores(logits: Callable[[tuple[int, ...]], np.ndarray], tokens: Sequence[int]) -> list[float]:
-    """The log-probability of each token, given those before it."""
+    """Returns the log-probability of each token, given those before it."""
     return [float(log_probabilities(logits(tuple(tokens[:place])))[token]) for place, token in enumerate(tokens)]

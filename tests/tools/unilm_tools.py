@@ -1,4 +1,4 @@
-"""UniLMs from files and from nothing, and batches of rows, for tests of the family."""
+"""UniLM models from files and with random weights, and batches of rows, for tests of the family."""
 
 import json
 import shutil
@@ -16,20 +16,20 @@ from glm.models.protocol import GeometryOptions
 from glm.models.unilm.configuration import UniLMConfig
 from glm.models.unilm.geometry import RIGHT_TO_LEFT, Example, UniLMGeometry, in_task
 from glm.models.unilm.modeling import UniLMForConditionalGeneration
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 OPTIONS = GeometryOptions("[gMASK]")
 
 
 def write_vocabulary(path: Path, words: Sequence[str] = "的一是不了人我在有他这中大来上国和说们为") -> Path:
-    """A vocabulary of BERT's own tokens and some words."""
+    """Writes a vocabulary of BERT's own tokens and some words."""
     path.write_text("\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8")
     return path
 
 
 def original_folder(case: Path, folder: Path, *, name: str = "model.safetensors") -> Path:
-    """A checkpoint's folder as the original's files are, of a golden model described by `case` (a .json)."""
+    """Makes a model folder in the original's form, of a golden model described by `case` (a .json)."""
     settings = json.loads(case.read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(case.with_suffix(".weights.safetensors"), folder / name)
@@ -38,8 +38,8 @@ def original_folder(case: Path, folder: Path, *, name: str = "model.safetensors"
     return folder
 
 
-def load_folder(folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieces]:
-    """The model and tokenizer of a folder, found and read as the toolkit does; no dropout."""
+def load_folder(folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieceTokenizer]:
+    """Loads model and tokenizer of a folder as the toolkit does, without dropout."""
     family = find_family(str(folder))
     assert family.name == "unilm"
     tokenizer = load_tokenizer(family, str(folder))
@@ -48,14 +48,14 @@ def load_folder(folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieces
     return model, tokenizer
 
 
-def golden_model(case: Path, folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieces]:
-    """The model that a golden file describes, read as a checkpoint of the original."""
+def golden_model(case: Path, folder: Path) -> tuple[UniLMForConditionalGeneration, WordPieceTokenizer]:
+    """Loads the model that a golden file describes, from files in the original's form."""
     return load_folder(original_folder(case, folder))
 
 
 def random_model(*, seed: int = 0, **options) -> UniLMForConditionalGeneration:
-    """A model in evaluation mode, every number drawn from N(0, s), LayerNorms' weights from N(1, s); s is 0.3 for a
-    hidden size of 24, and less for more, so that logits are of one size."""
+    """Makes a model in evaluation mode with every number from N(0, s), weights of LayerNorms from N(1, s); s is 0.3
+    for a hidden size of 24, and smaller for larger ones, so that logits have the same size."""
     sizes = {"vocab_size": 25, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
     sizes |= {"intermediate_size": 40, "max_position_embeddings": 60, "hidden_dropout_prob": 0.0}
     model = UniLMForConditionalGeneration(UniLMConfig(**{**sizes, "attention_probs_dropout_prob": 0.0, **options}))
@@ -68,23 +68,23 @@ def random_model(*, seed: int = 0, **options) -> UniLMForConditionalGeneration:
     return model
 
 
-def geometry_of(tokenizer: WordPieces, **options) -> UniLMGeometry:
-    """A geometry with options of `GeometryOptions`."""
+def geometry_of(tokenizer: WordPieceTokenizer, **options) -> UniLMGeometry:
+    """Makes a geometry with options of `GeometryOptions`."""
     return UniLMGeometry(tokenizer, replace(OPTIONS, **options))
 
 
 def tensors(batch: dict[str, np.ndarray]) -> dict[str, paddle.Tensor]:
-    """A batch as the model takes it."""
+    """Converts a batch to tensors."""
     return {name: paddle.to_tensor(table) for name, table in batch.items()}
 
 
 def golden_cases(case: Path) -> dict[str, np.ndarray]:
-    """The tensors beside a golden model."""
+    """Returns the tensors beside a golden model."""
     return load_file(case.with_suffix(".cases.safetensors"))
 
 
 def golden_rows(cases: dict[str, np.ndarray]) -> list[Example]:
-    """The records of golden cases, with their labels and sentence order."""
+    """Yields the records of golden cases, with their labels and sentence order."""
     rows = []
     for number, ids in enumerate(cases["input_ids"]):
         length, task = int((ids != 0).sum()), int(cases["task_idx"][number])
@@ -101,18 +101,18 @@ def golden_rows(cases: dict[str, np.ndarray]) -> list[Example]:
 
 
 def row_places(example: Example, places: np.ndarray) -> np.ndarray:
-    """Where the tokens of these places of the text stand in an example's row."""
+    """Returns where the tokens at these places of the text stand in an example's row."""
     return len(example) - 1 - places if example.task == RIGHT_TO_LEFT else places
 
 
 def in_text_order(example: Example, table: np.ndarray) -> np.ndarray:
-    """The rows of a table [L, ...] of an example's row, padded or not, in the order of its text."""
+    """Reorders rows of a table [L, ...] from an example's row, padded or not, to the order of its text."""
     table = table[: len(example)]
     return table[::-1] if example.task == RIGHT_TO_LEFT else table
 
 
 def hidden_states(model: UniLMForConditionalGeneration, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """[n, H] after each block, of the tokens of a batch without padding."""
+    """Returns [n, H] after each block for the tokens of a batch without padding."""
     found = []
     hooks = [
         layer.register_forward_post_hook(lambda layer, inputs, output: found.append(output.numpy()))

@@ -15,14 +15,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from glm.checkpoint.loading import find_family, load_config, load_model
-from glm.models.vlm.tokenization import END_OF_TEXT, BytePieces
+from glm.models.vlm.tokenization import END_OF_TEXT, BytePairTokenizer
 
-NO_LABEL = -1  # in the originals' files
+NO_LABEL = -1  # as in the originals' files
 FILES = ("vocab.json", "merges.txt", "added_tokens.json")
 
 
 def write_tokenizer(folder: Path, texts: Iterable[str], *, words: int = 320) -> Path:
-    """A byte-level BPE of so many words, learnt from texts, in GPT-2's two files."""
+    """Trains a byte-level BPE with so many words on texts, and writes it to GPT-2's two files."""
     pieces = tokenizers.Tokenizer(BPE())
     pieces.pre_tokenizer = ByteLevel(add_prefix_space=False)
     trainer = BpeTrainer(vocab_size=words - 1, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
@@ -35,7 +35,7 @@ def write_tokenizer(folder: Path, texts: Iterable[str], *, words: int = 320) -> 
 
 
 def golden_folder(weights: Path, folder: Path) -> Path:
-    """A checkpoint's folder as VLM's files are, of golden weights and the .json beside them."""
+    """Makes a model folder in VLM's form, of golden weights and the .json beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / "model.safetensors")
     for name in FILES:
@@ -45,8 +45,8 @@ def golden_folder(weights: Path, folder: Path) -> Path:
     return folder
 
 
-def load_folder(folder: Path) -> tuple[Any, BytePieces]:
-    """The model and tokenizer of a folder, found and read as the toolkit does; no dropout."""
+def load_folder(folder: Path) -> tuple[Any, BytePairTokenizer]:
+    """Loads model and tokenizer of a folder as the toolkit does, without dropout."""
     family = find_family(str(folder))
     assert family.name == "vlm"
     tokenizer = family.open_tokenizer(folder)
@@ -56,7 +56,7 @@ def load_folder(folder: Path) -> tuple[Any, BytePieces]:
 
 
 def in_float64(model: Any) -> Any:
-    """A model of the same numbers that computes in float64."""
+    """Returns a model with the same numbers that computes in float64."""
     paddle.set_default_dtype("float64")
     try:
         with type(model).without_drawing():
@@ -76,7 +76,7 @@ def ints(table: Any) -> paddle.Tensor:
 def golden_batch(
     ids: np.ndarray, segments: np.ndarray, labels: np.ndarray | None, tasks: Sequence[int], pad: int
 ) -> dict[str, paddle.Tensor]:
-    """Rows as the originals have them, padded on the right with pad, as what the model reads."""
+    """Converts rows in the originals' form, padded on the right with pad, to the model's input."""
     lengths = (ids != pad).sum(axis=1)
     batch = {"input_ids": ids, "segment_ids": segments, "lengths": lengths[:, None], "tasks": np.array(tasks)[:, None]}
     if labels is not None:
@@ -87,11 +87,11 @@ def golden_batch(
 
 
 def golden_case(tensors: dict[str, np.ndarray], name: str, tasks: Sequence[int], pad: int) -> dict[str, paddle.Tensor]:
-    """The batch of a case of a golden file."""
+    """Returns the batch of a case of a golden file."""
     parts = (tensors[f"{name}.{part}"] for part in ("input_ids", "token_type_ids", "lm_labels"))
     return golden_batch(*parts, tasks, pad)
 
 
 def tensors_beside(weights: Path) -> dict[str, np.ndarray]:
-    """What the originals made of golden weights."""
+    """Returns what the originals computed with golden weights."""
     return load_file(weights.with_name(f"{weights.stem}_io.safetensors"))

@@ -6,7 +6,7 @@ import numpy as np
 
 from glm.models.ganlm.geometry import XNLI_CLASSES, GanLMGeometry
 from glm.models.ganlm.objectives import OBJECTIVES
-from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMPieces, open_tokenizer
+from glm.models.ganlm.tokenization import DICTIONARY_FILE, MODEL_FILE, ROW_MULTIPLE, GanLMTokenizer, open_tokenizer
 from glm.models.ganlm.weights import GanLMWeights
 from glm.models.protocol import Family
 
@@ -23,7 +23,7 @@ def _model_class() -> type:
     return GanLMForConditionalGeneration
 
 
-def _save_tokenizer(tokenizer: GanLMPieces, folder: Path) -> None:
+def _save_tokenizer(tokenizer: GanLMTokenizer, folder: Path) -> None:
     tokenizer.save(folder)
 
 
@@ -39,12 +39,15 @@ FAMILY = Family(
     config_class=_config_class,
     model_class=_model_class,
     abilities=frozenset(
-        {"dropout", "lora", "half_precision", "three_losses", "starts", "positions", "classification_head"}
+        {
+            *("dropout", "freeze", "recompute", "lora", "half_precision"),
+            *("three_losses", "starts", "positions", "classification_head"),
+        }
     ),
     classes=XNLI_CLASSES,
-    row_width=np.maximum,  # fairseq's measure
+    row_width=np.maximum,  # as fairseq counts tokens
     cuts_tokens=True,
-    # As fairseq's data: a source, and nothing around it.
+    # As in fairseq's data: the source alone, without a frame.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
     vocabulary_multiple=ROW_MULTIPLE,
     has_exact_vocabulary=True,

@@ -1,4 +1,4 @@
-"""Classes of pairs of texts, as XNLI has them: the layout of a pair, and the head on the decoder's first position.
+"""Classification of text pairs, as in XNLI: how a pair is laid out, and the head on the decoder's first position.
 
 encoder   <s> premise </s> </s> hypothesis </s>
 decoder   </s> <s> premise </s> </s> hypothesis      the same, its last token moved to the front
@@ -11,12 +11,12 @@ from glm.modules.layers import Dropout, Linear
 
 
 class ClassificationHead(nn.Layer):
-    """Dropout, a layer with tanh, dropout, and a layer to the classes.
+    """Classification head: dropout, a linear with tanh, dropout, and a linear to the classes.
 
     Args:
         hidden_size: H.
         classes: how many.
-        dropout: of both.
+        dropout: rate of both.
     """
 
     def __init__(self, hidden_size: int, classes: int, dropout: float):

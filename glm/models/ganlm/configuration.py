@@ -17,7 +17,8 @@ NAMES = BlockNames(
 
 
 def ramp(step: int, *, weight: float, warmup: float, start: float) -> float:
-    """A loss's weight in an update (from 0; -1 is validation): 0 before `start`, then rising over `warmup` of them."""
+    """Returns a loss's weight at an update (counted from 0; -1 is validation): 0 before `start`, then a linear rise
+    over `warmup` updates."""
     if step < start:
         return 0.0
     return weight if warmup <= 0 else min((step - start) * weight / warmup, weight)
@@ -31,18 +32,18 @@ class GanLMConfig(ModelConfig):
         hidden_size: H.
         mlp_size: F, of every MLP between its two linears.
         num_attention_heads: N; divides `hidden_size`.
-        encoder_layers, generator_layers: of the encoder, and of the decoder that writes.
-        discriminator_layers: of the decoder that judges; 0 if there is none.
+        encoder_layers, generator_layers: layers of the encoder, and of the decoder that writes.
+        discriminator_layers: layers of the decoder that judges; 0 if there is none.
         share_generator_discriminator: the discriminator is the generator's first layers, with a head of its own.
         max_source_positions, max_target_positions: most tokens of a source, and of a target.
-        relative_buckets: of the encoder's bias by distance; 0 for none.
-        layernorm_epsilon: of every LayerNorm.
+        relative_buckets: number of buckets of the encoder's bias by distance; 0 for none.
+        layernorm_epsilon: epsilon of every LayerNorm.
         embedding_dropout_prob, attention_dropout_prob, output_dropout_prob: dropout after the embeddings, on attention
             probabilities, on the output of attention and MLP. A discriminator with layers of its own has none.
         rescale_init: random weights of output linears of layer l (from 1) are divided by sqrt(2 l).
-        classes: of a classifier of pairs of texts, on the decoder's first position; 0 for none.
+        classes: number of classes of a classifier of text pairs, on the decoder's first position; 0 for none.
         classifier_sees_all: whether its decoder sees all of what it reads, not its own past alone.
-        discriminator_weight, inconsistency_weight: of the losses beside the generator's in training.
+        discriminator_weight, inconsistency_weight: weights of the losses beside the generator's in training.
         discriminator_warmup_steps, inconsistency_warmup_steps: updates over which a weight grows from 0; 0 for none.
         discriminator_start_warmup_steps, inconsistency_start_warmup_steps: updates before, in which it is 0.
         discriminator_sampling_temperature: logits are divided by it before tokens are drawn.
@@ -85,28 +86,22 @@ class GanLMConfig(ModelConfig):
     ):
         super().__init__(**kwargs)
         self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.mlp_size = mlp_size
+        self.hidden_size, self.mlp_size = hidden_size, mlp_size
         self.num_attention_heads = num_attention_heads
-        self.encoder_layers = encoder_layers
-        self.generator_layers = generator_layers
+        self.encoder_layers, self.generator_layers = encoder_layers, generator_layers
         self.discriminator_layers = discriminator_layers
         self.share_generator_discriminator = share_generator_discriminator
-        self.max_source_positions = max_source_positions
-        self.max_target_positions = max_target_positions
+        self.max_source_positions, self.max_target_positions = max_source_positions, max_target_positions
         self.relative_buckets = relative_buckets
-        self.layernorm_epsilon = layernorm_epsilon
+        self.layernorm_epsilon, self.rescale_init = layernorm_epsilon, rescale_init
         self.embedding_dropout_prob = embedding_dropout_prob
         self.attention_dropout_prob = attention_dropout_prob
         self.output_dropout_prob = output_dropout_prob
-        self.rescale_init = rescale_init
-        self.classes = classes
-        self.classifier_sees_all = classifier_sees_all
-        self.discriminator_weight = discriminator_weight
+        self.classes, self.classifier_sees_all = classes, classifier_sees_all
+        self.discriminator_weight, self.inconsistency_weight = discriminator_weight, inconsistency_weight
         self.discriminator_warmup_steps = discriminator_warmup_steps
-        self.discriminator_start_warmup_steps = discriminator_start_warmup_steps
-        self.inconsistency_weight = inconsistency_weight
         self.inconsistency_warmup_steps = inconsistency_warmup_steps
+        self.discriminator_start_warmup_steps = discriminator_start_warmup_steps
         self.inconsistency_start_warmup_steps = inconsistency_start_warmup_steps
         self.discriminator_sampling_temperature = discriminator_sampling_temperature
         self._check()
@@ -127,7 +122,7 @@ class GanLMConfig(ModelConfig):
             )
 
     def loss_weights(self, step: int) -> tuple[float, float]:
-        """Of the discriminator's loss and the inconsistency loss in an update, counted from 0."""
+        """Returns the weights of the discriminator's and the inconsistency loss at an update, counted from 0."""
         return (
             ramp(
                 step,
@@ -145,16 +140,16 @@ class GanLMConfig(ModelConfig):
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated, beside those without text."""
+        """Ids that are never generated, beside those that stand for no text."""
         return []
 
     @property
     def block(self) -> BlockOptions:
-        """What the blocks of encoder and generator are made of."""
+        """The settings of the encoder's and the generator's blocks."""
         return self.block_with(self.attention_dropout_prob, self.output_dropout_prob)
 
     def block_with(self, attention_dropout: float, output_dropout: float) -> BlockOptions:
-        """What blocks with these rates of dropout are made of."""
+        """Returns the settings of blocks with these dropout rates."""
         return BlockOptions(
             hidden_size=self.hidden_size,
             num_heads=self.num_attention_heads,

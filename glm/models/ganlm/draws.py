@@ -1,4 +1,5 @@
-"""Tokens drawn from the generator for the discriminator: one for each label, and one that is never the label."""
+"""Draws replacement tokens from the generator for the discriminator: one for each label, and one that is never the
+label."""
 
 import numpy as np
 from paddle import Tensor
@@ -6,11 +7,11 @@ from paddle import Tensor
 from glm.cpu.arrays import by_rows, random_stream, view
 from glm.models.ganlm.tokenization import PAD
 
-CHUNK = 256  # ids whose shares are added up first
+CHUNK = 256  # ids whose probabilities are summed together first
 
 
 def draw_tokens(logits: Tensor, labels: np.ndarray, *, temperature: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws from softmax(logits / temperature) without padding, twice.
+    """Draws from softmax(logits / temperature) twice; the batch has no padding.
 
     Args:
         logits: [n, V] of each label; overwritten.
@@ -31,16 +32,17 @@ def draw_tokens(logits: Tensor, labels: np.ndarray, *, temperature: float, seed:
         places = np.arange(len(block))
         of_gold = block[places, gold].copy()
         block[places, gold] = -np.inf
-        largest = block.max(axis=1, keepdims=True)  # of the others: they stay apart where the label has nearly all
+        # Without the label: stays accurate when the label has nearly all the probability.
+        largest = block.max(axis=1, keepdims=True)
         block -= largest
         np.exp(block, out=block)
         second[:] = _chosen(block, point[:, 1])
-        # The label's share relative to the others' largest; where that is beyond all measure it is drawn anyway.
+        # The label's weight relative to the largest other logit; if that overflows, the label is drawn in any case.
         with np.errstate(over="ignore"):
             share = np.exp(np.minimum(of_gold.astype(np.float64) - largest[:, 0], 700.0))
         others = block.sum(axis=1, dtype=np.float64)
         is_gold = point[:, 0] * (share + others) < share
-        rest = (point[:, 0] * (share + others) - share) / others  # uniform on [0, 1) where it is another
+        rest = (point[:, 0] * (share + others) - share) / others  # uniform on [0, 1), given that it is another token
         first[:] = np.where(is_gold, gold, _chosen(block, np.clip(rest, 0.0, 1.0)))
 
     by_rows(draw, view(numbers), labels, points, x, r)
@@ -48,7 +50,8 @@ def draw_tokens(logits: Tensor, labels: np.ndarray, *, temperature: float, seed:
 
 
 def _chosen(shares: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The columns [rows] where the shares [rows, V] add up to a part `points` [rows] of their sum."""
+    """Returns the columns [rows] at which the cumulated weights [rows, V] reach the fraction `points` [rows] of their
+    sum."""
     starts = np.arange(0, shares.shape[1], CHUNK)
     sums = np.add.reduceat(shares, starts, axis=1).astype(np.float64).cumsum(axis=1)
     goal = np.minimum(points * sums[:, -1], np.nextafter(sums[:, -1], 0))
@@ -58,6 +61,6 @@ def _chosen(shares: np.ndarray, points: np.ndarray) -> np.ndarray:
         before = sums[row, chunk - 1] if chunk else 0.0
         part = shares[row, chunk * CHUNK : (chunk + 1) * CHUNK].astype(np.float64)
         place = int((before + part.cumsum() <= goal[row]).sum())
-        possible = np.flatnonzero(part)  # rounding must not end beside what has a share
+        possible = np.flatnonzero(part)  # rounding must not select a token of probability 0
         chosen[row] = chunk * CHUNK + possible[np.searchsorted(possible, place).clip(max=len(possible) - 1)]
     return chosen

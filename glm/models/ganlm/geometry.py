@@ -1,4 +1,4 @@
-"""The geometry of an encoder with a decoder behind it: ids, positions, labels, and who sees whom. NumPy only.
+"""Lays out records for an encoder-decoder: ids, positions, labels, and who sees whom. NumPy only.
 
     source            what the decoder reads
     w1 w2 w3 </s>  |  </s>  t1  t2        input ids
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.ganlm.tokenization import BOS, EOS, GanLMPieces
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
+from glm.models.ganlm.tokenization import BOS, EOS, GanLMTokenizer
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, TokenTable
 
-FIRST_POSITION = 2  # the row of a text's first token
-XNLI_CLASSES = ("contradiction", "entailment", "neutral")  # by number, of the original's classifier
+FIRST_POSITION = 2  # row of a text's first token
+XNLI_CLASSES = ("contradiction", "entailment", "neutral")  # The classes of the original's classifier, by number.
 
 
 @dataclass(frozen=True)
 class Example:
-    """A source, what the decoder reads, and what it has to write.
+    """A training example: the source, what the decoder reads, and what it has to write.
 
     Attributes:
         source_ids: [S].
@@ -41,13 +41,13 @@ class Example:
 
     @property
     def num_labels(self) -> int:
-        """T; the decoder writes at each of its positions."""
+        """T; every decoder position has a label."""
         return len(self.labels)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A source, and what the decoder has read before it writes.
+    """What generation starts from: a source, and the tokens that the decoder has read already.
 
     Attributes:
         source_ids: [S].
@@ -62,18 +62,18 @@ class Prompt:
 
     @property
     def given(self) -> int:
-        """How many tokens of the text are given."""
+        """Number of tokens of the target that are given."""
         return len(self.opening_ids) - 1
 
 
 def lay_out_pair(premise: Sequence[int], hypothesis: Sequence[int]) -> list[int]:
-    """What the encoder reads of a pair of texts: `<s> premise </s> </s> hypothesis </s>`. The decoder reads the same
-    with the last token moved to the front."""
+    """Lays out a text pair for the encoder: `<s> premise </s> </s> hypothesis </s>`. The decoder reads the same with
+    the last token moved to the front."""
     return [BOS, *premise, EOS, EOS, *hypothesis, EOS]
 
 
 def position_rows(length: int, start: int = 0) -> np.ndarray:
-    """The rows of tokens `start`, ..., `start + length - 1` of a text without padding: [length]."""
+    """Returns the position-table rows of tokens `start`, ..., `start + length - 1` of a text: [length]."""
     return FIRST_POSITION + start + np.arange(length)
 
 
@@ -87,11 +87,11 @@ class GanLMGeometry:
 
     special_tokens = 1  # of a source: </s>
 
-    def __init__(self, tokenizer: GanLMPieces, options: GeometryOptions):
+    def __init__(self, tokenizer: GanLMTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """The ids of a source."""
+        """Returns the ids of a source."""
         return [*before, *after, EOS]
 
     def example(
@@ -102,7 +102,7 @@ class GanLMGeometry:
         tgt_length: int,
         random: np.random.Generator | None = None,
     ) -> Example:
-        """The training example of a source and its target; what is beyond `tgt_length` tokens is cut.
+        """Lays out a training example; a target is cut to `tgt_length` tokens.
 
         Args:
             random: without effect; nothing of an example is random.
@@ -114,7 +114,7 @@ class GanLMGeometry:
         )
 
     def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
-        """A pair of texts to be classified, and the place in its row whose state is: the decoder's first.
+        """Lays out a text pair for classification, and the position whose state is classified: the decoder's first.
 
         Raises:
             InputError: `pool` is another place than `start`.
@@ -125,24 +125,25 @@ class GanLMGeometry:
         return Example(ids, np.roll(ids, 1), np.full(len(ids), IGNORE_INDEX)), len(ids)
 
     def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
-        """Tokens beside the texts of a row, and tokens that the decoder reads of it: as many."""
+        """Returns how many tokens a row has beside its texts, and how many of them the decoder reads: the same
+        number."""
         return len(self.pair([], [], pool)[0].source_ids), src_length
 
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
     ) -> Prompt:
-        """What generation of a text that starts with `opening` starts from; there are no blanks to be filled."""
+        """Returns the prompt for a target that starts with `opening`; this family has no blanks to fill."""
         if filled:
             raise ValueError("a source of this family has no blanks")
         return Prompt(np.asarray(source_ids, dtype=np.int64), np.asarray([EOS, *opening], dtype=np.int64))
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of examples, [n] each."""
+        """Counts tokens and labels of examples: [n] each."""
         targets = np.minimum(spans + 1, tgt_length)
         return sources + targets, targets
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
-        """One example a row: its source, right behind it what the decoder reads, and padding at the end.
+        """Collates one example per row: the source, what the decoder reads, then padding.
 
         Returns:
             input_ids [B, L], labels [B, L] with -100 where there is no loss; segments [B, 1, 2], tokens of source and
@@ -159,8 +160,8 @@ class GanLMGeometry:
         text_ids = np.array([self.tokenizer.mask_token_id], dtype=np.int64)
         return {"input_ids": ids, "labels": labels, "segments": segments, "text_ids": text_ids}
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
-        """A record for people; training and prediction are asserted to lay it out alike."""
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
+        """See `Geometry.token_table`; asserts that training and prediction agree."""
         if example is not None:
             given = min(len(prompt.opening_ids), len(example.target_ids))
             assert (prompt.source_ids == example.source_ids).all(), "the sources differ"
@@ -170,10 +171,10 @@ class GanLMGeometry:
         if example is not None:
             labels = np.concatenate([np.full(S, IGNORE_INDEX), example.labels])
             training = np.stack([*_rows(example.source_ids, example.target_ids), labels])
-        return Sight(S, training, _rows(prompt.source_ids, prompt.opening_ids), ("position",), _sees(S, T))
+        return TokenTable(S, training, _rows(prompt.source_ids, prompt.opening_ids), ("position",), _sees(S, T))
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of a target: it has positions of its own."""
+        """Longest target, which does not depend on the source: the decoder has positions of its own."""
         return config.max_target_positions
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
@@ -191,12 +192,13 @@ class GanLMGeometry:
 
 
 def _rows(source_ids: np.ndarray, target_ids: np.ndarray) -> np.ndarray:
-    """Ids and rows of positions: [2, S + T]."""
+    """Returns ids and position rows: [2, S + T]."""
     positions = [position_rows(len(source_ids)), position_rows(len(target_ids))]
     return np.stack([np.concatenate([source_ids, target_ids]), np.concatenate(positions)])
 
 
 def _sees(S: int, T: int) -> np.ndarray:
-    """[S + T, S + T] bool, True = row may attend to column: the decoder by its attention to the source, too."""
+    """Returns [S + T, S + T] bool, True = row may attend to column; the decoder sees the source through
+    cross-attention."""
     rows, columns = np.arange(S + T)[:, None], np.arange(S + T)[None, :]
     return (columns < S) | ((rows >= S) & (columns <= rows))

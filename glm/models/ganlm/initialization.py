@@ -1,17 +1,17 @@
-"""Random weights, as the original draws them for pretraining from nothing."""
+"""Random weights for pretraining from scratch, drawn as the original draws them."""
 
 import math
 
 import numpy as np
 from paddle import Tensor, nn
 
-STD = 0.02  # of the words, of the encoder with its positions, and of the bias by distance
-CROSS_GAIN = 1 / math.sqrt(2)  # of a decoder's queries, keys and values
-RESIDUAL = ("out_proj.weight", "mlp.fc2.weight")  # of linears that end in a residual sum
+STD = 0.02  # standard deviation of word embeddings, the encoder with its positions, and the relative bias
+CROSS_GAIN = 1 / math.sqrt(2)  # gain of a decoder's query, key and value projections
+RESIDUAL = ("out_proj.weight", "mlp.fc2.weight")  # of linears that feed a residual sum
 
 
 def draw_weights(model: nn.Layer) -> None:
-    """Draws all weights of a model anew from its `seed`; biases are 0 and LayerNorms leave what they norm.
+    """Initialises all weights of a model from its `seed`; biases are 0, LayerNorms are the identity.
 
     Words, encoder and relative bias are of N(0, 0.02); a decoder's attention is of Xavier's uniform distribution, its
     positions of N(0, 1 / sqrt(H)), its MLP and the discriminator's head of U(-1 / sqrt(inputs), 1 / sqrt(inputs)).
@@ -25,19 +25,19 @@ def draw_weights(model: nn.Layer) -> None:
         if rescales and name.endswith(RESIDUAL) and ".layers." in name:
             numbers /= math.sqrt(2.0 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
         if name.startswith("word_embeddings") or "position_embeddings" in name:
-            numbers[1] = 0.0  # of padding
+            numbers[1] = 0.0  # row of the padding token
         weight.set_value(numbers.astype(str(weight.dtype).rpartition(".")[2]))
 
 
 def _drawn(random: np.random.Generator, name: str, weight: Tensor) -> np.ndarray:
-    """[inputs, outputs] of a linear, or a table."""
+    """Draws a weight of a linear [inputs, outputs] or of a table."""
     shape, (rows, columns) = weight.shape, weight.shape
     if name.startswith(("word_embeddings", "encoder.")):
         return random.normal(0.0, STD, shape)
     if "position_embeddings" in name:
         return random.normal(0.0, 1 / math.sqrt(columns), shape)
     if "_attn." in name:
-        # Queries, keys and values stand side by side, each as wide as the model.
+        # Queries, keys and values are side by side, each as wide as the model.
         gain = 1.0 if "out_proj" in name else CROSS_GAIN
         limit = gain * math.sqrt(6.0 / (2 * rows))
     else:

@@ -1,5 +1,5 @@
-"""The three losses: the generator writes, the discriminator judges what was drawn from it, the generator writes again
-where the discriminator erred.
+"""GanLM's three losses: the generator writes, the discriminator judges tokens drawn from it, and the generator writes
+again where the discriminator erred.
 
 Source: Yang et al. 2023, section 3; as the criterion electra_encoder_decoder_v6 of CSJianYang/GanLM, but that padding
 is never drawn, and that the second draw masks logits, not probabilities.
@@ -15,16 +15,17 @@ from paddle import Tensor, nn
 
 from glm.cpu.arrays import draw_seed
 from glm.models.ganlm.draws import draw_tokens
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.tensors import as_tensor
 
-Drawn = tuple[np.ndarray, np.ndarray]  # [n] each: tokens from the generator, and such that are never the labels
-COUNTS = ("tp", "fp", "tn", "fn")  # of judged tokens; positive = judged original
+# [n] each: tokens drawn from the generator, and drawn tokens that are never the label.
+Drawn = tuple[np.ndarray, np.ndarray]
+COUNTS = ("tp", "fp", "tn", "fn")  # counts of judged tokens by verdict; positive = judged original
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sources and targets of a batch, once its padding is left out.
+    """Sources and targets of a batch without padding.
 
     Attributes:
         source_ids, target_ids: [m] and [n], one example behind the other.
@@ -40,7 +41,7 @@ class Batch:
 
     @classmethod
     def of(cls, input_ids: Tensor, segments: Tensor) -> "Batch":
-        """From `input_ids` [B, L] and `segments` [B, 1, 2].
+        """Builds it from `input_ids` [B, L] and `segments` [B, 1, 2].
 
         Raises:
             ValueError: a row has more tokens than the batch is wide, or no source or target.
@@ -54,12 +55,12 @@ class Batch:
         ids = (flat.gather(as_tensor(part)) for part in (np.concatenate(places), target_places))
         return cls(*ids, *(tuple(part.tolist()) for part in parts.T), target_places)
 
-    def layout(self, *, causal: bool) -> Layout:
-        """Where targets stand; all of one sees all of it, or its own past."""
-        return Layout(np.arange(sum(self.targets)), [(0, T) if causal else (T, 0) for T in self.targets])
+    def packing(self, *, causal: bool) -> Packing:
+        """Packs the targets: each token sees its whole target, or with `causal` only its own past."""
+        return Packing(np.arange(sum(self.targets)), [(0, T) if causal else (T, 0) for T in self.targets])
 
     def padded(self, table: Tensor) -> Tensor:
-        """[n, V] -> [B, T, V], 0 behind the targets."""
+        """[n, V] -> [B, T, V], with 0 at padding."""
         B, T = len(self.targets), max(self.targets)
         places = np.concatenate([row * T + np.arange(length) for row, length in enumerate(self.targets)])
         whole = paddle.zeros([B * T, table.shape[1]], table.dtype)
@@ -67,14 +68,15 @@ class Batch:
 
     @property
     def is_last(self) -> np.ndarray:
-        """[n] bool, whether a target token is its target's last."""
+        """[n] bool, True at the last token of each target."""
         last = np.zeros(sum(self.targets), dtype=bool)
         last[np.cumsum(self.targets) - 1] = True
         return last
 
 
 def fairseq_smoothing(share: float, vocabulary: int) -> float:
-    """The e of `glm.modules.loss` that spreads what fairseq's e does: there each of the other ids has e / (V - 1)."""
+    """Converts fairseq's label smoothing e to that of `glm.modules.loss`: fairseq gives each of the other ids e / (V -
+    1)."""
     return share * vocabulary / (vocabulary - 1)
 
 
@@ -90,7 +92,7 @@ def three_losses(
     num_items: int,
     drawn: Drawn | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """(G + w_d D + w_i I) / num_items.
+    """Computes (G + w_d D + w_i I) / num_items.
 
     Args:
         model: a `GanLMForConditionalGeneration`; its `weights` are w_d and w_i, of which one is not 0.
@@ -109,8 +111,7 @@ def three_losses(
     options = {"label_smoothing": label_smoothing, "num_items": num_items}
     gold, n = labels.numpy(), len(labels)
     x, r = drawn or _draw(model, states, gold)
-    judged = gold < text_ids  # W
-    is_original = x == gold
+    judged, is_original = gold < text_ids, x == gold  # judged: W
     with paddle.set_grad_enabled(w_discriminator > 0):
         logits = model.judge(as_tensor(x), batch, memory)  # [n, 2]
     verdicts = logits.detach().numpy()
@@ -122,12 +123,10 @@ def three_losses(
         costs = F.cross_entropy(logits.gather(places), classes, reduction="sum") * (n / int(judged.sum()))
         loss = loss + costs * (w_discriminator / num_items) if w_discriminator else loss
         terms["discriminator"] = float(costs)
-    terms |= _counts(verdicts[judged], is_original[judged])
     spoiled, errors = spoiled_inputs(batch, x, r, verdicts, judged, is_original, text_ids)
-    terms |= errors
+    terms |= _counts(verdicts[judged], is_original[judged]) | errors
     if w_inconsistency:
-        again = model.generate_from(as_tensor(spoiled), batch, memory)
-        rewritten = model.head.loss(again, labels, **options)
+        rewritten = model.head.loss(model.generate_from(as_tensor(spoiled), batch, memory), labels, **options)
         loss = loss + rewritten * w_inconsistency
         terms["inconsistency"] = float(rewritten) * num_items
     return loss, terms
@@ -140,7 +139,7 @@ def _draw(model: nn.Layer, states: Tensor, gold: np.ndarray) -> Drawn:
 
 
 def _counts(verdicts: np.ndarray, is_original: np.ndarray) -> dict[str, float]:
-    """Judged tokens by verdict and truth. A tie counts as original here, as the original logs it."""
+    """Counts judged tokens by verdict and truth. A tie counts as original here, as in the original's log."""
     says_original = verdicts[:, 1] >= verdicts[:, 0]
     pairs = {"tp": (True, True), "fp": (True, False), "tn": (False, False), "fn": (False, True)}
     return {
@@ -157,7 +156,8 @@ def spoiled_inputs(
     is_original: np.ndarray,
     text_ids: int,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """What the generator reads the second time: after a token that the discriminator misjudged another one.
+    """Returns what the generator reads the second time: where the discriminator misjudged a token, another one
+    follows.
 
     Args:
         x, r: [n] drawn tokens, the second never the label.
@@ -180,7 +180,7 @@ def spoiled_inputs(
 
 
 def figures_of(terms: Mapping[str, float]) -> dict[str, float]:
-    """What is logged of the sums of many batches: losses per label, shares of judged tokens.
+    """Turns sums over many batches into logged figures: loss per label, shares of judged tokens.
 
     Args:
         terms: sums of `terms` of a model, by name.

@@ -1,4 +1,4 @@
-"""GanLM: an encoder, a generator that writes, and a discriminator that judges every token it wrote.
+"""GanLM: an encoder, a generator, and a discriminator that judges every token the generator wrote.
 
 Source: Yang et al. 2023, "GanLM: Encoder-Decoder Pre-training with an Auxiliary Discriminator"; layer for layer as
 CSJianYang/GanLM (fairseq, electra_encoder_decoder_v6).
@@ -6,6 +6,7 @@ CSJianYang/GanLM (fairseq, electra_encoder_decoder_v6).
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import paddle
@@ -30,10 +31,10 @@ from glm.modules.tensors import as_tensor, float32_at_least
 
 
 class Embedded:
-    """What each stack begins with: words times sqrt(H) and positions, normed. Mixed into a `Stack`."""
+    """Embeds the input of a stack: words times sqrt(H) plus positions, then LayerNorm. Mixed into a `Stack`."""
 
     def set_embedding(self, config: GanLMConfig, positions: int, dropout: float) -> None:
-        """Adds the table of so many positions, the LayerNorm, and dropout behind it."""
+        """Adds a table with this many positions, its LayerNorm, and dropout."""
         self.scale = math.sqrt(config.hidden_size)
         self.position_embeddings = nn.Embedding(positions + FIRST_POSITION, config.hidden_size)
         self.embedding_norm = LayerNorm(config.hidden_size, epsilon=config.layernorm_epsilon)
@@ -46,7 +47,7 @@ class Embedded:
 
 
 class Encoder(Embedded, Stack):
-    """Sees all of a source, with a bias by distance that its layers share."""
+    """Encoder whose layers share a bias by distance; every token sees the whole source."""
 
     def __init__(self, config: GanLMConfig):
         super().__init__()
@@ -57,31 +58,35 @@ class Encoder(Embedded, Stack):
         self.set_layers([PostNormBlock(config.block) for _ in range(config.encoder_layers)])
 
     def bias(self, longest: int) -> Tensor | None:
-        """[N, 2 longest - 1], of distances from 1 - longest to longest - 1; None if there is none."""
+        """Returns the bias [N, 2 longest - 1] of distances 1 - longest to longest - 1; None if the model has none."""
         if self.relative_bias is None:
             return None
         buckets = bucket_of(np.arange(1 - longest, longest), self.relative_bias.weight.shape[0])
         return self.relative_bias(as_tensor(buckets)).transpose([1, 0])
 
     def forward(self, words: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Embedded words of sources, one behind the other, and their lengths: [m, H] -> [m, H]."""
-        H, seen, bias = words.shape[1], Pairs(tuple(lengths), tuple(lengths)), self.bias(max(lengths))
+        """Runs the encoder on the embedded words of packed sources of these lengths: [m, H] -> [m, H]."""
+        seen, bias = Pairs(tuple(lengths), tuple(lengths)), self.bias(max(lengths))
         states = self.embed(words, rows_of(lengths))
-        for layer in self.layers:
-            projected, attention = layer.before_attention(states), layer.attention  # [m, 3H]
-            dropout = attention.attention_dropout.p if self.training else 0.0
-            context = paired_attention(
-                projected[:, :H], projected[:, H:], seen, self.num_heads, dropout=dropout, bias=bias
-            )
-            states = layer.after_attention(states, context)
+        for index, layer in enumerate(self.layers):
+            states = self.run(index, partial(self._block, layer), states, seen, bias)
         return states
+
+    def _block(self, layer: PostNormBlock, states: Tensor, seen: Pairs, bias: Tensor | None) -> Tensor:
+        """The work of one layer: [m, H] -> [m, H]."""
+        H, projected = states.shape[1], layer.before_attention(states)  # [m, 3H]
+        dropout = layer.attention.attention_dropout.p if self.training else 0.0
+        context = paired_attention(
+            projected[:, :H], projected[:, H:], seen, self.num_heads, dropout=dropout, bias=bias
+        )
+        return layer.after_attention(states, context)
 
 
 class Decoder(Embedded, CrossStack):
-    """Writes, or judges: blocks that look at a source too.
+    """Decoder stack with cross-attention to the source; used to write and to judge.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         layers: how many.
         drops: whether it has the model's dropout.
     """
@@ -94,7 +99,7 @@ class Decoder(Embedded, CrossStack):
         self.set_layers([CrossBlock(options) for _ in range(layers)])
 
     def read(self, words: Tensor, batch: Batch, memory: Tensor, *, causal: bool = True, most: int | None = None):
-        """The states of all targets of a batch.
+        """Returns the states of all targets of a batch.
 
         Args:
             words: [n, H], embedded.
@@ -106,12 +111,12 @@ class Decoder(Embedded, CrossStack):
             [n, H]
         """
         states = self.embed(words, rows_of(batch.targets))
-        layout = batch.layout(causal=causal)
-        return self(states, layout, memory, Pairs(batch.targets, batch.sources), most=most)
+        packing = batch.packing(causal=causal)
+        return self(states, packing, memory, Pairs(batch.targets, batch.sources), most=most)
 
 
 class DiscriminatorHead(nn.Layer):
-    """Was a token replaced (0), or is it the original (1)?"""
+    """Classifies each token as replaced (0) or original (1)."""
 
     def __init__(self, config: GanLMConfig):
         super().__init__()
@@ -126,17 +131,18 @@ class DiscriminatorHead(nn.Layer):
 
 
 def rows_of(lengths: Sequence[int]) -> np.ndarray:
-    """Rows of positions of texts one behind the other."""
+    """Returns the position rows of packed texts."""
     return np.concatenate([position_rows(length) for length in lengths])
 
 
 class GanLMForConditionalGeneration(SafePretrainedModel):
-    """Encoder, generator with a head that is tied to the words, and where there is one the discriminator.
+    """GanLM: an encoder, a generator whose head is tied to the word embedding, and a discriminator if the model has
+    one.
 
     Attributes:
         head: turns the generator's states into logits, or into the loss.
         terms: sums of the last loss's parts and counts, by name; see `figures_of`.
-        weights: of the discriminator's loss and of the inconsistency loss in the present update.
+        weights: weights of the discriminator's loss and of the inconsistency loss in the present update.
     """
 
     config_class = GanLMConfig
@@ -165,12 +171,12 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
     figures_of = staticmethod(figures_of)
 
     def begin_update(self, step: int) -> None:
-        """Takes the losses' weights of an optimizer step, counted from 0."""
+        """Sets the losses' weights for an optimizer step, counted from 0."""
         self.weights = self.config.loss_weights(step) if self.discriminator_head is not None else (0.0, 0.0)
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """Beginnings of the names of weights that the present update leaves as they are."""
+        """Name prefixes of the weights that the present update does not train."""
         return () if self.weights[0] else ("discriminator",)
 
     @property
@@ -185,15 +191,15 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
     # -- training
 
     def encode(self, batch: Batch) -> Tensor:
-        """The encoder's states of all sources of a batch: [m, H]."""
+        """Runs the encoder on all sources of a batch: [m, H]."""
         return self.encoder(self.word_embeddings(batch.source_ids), batch.sources)
 
     def generate_from(self, ids: Tensor, batch: Batch, memory: Tensor) -> Tensor:
-        """The generator's states for what it reads: ids [n] -> [n, H]."""
+        """Runs the generator on the ids it reads: [n] -> [n, H]."""
         return self.generator.read(self.word_embeddings(ids), batch, memory)
 
     def judge(self, ids: Tensor, batch: Batch, memory: Tensor) -> Tensor:
-        """The discriminator's logits for tokens in place of the labels: ids [n] -> [n, 2]."""
+        """Returns the discriminator's logits for tokens in the labels' places: ids [n] -> [n, 2]."""
         words = self.word_embeddings(ids)
         decoder, most = self.discriminator or self.generator, self.config.discriminator_layers
         return self.discriminator_head(decoder.read(words, batch, memory, causal=False, most=most))
@@ -208,7 +214,8 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         num_items: int | None = None,
         drawn: Drawn | None = None,
     ) -> Tensor:
-        """The generator's logits; with labels the loss: of the generator alone in evaluation, all three in training.
+        """Returns the generator's logits; with labels the loss: of the generator alone in evaluation, all three in
+        training.
 
         Args:
             input_ids: [B, L] int64; each row a source, behind it what the decoder reads, and padding behind both.
@@ -240,7 +247,7 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
     def labelled_states(
         self, input_ids: Tensor, segments: Tensor, labels: Tensor, text_ids: Tensor | None = None
     ) -> Tensor:
-        """The decoder's states at labelled positions of texts that are classified: [labels, H].
+        """Returns the decoder's states at labelled positions of texts to classify: [labels, H].
 
         A decoder that was the discriminator sees all of what it reads, the generator its own past alone.
 
@@ -255,7 +262,7 @@ class GanLMForConditionalGeneration(SafePretrainedModel):
         return states.gather((labels != IGNORE_INDEX).nonzero().flatten())
 
     def classify(self, input_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
-        """The classes' logits of pairs of texts, by the decoder's states at labelled positions: [labels, classes]."""
+        """Returns class logits of text pairs from the decoder's states at labelled positions: [labels, classes]."""
         return self.classification_head(self.labelled_states(input_ids, segments, labels))
 
     # -- decoding

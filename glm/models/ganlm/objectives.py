@@ -18,21 +18,21 @@ import numpy as np
 
 from glm.errors import InputError
 from glm.models.ganlm.geometry import Example, GanLMGeometry
-from glm.models.ganlm.tokenization import BOS, EOS, GanLMPieces
+from glm.models.ganlm.tokenization import BOS, EOS, GanLMTokenizer
 from glm.models.protocol import Corpus, GeometryOptions, Objectives, Sample
 
-NOISE = 0.15  # share of a document's tokens that is taken out
+NOISE = 0.15  # share of a document's tokens that is removed
 SPAN_LENGTH = 3  # mean length of a span
 NAMES = ("span_corruption",)
 SENTENCE = re.compile(r"[^\n。？！]+[。？！]*|[。？！]+")  # of a document
-SHORTEST_DOCUMENT = 8  # of a packed document's most tokens
-SHORTEST = 2  # tokens of a document: one is taken out, one stays
+SHORTEST_DOCUMENT = 8  # least value of a packed document's most tokens
+SHORTEST = 2  # tokens of a document: one to remove, one to keep
 
 
 def corrupted(
     document: Sequence[int], cuts: Sequence[int], inserts: Sequence[int], sentinels: Sequence[int]
 ) -> tuple[list[int], list[int]]:
-    """Source and spans of a document for given places.
+    """Builds source and spans of a document from given places.
 
     The noise tokens number `n`; cuts divide them into spans, and each span goes before a kept token.
 
@@ -66,17 +66,17 @@ def corrupted(
 
 
 def noise_tokens(length: int) -> int:
-    """How many of a document's tokens are taken out."""
+    """Returns how many tokens of a document are removed."""
     return min(max(int(NOISE * length), 1), length - 1)
 
 
 def span_count(noise: int) -> int:
-    """How many spans so many tokens are in."""
+    """Returns the number of spans that these tokens are split into."""
     return max(noise // SPAN_LENGTH, 1)
 
 
 def draw_places(length: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts and inserts of `corrupted` for a document of so many tokens: distinct places, uniformly drawn."""
+    """Draws `cuts` and `inserts` for `corrupted`: distinct places, uniformly distributed."""
     noise = noise_tokens(length)
     spans = span_count(noise)
     cuts = 1 + random.choice(noise - 1, spans - 1, replace=False) if spans > 1 else np.empty(0, np.int64)
@@ -85,7 +85,7 @@ def draw_places(length: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 class SpanCorruption:
-    """Examples of documents; what is taken out depends on the generator alone.
+    """Makes span-corruption examples of documents; the spans depend only on the generator of random numbers.
 
     Args:
         sentinels: ids of `<mask_0>` to `<mask_99>`.
@@ -95,7 +95,7 @@ class SpanCorruption:
         self.sentinels = sentinels
 
     def example(self, document: Sequence[int], random: np.random.Generator) -> Example:
-        """The training example of a document of ids.
+        """Makes the training example of a document's ids.
 
         Raises:
             InputError: the document is shorter than two tokens, or needs more sentinels than there are.
@@ -106,7 +106,8 @@ class SpanCorruption:
         return Example(*(np.asarray(ids, dtype=np.int64) for ids in (source, spans[:-1], spans[1:])))
 
     def sizes(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels [n] of examples of documents of so many tokens [n]: the same whatever is drawn."""
+        """Counts tokens and labels [n] of examples of documents of these lengths [n]; they do not depend on what is
+        drawn."""
         noise = np.clip((NOISE * lengths).astype(np.int64), 1, lengths - 1)
         spans = np.maximum(noise // SPAN_LENGTH, 1)
         labels = noise + spans - 1
@@ -114,7 +115,7 @@ class SpanCorruption:
 
 
 class CorruptionPretraining:
-    """Span corruption of running text (`glm.models.protocol.Pretraining`).
+    """Pretrains by span corruption of running text (`glm.models.protocol.Pretraining`).
 
     A document's sentences, which its lines and the marks in them end, are packed up to `seq_length` tokens.
 
@@ -126,7 +127,7 @@ class CorruptionPretraining:
         InputError: there are not enough sentinels for such lengths.
     """
 
-    def __init__(self, tokenizer: GanLMPieces, *, seq_length: int = 512):
+    def __init__(self, tokenizer: GanLMTokenizer, *, seq_length: int = 512):
         sentinels = tokenizer.sentinel_ids
         if seq_length < SHORTEST_DOCUMENT:
             raise InputError(f"seq_length {seq_length}: use {SHORTEST_DOCUMENT} or more")
@@ -142,7 +143,7 @@ class CorruptionPretraining:
 
     @property
     def planned(self) -> tuple[int, int]:
-        """Tokens and labels of the sample of a document that is full."""
+        """Tokens and labels of a full document's sample."""
         tokens, labels = self.corruption.sizes(np.array([self.seq_length]))
         return int(tokens[0]), int(labels[0])
 
@@ -151,27 +152,27 @@ class CorruptionPretraining:
         self.geometry.check_lengths(config, self.planned[0] - self.planned[1], self.planned[1])
 
     def parts(self, document: str) -> list[str]:
-        """The sentences of a document."""
+        """Splits a document into its sentences."""
         return [sentence for sentence in SENTENCE.findall(document) if sentence.strip()]
 
     def units(self, parts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-        """Packed documents; a sentence that is longer by itself is cut, so that none of it is lost."""
+        """Packs sentences into documents; a sentence that is too long is cut, so that none of it is lost."""
         room = self.seq_length - 2
         pieces = [part[start : start + room] for part in parts for start in range(0, len(part), room)]
         yield from ([document] for document in documents(pieces, most=self.seq_length))
 
     def samples(self, corpus: Corpus) -> int:
-        """One of each packed document."""
+        """One sample per packed document."""
         return len(corpus)
 
     def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
-        """The sample of a packed document."""
+        """Makes the sample of a packed document."""
         (document,) = corpus.unit(number)
         return Sample(NAMES[0], (self.corruption.example(document.tolist(), random),))
 
 
 def documents(sentences: Sequence[Sequence[int]], *, most: int, ends_at_blank: bool = False) -> Iterator[list[int]]:
-    """Documents of `<s>` and sentences, each closed by `</s>`, packed up to a number of tokens.
+    """Packs sentences into documents of at most `most` tokens: `<s>`, then each sentence closed by `</s>`.
 
     Args:
         sentences: ids of each line of a text; of an empty line none.

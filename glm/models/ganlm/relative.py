@@ -1,15 +1,15 @@
-"""Buckets of distances, for a bias that depends on how far a key stands from its query. NumPy only.
+"""Buckets of distances for relative position bias. NumPy only.
 
 Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning", section 2.1.
 """
 
 import numpy as np
 
-MOST_DISTANCE = 128  # from which on all distances share a bucket
+MOST_DISTANCE = 128  # from this distance on, all share the last bucket
 
 
 def bucket_of(distances: np.ndarray, buckets: int, *, both_ways: bool = True) -> np.ndarray:
-    """The bucket of each distance, the place of the key minus that of the query.
+    """Returns the bucket of each distance (position of the key minus that of the query).
 
     Half of the buckets are of one distance each, the others of ranges that grow by a constant factor.
 

@@ -22,12 +22,12 @@ DICTIONARY_FILE = "dict.txt"
 BOS, PAD, EOS, UNK = range(4)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 SENTINELS = 100
-ROW_MULTIPLE = 8  # of which an embedding table's rows are
+ROW_MULTIPLE = 8  # embedding tables have a multiple of so many rows
 SPACE = "▁"
 
 
-class GanLMPieces:
-    """The ids of texts and of the family's own tokens. No special token is ever found in a text.
+class GanLMTokenizer:
+    """Tokenizer of a SentencePiece model with fairseq's dictionary. Text never becomes a special token.
 
     Args:
         folder: holds `spm.model` and `dict.txt`.
@@ -47,12 +47,12 @@ class GanLMPieces:
 
     @property
     def mask_token_id(self) -> int:
-        """Of `<mask>`: the first id behind the words of the dictionary."""
+        """`<mask>`: the first id behind the dictionary's words."""
         return len(self.pieces)
 
     @property
     def sentinel_ids(self) -> range:
-        """Of `<mask_0>` to `<mask_99>`."""
+        """Ids of `<mask_0>` to `<mask_99>`."""
         return range(self.mask_token_id + 1, self.mask_token_id + 1 + SENTINELS)
 
     # -- what the toolkit asks of a tokenizer, see `glm.models.protocol.Tokenizer`
@@ -70,7 +70,7 @@ class GanLMPieces:
 
     @property
     def end_token_id(self) -> int:
-        """Closes a text, and is what generation starts from: `</s>`."""
+        """`</s>`, which closes a text and starts generation."""
         return EOS
 
     @property
@@ -89,30 +89,30 @@ class GanLMPieces:
         return digest.hexdigest()
 
     def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
-        """Ids of a text or of each text of a list, nothing added. A list is encoded by several threads."""
+        """Encodes a text, or each text of a list in several threads, without special tokens."""
         numbers = self.numbers
         if isinstance(text, str):
             return [numbers[piece] for piece in self.sp_model.encode(text)]
         return [[numbers[piece] for piece in pieces] for pieces in self.sp_model.encode(text)]
 
     def decode_ids(self, ids: Iterable[int]) -> str:
-        """Pieces joined, their mark as a blank; what is no piece is left out."""
+        """Decodes ids: joins pieces, their mark as a space, and leaves out what is no piece."""
         pieces = (self.pieces[number] for number in ids if len(SPECIAL) <= number < len(self.pieces))
         return "".join(pieces).replace(SPACE, " ").strip()
 
     def token_of(self, number: int) -> str:
-        """The piece or special token of an id; `<unk>` of filler."""
+        """Returns the piece or special token of an id; `<unk>` for filler."""
         if number < len(self.pieces):
             return self.pieces[int(number)]
         return next((text for text, token in self.special_ids.items() if token == number), SPECIAL[UNK])
 
     def unknown_parts(self, text: str) -> list[str]:
-        """The parts of a text that the model or the dictionary does not know."""
+        """Returns the parts of a text that the model or the dictionary does not know."""
         pieces = zip(self.sp_model.encode(text, out_type=str), self.encode_text(text), strict=True)
         return [piece.lstrip(SPACE) for piece, number in pieces if number == UNK]
 
     def ids_without_text(self, rows: int) -> set[int]:
-        """Special tokens, sentinels, and filler behind them."""
+        """Ids of special tokens, sentinels, and the filler behind them."""
         return {*range(len(SPECIAL)), *range(len(self.pieces), rows)}
 
     def save(self, folder: Path) -> None:
@@ -132,7 +132,7 @@ def _read_model(path: Path) -> sentencepiece.SentencePieceProcessor:
 
 
 def _read_dictionary(path: Path) -> list[str]:
-    """The words of a fairseq dictionary: a line has a word, a blank and a count."""
+    """Reads a fairseq dictionary: each line has a word, a space and a count."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; the dictionary that numbers the pieces is expected")
     words: dict[str, int] = {}
@@ -151,7 +151,7 @@ def _read_dictionary(path: Path) -> list[str]:
 def _numbers_of_pieces(
     model: sentencepiece.SentencePieceProcessor, numbers: dict[str, int], folder: Path
 ) -> list[int]:
-    """The id of each piece of a SentencePiece model.
+    """Maps each piece of a SentencePiece model to its id.
 
     Raises:
         InputError: the dictionary lacks some.
@@ -172,8 +172,8 @@ def _numbers_of_pieces(
     return found
 
 
-def open_tokenizer(path: Path) -> GanLMPieces:
-    """The tokenizer of a folder, or of a SentencePiece file with its dictionary beside it.
+def open_tokenizer(path: Path) -> GanLMTokenizer:
+    """Opens the tokenizer of a folder, or of a SentencePiece file with its dictionary beside it.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -185,4 +185,4 @@ def open_tokenizer(path: Path) -> GanLMPieces:
         raise InputError(
             f"tokenizer {path}: the folder has no {MODEL_FILE} (and {DICTIONARY_FILE}); set tokenizer_name_or_path"
         )
-    return GanLMPieces(folder)
+    return GanLMTokenizer(folder)

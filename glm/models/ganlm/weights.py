@@ -34,7 +34,7 @@ COPIES_OF_WORDS = (
     "decoder.generator.output_projection.weight",
     "decoder.discriminator.embed_tokens.weight",
 )
-# Parts of a stack beside its layers, and of a layer, in both namings.
+# Names of the parts of a stack beside its layers, and of the parts of a layer: ours and fairseq's.
 PARTS = {"position_embeddings": "embed_positions", "embedding_norm": "layernorm_embedding"}
 LAYER_PARTS = {
     "self_attn.out_proj": "self_attn.out_proj",
@@ -46,7 +46,7 @@ LAYER_PARTS = {
     "mlp.fc2": "fc2",
     "final_layer_norm": "final_layer_norm",
 }
-FUSED = {  # of several of fairseq's, side by side
+FUSED = {  # weights that are several in fairseq's files, side by side here
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "cross_attn.kv_proj": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
 }
@@ -72,7 +72,7 @@ LINEARS = ("qkv_proj", "q_proj", "kv_proj", "out_proj", "fc1", "fc2", "dense")
 
 
 def _foreign_table() -> dict[str, tuple[str, int, int]]:
-    """Of a layer's part in fairseq's naming: ours, which part of it this is, and of how many."""
+    """Maps a layer's part in fairseq's naming to ours, which slice of it this is, and of how many."""
     table = {foreign: (own, 0, 1) for own, foreign in LAYER_PARTS.items()}
     for own, foreigns in FUSED.items():
         table |= {foreign: (own, place, len(foreigns)) for place, foreign in enumerate(foreigns)}
@@ -85,7 +85,8 @@ FOREIGN_LAYER = re.compile(r"layers\.(\d{1,6})\.(.+)\.(weight|bias)")
 
 
 class GanLMWeights(WeightNames):
-    """See `WeightNames`. Files that PyTorch wrote have linear weights as [out, in]."""
+    """GanLM's weight names and shapes, see `WeightNames`. Files written by PyTorch have linear weights as [out,
+    in]."""
 
     foreign_to = ("huggingface", "huggingface-bin", "megatron")
     words = WORDS
@@ -120,6 +121,7 @@ class GanLMWeights(WeightNames):
     }
     lora_targets = LINEARS[:6]
     resizable = ("position_embeddings.weight",)
+    parts = ("embeddings", *STACKS)
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if "discriminator_layers" not in config:
@@ -144,6 +146,12 @@ class GanLMWeights(WeightNames):
         if config["discriminator_layers"]:
             shapes |= _linear(f"{HEAD}dense", H, H) | _norm(f"{HEAD}layer_norm", H) | _linear(f"{HEAD}out_proj", H, 2)
         return shapes
+
+    def part_of(self, name: str) -> str | None:
+        """Its stack, with positions and head, or the words, which all stacks share; there are no numbers of layers."""
+        if name == WORDS:
+            return "embeddings"
+        return next((stack for stack in STACKS if name.startswith((f"{stack}.", f"{stack}_head."))), None)
 
     def recognises(self, names: Iterable[str]) -> bool:
         return set(self.required) <= {self.ours(name)[0] for name in names}
@@ -172,7 +180,7 @@ class GanLMWeights(WeightNames):
         }
         if relative[1]:
             found["num_attention_heads"] = relative[1]
-        # How many of the generator's layers a discriminator without its own has is not to be seen in the weights.
+        # A shared discriminator's number of layers cannot be read from the weights.
         if own_layers or not has_head:
             found |= {"discriminator_layers": own_layers, "share_generator_discriminator": False}
         else:
@@ -237,10 +245,10 @@ class GanLMWeights(WeightNames):
     def started(self, config: Mapping[str, Any], start: str) -> dict[str, Any]:
         config = dict(config)
         if start in ("both", "discriminator") and not config["discriminator_layers"]:
-            raise InputError(f"start {start}: the checkpoint has no discriminator; use --start generator")
+            raise InputError(f"start {start}: the model has no discriminator; use --start generator")
         if start == "both":
             return config
-        if start == "discriminator":  # which has seen all of what it reads
+        if start == "discriminator":  # this one has seen all of what it reads
             config |= {"generator_layers": config["discriminator_layers"], "classifier_sees_all": True}
         return config | {"discriminator_layers": 0, "share_generator_discriminator": False}
 
@@ -250,7 +258,7 @@ class GanLMWeights(WeightNames):
             return name
         if start == "generator":
             return name if stack == "generator" else None
-        if _shares(config):  # it is the generator's first layers
+        if _shares(config):  # the discriminator is the generator's first layers
             layer = LAYER_OF_NAME.fullmatch(name)
             beyond = layer is not None and int(layer[2]) >= config["discriminator_layers"]
             return name if stack == "generator" and not beyond else None
@@ -260,7 +268,8 @@ class GanLMWeights(WeightNames):
         return FOREIGN_WORDS if name in COPIES_OF_WORDS else None
 
     def copies(self, config: Mapping[str, Any], format: str) -> dict[str, str]:
-        """The names under which a format's files hold a weight once more, each with the name of that weight there."""
+        """Returns the names under which a format's files hold a weight a second time, each with the first one's
+        name."""
         if format != FORMAT:
             return {}
         has = {"generator": config["generator_layers"], "discriminator": config["discriminator_layers"]}
@@ -290,6 +299,6 @@ def _layer(prefix: str, H: int, F: int, *, crosses: bool) -> dict[str, tuple[int
 
 
 def _count_layers(names: Iterable[str], stack: str) -> int:
-    """No more than there are names, whatever number a name claims."""
+    """Counts layers; bounded by the number of names, so a forged layer number cannot make it large."""
     numbers = {int(found[2]) for name in names if (found := LAYER_OF_NAME.fullmatch(name)) and found[1] == stack}
     return min(max(numbers, default=-1) + 1, 8 * len(numbers))

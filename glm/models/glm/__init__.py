@@ -13,7 +13,7 @@ from glm.models.glm.tokenization import (
     MODEL_FILE,
     PADDLENLP_FILES,
     PUBLISHED_TOKENIZERS,
-    GLMPieces,
+    GLMSentencePieceTokenizer,
     open_tokenizer,
 )
 from glm.models.glm.weights import PUBLISHED, GLMWeights
@@ -32,8 +32,8 @@ def _model_class() -> type:
     return GLMForConditionalGeneration
 
 
-def _code_settings(tokenizer: GLMPieces, trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes, and the ids that say how a row is laid out."""
+def _code_settings(tokenizer: GLMSentencePieceTokenizer, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the class names and ids that the exported code needs to lay out a row."""
     model = "modeling_glm.GLMForConditionalGeneration"
     return {
         "auto_map": {
@@ -56,8 +56,8 @@ def _trial() -> Trial:
     return trial()
 
 
-def _fetch_tokenizer(name: str) -> GLMPieces:
-    """The tokenizer of a published name, fetched by PaddleNLP where it is not in its cache yet."""
+def _fetch_tokenizer(name: str) -> GLMSentencePieceTokenizer:
+    """Fetches the tokenizer of a published name with PaddleNLP, or takes it from PaddleNLP's cache."""
     from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
 
     tokenizer = GLMTokenizer.from_pretrained(name)
@@ -66,7 +66,7 @@ def _fetch_tokenizer(name: str) -> GLMPieces:
     return tokenizer
 
 
-def _save_tokenizer(tokenizer: GLMPieces, folder: Path) -> None:
+def _save_tokenizer(tokenizer: GLMSentencePieceTokenizer, folder: Path) -> None:
     """Writes the SentencePiece model, and what PaddleNLP's `GLMTokenizer` reads beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(tokenizer.sp_model.serialized_model_proto())

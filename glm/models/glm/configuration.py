@@ -8,7 +8,7 @@ from glm.models.presets import published_presets
 from glm.modules.block import BlockNames, BlockOptions
 from glm.parallel.plan import check_degree
 
-# As in THUDM/GLM and PaddleNLP, whose checkpoints load without a map.
+# As in THUDM/GLM and PaddleNLP, so that their files load without renaming.
 NAMES = BlockNames(
     attention="attention",
     mlp="mlp",
@@ -102,7 +102,7 @@ class GLMConfig(ModelConfig):
 
     @property
     def block(self) -> BlockOptions:
-        """What its blocks are made of."""
+        """The settings of its blocks."""
         return BlockOptions(
             hidden_size=self.hidden_size,
             num_heads=self.num_attention_heads,

@@ -21,32 +21,32 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.glm.tokenization import GLMPieces
-from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, Sight, pad_rows
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
+from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, TokenTable, pad_rows
 
 
 @dataclass(frozen=True)
 class Example:
-    """One encoded item: Part A, and Part B with its labels."""
+    """A training example: Part A, and Part B with its labels."""
 
     source_ids: np.ndarray  # [S]
     target_ids: np.ndarray  # [T]
     target_position_ids: np.ndarray  # [2, T]
     labels: np.ndarray  # [T]
-    task: int = NO_TASK  # the number of its task, if that has an adapter
+    task: int = NO_TASK  # number of its task, if the task has an adapter
 
     def __len__(self) -> int:
         return len(self.source_ids) + len(self.target_ids)
 
     @property
     def num_labels(self) -> int:
-        """T; every position of Part B has one."""
+        """T; every position of Part B has a label."""
         return len(self.target_ids)
 
 
 @dataclass(frozen=True)
 class BlankInfilling:
-    """Positions and labels of texts with any number of blanks, for one set of command tokens.
+    """Computes positions and labels of texts with any number of blanks, for one set of command tokens.
 
     Args:
         mask_token_ids: ids that stand for a blank: `[MASK]`, `[sMASK]`, `[gMASK]`.
@@ -61,15 +61,15 @@ class BlankInfilling:
     block_position: bool = True
 
     def blank_places(self, source_ids: Sequence[int]) -> list[int]:
-        """Places of the blanks in Part A, left to right."""
+        """Returns the places of the blanks in Part A, left to right."""
         return [place for place, token in enumerate(source_ids) if token in self.mask_token_ids]
 
     def source_positions(self, length: int) -> np.ndarray:
-        """Both position rows of Part A: [2, length]."""
+        """Returns both position rows of Part A: [2, length]."""
         return np.stack([np.arange(length), np.zeros(length, dtype=np.int64)])
 
     def span_positions(self, place: int, start: int, length: int) -> np.ndarray:
-        """Both position rows of the tokens `start`, ..., `start + length - 1` of a span (0 is its `sop`).
+        """Returns both position rows of a span's tokens `start`, ..., `start + length - 1` (0 is its `sop`).
 
         Args:
             place: the place of the span's blank in Part A.
@@ -107,7 +107,7 @@ class BlankInfilling:
     def prompt(
         self, source_ids: Sequence[int], *, filled: Sequence[Sequence[int]] = (), opening: Sequence[int] = ()
     ) -> "Prompt":
-        """What generation of a blank starts from.
+        """Returns what generation of a blank starts from.
 
         Args:
             source_ids: Part A with its special tokens.
@@ -134,7 +134,7 @@ class BlankInfilling:
 
 
 def attention_mask(source_lengths: Sequence[int], S: int, T: int) -> np.ndarray:
-    """Who sees whom in a padded batch of Part A (width S) and Part B (width T).
+    """Returns who sees whom in a batch with Part A padded to width S and Part B to width T.
 
     Args:
         source_lengths: [B], tokens of each Part A without its padding, which nobody sees.
@@ -149,7 +149,7 @@ def attention_mask(source_lengths: Sequence[int], S: int, T: int) -> np.ndarray:
 
 
 def prefix_mask(source_lengths: Sequence[int], L: int) -> np.ndarray:
-    """Who sees whom in rows that hold Part A, right behind it Part B, and padding behind both.
+    """Returns who sees whom in rows of Part A, directly followed by Part B and then padding.
 
     Args:
         source_lengths: [B], tokens of each Part A.
@@ -163,7 +163,7 @@ def prefix_mask(source_lengths: Sequence[int], L: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the generation of one span starts from: Part A, and Part B as far as it is given.
+    """What generation of one span starts from: Part A, and the given tokens of Part B.
 
     Args:
         geometry: how positions are numbered.
@@ -198,24 +198,24 @@ class Prompt:
         return np.concatenate([source, self.opening_position_ids], axis=1)
 
     def step_position_ids(self, number: int) -> np.ndarray:
-        """Positions of the `number`-th generated token (from 0): [2, 1]."""
+        """Returns the positions of the `number`-th generated token (from 0): [2, 1]."""
         return self.geometry.span_positions(self.place, 1 + self.given + number, 1)
 
     def span_position_ids(self, length: int) -> np.ndarray:
-        """Positions of the first `length` generated tokens: [2, length]."""
+        """Returns the positions of the first `length` generated tokens: [2, length]."""
         return self.geometry.span_positions(self.place, 1 + self.given, length)
 
 
 class GLMGeometry:
-    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target eop`; without `<|endoftext|>`
-    where the options say so.
+    """Lays out records as `[CLS] source [gMASK] <|endoftext|>` and `sop opening target eop`; options may leave out
+    `<|endoftext|>`.
 
     Args:
         tokenizer: brings the command tokens.
         options: which blank the template has, and how block positions are numbered.
     """
 
-    def __init__(self, tokenizer: GLMPieces, options: GeometryOptions):
+    def __init__(self, tokenizer: GLMSentencePieceTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
         self.task = options.task
         self.closed = options.closed
@@ -226,12 +226,13 @@ class GLMGeometry:
         )
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """Part A of text before and after the blank."""
+        """Returns Part A: the text before and after the blank."""
         ids = [self.tokenizer.cls_token_id, *before, self.blank_id, *after]
         return [*ids, self.tokenizer.eos_token_id] if self.closed else ids
 
     def lay_out_blanks(self, parts: Sequence[Sequence[int] | str]) -> list[int]:
-        """Part A of texts and blanks in turn; nothing follows a last `[gMASK]` (THUDM/GLM, generate_samples.py)."""
+        """Returns Part A of alternating texts and blanks; nothing follows a final `[gMASK]` (THUDM/GLM,
+        generate_samples.py)."""
         ids = [self.tokenizer.cls_token_id]
         for part in parts:
             ids += [self.tokenizer.special_ids[part]] if isinstance(part, str) else part
@@ -247,7 +248,7 @@ class GLMGeometry:
         tgt_length: int,
         random: np.random.Generator | None = None,
     ) -> Example:
-        """See `BlankInfilling.example`; nothing is random in it."""
+        """See `BlankInfilling.example`; nothing in it is random."""
         return replace(self.infilling.example(source_ids, [span], tgt_length=tgt_length), task=self.task)
 
     def prompt(
@@ -257,8 +258,8 @@ class GLMGeometry:
         return replace(self.infilling.prompt(source_ids, opening=opening, filled=filled), task=self.task)
 
     def pair(self, first: Sequence[int], second: Sequence[int], pool: str) -> tuple[Example, int]:
-        """`[CLS] first [SEP] second <|endoftext|>`, and one more <|endoftext|> that sees all of it, at positions 0, 0
-        (THUDM/GLM, tasks/data_utils.py)."""
+        """Lays out `[CLS] first [SEP] second <|endoftext|>`, followed by another <|endoftext|> that sees all of it, at
+        positions 0, 0 (THUDM/GLM, tasks/data_utils.py)."""
         tokenizer = self.tokenizer
         between = [tokenizer.special_ids["[SEP]"], *second] if len(second) else []
         source = np.array([tokenizer.cls_token_id, *first, *between, tokenizer.eos_token_id], dtype=np.int64)
@@ -267,17 +268,17 @@ class GLMGeometry:
         return example, {"cls": 0, "pad": len(source) - 1, "start": len(source)}[pool]
 
     def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
-        """Tokens beside both texts of a row, that behind its end included, and tokens behind the row."""
+        """Returns how many tokens of a row are not text, and how many are read behind the row."""
         second = [self.tokenizer.eos_token_id]
         return len(self.pair([], second, pool)[0]) - len(second), 0
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of examples, [n] each: `sop` is one of the input, `eop` one of the labels."""
+        """Counts tokens and labels of examples, [n] each; `sop` is a token, `eop` a label."""
         targets = np.minimum(spans + 1, tgt_length)
         return sources + targets, targets
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
-        """Rows of examples: Part A, right behind it Part B, the next example behind that, and padding at the end.
+        """Collates rows of examples: Part A, directly followed by Part B, the next example, and padding at the end.
 
         Returns:
             input_ids [B, L], position_ids [B, 2, L], labels [B, L] with -100 where there is no loss, all int64; and
@@ -304,8 +305,8 @@ class GLMGeometry:
         source = self.infilling.source_positions(len(example.source_ids))
         return np.concatenate([source, example.target_position_ids], axis=1)
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
-        """A record for people; training and prediction are asserted to lay it out alike."""
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
+        """See `Geometry.token_table`; asserts that training and prediction agree."""
         if example is not None:
             check_alike(example, prompt)
         S = len(prompt.source_ids)
@@ -314,7 +315,7 @@ class GLMGeometry:
             training = np.concatenate(
                 [_input_ids([example])[None], self._position_ids(example), _labels([example])[None]]
             )
-        return Sight(
+        return TokenTable(
             source_length=S,
             training=training,
             prediction=np.concatenate([prompt.input_ids[None], prompt.position_ids]),
@@ -323,7 +324,7 @@ class GLMGeometry:
         )
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of Part B beside Part A of `src_length` tokens: both share the positions."""
+        """Longest Part B beside `src_length` tokens of Part A: both share the positions."""
         return config.max_sequence_length - src_length
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
@@ -346,7 +347,7 @@ def _labels(row: Sequence[Example]) -> np.ndarray:
 
 
 def check_alike(example: Example, prompt: Prompt) -> None:
-    """Asserts that generation starts from, and goes on at, the ids and positions that training had.
+    """Asserts that generation starts from and continues with the ids and positions of training.
 
     The tokens generated are those of the target: each is read at its training position, and sees what it saw then.
     """

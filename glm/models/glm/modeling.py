@@ -1,7 +1,7 @@
 """GLM: a stack of pre-LN transformer blocks over words, positions and block positions, with a tied head.
 
 Source: Du et al. 2022, section 2; layer for layer as THUDM/GLM (mpu/transformer.py, model/modeling_glm.py). The names
-of the weights are PaddleNLP's, so its checkpoints load without a map.
+of the weights are PaddleNLP's, so its files load without renaming.
 """
 
 import math
@@ -21,18 +21,18 @@ from glm.modules.branches import Branches, parts_of
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, LayerNorm
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.pretrained import SafePretrainedModel
 from glm.modules.split_layers import draw, split_embedding, tensor_parallel_group
 from glm.modules.stack import Stack
 from glm.modules.tensors import as_tensor
 
-RESIDUAL_WEIGHTS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")  # of linears that end in a residual sum
+RESIDUAL_WEIGHTS = ("attention.dense.weight", "mlp.dense_4h_to_h.weight")  # of linears that feed a residual sum
 WEIGHTS_URL = "https://paddlenlp.bj.bcebos.com/models/community/{name}.pdparams"
 
 
 class GLMTransformer(Stack):
-    """Positions, blocks and the last LayerNorm."""
+    """GLM's transformer: positions, blocks and the final LayerNorm."""
 
     def __init__(self, config: GLMConfig):
         super().__init__()
@@ -45,11 +45,11 @@ class GLMTransformer(Stack):
         self.add_sublayer(FINAL_NORM, config.block.norm(config.hidden_size, epsilon=config.layernorm_epsilon))
 
     def new_block(self, config: GLMConfig) -> Block:
-        """One of its blocks."""
+        """Makes one of its blocks."""
         return Block(config.block)
 
     def table_rows(self, ids: Tensor, table: str) -> Tensor:
-        """The rows of the table of positions of this name: [...] int64 -> [..., H]."""
+        """Looks rows up in the position table of this name: [...] int64 -> [..., H]."""
         return self._sub_layers[table](ids)
 
     @property
@@ -57,7 +57,7 @@ class GLMTransformer(Stack):
         return self._sub_layers[FINAL_NORM]
 
     def embed(self, words: Tensor, position_ids: Tensor) -> Tensor:
-        """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
+        """Adds positions to word embeddings: [B, L, H] and [B, 2, L] -> [B, L, H]."""
         states = words + self.table_rows(position_ids[:, 0], "position_embeddings")
         if self.block_position_embeddings is not None:
             states = states + self.table_rows(position_ids[:, 1], "block_position_embeddings")
@@ -65,7 +65,7 @@ class GLMTransformer(Stack):
 
 
 class GLMPretrainedModel(SafePretrainedModel):
-    """What loading and saving need to know of a GLM."""
+    """What loading and saving need to know about a GLM."""
 
     config_class = GLMConfig
     base_model_prefix = "glm"
@@ -81,14 +81,15 @@ class GLMModel(GLMPretrainedModel):
 
     def __init__(self, config: GLMConfig):
         super().__init__(config)
-        # Of the random weights; taken before fleet's layers draw what ordinary ones do not.
+        # For random weights; drawn before fleet's layers draw numbers that ordinary layers do not.
         self.seed = draw_seed()
         degree = config.tensor_parallel_degree
         self.word_embeddings = split_embedding(config.vocab_size, config.hidden_size, degree=degree)
         self.transformer = self.stack_class(config)
 
     def draw_weights(self) -> None:
-        """N(0, initializer_range), scaled down in the two linears that end in a residual sum; biases 0."""
+        """Initialises from N(0, initializer_range), scaled down in the two linears that feed a residual sum; biases
+        are 0."""
         config = self.config
         std = residual_std = config.initializer_range
         if config.use_scaled_init_for_output_weights:
@@ -101,9 +102,9 @@ class GLMModel(GLMPretrainedModel):
                 draw(weight, name, GLMWeights.plan, numbers, own_std, **ranks)
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, layout: Layout, tasks: np.ndarray | None = None
+        self, input_ids: Tensor, position_ids: Tensor, packing: Packing, tasks: np.ndarray | None = None
     ) -> Tensor:
-        """Runs the stack on the tokens of a layout.
+        """Runs the stack on packed tokens.
 
         Args:
             input_ids: [B, L] int64.
@@ -113,10 +114,10 @@ class GLMModel(GLMPretrainedModel):
         Returns:
             [n, H]
         """
-        places = as_tensor(layout.places)  # [n]
+        places = as_tensor(packing.places)  # [n]
         words = self.word_embeddings(input_ids.flatten().gather(places).unsqueeze(0))  # [1, n, H]
         positions = position_ids.transpose([1, 0, 2]).flatten(1).gather(places, axis=1)  # [2, n]
-        return self.transformer(self.transformer.embed(words, positions.unsqueeze(0))[0], layout, tasks)
+        return self.transformer(self.transformer.embed(words, positions.unsqueeze(0))[0], packing, tasks)
 
 
 class GLMForConditionalGeneration(GLMPretrainedModel):
@@ -135,7 +136,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
 
     @property
     def stacks(self) -> list[Stack]:
-        """Its one stack of blocks."""
+        """Its stacks of blocks: one."""
         return [self.glm.transformer]
 
     def forward(
@@ -148,7 +149,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         num_items: int | None = None,
         tasks: Tensor | None = None,
     ) -> Tensor:
-        """Logits of all tokens; with labels the loss, for which only labelled positions meet the head.
+        """Returns logits of all tokens; with labels the loss, for which the head sees labelled positions only.
 
         Args:
             input_ids: [B, L] int64; each row one or more examples, one behind the other, and padding behind them.
@@ -171,27 +172,27 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
             states, labels = self._labelled(input_ids, position_ids, segments, labels, tasks)
             return self.head.loss(states, labels, label_smoothing=label_smoothing, num_items=num_items)
         B, L = input_ids.shape
-        layout = Layout.of(segments.numpy(), L)
-        states = self.glm(input_ids, position_ids, layout, _of_examples(tasks, segments))  # [n, H]
+        packing = Packing.of(segments.numpy(), L)
+        states = self.glm(input_ids, position_ids, packing, _of_examples(tasks, segments))  # [n, H]
         logits = self.head.logits(states)  # [n, V]
         table = paddle.zeros([B * L, logits.shape[-1]], logits.dtype)
-        return paddle.scatter(table, as_tensor(layout.places), logits).reshape([B, L, -1])
+        return paddle.scatter(table, as_tensor(packing.places), logits).reshape([B, L, -1])
 
     def labelled_states(self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
-        """States of the labelled positions, row by row: [labels, H]; arguments as of `forward`."""
+        """Returns the states of the labelled positions, row by row: [labels, H]; arguments as for `forward`."""
         return self._labelled(input_ids, position_ids, segments, labels)[0]
 
     def labelled_logits(self, input_ids: Tensor, position_ids: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
-        """Logits of the labelled positions, row by row: [labels, V]; arguments as of `forward`."""
+        """Returns the logits of the labelled positions, row by row: [labels, V]; arguments as for `forward`."""
         return self.head.logits(self.labelled_states(input_ids, position_ids, segments, labels))
 
     def _labelled(
         self, input_ids, position_ids, segments, labels: Tensor, tasks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """States [labels, H] and labels [labels] of the positions that have one; arguments as of `forward`."""
-        layout = Layout.of(segments.numpy(), input_ids.shape[1])
-        states = self.glm(input_ids, position_ids, layout, _of_examples(tasks, segments))  # [n, H]
-        labels = labels.flatten().gather(as_tensor(layout.places))  # [n]
+        """Returns states [labels, H] and labels [labels] of the labelled positions; arguments as for `forward`."""
+        packing = Packing.of(segments.numpy(), input_ids.shape[1])
+        states = self.glm(input_ids, position_ids, packing, _of_examples(tasks, segments))  # [n, H]
+        labels = labels.flatten().gather(as_tensor(packing.places))  # [n]
         labelled = (labels != IGNORE_INDEX).nonzero().flatten()
         return states.gather(labelled), labels.gather(labelled)
 
@@ -206,7 +207,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         return self.head.logits(states).astype("float32").numpy(), cache
 
     def _read(self, prompts: Sequence[Prompt]) -> tuple[Tensor, KVCache]:
-        """States [B, H] after the last token of each prompt, and the cache."""
+        """Returns states [B, H] after the last token of each prompt, and the cache."""
         input_ids = np.concatenate([prompt.input_ids for prompt in prompts])
         position_ids = np.concatenate([prompt.position_ids for prompt in prompts], axis=1)
         stack = self.glm.transformer
@@ -235,7 +236,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
     def log_probs(
         self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Sequence[int]]], *, top: int = 0
     ) -> list[list[TokenScores]]:
-        """See `glm.models.protocol.Scorable`: the prompts once, then all tokens of all candidates at once."""
+        """See `glm.models.protocol.Scorable`: reads the prompts once, then all tokens of all candidates together."""
         first, cache = self._read(prompts)  # [B, H]
         found: list[list[TokenScores]] = [[] for _ in prompts]
         for part in parts_of(candidates):
@@ -248,7 +249,7 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
         return found
 
     def _read_branches(self, branches: Branches, prompts: Sequence[Prompt], cache: KVCache) -> Tensor:
-        """States [B * R, H] after the tokens of candidates, all of which are read behind their prompts at once."""
+        """Returns states [B * R, H] after the candidates' tokens, all read together behind their prompts."""
         cache.begin_anew(branches.rows)
         own = [prompt.span_position_ids(branches.rows) for prompt in prompts]  # [2, R] each
         positions = np.stack([row[:, n] for row, n in zip(own, branches.numbers, strict=True)])  # [B, 2, R]
@@ -258,5 +259,5 @@ class GLMForConditionalGeneration(GLMPretrainedModel):
 
 
 def _of_examples(tasks: Tensor | None, segments: Tensor) -> np.ndarray | None:
-    """[B, E] -> [examples], of those that are there."""
+    """[B, E] -> [examples], without the empty ones."""
     return None if tasks is None else tasks.numpy()[segments.numpy().sum(axis=2) > 0]

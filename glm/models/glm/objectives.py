@@ -1,4 +1,4 @@
-"""What GLM's pretraining draws of running text: blanks of tokens, of sentences, and of most of a document.
+"""GLM's pretraining objectives on running text: blanks of tokens, of sentences, and of most of a document.
 
 A sample is at most `seq_length` ids of one document or several, each `[CLS] text <|endoftext|>`; a long one is a
 window that begins and ends, where it can, with a sentence. Of a sample one objective is drawn:
@@ -24,18 +24,19 @@ import numpy as np
 from glm.errors import InputError
 from glm.models.glm.geometry import BlankInfilling, Example, GLMGeometry
 from glm.models.glm.spans import SentenceEnds, Span, draw_spans, fits, span_lengths
-from glm.models.glm.tokenization import GLMPieces
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 from glm.models.protocol import Corpus, GeometryOptions, Objectives, Sample
 
 TOKEN, SENTENCE, DOCUMENT = NAMES = ("token", "sentence", "document")
 BLANKS = {TOKEN: "[MASK]", SENTENCE: "[sMASK]", DOCUMENT: "[gMASK]"}
-SHORTEST = 8  # ids of a sample; in a shorter one nothing is left between blanks, so it is one of the document level
-SHORTEST_CUT = 32  # ids of a piece of a sample that is cut, `short_seq_prob`
+# Least ids of a sample with short blanks; in a shorter one nothing is left between them, so its level is document.
+SHORTEST = 8
+SHORTEST_CUT = 32  # least ids of a piece of a sample that is cut, `short_seq_prob`
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What is drawn how often, by THUDM/GLM's names.
+    """How often each objective is drawn and how large it is, by THUDM/GLM's names.
 
     Args:
         seq_length: most ids of a sample.
@@ -89,7 +90,7 @@ class Rates:
 
 
 class BlankPretraining:
-    """GLM's objectives of running text (`glm.models.protocol.Pretraining`).
+    """GLM's objectives on running text (`glm.models.protocol.Pretraining`).
 
     Args:
         tokenizer: brings the command tokens, and pieces in which sentences end.
@@ -100,7 +101,7 @@ class BlankPretraining:
     geometry_class = GLMGeometry
     described_units: dict[str, Any] = {}
 
-    def __init__(self, tokenizer: GLMPieces, *, block_position: bool = True, **rates: Any):
+    def __init__(self, tokenizer: GLMSentencePieceTokenizer, *, block_position: bool = True, **rates: Any):
         self.tokenizer = tokenizer
         self.rates = Rates(**rates)
         self.geometry = self.geometry_class(tokenizer, GeometryOptions(BLANKS[DOCUMENT], block_position))
@@ -109,13 +110,17 @@ class BlankPretraining:
 
     @property
     def infilling(self) -> BlankInfilling:
-        """Positions and labels."""
+        """Computes positions and labels."""
         return self.geometry.infilling
 
     @property
     def planned(self) -> tuple[int, int]:
-        """Tokens and labels of a sample that has nearly all of its text in one span."""
-        return self.rates.seq_length + 2, self.rates.seq_length - 1
+        """Most tokens and labels of a sample: each span has one token or more, and adds a blank and `sop`."""
+        rates = self.rates
+        pieces = (rates.seq_length - 1) // SHORTEST_CUT if rates.short_seq_prob else 1
+        ids = rates.seq_length - 1 + pieces  # each piece begins with [CLS]
+        spans = pieces - 1 + max(1, int(max(rates.bert_ratio, rates.gap_sentence_ratio) * ids))
+        return ids + 2 * spans, ids + spans
 
     def check(self, config: Any) -> None:
         """Raises InputError if a model of this configuration has no positions, or no [dBLOCK], for its samples."""
@@ -136,18 +141,18 @@ class BlankPretraining:
         return [document]
 
     def units(self, parts: Sequence[Sequence[int]]) -> Iterable[list[Sequence[int]]]:
-        """A document is a unit, if it has a token."""
+        """A document is one unit, if it has a token."""
         return [list(parts)] if parts[0] else []
 
     def samples(self, corpus: Corpus) -> int:
-        """As many as full samples hold all documents."""
+        """The number of full samples that hold all documents."""
         room = self.rates.seq_length - 1
         if self.rates.sample_one_document:
             return int((-(-(corpus.lengths() + 1) // room)).sum())
         return max(1, -(-(corpus.tokens + 2 * len(corpus)) // self.rates.seq_length))
 
     def text(self, corpus: Corpus, random: np.random.Generator) -> np.ndarray:
-        """The ids of a sample: [n], at most `seq_length`."""
+        """Draws the ids of a sample: [n], at most `seq_length`."""
         cls, most = self.tokenizer.cls_token_id, self.rates.seq_length
         document = self._document(corpus, random)
         if len(document) >= most:
@@ -160,12 +165,13 @@ class BlankPretraining:
         return np.concatenate(found)
 
     def _document(self, corpus: Corpus, random: np.random.Generator) -> np.ndarray:
-        """One with <|endoftext|>, drawn in proportion to its length."""
+        """Draws a document, in proportion to its length, and adds <|endoftext|>."""
         (ids,) = corpus.unit(corpus.at(int(random.integers(corpus.tokens))))
         return np.append(ids, self.tokenizer.eos_token_id).astype(np.int64)
 
     def _window(self, document: np.ndarray, room: int, random: np.random.Generator) -> np.ndarray:
-        """At most `room` ids of a longer document, from the start of a sentence to the end of one if there are any."""
+        """Takes at most `room` ids of a longer document, from the start of a sentence to the end of one where
+        possible."""
         start = int(random.integers(len(document) - room + 1))
         ends = self.ends(document)
         if random.random() >= self.rates.non_sentence_start:
@@ -176,7 +182,7 @@ class BlankPretraining:
         return document[start : _sentence_end(ends, start, stop)]
 
     def _cut(self, text: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-        """Shorter samples of a text, as many as have about its length, each from and to a sentence if it can."""
+        """Cuts a text into shorter samples of about `length` ids, from and to a sentence where possible."""
         size = int(random.integers(SHORTEST_CUT, self.rates.seq_length - 1))
         inner = text[1:]
         ends = self.ends(inner) | (inner == self.tokenizer.eos_token_id)
@@ -195,7 +201,7 @@ class BlankPretraining:
     # -- from the text of a sample to examples
 
     def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
-        """A sample; every number's is drawn from all documents."""
+        """Draws a sample; each number has its own draw from all documents."""
         text, rates = self.text(corpus, random), self.rates
         texts = self._cut(text, random) if random.random() < rates.short_seq_prob else [text]
         has_one_span = random.random() < rates.single_span_prob
@@ -212,7 +218,7 @@ class BlankPretraining:
     def example(
         self, text: np.ndarray, objective: str, random: np.random.Generator, *, has_one_span: bool = False
     ) -> Example:
-        """An example of a text [n] that begins with [CLS].
+        """Makes an example of a text [n] that begins with [CLS].
 
         Args:
             has_one_span: at token level, one span is drawn instead of as many as have `bert_ratio` of the text.
@@ -259,7 +265,7 @@ class BlankPretraining:
         return self.lay_out(text, spans, [0], BLANKS[DOCUMENT])
 
     def _documents(self, text: np.ndarray) -> list[Span]:
-        """Where each document of a text stands, without its [CLS] and <|endoftext|>."""
+        """Returns where each document of a text stands, without its [CLS] and <|endoftext|>."""
         starts = np.flatnonzero(text == self.tokenizer.cls_token_id) + 1
         stops = [*(starts[1:] - 1).tolist(), len(text)]
         eos = self.tokenizer.eos_token_id
@@ -276,7 +282,7 @@ class BlankPretraining:
         hide: float = 0.0,
         random: np.random.Generator | None = None,
     ) -> Example:
-        """Lays out a text with spans taken out.
+        """Lays out a text whose spans are taken out.
 
         Args:
             text: [n] ids.
@@ -307,7 +313,7 @@ class BlankPretraining:
         return Example(source[kept], np.concatenate(inputs), np.concatenate(positions, axis=1), np.concatenate(labels))
 
     def continuation(self, text: Sequence[int], length: int) -> Example:
-        """Lays out a text whose last `length` ids are to be written behind a blank at its end; without `eop`."""
+        """Lays out a text whose last `length` ids are to be written behind a blank at its end, without `eop`."""
         ids = np.asarray(text, dtype=np.int64)
         source = np.append(ids[: len(ids) - length], self.tokenizer.special_ids[BLANKS[DOCUMENT]])
         labels = ids[len(ids) - length :]
@@ -316,13 +322,13 @@ class BlankPretraining:
 
 
 def share_out(lengths: Sequence[int], parts: Sequence[Span], ratio: float) -> list[list[int]]:
-    """Which spans lie in which of the documents of a sample.
+    """Distributes spans over the documents of a sample.
 
     The shorter ones come first, each with at most `ratio` of its tokens; what is left goes into the longest, and what
     does not fit there wherever there is room. A span that has room nowhere is left out.
 
     Args:
-        lengths: of the spans.
+        lengths: lengths of the spans.
         parts: where each document stands.
 
     Returns:
@@ -345,7 +351,8 @@ def share_out(lengths: Sequence[int], parts: Sequence[Span], ratio: float) -> li
 
 
 def _sentence_start(ends: np.ndarray, start: int, most: int, *, goes_left: bool) -> int:
-    """The start of a sentence at most so far from a place, on one side of it; the place itself if there is none."""
+    """Returns the nearest sentence start at most `most` tokens from a place on one side of it; the place itself if
+    there is none."""
     if start == 0:
         return 0
     if goes_left:
@@ -359,7 +366,7 @@ def _sentence_start(ends: np.ndarray, start: int, most: int, *, goes_left: bool)
 
 
 def _sentence_end(ends: np.ndarray, start: int, stop: int) -> int:
-    """The end of the last sentence that ends before `stop`; `stop` if less than half would be left."""
+    """Returns the end of the last sentence before `stop`; `stop` if less than half would be left."""
     found = np.flatnonzero(ends[start:stop])
     if len(found) and 2 * (int(found[-1]) + 1) >= stop - start:
         return start + int(found[-1]) + 1

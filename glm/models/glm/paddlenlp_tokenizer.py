@@ -1,4 +1,4 @@
-"""The tokenizer of the Chinese GLMs as PaddleNLP knows tokenizers: it can be called, saved and fetched by name."""
+"""The Chinese GLMs' tokenizer as a PaddleNLP class: callable, and saved and fetched by name."""
 
 from pathlib import Path
 
@@ -6,13 +6,19 @@ import sentencepiece
 from paddlenlp.transformers import PretrainedTokenizer
 
 from glm.errors import InputError
-from glm.models.glm.tokenization import COMMAND_TOKENS, MODEL_FILE, PUBLISHED_TOKENIZERS, SPECIAL_TOKENS, GLMPieces
+from glm.models.glm.tokenization import (
+    COMMAND_TOKENS,
+    MODEL_FILE,
+    PUBLISHED_TOKENIZERS,
+    SPECIAL_TOKENS,
+    GLMSentencePieceTokenizer,
+)
 
 MODEL_URL = "https://paddlenlp.bj.bcebos.com/models/community/THUDM/cog-pretrain.model"
 
 
-class GLMTokenizer(GLMPieces, PretrainedTokenizer):
-    """SentencePiece with GLM's command tokens.
+class GLMTokenizer(GLMSentencePieceTokenizer, PretrainedTokenizer):
+    """PaddleNLP's tokenizer with GLM's SentencePiece model and command tokens.
 
     Calling the tokenizer splits a text at command tokens and wraps it as `[CLS] text <|endoftext|>`, as PaddleNLP's
     class does. The toolkit itself uses `encode_text`, for which a command token in a user's text is only text.
@@ -31,13 +37,14 @@ class GLMTokenizer(GLMPieces, PretrainedTokenizer):
     model_input_names = ["input_ids", "attention_mask"]
 
     def __init__(self, model_file: str, sp_model: sentencepiece.SentencePieceProcessor | None = None, **kwargs):
-        GLMPieces.__init__(self, model_file, sp_model)
+        GLMSentencePieceTokenizer.__init__(self, model_file, sp_model)
         PretrainedTokenizer.__init__(self, **{**SPECIAL_TOKENS, **kwargs})
-        self.add_tokens(list(COMMAND_TOKENS), special_tokens=True)  # known already: only makes texts split at them
+        # They are known already; this only makes calls split texts at them.
+        self.add_tokens(list(COMMAND_TOKENS), special_tokens=True)
 
     # -- what PaddleNLP's base class asks for
 
-    vocab_size = GLMPieces.vocab_size  # PaddleNLP's class has one of its own
+    vocab_size = GLMSentencePieceTokenizer.vocab_size  # PaddleNLP's class has a property of this name
 
     def get_vocab(self) -> dict[str, int]:
         pieces = {self.sp_model.id_to_piece(number): number for number in range(len(self.sp_model))}
@@ -53,7 +60,7 @@ class GLMTokenizer(GLMPieces, PretrainedTokenizer):
         return self.token_of(index)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Text of pieces and command tokens; the latter are written literally."""
+        """Joins pieces and command tokens to text; the latter are written literally."""
         words, pieces = [], []
         for token in tokens:
             if token in self.command_ids:
@@ -70,7 +77,7 @@ class GLMTokenizer(GLMPieces, PretrainedTokenizer):
         return [self.cls_token_id, *token_ids_0, self.eos_token_id]
 
     def save_pretrained(self, save_directory: str, filename_prefix: str | None = None, **kwargs) -> None:
-        """Saves the tokenizer; what is written does not depend on where it was loaded from."""
+        """Saves the tokenizer; the files do not depend on where it was loaded from."""
         for origin in ("name_or_path", "from_slow", "special_tokens_map_file", "sp_model"):
             self.init_kwargs.pop(origin, None)
         super().save_pretrained(save_directory, filename_prefix, **kwargs)

@@ -1,4 +1,4 @@
-"""Spans of a text that pretraining takes out: their lengths, their places, and where sentences end. NumPy only.
+"""Spans that pretraining takes out of a text: lengths, places, and where sentences end. NumPy only.
 
 Source: Du et al. 2022, section 2.1; the restriction of lengths and the rule of places as THUDM/GLM.
 """
@@ -9,23 +9,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm.models.glm.tokenization import GLMPieces
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 
-Span = tuple[int, int]  # the first place, and the one behind the last
+Span = tuple[int, int]  # first place, and the one behind the last
 
-MEAN_LENGTH, LONGEST = 3, 39  # of a span at token level
+MEAN_LENGTH, LONGEST = 3, 39  # of spans at token level
 _WEIGHTS = np.array([MEAN_LENGTH**length / math.factorial(length) for length in range(1, LONGEST + 1)])
 LENGTH_SHARES = _WEIGHTS / _WEIGHTS.sum()  # [39], of lengths 1, 2, ...: Poisson(3) without 0
 _UP_TO = np.cumsum(LENGTH_SHARES)
 
-LINE_BREAK = "<n>"  # the piece of cog-pretrain that stands for one
-ENDS = re.compile("[.?!;:。？！；…\n]|<n>")  # in a piece: a sentence ends with it
+LINE_BREAK = "<n>"  # cog-pretrain's piece for a line break
+ENDS = re.compile("[.?!;:。？！；…\n]|<n>")  # characters in a piece that end a sentence
 ENDS_OF_ORIGINAL = re.compile("[.?!;:。？！；…\n]")
 DECIMAL = re.compile(r"(?<=\d)\.")
 
 
 def span_lengths(total: int, random: np.random.Generator) -> list[int]:
-    """Lengths of spans, drawn until their sum is `total` at least; one span at least."""
+    """Draws span lengths until they add up to at least `total`; one span at least."""
     lengths: list[int] = []
     reached = 0
     while not lengths or reached < total:
@@ -39,20 +39,20 @@ def span_lengths(total: int, random: np.random.Generator) -> list[int]:
 
 
 def fits(lengths: Sequence[int], size: int) -> bool:
-    """Whether spans of these lengths have room in so many tokens, one at least between two of them."""
+    """Whether spans of these lengths fit into so many tokens with at least one token between any two."""
     return sum(lengths) + len(lengths) - 1 <= size
 
 
 def places_bound(lengths: Sequence[int], size: int) -> int:
-    """How many values each of the drawn places of `place_spans` may have, from 0 on."""
+    """Number of values that each place drawn for `place_spans` may have, from 0 on."""
     return size - sum(lengths) - len(lengths) + 2
 
 
 def place_spans(lengths: Sequence[int], places: Sequence[int], offset: int) -> list[Span]:
-    """Spans that never touch, in text order.
+    """Places spans in text order so that they never touch.
 
     Args:
-        lengths: of the spans, in text order.
+        lengths: lengths of the spans, in text order.
         places: ascending, one for each, below `places_bound`; they may be equal.
         offset: where the tokens begin that the spans lie in.
     """
@@ -64,13 +64,13 @@ def place_spans(lengths: Sequence[int], places: Sequence[int], offset: int) -> l
 
 
 def draw_spans(lengths: Sequence[int], size: int, offset: int, random: np.random.Generator) -> list[Span]:
-    """`place_spans` at places that are drawn."""
+    """Draws places and calls `place_spans`."""
     places = np.sort(random.integers(places_bound(lengths, size), size=len(lengths)))
     return place_spans(lengths, places.tolist(), offset)
 
 
 class SentenceEnds:
-    """Tells behind which tokens a sentence ends.
+    """Finds the tokens behind which a sentence ends.
 
     A piece ends one that holds `. ? ! ; : 。 ？ ！ ； …` or a line break; a dot behind a digit is none of them.
 
@@ -78,7 +78,7 @@ class SentenceEnds:
         like_original: any dot ends a sentence, and the piece `<n>` none (THUDM/GLM's rule).
     """
 
-    def __init__(self, tokenizer: GLMPieces, *, like_original: bool = False):
+    def __init__(self, tokenizer: GLMSentencePieceTokenizer, *, like_original: bool = False):
         model = tokenizer.sp_model
         pieces = [model.id_to_piece(number) for number in range(len(model))]
         if like_original:
@@ -91,11 +91,11 @@ class SentenceEnds:
 
     @staticmethod
     def _is_dot(piece: str) -> bool:
-        """Whether it is an end by its first dot alone."""
+        """Whether only its first dot makes it an end."""
         return piece.startswith(".") and not ENDS.search(DECIMAL.sub("", piece[1:]))
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """[n] bool of ids [n]; command tokens end none."""
+        """[n] ids -> [n] bool; command tokens end no sentence."""
         known = ids < len(self._ends)
         own = np.where(known, ids, 0)
         ends = self._ends[own] & known
@@ -104,7 +104,7 @@ class SentenceEnds:
         return ends & ~(self._begins_with_dot[own] & behind_digit)
 
     def sentences(self, ids: np.ndarray, start: int, stop: int) -> list[Span]:
-        """The sentences in a part of a text; what stands behind the last end is one too."""
+        """Returns the sentences in a part of a text; what follows the last end is one too."""
         behind = start + 1 + np.flatnonzero(self(ids[start:stop]))
         bounds = [start, *behind.tolist()]
         if bounds[-1] < stop:

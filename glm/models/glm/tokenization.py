@@ -1,4 +1,4 @@
-"""Text as ids and back, without PaddleNLP: a SentencePiece model, and GLM's command tokens after its pieces."""
+"""GLM's tokenizer without PaddleNLP: a SentencePiece model, with GLM's command tokens behind its pieces."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,10 +10,11 @@ import sentencepiece
 from glm.errors import InputError
 
 MODEL_FILE = "cog-pretrain.model"  # the SentencePiece model in a tokenizer's folder
-PUBLISHED_TOKENIZERS = ("THUDM/glm-large-chinese", "THUDM/glm-10b-chinese")  # whose tokenizer can be fetched
+# Published names whose tokenizer can be fetched.
+PUBLISHED_TOKENIZERS = ("THUDM/glm-large-chinese", "THUDM/glm-10b-chinese")
 
-# THUDM/GLM, data_utils/tokenization.py, ChineseSPTokenizer with fix_command_token; offset 5 is a hole there.
-# cog-pretrain.model's 50,000 pieces give 50000 for <|endoftext|> to 50009 for [gMASK].
+# THUDM/GLM, data_utils/tokenization.py, ChineseSPTokenizer with fix_command_token; offset 5 is unused there.
+# Behind cog-pretrain.model's 50,000 pieces they are 50000 (<|endoftext|>) to 50009 ([gMASK]).
 COMMAND_TOKENS = {
     "<|endoftext|>": 0,
     "[SEP]": 1,
@@ -26,7 +27,7 @@ COMMAND_TOKENS = {
     "[gMASK]": 9,
 }
 COMMAND_ROWS = 10
-BLOCK_MASK, BLOCK_MASK_OFFSET = "[dBLOCK]", 10  # read in pretraining alone, where it hides tokens of a span
+BLOCK_MASK, BLOCK_MASK_OFFSET = "[dBLOCK]", 10  # used in pretraining only, where it hides tokens of a span
 SPECIAL_TOKENS = {
     "eos_token": "<|endoftext|>",
     "unk_token": "[UNK]",
@@ -36,15 +37,15 @@ SPECIAL_TOKENS = {
     "mask_token": "[MASK]",
     "additional_special_tokens": ["<|startofpiece|>", "<|endofpiece|>", "[sMASK]", "[gMASK]"],
 }
-# What PaddleNLP's tokenizer class has beside the SentencePiece model.
+# Files that PaddleNLP's tokenizer class expects beside the SentencePiece model.
 PADDLENLP_FILES = {
     "special_tokens_map.json": SPECIAL_TOKENS,
     "tokenizer_config.json": {"added_tokens_decoder": {}, "tokenizer_class": "GLMTokenizer"},
 }
 
 
-class GLMPieces:
-    """The ids of texts and of GLM's own tokens.
+class GLMSentencePieceTokenizer:
+    """Tokenizer of a SentencePiece model with GLM's command tokens.
 
     Args:
         model_file: a SentencePiece model, as `cog-pretrain.model`.
@@ -74,7 +75,7 @@ class GLMPieces:
 
     @property
     def eos_token_id(self) -> int:
-        """Closes a source, and is its padding: `<|endoftext|>`."""
+        """Closes a source, and pads it: `<|endoftext|>`."""
         return self.command_ids["<|endoftext|>"]
 
     @property
@@ -101,7 +102,7 @@ class GLMPieces:
 
     @property
     def vocab_size(self) -> int:
-        """Pieces and command tokens, the hole among these included."""
+        """Number of pieces and command tokens, the unused offset included."""
         return len(self.sp_model) + COMMAND_ROWS
 
     @property
@@ -121,7 +122,7 @@ class GLMPieces:
 
     @property
     def unknown_token_id(self) -> int:
-        """The piece for text that has no other."""
+        """The piece for characters that have none."""
         return self.sp_model.unk_id()
 
     @cached_property
@@ -130,18 +131,19 @@ class GLMPieces:
         return hashlib.sha256(self.sp_model.serialized_model_proto()).hexdigest()
 
     def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
-        """Ids of a text or of each text of a list, nothing added; command tokens in it are text like any other.
+        """Encodes a text, or each text of a list, without special tokens; a command token's name in a text is only
+        text.
 
         A list is encoded by several threads.
         """
         return self.sp_model.encode(text)
 
     def decode_ids(self, ids: Iterable[int]) -> str:
-        """The text of ids; command tokens and ids beyond the vocabulary are left out."""
+        """Decodes ids; command tokens and ids beyond the vocabulary are left out."""
         return self.sp_model.decode([int(number) for number in ids if number < len(self.sp_model)])
 
     def token_of(self, number: int) -> str:
-        """The piece or command token of an id; `[UNK]` of the hole among the command tokens."""
+        """Returns the piece or command token of an id; `[UNK]` for the unused offset among the command tokens."""
         if number < len(self.sp_model):
             return self.sp_model.id_to_piece(int(number))
         if number == self.block_mask_id:
@@ -149,12 +151,12 @@ class GLMPieces:
         return self.command_tokens.get(int(number), "[UNK]")
 
     def unknown_parts(self, text: str) -> list[str]:
-        """The parts of a text that have no piece."""
+        """Returns the parts of a text that have no piece."""
         pieces = zip(self.sp_model.encode(text, out_type=str), self.sp_model.encode(text), strict=True)
         return [piece.lstrip("▁") for piece, number in pieces if number == self.unknown_token_id]
 
     def ids_without_text(self, rows: int) -> set[int]:
-        """Unknown and control pieces, command tokens, and what a table of so many rows has behind them."""
+        """Ids of unknown and control pieces, command tokens, and rows behind the vocabulary."""
         model = self.sp_model
         no_text = {piece for piece in range(len(model)) if model.is_unknown(piece) or model.is_control(piece)}
         return no_text | {*range(len(model), rows)}
@@ -169,16 +171,16 @@ def _read_model(path: str) -> sentencepiece.SentencePieceProcessor:
         raise InputError(f"{path}: not a SentencePiece model ({error})") from error
 
 
-def open_tokenizer(path: Path) -> GLMPieces:
-    """The tokenizer of a SentencePiece file, or of a folder that has one.
+def open_tokenizer(path: Path) -> GLMSentencePieceTokenizer:
+    """Opens the tokenizer of a SentencePiece file, or of a folder that has one.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    return open_pieces(path, MODEL_FILE, GLMPieces)
+    return open_pieces(path, MODEL_FILE, GLMSentencePieceTokenizer)
 
 
-def open_pieces(path: Path, name: str, kind: type[GLMPieces]) -> GLMPieces:
-    """As `open_tokenizer`, of a kind whose folders have a file of this name."""
-    # The file says all; what stands beside it may be another library's.
+def open_pieces(path: Path, name: str, kind: type[GLMSentencePieceTokenizer]) -> GLMSentencePieceTokenizer:
+    """Opens a tokenizer of this class, whose folders have a file of this name."""
+    # The file is all that is needed; other files beside it may be another library's.
     return kind(str(path / name if path.is_dir() else path))

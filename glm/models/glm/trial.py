@@ -1,4 +1,4 @@
-"""A small GLM of numbers for words, for trying a device out."""
+"""A small GLM over numbered words, for trying a device out."""
 
 from types import SimpleNamespace
 
@@ -9,11 +9,12 @@ from glm.models.protocol import GeometryOptions, Trial
 
 WORDS = 96
 BLANK, START, END, OPENING, CLOSING, FIRST = range(1, 7)  # ids; words begin at FIRST
-EXAMPLES, SOURCE, SPAN = 12, (9, 30), (3, 9)  # how many examples, and from how many to how many words
+EXAMPLES, SOURCE, SPAN = 12, (9, 30), (3, 9)  # number of examples, and their least and most words
 
 
 def trial() -> Trial:
-    """A model of two layers with heads of 16, which every attention of a GPU can read, and examples drawn once."""
+    """Makes a model of two layers with heads of 16, which every attention of a GPU supports, and a fixed set of
+    examples."""
     tokens = {"mask_token_ids": (BLANK,), "sop_token_id": START, "eop_token_id": END, "cls_token_id": OPENING}
     tokenizer = SimpleNamespace(**tokens, eos_token_id=CLOSING, special_ids={"[gMASK]": BLANK})
     geometry = GLMGeometry(tokenizer, GeometryOptions(blank="[gMASK]"))

@@ -1,7 +1,7 @@
 """Names and shapes of a GLM's weights, and the fields of its configuration. Loads no Paddle.
 
 The names are the same everywhere but for the prefix `glm.`, which Hugging Face's and Megatron's files lack. PyTorch
-keeps the weight of a linear layer as [out, in], Paddle as [in, out]. Every whole checkpoint has the fused
+keeps the weight of a linear layer as [out, in], Paddle as [in, out]. Every whole model has the fused
 query_key_value as [all Q | all K | all V]; what a tensor-parallel rank holds of it is laid out so in Megatron's files
 (its Q | its K | its V), and head by head (q k v of its first head, q k v of the next) in PaddleNLP's.
 Source: THUDM/GLM, change_mp.py; paddlenlp/transformers/conversion_utils.py, naive_merged_qkv_to_tensor_parallel_qkv.
@@ -26,7 +26,7 @@ LAYER_OF_NAME = re.compile(r"\.layers\.(\d{1,6})\.")
 FUSED = "attention.query_key_value"
 FINAL_NORM = "final_layernorm"
 
-# Shapes of a layer's weights in multiples of the hidden size, Paddle's way round.
+# Shapes of a layer's weights in multiples of the hidden size, as [in, out].
 LAYER_SHAPES = {
     "input_layernorm.weight": (1,),
     "input_layernorm.bias": (1,),
@@ -45,12 +45,13 @@ SIZES = ("num_layers", "vocab_size", "hidden_size", "max_sequence_length", "bloc
 
 
 def position_rows(config: Mapping[str, Any]) -> int:
-    """Rows of each position table (THUDM/GLM: one more with block positions)."""
+    """Returns the rows of each position table (THUDM/GLM has one more with block positions)."""
     return config["max_sequence_length"] + (1 if config["block_position_encoding"] else 0)
 
 
 class GLMWeights(WeightNames):
-    """See `WeightNames`. How weights are split: THUDM/GLM, change_mp.py (there transposed)."""
+    """GLM's weight names and shapes, see `WeightNames`. How weights are split: THUDM/GLM, change_mp.py (there
+    transposed)."""
 
     words = WORDS
     required = (WORDS, POSITIONS)
@@ -68,7 +69,8 @@ class GLMWeights(WeightNames):
         "mlp.dense_h_to_4h.bias": (0, 1),
         "mlp.dense_4h_to_h.weight": (0, 1),
     }
-    divided = ("num_attention_heads", "vocab_size")  # heads divide the hidden size, and so does what divides them
+    # The heads divide the hidden size, and so do the divisors of their number.
+    divided = ("num_attention_heads", "vocab_size")
     sizes = SIZES
     agreed = (*SIZES, "num_attention_heads", "layernorm_epsilon")
     fields = {
@@ -127,7 +129,7 @@ class GLMWeights(WeightNames):
         return (name if format in ("glm", "paddlenlp") else name.removeprefix(PREFIX),)
 
     def copied_rows(self, format: str, config: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
-        """Of [gMASK], whose row in THUDM's files of glm-10b-chinese is that of eop.
+        """[gMASK], whose row in THUDM's files of glm-10b-chinese is that of eop.
 
         Raises:
             InputError: there is no row of eop before it.
@@ -147,6 +149,7 @@ class GLMWeights(WeightNames):
 
 
 def _count_layers(names: Mapping[str, Any]) -> int:
-    """At least one, and no more than there are names, whatever number a name claims."""
+    """Counts layers: at least one, and bounded by the number of names, so a forged layer number cannot make it
+    large."""
     numbers = [int(match[1]) for name in names if (match := LAYER_OF_NAME.search(name))]
     return max(min(max(numbers, default=0) + 1, len(names)), 1)

@@ -3,7 +3,7 @@
 from glm.models.glm import OF_GLM
 from glm.models.mglm.geometry import MGLMGeometry
 from glm.models.mglm.objectives import OBJECTIVES
-from glm.models.mglm.tokenization import MODEL_FILE, MGLMPieces, open_tokenizer, save_tokenizer
+from glm.models.mglm.tokenization import MODEL_FILE, MGLMTokenizer, open_tokenizer, save_tokenizer
 from glm.models.mglm.weights import MGLMWeights
 from glm.models.protocol import Family
 
@@ -33,7 +33,7 @@ FAMILY = Family(
     model_class=_model_class,
     abilities=OF_GLM,
     blanks=("[MASK]", "[sMASK]", "[gMASK]"),
-    reserved=tuple(MGLMPieces.commands),
+    reserved=tuple(MGLMTokenizer.commands),
     presets=("mglm-1b", "mglm-large"),
     pretraining=OBJECTIVES,
 )

@@ -67,6 +67,6 @@ class MGLMConfig(GLMConfig):
 
     @property
     def block(self) -> BlockOptions:
-        """What its blocks are made of."""
+        """The settings of its blocks."""
         options = super().block
         return dataclasses.replace(options, norm=RelaxedLayerNorm) if self.pb_relax else options

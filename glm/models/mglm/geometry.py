@@ -1,4 +1,4 @@
-"""The geometry of the multilingual GLM: GLM's, with tables that each part has to itself. Loads no Paddle."""
+"""The multilingual GLM's geometry: GLM's, but each part has a position table of its own. Loads no Paddle."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from glm.models.mglm.weights import table_rows
 
 
 class MGLMGeometry(GLMGeometry):
-    """As `GLMGeometry`; Part A and Part B may each be as long as its table of positions."""
+    """As `GLMGeometry`, but Part A and Part B may each be as long as a position table."""
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of Part B: block position 0 is Part A's."""
+        """Longest Part B: block position 0 belongs to Part A."""
         return table_rows(vars(config)) - 1
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:

@@ -1,4 +1,4 @@
-"""The multilingual GLM: GLM's model, with sandwiched blocks, longer position tables and a prompt in each layer where
+"""The multilingual GLM: GLM's model, with sandwich LayerNorm, longer position tables and a prompt in each layer where
 its configuration says so.
 
 Source: THUDM/Multilingual-GLM (model/modeling_multilingual.py, model/prompt.py).
@@ -15,7 +15,7 @@ from glm.modules.sandwich import SandwichBlock
 
 
 class PromptEncoder(nn.Layer):
-    """N vectors for each layer, as they are (`none`) or through a network of one for all layers (`mlp`, `lstm`).
+    """Makes N vectors for each layer: learnt directly (`none`), or through one network for all layers (`mlp`, `lstm`).
 
     Args:
         config: `prefix_prompt` is N, `prompt_func` the network.
@@ -43,14 +43,14 @@ class PromptEncoder(nn.Layer):
 
 
 def _lstm(H: int) -> nn.LSTM:
-    """Two layers in both directions, [B, N, H] -> [B, N, 2H]."""
+    """Runs a two-layer bidirectional LSTM, [B, N, H] -> [B, N, 2H]."""
     lstm = nn.LSTM(H, H, num_layers=2, direction="bidirect")
-    lstm._sub_layers.clear()  # Paddle lists each weight twice: as the LSTM's own, by which it computes, and a cell's
+    lstm._sub_layers.clear()  # Paddle lists each weight twice: as the LSTM's own, which it uses, and as a cell's
     return lstm
 
 
 class MGLMTransformer(GLMTransformer):
-    """GLM's stack, with what the multilingual one adds.
+    """GLM's stack with a prompt in each layer and additional positions.
 
     The vectors of a prompt stand in front of the normalised input of each layer's attention: the layer's own linear
     makes keys and values of them, all tokens see these, and they have neither queries nor positions. This is another
@@ -71,7 +71,7 @@ class MGLMTransformer(GLMTransformer):
         return SandwichBlock(config.block) if config.sandwich_ln else super().new_block(config)
 
     def table_rows(self, ids: Tensor, table: str) -> Tensor:
-        """See `GLMTransformer.table_rows`: additional rows come behind the table's."""
+        """See `GLMTransformer.table_rows`; additional rows are behind the table's."""
         if not self.has_additional:
             return super().table_rows(ids, table)
         tables = [self._sub_layers[name].weight for name in (table, f"additional_{table}")]
@@ -79,7 +79,7 @@ class MGLMTransformer(GLMTransformer):
 
     @property
     def num_virtual(self) -> int:
-        """Virtual tokens of each layer: those of the prompt, and those of prefix tuning."""
+        """Number of virtual tokens of each layer: the prompt's and prefix tuning's."""
         own = 0 if self.prompt_encoder is None else self.prompt_encoder.embedding.weight.shape[0]
         return own + super().num_virtual
 

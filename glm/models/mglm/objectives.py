@@ -1,4 +1,4 @@
-"""The multilingual GLM's objectives of running text: GLM's, in its own geometry."""
+"""The multilingual GLM's pretraining objectives: GLM's, in its own geometry."""
 
 from dataclasses import replace
 

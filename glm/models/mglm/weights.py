@@ -1,6 +1,6 @@
 """Names and shapes of a multilingual GLM's weights, and the fields of its configuration. Loads no Paddle.
 
-Its own files call things otherwise than GLM's; files of an earlier version have GLM's names (`--old-checkpoint`
+Its own files use other names than GLM's; files of an earlier version use GLM's names (`--old-checkpoint`
 there). Inside the toolkit the names are GLM's, so that one model serves both.
 Source: THUDM/Multilingual-GLM, model/modeling_multilingual.py.
 """
@@ -16,7 +16,7 @@ ADDITIONAL = tuple(f"{TRANSFORMER}additional_{kind}position_embeddings.weight" f
 MIXIN = "mixins.block_position_embedding."
 PROMPT = f"{TRANSFORMER}prompt_encoder."
 SANDWICH = tuple(f"{name}_layernorm.{kind}" for name in ("third", "fourth") for kind in ("weight", "bias"))
-# Beginnings of names there and here, the longer ones first.
+# Name prefixes there and here, the longer ones first.
 BEGINNINGS = (
     ("transformer.word_embeddings.", f"{PREFIX}word_embeddings."),
     (f"{MIXIN}block_position_embeddings.", f"{TRANSFORMER}block_position_embeddings."),
@@ -68,7 +68,7 @@ class MGLMWeights(GLMWeights):
         return shapes | _prompt_shapes(config, H)
 
     def recognises(self, names: Iterable[str]) -> bool:
-        """By names that no file of GLM has: those of the earlier version's files are GLM's."""
+        """Tells by names that no GLM file has; an earlier version's files have GLM's names and count as GLM."""
         names = list(names)
         return any(name.startswith(OF_MGLM_ALONE) or name.endswith(SANDWICH) for name in names) and set(
             self.required
@@ -105,7 +105,7 @@ class MGLMWeights(GLMWeights):
 
 
 def _prompt_shapes(config: Mapping[str, Any], H: int) -> dict[str, tuple[int, ...]]:
-    """Of the prompt's vectors and their network, Paddle's way round."""
+    """Returns the shapes of the prompt's vectors and its network, as [in, out]."""
     if not config["prefix_prompt"]:
         return {}
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (config["prefix_prompt"], config["num_layers"] * H)}

@@ -1,4 +1,5 @@
-"""mT5 (Xue et al. 2021) by PaddleNLP's class, the baseline of the multilingual GLM: same commands, data and scores."""
+"""mT5 (Xue et al. 2021) on PaddleNLP's class: the multilingual GLM's baseline, with the same commands, data and
+scores."""
 
 from glm.models.mt5.geometry import MT5Geometry
 from glm.models.mt5.tokenization import MODEL_FILE, open_tokenizer, save_tokenizer

@@ -1,4 +1,4 @@
-"""The size and shape of an mT5, as PaddleNLP's class has it."""
+"""The size and shape of an mT5, with PaddleNLP's fields."""
 
 from paddlenlp.transformers import MT5Config
 
@@ -23,5 +23,5 @@ class MT5Settings(MT5Config):
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated, beside those of no text: none."""
+        """Ids that are never generated, beside those that stand for no text: none."""
         return []

@@ -1,4 +1,4 @@
-"""How mT5 reads a pair: the source with `</s>` behind it, and the target, which `<pad>` starts and `</s>` ends."""
+"""Lays out pairs for mT5: the source followed by `</s>`, and the target between `<pad>` and `</s>`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from glm.models.mt5.tokenization import END, PAD, MT5Pieces
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
+from glm.models.mt5.tokenization import END, PAD, MT5Tokenizer
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, TokenTable
 
-LONGEST = 1 << 15  # tokens of a text; positions are relative, so no table ends
+LONGEST = 1 << 15  # tokens of a text; positions are relative, so the model itself has no limit
 
 
 @dataclass(frozen=True)
 class Example:
-    """A source [S], what the decoder reads [T], and the token that follows each [T]."""
+    """A training example: source [S], what the decoder reads [T], and the tokens to write [T]."""
 
     source_ids: np.ndarray
     target_ids: np.ndarray
@@ -31,7 +31,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A source [S] to generate for."""
+    """A source [S] to generate a target for."""
 
     source_ids: np.ndarray
     given: int = 0
@@ -50,11 +50,11 @@ class MT5Geometry:
 
     special_tokens = 1  # of a source: </s>
 
-    def __init__(self, tokenizer: MT5Pieces, options: GeometryOptions):
+    def __init__(self, tokenizer: MT5Tokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """The source; nothing stands behind the place of the target."""
+        """Returns the source; this family can write only behind it."""
         return [*before, *after, END]
 
     def example(
@@ -65,19 +65,19 @@ class MT5Geometry:
         tgt_length: int,
         random: np.random.Generator | None = None,
     ) -> Example:
-        """The training example of a pair; nothing in it is random."""
+        """Makes the training example of a pair; nothing in it is random."""
         inputs, labels = [PAD, *span][:tgt_length], [*span, END][:tgt_length]
         return Example(*(np.asarray(ids, np.int64) for ids in (source_ids, inputs, labels)))
 
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
     ) -> Prompt:
-        """What generation starts from; nothing of the text can be given."""
+        """Returns what generation starts from; the target's beginning cannot be given."""
         assert not len(opening) and not len(filled), "mT5's search writes whole texts"
         return Prompt(np.asarray(source_ids, np.int64))
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of examples, [n] each."""
+        """Counts tokens and labels of examples, [n] each."""
         targets = np.minimum(spans + 1, tgt_length)
         return sources + targets, targets
 
@@ -91,8 +91,8 @@ class MT5Geometry:
             "labels": _table([example.labels for example in examples], IGNORE_INDEX),
         }
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
-        """A record for people."""
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
+        """See `Geometry.token_table`."""
         S, training, T = len(prompt.source_ids), None, 0
         if example is not None:
             assert (example.source_ids == prompt.source_ids).all(), "the sources differ"
@@ -101,18 +101,18 @@ class MT5Geometry:
             training = np.stack([np.concatenate([example.source_ids, example.target_ids]), labels])
         rows, columns = np.arange(S + T)[:, None], np.arange(S + T)[None, :]
         sees = (columns < S) | ((columns <= rows) & (rows >= S))
-        return Sight(S, training, prompt.source_ids[None], (), sees)
+        return TokenTable(S, training, prompt.source_ids[None], (), sees)
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of a target."""
+        """Longest target."""
         return LONGEST
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
-        """Any length has positions."""
+        """Accepts any length: positions are relative."""
 
 
 def _table(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
-    """Rows as [B, longest], filled on the right."""
+    """Pads rows on the right to [B, longest]."""
     table = np.full((len(rows), max(map(len, rows))), fill, np.int64)
     for line, row in zip(table, rows, strict=True):
         line[: len(row)] = row

@@ -13,7 +13,8 @@ PREFIX = "mt5."
 WORDS = "mt5.shared.weight"
 HEAD = "lm_head.weight"
 BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d{1,6})\.")
-TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # the hub's files may list the words so, too
+# The hub's files may hold the word embedding under these names too.
+TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 ATTENTION = ("q", "k", "v", "o")
 GATED = ("wi_0", "wi_1", "wo")
 
@@ -75,7 +76,7 @@ class MT5Weights(WeightNames):
         return sizes | {"num_layers": counts["encoder"], "num_decoder_layers": counts["decoder"]}
 
     def settled(self, weights):
-        """Without the words' other names, under which some files have them again."""
+        """Drops the other names under which some files hold the word embedding again."""
         return {name: tensor for name, tensor in weights.items() if not name.endswith(TIED)}
 
     def ours(self, name: str) -> tuple[str, int, int]:
@@ -84,8 +85,8 @@ class MT5Weights(WeightNames):
     def made_of(self, name: str, format: str) -> tuple[str, ...]:
         return (name if format in ("glm", "paddlenlp") else name.removeprefix(PREFIX),)
 
-    def torch_layout(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """By the names: nobody has the hub's with Paddle's layout."""
+    def linears_out_in(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Decides by the names: the hub's names always come with linears as [out, in]."""
         return not any(name.startswith(PREFIX) for name in shapes)
 
     def part_of(self, name: str) -> str | int | None:

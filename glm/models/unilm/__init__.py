@@ -1,4 +1,4 @@
-"""UniLM: BERT with the attention of four language models (Dong et al. 2019), as the Chinese one was trained."""
+"""UniLM: one BERT trained as four language models by its attention masks (Dong et al. 2019), as the Chinese UniLM."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from glm.models.unilm.objectives import OBJECTIVES
 from glm.models.unilm.tokenization import (
     SPECIAL_TOKENS,
     VOCAB_FILE,
-    WordPieces,
+    WordPieceTokenizer,
     open_tokenizer,
     save_tokenizer,
 )
@@ -28,8 +28,8 @@ def _model_class() -> type:
     return UniLMForConditionalGeneration
 
 
-def _fetch_tokenizer(name: str) -> WordPieces:
-    """The vocabulary of a published name, fetched by PaddleNLP where it is not in its cache yet."""
+def _fetch_tokenizer(name: str) -> WordPieceTokenizer:
+    """Fetches the vocabulary of a published name with PaddleNLP, or takes it from PaddleNLP's cache."""
     from paddlenlp.transformers import BertTokenizer
     from paddlenlp.utils.download import resolve_file_path
 
@@ -53,12 +53,14 @@ FAMILY = Family(
     geometry=UniLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({"objectives", "pair_length", "dropout", "layers", "lora", "packing", "half_precision"}),
+    abilities=frozenset(
+        {"objectives", "pair_length", "dropout", "freeze", "recompute", "layers", "lora", "packing", "half_precision"}
+    ),
     aliases=("bert",),
     marks=SPECIAL_TOKENS,
     vocabulary_multiple=1,
     has_exact_vocabulary=True,
-    # Segments tell source from target: the originals put no words around them.
+    # Segments tell source and target apart: the originals add no words around them.
     templates=dict.fromkeys(("paraphrase", "summary", "title", "advertisement"), "{source}[gMASK]"),
     pretraining=OBJECTIVES,
 )

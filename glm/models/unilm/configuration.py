@@ -17,7 +17,7 @@ from glm.models.unilm.weights import (
 )
 from glm.modules.block import BlockNames, BlockOptions
 
-FINISHED_RULES = ("glm", "unilm")  # names of `glm.generation.finished`
+FINISHED_RULES = ("glm", "unilm")  # finishing rules of `glm.generation.finished`
 NAMES = BlockNames(
     attention="attention",
     mlp="mlp",
@@ -47,8 +47,8 @@ class UniLMConfig(ModelConfig):
             and MLP, on attention probabilities, and after the embeddings [as the first]; fine-tuning's options call
             the first two `output_dropout_prob` and `attention_dropout_prob`.
         initializer_range: standard deviation of random weights.
-        sinusoidal_init: random position tables begin as sines and cosines; a model that is trained from nothing
-            learns from little data with them sooner.
+        mimetic_init: random weights begin with the structure that trained ones are found to have; a small model that
+            is trained from nothing learns to copy much sooner.
         new_pos_ids: each of the four language models has a position table of its own (UniLM, pretraining script).
         relax_projection: 4: each has a quarter of a head four times as wide; 0: there is one head.
         pooler: whether there is BERT's pooler, which sentence order reads.
@@ -78,7 +78,7 @@ class UniLMConfig(ModelConfig):
         attention_probs_dropout_prob: float = 0.1,
         embedding_dropout_prob: float | None = None,
         initializer_range: float = 0.02,
-        sinusoidal_init: bool = False,
+        mimetic_init: bool = False,
         new_pos_ids: bool = False,
         relax_projection: int = 0,
         pooler: bool = False,
@@ -90,18 +90,6 @@ class UniLMConfig(ModelConfig):
         hidden_dropout_prob = kwargs.pop("output_dropout_prob", hidden_dropout_prob)
         attention_probs_dropout_prob = kwargs.pop("attention_dropout_prob", attention_probs_dropout_prob)
         super().__init__(**kwargs)
-        if hidden_size % num_attention_heads:
-            raise InputError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
-        if hidden_act != "gelu":
-            raise InputError(f"hidden_act {hidden_act}: a UniLM's is gelu")
-        if relax_projection not in (0, TASKS):
-            raise InputError(f"relax_projection {relax_projection}: use 0 (one head) or {TASKS}")
-        if type_vocab_size < SEGMENT_TYPES:
-            raise InputError(f"type_vocab_size {type_vocab_size}: there are {SEGMENT_TYPES} segment types")
-        if finished_rule not in FINISHED_RULES:
-            raise InputError(f"finished_rule {finished_rule!r:.40}: use {' or '.join(FINISHED_RULES)}")
-        if sentence_order and not pooler:
-            raise InputError("sentence_order True: needs pooler True")
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.num_hidden_layers = num_hidden_layers
@@ -114,22 +102,38 @@ class UniLMConfig(ModelConfig):
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
         self.embedding_dropout_prob = hidden_dropout_prob if embedding_dropout_prob is None else embedding_dropout_prob
         self.initializer_range = initializer_range
-        self.sinusoidal_init = sinusoidal_init
+        self.mimetic_init = mimetic_init
         self.new_pos_ids = new_pos_ids
         self.relax_projection = relax_projection
         self.pooler = pooler
         self.sentence_order = sentence_order
         self.finished_rule = finished_rule
+        self._check()
         self.layer_norm_eps = default_epsilon(vars(self)) if layer_norm_eps is None else layer_norm_eps
+
+    def _check(self) -> None:
+        H, N = self.hidden_size, self.num_attention_heads
+        if H % N:
+            raise InputError(f"hidden_size {H} is no multiple of num_attention_heads {N}")
+        if self.hidden_act != "gelu":
+            raise InputError(f"hidden_act {self.hidden_act}: a UniLM's is gelu")
+        if self.relax_projection not in (0, TASKS):
+            raise InputError(f"relax_projection {self.relax_projection}: use 0 (one head) or {TASKS}")
+        if self.type_vocab_size < SEGMENT_TYPES:
+            raise InputError(f"type_vocab_size {self.type_vocab_size}: there are {SEGMENT_TYPES} segment types")
+        if self.finished_rule not in FINISHED_RULES:
+            raise InputError(f"finished_rule {self.finished_rule!r:.40}: use {' or '.join(FINISHED_RULES)}")
+        if self.sentence_order and not self.pooler:
+            raise InputError("sentence_order True: needs pooler True")
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated, beside those that are no text."""
+        """Ids that are never generated, beside those that stand for no text."""
         return []
 
     @property
     def block(self) -> BlockOptions:
-        """What its blocks are made of."""
+        """The settings of its blocks."""
         return BlockOptions(
             hidden_size=self.hidden_size,
             num_heads=self.num_attention_heads,

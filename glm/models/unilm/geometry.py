@@ -1,4 +1,4 @@
-"""How UniLM lays out texts: ids, positions, segments, labels, and who sees whom. NumPy only.
+"""Lays out texts for UniLM: ids, positions, segments, labels, and who sees whom. NumPy only.
 
 One encoder is four language models, by what a token sees and by the segments of its tokens (Dong et al. 2019, "Unified
 Language Model Pre-training", section 2.3). Each is the toolkit's two-part attention, in which Part A sees Part A, and
@@ -28,20 +28,21 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.protocol import IGNORE_INDEX, GeometryOptions, Sight
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.protocol import IGNORE_INDEX, GeometryOptions, TokenTable
+from glm.models.unilm.tokenization import WordPieceTokenizer
 
-BIDIRECTIONAL, LEFT_TO_RIGHT, RIGHT_TO_LEFT, SEQ2SEQ = range(4)  # which position table and which part of the head
+# They number the tasks' position tables and parts of the head.
+BIDIRECTIONAL, LEFT_TO_RIGHT, RIGHT_TO_LEFT, SEQ2SEQ = range(4)
 SOURCE_SEGMENT, TARGET_SEGMENT = 4, 5  # of the last task
 TASK_SEGMENTS = {LEFT_TO_RIGHT: 2, RIGHT_TO_LEFT: 3}
-SPECIAL_TOKENS = 3  # of a pair: [CLS], and a [SEP] behind each part
+SPECIAL_TOKENS = 3  # tokens added to a pair: [CLS], and a [SEP] behind each part
 MASKED, PSEUDO_MASKED = OBJECTIVES = ("masked", "pseudo_masked")
-MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of chosen tokens become [MASK], and another word; the others stay
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # shares of chosen tokens that become [MASK], and another word; the others stay
 
 
 @dataclass(frozen=True)
 class Example:
-    """Tokens of Part A, of Part B and of Part C (the [MASK]s of a pseudo-masked example) in a row.
+    """A training example: tokens of Part A, Part B and Part C (the [MASK]s of a pseudo-masked example) in a row.
 
     Args:
         input_ids, position_ids, segment_ids: [L].
@@ -64,18 +65,18 @@ class Example:
 
     @property
     def num_labels(self) -> int:
-        """Positions with loss."""
+        """Number of positions with loss."""
         return int((self.labels != IGNORE_INDEX).sum())
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the generation of a target starts from.
+    """What generation of a target starts from.
 
     Args:
         source_ids: [S], Part A.
         opening_ids: [P], what the target starts with.
-        mask_id: of [MASK], where a token is predicted.
+        mask_id: id of [MASK], where a token is predicted.
     """
 
     source_ids: np.ndarray
@@ -101,12 +102,12 @@ class Prompt:
         return np.repeat([SOURCE_SEGMENT, TARGET_SEGMENT], [len(self.source_ids), len(self.opening_ids)])
 
     def step_position(self, number: int) -> int:
-        """The position of the `number`-th generated token (from 0), and of the [MASK] it is predicted at."""
+        """Returns the position of the `number`-th generated token (from 0), and of the [MASK] that predicts it."""
         return len(self) + number
 
 
 def cut_lengths(a: np.ndarray, b: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths of pairs of at most `most` tokens: until they fit the longer part, or the second, loses a token."""
+    """Cuts pairs to at most `most` tokens: the longer part, or the second of equal ones, loses a token at a time."""
     a, b = np.asarray(a), np.asarray(b)
     shorter_a = np.minimum(a, np.maximum(most - b, -(-most // 2)))
     fits = a + b <= most
@@ -114,17 +115,18 @@ def cut_lengths(a: np.ndarray, b: np.ndarray, most: int) -> tuple[np.ndarray, np
 
 
 def chosen_count(length: np.ndarray | int, share: float, most: int) -> np.ndarray:
-    """How many tokens of a part of so many are predicted; halves are rounded to the even number, as Python does."""
+    """Returns how many tokens of a part are predicted; halves are rounded to the even number, as by Python's
+    `round`."""
     return np.minimum(most, np.maximum(1, np.rint(np.asarray(length) * share))).astype(np.int64)
 
 
 def in_task(task: int, ids: Sequence[int], source_part: int, **options: Any) -> Example:
-    """A row of one of the four language models, without labels.
+    """Lays out a row of one of the four language models, without labels.
 
     Args:
         ids: in the order of the text, special tokens included.
         source_part: how many are the first part: [CLS] a [SEP].
-        options: of `Example`.
+        options: options of `Example`.
     """
     ids, places = np.asarray(ids, dtype=np.int64), np.arange(len(ids))
     if task == RIGHT_TO_LEFT:
@@ -139,27 +141,29 @@ def in_task(task: int, ids: Sequence[int], source_part: int, **options: Any) -> 
     return Example(ids, places, segments, labels, (a, len(ids) - a, 0), task, **options)
 
 
-def pair_in_task(tokenizer: WordPieces, task: int, a: Sequence[int], b: Sequence[int], **options: Any) -> Example:
-    """A pair of texts, their ids without special tokens, as a row of one of the four language models."""
+def pair_in_task(
+    tokenizer: WordPieceTokenizer, task: int, a: Sequence[int], b: Sequence[int], **options: Any
+) -> Example:
+    """Lays out a pair of texts, given as ids without special tokens, as a row of one of the four language models."""
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     inner = [] if task in TASK_SEGMENTS else [sep]
     return in_task(task, [cls, *a, *inner, *b, sep], 1 + len(a) + len(inner), **options)
 
 
 class TokenMasker:
-    """Chosen tokens replaced for a model to find them again: 80 % by [MASK], 10 % by any word; the rest stay.
+    """Replaces chosen tokens for masked prediction: 80 % by [MASK], 10 % by a random word; the rest stay.
 
     Args:
         tokenizer: brings the words, BERT's own tokens not among them.
     """
 
-    def __init__(self, tokenizer: WordPieces):
+    def __init__(self, tokenizer: WordPieceTokenizer):
         special = set(tokenizer.special_ids.values())
         self.mask_id = tokenizer.mask_token_id
         self.words = np.array([number for number in range(tokenizer.vocab_size) if number not in special])
 
     def draw(self, ids: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """What stands in place of tokens: [n] -> [n]."""
+        """Draws what replaces tokens: [n] -> [n]."""
         draws = random.random(len(ids))
         words = random.choice(self.words, len(ids))
         found = np.where(draws < MASK_SHARE + RANDOM_SHARE, words, ids)
@@ -179,11 +183,11 @@ class UniLMGeometry:
 
     special_tokens = 2  # of a source: [CLS] and [SEP]
 
-    def __init__(self, tokenizer: WordPieces, options: GeometryOptions):
+    def __init__(self, tokenizer: WordPieceTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
         self.objective = options.objective or MASKED
         _check(options, self.objective)
-        self.mask_prob = 0.2 if options.mask_prob is None else options.mask_prob  # as run_seq2seq.py
+        self.mask_prob = 0.2 if options.mask_prob is None else options.mask_prob  # as in run_seq2seq.py
         self.max_pred = 20 if options.max_pred is None else options.max_pred
         self.target_mask_prob = options.target_mask_prob or 0.0
         self.max_seq_length = options.max_seq_length
@@ -191,7 +195,7 @@ class UniLMGeometry:
         self.masker = TokenMasker(tokenizer)
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """Part A of text before and after the place where the target belongs; nothing is behind it in a template."""
+        """Returns Part A: the text before the target; a template may have none behind it."""
         return [self.tokenizer.cls_token_id, *before, *after, self.tokenizer.sep_token_id]
 
     def example(
@@ -202,7 +206,8 @@ class UniLMGeometry:
         tgt_length: int,
         random: np.random.Generator | None = None,
     ) -> Example:
-        """The training example of a source and its target; without `random` the one that evaluation takes."""
+        """Makes the training example of a source and its target; without `random`, the example that evaluation
+        uses."""
         if self.max_seq_length is not None:
             a, b = cut_lengths(len(source_ids) - 2, len(span), self.max_seq_length - SPECIAL_TOKENS)
             source_ids, span = [*source_ids[: a + 1], source_ids[-1]], span[:b]
@@ -242,14 +247,14 @@ class UniLMGeometry:
     def prompt(
         self, source_ids: Sequence[int], *, opening: Sequence[int] = (), filled: Sequence[Sequence[int]] = ()
     ) -> Prompt:
-        """What generation of a target, which starts with `opening`, starts from."""
+        """Returns what generation of a target that begins with `opening` starts from."""
         if self.prompt_length is not None and len(source_ids) > self.prompt_length:
             source_ids = [*source_ids[: self.prompt_length - 1], source_ids[-1]]
         ids = (np.asarray(part, dtype=np.int64) for part in (source_ids, opening))
         return Prompt(*ids, self.tokenizer.mask_token_id)
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of training examples, [n] each."""
+        """Counts tokens and labels of training examples, [n] each."""
         if self.max_seq_length is not None:
             a, spans = cut_lengths(sources - 2, spans, self.max_seq_length - SPECIAL_TOKENS)
             sources = a + 2
@@ -259,11 +264,11 @@ class UniLMGeometry:
         return sources + targets, chosen_count(np.minimum(spans, targets), self.mask_prob, self.max_pred)
 
     def _target_limit(self, tgt_length: int) -> int:
-        """Most tokens of a target with its [SEP]; where a pair is cut together, only the pair has a limit."""
+        """Returns the longest target with its [SEP]; no limit of its own where pairs are cut together."""
         return tgt_length if self.max_seq_length is None else self.max_seq_length
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
-        """Rows of examples, one behind the other, and padding at the end.
+        """Collates rows of examples, one behind the other, with padding at the end.
 
         Returns:
             input_ids, position_ids, segment_ids and labels [B, L] (-100 where there is no loss), parts [B, E, 3],
@@ -284,19 +289,20 @@ class UniLMGeometry:
             batch["order"][number, : len(row)] = [example.order for example in row]
         return batch
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
-        """A record for people, as evaluation and generation see it; both are asserted to lay it out alike."""
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
+        """See `Geometry.token_table`, with the example that evaluation uses; asserts that evaluation and generation
+        agree."""
         prediction = np.stack([prompt.input_ids, np.arange(len(prompt)), prompt.segment_ids])
         training = None
         if example is not None:
-            if len(prompt.source_ids) == example.parts[0]:  # pair and prompt may be cut to different lengths
+            if len(prompt.source_ids) == example.parts[0]:  # the pair and the prompt may be cut to different lengths
                 check_alike(example, prompt)
             training = np.stack([example.input_ids, example.position_ids, example.segment_ids, example.labels])
         parts = example.parts if example else (len(prompt.source_ids), len(prompt.opening_ids), 0)
-        return Sight(parts[0], training, prediction, ("position", "segment"), attention_mask(*parts))
+        return TokenTable(parts[0], training, prediction, ("position", "segment"), attention_mask(*parts))
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of a target beside a source of `src_length` tokens: both share the positions."""
+        """Longest target beside `src_length` tokens of source: both share the positions."""
         return config.max_position_embeddings - src_length
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:
@@ -312,7 +318,7 @@ class UniLMGeometry:
 
 
 def _check(options: GeometryOptions, objective: str) -> None:
-    """Raises InputError for an option that is out of its range or without effect."""
+    """Raises InputError for an option that is out of its range or has no effect."""
     if objective not in OBJECTIVES:
         raise InputError(f"objective {objective}: unknown; use {' or '.join(OBJECTIVES)}")
     for name, needed in (("mask_prob", MASKED), ("max_pred", MASKED), ("target_mask_prob", PSEUDO_MASKED)):
@@ -328,7 +334,8 @@ def _check(options: GeometryOptions, objective: str) -> None:
 
 
 def attention_mask(a: int, b: int, c: int) -> np.ndarray:
-    """Who sees whom among the tokens of Part A, Part B and Part C: [L, L] bool, True = row may attend to column."""
+    """Returns who sees whom among the tokens of Part A, Part B and Part C: [L, L] bool, True = row may attend to
+    column."""
     rows, columns = np.indices((a + b + c, a + b + c))
     past = (columns < a) | (rows >= a) & (columns <= rows)
     twins = (columns < rows - b) | (columns == rows)
@@ -336,7 +343,7 @@ def attention_mask(a: int, b: int, c: int) -> np.ndarray:
 
 
 def check_alike(example: Example, prompt: Prompt) -> None:
-    """Asserts that generation starts from, and goes on at, the ids, positions and segments that evaluation has."""
+    """Asserts that generation starts from and continues with the ids, positions and segments of evaluation."""
     S, T, _ = example.parts
     given = min(len(prompt), S + T)  # a target that was cut may end within the opening
     assert (prompt.input_ids[:given] == example.input_ids[:given]).all(), "the tokens differ"

@@ -1,10 +1,9 @@
-"""UniLM: one BERT over four language models, which its attention and its segments tell apart.
+"""UniLM: one BERT used as four language models, which attention masks and segments tell apart.
 
 Source: Dong et al. 2019, "Unified Language Model Pre-training"; layer for layer as the Chinese UniLM
 (BERT's post-LN blocks and head, four position tables and a four-fold head in pretraining).
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,27 +15,27 @@ from glm.cpu.arrays import draw_seed
 from glm.models.protocol import IGNORE_INDEX
 from glm.models.unilm.configuration import UniLMConfig
 from glm.models.unilm.geometry import SEQ2SEQ, TARGET_SEGMENT, Prompt
-from glm.models.unilm.weights import DOWN, OUTPUT, PUBLISHED, TASKS
+from glm.models.unilm.initialization import draw_weights
+from glm.models.unilm.weights import PUBLISHED, TASKS
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, ExactGELU, LayerNorm, Linear, TiedEmbedding
-from glm.modules.layout import Layout
 from glm.modules.loss import Smoothing
+from glm.modules.packing import Packing
 from glm.modules.post_norm import PostNormBlock
 from glm.modules.pretrained import SafePretrainedModel
-from glm.modules.split_layers import draw
 from glm.modules.stack import Stack
 from glm.modules.tensors import as_tensor
 
-NOTHING = 1e-5  # added to the number of predicted tokens that the masked loss is divided by, in the originals too
-PAD = 0  # [PAD], which label smoothing gives no share
+NOTHING = 1e-5  # added to the number of predicted tokens before the masked loss is divided by it, as in the originals
+PAD = 0  # [PAD], which gets no share of label smoothing
 
-KINDS = {"bert": "bert", "macb": "macbert"}  # the folder there, by the beginning of a name
+KINDS = {"bert": "bert", "macb": "macbert"}  # folder at WEIGHTS_URL, by the first letters of a model's name
 WEIGHTS_URL = "https://bj.bcebos.com/paddlenlp/models/transformers/{kind}/{name}.pdparams"
 
 
 class UniLMEncoder(Stack):
-    """Positions, segments, their LayerNorm, and blocks."""
+    """UniLM's encoder: positions and segments with their LayerNorm, and the blocks."""
 
     def __init__(self, config: UniLMConfig):
         super().__init__()
@@ -49,8 +48,8 @@ class UniLMEncoder(Stack):
         self.set_layers([PostNormBlock(config.block) for _ in range(config.num_hidden_layers)])
 
     def embed(self, words: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor) -> Tensor:
-        """Word embeddings [..., H], and positions, segments and tasks [...] -> [..., H]."""
-        if self.tables > 1:  # a row of the table is those of all tasks, side by side
+        """Adds positions and segments of each token's task, then LayerNorm: word embeddings [..., H] -> [..., H]."""
+        if self.tables > 1:  # a row of the table holds the vectors of all tasks side by side
             position_ids = position_ids * self.tables + tasks
         table = self.position_embeddings.weight.reshape([-1, words.shape[-1]])
         states = words + F.embedding(position_ids, table) + self.segment_embeddings(segment_ids)
@@ -58,7 +57,7 @@ class UniLMEncoder(Stack):
 
 
 class LanguageHead(nn.Layer):
-    """What comes between the last block and the words: a linear, GELU and a LayerNorm; and the bias of the words."""
+    """BERT's head before the words: a linear, GELU and a LayerNorm; holds the bias of the words too."""
 
     def __init__(self, config: UniLMConfig):
         super().__init__()
@@ -70,7 +69,7 @@ class LanguageHead(nn.Layer):
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
 
     def forward(self, states: Tensor, tasks: Tensor) -> Tensor:
-        """[n, H] and the task of each, [n] -> [n, H]."""
+        """[n, H] and each token's task [n] -> [n, H]."""
         wide = self.layernorm(self.activation(self.dense(states)))  # [n, H * parts]
         if self.parts == 1:
             return wide
@@ -79,7 +78,7 @@ class LanguageHead(nn.Layer):
 
 
 class UniLMPretrainedModel(SafePretrainedModel):
-    """What loading and saving need to know of a UniLM."""
+    """What loading and saving need to know about a UniLM."""
 
     config_class = UniLMConfig
     base_model_prefix = "unilm"
@@ -87,14 +86,6 @@ class UniLMPretrainedModel(SafePretrainedModel):
     pretrained_resource_files_map = {
         "model_state": {name: WEIGHTS_URL.format(kind=KINDS[name[:4]], name=name) for name in PUBLISHED}
     }
-
-
-def sinusoids(positions: int, size: int) -> np.ndarray:
-    """Waves of one length for each pair of columns, sines and then cosines (Vaswani et al. 2017, section 3.5): a shift
-    of positions is the same linear map everywhere. [positions, size] float32."""
-    rates = 10_000.0 ** (-np.arange(size // 2) / (size // 2))
-    angles = np.arange(positions)[:, None] * rates  # [positions, size / 2]
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
 class UniLMModel(UniLMPretrainedModel):
@@ -107,9 +98,9 @@ class UniLMModel(UniLMPretrainedModel):
         self.pooler = Linear(config.hidden_size, config.hidden_size) if config.pooler else None
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor, layout: Layout
+        self, input_ids: Tensor, position_ids: Tensor, segment_ids: Tensor, tasks: Tensor, packing: Packing
     ) -> Tensor:
-        """Runs the encoder on the tokens of a layout.
+        """Runs the encoder on packed tokens.
 
         Args:
             input_ids, position_ids, segment_ids: [B, L] int64.
@@ -118,15 +109,15 @@ class UniLMModel(UniLMPretrainedModel):
         Returns:
             [n, H]
         """
-        places = as_tensor(layout.places)  # [n]
+        places = as_tensor(packing.places)  # [n]
         ids, positions, segments = (
             part.flatten().gather(places) for part in (input_ids, position_ids, segment_ids)
         )  # [n] each
-        return self.encoder(self.encoder.embed(self.word_embeddings(ids), positions, segments, tasks), layout)
+        return self.encoder(self.encoder.embed(self.word_embeddings(ids), positions, segments, tasks), packing)
 
 
 class UniLMForConditionalGeneration(UniLMPretrainedModel):
-    """UniLM with its heads: predicts what stands at [MASK]s, and generates targets so.
+    """UniLM with its heads: predicts the tokens at [MASK]s, and generates targets that way.
 
     Attributes:
         head: turns what `lm_head` makes of states into logits, or into the loss.
@@ -143,28 +134,17 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         self.terms: dict[str, Tensor] = {}
 
     def draw_weights(self) -> None:
-        """N(0, initializer_range), biases 0; in a model of the pretraining script the two linears of layer i (from 0)
-        that end in a residual sum divided by sqrt(2 (i + 1))."""
-        numbers = np.random.default_rng(self.seed)
-        for name, weight in self.named_parameters():
-            if weight.ndim != 2:
-                continue
-            std = self.config.initializer_range
-            if self.config.sinusoidal_init and name.endswith("position_embeddings.weight"):
-                weight.set_value(sinusoids(*weight.shape) * np.float32(std * math.sqrt(2)))
-                continue
-            if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
-                std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
-            draw(weight, name, {}, numbers, std, degree=1, rank=0)
+        """See `glm.models.unilm.initialization`."""
+        draw_weights(self)
 
     @property
     def finished_rule(self) -> str:
-        """How decoding ends a text, if the user does not say."""
+        """The finishing rule of decoding, if the user does not choose one."""
         return self.config.finished_rule
 
     @property
     def stacks(self) -> list[Stack]:
-        """Its one stack of blocks."""
+        """Its stacks of blocks: one."""
         return [self.unilm.encoder]
 
     def forward(
@@ -179,7 +159,7 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         label_smoothing: float = 0.0,
         num_items: int | None = None,
     ) -> Tensor:
-        """Logits of all tokens; with labels the loss, for which only labelled positions meet the head.
+        """Returns logits of all tokens; with labels the loss, for which the head sees labelled positions only.
 
         Args:
             input_ids, position_ids, segment_ids: [B, L] int64; each row one or more examples, one behind the other,
@@ -200,43 +180,55 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
             ValueError: the examples of a row have more tokens than the row.
         """
         B, L = input_ids.shape
-        layout = Layout.of(parts.numpy(), L)
+        packing = Packing.of(parts.numpy(), L)
         token_tasks, firsts = _by_token(parts.numpy(), tasks.numpy(), L)
-        places = as_tensor(layout.places)
+        places = as_tensor(packing.places)
         token_tasks = as_tensor(token_tasks).gather(places)  # [n]
-        states = self.unilm(input_ids, position_ids, segment_ids, token_tasks, layout)  # [n, H]
+        states = self.unilm(input_ids, position_ids, segment_ids, token_tasks, packing)  # [n, H]
         if labels is None:
             logits = self.head.logits(self.lm_head(states, token_tasks))  # [n, V]
-            return paddle.scatter(paddle.zeros([B * L, logits.shape[-1]], logits.dtype), places, logits).reshape(
-                [B, L, -1]
-            )
+            table = paddle.zeros([B * L, logits.shape[-1]], logits.dtype)
+            return paddle.scatter(table, places, logits).reshape([B, L, -1])
         labels = labels.flatten().gather(places)  # [n]
-        labelled = (labels != IGNORE_INDEX).nonzero().flatten()
-        items = len(labelled) if num_items is None else num_items
-        loss = self.head.loss(
-            self.lm_head(states.gather(labelled), token_tasks.gather(labelled)),
-            labels.gather(labelled),
-            label_smoothing=Smoothing(label_smoothing, spared=PAD),
-            num_items=items + (0.0 if layout.twins else NOTHING),
-        )
+        least = 0.0 if packing.twins else NOTHING
+        loss = self._masked_loss(states, token_tasks, labels, label_smoothing, num_items, least)
         if order is None or self.sentence_order is None:
             return loss
-        order_loss = self._order_loss(states, order.flatten(), firsts, layout)
+        order_loss = self._order_loss(states, order.flatten(), firsts, packing)
         self.terms = {"mlm_loss": loss.detach(), "order_loss": order_loss.detach()}
         return loss + order_loss
 
-    def _order_loss(self, states: Tensor, order: Tensor, firsts: np.ndarray, layout: Layout) -> Tensor:
-        """Of sentence order, [], a mean over the examples that are asked, and 0 without any."""
+    def _masked_loss(
+        self,
+        states: Tensor,
+        token_tasks: Tensor,
+        labels: Tensor,
+        label_smoothing: float,
+        num_items: int | None,
+        least: float,
+    ) -> Tensor:
+        """Returns the loss of the labelled tokens, []; `least` is added to their number."""
+        labelled = (labels != IGNORE_INDEX).nonzero().flatten()
+        items = len(labelled) if num_items is None else num_items
+        return self.head.loss(
+            self.lm_head(states.gather(labelled), token_tasks.gather(labelled)),
+            labels.gather(labelled),
+            label_smoothing=Smoothing(label_smoothing, spared=PAD),
+            num_items=items + least,
+        )
+
+    def _order_loss(self, states: Tensor, order: Tensor, firsts: np.ndarray, packing: Packing) -> Tensor:
+        """Returns the loss of sentence order, [], a mean over the examples that have a label; 0 without any."""
         asked = np.flatnonzero(order.numpy() != IGNORE_INDEX)
         if not len(asked):
             return paddle.zeros([])
-        rows = np.searchsorted(layout.clean.places, firsts[asked])  # where their first tokens stand
+        rows = np.searchsorted(packing.clean.places, firsts[asked])  # rows of these examples' first tokens
         logits = self.sentence_order(F.tanh(self.unilm.pooler(states.gather(as_tensor(rows)))))  # [asked, 2]
         return F.cross_entropy(logits, order.gather(as_tensor(asked)))
 
     @paddle.no_grad()
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, KVCache]:
-        """Reads prompts, and behind each a [MASK].
+        """Reads prompts, each followed by a [MASK].
 
         Returns:
             [B, V] float32 logits of the first token to generate, and the cache with one live row per example.
@@ -257,7 +249,7 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
 
     @paddle.no_grad()
     def step(self, tokens: np.ndarray, numbers: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Reads one token per live row, and a [MASK] behind it, whose keys and values are given up at once.
+        """Reads one token per live row followed by a [MASK], whose keys and values are dropped at once.
 
         Args:
             tokens: [B, R].
@@ -269,8 +261,8 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         return self._step(tokens, numbers + 1, cache)
 
     def _step(self, tokens: np.ndarray, numbers: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Logits [B, R, V] of a [MASK] in each row, in place of the `numbers`-th generated token [B], behind the token
-        before it [B, R]; [B, 0] where there is none yet."""
+        """Returns the logits [B, R, V] of a [MASK] in each row, at the place of the `numbers`-th generated token [B],
+        behind the token before it [B, R] ([B, 0] where there is none yet)."""
         encoder, rows = self.unilm.encoder, max(tokens.shape[1], 1)
         masks = np.repeat([[prompt.mask_id] for prompt in cache.prompts], rows, axis=1)
         at_mask = np.array([prompt.step_position(n) for prompt, n in zip(cache.prompts, numbers, strict=True)])
@@ -289,7 +281,7 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
 
 
 def _by_token(parts: np.ndarray, tasks: np.ndarray, L: int) -> tuple[np.ndarray, np.ndarray]:
-    """The task of each place of a batch [B * L], and the place of each example's first token [B * E]."""
+    """Returns the task of each place of a batch [B * L], and the place of each example's first token [B * E]."""
     lengths = parts.sum(axis=2)  # [B, E]
     firsts = np.arange(len(parts))[:, None] * L + np.cumsum(lengths, axis=1) - lengths  # [B, E]
     of_tokens = np.zeros(len(parts) * L, dtype=np.int64)

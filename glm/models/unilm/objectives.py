@@ -1,4 +1,4 @@
-"""What UniLM's pretraining draws of a document: four language models in one mixture, and the order of sentences.
+"""UniLM's pretraining: rows of four language models in one mixture, and the order of sentences.
 
 A document is cut into pieces at its punctuation, and pieces are put together until they fill a row. Of such a passage
 each draw makes two parts at a random boundary, and of them a row of one of the four language models, a share of whose
@@ -32,10 +32,12 @@ from glm.models.unilm.geometry import (
     cut_lengths,
     pair_in_task,
 )
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 
-PIECE = re.compile(r"[^。？！!?，]*[。？！!?，]|[^。？！!?，]+")  # of a document, with the mark that ends it
-NAMES = ("bidirectional", "left_to_right", "right_to_left", "seq2seq")  # by the numbers of the tasks
+# A piece of a document, with the punctuation mark that ends it.
+PIECE = re.compile(r"[^。？！!?，]*[。？！!?，]|[^。？！!?，]+")
+# By task number.
+NAMES = ("bidirectional", "left_to_right", "right_to_left", "seq2seq")
 SHARES = {BIDIRECTIONAL: 1 / 3, LEFT_TO_RIGHT: 1 / 6, RIGHT_TO_LEFT: 1 / 6, SEQ2SEQ: 1 / 3}
 
 Passage = list[list[int]]  # the pieces of a part of a document, as ids
@@ -43,7 +45,7 @@ Passage = list[list[int]]  # the pieces of a part of a document, as ids
 
 @dataclass(frozen=True)
 class Mixture:
-    """The objective of pretraining.
+    """UniLM's pretraining objective: a mixture of four language models.
 
     Args:
         tokenizer: encodes documents, and brings BERT's own tokens.
@@ -54,7 +56,7 @@ class Mixture:
         InputError: an option is out of its range.
     """
 
-    tokenizer: WordPieces
+    tokenizer: WordPieceTokenizer
     seq_length: int = 128
     mask_prob: float = 0.15
     max_pred: int = 48
@@ -68,16 +70,16 @@ class Mixture:
             raise InputError(f"max_pred {self.max_pred}: use 1 or more")
 
     def passages(self, document: str) -> Iterator[Passage]:
-        """The passages of a document, each of at least two pieces: of one no pair can be made."""
+        """Puts the pieces of a document together to passages of at least two pieces, as a pair needs."""
         pieces = self.parts(document)
         yield from self.units(self.tokenizer.encode_text(pieces) if pieces else [])
 
     def parts(self, document: str) -> list[str]:
-        """The pieces of a document; one of a character is dropped."""
+        """Splits a document into pieces; pieces of a single character are dropped."""
         return [piece for piece in PIECE.findall(document.strip()) if len(piece.strip()) > 1]
 
     def units(self, parts: Sequence[Sequence[int]]) -> Iterator[Passage]:
-        """The passages of a document, whose pieces are given as ids."""
+        """Makes passages of a document whose pieces are given as ids."""
         passage: Passage = []
         for ids in filter(None, parts):
             passage.append(ids)
@@ -89,7 +91,7 @@ class Mixture:
             yield passage
 
     def example(self, passage: Passage, random: np.random.Generator, task: int | None = None) -> Example:
-        """A row drawn of a passage, at most `seq_length` tokens long; of a language model, if one is given."""
+        """Draws a row of at most `seq_length` tokens from a passage; `task` fixes the language model."""
         boundary = int(random.integers(1, len(passage)))
         a, b = ([number for piece in part for number in piece] for part in (passage[:boundary], passage[boundary:]))
         drawn = int(random.choice(list(SHARES), p=list(SHARES.values())))
@@ -104,13 +106,13 @@ class Mixture:
         return self._masked(pair_in_task(self.tokenizer, task, a, b, order=order), len(a), len(b), random)
 
     def _masked(self, example: Example, a: int, b: int, random: np.random.Generator) -> Example:
-        """With labels at chosen tokens of the text and the last [SEP]; source to target, of the target alone."""
+        """Adds labels at chosen tokens of the text and the last [SEP]; for source to target, of the target only."""
         L = len(example)
         candidates = np.arange(1, L)
         if example.task == SEQ2SEQ:
             candidates = np.arange(example.parts[0], L)
         elif example.task == BIDIRECTIONAL:
-            candidates = np.delete(candidates, a)  # the inner [SEP] stands at place 1 + a
+            candidates = np.delete(candidates, a)  # the inner [SEP] is at place 1 + a
         count = int(chosen_count(b if example.task == SEQ2SEQ else a + b, self.mask_prob, self.max_pred))
         places = np.sort(random.choice(candidates, count, replace=False))
         if example.task == RIGHT_TO_LEFT:
@@ -122,16 +124,16 @@ class Mixture:
             ids, example.position_ids, example.segment_ids, labels, example.parts, example.task, example.order
         )
 
-    # -- what pretraining asks for, see `glm.models.protocol.Pretraining`
+    # -- see `glm.models.protocol.Pretraining`
 
     @property
     def described(self) -> dict[str, Any]:
-        """All that samples depend on."""
+        """Everything beside the tokenizer that samples depend on."""
         return {"seq_length": self.seq_length, "mask_prob": self.mask_prob, "max_pred": self.max_pred}
 
     @property
     def described_units(self) -> dict[str, Any]:
-        """What passages depend on."""
+        """Everything beside the tokenizer that passages depend on."""
         return {"seq_length": self.seq_length}
 
     @cached_property
@@ -146,7 +148,7 @@ class Mixture:
 
     @property
     def planned(self) -> tuple[int, int]:
-        """Tokens and labels of a row that is full."""
+        """Tokens and labels of a full row."""
         return self.seq_length, int(chosen_count(self.seq_length, self.mask_prob, self.max_pred))
 
     def check(self, config: Any) -> None:
@@ -155,18 +157,18 @@ class Mixture:
             raise InputError(f"seq_length {self.seq_length}: the model has {room} positions; use at most so many")
 
     def samples(self, corpus: Corpus) -> int:
-        """One of each passage."""
+        """One sample per passage."""
         return len(corpus)
 
     def draw(self, corpus: Corpus, number: int, random: np.random.Generator, objective: str | None = None) -> Sample:
-        """A row of a passage."""
+        """Draws a row of a passage."""
         passage = [part.tolist() for part in corpus.unit(number)]
         example = self.example(passage, random, None if objective is None else NAMES.index(objective))
         return Sample(NAMES[example.task], (example,))
 
 
 def _cut(part: Sequence[int], length: int, random: np.random.Generator) -> Sequence[int]:
-    """So many tokens of a part: each that goes is the first or the last that is left, by chance."""
+    """Cuts a part to so many tokens, each time dropping the first or the last one at random."""
     lost = len(part) - length
     start = int(random.binomial(lost, 0.5)) if lost else 0
     return part[start : start + length]

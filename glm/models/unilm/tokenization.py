@@ -1,4 +1,4 @@
-"""Text as ids and back: BERT's WordPiece by the library `tokenizers`. Loads no Paddle.
+"""BERT's WordPiece tokenizer by the library `tokenizers`. Loads no Paddle.
 
 PaddleNLP's BertTokenizer is not this tokenizer: it also splits at symbols (4℃), and gives other ids.
 """
@@ -22,21 +22,21 @@ from glm.runtime.text_lines import read_lines
 
 VOCAB_FILE, SETTINGS_FILE = "vocab.txt", "tokenizer_config.json"  # in a tokenizer's folder
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-UNUSED = re.compile(r"\[unused\d+\]")  # rows of BERT's vocabularies that no text has
+UNUSED = re.compile(r"\[unused\d+\]")  # unused rows of BERT's vocabularies
 CONTINUED = "##"
-LONGEST_WORD = 100  # characters; a longer one is unknown
-# A blank stays between ASCII letters or digits only: others were not in the text, or did not part two words of it.
+LONGEST_WORD = 100  # characters; a longer word is unknown
+# Decoding keeps a space only between ASCII letters or digits: any other was added by the split into words.
 NEEDLESS_BLANK = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")
 
 
 class _TokenizerSettings(Settings, extra="ignore"):
-    """What is taken from the settings of a tokenizer, whose program knows many more."""
+    """The settings of a tokenizer that are used; its file may hold many more."""
 
     do_lower_case: bool = True
 
 
-class WordPieces:
-    """The ids of texts and of BERT's own tokens, which a text never becomes: `[MASK]` in a text is text.
+class WordPieceTokenizer:
+    """BERT's tokenizer. Text never becomes a special token: `[MASK]` in a text is text.
 
     Args:
         vocab_file: one token a line; its number is the id.
@@ -77,7 +77,7 @@ class WordPieces:
 
     @property
     def vocab_size(self) -> int:
-        """Lines of the vocabulary."""
+        """Number of lines of the vocabulary."""
         return len(self.tokens)
 
     @property
@@ -106,31 +106,31 @@ class WordPieces:
         return hashlib.sha256("\n".join([str(self.lowercase), *self.tokens]).encode()).hexdigest()
 
     def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
-        """Ids of a text or of each text of a list, nothing added. A list is encoded by several threads."""
+        """Encodes a text, or each text of a list in several threads, without special tokens."""
         if isinstance(text, str):
             return self._pieces.encode(text, add_special_tokens=False).ids
         return [found.ids for found in self._pieces.encode_batch(text, add_special_tokens=False)]
 
     def decode_ids(self, ids: Iterable[int]) -> str:
-        """The text of ids up to the first `[SEP]` or `[PAD]`: word pieces joined, and no blank but between Latin words
-        or numbers."""
+        """Decodes ids up to the first `[SEP]` or `[PAD]`: joins word pieces, with spaces only between Latin words or
+        numbers."""
         ends, left_out = (self.sep_token_id, self.pad_token_id), (self.cls_token_id, self.mask_token_id)
         text = itertools.takewhile(lambda number: number not in ends, ids)
         tokens = [self.tokens[number] for number in text if number < len(self.tokens) and number not in left_out]
         return NEEDLESS_BLANK.sub("", " ".join(tokens).replace(f" {CONTINUED}", "").removeprefix(CONTINUED))
 
     def token_of(self, number: int) -> str:
-        """The token of an id; `[UNK]` of one beyond the vocabulary."""
+        """Returns the token of an id; `[UNK]` beyond the vocabulary."""
         return self.tokens[number] if 0 <= number < len(self.tokens) else UNKNOWN
 
     def unknown_parts(self, text: str) -> list[str]:
-        """The words of a text that have no token."""
+        """Returns the words of a text that have no token."""
         found = self._pieces.encode(text, add_special_tokens=False)
         places = zip(found.ids, found.offsets, strict=True)
         return [text[start:end] for number, (start, end) in places if number == self.unknown_token_id]
 
     def ids_without_text(self, rows: int) -> set[int]:
-        """BERT's own tokens, those that no text has, and what a table of so many rows has behind them."""
+        """Ids of BERT's own tokens, its unused ones, and rows behind the vocabulary."""
         unused = {number for number, token in enumerate(self.tokens) if UNUSED.fullmatch(token)}
         return unused | {*self.special_ids.values(), *range(len(self.tokens), rows)}
 
@@ -138,7 +138,7 @@ class WordPieces:
 def _read_vocabulary(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; a vocabulary with one token a line is expected")
-    lines = read_lines(path)  # U+2028 is a token, no line's end
+    lines = read_lines(path)  # U+2028 is a token here, not a line break
     first: dict[str, int] = {}
     for number, token in enumerate(lines, start=1):
         if token in first:
@@ -149,8 +149,9 @@ def _read_vocabulary(path: Path) -> list[str]:
     return lines
 
 
-def open_tokenizer(path: Path) -> WordPieces:
-    """The tokenizer of a vocabulary's file, or of a folder that has one; the folder's settings say if it lower-cases.
+def open_tokenizer(path: Path) -> WordPieceTokenizer:
+    """Opens the tokenizer of a vocabulary file, or of a folder that has one and whose settings say whether it
+    lower-cases.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -163,11 +164,11 @@ def open_tokenizer(path: Path) -> WordPieces:
         raise InputError(f"tokenizer {path}: the folder has no {VOCAB_FILE}; set tokenizer_name_or_path")
     settings = folder / SETTINGS_FILE
     lowercase = read_settings(settings, _TokenizerSettings).do_lower_case if settings.is_file() else True
-    return WordPieces(file, lowercase=lowercase)
+    return WordPieceTokenizer(file, lowercase=lowercase)
 
 
-def save_tokenizer(tokenizer: WordPieces, folder: Path) -> None:
-    """Writes the vocabulary, and whether texts are lower-cased, as PaddleNLP and Hugging Face read them."""
+def save_tokenizer(tokenizer: WordPieceTokenizer, folder: Path) -> None:
+    """Writes the vocabulary and whether texts are lower-cased, in files that PaddleNLP and Hugging Face read."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / VOCAB_FILE).write_text("\n".join(tokenizer.tokens) + "\n", encoding="utf-8", newline="\n")
     settings = {"do_lower_case": tokenizer.lowercase, "tokenizer_class": "BertTokenizer"}

@@ -33,12 +33,13 @@ PUBLISHED = ("bert-base-chinese", "bert-wwm-chinese", "bert-wwm-ext-chinese")
 PUBLISHED += ("macbert-base-chinese", "macbert-large-chinese")
 
 TASKS = (
-    4  # both directions, left to right, right to left, source to target: one position table and part of the head each
+    # Both directions, left to right, right to left, source to target: each with a position table and part of the head.
+    4
 )
 SEGMENT_TYPES = 6
-ROWS_OF_TYPES = (0, 1, 0, 0, 0, 1)  # of a BERT's two types, which each of the six begins with
+ROWS_OF_TYPES = (0, 1, 0, 0, 0, 1)  # which of a BERT's two segment types initialises each of the six
 
-# A part of a layer: what PyTorch's BERT calls it, and what PaddleNLP's does.
+# Names of a layer's parts: in PyTorch's BERT, and in PaddleNLP's.
 LAYER_PARTS = {
     OUTPUT: ("attention.output.dense", "self_attn.out_proj"),
     ATTENTION_NORM: ("attention.output.LayerNorm", "norm1"),
@@ -46,12 +47,12 @@ LAYER_PARTS = {
     DOWN: ("output.dense", "linear2"),
     MLP_NORM: ("output.LayerNorm", "norm2"),
 }
-# The same of the parts of the fused projection, in their order.
+# Names of the parts of the fused projection, in their order.
 FUSED_PARTS = tuple(
     (f"attention.self.{torch}", f"self_attn.{paddle}")
     for torch, paddle in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
 )
-# The same of what is no layer's, whole names up to `weight` or `bias`.
+# Names outside the layers, up to `weight` or `bias`.
 PARTS = {
     "unilm.word_embeddings": ("bert.embeddings.word_embeddings",) * 2,
     "unilm.encoder.position_embeddings": ("bert.embeddings.position_embeddings",) * 2,
@@ -65,21 +66,22 @@ PARTS = {
 PADDLES_LINEARS = tuple(f".{paddle}.weight" for _, paddle in FUSED_PARTS)
 FOREIGN_LAYERS = ("bert.encoder.layer.{}.", "bert.encoder.layers.{}.")
 FOREIGN_BIASES = ("cls.predictions.bias", "cls.predictions.decoder_bias")  # of the head
-FORMATS = {"huggingface": 0, "huggingface-bin": 0, "paddlenlp": 1}  # which of the two namings a format has
+FORMATS = {"huggingface": 0, "huggingface-bin": 0, "paddlenlp": 1}  # which of the two foreign namings a format uses
 
-# Weights that files hold a second time, under these names, and what they are.
+# Names under which files hold a weight a second time, each with that weight's name.
 COPIES = {
     "cls.predictions.decoder.weight": WORDS,
     "cls.predictions.decoder_weight": WORDS,
     "cls.predictions.decoder.bias": HEAD_BIAS,
 }
-# Numbers that are no weights: of the original's loss, and those of a range.
+# Values that are no weights: of the original's loss, and an index range.
 NO_WEIGHTS = ("crit_mask_lm_smoothed.one_hot", "bert.embeddings.position_ids")
-WITHOUT_PREFIX = ("embeddings.", "encoder.", "pooler.")  # of a file of BERT without a head
+WITHOUT_PREFIX = ("embeddings.", "encoder.", "pooler.")  # in a file of a BERT without a head
 
 
 def _own_names() -> dict[str, tuple[str, int, int]]:
-    """Name of ours, part, and number of parts, by foreign name without `weight` or `bias`; `{}` stands for a layer."""
+    """Maps foreign names without `weight` or `bias` to our name, the part, and the number of parts; `{}` stands for a
+    layer."""
     found = {foreign: (own, 0, 1) for own, names in PARTS.items() for foreign in names}
     for own, names in LAYER_PARTS.items():
         for layer, name in zip(FOREIGN_LAYERS, names, strict=True):
@@ -87,7 +89,7 @@ def _own_names() -> dict[str, tuple[str, int, int]]:
     for number, names in enumerate(FUSED_PARTS):
         for layer, name in zip(FOREIGN_LAYERS, names, strict=True):
             found[layer + name] = (LAYER + FUSED, number, len(FUSED_PARTS))
-    return found | {"cls2.seq_relationship": (ORDER, 0, 1)}  # in the base's own class
+    return found | {"cls2.seq_relationship": (ORDER, 0, 1)}  # in the base class
 
 
 OWN_NAMES = _own_names()
@@ -95,12 +97,12 @@ KINDS = {"gamma": "weight", "beta": "bias"}  # of LayerNorms in old files
 
 
 class UniLMWeights(WeightNames):
-    """See `WeightNames`."""
+    """UniLM's weight names and shapes, see `WeightNames`."""
 
     words = WORDS
     required = (WORDS, POSITIONS)
     linears = tuple(f"{name}.weight" for name in (FUSED, OUTPUT, UP, DOWN, POOLER, HEAD_DENSE, ORDER))
-    # Of every naming one that is no square, or seldom.
+    # A weight of every naming that is rarely square.
     biased_linears = tuple(
         f"{name}.weight" for name in (FUSED, UP, "intermediate.dense", "linear1", ORDER, "seq_relationship")
     )
@@ -109,7 +111,7 @@ class UniLMWeights(WeightNames):
         *("type_vocab_size", "new_pos_ids", "relax_projection", "pooler", "sentence_order"),
     )
     optional = ("pooler", "sentence_order")
-    # Not the number of segment types: files say 2 where the program that wrote them sets 6.
+    # The number of segment types is not taken from files: they say 2 where the program that wrote them sets 6.
     agreed = (
         *("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings"),
         *("num_attention_heads", "layer_norm_eps"),
@@ -128,7 +130,7 @@ class UniLMWeights(WeightNames):
         "attention_probs_dropout_prob": float,
         "embedding_dropout_prob": float,
         "initializer_range": float,
-        "sinusoidal_init": bool,
+        "mimetic_init": bool,
         "new_pos_ids": bool,
         "relax_projection": int,
         "pooler": bool,
@@ -159,8 +161,8 @@ class UniLMWeights(WeightNames):
         shapes |= _linear(HEAD_DENSE, H, wide) | _norm(HEAD_NORM, wide) | {HEAD_BIAS: (V,)}
         return shapes | (_linear(ORDER, H, 2) if config.get("sentence_order") else {})
 
-    def torch_layout(self, names: Iterable[str]) -> bool:
-        """By the names: PaddleNLP's have Paddle's layout, those of PyTorch's BERT the other."""
+    def linears_out_in(self, names: Iterable[str]) -> bool:
+        """Decides by the names: PaddleNLP's have linears as [in, out], PyTorch's BERT as [out, in]."""
         return not any(name.endswith(PADDLES_LINEARS) for name in names)
 
     def recognises(self, names: Iterable[str]) -> bool:
@@ -219,7 +221,7 @@ class UniLMWeights(WeightNames):
         return tuple(f"{before}{own[naming]}.{kind}" for own in names)
 
     def settled(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-        """Without what is no weight, copies compared and left out, and with six segment types.
+        """Drops what is no weight, compares and drops copies, and extends the segment types to six.
 
         Raises:
             InputError: a copy differs from what it is one of.
@@ -233,7 +235,7 @@ class UniLMWeights(WeightNames):
         return found
 
     def declared(self, content: Mapping[str, Any], origin: object) -> dict[str, Any]:
-        """Without the name of an activation that is the only one.
+        """Drops the name of the activation, of which there is only one.
 
         Raises:
             InputError: it is another one.
@@ -243,7 +245,7 @@ class UniLMWeights(WeightNames):
         return {name: value for name, value in content.items() if name != "hidden_act"}
 
     def config_of(self, format: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """BERT's, for the formats that others read."""
+        """Returns BERT's fields, for the formats that other programs read."""
         if format not in FORMATS:
             return {}
         eps = config.get("layer_norm_eps", default_epsilon(config))
@@ -257,8 +259,8 @@ class UniLMWeights(WeightNames):
     def reshaped(
         self, weights: Mapping[str, Any], *, positions: int | None = None, tasks: int | None = None
     ) -> tuple[dict[str, Any], list[str]]:
-        """With more positions, which repeat those from the start; with a position table and a part of the head for
-        each of the four language models, all the same; or with one, that of source to target."""
+        """Resizes to more positions, which repeat the existing ones; to a position table and a part of the head for
+        each of the four language models, all equal; or to those of source to target only."""
         found, warnings = dict(weights), []
         rows = weights[POSITIONS].shape[0]
         if positions is not None and positions < rows:
@@ -278,13 +280,13 @@ class UniLMWeights(WeightNames):
 
 
 def default_epsilon(config: Mapping[str, Any]) -> float:
-    """What the originals' programs write into their classes, and not into files: the pretraining script 1e-5, all the
-    others 1e-12."""
+    """Returns the epsilon that the originals' programs hard-code and do not store: 1e-5 in the pretraining script,
+    else 1e-12."""
     return 1e-5 if config.get("new_pos_ids") or config.get("relax_projection") else 1e-12
 
 
 def cut_to_task(weights: Mapping[str, Any], task: int) -> dict[str, Any]:
-    """The weights of a pretraining checkpoint with one position table and a head of the hidden size: a task's own.
+    """Extracts one task from pretraining weights: its position table, and a head of the hidden size.
 
     Positions stay what they were. The head does not, for its LayerNorm ran over all four parts.
     """
@@ -297,8 +299,8 @@ def cut_to_task(weights: Mapping[str, Any], task: int) -> dict[str, Any]:
 
 
 def grown(weights: Mapping[str, Any], *, positions: int | None = None, tasks: bool = False) -> dict[str, Any]:
-    """The weights with more positions, whose rows repeat from the start, or with four tables and a four-fold head, all
-    the same."""
+    """Returns the weights with more positions, repeating the existing rows, or with four equal tables and a four-fold
+    head."""
     found = dict(weights)
     if positions is not None:
         rows = found[POSITIONS].shape[0]
@@ -313,7 +315,7 @@ def grown(weights: Mapping[str, Any], *, positions: int | None = None, tasks: bo
 
 
 def _agreed(name: str, copy: Any, original: str, tensor: Any | None) -> Any:
-    """A weight and its copy, which must be equal; the copy where there is no other."""
+    """Returns a weight after comparing it with its copy; the copy where the weight itself is missing."""
     if tensor is None:
         return copy
     if copy.shape != tensor.shape or not np.array_equal(copy.load(), tensor.load()):
@@ -326,7 +328,7 @@ def _rows(tensor: Any, rows: Iterable[int]) -> Any:
 
 
 def _changed(tensor: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """A weight that is read only once it is asked for, and changed then."""
+    """Wraps a weight so that it is read and changed only when it is asked for."""
     shape = change(np.broadcast_to(np.zeros(1, np.int8), tensor.shape)).shape
     return replace(tensor, shape=tuple(shape), load=lambda: np.ascontiguousarray(change(np.asarray(tensor.load()))))
 
@@ -340,6 +342,7 @@ def _norm(name: str, size: int) -> dict[str, tuple[int, ...]]:
 
 
 def _count_layers(names: Mapping[str, Any]) -> int:
-    """At least one, and no more than there are names, whatever number a name claims."""
+    """Counts layers: at least one, and bounded by the number of names, so a forged layer number cannot make it
+    large."""
     numbers = [int(match[1]) for name in names if (match := LAYER_OF_NAME.search(name))]
     return max(min(max(numbers, default=0) + 1, len(names)), 1)

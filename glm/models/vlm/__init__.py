@@ -1,4 +1,4 @@
-"""VLM: one frozen GPT-2 and a small adapter for each task (Lin, Madotto, Fung 2020)."""
+"""VLM: one frozen GPT-2 with a small adapter for each task (Lin, Madotto, Fung 2020)."""
 
 from glm.models.protocol import Family
 from glm.models.vlm.geometry import VLMGeometry
@@ -29,7 +29,12 @@ FAMILY = Family(
     geometry=VLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({"dropout", "layers", "lora", "prefix_tuning", "packing", "half_precision", "bottleneck"}),
+    abilities=frozenset(
+        {
+            *("dropout", "freeze", "recompute", "layers", "lora", "prefix_tuning", "packing", "half_precision"),
+            "bottleneck",
+        }
+    ),
     aliases=("gpt2",),
     cuts_tokens=True,
     vocabulary_multiple=1,

@@ -31,7 +31,7 @@ class VLMConfig(ModelConfig):
             probabilities, on the output of attention and MLP.
         initializer_range: standard deviation of random weights.
         bottlenecks: width of the adapters that belong to the model, of each task by its number; 0 for none.
-        single_bottleneck: of those of a checkpoint that holds one task and does not say which.
+        single_bottleneck: width of the adapters in files that hold one task and do not say which.
         kwargs: other fields, see `ModelConfig`.
 
     Raises:
@@ -78,12 +78,12 @@ class VLMConfig(ModelConfig):
 
     @property
     def banned_ids(self) -> list[int]:
-        """Ids that are never generated, beside those that are no text."""
+        """Ids that are never generated, beside those that stand for no text."""
         return []
 
     @property
     def block(self) -> BlockOptions:
-        """What its blocks are made of."""
+        """The settings of its blocks."""
         return BlockOptions(
             hidden_size=self.hidden_size,
             num_heads=self.num_attention_heads,

@@ -1,4 +1,4 @@
-"""How VLM lays out texts for GPT-2: ids, segments, labels. NumPy only.
+"""Lays out texts for VLM, a GPT-2: ids, segments, labels. NumPy only.
 
 Every token sees itself and what stands before it; positions are 0, 1, 2, ... A task's row has tags, and the tag that a
 token belongs to is its segment, whose row of the word table is added to the token's:
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from glm.errors import InputError
-from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, Sight, pad_rows
-from glm.models.vlm.tokenization import TASKS, BytePieces
+from glm.models.protocol import IGNORE_INDEX, NO_TASK, GeometryOptions, TokenTable, pad_rows
+from glm.models.vlm.tokenization import TASKS, BytePairTokenizer
 
 NO_SEGMENT = -1
 TASK_TAGS = tuple(TASKS.values())
@@ -29,7 +29,7 @@ TASK_TAGS = tuple(TASKS.values())
 
 @dataclass(frozen=True)
 class Example:
-    """Tokens of source and target in a row; each label is the token that follows.
+    """A training example: tokens of source and target in a row; each label is the token that follows.
 
     Args:
         input_ids, segment_ids, labels: [L]; segments are -1, and labels -100, where there is none.
@@ -72,7 +72,7 @@ class Prompt:
 
     @property
     def segment(self) -> int:
-        """That of all generated tokens."""
+        """Segment of all generated tokens."""
         return int(self.segment_ids[-1])
 
 
@@ -84,27 +84,29 @@ class VLMGeometry:
         options: which task.
     """
 
-    def __init__(self, tokenizer: BytePieces, options: GeometryOptions):
+    def __init__(self, tokenizer: BytePairTokenizer, options: GeometryOptions):
         self.tokenizer = tokenizer
         self.tags = TASK_TAGS[options.task] if options.task != NO_TASK else None
 
     @property
     def special_tokens(self) -> int:
-        """Of a source of one part: the task's opening tag, and those of source and target; or `<|endoftext|>`."""
+        """Number of special tokens of a source with one part: the task's opening tag, and the tags of source and
+        target; or `<|endoftext|>`."""
         return 1 if self.tags is None else 3
 
     @cached_property
     def _is_tag(self) -> np.ndarray:
-        """[V] bool, whether an id is one of a tag."""
+        """[V] bool, whether an id is a tag."""
         return np.arange(self.tokenizer.vocab_size) > self.tokenizer.pad_token_id
 
     @cached_property
     def _tasks(self) -> dict[int, int]:
-        """The number of a task by the id of its opening tag."""
+        """Maps the id of an opening tag to its task's number."""
         return {self.tokenizer.tag_ids[tags.bos]: number for number, tags in enumerate(TASK_TAGS)}
 
     def lay_out(self, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """The ids of a source. One that has no tag in front is a text, and gets that of the task's source."""
+        """Returns the ids of a source; one that does not start with a tag is plain text and gets the tag of the task's
+        source."""
         if self.tags is None:
             return [self.tokenizer.end_token_id, *before, *after]
         ids = self.tokenizer.tag_ids
@@ -113,7 +115,7 @@ class VLMGeometry:
         return [ids[self.tags.bos], *part, *before, *after, ids[self.tags.target]]
 
     def lay_out_parts(self, parts: Sequence[tuple[str, Sequence[int]]], *, document_length: int) -> list[int]:
-        """The ids of a source in parts, each behind its tag, for `lay_out`.
+        """Returns the ids of a source given in parts, each behind its tag, for `lay_out`.
 
         Args:
             parts: what each is, and its ids.
@@ -127,18 +129,18 @@ class VLMGeometry:
         for name, ids in parts:
             if self.tags is not None and f"<{name}>" not in self.tags.parts:
                 raise InputError(f"parts: {name} is none of {', '.join(self.tags.parts)}")
-            if self.tags is not None and name != before:  # the sentences of a persona share a tag
+            if self.tags is not None and name != before:  # a persona's sentences share one tag
                 found.append(self.tokenizer.tag_ids[f"<{name}>"])
             before = name
             found += ids[:document_length] if name == "document" else ids
         return found
 
     def task_of(self, ids: Sequence[int]) -> int:
-        """The number of the task that a row is of; -1 for none."""
+        """Returns the number of the task that a row belongs to; -1 for none."""
         return self._tasks.get(int(ids[0]), NO_TASK)
 
     def segments(self, ids: np.ndarray) -> np.ndarray:
-        """The segment of each token of a row: [L] -> [L], -1 for none.
+        """Returns the segment of each token of a row: [L] -> [L], -1 for none.
 
         Raises:
             InputError: an id is no token's.
@@ -161,7 +163,7 @@ class VLMGeometry:
         tgt_length: int,
         random: np.random.Generator | None = None,
     ) -> Example:
-        """See `Geometry.example`: nothing is random in it, and a target that is cut keeps its end."""
+        """See `Geometry.example`; nothing is random in it, and a target that is cut keeps its end."""
         task, span = self.task_of(source_ids), [*span][: tgt_length - 1]
         ids = np.array([*source_ids, *span], dtype=np.int64)
         end = self.tokenizer.end_token_id if task == NO_TASK else self.tokenizer.tag_ids[TASK_TAGS[task].eos]
@@ -176,12 +178,12 @@ class VLMGeometry:
         return Prompt(ids, self.segments(ids), self.task_of(source_ids), len(opening), len(source_ids))
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and labels of examples, [n] each: the end is one of the labels, and not of the tokens."""
+        """Counts tokens and labels of examples, [n] each: the end token is a label, but not read."""
         labels = np.minimum(spans + 1, tgt_length)
         return sources + labels - 1, labels
 
     def collate(self, rows: Sequence[Sequence[Example]], width: int, pad: int) -> dict[str, np.ndarray]:
-        """Rows of examples, one behind the other, and padding at the end.
+        """Collates rows of examples, one behind the other, with padding at the end.
 
         Returns:
             input_ids, segment_ids, labels [B, L] int64; lengths and tasks [B, E] of each row's examples from left to
@@ -204,8 +206,8 @@ class VLMGeometry:
             "tasks": tasks,
         }
 
-    def sight(self, example: Example | None, prompt: Prompt) -> Sight:
-        """A record for people; training and prediction are asserted to lay it out alike."""
+    def token_table(self, example: Example | None, prompt: Prompt) -> TokenTable:
+        """See `Geometry.token_table`; asserts that training and prediction agree."""
         training = None
         if example is not None:
             given = min(len(prompt), len(example))
@@ -217,7 +219,7 @@ class VLMGeometry:
             assert prompt.task == example.task, "the tasks differ"
             positions = np.arange(len(example))
             training = np.stack([example.input_ids, positions, example.segment_ids, example.labels])
-        return Sight(
+        return TokenTable(
             source_length=prompt.source_length,
             training=training,
             prediction=np.stack([prompt.input_ids, np.arange(len(prompt)), prompt.segment_ids]),
@@ -226,7 +228,7 @@ class VLMGeometry:
         )
 
     def room(self, config: Any, src_length: int) -> int:
-        """Most tokens of a target beside a source: both share the positions, of which its end needs none."""
+        """Longest target beside `src_length` tokens of source: both share the positions; the end token needs none."""
         return config.max_position_embeddings - src_length + 1
 
     def check_lengths(self, config: Any, src_length: int, tgt_length: int) -> None:

@@ -1,4 +1,4 @@
-"""VLM: a GPT-2, and behind each of its blocks an adapter for each task.
+"""VLM: a GPT-2 with an adapter for each task behind each of its blocks.
 
 Sources: Radford et al. 2019; Lin, Madotto and Fung 2020, section 3. It is two-part attention with an empty Part A, one
 row of positions, and segments that are rows of the word table.
@@ -21,17 +21,17 @@ from glm.modules.bottleneck import add_adapters
 from glm.modules.cache import MASKED, KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, LayerNorm, TiedEmbedding
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from glm.modules.pretrained import SafePretrainedModel
 from glm.modules.split_layers import draw
 from glm.modules.stack import Stack
 from glm.modules.tensors import as_tensor
 
-ENDS = tuple(ADDED.index(tags.eos) for tags in TASK_TAGS)  # of each task's end the place among the added tokens
+ENDS = tuple(ADDED.index(tags.eos) for tags in TASK_TAGS)  # index among the added tokens of each task's end token
 
 
 class VLMTransformer(Stack):
-    """Positions, blocks and the last LayerNorm."""
+    """GPT-2's transformer: positions, blocks and the final LayerNorm."""
 
     def __init__(self, config: VLMConfig):
         super().__init__()
@@ -53,14 +53,14 @@ class VLMTransformer(Stack):
 
 
 class VLMPretrainedModel(SafePretrainedModel):
-    """What loading and saving need to know of a VLM."""
+    """What loading and saving need to know about a VLM."""
 
     config_class = VLMConfig
     base_model_prefix = "vlm"
 
 
 class VLMModel(VLMPretrainedModel):
-    """VLM without a head: hidden states after the last LayerNorm."""
+    """VLM without a head: hidden states after the final LayerNorm."""
 
     def __init__(self, config: VLMConfig):
         super().__init__(config)
@@ -69,14 +69,15 @@ class VLMModel(VLMPretrainedModel):
         self.transformer = VLMTransformer(config)
 
     def draw_weights(self) -> None:
-        """N(0, initializer_range); biases 0."""
+        """Initialises from N(0, initializer_range); biases are 0."""
         numbers = np.random.default_rng(self.seed)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 draw(weight, name, {}, numbers, self.config.initializer_range, degree=1, rank=0)
 
     def embed(self, ids: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
-        """Words, positions, and the words that are segments (-1 for none): [...] int64 each -> [..., H]."""
+        """Adds words, positions, and segments, which are rows of the word table too (-1 for none): [...] int64 each ->
+        [..., H]."""
         states = self.word_embeddings(ids) + self.transformer.position_embeddings(positions)
         if bool((segments >= 0).any()):
             of_segments = self.word_embeddings(segments.clip(0))
@@ -84,9 +85,9 @@ class VLMModel(VLMPretrainedModel):
         return self.transformer.embedding_dropout(states)
 
     def forward(
-        self, input_ids: Tensor, segment_ids: Tensor, layout: Layout, tasks: np.ndarray | None = None
+        self, input_ids: Tensor, segment_ids: Tensor, packing: Packing, tasks: np.ndarray | None = None
     ) -> Tensor:
-        """Runs the stack on the tokens of a layout.
+        """Runs the stack on packed tokens.
 
         Args:
             input_ids, segment_ids: [B, L] int64.
@@ -95,10 +96,10 @@ class VLMModel(VLMPretrainedModel):
         Returns:
             [n, H]
         """
-        places = as_tensor(layout.places)  # [n]
+        places = as_tensor(packing.places)  # [n]
         ids, segments = (table.flatten().gather(places) for table in (input_ids, segment_ids))
-        positions = as_tensor(np.concatenate([np.arange(sum(parts)) for parts in layout.examples]))
-        return self.transformer(self.embed(ids, segments, positions), layout, tasks)
+        positions = as_tensor(np.concatenate([np.arange(sum(parts)) for parts in packing.examples]))
+        return self.transformer(self.embed(ids, segments, positions), packing, tasks)
 
 
 class VLMForConditionalGeneration(VLMPretrainedModel):
@@ -122,7 +123,7 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
 
     @property
     def stacks(self) -> list[Stack]:
-        """Its one stack of blocks."""
+        """Its stacks of blocks: one."""
         return [self.vlm.transformer]
 
     def forward(
@@ -135,7 +136,7 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
         label_smoothing: float = 0.0,
         num_items: int | None = None,
     ) -> Tensor:
-        """Logits of all tokens; with labels the loss, for which only labelled positions meet the head.
+        """Returns logits of all tokens; with labels the loss, for which the head sees labelled positions only.
 
         Args:
             input_ids: [B, L] int64; each row one or more examples, one behind the other, and padding behind them.
@@ -153,8 +154,8 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
             ValueError: the examples of a row have more tokens than the row.
         """
         B, L = input_ids.shape
-        layout, states = self._states(input_ids, segment_ids, lengths, tasks)  # [n, H]
-        places = as_tensor(layout.places)
+        packing, states = self._states(input_ids, segment_ids, lengths, tasks)  # [n, H]
+        places = as_tensor(packing.places)
         if labels is not None:
             labels = labels.flatten().gather(places)  # [n]
             labelled = (labels != IGNORE_INDEX).nonzero().flatten()
@@ -166,11 +167,11 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
             [B, L, -1]
         )
 
-    def _states(self, input_ids, segment_ids, lengths, tasks) -> tuple[Layout, Tensor]:
+    def _states(self, input_ids, segment_ids, lengths, tasks) -> tuple[Packing, Tensor]:
         lengths = lengths.numpy()
-        layout = Layout.of(np.stack([np.zeros_like(lengths), lengths], axis=2), input_ids.shape[1])
+        packing = Packing.of(np.stack([np.zeros_like(lengths), lengths], axis=2), input_ids.shape[1])
         of_examples = None if tasks is None else tasks.numpy()[lengths > 0]
-        return layout, self.vlm(input_ids, segment_ids, layout, of_examples)
+        return packing, self.vlm(input_ids, segment_ids, packing, of_examples)
 
     @paddle.no_grad()
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, KVCache]:
@@ -209,11 +210,11 @@ class VLMForConditionalGeneration(VLMPretrainedModel):
 
     @property
     def _end_of_text(self) -> int:
-        """The id of `<|endoftext|>`, GPT-2's last word."""
+        """Id of `<|endoftext|>`, GPT-2's last word."""
         return self.config.vocab_size - len(ADDED) - 1
 
     def _own_logits(self, states: Tensor, prompts: Sequence[Prompt]) -> np.ndarray:
-        """Logits of words and of each row's end: [B, R, H] -> [B, R, V + 1]."""
+        """Returns the logits of words and of each row's own end token: [B, R, H] -> [B, R, V + 1]."""
         logits = self.head.logits(states).astype("float32").numpy()
         own = np.full((*logits.shape[:2], logits.shape[2] + 1), np.float32(MASKED))
         own[..., :-1] = logits

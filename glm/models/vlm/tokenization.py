@@ -1,4 +1,4 @@
-"""Text as ids and back: GPT-2's byte-level BPE by the library `tokenizers`, and the tags of VLM's tasks.
+"""VLM's tokenizer: GPT-2's byte-level BPE by the library `tokenizers`, and the tags of VLM's tasks.
 
 Every text is stripped, gets one blank in front and is encoded alone, as VLM does; it never becomes a tag, whatever it
 contains. Sources: Radford et al. 2019, section 2.2; Lin et al. 2020 (zlinao/VGLM).
@@ -21,16 +21,16 @@ from glm.runtime.settings_file import read_object
 
 VOCAB_FILE, MERGES_FILE, ADDED_FILE = "vocab.json", "merges.txt", "added_tokens.json"  # in a tokenizer's folder
 END_OF_TEXT, PAD = "<|endoftext|>", "<pad>"
-NO_TOKEN = -1  # bytes have no unknown text
+NO_TOKEN = -1  # every byte has a token, so no text is unknown
 
 
 @dataclass(frozen=True)
 class Tags:
-    """The tokens of a task's own.
+    """The special tokens of a task.
 
     Args:
         bos, eos: open a row, and close the target.
-        parts: of a source, by what they are called; the target's own is the last.
+        parts: tags of a source's parts, by the parts' names; the target's own is the last.
         opens_with_part: whether `bos` counts as a token of the first part.
     """
 
@@ -41,17 +41,17 @@ class Tags:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """All of them, in the order of their ids."""
+        """All tags in the order of their ids."""
         return (self.bos, self.eos, *self.parts)
 
     @property
     def target(self) -> str:
-        """Opens the target."""
+        """The tag that opens the target."""
         return self.parts[-1]
 
 
 SLOTS = ("name", "eatType", "familyFriendly", "priceRange", "food", "near", "area", "customerRating")
-# By number of the task in VLM's own files, from 0.
+# By task number in VLM's own files, from 0.
 TASKS = {
     "mt": Tags("<bos_mt>", "<eos_mt>", ("<source_mt>", "<target_mt>")),
     "summarization": Tags("<bos_sm>", "<eos_sm>", ("<source_sm>", "<target_sm>")),
@@ -59,7 +59,7 @@ TASKS = {
     "qa": Tags("<bos_qa>", "<eos_qa>", ("<document>", "<question>", "<answer>"), opens_with_part=True),
     "nlg": Tags("<bos_nlg>", "<eos_nlg>", (*(f"<{slot}>" for slot in SLOTS), "<response>")),
 }
-# In the order of their ids, which is neither that of the tasks' numbers nor that of their parts.
+# In the order of their ids, which follows neither the task numbers nor the order of parts.
 ADDED = (
     PAD,
     *("<bos_dial>", "<eos_dial>", "<speaker1>", "<speaker2>", "<persona>"),
@@ -70,8 +70,8 @@ ADDED = (
 )
 
 
-class BytePieces:
-    """The ids of texts and of VLM's tags, which stand behind GPT-2's words.
+class BytePairTokenizer:
+    """GPT-2's tokenizer with VLM's tags behind its words.
 
     Args:
         folder: has `vocab.json` and `merges.txt`.
@@ -90,7 +90,7 @@ class BytePieces:
         self.ids = _read_vocabulary(folder / VOCAB_FILE)
         try:
             model = BPE.from_file(str(folder / VOCAB_FILE), str(folder / MERGES_FILE))
-        except Exception as error:  # the library raises nothing more exact
+        except Exception as error:  # the library raises no more specific error
             raise InputError(
                 f"{folder / MERGES_FILE}: cannot be read as the merges of {VOCAB_FILE} ({error})"
             ) from error
@@ -115,7 +115,7 @@ class BytePieces:
 
     @property
     def vocab_size(self) -> int:
-        """GPT-2's words and the tags."""
+        """Number of GPT-2's words and tags."""
         return self.words + self.num_added
 
     @property
@@ -125,7 +125,8 @@ class BytePieces:
 
     @property
     def end_token_id(self) -> int:
-        """Closes a text: `<|endoftext|>`. Where a task has an end of its own, the model writes that in this column."""
+        """`<|endoftext|>`, which closes a text. Where a task has an end token of its own, the model writes that
+        token's logit here."""
         return self.ids[END_OF_TEXT]
 
     @property
@@ -135,7 +136,7 @@ class BytePieces:
 
     @property
     def unknown_token_id(self) -> int:
-        """None has it: every byte has a token."""
+        """None: every byte has a token."""
         return NO_TOKEN
 
     @cached_property
@@ -146,22 +147,22 @@ class BytePieces:
         ).hexdigest()
 
     def encode_text(self, text: str | list[str]) -> list[int] | list[list[int]]:
-        """Ids of a text, stripped and with one blank in front, or of each text of a list; of an empty one none."""
+        """Encodes a text, or each text of a list: stripped and with a space in front; an empty text has no ids."""
         if isinstance(text, str):
             return self.encode_text([text])[0]
         spelt = [f" {stripped}" if (stripped := part.strip()) else "" for part in text]
         return [found.ids for found in self._pieces.encode_batch(spelt, add_special_tokens=False)]
 
     def decode_ids(self, ids: Iterable[int]) -> str:
-        """The text of ids, without the blank that encoding puts in front; of special tokens there is nothing."""
+        """Decodes ids without the space that encoding adds; special tokens are left out."""
         return self.raw_text(ids).removeprefix(" ")
 
     def raw_text(self, ids: Iterable[int]) -> str:
-        """The text of ids with the blank that encoding puts in front."""
+        """Decodes ids with the space that encoding adds."""
         return self._pieces.decode([number for number in ids if number < self.words and number != self.end_token_id])
 
     def token_of(self, number: int) -> str:
-        """The piece or tag of an id, bytes as GPT-2 writes them."""
+        """Returns the piece or tag of an id, with bytes as GPT-2 writes them."""
         return self._texts.get(int(number), "")
 
     def unknown_parts(self, text: str) -> list[str]:
@@ -169,11 +170,11 @@ class BytePieces:
         return []
 
     def ids_without_text(self, rows: int) -> set[int]:
-        """`<|endoftext|>`, the tags, and what a table of so many rows has behind them."""
+        """Ids of `<|endoftext|>`, the tags, and rows behind the vocabulary."""
         return {self.end_token_id, *range(self.words, rows)}
 
     def rows_of(self, task: str) -> list[int]:
-        """The ids of a task's own tags."""
+        """Returns the ids of a task's tags."""
         return sorted(self.tag_ids[tag] for tag in TASKS[task].tokens)
 
 
@@ -186,8 +187,8 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     return ids
 
 
-def open_tokenizer(path: Path) -> BytePieces:
-    """The tokenizer of a folder, or of the folder that a `vocab.json` lies in.
+def open_tokenizer(path: Path) -> BytePairTokenizer:
+    """Opens the tokenizer of a folder, or of the folder that holds a `vocab.json`.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -198,11 +199,11 @@ def open_tokenizer(path: Path) -> BytePieces:
     for name in (VOCAB_FILE, MERGES_FILE):
         if not (folder / name).is_file():
             raise InputError(f"tokenizer {path}: the folder has no {name}; set tokenizer_name_or_path")
-    return BytePieces(folder)
+    return BytePairTokenizer(folder)
 
 
-def save_tokenizer(tokenizer: BytePieces, folder: Path) -> None:
-    """Writes GPT-2's two files, and the tags as VLM has them beside them."""
+def save_tokenizer(tokenizer: BytePairTokenizer, folder: Path) -> None:
+    """Writes GPT-2's two files and VLM's file of tags."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (VOCAB_FILE, MERGES_FILE):
         (folder / name).write_bytes((tokenizer.folder / name).read_bytes())

@@ -14,10 +14,10 @@ from glm.models.vlm.tokenization import TASKS
 
 WORDS, POSITIONS = "vlm.word_embeddings.weight", "vlm.transformer.position_embeddings.weight"
 FINAL_NORM, LAYER = "vlm.transformer.final_layernorm", "vlm.transformer.layers.{}."
-SINGLE = "single"  # the adapter of a checkpoint that does not say its task
+SINGLE = "single"  # the adapter of a file that holds one task and does not say which
 TASK_NAMES = tuple(TASKS)
 
-# A part of a layer: GPT-2's name for it, and its shape without bias in multiples of H.
+# Names of a layer's parts in GPT-2, and their shapes without bias in multiples of H.
 LAYER_PARTS = {
     "input_layernorm": ("ln_1", (1,)),
     "attention.query_key_value": ("attn.c_attn", (1, 3)),
@@ -39,7 +39,7 @@ FOREIGN_ADAPTER = re.compile(r"adapter_block\.(?:mixadapter\.(\d)\.)?(ln|project
 OWN_LAYER = re.compile(r"vlm\.transformer\.layers\.(\d{1,6})\.(?:adapters\.(\w+)\.)?(.+)\.(weight|bias)")
 LAYER_OF_NAME = re.compile(r"\.layers\.(\d{1,6})\.")
 
-# The names of a GPT-2's configuration here.
+# GPT-2's configuration fields and ours.
 FIELDS_OF_GPT2 = {
     "n_embd": "hidden_size",
     "n_layer": "num_layers",
@@ -53,13 +53,13 @@ FIELDS_OF_GPT2 = {
 
 
 class VLMWeights(WeightNames):
-    """See `WeightNames`."""
+    """VLM's weight names and shapes, see `WeightNames`."""
 
     words = WORDS
     required = (WORDS, POSITIONS)
     resizable = (WORDS,)
     new_rows_std = 0.02
-    linears = ("project_down.weight", "project_up.weight")  # the others are [in, out] in PyTorch's files too
+    linears = ("project_down.weight", "project_up.weight")  # the other linears are [in, out] in PyTorch's files too
     ignored = (".attn.bias", ".attn.masked_bias", "p_gen_linear.weight", "p_gen_linear.bias")
     sizes = (
         *("vocab_size", "hidden_size", "num_layers", "max_position_embeddings"),
@@ -122,8 +122,8 @@ class VLMWeights(WeightNames):
             "single_bottleneck": widths[-1],
         }
 
-    def torch_layout(self, names: Iterable[str]) -> bool:
-        """True of GPT-2's and VLM's names: what differs there is their adapters."""
+    def linears_out_in(self, names: Iterable[str]) -> bool:
+        """True for GPT-2's and VLM's names, of which only the adapters differ."""
         return not any(name.startswith("vlm.") for name in names)
 
     def ours(self, name: str) -> tuple[str, int, int]:
@@ -156,7 +156,7 @@ class VLMWeights(WeightNames):
         return f"{FOREIGN_PREFIX}wte.weight" if name == "lm_head.weight" else None
 
     def declared(self, content: Mapping[str, Any], origin: object) -> dict[str, Any]:
-        """With GPT-2's names of fields as they are here. Raises InputError if its activation is another one."""
+        """Renames GPT-2's fields. Raises InputError for another activation."""
         activation = content.get("activation_function", "gelu_new")
         if activation not in ("gelu_new", "gelu_pytorch_tanh"):
             raise InputError(f"{origin}: activation_function {activation!r:.60}: a GPT-2's is gelu_new")
@@ -165,7 +165,7 @@ class VLMWeights(WeightNames):
         return found
 
     def config_of(self, format: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """GPT-2's, for the formats that others read."""
+        """Returns GPT-2's fields, for the formats that other programs read."""
         if format == "glm":
             return {}
         fields = {foreign: config[own] for foreign, own in FIELDS_OF_GPT2.items() if own in config}
@@ -184,7 +184,7 @@ class VLMWeights(WeightNames):
 
 
 def adapter_widths(config: Mapping[str, Any]) -> dict[str, int]:
-    """Of the adapters that belong to a model, by name."""
+    """Returns the widths of the model's own adapters, by name."""
     widths = dict(zip(TASK_NAMES, config.get("bottlenecks") or (), strict=False))
     widths[SINGLE] = config.get("single_bottleneck") or 0
     return {name: width for name, width in widths.items() if width}

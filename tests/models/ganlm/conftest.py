@@ -10,7 +10,7 @@ import sentencepiece
 
 from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.modeling import GanLMForConditionalGeneration
-from glm.models.ganlm.tokenization import GanLMPieces
+from glm.models.ganlm.tokenization import GanLMTokenizer
 
 PIECES = 320
 
@@ -33,8 +33,8 @@ def ganlm_folder(tmp_path_factory, sentences) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ganlm_tokenizer(ganlm_folder) -> GanLMPieces:
-    return GanLMPieces(ganlm_folder)
+def ganlm_tokenizer(ganlm_folder) -> GanLMTokenizer:
+    return GanLMTokenizer(ganlm_folder)
 
 
 @pytest.fixture(scope="session")

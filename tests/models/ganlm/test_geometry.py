@@ -38,10 +38,10 @@ def test_a_batch_by_hand(geometry, ganlm_tokenizer):
 
 
 def test_who_sees_whom(geometry):
-    sight = geometry.sight(geometry.example([10, EOS], [20], tgt_length=9), geometry.prompt([10, EOS]))
-    assert sight.training.tolist() == [[10, EOS, EOS, 20], [2, 3, 2, 3], [-100, -100, 20, EOS]]
-    assert sight.prediction.tolist() == [[10, EOS, EOS], [2, 3, 2]]
-    assert sight.sees.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    table = geometry.token_table(geometry.example([10, EOS], [20], tgt_length=9), geometry.prompt([10, EOS]))
+    assert table.training.tolist() == [[10, EOS, EOS, 20], [2, 3, 2, 3], [-100, -100, 20, EOS]]
+    assert table.prediction.tolist() == [[10, EOS, EOS], [2, 3, 2]]
+    assert table.sees.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 
 
 def test_an_opening_is_read_and_given(geometry):

@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 
 from glm.errors import InputError
-from glm.models.ganlm.tokenization import SENTINELS, GanLMPieces, open_tokenizer
+from glm.models.ganlm.tokenization import SENTINELS, GanLMTokenizer, open_tokenizer
 
 
 def test_ids_are_the_dictionarys_lines(ganlm_folder, ganlm_tokenizer):
@@ -55,7 +55,7 @@ def test_a_damaged_line_is_told(ganlm_folder, tmp_path, line, message):
     lines = (ganlm_folder / "dict.txt").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "dict.txt").write_text("".join([*lines[:2], line, *lines[2:]]), encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        GanLMPieces(tmp_path)
+        GanLMTokenizer(tmp_path)
 
 
 def test_missing_and_foreign_files_are_told(ganlm_folder, tmp_path):

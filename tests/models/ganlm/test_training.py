@@ -157,9 +157,9 @@ def test_positions_are_cut_and_extended_on_request_alone(workspace, whole):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"start": "discriminator"}, "the checkpoint has no discriminator"),
-        ({"start": "both"}, "the checkpoint has no discriminator"),
-        ({"discriminator_weight": 5}, "the checkpoint has no discriminator"),
+        ({"start": "discriminator"}, "the model has no discriminator"),
+        ({"start": "both"}, "the model has no discriminator"),
+        ({"discriminator_weight": 5}, "the model has no discriminator"),
     ],
 )
 def test_a_start_without_its_part_is_refused(workspace, whole, options, message):

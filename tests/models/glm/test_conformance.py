@@ -15,8 +15,8 @@ from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.paddlenlp_tokenizer import GLMTokenizer
-from glm.modules.layout import Layout
 from glm.modules.loss import smoothed_cross_entropy
+from glm.modules.packing import Packing
 from reference.beam_search import beam_search
 from reference.forward import forward
 from reference.geometry import build_example
@@ -41,7 +41,7 @@ def inputs(source, spans, *, padding=0):
 def states_and_logits(model, source, spans):
     with paddle.no_grad():
         ids, positions, segments = inputs(source, spans)
-        states = model.glm(ids, positions, Layout.of(segments.numpy(), ids.shape[1]))
+        states = model.glm(ids, positions, Packing.of(segments.numpy(), ids.shape[1]))
         return states.numpy(), model.head.logits(states).numpy()
 
 

@@ -22,7 +22,7 @@ from glm.models.glm import FAMILY
 from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.geometry import GLMGeometry
 from glm.models.glm.modeling import GLMForConditionalGeneration
-from glm.models.glm.tokenization import GLMPieces
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 from glm.models.protocol import GeometryOptions
 from glm.modules.classifier import ClassificationHead
 from glm.prediction.choosing import Chooser, predict, score
@@ -39,9 +39,9 @@ TO_OURS = {
 
 
 @pytest.fixture(scope="module")
-def pieces() -> GLMPieces:
+def pieces() -> GLMSentencePieceTokenizer:
     """The tokenizer of the golden numbers."""
-    return GLMPieces(str(reference_paths("mglm", "*.model")[0]))
+    return GLMSentencePieceTokenizer(str(reference_paths("mglm", "*.model")[0]))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def scored_part(row: dict) -> list[int]:
     return row["targets"][scored_places(row)]
 
 
-def choice_items(pieces: GLMPieces) -> list[dict]:
+def choice_items(pieces: GLMSentencePieceTokenizer) -> list[dict]:
     """The items of multiple choice; only the choice's own pieces are scored."""
     items = reference_json("glm-tasks", "multiple-choice.json")
     for item in items:
@@ -269,8 +269,8 @@ def test_last_words_from_a_file(pieces, model):  # check 8
 
 
 @pytest.fixture(scope="module")
-def cog_pretrain(real_data) -> GLMPieces:
-    return GLMPieces(str(real_data / "tokenizers" / "cog-pretrain.model"))
+def cog_pretrain(real_data) -> GLMSentencePieceTokenizer:
+    return GLMSentencePieceTokenizer(str(real_data / "tokenizers" / "cog-pretrain.model"))
 
 
 def test_chinese_layouts(cog_pretrain):  # check 14

@@ -15,7 +15,7 @@ from glm.errors import InputError
 from glm.models.glm import FAMILY as GLM
 from glm.models.glm.modeling import GLMForConditionalGeneration, GLMModel
 from glm.models.protocol import IGNORE_INDEX
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from reference.forward import forward, loss
 from reference.geometry import build_example, dense_mask
 
@@ -397,7 +397,7 @@ def test_base_model_loads_from_a_full_checkpoint(tiny_model, batch, tmp_path):
     base = GLMModel.from_pretrained(str(tmp_path))
     base.eval()
     ids, positions, segments = tensors(batch)
-    inputs = ids, positions, Layout.of(segments.numpy(), 17)
+    inputs = ids, positions, Packing.of(segments.numpy(), 17)
     assert np.array_equal(base(*inputs).numpy(), model.glm(*inputs).numpy())
 
 

@@ -48,6 +48,20 @@ def test_blanks_and_spans_make_the_text(tokenizer, corpus, level, length):
             assert any(part.rstrip(chr(end)) in document for document in known)
 
 
+@pytest.mark.parametrize("options", [{}, {"short_seq_prob": 1.0}, {"bert_ratio": 0.5, "gap_sentence_ratio": 0.4}])
+def test_no_sample_is_larger_than_planned(tokenizer, corpus, options):
+    """Which is what batches, rows and memory are planned by; the more spans, the larger a sample is."""
+    objective = BlankPretraining(tokenizer, seq_length=100, **options)
+    samples = [sample for level in NAMES for sample in draws(objective, corpus, count=200, level=level)]
+    most, most_labels = objective.planned
+    assert max(len(sample) for sample in samples) <= most <= 230
+    assert max(sample.num_labels for sample in samples) <= most_labels
+    text = np.arange(100) + 1
+    text[0] = tokenizer.cls_token_id
+    spans = [(2 * place + 1, 2 * place + 2) for place in range(int(objective.rates.bert_ratio * 100))]
+    assert len(objective.lay_out(text, spans, range(len(spans)), "[MASK]")) == 100 + 2 * len(spans) <= most
+
+
 def test_the_inputs_of_spans_are_their_labels_or_hidden(tokenizer, corpus):
     objective = BlankPretraining(tokenizer, seq_length=100, block_mask_prob=0.5, bert_prob=1.0, gap_sentence_prob=0.0)
     hidden = read = 0

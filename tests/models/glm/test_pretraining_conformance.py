@@ -16,7 +16,7 @@ from glm.models.glm import FAMILY
 from glm.models.glm.geometry import attention_mask
 from glm.models.glm.objectives import BLANKS, DOCUMENT, SENTENCE, TOKEN, BlankPretraining
 from glm.models.glm.spans import LENGTH_SHARES, SentenceEnds, place_spans, places_bound
-from glm.models.glm.tokenization import GLMPieces
+from glm.models.glm.tokenization import GLMSentencePieceTokenizer
 from glm.models.protocol import GeometryOptions
 from reference.forward import forward
 from tools.reference_files import reference_json, reference_paths
@@ -29,7 +29,7 @@ PIECES = 2000  # of a tokenizer whose pieces are numbers; each twentieth ends a 
 DRAWS = 10_000
 
 
-class Pieces:
+class NumberTokenizer:
     """A tokenizer whose command ids are those of a file, and whose pieces are those of its records.
 
     Args:
@@ -66,7 +66,7 @@ def pretraining(golden: dict[str, Any], records: list[dict[str, Any]], **options
     pieces = {}
     for record in records:
         pieces.update(zip(record["tokens"], record.get("pieces", ()), strict="pieces" in record))
-    return BlankPretraining(Pieces(golden["commands"], pieces), **options)
+    return BlankPretraining(NumberTokenizer(golden["commands"], pieces), **options)
 
 
 def level_of(task: str) -> str:
@@ -117,10 +117,10 @@ def statistics() -> dict[str, Any]:
     return reference_json("glm-tasks", STATISTICS)
 
 
-def number_pieces(golden: dict[str, Any]) -> Pieces:
+def number_pieces(golden: dict[str, Any]) -> NumberTokenizer:
     offset = PIECES - golden["command_ids"]["eos"]
     commands = {name: number + offset for name, number in golden["command_ids"].items() if name not in ("pad", "unk")}
-    return Pieces(commands, {number: "。" for number in range(0, PIECES, 20)})
+    return NumberTokenizer(commands, {number: "。" for number in range(0, PIECES, 20)})
 
 
 def options_of(run: dict[str, Any]) -> dict[str, Any]:
@@ -333,5 +333,5 @@ def test_rows_of_tasks(geometry_of_tasks):  # check 13
 
 @pytest.fixture(scope="module")
 def geometry_of_tasks():
-    pieces = GLMPieces(str(reference_paths("mglm", "*.model")[0]))
+    pieces = GLMSentencePieceTokenizer(str(reference_paths("mglm", "*.model")[0]))
     return FAMILY.geometry(pieces, GeometryOptions("[MASK]")), pieces.eop_token_id

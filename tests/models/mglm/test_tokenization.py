@@ -7,13 +7,13 @@ from glm.errors import InputError
 from glm.models.mglm import FAMILY
 from glm.models.mglm.configuration import MGLMConfig
 from glm.models.mglm.geometry import MGLMGeometry
-from glm.models.mglm.tokenization import MODEL_FILE, MGLMPieces
+from glm.models.mglm.tokenization import MODEL_FILE, MGLMTokenizer
 from glm.models.protocol import GeometryOptions
 
 
 @pytest.fixture(scope="module")
 def pieces(sentencepiece_file):
-    return MGLMPieces(str(sentencepiece_file))
+    return MGLMTokenizer(str(sentencepiece_file))
 
 
 OFFSETS = {"<|endoftext|>": 0, "[CLS]": 2, "[MASK]": 3, "<|startofpiece|>": 6, "<|endofpiece|>": 7}

@@ -6,12 +6,12 @@ import pytest
 
 from glm.commands.check import main as check
 from glm.data.examples import ExampleEncoder
-from glm.data.formats import PAIRS, TEXTS, layout_without_header, read_rows
+from glm.data.formats import PAIRS, TEXTS, format_without_header, read_rows
 from glm.data.records import BadRecord, RecordFile
 from glm.data.templates import own_template
 from glm.errors import InputError
 from glm.models.unilm import FAMILY
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 from tools.unilm_tools import write_vocabulary
 
 TEMPLATE = own_template(FAMILY.templates["paraphrase"])
@@ -25,7 +25,7 @@ def write(path: Path, *lines: bytes | str) -> Path:
 @pytest.mark.parametrize("name", ["finetune_data.csv", "pairs.txt", "pairs.json"])
 def test_pairs(tmp_path, name):
     path = write(tmp_path / name, "的一是\x01不了", "", "人我\x01在,有")
-    assert layout_without_header(path) == PAIRS
+    assert format_without_header(path) == PAIRS
     rows = list(read_rows(path))
     assert [row.values for row in rows] == [
         {"source": "的一是", "target": "不了"},
@@ -42,7 +42,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 @pytest.mark.parametrize("name", ["test_data.csv", "headlines.txt"])
 def test_sources_alone(tmp_path, name):
     path = write(tmp_path / name, "河南濮阳一进口冷冻带鱼", "潮流")
-    assert layout_without_header(path) == TEXTS
+    assert format_without_header(path) == TEXTS
     file = RecordFile(path, TEMPLATE, need_target=False)
     assert [record.source for record in file] == ["河南濮阳一进口冷冻带鱼", "潮流"]
 
@@ -50,13 +50,27 @@ def test_sources_alone(tmp_path, name):
 @pytest.mark.parametrize("first", ["source,target", "标题", "source", '"原文内容文本"', '{"source": "a\\u0001b"}'])
 def test_a_header_stays_one(tmp_path, first):
     path = write(tmp_path / "table.csv", first, "甲,乙")
-    assert layout_without_header(path) is None
+    assert format_without_header(path) is None
 
 
 def test_columns_of_the_base(tmp_path):
     path = write(tmp_path / "train.json", '{"src_text": "的一", "tgt_text": "是"}')
     (record,) = RecordFile(path, TEMPLATE)
     assert (record.source, record.target) == ("的一", "是")
+
+
+def test_columns_of_s2s_ft(tmp_path):
+    """Texts, or WordPiece tokens: of these what the tokenizer would write of them, and no number among them."""
+    tokens = '{"src": ["的", "km", "##2", "ab", "4", "一"], "tgt": ["##是", "不"]}'
+    path = write(tmp_path / "train.json", '{"src": "的一", "tgt": "是"}', tokens, '{"src": ["的", 1], "tgt": ["是"]}')
+    first, second, bad = RecordFile(path, TEMPLATE)
+    assert (first.source, first.target) == ("的一", "是")
+    assert (second.source, second.target) == ("的km2 ab 4一", "是不")
+    words = WordPieceTokenizer(
+        write_vocabulary(tmp_path / "vocab.txt", ["的", "km", "##2", "ab", "4", "一", "是", "不"])
+    )
+    assert second.source == words.decode_ids([words.ids[token] for token in ("的", "km", "##2", "ab", "4", "一")])
+    assert bad.error == f"{path}, line 3, field src: a list of tokens, each a text, is expected"
 
 
 @pytest.mark.parametrize(
@@ -77,8 +91,8 @@ def test_bad_lines_name_file_line_and_field(tmp_path, line, message):
 
 
 @pytest.fixture
-def tokenizer(tmp_path) -> WordPieces:
-    return WordPieces(write_vocabulary(tmp_path / "vocab.txt"))
+def tokenizer(tmp_path) -> WordPieceTokenizer:
+    return WordPieceTokenizer(write_vocabulary(tmp_path / "vocab.txt"))
 
 
 def make_encoder(tokenizer, **options) -> ExampleEncoder:
@@ -150,4 +164,4 @@ def test_objectives_out_of_range(tokenizer, options, message):
 )
 def test_vocabularies_that_are_none(tmp_path, lines, message):
     with pytest.raises(InputError, match=message):
-        WordPieces(write(tmp_path / "words.txt", *lines))
+        WordPieceTokenizer(write(tmp_path / "words.txt", *lines))

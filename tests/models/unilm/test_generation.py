@@ -200,9 +200,9 @@ def test_words_that_the_ban_leaves_alone():
 
 
 def test_ignored_words_by_name(tmp_path):
-    from glm.models.unilm.tokenization import WordPieces
+    from glm.models.unilm.tokenization import WordPieceTokenizer
 
-    tokenizer = WordPieces(write_vocabulary(tmp_path / "vocab.txt", ["。", ".", "的"]))
+    tokenizer = WordPieceTokenizer(write_vocabulary(tmp_path / "vocab.txt", ["。", ".", "的"]))
     assert ignored_ids("。|.|[sep]", tokenizer) == [5, 6, tokenizer.sep_token_id]
     assert ignored_ids(None, tokenizer) == []
     with pytest.raises(InputError, match="no_repeat_ignore 的的: '的的' is no single token"):

@@ -9,7 +9,7 @@ from glm.models.unilm.geometry import BIDIRECTIONAL, LEFT_TO_RIGHT, RIGHT_TO_LEF
 from glm.models.unilm.modeling import UniLMForConditionalGeneration
 from glm.modules.block import Attention
 from glm.modules.decoding import prepare_decoding
-from glm.modules.layout import Layout
+from glm.modules.packing import Packing
 from tools.unilm_tools import geometry_of, random_model, tensors
 
 MASK, SEP = 4, 3
@@ -73,10 +73,10 @@ def test_attention_of_three_parts_is_that_of_the_dense_mask(heads):
     options = random_model(hidden_size=128, num_attention_heads=heads).config.block
     attention = Attention(options)
     parts = np.array([[[5, 4, 4], [3, 6, 6]], [[7, 2, 0], [2, 3, 1]]])
-    layout = Layout.of(parts, 40)
-    projected = np.random.default_rng(0).normal(size=(len(layout.places), 384)).astype("float32")
-    found = attention(paddle.to_tensor(projected), layout).numpy()
-    start, places = 0, {int(place): number for number, place in enumerate(layout.places)}
+    packing = Packing.of(parts, 40)
+    projected = np.random.default_rng(0).normal(size=(len(packing.places), 384)).astype("float32")
+    found = attention(paddle.to_tensor(projected), packing).numpy()
+    start, places = 0, {int(place): number for number, place in enumerate(packing.places)}
     for row in range(2):
         start = row * 40
         for a, b, c in parts[row]:
@@ -93,7 +93,7 @@ def test_attention_of_three_parts_is_that_of_the_dense_mask(heads):
 
 def test_more_twins_than_tokens_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        Layout.of(np.array([[[3, 2, 3]]]), 20)
+        Packing.of(np.array([[[3, 2, 3]]]), 20)
 
 
 @pytest.mark.parametrize("hidden", [24, 128], ids=["any heads", "heads of 64"])
@@ -217,3 +217,25 @@ def test_options_of_a_configuration():
     config = UniLMConfig(output_dropout_prob=0.3, attention_dropout_prob=0.2)
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.3, 0.2)
     assert config.embedding_dropout_prob == 0.3
+
+
+def test_mimetic_weights():
+    """Queries like keys, outputs that undo values, waves for positions, an identity before the words."""
+    sizes = {"vocab_size": 400, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = UniLMForConditionalGeneration(UniLMConfig(**sizes, initializer_range=0.02, mimetic_init=True))
+    model.seed = 3
+    model.draw_weights()
+    found = {name: weight.numpy() for name, weight in model.named_parameters()}
+    for layer in range(2):
+        prefix = f"unilm.encoder.layers.{layer}.attention."
+        queries, keys, values = np.split(found[f"{prefix}query_key_value.weight"], 3, axis=1)
+        assert np.std(queries - keys) == pytest.approx(0.01 * np.sqrt(2), rel=0.1)
+        for head in np.split(queries, 4, axis=1):
+            np.testing.assert_allclose(head.T @ head, 0.5 * np.eye(16), atol=0.08)
+        np.testing.assert_allclose(values @ found[f"{prefix}dense.weight"], np.eye(64), atol=0.09)
+    positions = found["unilm.encoder.position_embeddings.weight"] / (0.02 * np.sqrt(2))
+    for place, pair in ((0, 0), (1, 0), (37, 5), (159, 31)):
+        angle = place / 100 ** (pair / 32)
+        assert positions[place, [pair, 32 + pair]] == pytest.approx([np.sin(angle), np.cos(angle)], abs=1e-4)
+    np.testing.assert_allclose(found["lm_head.dense.weight"], np.eye(64), atol=0.06)
+    assert np.std(found["unilm.word_embeddings.weight"]) == pytest.approx(0.02, rel=0.05)

@@ -6,16 +6,16 @@ import pytest
 from glm.errors import InputError
 from glm.models.unilm.geometry import BIDIRECTIONAL, RIGHT_TO_LEFT, SEQ2SEQ
 from glm.models.unilm.objectives import SHARES, Mixture
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 from tools.unilm_tools import in_text_order, write_vocabulary
 
 TEXT = "的一是不了，人我在有他。这中大来上！国和说们为，的一是。不了人我在？有他这中。"
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> WordPieces:
+def tokenizer(tmp_path_factory) -> WordPieceTokenizer:
     words = "的一是不了人我在有他这中大来上国和说们为。？！，"
-    return WordPieces(write_vocabulary(tmp_path_factory.mktemp("unilm") / "vocab.txt", words))
+    return WordPieceTokenizer(write_vocabulary(tmp_path_factory.mktemp("unilm") / "vocab.txt", words))
 
 
 def flat(passage) -> list[int]:

@@ -7,7 +7,7 @@ from glm.data.corpus_store import MemoryCorpus
 from glm.errors import InputError, UsageError
 from glm.models.unilm import FAMILY
 from glm.models.unilm.geometry import BIDIRECTIONAL, SEQ2SEQ
-from glm.models.unilm.tokenization import WordPieces
+from glm.models.unilm.tokenization import WordPieceTokenizer
 from glm.options.corpora import PretrainObjectiveArguments
 from tools.unilm_tools import write_vocabulary
 
@@ -15,9 +15,9 @@ TEXT = "的一是不了，人我在有他。这中大来上！国和说们为，
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> WordPieces:
+def tokenizer(tmp_path_factory) -> WordPieceTokenizer:
     words = "的一是不了人我在有他这中大来上国和说们为。？！，"
-    return WordPieces(write_vocabulary(tmp_path_factory.mktemp("unilm") / "vocab.txt", words))
+    return WordPieceTokenizer(write_vocabulary(tmp_path_factory.mktemp("unilm") / "vocab.txt", words))
 
 
 def corpus_of(pretraining) -> MemoryCorpus:

@@ -111,13 +111,13 @@ def states_of_layers(model, batch) -> list[np.ndarray]:
     found, stack = [], model.vlm.transformer
     hooks = [layer.register_forward_pre_hook(lambda _, given: found.append(given[0])) for layer in stack.layers]
     hooks.append(stack.final_norm.register_forward_post_hook(lambda _, __, made: found.append(made)))
-    layout, _ = model._states(batch["input_ids"], batch["segment_ids"], batch["lengths"], batch["tasks"])
+    packing, _ = model._states(batch["input_ids"], batch["segment_ids"], batch["lengths"], batch["tasks"])
     for hook in hooks:
         hook.remove()
     tables = []
     for states in found:
         table = np.zeros((batch["input_ids"].size, states.shape[-1]))
-        table[layout.places] = states.numpy()
+        table[packing.places] = states.numpy()
         tables.append(table.reshape(*batch["input_ids"].shape, -1))
     return tables
 

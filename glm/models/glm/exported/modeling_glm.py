@@ -15,7 +15,7 @@ from .configuration_glm import GLMConfig
 
 
 class Attention(nn.Module):
-    """Attention of all heads, projected at once: [all queries | all keys | all values]."""
+    """Multi-head attention with one projection: [all queries | all keys | all values]."""
 
     def __init__(self, config: GLMConfig):
         super().__init__()
@@ -25,7 +25,7 @@ class Attention(nn.Module):
         self.dropout = config.attention_dropout_prob
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """[B, L, H] -> [B, L, H], with a mask [B, 1, L, L] that is true where a row sees a column."""
+        """[B, L, H] -> [B, L, H]; the mask [B, 1, L, L] is True where a row sees a column."""
         B, L, H = states.shape
         parts = self.query_key_value(states).view(B, L, 3, self.heads, H // self.heads)
         query, keys, values = parts.permute(2, 0, 3, 1, 4)  # [B, N, L, D] each
@@ -76,7 +76,7 @@ class Transformer(nn.Module):
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
     def forward(self, words: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
-        """[B, L, H] of words and positions [B, 2, L] -> [B, L, H]."""
+        """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
         states = words + self.position_embeddings(position_ids[:, 0])
         if hasattr(self, "block_position_embeddings"):
             states = states + self.block_position_embeddings(position_ids[:, 1])
@@ -87,7 +87,7 @@ class Transformer(nn.Module):
 
 
 class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """GLM with its head, which is the word embedding."""
+    """GLM with its head, which shares the word embedding."""
 
     config_class = GLMConfig
     base_model_prefix = "glm"
@@ -120,7 +120,7 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         **_: object,
     ) -> CausalLMOutput:
-        """Logits [B, L, V] of the token that follows each, and the loss of `labels`.
+        """Returns the logits [B, L, V] of each next token, and the loss of `labels`.
 
         Args:
             input_ids: [B, L].
@@ -145,7 +145,7 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return CausalLMOutput(loss=loss, logits=logits)
 
     def visible(self, input_ids: Tensor, there: Tensor) -> Tensor:
-        """Who sees whom, [B, 1, L, L]; a row of padding sees itself, so that it has a number."""
+        """Returns who sees whom, [B, 1, L, L]; a row of padding sees itself, so that its softmax is defined."""
         L = input_ids.shape[1]
         is_span = (input_ids == self.config.sop_token_id).cumsum(1) > 0  # [B, L]
         past = torch.ones(L, L, dtype=torch.bool, device=input_ids.device).tril()
@@ -154,9 +154,10 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return mask[:, None]
 
     def positions(self, input_ids: Tensor, there: Tensor) -> Tensor:
-        """Both position rows, [B, 2, L]: the place in Part A, or of a span its blank's; and the place in the span."""
+        """Returns both position rows, [B, 2, L]: the place in Part A (a span repeats its blank's), and the place in
+        the span."""
         starts = input_ids == self.config.sop_token_id
-        number = starts.cumsum(1)  # of the span, from 1; 0 in Part A
+        number = starts.cumsum(1)  # place in the span, from 1; 0 in Part A
         places = (there.cumsum(1) - 1).clamp(min=0)
         is_blank = torch.isin(input_ids, torch.tensor(self.config.mask_token_ids, device=input_ids.device))
         is_blank = is_blank & (number == 0) & there.bool()
@@ -164,7 +165,7 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         blanks = torch.zeros(len(places), places.shape[1] + 1, dtype=places.dtype, device=places.device)
         blanks.scatter_(1, is_blank.cumsum(1) * is_blank, places * is_blank)
         index = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(places)
-        begun = torch.where(starts, index, 0).cummax(1).values  # where the span began
+        begun = torch.where(starts, index, 0).cummax(1).values  # where the span starts
         if self.config.block_position:
             block = torch.where(number > 0, index - begun + 1, 0)
         else:
@@ -174,5 +175,5 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: object
     ) -> dict[str, Tensor | None]:
-        """All of the text in every step: positions follow from it, and nothing is kept."""
+        """Feeds the whole text in every step: positions follow from it, and there is no cache."""
         return {"input_ids": input_ids, "attention_mask": attention_mask}

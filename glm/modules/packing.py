@@ -1,4 +1,4 @@
-"""Where the examples of a packed batch start and end, and which of their attention scores are computed together."""
+"""Packs the examples of a batch without padding, and divides their attention scores into jobs for threads."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from glm.modules.tensors import as_tensor
 SCORES = 1 << 19  # scores of one job at a time; they stay in the cache of a core
 
 Block = tuple[slice, slice, bool]  # queries, the keys they see, and whether later keys are masked (causal)
-Job = tuple[int, slice, list[Block]]  # a number, heads, and blocks of one example
+Job = tuple[int, slice, list[Block]]  # number, heads, and blocks of one example
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The examples of a batch without padding, one after the other.
+class Packing:
+    """A batch's examples one after the other, without padding: where each starts and ends.
 
     Args:
         places: [n] int64, the place of each token in the flattened batch [B * L].
@@ -35,8 +35,8 @@ class Layout:
     twins: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, segments: np.ndarray, L: int) -> "Layout":
-        """Makes the layout of a batch of rows of L tokens.
+    def of(cls, segments: np.ndarray, L: int) -> "Packing":
+        """Packs a batch of rows of L tokens.
 
         Args:
             segments: [B, E, 2], the tokens of Part A and of Part B of each example of a row; or [B, E, 3] with those
@@ -62,21 +62,21 @@ class Layout:
         return cls(np.concatenate(places), [part[2] for part in parts], twins=tuple(len(part[1]) for part in parts))
 
     @cached_property
-    def clean(self) -> "Layout":
-        """The layout of Part A and Part B alone, without twins."""
-        return Layout(self.places[: len(self.places) - sum(self.twins)], self.examples, self.virtual)
+    def clean(self) -> "Packing":
+        """The same examples without their twins (Part C)."""
+        return Packing(self.places[: len(self.places) - sum(self.twins)], self.examples, self.virtual)
 
-    def with_prefix(self, virtual: int) -> "Layout":
+    def with_prefix(self, virtual: int) -> "Packing":
         """Puts virtual tokens at the start of each Part A, seen by the whole example.
 
-        The new `places` index a table of the virtual tokens followed by the tokens of this layout.
+        The new `places` index a table of the virtual tokens followed by the tokens packed here.
         """
         places = [
             part
             for start, _, end in self.spans()
             for part in (np.arange(virtual), np.arange(virtual + start, virtual + end))
         ]
-        return Layout(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
+        return Packing(np.concatenate(places), [(virtual + a, b) for a, b in self.examples], virtual)
 
     def put_before(self, prefix: Tensor, projected: Tensor) -> Tensor:
         """Puts a prefix [virtual, 3H] in front of each example.
@@ -94,14 +94,15 @@ class Layout:
         return context.gather(as_tensor(np.flatnonzero(self.places >= self.virtual))) if self.virtual else context
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
-        """[E, 3] int64: the start of Part A, the start of Part B and the end of each example."""
+        """Yields the start of Part A, the start of Part B and the end of each example."""
         start = 0
         for a, b in self.examples:
             yield start, start + a, start + a + b
             start += a + b
 
     def blocks(self) -> Iterator[list[Block]]:
-        """The queries of each example in blocks of at most SCORES scores (one query at least), without virtual tokens.
+        """Yields each example's queries in blocks of at most SCORES scores (at least one query), without virtual
+        tokens.
 
         The keys of a block of Part B end with its last query: later keys are seen by none of its queries.
         """
@@ -115,7 +116,7 @@ class Layout:
             yield blocks
 
     def jobs(self, num_heads: int) -> list[Job]:
-        """The jobs that threads share: one head of an example, or several heads of a short one."""
+        """Returns jobs for threads: one head of a long example, or several heads of a short one."""
         jobs = []
         for blocks, (a, b) in zip(self.blocks(), self.examples, strict=True):
             size = max(1, SCORES // (a + b) ** 2)
@@ -125,7 +126,7 @@ class Layout:
 
     @cached_property
     def flashmask(self) -> Tensor:
-        """FlashMask's indices, [1, 1, n, 2] int32: key j is seen by the queries from [j, 1] up to [j, 0]."""
+        """FlashMask's indices, [1, 1, n, 2] int32: key j is seen by queries from [j, 1] up to [j, 0]."""
         bounds = np.empty((len(self.places), 2), np.int32)
         for start, middle, end in self.spans():
             bounds[start:end, 0] = end
