@@ -138,6 +138,9 @@ def put_bottlenecks(model: nn.Layer, config: BottleneckConfig) -> None:
         weight.stop_gradient = True
     place_tasks(model, list(config.tasks))
     add_bottlenecks(model, config)
+    (stack,) = model.stacks
+    for adapter in (block.adapters[name] for name in config.tasks for block in stack.layers):
+        adapter.draw()
 
 
 def place_tasks(model: nn.Layer, names: Sequence[str]) -> None:

@@ -41,10 +41,14 @@ class Bottleneck(nn.Layer):
         super().__init__()
         self.arrays = None
         self.layer_norm = LayerNorm(size, epsilon=epsilon)
+        self.std, self.up_std = std, up_std
         self.project_down = AdapterLinear(size, width, nn.initializer.Constant(0.0))
         self.project_up = AdapterLinear(width, size, nn.initializer.Constant(0.0))
-        numbers = np.random.default_rng(draw_seed())  # the same on all ranks of a split model, which have all of it
-        for layer, spread in ((self.project_down, std), (self.project_up, up_std)):
+
+    def draw(self) -> None:
+        """Draws its matrices: the same on all ranks of a split model, each of which has all of them."""
+        numbers = np.random.default_rng(draw_seed())
+        for layer, spread in ((self.project_down, self.std), (self.project_up, self.up_std)):
             draw(layer.weight, "", {}, numbers, spread, degree=1, rank=0)
 
     def forward(self, states: Tensor) -> Tensor:
