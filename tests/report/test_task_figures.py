@@ -37,7 +37,7 @@ def page_of(folder, rows, scores, *, reference="reference"):
 
 def test_which_label_was_taken_for_which(tmp_path):
     page = page_of(tmp_path, CHOICES, score_choices(CHOICES[:4]))
-    table = page.text[page.text.index("预测a") :].split("\n")[:4]
+    table = page.text[page.text.index("预测abc") :].split("\n")[:4]
     assert table == ["预测abc", "a120", "b000", "c001"]  # cells of a row have nothing between them
 
 
