@@ -119,8 +119,9 @@ def _scored(file, *, with_others: bool) -> dict[str, Any]:
     """Returns what `--format json` prints."""
     from tqdm import tqdm
 
+    from glm.evaluation import coco
     from glm.evaluation.metrics import score
-    from glm.evaluation.protocols import PROTOCOLS, own
+    from glm.evaluation.protocols import PROTOCOLS, ProtocolScores, own
     from glm.evaluation.segmentation import SEGMENTERS
 
     pairs = list(file.pairs.values())
@@ -130,6 +131,10 @@ def _scored(file, *, with_others: bool) -> dict[str, Any]:
         tables = {f"ours ({name})": own(scores, name) for name in SEGMENTERS}
         for name in tqdm(PROTOCOLS, desc="protocols", unit="protocol", disable=None, leave=False):
             tables[name] = PROTOCOLS[name](pairs)
+        if missing := coco.what_is_missing():
+            print(f"{file.path}: {missing}", file=sys.stderr)
+        else:
+            tables[coco.PROTOCOL] = ProtocolScores(coco.coco_scores(pairs), coco.SIGNATURE)
         result["protocols"] = {name: {**found.figures, "signature": found.signature} for name, found in tables.items()}
     return result
 

@@ -479,7 +479,10 @@ def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
         return
     if len(lists) != 1:
         found = ", ".join(lists or [key for key, value in document.items() if isinstance(value, list)]) or "none"
-        raise InputError(f"{name}: a JSON object with one list of rows is expected; lists in it: {found}")
+        raise InputError(
+            f"{name}: a JSON object with one list of rows is expected; lists in it: {found}; write each into a file "
+            "of its own"
+        )
     for number, value in enumerate(document[lists[0]], start=1):
         yield value, f"{name}, {lists[0]} {number}"
 

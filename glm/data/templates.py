@@ -34,6 +34,7 @@ class Template:
         cuts_tokens: a source that is too long loses its last tokens; else it is cut between sentences, or as the
             family does.
         summaries: makes the rows of a file those of records, where they are not.
+        fewest_tokens: of source and of target, that a record of training has.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Template:
     cuts_tokens: bool = False
     summaries: Summaries | None = None
     form: Form | None = None
+    fewest_tokens: int = 0
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -121,9 +123,9 @@ TEMPLATES = {
     "ncls_multitask": replace(_SUMMARY, summaries=MULTITASK),
     "lcsts": replace(_SUMMARY, summaries=MULTITASK),
     "mt5_summary": replace(_SUMMARY, summaries=OF_MT5),
-    # VLM's; its tags say what the parts are.
-    "mt": Template(source="{source}[gMASK]"),
-    "summarization": Template(source="{source}[gMASK]", targets=("summary", "tgt")),
+    # VLM's, whose tags say what the parts are.
+    "mt": Template(source="{source}[gMASK]", fewest_tokens=2),
+    "summarization": Template(source="{source}[gMASK]", targets=("summary", "tgt"), fewest_tokens=2),
     **{
         kind: Template(source="{source}[gMASK]", form=Form(kind, max_history=1 if kind == QA else 2))
         for kind in (DIALOGUE, QA, NLG)

@@ -14,7 +14,8 @@ import numpy as np
 from glm.errors import InputError, UsageError
 
 IGNORE_INDEX = -100  # the label of a position without loss
-NO_TASK = -1  # task number of a row that belongs to no adapter
+NO_TASK = -1  # the number of the task of a row that no adapter is for
+TASK_NAME = r"^[A-Za-z0-9_\u0080-\uffff][\w+-]*$"  # what users may call one, as a pattern
 
 # What a family may be able to do, and the options that ask for it, each with the value that turns it off.
 ABILITIES: dict[str, dict[str, Any]] = {
@@ -28,7 +29,7 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "tensor_parallel": {"tensor_parallel_degree": 1},
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
-    "bottleneck": {"adapter_bottleneck": None},
+    "bottleneck": {"adapter_bottleneck": None, "adapters": None},
     "packing": {"packing": False},
     "classification_head": {"classification_head": None},
     "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},

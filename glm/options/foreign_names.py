@@ -1,10 +1,11 @@
 """Names of options that people bring from other tools, and ours.
 
 Sources: TrainingArguments and generate() of Hugging Face's transformers, the arguments of LLaMA-Factory, ms-swift,
-PaddleNLP's scripts, axolotl, THUDM/GLM, fairseq and UniLM's s2s-ft.
+PaddleNLP's scripts, axolotl, THUDM/GLM, fairseq, UniLM's s2s-ft, and VLM's train.py and evaluate_vlm.py.
 """
 
-# Our option, or several that stand for it, and its names elsewhere.
+# Our option, or several that stand for it, and its names elsewhere. Of two with a bar between them the first is meant
+# that the program has.
 BY_OPTION = {
     "dev_file": (
         "validation_file valid_file val_file eval_file dev_path val_dataset eval_dataset "
@@ -13,9 +14,10 @@ BY_OPTION = {
     ),
     "train_file": (
         "train_path train_data dataset dataset_dir dataset_name_or_path data_path data_dir train_dataset "
-        "custom_train_dataset_path datasets data data_file train_data_file train_subset dataset_path "
+        "custom_train_dataset_path datasets data data_file train_data_file train_subset "
         "training_file"
     ),
+    "train_file | test_file": "dataset_path",
     "test_file": (
         "input_file predict_file source_file infer_dataset test_data test_dataset test_path gen_subset "
         "eval_input input input_path predict_data prediction_file"
@@ -30,7 +32,7 @@ BY_OPTION = {
         "cache_dir dataset_prepared_path cached_train_features_file lmdb_cache preprocessed_path tokenized_path"
     ),
     "model_name_or_path": (
-        "model model_path model_id model_type checkpoint load_pretrained model_id_or_path base_model "
+        "model model_path model_id model_type checkpoint model_checkpoint load_pretrained model_id_or_path base_model "
         "base_model_name_or_path pretrained_model_name_or_path pretrained_model init_checkpoint "
         "init_from_ckpt ckpt ckpt_path ckpt_dir path bert_model model_recover_path model_dir "
         "finetune_from_model config_name model_config load_args arch"
@@ -85,7 +87,7 @@ BY_OPTION = {
     ),
     "per_device_eval_batch_size": (
         "eval_batch_size per_gpu_eval_batch_size infer_batch_size predict_batch_size test_batch_size "
-        "decode_batch_size eval_bs max_batch_size"
+        "decode_batch_size eval_bs max_batch_size valid_batch_size"
     ),
     "gradient_accumulation_steps": (
         "gradient_accumulation accumulate_grad_batches grad_accum_steps grad_accumulation "
@@ -98,7 +100,7 @@ BY_OPTION = {
     "warmup_steps": ("warmup_updates warmup_iters num_warmup_steps warm_up warmup_step lr_warmup_steps"),
     "label_smoothing": ("label_smoothing_factor"),
     "max_grad_norm": (
-        "clip_grad clip_norm gradient_clip_val gradient_clipping grad_clip gradient_clip max_gradient_norm"
+        "clip_grad clip_norm gradient_clip_val gradient_clipping grad_clip gradient_clip max_gradient_norm max_norm"
     ),
     "adam_beta1 and --adam_beta2": ("adam_betas"),
     "adam_epsilon": ("adam_eps"),
@@ -147,6 +149,7 @@ BY_OPTION = {
     ),
     "lora": ("use_lora use_peft peft"),
     "select_topk False": ("do_sample sampling"),
+    "select_topk True": ("no_sample"),
     "select_topk": ("decode_strategy decoding_strategy"),
     "top_k": ("topk sampling_topk"),
     "top_p": ("topp sampling_topp"),

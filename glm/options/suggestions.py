@@ -33,11 +33,12 @@ def option_advice(name: str, known: Collection[str], *, elsewhere: str = "") -> 
     brought = name.lower().replace("-", "_")
     if brought in NONE:
         return f"; {NONE[brought]}"
-    if ours := OURS.get(brought):
-        if ours.split()[0].rstrip(",") in known:
-            return f"; here it is --{ours}"
-        if elsewhere:
-            return f"; it is --{ours} of {elsewhere}"
+    ours = OURS[brought].split(" | ") if brought in OURS else []
+    for option in ours:
+        if option.split()[0].rstrip(",") in known:
+            return f"; here it is --{option}"
+    if ours and elsewhere:
+        return f"; it is --{ours[0]} of {elsewhere}"
     if close := close_name(name, known):
         return f"; did you mean {close}?"
     return ""
