@@ -13,15 +13,17 @@ from running import Figures, Job, Program, Runner, add_options, markdown, print_
 OURS, OURS_TRAIN = Program("ganlm_decode.py", "this toolkit"), Program("ganlm_train.py", "this toolkit")
 BART = Program("bart.py", "transformers BART, cache", foreign=True)
 TORCH = Program("ganlm_torch.py", "plain torch GanLM", foreign=True)
+DECODERS = {"ours": OURS, "bart": BART, "torch": TORCH}
 SOURCES = (4, 16)  # of the table of decoding
+MOST_WITHOUT_CACHE = 4  # sources; more take it minutes
 
 
 def decode_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
     """Sources together: this toolkit, a peer with a cache, and one that computes the prefix anew at each step."""
     start = GanLMWork(arguments.shape, threads=arguments.threads)
     rows = []
-    for batch in SOURCES:
-        programs = [OURS, BART, *([TORCH] if batch == SOURCES[0] else [])]
+    for batch in arguments.sources:
+        programs = [DECODERS[name] for name in arguments.programs if name != "torch" or batch <= MOST_WITHOUT_CACHE]
         jobs = [Job(program, replace(start, batch=batch)) for program in programs]
         rows += rows_of(str(batch), programs, runner.interleave(jobs))
     headings = ["sources", "program", "seconds", "least to most", "times ours", "peak GiB"]
@@ -65,6 +67,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--shape", choices=list(SIZES), default="base")
+    parser.add_argument("--sources", type=int, nargs="+", default=SOURCES, help="decoded together")
+    parser.add_argument("--programs", nargs="+", choices=list(DECODERS), default=list(DECODERS), help="that decode")
     parser.add_argument("--steps", type=int, default=3, help="of training that are timed")
     add_options(parser)
     return parser.parse_args(argv)

@@ -16,6 +16,7 @@ EOS, PAD = 2, 1
 MASK = 50_000  # ids below it stand for text
 WEIGHT_DISCRIMINATOR, WEIGHT_INCONSISTENCY = 5.0, 1.0
 LEARNING_RATE, WEIGHT_DECAY, LABEL_SMOOTHING = 1e-4, 0.05, 0.1
+WARM_UP = 4  # tokens that are decoded before those that count
 SIZES = {  # hidden size, MLP, heads, layers of encoder, generator, discriminator
     "base": (768, 3072, 12, 12, 12, 4),
     "tiny": (128, 512, 2, 2, 2, 1),
@@ -62,23 +63,23 @@ class GanLMWork:
         return ids
 
 
-def run(build: Callable[[GanLMWork], Callable[[], object]], packages: list[str]) -> None:
+def run(build: Callable[[GanLMWork], Callable[..., object]], packages: list[str]) -> None:
     """The main function of every program: builds, warms up, measures, prints one line of JSON.
 
     Args:
-        build: what does the work once.
+        build: what does the work once: a step; or decoding, of so many tokens as it is given.
         packages: whose versions are reported.
     """
     work = GanLMWork(**json.loads(sys.argv[1]))
     start = perf_counter()
     once = build(work)
     built = perf_counter()
-    once()
+    once(*([WARM_UP] if work.decodes else []))
     warm = perf_counter()
     taken, used = [], process_time()
     for _ in range(1 if work.decodes else work.steps):
         begin = perf_counter()
-        once()
+        once(*([work.target] if work.decodes else []))
         taken.append(perf_counter() - begin)
     figures = {"seconds": float(np.median(taken)), "all": taken, "build": built - start, "warm_up": warm - built}
     figures["cpu"] = (process_time() - used) / len(taken)  # of all threads; says more on a machine that others use

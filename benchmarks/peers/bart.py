@@ -30,14 +30,14 @@ def build(work: GanLMWork):
     sources = torch.from_numpy(work.sources())
 
     @torch.inference_mode()
-    def once() -> int:
+    def once(tokens: int) -> int:
         outputs = model.generate(
             sources,
             attention_mask=torch.ones_like(sources),
             do_sample=False,
             num_beams=work.beams,
-            min_new_tokens=work.target,
-            max_new_tokens=work.target,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
             length_penalty=1.0,
             no_repeat_ngram_size=3,
         )

@@ -15,19 +15,19 @@ def build(work: GanLMWork):
     model = random_model(work, dropout=0.0)
     prepare_decoding(model, "float32", "cpu")
     prompts = [Prompt(source, np.array([EOS])) for source in work.sources()]
-    config = GenerationConfig(
-        tgt_length=work.target + 1,
-        min_tgt_length=work.target,
-        num_beams=work.beams,
-        length_penalty=1.0,
-        no_repeat_ngram_size=3,
-        search_rules="fairseq",
-    )
 
-    def once() -> list[int]:
+    def once(tokens: int) -> list[int]:
+        config = GenerationConfig(
+            tgt_length=tokens + 1,
+            min_tgt_length=tokens,
+            num_beams=work.beams,
+            length_penalty=1.0,
+            no_repeat_ngram_size=3,
+            search_rules="fairseq",
+        )
         found = dict(generate(model, prompts, config, end_token_id=EOS, banned_token_ids=[PAD], batch_size=work.batch))
         lengths = [len(hypotheses[0].tokens) for hypotheses in found.values()]
-        assert set(lengths) == {work.target}
+        assert set(lengths) == {tokens}
         return lengths
 
     return once

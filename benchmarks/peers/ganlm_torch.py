@@ -154,12 +154,12 @@ def decoding(work: GanLMWork):
     sources, K = torch.from_numpy(work.sources()), work.beams
 
     @torch.inference_mode()
-    def once() -> list[int]:
+    def once(tokens: int) -> list[int]:
         memory = model.encode(sources).repeat_interleave(K, dim=0)
         ids = torch.full((work.batch * K, 1), EOS)
         sums = torch.full((work.batch, K), -torch.inf)
         sums[:, 0] = 0.0
-        for _ in range(work.target):
+        for _ in range(tokens):
             scores = F.log_softmax(model.logits(ids, memory)[:, -1], dim=-1)
             scores[:, [EOS, PAD]] = -torch.inf
             forbid_trigrams(ids, scores)

@@ -1,10 +1,11 @@
-"""Flattens nested rows of other tools: SQuAD's articles, and conversations of one turn.
+"""Flattens nested rows of other tools: SQuAD's articles, conversations of one turn, and lists of tokens.
 
 SQuAD (also CMRC 2018, DRCD, DuReader-robust): an article has `paragraphs` with a `context` and `qas`. LLaMA-Factory's
 ShareGPT format has `conversations` of `from` and `value`; OpenAI's and ms-swift's have `messages` of `role` and
-`content`.
+`content`. s2s-ft's rows have `src` and `tgt`, each a text or its WordPiece tokens, where `##` goes on with a word.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ CONVERSATIONS = ("messages", "conversations", "conversation")
 USERS, ASSISTANTS, SYSTEMS = ("user", "human"), ("assistant", "gpt", "chatgpt", "bard", "bing"), ("system",)
 HISTORY = ("history", "system")  # earlier turns, and a system text, beside an instruction
 HAVE_HISTORY = ("instruction", "query", "prompt")
+SOURCE_TOKENS, TARGET_TOKENS = "src", "tgt"  # s2s-ft's columns; a list in the second alone is several texts
+NEEDLESS_BLANK = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")  # between tokens
 
 
 def unfold(rows: Iterable[Row], *, multi_turn: str) -> Iterator[Row]:
@@ -45,9 +48,25 @@ def _in_columns(row: Row, multi_turn: str) -> Row:
             _check_history(row)
     except RecordError as error:
         return replace(row, error=error)
+    if isinstance(values.get(SOURCE_TOKENS), list):
+        return _of_tokens(row)
     if "answer" not in values and "answers" in values and (answer := _first_answer(values["answers"])) is not None:
         return replace(row, values=values | {"answer": answer})
     return row
+
+
+def _of_tokens(row: Row) -> Row:
+    """The row with texts in place of tokens."""
+    found = {}
+    for name in (SOURCE_TOKENS, TARGET_TOKENS):
+        tokens = row.values.get(name)
+        if not isinstance(tokens, list):
+            continue
+        if not all(isinstance(token, str) for token in tokens):
+            message = "a list of tokens, each a text, is expected"
+            return replace(row, error=RecordError(Kind.TYPE, row.origin, message, field=name))
+        found[name] = NEEDLESS_BLANK.sub("", " ".join(tokens).replace(" ##", "").removeprefix("##"))
+    return replace(row, values=row.values | found)
 
 
 # -- SQuAD

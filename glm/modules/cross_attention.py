@@ -76,8 +76,8 @@ class CrossStack(Stack):
         Returns:
             [n, H]
         """
-        for layer in self.layers[: len(self.layers) if most is None else most]:
-            states = layer(states, packing, memory, seen)
+        for index, layer in enumerate(self.layers[: len(self.layers) if most is None else most]):
+            states = self.run(index, layer, states, packing, memory, seen)
         return states
 
     def prefill(

@@ -1,6 +1,7 @@
 """A stack of blocks, in training and in decoding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -51,6 +52,17 @@ class Stack(nn.Layer):
         self.layers = nn.LayerList(layers)
         self.recompute_layers = len(layers)
         self.num_heads = layers[0].attention.num_heads  # heads of this rank
+
+    def run(self, index: int, block: Callable[..., Tensor], states: Tensor, *given: Any) -> Tensor:
+        """Runs one layer: `block(states, *given)`, and again in the backward pass if the layer keeps no activations.
+
+        Args:
+            index: the layer's number.
+        """
+        if not (self.enable_recompute and self.training and index < self.recompute_layers):
+            return block(states, *given)
+        states.stop_gradient = False  # Paddle takes no gradient of a recomputed layer that is given frozen states
+        return recompute(block, states, *given)
 
     @property
     def final_norm(self) -> nn.Layer | None:
@@ -109,14 +121,9 @@ class Stack(nn.Layer):
         prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, packing.examples))
         if self.num_virtual:
             packing = packing.with_prefix(self.num_virtual)
-        recomputed = self.recompute_layers if self.enable_recompute and self.training else 0
-        if recomputed:  # Paddle computes no gradient through a recomputed layer whose input has none (frozen)
-            states.stop_gradient = False
-        for layer, prefix in zip(self.layers[:recomputed], prefixes[:recomputed], strict=True):
-            # Recompute searches tuples for tensors, so this is a list.
-            states = recompute(layer, states, packing, prefix, list(routes))
-        for layer, prefix in zip(self.layers[recomputed:], prefixes[recomputed:], strict=True):
-            states = layer(states, packing, prefix, routes)
+        routes = list(routes)  # recompute searches tuples for tensors
+        for index, (layer, prefix) in enumerate(zip(self.layers, prefixes, strict=True)):
+            states = self.run(index, layer, states, packing, prefix, routes)
         return self._finished(states)
 
     def prefill(self, states: Tensor, parts: Sequence[tuple[int, int]], prompts: Sequence) -> tuple[Tensor, KVCache]:

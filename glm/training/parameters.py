@@ -57,6 +57,7 @@ def freeze(names: WeightNames, model: nn.Layer, parts: str, *, num_layers: int) 
         names: the family's names of weights.
         parts: `layers.3`, `layers.0-11` (both ends included), and what the family names beside layers, such as
             `embeddings` (words and positions), joined by `|`.
+        num_layers: of the model; 0 where its layers have no numbers, but those of several stacks.
 
     Raises:
         UsageError: a part is none of these or not in the model, or nothing is left to train.
@@ -81,11 +82,12 @@ def _layers(names: WeightNames, part: str, parts: str, num_layers: int) -> range
     """Returns the layers that a part of `--freeze` names; None if it names something else."""
     if part in names.parts:
         return None
-    found = LAYER_RANGE.fullmatch(part)
+    found = LAYER_RANGE.fullmatch(part) if num_layers else None
     if not found:
+        *known, last_known = [*(["layers.N", "layers.N-M"] if num_layers else []), *names.parts]
         raise UsageError(
-            f"freeze {shown(parts)}: {shown(part) or 'an empty part'} is unknown; join layers.N, layers.N-M, "
-            f"{' and '.join(names.parts)} by |"
+            f"freeze {shown(parts)}: {shown(part) or 'an empty part'} is unknown; join {', '.join(known)} and "
+            f"{last_known} by |"
         )
     first, last = int(found[1]), int(found[2] or found[1])
     if not first <= last < num_layers:

@@ -194,7 +194,7 @@ def prepare_model(
     if training.recompute_layers is not None:
         set_recomputed_layers(model, training.recompute_layers)
     if training.freeze is not None:
-        freeze(family.weights, model, training.freeze, num_layers=config.num_layers)
+        freeze(family.weights, model, training.freeze, num_layers=getattr(config, "num_layers", 0))
     if training.layerwise_lr_decay is not None:
         set_layerwise_rates(family.weights, model, training.layerwise_lr_decay, num_layers=config.num_layers)
     return adapter

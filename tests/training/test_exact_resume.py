@@ -22,6 +22,7 @@ KILLED_AT = [1, 2, 4, 5, 6, 7, 9, 10, 11]  # also within an epoch, at its last s
 SMOKE = [
     ("plain", 5),
     ("update_freq 3", 7),
+    ("logging_steps 5", 7),
     ("dataloader_num_workers 2", 4),
     ("load_best_model_at_end", 10),
     ("save_strategy epoch", 9),

@@ -39,7 +39,10 @@ FAMILY = Family(
     config_class=_config_class,
     model_class=_model_class,
     abilities=frozenset(
-        {"dropout", "lora", "half_precision", "three_losses", "starts", "positions", "classification_head"}
+        {
+            *("dropout", "freeze", "recompute", "lora", "half_precision"),
+            *("three_losses", "starts", "positions", "classification_head"),
+        }
     ),
     classes=XNLI_CLASSES,
     row_width=np.maximum,  # as fairseq counts tokens

@@ -6,6 +6,7 @@ CSJianYang/GanLM (fairseq, electra_encoder_decoder_v6).
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import paddle
@@ -65,16 +66,20 @@ class Encoder(Embedded, Stack):
 
     def forward(self, words: Tensor, lengths: Sequence[int]) -> Tensor:
         """Runs the encoder on the embedded words of packed sources of these lengths: [m, H] -> [m, H]."""
-        H, seen, bias = words.shape[1], Pairs(tuple(lengths), tuple(lengths)), self.bias(max(lengths))
+        seen, bias = Pairs(tuple(lengths), tuple(lengths)), self.bias(max(lengths))
         states = self.embed(words, rows_of(lengths))
-        for layer in self.layers:
-            projected, attention = layer.before_attention(states), layer.attention  # [m, 3H]
-            dropout = attention.attention_dropout.p if self.training else 0.0
-            context = paired_attention(
-                projected[:, :H], projected[:, H:], seen, self.num_heads, dropout=dropout, bias=bias
-            )
-            states = layer.after_attention(states, context)
+        for index, layer in enumerate(self.layers):
+            states = self.run(index, partial(self._block, layer), states, seen, bias)
         return states
+
+    def _block(self, layer: PostNormBlock, states: Tensor, seen: Pairs, bias: Tensor | None) -> Tensor:
+        """The work of one layer: [m, H] -> [m, H]."""
+        H, projected = states.shape[1], layer.before_attention(states)  # [m, 3H]
+        dropout = layer.attention.attention_dropout.p if self.training else 0.0
+        context = paired_attention(
+            projected[:, :H], projected[:, H:], seen, self.num_heads, dropout=dropout, bias=bias
+        )
+        return layer.after_attention(states, context)
 
 
 class Decoder(Embedded, CrossStack):

@@ -121,6 +121,7 @@ class GanLMWeights(WeightNames):
     }
     lora_targets = LINEARS[:6]
     resizable = ("position_embeddings.weight",)
+    parts = ("embeddings", *STACKS)
 
     def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if "discriminator_layers" not in config:
@@ -145,6 +146,12 @@ class GanLMWeights(WeightNames):
         if config["discriminator_layers"]:
             shapes |= _linear(f"{HEAD}dense", H, H) | _norm(f"{HEAD}layer_norm", H) | _linear(f"{HEAD}out_proj", H, 2)
         return shapes
+
+    def part_of(self, name: str) -> str | None:
+        """Its stack, with positions and head, or the words, which all stacks share; there are no numbers of layers."""
+        if name == WORDS:
+            return "embeddings"
+        return next((stack for stack in STACKS if name.startswith((f"{stack}.", f"{stack}_head."))), None)
 
     def recognises(self, names: Iterable[str]) -> bool:
         return set(self.required) <= {self.ours(name)[0] for name in names}

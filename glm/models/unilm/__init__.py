@@ -53,7 +53,9 @@ FAMILY = Family(
     geometry=UniLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({"objectives", "pair_length", "dropout", "layers", "lora", "packing", "half_precision"}),
+    abilities=frozenset(
+        {"objectives", "pair_length", "dropout", "freeze", "recompute", "layers", "lora", "packing", "half_precision"}
+    ),
     aliases=("bert",),
     marks=SPECIAL_TOKENS,
     vocabulary_multiple=1,

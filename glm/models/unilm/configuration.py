@@ -47,8 +47,8 @@ class UniLMConfig(ModelConfig):
             and MLP, on attention probabilities, and after the embeddings [as the first]; fine-tuning's options call
             the first two `output_dropout_prob` and `attention_dropout_prob`.
         initializer_range: standard deviation of random weights.
-        sinusoidal_init: random position tables begin as sines and cosines; a model that is trained from nothing
-            learns from little data with them sooner.
+        mimetic_init: random weights begin with the structure that trained ones are found to have; a small model that
+            is trained from nothing learns to copy much sooner.
         new_pos_ids: each of the four language models has a position table of its own (UniLM, pretraining script).
         relax_projection: 4: each has a quarter of a head four times as wide; 0: there is one head.
         pooler: whether there is BERT's pooler, which sentence order reads.
@@ -78,7 +78,7 @@ class UniLMConfig(ModelConfig):
         attention_probs_dropout_prob: float = 0.1,
         embedding_dropout_prob: float | None = None,
         initializer_range: float = 0.02,
-        sinusoidal_init: bool = False,
+        mimetic_init: bool = False,
         new_pos_ids: bool = False,
         relax_projection: int = 0,
         pooler: bool = False,
@@ -102,7 +102,7 @@ class UniLMConfig(ModelConfig):
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
         self.embedding_dropout_prob = hidden_dropout_prob if embedding_dropout_prob is None else embedding_dropout_prob
         self.initializer_range = initializer_range
-        self.sinusoidal_init = sinusoidal_init
+        self.mimetic_init = mimetic_init
         self.new_pos_ids = new_pos_ids
         self.relax_projection = relax_projection
         self.pooler = pooler

@@ -4,7 +4,6 @@ Source: Dong et al. 2019, "Unified Language Model Pre-training"; layer for layer
 (BERT's post-LN blocks and head, four position tables and a four-fold head in pretraining).
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,8 @@ from glm.cpu.arrays import draw_seed
 from glm.models.protocol import IGNORE_INDEX
 from glm.models.unilm.configuration import UniLMConfig
 from glm.models.unilm.geometry import SEQ2SEQ, TARGET_SEGMENT, Prompt
-from glm.models.unilm.weights import DOWN, OUTPUT, PUBLISHED, TASKS
+from glm.models.unilm.initialization import draw_weights
+from glm.models.unilm.weights import PUBLISHED, TASKS
 from glm.modules.cache import KVCache
 from glm.modules.head import TiedHead
 from glm.modules.layers import Dropout, ExactGELU, LayerNorm, Linear, TiedEmbedding
@@ -24,7 +24,6 @@ from glm.modules.loss import Smoothing
 from glm.modules.packing import Packing
 from glm.modules.post_norm import PostNormBlock
 from glm.modules.pretrained import SafePretrainedModel
-from glm.modules.split_layers import draw
 from glm.modules.stack import Stack
 from glm.modules.tensors import as_tensor
 
@@ -89,14 +88,6 @@ class UniLMPretrainedModel(SafePretrainedModel):
     }
 
 
-def sinusoids(positions: int, size: int) -> np.ndarray:
-    """Returns sinusoidal positions (Vaswani et al. 2017, section 3.5), sines before cosines: [positions, size]
-    float32. A shift of positions is the same linear map everywhere."""
-    rates = 10_000.0 ** (-np.arange(size // 2) / (size // 2))
-    angles = np.arange(positions)[:, None] * rates  # [positions, size / 2]
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-
-
 class UniLMModel(UniLMPretrainedModel):
     """UniLM without its heads: hidden states after the last block."""
 
@@ -143,19 +134,8 @@ class UniLMForConditionalGeneration(UniLMPretrainedModel):
         self.terms: dict[str, Tensor] = {}
 
     def draw_weights(self) -> None:
-        """Initialises from N(0, initializer_range), biases 0. In a model of the pretraining script, the two linears of
-        layer i (from 0) that feed a residual sum are divided by sqrt(2 (i + 1))."""
-        numbers = np.random.default_rng(self.seed)
-        for name, weight in self.named_parameters():
-            if weight.ndim != 2:
-                continue
-            std = self.config.initializer_range
-            if self.config.sinusoidal_init and name.endswith("position_embeddings.weight"):
-                weight.set_value(sinusoids(*weight.shape) * np.float32(std * math.sqrt(2)))
-                continue
-            if self.config.new_pos_ids and name.endswith((f"{OUTPUT}.weight", f"{DOWN}.weight")):
-                std /= math.sqrt(2 * (int(name.split(".layers.")[1].split(".")[0]) + 1))
-            draw(weight, name, {}, numbers, std, degree=1, rank=0)
+        """See `glm.models.unilm.initialization`."""
+        draw_weights(self)
 
     @property
     def finished_rule(self) -> str:

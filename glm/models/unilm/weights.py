@@ -130,7 +130,7 @@ class UniLMWeights(WeightNames):
         "attention_probs_dropout_prob": float,
         "embedding_dropout_prob": float,
         "initializer_range": float,
-        "sinusoidal_init": bool,
+        "mimetic_init": bool,
         "new_pos_ids": bool,
         "relax_projection": int,
         "pooler": bool,

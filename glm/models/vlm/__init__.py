@@ -29,7 +29,12 @@ FAMILY = Family(
     geometry=VLMGeometry,
     config_class=_config_class,
     model_class=_model_class,
-    abilities=frozenset({"dropout", "layers", "lora", "prefix_tuning", "packing", "half_precision", "bottleneck"}),
+    abilities=frozenset(
+        {
+            *("dropout", "freeze", "recompute", "layers", "lora", "prefix_tuning", "packing", "half_precision"),
+            "bottleneck",
+        }
+    ),
     aliases=("gpt2",),
     cuts_tokens=True,
     vocabulary_multiple=1,

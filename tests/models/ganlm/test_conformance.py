@@ -10,6 +10,7 @@ import paddle
 import pytest
 
 from glm.checkpoint.safetensors_files import read_safetensors
+from glm.evaluation.data_sets import named
 from glm.evaluation.protocols import PROTOCOLS
 from glm.evaluation.statistics import Pair
 from glm.generation.config import GenerationConfig
@@ -139,10 +140,17 @@ def test_checks_03_04_05_losses_and_counts(dtype, close):
             assert terms.get("judged", 0) == (wanted_n_w if any(model.weights) else 0)
 
 
+def with_facts(beginning: str) -> list[Golden]:
+    """The models whose files have a fact of this name; the test is skipped where none has."""
+    if not (found := [golden for golden in goldens() if any(name.startswith(beginning) for name in golden.facts)]):
+        pytest.skip(f"no model of {golden_folder()} has {beginning}")
+    return found
+
+
 def test_check_06_gradients():
-    for golden in goldens():
-        model, facts = golden.model(), golden.facts
-        (key,) = [name for name in facts if name.startswith(GRADIENTS)]
+    for golden in with_facts(GRADIENTS):
+        facts, model = golden.facts, golden.model()
+        key = next(name for name in facts if name.startswith(GRADIENTS))
         case = key.removeprefix(GRADIENTS)
         want = facts["ft_losses"][case]
         model.train()
@@ -165,7 +173,7 @@ def test_check_06_gradients():
 
 
 def test_check_07_updates_of_two_micro_batches():
-    for golden in goldens():
+    for golden in with_facts("updates"):
         model, plan = golden.model(), golden.facts["updates"]
         model.train()
         model.weights = plan["w_d"], plan["w_i"]
@@ -348,14 +356,14 @@ def test_check_11_beam_search(batch_size):
     for foreign, numbers in facts.get("override", {}).items():
         parameters[names.ours(foreign)[0]].set_value(np.array(numbers))
     for result in facts["results"]:
-        settings = result["settings"]
-        decoder = fairseq_decoder(model, settings)
+        settings, most = result["settings"], result["max_decoder_positions"]
+        decoder = fairseq_decoder(model, settings, most)
         prompts = [Prompt(np.array(source), np.array([EOS])) for source in facts["sources"]]
         wanted = dict(enumerate(result["hypotheses"]))
         alone = result.get("alone_differs") or {}
         wanted |= {int(number): lists for number, lists in dict(alone).items()}
         searches = [
-            decoder.search(prompt, number=number, record_id=number, config=decoder_config(settings, prompt, golden))
+            decoder.search(prompt, number=number, record_id=number, config=decoder_config(settings, prompt, most))
             for number, prompt in enumerate(prompts)
         ]
         decoding = Decoding(decoder)
@@ -367,11 +375,12 @@ def test_check_11_beam_search(batch_size):
             assert_hypotheses(search.found, wanted[search.number])
 
 
-def decoder_config(settings: dict, prompt: Prompt, golden) -> GenerationConfig:
-    """fairseq's settings as ours; its length is that of the source itself, not of the padded batch."""
+def decoder_config(settings: dict, prompt: Prompt, positions: int) -> GenerationConfig:
+    """fairseq's settings as ours; its length is that of the source itself, not of the padded batch, and leaves one of
+    the decoder's positions free."""
     beams = settings["beam_size"]
     most = int(settings.get("max_len_a", 0) * len(prompt.source_ids) + settings.get("max_len_b", 200))
-    most = min(most, golden.facts["finetune"]["max_target_positions"] - 1)
+    most = min(most, positions - 1)
     return GenerationConfig(
         search_rules="fairseq",
         tgt_length=most + 1,
@@ -384,9 +393,8 @@ def decoder_config(settings: dict, prompt: Prompt, golden) -> GenerationConfig:
     )
 
 
-def fairseq_decoder(model, settings: dict):
-    (golden,) = [golden for golden in goldens() if golden.options["vocab_size"] == model.config.vocab_size][:1]
-    config = decoder_config(settings, Prompt(np.zeros(1, np.int64), np.array([EOS])), golden)
+def fairseq_decoder(model, settings: dict, positions: int):
+    config = decoder_config(settings, Prompt(np.zeros(1, np.int64), np.array([EOS])), positions)
     decoder = build_decoder(model, config, end_token_id=EOS, banned_token_ids=[PAD])
     if penalty := settings.get("unk_penalty"):
         decoder.processors.insert(0, UnknownPenalty(penalty))
@@ -429,7 +437,7 @@ def test_check_17_span_corruption_for_given_places():
 def test_check_17_span_corruption_of_10000_draws():
     facts, random = golden_json("corruption.json"), np.random.default_rng(5)
     for wanted in facts["statistics"]:
-        L, draws = wanted["length"], 10_000
+        L, draws = wanted["length"], wanted["draws"]
         masked, lengths, spans = np.zeros(L), Counter(), 0
         for _ in range(draws):
             cuts, inserts = draw_places(L, random)
@@ -444,10 +452,11 @@ def test_check_17_span_corruption_of_10000_draws():
         shares = masked / draws
         assert shares[-1] == 0.0
         for place, name in ((0, "first_token_masked"), (L // 2, "middle_token_masked")):
-            assert shares[place] == pytest.approx(wanted[name], abs=0.016), (L, name)
+            share = wanted[name]
+            error = np.sqrt(2 * share * (1 - share) / draws)  # both shares are of so many draws
+            assert shares[place] == pytest.approx(share, abs=4 * error), (L, name)
         for size, count in wanted["span_length_counts"].items():
-            if count >= 5000:
-                assert lengths[int(size)] == pytest.approx(count, rel=0.05), (L, size)
+            assert abs(lengths[int(size)] - count) <= 4 * np.sqrt(lengths[int(size)] + count), (L, size)
 
 
 def started(golden: Golden, start: str, **options):
@@ -492,7 +501,9 @@ def test_check_13_classes_of_pairs(start):
 @paddle.no_grad()
 def test_check_14_what_each_start_loads():
     facts, names = golden_json("starts.json"), GanLMWeights()
-    golden, *_ = [golden for golden in goldens() if not golden.options["share_generator_discriminator"]]
+    golden = next((golden for golden in goldens() if not golden.options["share_generator_discriminator"]), None)
+    if golden is None:
+        pytest.skip(f"in all models of {golden_folder()} generator and discriminator share layers")
     tensors = read_safetensors(golden.weights)
     checked = 0
     for case, said in facts.items():
@@ -547,6 +558,20 @@ def test_check_16_layouts_of_xnli():
         assert place == len(source)  # of the decoder's first token in the row
         if label:
             assert XNLI_CLASSES.index(label[0]) == label[1]
+
+
+def test_the_best_epoch_of_many_languages_is_that_of_the_best_mean():
+    """By the figure that `--metric_for_best_model accuracy` looks at; of equal ones the first."""
+    facts = golden_json("xnli_selection.json")
+
+    def mean(accuracies: list[float]) -> float:
+        sets = zip(facts["languages"], accuracies, strict=True)
+        return named({language: {"accuracy": value} for language, value in sets})["accuracy"]
+
+    best = int(np.argmax([mean(row) for row in facts["dev"]]))
+    assert best + 1 == facts["best_epoch_by_mean_dev"]
+    assert facts["test"][best] == facts["reported_test"]
+    assert mean(facts["test"][best]) == pytest.approx(facts["reported_test_mean"])
 
 
 @pytest.mark.parametrize("system", ["convs2s", "lead"])

@@ -6,12 +6,16 @@ import numpy as np
 import paddle
 import pytest
 
+import glm.modules.stack
+from glm.errors import UsageError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
+from glm.models.ganlm import FAMILY
 from glm.models.ganlm.draws import draw_tokens
 from glm.models.ganlm.geometry import Prompt
 from glm.models.ganlm.losses import Batch
 from glm.modules.decoding import prepare_decoding
+from glm.training.parameters import freeze
 from models.ganlm.golden import batch_of
 from models.ganlm.slow_forward import SlowModel
 
@@ -238,6 +242,67 @@ def test_training_draws_anew_with_each_seed_and_the_same_with_the_same(ganlm_mod
         paddle.seed(seed)
         losses.append(float(model(**batch())))
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("options", [{}, WIDE], ids=["plain", "heads of 64"])
+def test_recompute_gives_the_same_loss_and_gradients(ganlm_model, options, monkeypatch):
+    """In all three passes over a batch, with dropout and with an encoder whose words are frozen too."""
+    calls, recompute = [], glm.modules.stack.recompute
+    monkeypatch.setattr(glm.modules.stack, "recompute", lambda *args: calls.append(1) or recompute(*args))
+    dropouts = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
+    model = ganlm_model(seed=4, **dict.fromkeys(dropouts, 0.2), **options)
+    model.train()
+    model.weights = (5.0, 1.0)
+
+    def run(enabled: bool) -> tuple[float, dict[str, np.ndarray]]:
+        for stack in model.stacks:
+            stack.enable_recompute = enabled
+        model.clear_gradients()
+        paddle.seed(11)
+        loss = model(**batch(), label_smoothing=0.1)
+        loss.backward()
+        return float(loss), {name: weight.grad.numpy() for name, weight in model.named_parameters()}
+
+    plain_loss, plain = run(False)
+    assert not calls
+    again_loss, again = run(True)
+    assert len(calls) == 2 + 2 * 2 + 1  # layers of the encoder, of the generator twice, of the discriminator
+    assert again_loss == plain_loss
+    for name, gradient in plain.items():
+        np.testing.assert_allclose(
+            again[name], gradient, rtol=0, atol=1e-6 * max(1, np.abs(gradient).max()), err_msg=name
+        )
+
+
+@pytest.mark.parametrize("parts", ["encoder", "generator|discriminator", "embeddings"])
+def test_frozen_parts_have_no_gradient_and_the_others_the_same(ganlm_model, parts):
+    """With recompute, for which Paddle needs states that have a gradient."""
+
+    def gradients(frozen: str | None) -> dict[str, np.ndarray]:
+        model = ganlm_model(seed=4)
+        model.train()
+        model.weights = (5.0, 1.0)
+        if frozen:
+            freeze(FAMILY.weights, model, frozen, num_layers=0)
+        for stack in model.stacks:
+            stack.enable_recompute = bool(frozen)
+        paddle.seed(11)
+        model(**batch()).backward()
+        return {name: weight.grad.numpy() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    whole, found = gradients(None), gradients(parts)
+    gone = {"embeddings": {"word_embeddings"}, "encoder": {"encoder"}}
+    gone = gone.get(parts, {"generator", "discriminator", "discriminator_head"})
+    assert found.keys() == {name for name in whole if name.split(".")[0] not in gone} != whole.keys()
+    for name, gradient in found.items():
+        np.testing.assert_allclose(
+            gradient, whole[name], rtol=1e-4, atol=1e-6 * np.abs(whole[name]).max(), err_msg=name
+        )
+
+
+def test_a_layer_by_number_cannot_be_frozen(ganlm_model):
+    with pytest.raises(UsageError, match="freeze layers.0: .* embeddings, encoder, generator and discriminator by"):
+        freeze(FAMILY.weights, ganlm_model(), "layers.0", num_layers=0)
 
 
 def test_figures_are_means_over_labels_and_shares_of_judged_tokens():

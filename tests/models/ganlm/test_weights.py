@@ -25,6 +25,12 @@ NAMES = GanLMWeights()
 WORDS_OF_LARGE, LARGE, BASE = 250104, 1_032_934_914, 431_325_314
 
 
+class Small:
+    """A tokenizer, as far as a configuration asks for it."""
+
+    vocab_size = 40
+
+
 def lazy(array: np.ndarray) -> LazyTensor:
     return LazyTensor(array.shape, str(array.dtype), lambda: array)
 
@@ -79,9 +85,6 @@ def test_a_file_of_fairseq_is_read_with_the_same_bits(checkpoint, model):
 
 
 def test_a_model_is_loaded_from_a_file_of_fairseq(checkpoint, model, ganlm_config):
-    class Small:
-        vocab_size = 40
-
     config = load_config(FAMILY, str(checkpoint), Small())
     loaded = load_model(FAMILY, str(checkpoint), config)
     for (name, own), (_, other) in zip(model.named_parameters(), loaded.named_parameters(), strict=True):
@@ -105,14 +108,48 @@ def test_to_our_folder_and_back_to_fairseq(checkpoint, model, tmp_path):
     assert open_model(tmp_path / "theirs").config == open_model(tmp_path / "ours").config
 
 
-def test_torch_reads_what_is_exported(checkpoint, model, tmp_path):
-    """Also where it takes nothing but tensors."""
-    torch = pytest.importorskip("torch")
+TORCH_READS = """
+import sys
+import numpy, torch
+weights = torch.load(sys.argv[1], weights_only=True)["model"]
+numpy.savez(sys.argv[2], **{name: tensor.numpy() for name, tensor in weights.items()})
+"""
+TORCH_WRITES = """
+import argparse, json, sys
+import numpy, torch
+with numpy.load(sys.argv[1]) as arrays:
+    weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+words = weights["encoder.discriminator.embed_tokens.weight"]  # one tensor by four names, as fairseq has it
+for name in ("decoder.generator.embed_tokens.weight", "decoder.generator.output_projection.weight"):
+    weights[name] = words
+options = argparse.Namespace(**json.loads(sys.argv[3]))
+torch.save({"model": weights, "cfg": {"model": options}, "args": None}, sys.argv[2])
+"""
+
+
+def test_torch_reads_what_is_exported(checkpoint, model, tmp_path, torch_python):
+    """Every weight, where it takes nothing but tensors too."""
     import_checkpoint(checkpoint, tmp_path / "ours")
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs", to="fairseq")
-    tree = torch.load(tmp_path / "theirs" / "checkpoint.pt", weights_only=True)
-    weight = dict(model.named_parameters())["encoder.layers.0.mlp.fc1.weight"]
-    assert np.array_equal(tree["model"]["encoder.discriminator.layers.0.fc1.weight"].numpy(), weight.numpy().T)
+    torch_python(TORCH_READS, tmp_path / "theirs" / "checkpoint.pt", tmp_path / "read.npz")
+    wanted = read_torch(tmp_path / "theirs" / "checkpoint.pt")[FAIRSEQ_MODEL]
+    with np.load(tmp_path / "read.npz") as found:
+        assert set(found.files) == set(wanted)
+        for name, tensor in wanted.items():
+            assert np.array_equal(found[name], tensor.lazy().load()), name
+        weight = dict(model.named_parameters())["encoder.layers.0.mlp.fc1.weight"]
+        assert np.array_equal(found["encoder.discriminator.layers.0.fc1.weight"], weight.numpy().T)
+
+
+def test_what_torch_saves_is_read(checkpoint, model, tmp_path, torch_python):
+    """With its options in a namespace, as fairseq saves them, and words that four names share."""
+    arrays = {name: tensor.load() for name, tensor in fairseq_weights(model).items()}
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    torch_python(TORCH_WRITES, tmp_path / "arrays.npz", checkpoint, json.dumps(options_of(model.config)))
+    config = load_config(FAMILY, str(checkpoint), Small())
+    loaded = load_model(FAMILY, str(checkpoint), config)
+    for (name, own), (_, other) in zip(model.named_parameters(), loaded.named_parameters(), strict=True):
+        assert np.array_equal(own.numpy(), other.numpy()), name
 
 
 def test_other_formats_are_refused(checkpoint, tmp_path):

@@ -59,6 +59,20 @@ def test_columns_of_the_base(tmp_path):
     assert (record.source, record.target) == ("的一", "是")
 
 
+def test_columns_of_s2s_ft(tmp_path):
+    """Texts, or WordPiece tokens: of these what the tokenizer would write of them, and no number among them."""
+    tokens = '{"src": ["的", "km", "##2", "ab", "4", "一"], "tgt": ["##是", "不"]}'
+    path = write(tmp_path / "train.json", '{"src": "的一", "tgt": "是"}', tokens, '{"src": ["的", 1], "tgt": ["是"]}')
+    first, second, bad = RecordFile(path, TEMPLATE)
+    assert (first.source, first.target) == ("的一", "是")
+    assert (second.source, second.target) == ("的km2 ab 4一", "是不")
+    words = WordPieceTokenizer(
+        write_vocabulary(tmp_path / "vocab.txt", ["的", "km", "##2", "ab", "4", "一", "是", "不"])
+    )
+    assert second.source == words.decode_ids([words.ids[token] for token in ("的", "km", "##2", "ab", "4", "一")])
+    assert bad.error == f"{path}, line 3, field src: a list of tokens, each a text, is expected"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

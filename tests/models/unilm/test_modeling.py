@@ -217,3 +217,25 @@ def test_options_of_a_configuration():
     config = UniLMConfig(output_dropout_prob=0.3, attention_dropout_prob=0.2)
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.3, 0.2)
     assert config.embedding_dropout_prob == 0.3
+
+
+def test_mimetic_weights():
+    """Queries like keys, outputs that undo values, waves for positions, an identity before the words."""
+    sizes = {"vocab_size": 400, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = UniLMForConditionalGeneration(UniLMConfig(**sizes, initializer_range=0.02, mimetic_init=True))
+    model.seed = 3
+    model.draw_weights()
+    found = {name: weight.numpy() for name, weight in model.named_parameters()}
+    for layer in range(2):
+        prefix = f"unilm.encoder.layers.{layer}.attention."
+        queries, keys, values = np.split(found[f"{prefix}query_key_value.weight"], 3, axis=1)
+        assert np.std(queries - keys) == pytest.approx(0.01 * np.sqrt(2), rel=0.1)
+        for head in np.split(queries, 4, axis=1):
+            np.testing.assert_allclose(head.T @ head, 0.5 * np.eye(16), atol=0.08)
+        np.testing.assert_allclose(values @ found[f"{prefix}dense.weight"], np.eye(64), atol=0.09)
+    positions = found["unilm.encoder.position_embeddings.weight"] / (0.02 * np.sqrt(2))
+    for place, pair in ((0, 0), (1, 0), (37, 5), (159, 31)):
+        angle = place / 100 ** (pair / 32)
+        assert positions[place, [pair, 32 + pair]] == pytest.approx([np.sin(angle), np.cos(angle)], abs=1e-4)
+    np.testing.assert_allclose(found["lm_head.dense.weight"], np.eye(64), atol=0.06)
+    assert np.std(found["unilm.word_embeddings.weight"]) == pytest.approx(0.02, rel=0.05)

@@ -1,6 +1,10 @@
 """The seed's walk on its own data files: fine-tuning, going on to the bit, decoding, its file of paraphrases."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ from safetensors.numpy import load_file
 
 from glm.errors import InputError, UsageError
 from glm.models.unilm import FAMILY
-from tools.run_tools import Workspace, logged, read_lines
+from tools.run_tools import Workspace, arguments, logged, read_lines
 from tools.unilm_tools import load_folder, write_vocabulary
 
 SOURCES, TARGETS = "的一是不了人我在有他", "这中大来上国和说们为"
@@ -129,6 +133,38 @@ def test_decoding_the_seeds_file(workspace, trained, capsys):
             output_file=output,
             output_format="unilm",
         )
+
+
+def test_three_commands_and_no_file_copied_between_them(workspace):
+    """`train_local.py`, `run_seq2seq.py` and `decode_seq2seq.py` here, each a process of its own."""
+    folder, root = workspace.folder, Path(__file__).resolve().parents[3]
+    document = "的一是不了。人我在有他，这中大来上！国和说们为？"
+    (folder / "pretrain_sample.txt").write_text((document * 3 + "\n") * 8, encoding="utf-8")
+    model = {"model_name_or_path": "model.json", "tokenizer_name_or_path": "vocab.txt"}
+    short = {"max_steps": 2, "device": "cpu", "report_to": "none", "save_strategy": "no"}
+    sample = {"train_data": "pretrain_sample.txt", "seq_length": 24, "output_dir": "pretrained"}
+    pairs = {"train_file": "finetune_data.csv", "task_name": "paraphrase", "max_seq_length": 24, "tgt_length": 8}
+    tuned = {"model_name_or_path": "pretrained", **pairs, "output_dir": "tuned", "do_train": True}
+    decoded = {"model_name_or_path": "tuned", "test_file": "test_data.csv", "num_beams": 3, "device": "cpu"}
+    commands = [
+        (["-m", "glm", "pretrain"], {**model, **sample, **short}),
+        ([root / "finetune_generation.py"], {**tuned, **short}),
+        ([root / "predict.py"], {**decoded, "output_format": "unilm", "output_file": "walk.json"}),
+    ]
+    for program, options in commands:
+        done = subprocess.run(
+            [sys.executable, *map(str, program), *arguments(options)],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (folder / "pretrained" / "config.json").is_file()
+    sources = (folder / "test_data.csv").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "walk.json").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\x01")[0] for line in lines] == sources
 
 
 def test_samples_of_a_source_differ(workspace, trained):
