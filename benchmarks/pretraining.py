@@ -99,7 +99,7 @@ def encode(values: argparse.Namespace, folder: Path) -> None:
     tokenizer = load_tokenizer(FAMILY, values.tokenizer)
     pretraining = FAMILY.pretraining.build(tokenizer)
     for documents in DOCUMENTS:
-        write_texts(values.texts, folder / "texts.jsonl", 10, documents)
+        write_texts(values.texts, folder / "texts.jsonl", 20, documents)
         files = CorpusFiles(str(folder / "texts.jsonl"), reserved=FAMILY.reserved)
         texts = [document.text for document in files]
         ours, theirs = [], []

@@ -126,22 +126,20 @@ def test_losses_of_held_out_texts(server, folder):
 
 
 def test_losses_of_each_corpus(server, folder):
-    """In the log, in the results, in what is printed, on the model's card and on the page, by the same numbers."""
+    """In the log, in the results and on the model's card, by the same numbers."""
     (folder / "other.txt").write_text("\n".join(f"答案：{place}，上下文：她在{place}。" for place in PLACES))
     dev = {"dev_data": [f"x={folder / 'dev.txt'}", f"y={folder / 'other.txt'}"], "eval_steps": 6}
     assert run(server, "by-corpus", evaluation_strategy="steps", **dev) == 0, server.said()
     rows = [row for row in figures(folder / "by-corpus") if "eval_loss" in row]
     results = json.loads((folder / "by-corpus" / "eval_results.json").read_text())
     card = (folder / "by-corpus" / "README.md").read_text()
-    page = (folder / "by-corpus" / "training.html").read_text()
     for name in ("x/loss", "y/loss", *(f"{of}/loss ({kind})" for of in "xy" for kind in KINDS)):
         value = rows[-1][f"eval_{name}"]
         assert value == results[f"eval_{name}"] and value < rows[0][f"eval_{name}"]
-        assert re.search(rf"^\| {re.escape(name)} \| {value:.4f}", card, re.M), (name, card)
+        assert re.search(rf"^\| {re.escape(name)} \| {value:.2f} \|", card, re.M), (name, card)
     for kind in KINDS:
         pair = [rows[-1][f"eval_{of}/loss ({kind})"] for of in "xy"]
         assert pair[0] != pair[1] and rows[-1][f"eval_loss ({kind})"] == pytest.approx(np.mean(pair))
-    assert "Loss of the held-out texts, by objective" in page
     report = json.loads((folder / "by-corpus" / "data_report.json").read_text())
     assert set(report) == {"train/a", "train/b", "dev/x", "dev/y"}
 
@@ -274,7 +272,7 @@ def test_losses_of_all_objectives_fall(server, folder, whole, real_data):  # che
         assert all(f"eval_loss ({kind}): " in server.said() for kind in KINDS)
         return [row for row in figures(folder / name) if "eval_loss" in row][-1]
 
-    before = losses("flores-before", max_steps=1, learning_rate=1e-12)
+    before = losses("flores-before", max_steps=1, learning_rate=1e-6)
     after = losses("flores-after", max_steps=60)
     for kind in KINDS:
         assert after[f"eval_loss ({kind})"] < before[f"eval_loss ({kind})"] - 0.05, (before, after)
