@@ -52,8 +52,9 @@ demo-ganlm: setup
 	$(BIN)/python predict.py --model_name_or_path $(DEMO_GANLM) --test_file data/dev.json --device cpu \
 		--overwrite_output --output_file $(DEMO_GANLM)/predictions.jsonl --metrics_file $(DEMO_GANLM)/metrics.json
 
+# Two processes side by side, each file of tests in one of them.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every fault one after the other, then every guard taken away: an hour of two cores.
 test-faults: setup
