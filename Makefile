@@ -1,5 +1,5 @@
-# make demo | demo-unilm | demo-ganlm | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data |
-# bench-unilm | bench-ganlm | bench-serve | bench-save | bench-parallel.
+# make demo | demo-unilm | demo-ganlm | demo-tasks | test | test-faults | check | real | setup | bench-decode | bench-train |
+# bench-start | bench-data | bench-unilm | bench-ganlm | bench-adapters | bench-serve | bench-save | bench-parallel.
 # Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 DEMO_UNILM := runs/demo-unilm
 DEMO_GANLM := runs/demo-ganlm
+DEMO_TASKS := runs/demo-tasks
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup lock demo demo-unilm demo-ganlm bench-unilm bench-ganlm test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
+.PHONY: setup lock demo demo-unilm demo-ganlm demo-tasks test test-faults check real bench-decode bench-train bench-start bench-data bench-unilm bench-ganlm bench-adapters bench-serve bench-save bench-parallel clean
 
 setup: $(VENV)/.ready
 
@@ -52,8 +53,26 @@ demo-ganlm: setup
 	$(BIN)/python predict.py --model_name_or_path $(DEMO_GANLM) --test_file data/dev.json --device cpu \
 		--overwrite_output --output_file $(DEMO_GANLM)/predictions.jsonl --metrics_file $(DEMO_GANLM)/metrics.json
 
+# One frozen GLM and three tasks: that of the demo, and two that are learnt as adapters of under 5 % of its weights.
+demo-tasks: setup
+	$(BIN)/python data/make_tasks.py $(DEMO_TASKS)/data
+	$(BIN)/python finetune_generation.py configs/demo.json --num_train_epochs 6 --do_eval False --output_dir $(DEMO_TASKS)/base
+	$(BIN)/python finetune_generation.py configs/adapters/demo.json --train_file polite=$(DEMO_TASKS)/data/polite.train.json \
+		--output_dir $(DEMO_TASKS)/polite
+	$(BIN)/python finetune_generation.py configs/adapters/demo.json --train_file kind=$(DEMO_TASKS)/data/kind.train.json \
+		--output_dir $(DEMO_TASKS)/kind
+	rm -rf $(DEMO_TASKS)/all
+	$(BIN)/python -m glm adapters join $(DEMO_TASKS)/polite $(DEMO_TASKS)/kind --output_dir $(DEMO_TASKS)/all
+	$(BIN)/python predict.py --model_name_or_path $(DEMO_TASKS)/base --adapters $(DEMO_TASKS)/all --device cpu --overwrite_output \
+		--test_file $(DEMO_TASKS)/data/mixed.json --output_file $(DEMO_TASKS)/predictions.jsonl \
+		--metrics_file $(DEMO_TASKS)/metrics.json
+	$(BIN)/python predict.py --model_name_or_path $(DEMO_TASKS)/base --test_file data/dev.json --device cpu --overwrite_output \
+		--output_file $(DEMO_TASKS)/alone.jsonl --show 0
+	$(BIN)/python benchmarks/demo_tasks.py
+
+# Two processes side by side, each file of tests in one of them.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every fault one after the other, then every guard taken away: an hour of two cores.
 test-faults: setup
@@ -90,6 +109,10 @@ bench-serve: setup
 bench-train: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/train.py $(ARGS)
 
+# Times whole processes from their start: make bench-start ARGS="--model runs/demo"
+bench-start: setup
+	$(BIN)/python benchmarks/start.py $(ARGS)
+
 # Times UniLM against torch: make bench-unilm ARGS="--data train.json --tokenizer vocab.txt"
 bench-unilm: setup $(BENCH_VENV)/.ready
 	PYTHONPATH=. $(BIN)/python benchmarks/unilm.py $(ARGS)
@@ -97,6 +120,10 @@ bench-unilm: setup $(BENCH_VENV)/.ready
 # Times GanLM against transformers' BART and torch: make bench-ganlm ARGS="--tables decode"
 bench-ganlm: setup $(BENCH_VENV)/.ready
 	PYTHONPATH=. $(BIN)/python benchmarks/ganlm.py $(ARGS)
+
+# Times adapters and transformers' GPT-2: make bench-adapters ARGS="--tables training"
+bench-adapters: setup $(BENCH_VENV)/.ready
+	$(BIN)/python benchmarks/adapters.py --peer_python $(BENCH_VENV)/bin/python $(ARGS)
 
 # Times what is done to data: make bench-data ARGS="--measure check score --records FILE --tokenizer FILE"
 bench-data: setup

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from glm.data.mixed_records import MixedFile
+from glm.data.mixed_records import NO_NAME, TASK, MixedFile
 from glm.data.tasks import GENERATE
 from glm.errors import InputError, shown
 from glm.evaluation.scored_file import references_of
@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # `generate_rows` imports what needs PaddleNLP, after the opt
     from glm.data.frames import Encoder
     from glm.evaluation.metrics import Scores
     from glm.prediction.input import PredictionInput
-    from glm.prediction.scoring import Tally
+    from glm.prediction.scoring import Tally, TaskTallies
     from glm.prediction.setup import OpenedTasks
 
 # Options that do not change a text, or that `command_options` always includes.
@@ -95,7 +95,7 @@ def generate_rows(options: PredictOptions, *, rank: int) -> int:
     if tasks is None:
         writer = build_writer(options, sets[0].encoder, rank=rank)
     else:
-        writer = build_mixed_writer(options, tasks)
+        writer = build_mixed_writer(options, tasks, rank=rank)
     if options.prediction.report is not None and kinds == {GENERATE}:
         writer = writer.with_all_beams()
     wait_for_all()  # every process has checked the output before the first one changes it
@@ -114,6 +114,7 @@ class PredictionSet:
         name: empty where there is one without.
         options: as if there were no other.
         settings: that decide what is generated.
+        tasks: scores of each task, where its records are of several.
     """
 
     name: str
@@ -123,6 +124,12 @@ class PredictionSet:
     output: PredictionsFile | PrintedRows
     settings: dict[str, Any]
     records_per_second: float = 0.0
+    tasks: "TaskTallies | None" = None
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether its rows are of several tasks, whose texts and scores stand side by side."""
+        return self.tasks is not None and len(self.tasks.of_tasks) > 1
 
 
 def open_set(name: str, options: PredictOptions, tasks: "OpenedTasks | None") -> PredictionSet:
@@ -172,7 +179,7 @@ def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
     """Generates for the records of a set, and writes rows and report; returns None in all processes but the first."""
     from glm.prediction.filling import fill
     from glm.prediction.kinds import KINDS
-    from glm.prediction.scoring import Tally, more_figures
+    from glm.prediction.scoring import Tally, TaskTallies, more_figures
 
     arguments, output, encoder = found.options.prediction, found.output, found.encoder
     predict = fill if arguments.fills else KINDS[encoder.kind].predict
@@ -186,6 +193,9 @@ def run_set(found: PredictionSet, writer: Any, *, rank: int) -> "Tally | None":
     tally = Tally(encoder.kind, more=more, scores=scores)
     shown = rows_of_report(encoder.kind)
     takers = [tally.add] if arguments.report is None else [tally.add, shown.add]
+    if isinstance(found.source, MixedFile):
+        found.tasks = TaskTallies(found.source.forms)
+        takers.append(found.tasks.add)
     for row in output.rows_done():
         take(row, takers)
     already, start = tally.rows, time.perf_counter()
@@ -331,12 +341,15 @@ def conclude_sets(options: PredictOptions, sets: Sequence[PredictionSet], tallie
         scores = conclude(found, tallies[found.name], has_others=len(sets) > 1)
         if scores is not None:
             scored[found.name] = scores
+    if len(sets) == 1 and sets[0].is_mixed:
+        scored = sets[0].tasks.scores()
     if scored and metrics_file is not None:
-        write_set_scores(Path(metrics_file), scored, single=len(sets) == 1)
-    if scored and len(sets) > 1:
+        write_set_scores(Path(metrics_file), scored, single=len(scored) == 1)
+    if len(scored) > 1:
         figures = {name: scores.figures for name, scores in scored.items()}
-        print_sets(figures, title="scores of the data sets")
-        if options.prediction.report is not None:
+        title = f"scores of the {'data sets' if len(sets) > 1 else 'tasks'}"
+        print_sets(figures, title=title, to_stderr=options.prediction.output_file is None)
+        if options.prediction.report is not None and len(sets) > 1:
             write_page_of_sets(options, figures)
     for found in sets:
         print_what_is_left(found.options.prediction)
@@ -355,12 +368,16 @@ def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scor
     scores = None
     if arguments.output_file is not None and not arguments.fills:
         of_questions = found.options.data.of_questions
-        show_samples(rows_file(arguments), arguments.show, found.encoder.kind, of_questions=of_questions)
+        rows = rows_file(arguments)
+        if found.is_mixed:
+            show_tasks(rows, arguments.show, list(found.tasks.of_tasks))
+        else:
+            show_samples(rows, arguments.show, found.encoder.kind, of_questions=of_questions)
     if arguments.metrics_file is not None or (has_others and tally.scored):
         scores = tally.scores().with_figures({"records per second": round(found.records_per_second, 2)})
         if tally.scored < tally.rows - tally.failed:
             print(f"{subject}{coverage(tally.scored, tally.rows)}; the scores are of these", file=sys.stderr)
-    if scores is not None and not has_others:
+    if scores is not None and not has_others and not found.is_mixed:
         title, to_stderr = f"scores of {tally.scored} records", arguments.output_file is None
         print_headlines(scores.figures, scores.signatures, title=title, to_stderr=to_stderr)
     print_warnings([f"{subject}{line}" for line in tally.symptoms.lines()])
@@ -433,6 +450,23 @@ def show_samples(output_file: str, count: int, kind: str, *, of_questions: bool)
     used = [place for place in range(len(headings)) if any(row[place] for row in rows)]  # columns that are not empty
     cells = [tuple(row[place] for place in used) for row in rows]
     print_samples(cells, tuple(headings[place] for place in used), title=f"the first {len(rows)} records")
+
+
+def show_tasks(output_file: str, count: int, tasks: Sequence[str]) -> None:
+    """Prints what each task writes for the first sources, side by side."""
+    sources: dict[tuple[str, str], dict[str, str]] = {}
+    with open(output_file, encoding="utf-8") as lines:
+        for row in (row for row in map(json.loads, lines) if "error" not in row):
+            key = row["source"], row.get("answer", "")
+            if key in sources or len(sources) < count:
+                sources.setdefault(key, {})[row.get(TASK, NO_NAME)] = shown_cells(row)[-1]
+    has_answers = any(answer for _, answer in sources)
+    headings = ("source", *(["answer"] if has_answers else []), *tasks)
+    cells = [
+        tuple(map(shortened, (*(key if has_answers else key[:1]), *(found.get(task, "") for task in tasks))))
+        for key, found in sources.items()
+    ]
+    print_samples(cells, headings, title=f"the first {len(cells)} sources, a column a task")
 
 
 def shown_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -1,16 +1,19 @@
-"""What residual adapters cost, at GPT-2 small's shape with random weights on a CPU.
+"""What residual adapters cost, at GPT-2 small's shape with random weights on a CPU, beside transformers' GPT-2.
 
-python benchmarks/adapters.py --threads 2
+python benchmarks/adapters.py --threads 2 --peer_python .venv-bench/bin/python
 
 A process per measurement, one after another, the sides in turn, the run of median time: greedy decoding of a batch of
-16 (prompts of 30 tokens, 30 generated) without a task, of one task, and of five tasks in one batch; and a training
-step of 4 examples of 128 tokens, half of them labelled, of the whole model and of one task's adapter.
+16 (prompts of 30 tokens, 30 generated) without a task, of one task, and of five tasks in one batch, residual or LoRA
+of rank 8 on every linear of a block; transformers' with its cache, 16 at once, and without, one at a time, which
+stands in for VLM's own program; and a training step of 4 examples of 128 tokens, half of them labelled, of the whole
+model and of one task's adapter.
 """
 
 import argparse
 import json
 import os
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -18,38 +21,64 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PEER = ROOT / "benchmarks" / "peers" / "gpt2.py"
 WIDTHS = [300, 100, 100, 300, 10]  # VLM's, by number of the task
-DECODING, TRAINING = ("none", "one", "five"), ("full", "adapter")
+DECODING = ("none", "one", "five", "lora", "five loras")
+PEERS = {"cached": "transformers, 16 at once", "plain": "transformers without a cache, 1 at once"}
+TRAINING = ("full", "adapter")
+TABLES = {"decoding": ("none", "one", "five", *PEERS), "lora": ("none", "lora", "five loras"), "training": TRAINING}
 
 
 def main() -> None:
-    """Measures, and prints two tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measures, and prints a table each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", default="2")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--peer_python", help="with torch and transformers; without it there are no peers")
     parser.add_argument("--one", choices=(*DECODING, *TRAINING), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps((decode if arguments.one in DECODING else train)(arguments.one)))
         return
-    for kinds, unit in ((DECODING, "s a record"), (TRAINING, "s a step")):
-        found = {kind: [] for kind in kinds}
+    for table in arguments.tables:
+        kinds = [kind for kind in TABLES[table] if arguments.peer_python or kind not in PEERS]
+        found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
         for _ in range(arguments.repeats):
             for kind in kinds:
-                found[kind].append(measured(kind, arguments.threads))
-        print(f"| | {unit} | of the first | peak GB | of the first |\n|---|---|---|---|---|")
-        first = [statistics.median(run[name] for run in found[kinds[0]]) for name in ("seconds", "gigabytes")]
-        for kind, runs in found.items():
-            seconds, memory = (statistics.median(run[name] for run in runs) for name in ("seconds", "gigabytes"))
-            print(f"| {kind} | {seconds:.4f} | {seconds / first[0]:.2f} | {memory:.2f} | {memory / first[1]:.2f} |")
-        print(flush=True)
+                found[kind].append(measured(kind, arguments))
+        print_table(found, unit="s a step" if table == "training" else "s a record")
 
 
-def measured(kind: str, threads: str) -> dict[str, float]:
+def print_table(found: dict[str, list[dict[str, float]]], *, unit: str) -> None:
+    """Medians of each kind, and how they compare with the first."""
+    print(f"| | {unit} | least to most | of the first | peak GB | of the first |\n|---|---|---|---|---|---|")
+    medians = {kind: {name: middle(runs, name) for name in ("seconds", "gigabytes")} for kind, runs in found.items()}
+    first = next(iter(medians.values()))
+    for kind, median in medians.items():
+        seconds = sorted(run["seconds"] for run in found[kind])
+        cells = [PEERS.get(kind, kind), f"{median['seconds']:.4f}", f"{seconds[0]:.4f} to {seconds[-1]:.4f}"]
+        for name in ("seconds", "gigabytes"):
+            cells += [] if name == "seconds" else [f"{median[name]:.2f}"]
+            cells.append(f"{median[name] / first[name]:.2f}")
+        print(f"| {' | '.join(cells)} |", flush=True)
+    print()
+
+
+def middle(runs: list[dict[str, float]], name: str) -> float:
+    """The median of a figure."""
+    return statistics.median(run[name] for run in runs)
+
+
+def measured(kind: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Runs one measurement in a process of its own."""
     command = [sys.executable, __file__, "--one", kind]
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    if kind in PEERS:
+        command = [arguments.peer_python, str(PEER), kind]
+    environment = {**os.environ, "OMP_NUM_THREADS": arguments.threads, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(command)}: {done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -62,7 +91,7 @@ def build(kind: str):
 
     prepare("cpu")
     dropout = dict.fromkeys(("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob"), 0.1)
-    widths = [] if kind in ("none", "full") else WIDTHS
+    widths = WIDTHS if kind in ("one", "five", "adapter") else []
     return VLMForConditionalGeneration(VLMConfig(bottlenecks=widths, **dropout))
 
 
@@ -78,7 +107,9 @@ def decode(kind: str) -> dict[str, float]:
     model = build(kind)
     prepare_decoding(model, "float32", "cpu")
     numbers = np.random.default_rng(0)
-    tasks = {"none": [-1], "one": [0], "five": [0, 1, 2, 3, 4]}[kind]
+    tasks = [0, 1, 2, 3, 4] if kind.startswith("five") else [-1 if kind == "none" else 0]
+    if "lora" in kind:
+        add_loras(model, len(tasks))
     segments = np.full(30, 50269)
     prompts = [
         Prompt(numbers.integers(0, 50000, 30), segments, tasks[place % len(tasks)], 0, 30) for place in range(16)
@@ -89,6 +120,31 @@ def decode(kind: str) -> dict[str, float]:
     start = time.perf_counter()
     list(generate(model, prompts, config, batch_size=16, **how))
     return {"seconds": (time.perf_counter() - start) / len(prompts), "gigabytes": peak()}
+
+
+def add_loras(model, count: int) -> None:
+    """Matrices of rank 8 beside all linears of the blocks, for so many tasks."""
+    import numpy as np
+
+    from glm.adapters.bottleneck import place_tasks
+    from glm.models.vlm import FAMILY
+    from glm.models.vlm.tokenization import TASKS
+    from glm.modules.low_rank import add_low_rank
+
+    numbers, names = np.random.default_rng(1), list(TASKS)[:count]
+    place_tasks(model, names)
+    shapes = FAMILY.weights.shapes(model.config.to_dict())
+    linears = {
+        name.removesuffix(".weight"): shape
+        for name, shape in shapes.items()
+        if name.removesuffix(".weight").rpartition(".")[2] in FAMILY.weights.lora_targets
+    }
+    for name in names:
+        pairs = {
+            layer: tuple(numbers.normal(0, 0.02, part).astype(np.float32) for part in ((rows, 8), (8, columns)))
+            for layer, (rows, columns) in linears.items()
+        }
+        add_low_rank(model, model.stacks[0], name, pairs)
 
 
 def train(kind: str) -> dict[str, float]:

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "adapters": ("models modules runtime", "paddle paddlenlp pydantic safetensors"),
     "data": ("models runtime", "datasets paddlenlp pyarrow tqdm"),
     "generation": ("models", ""),
-    "evaluation": ("data runtime", "jieba nltk rich rouge sacrebleu scipy text_unidecode tqdm"),
+    "evaluation": ("data runtime", "jieba nltk pycocoevalcap rich rouge sacrebleu scipy text_unidecode tqdm"),
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
     "checkpoint": ("adapters models modules parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
     "doctor": ("generation models modules parallel report runtime", "paddle psutil"),

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from paddle import Tensor, nn
+import numpy as np
+from paddle import nn
 from pydantic import Field
 
 from glm.adapters.schema import Name, Size
 from glm.errors import InputError, shown
-from glm.modules.bottleneck import ADAPTERS, add_adapters
+from glm.models.protocol import TASK_NAME
+from glm.modules.bottleneck import ADAPTERS, add_adapters, remove_adapters
+from glm.modules.low_rank import remove_low_rank
 from glm.modules.trained_rows import TrainedRows
 from glm.runtime.settings_file import Settings
 
@@ -26,7 +29,7 @@ DIGITS = 16  # of a digest in hexadecimal
 MOST_TASKS, MOST_ROWS = 1024, 1 << 16
 PAD_ROWS = "pad"  # name of the rows that several tasks train together
 
-TaskName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_\u0080-\uffff][\w+-]*$")]
+TaskName = Annotated[str, Field(min_length=1, max_length=200, pattern=TASK_NAME)]
 Digest = Annotated[str, Field(pattern=f"^[0-9a-f]{{{DIGITS}}}$")]
 Row = Annotated[int, Field(ge=0, lt=1 << 24)]
 
@@ -85,25 +88,32 @@ class BottleneckConfig:
 
 
 def new_bottlenecks(
-    base: str, model: nn.Layer, *, tasks: Sequence[str], width: int, rows: Mapping[str, list[int]], up_std: float
+    base: str,
+    digests: dict[str, str],
+    *,
+    tasks: Sequence[str],
+    width: int,
+    rows: Mapping[str, list[int]],
+    up_std: float,
 ) -> BottleneckConfig:
     """Makes settings of new adapters of one width.
 
     Args:
         base: what the files are to call the model.
-        model: the model, without them.
+        digests: of the model's weights, by name.
     """
     of_tasks = {name: {"bottleneck": width, "settings": {}} for name in tasks}
-    return BottleneckConfig(base, digests_of(model), of_tasks, dict(rows), up_std)
+    return BottleneckConfig(base, digests, of_tasks, dict(rows), up_std)
 
 
 def digests_of(model: nn.Layer) -> dict[str, str]:
-    """Returns a digest of each weight of a model, by name."""
-    return {name: _digest(weight) for name, weight in model.named_parameters()}
+    """A digest of each weight of a model, by name."""
+    return {name: digest_of(weight.numpy()) for name, weight in model.named_parameters()}
 
 
-def _digest(weight: Tensor) -> str:
-    return hashlib.sha256(weight.numpy().tobytes()).hexdigest()[:DIGITS]
+def digest_of(weight: np.ndarray) -> str:
+    """Of one weight in float32."""
+    return hashlib.sha256(weight.tobytes()).hexdigest()[:DIGITS]
 
 
 def check_base(before: Mapping[str, str], now: Mapping[str, str], *, origin: object) -> None:
@@ -124,24 +134,56 @@ def put_bottlenecks(model: nn.Layer, config: BottleneckConfig) -> None:
     Raises:
         InputError: the model has an adapter of such a name already, or the family has no such task.
     """
-    (stack,) = model.stacks
-    own = tuple(getattr(model, "task_names", ()))
-    order = own or tuple(config.tasks)
-    present = dict(zip(order, stack.adapter_names, strict=False)) if own else {}
     for weight in model.parameters():
         weight.stop_gradient = True
-    for name, settings in config.tasks.items():
-        if name not in order:
-            raise InputError(f"adapter {name}: the model's tasks are {', '.join(order)}; use one of these")
-        if present.get(name):
+    place_tasks(model, list(config.tasks))
+    add_bottlenecks(model, config)
+    (stack,) = model.stacks
+    for adapter in (block.adapters[name] for name in config.tasks for block in stack.layers):
+        adapter.draw()
+
+
+def place_tasks(model: nn.Layer, names: Sequence[str]) -> None:
+    """Gives tasks their numbers in a model: those of the family's own tasks, or the next ones.
+
+    Raises:
+        InputError: the model has such a task already, or the family has no such one.
+    """
+    (stack,) = model.stacks
+    own = tuple(getattr(model, "task_names", ()))
+    present = list(stack.adapter_names) or [""] * len(own)
+    for name in names:
+        if own and name not in own:
+            raise InputError(f"adapter {name}: the model's tasks are {', '.join(own)}; use one of these")
+        if own and present[own.index(name)] or not own and name in present:
             raise InputError(f"adapter {name}: the model has one for this task already; take one of them out")
+        place = own.index(name) if own else len(present)
+        present[place : place + 1] = [name]
+    stack.adapter_names = tuple(present)
+
+
+def add_bottlenecks(model: nn.Layer, config: BottleneckConfig) -> None:
+    """Gives the blocks of a model adapters of tasks that have their numbers.
+
+    Raises:
+        InputError: a row is to be trained that the word table does not have.
+    """
+    (stack,) = model.stacks
+    for name, settings in config.tasks.items():
         add_adapters(stack, name, settings["bottleneck"], up_std=config.up_std)
-    stack.adapter_names = tuple(name if name in config.tasks else present.get(name, "") for name in order)
     if config.rows:
         embedding = model.head.embedding
         if (last := max(map(max, config.rows.values()))) >= embedding.weight.shape[0]:
             raise InputError(f"rows: the word table has {embedding.weight.shape[0]}, and row {last} is to be trained")
         embedding.rows = TrainedRows(embedding.weight, config.rows)
+
+
+def remove_task(model: nn.Layer, name: str) -> None:
+    """Takes a task out of a model; its number is no other's, so that what still has it meets no other adapter."""
+    (stack,) = model.stacks
+    remove_adapters(stack, name)
+    remove_low_rank(stack, name)
+    stack.adapter_names = tuple("" if other == name else other for other in stack.adapter_names)
 
 
 def is_of_bottleneck(name: str) -> bool:

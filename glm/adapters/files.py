@@ -10,7 +10,7 @@ the model they belong to; the model stays where it is.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from glm.adapters.bottleneck import (
 )
 from glm.adapters.schema import LoRASettings, PrefixSettings, matching
 from glm.errors import InputError, shown
+from glm.modules.low_rank import Pair, add_low_rank
 from glm.runtime.paths import found_path, path_from
 from glm.runtime.settings_file import read_settings
 
@@ -127,10 +128,10 @@ def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
         InputError: a residual one is for a task that the model does not take, a prefix is of a model of other sizes,
             LoRA's linear layers are not in the model, or that is split over processes.
     """
-    _check_is_whole(model)
-    if isinstance(config, BottleneckConfig):
+    if isinstance(config, BottleneckConfig):  # every rank has all of them: states between blocks are whole
         put_bottlenecks(model, config)
         return
+    _check_is_whole(model)
     if isinstance(config, LoRASettings):
         from paddlenlp.peft import LoRAConfig, LoRAModel
 
@@ -157,10 +158,15 @@ def _check_is_whole(model: nn.Layer) -> None:
 def _target_layers(model: nn.Layer, config: LoRASettings) -> dict[str, nn.Linear]:
     """Returns the names of the linear layers that get matrices."""
     linears = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
-    found = matching(list(linears), config.target_modules)
+    return {name: linears[name] for name in target_names(config, list(linears))}
+
+
+def target_names(config: LoRASettings, linears: Sequence[str]) -> list[str]:
+    """Of the names of linear layers those that have matrices. Raises InputError if there are none."""
+    found = matching(linears, config.target_modules)
     if not found:
         raise InputError(f"target_modules {shown(str(config.target_modules))}: the model has no such linear layer")
-    return {name: linears[name] for name in found}
+    return found
 
 
 def _prefix_encoder(config: PrefixSettings) -> nn.Sequential:
@@ -307,13 +313,32 @@ def merge_lora(model: nn.Layer, config: LoRASettings, folder: Path) -> None:
         InputError: the adapter is of another model, or the model is split over processes.
     """
     _check_is_whole(model)
-    layers, matrices = _target_layers(model, config), {}
-    for name, layer in layers.items():
-        rows, columns = layer.weight.shape
-        matrices |= {f"{name}.lora_A": [rows, config.r], f"{name}.lora_B": [config.r, columns]}
+    layers = _target_layers(model, config)
+    sizes = {name: layer.weight.shape for name, layer in layers.items()}
+    for name, (first, second) in lora_pairs(config, sizes, folder).items():
+        added = paddle.to_tensor(first) @ paddle.to_tensor(second)
+        layers[name].weight.set_value(layers[name].weight + added)
+
+
+def lora_pairs(config: LoRASettings, sizes: Mapping[str, Sequence[int]], folder: Path) -> dict[str, Pair]:
+    """The matrices in LoRA's folder by the names of linear layers.
+
+    Args:
+        sizes: inputs and outputs of the layers that have some, by name.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is of another adapter.
+    """
+    shapes: dict[str, list[int]] = {}
+    for name, (inputs, outputs) in sizes.items():
+        shapes |= {f"{name}.lora_A": [inputs, config.r], f"{name}.lora_B": [config.r, outputs]}
     weights = read_adapter_weights(folder)
-    _check_weights(weights, matrices, folder)
-    saved = {name: paddle.to_tensor(weight) for name, weight in weights.items()}
-    for name, layer in layers.items():
-        added = saved[f"{name}.lora_A"] @ saved[f"{name}.lora_B"] * _scaling(config)
-        layer.weight.set_value(layer.weight + added)
+    _check_weights(weights, shapes, folder)
+    scale = np.float32(_scaling(config))
+    return {name: (weights[f"{name}.lora_A"], weights[f"{name}.lora_B"] * scale) for name in sizes}
+
+
+def put_lora(model: nn.Layer, task: str, pairs: Mapping[str, Pair]) -> None:
+    """Puts a task's LoRA beside the layers of a model that is ready to decode; see `glm.modules.low_rank`."""
+    (stack,) = model.stacks
+    add_low_rank(model, stack, task, pairs)

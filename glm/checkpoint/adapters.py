@@ -1,27 +1,44 @@
-"""Residual adapters from several folders for one model: opened together, loaded into it, or joined in one folder."""
+"""Adapters of several folders for one model: opened together, put into it, or joined in one folder."""
 
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from paddle import nn
 from safetensors.numpy import save_file
 
-from glm.adapters.bottleneck import BottleneckConfig, check_base, digests_of, put_bottlenecks, settle_rows
+from glm.adapters.bottleneck import (
+    BOTTLENECK_CONFIG_NAME,
+    BottleneckConfig,
+    add_bottlenecks,
+    check_base,
+    place_tasks,
+    remove_task,
+    settle_rows,
+)
 from glm.adapters.files import (
     ADAPTER_WEIGHTS_NAME,
+    LORA_CONFIG_NAME,
+    Pair,
     fill_adapter,
+    lora_pairs,
     name_of_base,
+    put_lora,
     read_adapter_config,
     read_adapter_weights,
+    target_names,
 )
-from glm.checkpoint.loading import load_model
-from glm.errors import InputError
-from glm.models.configuration import ModelConfig
-from glm.models.protocol import Family
+from glm.adapters.schema import LoRASettings
+from glm.errors import InputError, shown
+from glm.models.protocol import TASK_NAME, WeightNames
+from glm.options.run_config import TrainedWith, trained_with
+from glm.parallel.plan import Plan, part_of_weight, planned
 from glm.runtime.atomic import new_folder
+from glm.runtime.settings_file import checked
 
 TOGETHER = ("adapters.", "rows.")  # prefixes of a task's weights, before the task's name
 
@@ -31,21 +48,63 @@ class OpenedAdapters:
     """Adapters of several tasks, by the names chosen here.
 
     Args:
-        config: settings of all of them together.
-        sources: for each task its folder, and its name there.
+        config: of all residual ones together; None if there is none.
+        loras: settings of the others, LoRA's.
+        sources: of each task its folder, and what it is called there.
     """
 
-    config: BottleneckConfig
+    config: BottleneckConfig | None
+    loras: dict[str, LoRASettings]
     sources: dict[str, tuple[Path, str]]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tasks, in the order of their numbers."""
+        return tuple(self.sources)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """How records of a task are read and its texts written, where its run says it.
+
+        Raises:
+            InputError: it says what cannot be.
+        """
+        folder = self.sources[name][0]
+        if name in self.loras:
+            return trained_with(str(folder))
+        return checked(self.config.tasks[name]["settings"], TrainedWith, folder).model_dump(exclude_unset=True)
+
     def weights(self) -> dict[str, np.ndarray]:
-        """Returns all weights by name. Raises InputError if a file cannot be read."""
+        """All weights of residual ones by name. Raises InputError if a file cannot be read."""
         found = {}
         for name, (folder, own) in self.sources.items():
-            for weight, numbers in read_adapter_weights(folder).items():
+            for weight, numbers in ({} if name in self.loras else read_adapter_weights(folder)).items():
                 if (renamed := _renamed(weight, own, name)) is not None:
                     found[renamed] = numbers
         return found
+
+    @property
+    def first(self) -> Path:
+        """The first folder of residual ones, for messages."""
+        return next(folder for name, (folder, _) in self.sources.items() if name not in self.loras)
+
+    def check_weights(self, digests: Callable[[], Mapping[str, str]]) -> None:
+        """Raises InputError if residual ones are of another model.
+
+        Args:
+            digests: gives those of the model's weights; they take a while.
+        """
+        if self.config is not None:
+            check_base(self.config.base_tensors, digests(), origin=self.first)
+
+    def check_model(self, name_or_path: str) -> None:
+        """Raises InputError if LoRA is of another model than this, which no digests tell."""
+        for name, settings in self.loras.items():
+            base = settings.base_model_name_or_path
+            if base != name_or_path and Path(base).resolve() != Path(name_or_path).resolve():
+                raise InputError(
+                    f"adapter {self.sources[name][0]}: is of the model {base}, and this is {name_or_path}; use that "
+                    f"one, or set base_model_name_or_path in its {LORA_CONFIG_NAME}"
+                )
 
 
 def _renamed(weight: str, own: str, name: str) -> str | None:
@@ -65,50 +124,107 @@ def named_folders(values: Sequence[str]) -> Iterator[tuple[str, Path]]:
 
 
 def open_adapters(values: Sequence[str]) -> OpenedAdapters:
-    """Opens the folders of `NAME=FOLDER` or `FOLDER`, each with adapters of one task or more.
+    """Opens the folders that `NAME=FOLDER` or `FOLDER` names: of one task or of several, residual ones or LoRA.
 
     Raises:
         InputError: a folder has none, two are of different models, or a task is there twice.
     """
-    sources: dict[str, tuple[Path, str]] = {}
-    config: BottleneckConfig | None = None
+    opened = OpenedAdapters(None, {}, {})
     for name, folder in named_folders(values):
         found = read_adapter_config(folder)
-        if not isinstance(found, BottleneckConfig):
-            raise InputError(f"adapters {folder}: the folder has no adapters (bottleneck_config.json)")
-        if config is not None:
-            check_base(config.base_tensors, found.base_tensors, origin=folder)
-        if name and len(found.tasks) > 1:
-            raise InputError(f"adapters {name}={folder}: holds {', '.join(found.tasks)}; leave out the name")
-        config = config or replace(found, tasks={}, rows={})
-        for own, settings in found.tasks.items():
-            here = name or own
-            if here in sources:
-                raise InputError(
-                    f"adapters {folder}: the task {here} is in {sources[here][0]} too; take one of them out"
-                )
-            sources[here] = folder, own
-            config.tasks[here] = settings
-            if own in found.rows:
-                config.rows[here] = found.rows[own]
-    if config is None:
+        if isinstance(found, BottleneckConfig):
+            opened = _with_bottlenecks(opened, found, name, folder)
+        elif isinstance(found, LoRASettings):
+            _add_source(opened.sources, name or folder.name, folder, own="")
+            opened.loras[name or folder.name] = found
+        else:
+            raise InputError(
+                f"adapters {folder}: the folder has no adapters ({BOTTLENECK_CONFIG_NAME} or {LORA_CONFIG_NAME})"
+            )
+    if not opened.sources:
         raise InputError("adapters: write NAME=FOLDER, several with commas between them")
-    return OpenedAdapters(config, sources)
+    return opened
 
 
-def load_with_adapters(family: Family, name_or_path: str, config: ModelConfig, adapters: OpenedAdapters) -> nn.Layer:
-    """Loads a model with adapters of several tasks.
+def _with_bottlenecks(opened: OpenedAdapters, found: BottleneckConfig, name: str, folder: Path) -> OpenedAdapters:
+    """What was opened, and the residual adapters of another folder."""
+    if opened.config is not None:
+        check_base(opened.config.base_tensors, found.base_tensors, origin=folder)
+    if name and len(found.tasks) > 1:
+        raise InputError(f"adapters {name}={folder}: holds {', '.join(found.tasks)}; leave out the name")
+    config = opened.config or replace(found, tasks={}, rows={})
+    for own, settings in found.tasks.items():
+        here = name or own
+        _add_source(opened.sources, here, folder, own=own)
+        config.tasks[here] = settings
+        if own in found.rows:
+            config.rows[here] = found.rows[own]
+    return replace(opened, config=config)
+
+
+def _add_source(sources: dict[str, tuple[Path, str]], name: str, folder: Path, *, own: str) -> None:
+    if not re.fullmatch(TASK_NAME, name):
+        raise InputError(
+            f"adapters {shown(name)}={folder}: a name is of letters, digits, _, + and -; write NAME=FOLDER"
+        )
+    if name in sources:
+        raise InputError(f"adapters {folder}: the task {name} is in {sources[name][0]} too; take one of them out")
+    sources[name] = folder, own
+
+
+def put_adapters(model: nn.Layer, adapters: OpenedAdapters) -> None:
+    """Gives tasks their numbers in a model, and puts the residual adapters among them into it, with their weights.
 
     Raises:
-        InputError: as `load_model`; or the adapters are of another model, or do not fit it.
+        InputError: they do not fit the model, or it has one of the tasks already.
     """
-    model = load_model(family, name_or_path, config)
-    origin = next(iter(adapters.sources.values()))[0]
-    check_base(adapters.config.base_tensors, digests_of(model), origin=origin)
-    put_bottlenecks(model, adapters.config)
-    fill_adapter(model, adapters.weights(), origin)
+    place_tasks(model, adapters.names)
+    if adapters.config is None:
+        return
+    for weight in model.parameters():  # those of others are there to stay
+        weight.stop_gradient = True
+    try:
+        add_bottlenecks(model, adapters.config)
+        fill_adapter(model, adapters.weights(), adapters.first)
+    except InputError:
+        take_out(model, adapters.names)
+        raise
     settle_rows(model)
-    return model
+
+
+def take_out(model: nn.Layer, names: Sequence[str]) -> None:
+    """Takes tasks out of a model."""
+    for name in names:
+        remove_task(model, name)
+
+
+def put_loras(names: WeightNames, model: nn.Layer, adapters: OpenedAdapters) -> None:
+    """Puts LoRA of several tasks beside the layers of a model that is ready to decode.
+
+    Args:
+        names: of the family's weights.
+
+    Raises:
+        InputError: a file is missing, cannot be read, or is of another model.
+    """
+    shapes, config = names.shapes(model.config.to_dict()), model.config
+    places = (name.removesuffix(".weight") for name in shapes if name.endswith(".weight"))
+    linears = [place for place in places if place.rpartition(".")[2] in names.lora_targets]
+    for name, settings in adapters.loras.items():
+        sizes = {layer: shapes[f"{layer}.weight"] for layer in target_names(settings, linears)}
+        pairs = lora_pairs(settings, sizes, adapters.sources[name][0])
+        if config.tensor_parallel_degree > 1:
+            ranks = {"degree": config.tensor_parallel_degree, "rank": config.tensor_parallel_rank}
+            pairs = {layer: _part_of_pair(names.plan, layer, pair, **ranks) for layer, pair in pairs.items()}
+        put_lora(model, name, pairs)
+
+
+def _part_of_pair(plan: Plan, layer: str, pair: Pair, *, degree: int, rank: int) -> Pair:
+    """A rank's part of LoRA's matrices: that is split which meets the axis over which the layer's weight is."""
+    which = planned(plan, f"{layer}.weight")[0]
+    parts = list(pair)
+    parts[which] = part_of_weight(plan, f"{layer}.weight", pair[which], degree=degree, rank=rank)
+    return tuple(parts)
 
 
 def join_adapters(values: Sequence[str], output: Path) -> OpenedAdapters:
@@ -118,6 +234,9 @@ def join_adapters(values: Sequence[str], output: Path) -> OpenedAdapters:
         InputError: as `open_adapters`; or the folder holds something.
     """
     opened = open_adapters(values)
+    for name in opened.loras:
+        folder = opened.sources[name][0]
+        raise InputError(f"adapters {folder}: is LoRA, and residual adapters are joined; leave it out")
     first = next(iter(opened.sources.values()))[0]
     base = name_of_base(opened.config.base_model_name_or_path, str(output))
     with new_folder(output) as folder:

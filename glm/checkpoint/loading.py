@@ -14,7 +14,7 @@ import paddle
 import psutil
 from paddle import nn
 
-from glm.adapters.bottleneck import BottleneckConfig, check_base, digests_of, settle_rows
+from glm.adapters.bottleneck import BottleneckConfig, check_base, digest_of, digests_of, settle_rows
 from glm.adapters.files import (
     AdapterConfig,
     add_adapter,
@@ -205,6 +205,24 @@ def _with_weights(family: Family, found: WholeModel, config: ModelConfig, start:
     return model
 
 
+def base_digests(family: Family, name_or_path: str, config: ModelConfig, model: nn.Layer) -> dict[str, str]:
+    """A digest of each whole weight of a loaded model, by name: of one split over processes it reads them again."""
+    return file_digests(family, name_or_path, config) if config.tensor_parallel_degree > 1 else digests_of(model)
+
+
+def file_digests(family: Family, name_or_path: str, config: ModelConfig) -> dict[str, str]:
+    """A digest of each weight of a checkpoint as a model would have it, by name.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or is an adapter.
+    """
+    if read_adapter_config(Path(name_or_path)) is not None:
+        raise InputError(f"model_name_or_path {name_or_path}: is an adapter; give a model that others can share")
+    found = whole_model(_opened(family, name_or_path, config))
+    weights = checked_weights(family.weights, fitted_weights(family.weights, found, config, None), config.to_dict())
+    return {name: digest_of(weight.float32()) for name, weight in weights.items()}
+
+
 def fitted_weights(
     names: WeightNames, found: WholeModel, config: ModelConfig, start: str | None
 ) -> dict[str, LazyTensor]:
@@ -230,7 +248,8 @@ def _load_adapted(
         merge_lora(model, adapter, Path(folder))
         return model
     if isinstance(adapter, BottleneckConfig):
-        check_base(adapter.base_tensors, digests_of(model), origin=folder)
+        base = adapter.base_model_name_or_path
+        check_base(adapter.base_tensors, base_digests(family, base, config, model), origin=folder)
     add_adapter(model, adapter)
     load_adapter(model, Path(folder))
     if isinstance(adapter, BottleneckConfig):

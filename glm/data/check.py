@@ -23,6 +23,7 @@ from glm.data.problems import Kind
 from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import SHOWN, FileReport, ProblemGroup
+from glm.data.tasks import GENERATE, Task, english_words
 from glm.data.truncation import find_answer
 
 BATCH = 2048  # records whose texts are encoded together
@@ -79,6 +80,7 @@ class FileCheck:
         name: name of the file.
         columns: where its fields are taken from.
         learns_targets: a target that would be cut is a problem; what is only compared with may have any length.
+        is_training: a record that is too short to be learnt from is a problem.
         shown: problems of a kind that are kept in words.
 
     Attributes:
@@ -97,6 +99,7 @@ class FileCheck:
         columns: Columns | None = None,
         learns_targets: bool = True,
         has_ids: bool = True,
+        is_training: bool = False,
         shown: int = SHOWN,
         keep_bad: int = 0,
     ):
@@ -106,6 +109,7 @@ class FileCheck:
         self._roles = columns
         self.learns_targets = learns_targets
         self.has_ids = has_ids
+        self.is_training = is_training
         self.shown = shown
         self.keep_bad = keep_bad
         self.read = self.used = 0
@@ -138,6 +142,8 @@ class FileCheck:
             error = self.encoder.source_problem(item)
             if error is None and self.learns_targets:
                 error = self.encoder.target_problem(item)
+            if error is None and self.is_training and self.encoder.kind == GENERATE:
+                error = self.encoder.shortness(item)
             if error is None:
                 self._use(item)
                 return item
@@ -181,7 +187,7 @@ class FileCheck:
             column = f"{record.origin}, field {self._column(name)}"
             if found := CONTROL.search(text):
                 code = code_point(found.group())
-                self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
+                self.note(Kind.CONTROL, f"{column}: holds the control character {code}")
             if INVISIBLE.search(text) and (found := INVISIBLE.findall(JOINED_EMOJI.sub("", text))):
                 codes = ", ".join(map(code_point, dict.fromkeys(found)))
                 noun = "characters" if "," in codes else "character"
@@ -310,12 +316,14 @@ def check_file(
     encoder: Encoder,
     *,
     learns_targets: bool = True,
+    is_training: bool = False,
     most_refused: float = math.inf,
     shown: int = SHOWN,
 ) -> tuple[FileCheck, Iterator[list[Any]]]:
     """Returns a file's check, and an iterator over its rows in batches; the check is complete when all have been read.
 
     Args:
+        learns_targets, is_training: see `FileCheck`.
         most_refused: reading ends early where it is clear that more rows are refused; so many are kept in the report.
         shown: problems of a kind that are kept in words.
     """
@@ -324,6 +332,7 @@ def check_file(
         name=file.name,
         columns=file.columns,
         learns_targets=learns_targets,
+        is_training=is_training,
         has_ids=file.has_ids,
         shown=shown,
         keep_bad=0 if most_refused == math.inf else int(most_refused),
@@ -332,6 +341,9 @@ def check_file(
         check.notes.append(f"{file.name}: {kind}")
     if has_byte_order_mark(file.path):
         check.notes.append(f"{file.name}: starts with a byte order mark, which is skipped")
+    if isinstance(encoder.template, Task) and (words := english_words(encoder.template, encoder.constant_text)):
+        language = encoder.template.language
+        check.notes.append(f"{file.name}: the task's own words ({words}) stay English around texts in {language}")
     return check, check_records(file, check, total=guess_row_count(file.path), most_refused=most_refused)
 
 

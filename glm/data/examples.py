@@ -113,7 +113,12 @@ class ExampleEncoder:
     def described(self) -> list[str]:
         """Everything beside lengths and tokenizer that the ids of a record depend on."""
         template = self.template
-        marks = {"open": not template.closed, "cuts tokens": template.cuts_tokens, "visible pads": self.visible_pads}
+        marks = {
+            "open": not template.closed,
+            "cuts tokens": template.cuts_tokens,
+            "visible pads": self.visible_pads,
+            f"fewest {template.fewest_tokens}": template.fewest_tokens > 0,
+        }
         found = [template.source, template.target_prefix, *(name for name, holds in marks.items() if holds)]
         return [*found, *(str(part) for part in (template.summaries, template.form) if part is not None)]
 
@@ -193,6 +198,15 @@ class ExampleEncoder:
             "targets be cut with --allow_cut_targets"
         )
         return RecordError(Kind.TARGET_LENGTH, encoded.record.origin, message, field="target")
+
+    def shortness(self, encoded: EncodedRecord) -> RecordError | None:
+        """Why a record is too short to be one of training."""
+        fewest = self.template.fewest_tokens
+        for field, ids in (("source", [*encoded.before, *encoded.after]), ("target", encoded.target or ())):
+            if len(ids) < fewest:
+                message = f"{len(ids)} of at least {fewest} tokens that training wants; leave it out"
+                return RecordError(Kind.FEW_TOKENS, encoded.record.origin, message, field=field)
+        return None
 
     def overflow(self, encoded: EncodedRecord) -> int:
         """Returns by how many tokens the source is longer than `src_length`."""

@@ -17,6 +17,7 @@ from glm.data.templates import Template
 from glm.errors import InputError
 
 TASK = "task"  # the column that names a record's task
+NO_NAME = "no task"  # what tables call records that name none
 
 
 @dataclass(frozen=True)

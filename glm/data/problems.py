@@ -17,6 +17,7 @@ class Kind(StrEnum):
     SURROGATE = "half a surrogate pair"
     SOURCE_LENGTH = "source too long"
     TARGET_LENGTH = "target too long"
+    FEW_TOKENS = "too few tokens"
     LABEL = "unknown label"
     BLANK = "wrong number of blanks"
     PLACE = "place that does not match its text"
@@ -66,6 +67,7 @@ ADVICE = {
     Kind.SURROGATE: "escape whole characters, or write them as UTF-8",
     Kind.SOURCE_LENGTH: "raise --src_length, or shorten what may not be cut",
     Kind.TARGET_LENGTH: "raise --tgt_length, shorten the target, or accept its cut with --allow_cut_targets",
+    Kind.FEW_TOKENS: "take the row out of the training file; to be evaluated it may stay",
     Kind.LABEL: "write one of the task's labels, or name the words with --labels WORD=LABEL,WORD=LABEL",
     Kind.BLANK: "write exactly one blank",
     Kind.PLACE: "mend the index, or the text of the span",

@@ -1,5 +1,6 @@
 """The templates of generation tasks, written once for training, evaluation and prediction."""
 
+import difflib
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,7 @@ class Template:
         cuts_tokens: a source that is too long loses its last tokens; else it is cut between sentences, or as the
             family does.
         summaries: makes the rows of a file those of records, where they are not.
+        fewest_tokens: of source and of target, that a record of training has.
     """
 
     source: str
@@ -43,6 +45,7 @@ class Template:
     cuts_tokens: bool = False
     summaries: Summaries | None = None
     form: Form | None = None
+    fewest_tokens: int = 0
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -99,7 +102,7 @@ QUESTION_GENERATION = Template(
     source="答案：{answer}，上下文：{context}[gMASK]", target_prefix="在已知答案的前提下，问题："
 )
 
-TITLES = ("title", "headline", "标题")
+TITLES = ("title", "headline", "headlines", "标题")
 
 # THUDM/Multilingual-GLM, data_utils/dataset.py: the request follows the text, and no token closes the source
 _SUMMARY = Template("{source}{prompt}" + SENTENCE_BLANK, targets=("target",), closed=False, cuts_tokens=True)
@@ -120,9 +123,9 @@ TEMPLATES = {
     "ncls_multitask": replace(_SUMMARY, summaries=MULTITASK),
     "lcsts": replace(_SUMMARY, summaries=MULTITASK),
     "mt5_summary": replace(_SUMMARY, summaries=OF_MT5),
-    # VLM's; its tags say what the parts are.
-    "mt": Template(source="{source}[gMASK]"),
-    "summarization": Template(source="{source}[gMASK]", targets=("summary", "tgt")),
+    # VLM's, whose tags say what the parts are.
+    "mt": Template(source="{source}[gMASK]", fewest_tokens=2),
+    "summarization": Template(source="{source}[gMASK]", targets=("summary", "tgt"), fewest_tokens=2),
     **{
         kind: Template(source="{source}[gMASK]", form=Form(kind, max_history=1 if kind == QA else 2))
         for kind in (DIALOGUE, QA, NLG)
@@ -145,7 +148,10 @@ def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:
         InputError: there is no such task.
     """
     if task_name not in TEMPLATES:
-        raise InputError(f"task_name {task_name}: unknown; known tasks: {', '.join([*TEMPLATES, *others])}")
+        known = [*TEMPLATES, *others]
+        close = difflib.get_close_matches(task_name.lower().replace("-", "_"), known, n=1, cutoff=0.75)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"task_name {task_name}: unknown{meant}; known tasks: {', '.join(known)}")
     return TEMPLATES[task_name]
 
 

@@ -97,8 +97,9 @@ def print_by_length(buckets: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def print_protocols(protocols: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints the scores that each tool gives the same texts."""
-    names = ("bleu-4", "rouge-1", "rouge-2", "rouge-l")
+    """Prints what each tool makes of the same texts."""
+    names = ["bleu-4", "rouge-1", "rouge-2", "rouge-l"]
+    names += [name for name in ("nist-5", "meteor", "cider") if any(name in found for found in protocols.values())]
     table = Table("protocol", title="the same texts by the protocols of other tools", show_lines=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)

@@ -14,7 +14,8 @@ import numpy as np
 from glm.errors import InputError, UsageError
 
 IGNORE_INDEX = -100  # the label of a position without loss
-NO_TASK = -1  # task number of a row that belongs to no adapter
+NO_TASK = -1  # the number of the task of a row that no adapter is for
+TASK_NAME = r"^[A-Za-z0-9_\u0080-\uffff][\w+-]*$"  # what users may call one, as a pattern
 
 # What a family may be able to do, and the options that ask for it, each with the value that turns it off.
 ABILITIES: dict[str, dict[str, Any]] = {
@@ -28,7 +29,7 @@ ABILITIES: dict[str, dict[str, Any]] = {
     "tensor_parallel": {"tensor_parallel_degree": 1},
     "lora": {"lora": False},
     "prefix_tuning": {"prefix_tuning": False},
-    "bottleneck": {"adapter_bottleneck": None},
+    "bottleneck": {"adapter_bottleneck": None, "adapters": None},
     "packing": {"packing": False},
     "classification_head": {"classification_head": None},
     "objectives": {"objective": None, "mask_prob": None, "max_pred": None, "target_mask_prob": None},
@@ -638,6 +639,7 @@ class Family:
         trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.
         code: folder of the programs with which Hugging Face's library runs its models, which go into an export.
         code_settings: what config.json says for these, of a folder's tokenizer and the settings of its run.
+        code_tokenizer: what tokenizer_config.json says for these.
         pretraining: its objectives of running text; None if it is not pretrained here.
     """
 
@@ -671,6 +673,7 @@ class Family:
     trial: Callable[[], Trial] | None = None
     code: Path | None = None
     code_settings: Callable[[Tokenizer, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    code_tokenizer: Callable[[Tokenizer], Mapping[str, Any]] | None = None
     pretraining: Objectives | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:

@@ -19,13 +19,12 @@ from glm.cpu.vectors import LANES
 from glm.errors import InputError
 from glm.modules.arranged_post_norm import compiled_post_norm
 from glm.modules.block import Block
-from glm.modules.bottleneck import AdapterLinear, Bottleneck, Routes
+from glm.modules.bottleneck import ADAPTERS, AdapterLinear, Bottleneck, Routes, adapter_of
 from glm.modules.layers import GELU, LayerNorm, Linear
 from glm.modules.pending import fill, fill_model, pending
 from glm.modules.stack import Stack
 
 Norm = tuple[np.ndarray, np.ndarray, np.float32]  # weight, bias, epsilon
-Weights = tuple[np.ndarray, np.ndarray]  # weight, bias
 
 
 class Quantized(NamedTuple):
@@ -133,20 +132,30 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
             fill(part.bias)
         with _naming(f"{place}.weight"):
             setattr(layer, name, by_outputs(part, arranged))
-    head = model.head
-    if head.group is None and head.weight.shape[1] % unit == 0:
-        with _naming("the head's weight"):
-            weight = quantized(head.weight) if arranged is IntegerDecodingLinear else None
-        fill_model(model)
-        if weight is not None:
-            _set_rows(view(head.weight), weight)
-        head.arranged = arranged(head.weight if weight is None else weight, head.bias)
+    if model.head.group is None and model.head.weight.shape[1] % unit == 0:
+        arrange_head(model, arranged)
     fill_model(model)
     for stack in model.stacks:
         if can_be_compiled(stack):
             stack.compiled_blocks = CompiledBlocks(stack)
+            arrange_adapters(stack)
         else:
             stack.compiled_blocks = compiled_post_norm(stack, tuple(ARRANGED.values()))
+
+
+def arrange_head(model: nn.Layer, arranged: type[nn.Layer]) -> None:
+    """Gives a model's head a layer that can only decode, made of the word embedding's weight as it is now.
+
+    Raises:
+        InputError: int8, and a weight is infinite or NaN.
+    """
+    head = model.head
+    with _naming("the head's weight"):
+        weight = quantized(head.weight) if arranged is IntegerDecodingLinear else None
+    fill_model(model)
+    if weight is not None:
+        _set_rows(view(head.weight), weight)
+    head.arranged = arranged(head.weight if weight is None else weight, head.bias)
 
 
 def linears_of(model: nn.Layer, unit: int = 1) -> list[tuple[nn.Layer, str, str]]:
@@ -265,29 +274,35 @@ class CompiledBlocks:
         """As `finish_block` or `finish_block_and_project`, with the adapters between the two LayerNorms."""
         finish_block(*arrays, left, np.empty_like(left))
         for name, rows in routes:
+            adapter = adapter_of(self.layers[index], name)
             own = np.arange(len(left)) if rows is None else rows.numpy()
-            adapt(left, own, *_of_adapter(self.layers[index].adapters[name]))
+            adapt(left, own, *adapter.arrays)
         if index + 1 == len(self.blocks):
             normalize(left, *self.norms[index], next_)
         else:
             enter_block(left, self.norms[index], self.projections[index], next_)
 
 
-def _of_adapter(adapter: Bottleneck) -> tuple[Norm, Weights, Weights]:
-    """Returns an adapter's arrays for `adapt`; its width is rounded up with weights of 0."""
-    if adapter.arrays is None:
-        width = -(-adapter.project_down.weight.shape[1] // LANES) * LANES
-        adapter.arrays = (
-            _norm(adapter.layer_norm),
-            _whole(adapter.project_down, outputs=width),
-            _whole(adapter.project_up, inputs=width),
-        )
-    return adapter.arrays
+def arrange_adapters(stack: Stack) -> None:
+    """Arranges the adapters of tasks in a stack that is arranged; what a task has is there once, as its model is."""
+    for layer in stack.layers:
+        for adapter in getattr(layer, ADAPTERS, {}).values():
+            if adapter.arrays is None:
+                _arrange_adapter(adapter)
 
 
-def _whole(layer: AdapterLinear, *, outputs: int = 0, inputs: int = 0) -> Weights:
-    """Returns weight [outputs, inputs] and bias [outputs] of a linear layer, padded with zeros to these sizes."""
+def _arrange_adapter(adapter: Bottleneck) -> None:
+    """Its width is rounded up, with weights of 0."""
+    width = -(-adapter.project_down.weight.shape[1] // LANES) * LANES
+    adapter.project_down = _padded(adapter.project_down, outputs=width)
+    adapter.project_up = _padded(adapter.project_up, inputs=width)
+    adapter.arrays = _norm(adapter.layer_norm), adapter.project_down.arrays, adapter.project_up.arrays
+
+
+def _padded(layer: AdapterLinear, *, outputs: int = 0, inputs: int = 0) -> DecodingLinear:
+    """A linear layer, whose weight is given up, with zeros up to these sizes."""
     weight, bias = layer.weight.numpy().T, layer.bias.numpy()
     more = max(outputs - len(bias), 0), max(inputs - weight.shape[1], 0)
-    padded = np.pad(weight, ((0, more[0]), (0, more[1])))
-    return np.ascontiguousarray(padded), np.pad(bias, (0, more[0]))
+    padded = paddle.to_tensor(np.pad(weight, ((0, more[0]), (0, more[1]))))
+    layer.weight._clear_data()
+    return DecodingLinear(padded, paddle.to_tensor(np.pad(bias, (0, more[0]))))

@@ -9,8 +9,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from glm.cpu.arrays import draw_seed
 from glm.errors import InputError
 from glm.modules.layers import LayerNorm, Linear
+from glm.modules.split_layers import draw
 from glm.modules.tensors import as_tensor
 
 NO_TASK = -1  # as `glm.models.protocol` has it
@@ -32,16 +34,22 @@ class Bottleneck(nn.Layer):
         up_std: standard deviation of Up; with 0 the adapter does nothing yet.
 
     Attributes:
-        arrays: what compiled decoding makes of its weights, once they stay as they are.
+        arrays: its LayerNorm and weights as compiled decoding has them, once it can only decode.
     """
 
     def __init__(self, size: int, width: int, *, epsilon: float, up_std: float = 0.0, std: float = 0.02):
         super().__init__()
         self.arrays = None
         self.layer_norm = LayerNorm(size, epsilon=epsilon)
-        self.project_down = AdapterLinear(size, width, nn.initializer.Normal(0.0, std))
-        up = nn.initializer.Normal(0.0, up_std) if up_std else nn.initializer.Constant(0.0)
-        self.project_up = AdapterLinear(width, size, up)
+        self.std, self.up_std = std, up_std
+        self.project_down = AdapterLinear(size, width, nn.initializer.Constant(0.0))
+        self.project_up = AdapterLinear(width, size, nn.initializer.Constant(0.0))
+
+    def draw(self) -> None:
+        """Draws its matrices: the same on all ranks of a split model, each of which has all of them."""
+        numbers = np.random.default_rng(draw_seed())
+        for layer, spread in ((self.project_down, self.std), (self.project_up, self.up_std)):
+            draw(layer.weight, "", {}, numbers, spread, degree=1, rank=0)
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, H] -> [n, H]"""
@@ -72,14 +80,29 @@ def routes_of_tokens(names: Sequence[str], tasks: np.ndarray | None, lengths: It
     return tuple((names[number], as_tensor(np.flatnonzero(of_tokens == number))) for number in present)
 
 
+def adapter_of(block: nn.Layer, name: str) -> "Bottleneck | None":
+    """A block's adapter of a task; None where the task has none (but LoRA)."""
+    adapters = getattr(block, ADAPTERS, ())
+    return adapters[name] if name in adapters else None
+
+
 def adapted(block: nn.Layer, states: Tensor, routes: Routes) -> Tensor:
     """Passes rows through a block's adapters: [n, H] -> [n, H]."""
     for name, rows in routes:
-        adapter = block.adapters[name]
+        adapter = adapter_of(block, name)
+        if adapter is None:
+            continue
         if rows is None:
             return adapter(states)
         states = paddle.scatter(states, rows, adapter(states.gather(rows)))
     return states
+
+
+def remove_adapters(stack: nn.Layer, name: str) -> None:
+    """Takes a task's adapters out of the blocks of a stack."""
+    for block in stack.layers:
+        if adapter_of(block, name) is not None:
+            block.adapters.pop(name)
 
 
 def add_adapters(stack: nn.Layer, name: str, width: int, **options: float) -> None:

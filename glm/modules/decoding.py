@@ -2,6 +2,7 @@
 
 import sys
 
+import paddle
 from paddle import nn
 
 from glm.cpu.arrays import is_compiled_for, wait_actively
@@ -45,6 +46,26 @@ def prepare_decoding(model: nn.Layer, dtype: str, device: str) -> None:
         arrange_weights(model, dtype)
     else:
         fill_model(model)
+
+
+def prepare_adapters(model: nn.Layer, *, has_rows: bool) -> None:
+    """Prepares adapters that were put into a model which decodes already.
+
+    Args:
+        has_rows: whether rows of the word embedding came with them.
+    """
+    model.eval()
+    if model.head.weight.dtype != paddle.float32:
+        model.to(dtype=model.head.weight.dtype)
+    for stack in model.stacks:
+        if stack.compiled_blocks is not None:
+            from glm.modules.arranged import arrange_adapters
+
+            arrange_adapters(stack)
+    if has_rows and model.head.arranged is not None:  # in some types it has a copy of the embedding
+        from glm.modules.arranged import arrange_head
+
+        arrange_head(model, type(model.head.arranged))
 
 
 def report_compiling() -> None:

@@ -1,6 +1,6 @@
 """A stack of blocks, in training and in decoding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from paddle.distributed.fleet.utils import recompute
 from glm.modules.block import Block
 from glm.modules.bottleneck import NO_TASK, Routes, adapted, routes_of_tokens
 from glm.modules.cache import KVCache, LayerCache
+from glm.modules.low_rank import Routing
 from glm.modules.packing import Packing
 from glm.modules.tensors import as_tensor
 
@@ -36,6 +37,7 @@ class Stack(nn.Layer):
         compiled_blocks: takes few rows from one attention to the next in compiled loops (`glm.modules.arranged`); None
             takes them layer by layer.
         prefix_encoder: [P] numbers of virtual tokens -> [P, 2 * layers * H], all keys, then all values; or None.
+        routing: which rows pass through which tasks' LoRA (`glm.modules.low_rank`).
         recompute_layers: how many layers `enable_recompute` is for.
     """
 
@@ -45,6 +47,7 @@ class Stack(nn.Layer):
         self.compiled_blocks = None
         self.prefix_encoder = None
         self.adapter_names: tuple[str, ...] = ()
+        self.routing = Routing()
         self.enable_recompute = False
 
     def set_layers(self, layers: Sequence[Block]) -> None:
@@ -84,6 +87,11 @@ class Stack(nn.Layer):
         tables = paddle.concat([paddle.zeros_like(numbers[:, :, :1]), numbers], axis=2)  # [layers, P, 3, H]
         return tables.flatten(2).unbind(0)
 
+    def routes_of(self, tasks: np.ndarray | None, lengths: Iterable[int]) -> Routes:
+        """The adapters that tokens pass through, see `routes_of_tokens`; linear layers with LoRA find them too."""
+        self.routing.routes = routes_of_tokens(self.adapter_names, tasks, lengths)
+        return self.routing.routes
+
     def before_attention(self, states: Tensor) -> Tensor:
         """Maps embedded tokens to the input of the first block's attention: [n, H] -> [n, 3H]."""
         return self.layers[0].before_attention(states)
@@ -101,8 +109,9 @@ class Stack(nn.Layer):
         Returns:
             [n, H] and [n, 3H] for the next block; after the last one [n, H] twice, the second as the head takes it.
         """
-        if self.compiled_blocks is not None and self.compiled_blocks.takes(states):
-            given = [routes] if routes else []  # layers without adapters take no such argument
+        is_compiled = self.compiled_blocks is not None and self.compiled_blocks.takes(states)
+        if is_compiled and not self.routing.is_needed:
+            given = [routes] if routes else []  # those that no adapters are made for take none
             return self.compiled_blocks(index, states, context, *given)
         states = adapted(self.layers[index], self.layers[index].after_attention(states, context), routes)
         if index + 1 == len(self.layers):
@@ -118,7 +127,7 @@ class Stack(nn.Layer):
         Args:
             tasks: [examples], the number of each one's task; None if no adapter is for any.
         """
-        prefixes, routes = self.prefixes(), routes_of_tokens(self.adapter_names, tasks, map(sum, packing.examples))
+        prefixes, routes = self.prefixes(), self.routes_of(tasks, map(sum, packing.examples))
         if self.num_virtual:
             packing = packing.with_prefix(self.num_virtual)
         routes = list(routes)  # recompute searches tuples for tensors
@@ -139,7 +148,7 @@ class Stack(nn.Layer):
         """
         ends = np.cumsum([sum(part) for part in parts])
         packing = Packing(np.arange(ends[-1]), list(parts))
-        routes = routes_of_tokens(self.adapter_names, tasks_of(prompts), map(sum, parts))
+        routes = self.routes_of(tasks_of(prompts), map(sum, parts))
         if self.num_virtual:  # for the cache they are the beginning of each prompt
             packing = packing.with_prefix(self.num_virtual)
         lengths = [sum(example) for example in packing.examples]
@@ -160,7 +169,7 @@ class Stack(nn.Layer):
         sees = cache.open_step(R, looks=looks, sees=sees)
         seen = self.layer_cache.seen_by(cache.lengths, cache.width, sees, cache.capacity, self.num_heads)
         states = states.reshape([B * R, H])
-        routes = routes_of_tokens(self.adapter_names, tasks_of(cache.prompts), [R] * B)
+        routes = self.routes_of(tasks_of(cache.prompts), [R] * B)
         projected = self.before_attention(states)  # [B * R, 3H]
         for index, layer in enumerate(self.layers):
             projected = projected.reshape([B, R, -1])

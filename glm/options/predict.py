@@ -54,8 +54,8 @@ class PredictArguments(ServingArguments):
     )
     adapters: str | None = option(
         None,
-        "Adapters of tasks that share the model: NAME=FOLDER, several with commas between them. A record names its "
-        "task in the column task, else it is of --task_name, else of none.",
+        "Adapters, residual or LoRA, of tasks that share the model: NAME=FOLDER, several with commas between them. A "
+        "record names its task in the column task, else it is of --task_name, else of none.",
     )
     fill: str | None = option(None, "A text whose blanks, marked as its family does, are filled; instead of records.")
     fill_file: str | None = option(None, "Texts with blanks, one per line; instead of records.")
@@ -120,8 +120,6 @@ class PredictArguments(ServingArguments):
             for name in ("prefix", "allowed_outputs_file", "keep_columns"):
                 if value := getattr(self, name):
                     yield f"{name} {value}: not beside adapters, whose tasks have texts of their own; leave it out"
-            if self.tensor_parallel_degree > 1:
-                yield f"tensor_parallel_degree {self.tensor_parallel_degree}: not beside adapters; leave it out"
         if self.resume:
             for name, given in {"output_file": self.output_file, "test_file or fill_file": self.input_file}.items():
                 if given is None:

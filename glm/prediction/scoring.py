@@ -1,11 +1,12 @@
 """Scores predictions, all at once or row by row."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glm.data.frames import Encoder
+from glm.data.mixed_records import NO_NAME, TASK
 from glm.data.tasks import GENERATE
 from glm.data.templates import PARAPHRASE
 from glm.errors import InputError
@@ -109,6 +110,31 @@ class Tally:
         scores = self._scorer.result() if self.is_generated else self.kind.score(self._kept)
         scores = scores.with_figures({"failed records": self.failed})
         return with_more(scores, self.more)
+
+
+class TaskTallies:
+    """Scores of each task's rows, where records of several tasks stand in one file.
+
+    Args:
+        names: of the tasks in their order; an empty one for the rows of none, which are called `NO_NAME`.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self._tallies = {name or NO_NAME: Tally() for name in names}
+
+    @property
+    def of_tasks(self) -> dict[str, Tally]:
+        """By task, of those that have rows."""
+        return {name: tally for name, tally in self._tallies.items() if tally.rows}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Takes a row in; one that failed may be of no task that there is."""
+        if "error" not in row:
+            self._tallies[row.get(TASK, NO_NAME)].add(row)
+
+    def scores(self) -> dict[str, Scores]:
+        """Of each task whose rows have references."""
+        return {name: tally.scores() for name, tally in self.of_tasks.items() if tally.scored}
 
 
 def more_figures(task: str | None, encoder: Encoder) -> list[Any]:

@@ -1,12 +1,12 @@
 """Builds a writer from options: tokenizer, configuration and model of the model folder's family."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glm.checkpoint.adapters import OpenedAdapters, load_with_adapters, open_adapters
-from glm.checkpoint.loading import find_family, load_config, load_model, task_number
+from glm.checkpoint.adapters import OpenedAdapters, open_adapters, put_adapters, put_loras, take_out
+from glm.checkpoint.loading import base_digests, file_digests, find_family, load_config, load_model, task_number
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.data.examples import NO_CHOICE
 from glm.data.frames import Encoder, encoder_of
@@ -18,15 +18,15 @@ from glm.data.templates import NO_TEMPLATE, Template
 from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.models.protocol import NO_TASK, Family, Tokenizer
-from glm.modules.decoding import prepare_decoding
+from glm.modules.decoding import prepare_adapters, prepare_decoding
 from glm.options.data import DataArguments
 from glm.options.predict import PredictOptions
-from glm.options.run_config import TrainedWith, trained_with
+from glm.options.run_config import trained_with
 from glm.prediction.heads import add_head
 from glm.prediction.kinds import writer_of
 from glm.prediction.mixed import MixedWriter
+from glm.prediction.warm_up import warm_up
 from glm.prediction.writer import Writer
-from glm.runtime.settings_file import checked
 from glm.runtime.text_lines import read_lines
 
 
@@ -173,6 +173,20 @@ class OpenedTasks:
         """How their records are read."""
         return {name: TaskForm(encoder.template, self.data[name].columns) for name, encoder in self.encoders.items()}
 
+    def writers(self, model: Any, options: PredictOptions) -> dict[str, Writer]:
+        """What writes the texts of each with a model that is ready to decode.
+
+        Raises:
+            InputError: the model has no room for the lengths of one.
+        """
+        found = {}
+        for name, encoder in self.encoders.items():
+            data, generation = self.data[name], self.generation[name]
+            encoder.geometry.check_lengths(model.config, data.src_length, generation.tgt_length)
+            batch_size = options.prediction.per_device_eval_batch_size
+            found[name] = Writer(model, encoder, generation, batch_size, punctuation=data.punctuation)
+        return found
+
 
 def open_tasks(options: PredictOptions) -> OpenedTasks:
     """Opens the tasks of `--adapters`; each uses its training's options, except for those given.
@@ -183,28 +197,39 @@ def open_tasks(options: PredictOptions) -> OpenedTasks:
     family = family_of(options)
     family.check_options(vars(options.data) | vars(options.generation) | vars(options.prediction))
     adapters = open_adapters(options.prediction.adapters.split(","))
+    adapters.check_model(options.model.model_name_or_path)
     tokenizer = load_tokenizer(family, options.model.tokenizer_name_or_path or options.model.model_name_or_path)
     found = OpenedTasks(adapters, {"": _without_task(options, adapters)}, {"": options.generation}, {})
-    order = family.tasks or tuple(adapters.config.tasks)
+    read_tasks(found, options)
+    if not options.inherited:  # the model says nothing of records of no task: bare texts, as long as any task's
+        if options.data.template is None:
+            found.data[""] = replace(found.data[""], task_name=BARE)
+        for kind, length in ((found.data, "src_length"), (found.generation, "tgt_length")):
+            if length not in options.given:
+                kind[""] = replace(kind[""], **{length: max(getattr(kind[name], length) for name in adapters.names)})
+    order = family.tasks or adapters.names
+    for name in found.data:
+        number = order.index(name) if name else NO_TASK
+        found.encoders[name] = _encoder_of_task(found, name, family, tokenizer, number)
+    return found
+
+
+def read_tasks(found: OpenedTasks, options: PredictOptions) -> None:
+    """Notes how records of each task are read and its texts written: as it was trained, but for what is given."""
     given = {name: value for name, value in options.given.items() if name != "task_name"}
-    for name, task in adapters.config.tasks.items():
-        settings = checked(task["settings"], TrainedWith, adapters.sources[name][0]).model_dump(exclude_unset=True)
+    for name in found.adapters.names:
+        settings = found.adapters.settings(name)
         found.data[name], found.generation[name] = (
             kind(**{key: value for key, value in (settings | given).items() if key in kind.__dataclass_fields__})
             for kind in (DataArguments, GenerationConfig)
         )
         found.data[name].inherited = frozenset(settings)
-    # The model's folder does not say how to read records of no task: as bare texts, as long as any task's.
-    if not options.inherited:
-        if options.data.template is None:
-            found.data[""] = replace(found.data[""], task_name=BARE)
-        for kind, length in ((found.data, "src_length"), (found.generation, "tgt_length")):
-            if length not in options.given:
-                kind[""] = replace(kind[""], **{length: max(getattr(kind[name], length) for name in adapters.sources)})
-    for name, data in found.data.items():
-        number = order.index(name) if name else NO_TASK
-        found.encoders[name] = build_encoder(family, tokenizer, data, found.generation[name], task=number)
-    return found
+        if (known := found.data[name].known_kind) not in (None, GENERATE):
+            raise InputError(f"adapter {name}: its task writes no texts ({known}); leave it out")
+
+
+def _encoder_of_task(found: OpenedTasks, name: str, family: Family, tokenizer: Tokenizer, number: int) -> Encoder:
+    return build_encoder(family, tokenizer, found.data[name], found.generation[name], task=number)
 
 
 def _without_task(options: PredictOptions, adapters: OpenedAdapters) -> DataArguments:
@@ -222,29 +247,66 @@ def _without_task(options: PredictOptions, adapters: OpenedAdapters) -> DataArgu
     return replace(options.data, task_name=own)
 
 
-def build_mixed_writer(options: PredictOptions, tasks: OpenedTasks) -> MixedWriter:
-    """Loads one model with the adapters of all tasks, and makes their common writer. Raises InputError as
-    `build_writer`."""
-    model, arguments = options.model, options.prediction
-    encoder = tasks.encoders[""]
-    family, tokenizer = encoder.family, encoder.tokenizer
-    config = load_config(family, model.model_name_or_path, tokenizer)
-    for name, own in tasks.encoders.items():
-        own.geometry.check_lengths(config, tasks.data[name].src_length, tasks.generation[name].tgt_length)
-    loaded = load_with_adapters(family, model.model_name_or_path, config, tasks.adapters)
+def build_mixed_writer(options: PredictOptions, tasks: OpenedTasks, *, rank: int = 0) -> MixedWriter:
+    """One model with the adapters of all tasks, and how each writes with it. Raises InputError as `build_writer`."""
+    name, arguments = options.model.model_name_or_path, options.prediction
+    encoder, adapters = tasks.encoders[""], tasks.adapters
+    family = encoder.family
+    ranks = {"tensor_parallel_degree": arguments.tensor_parallel_degree, "tensor_parallel_rank": rank}
+    config = load_config(family, name, encoder.tokenizer, settings=ranks)
+    loaded = load_model(family, name, config)
+    adapters.check_weights(lambda: base_digests(family, name, config, loaded))
+    put_adapters(loaded, adapters)
     prepare_decoding(loaded, arguments.decode_dtype, arguments.device)
-    return MixedWriter(
-        {
-            name: Writer(
-                loaded,
-                own,
-                tasks.generation[name],
-                arguments.per_device_eval_batch_size,
-                punctuation=tasks.data[name].punctuation,
-            )
-            for name, own in tasks.encoders.items()
-        }
-    )
+    put_loras(family.weights, loaded, adapters)
+    return MixedWriter(tasks.writers(loaded, options))
+
+
+def add_tasks(
+    options: PredictOptions, value: str, model: Any, encoder: Encoder
+) -> tuple[OpenedTasks, Callable[[], dict[str, Writer]]]:
+    """Opens adapters for a model that decodes already.
+
+    Args:
+        value: NAME=FOLDER or FOLDER.
+        encoder: of the model's own records.
+
+    Returns:
+        The tasks, and what puts them into the model and gives their writers: nothing may decode meanwhile.
+
+    Raises:
+        InputError: they cannot be used, or are of another model.
+    """
+    family, name = encoder.family, options.model.model_name_or_path
+    adapters = open_adapters([value])
+    adapters.check_model(name)
+    adapters.check_weights(lambda: file_digests(family, name, model.config))
+    found = OpenedTasks(adapters, {}, {}, {})
+    read_tasks(found, options)
+
+    def put() -> dict[str, Writer]:
+        (stack,) = model.stacks
+        put_adapters(model, adapters)
+        try:
+            prepare_adapters(model, has_rows=adapters.config is not None and bool(adapters.config.rows))
+            put_loras(family.weights, model, adapters)
+            for task in adapters.names:
+                number = stack.adapter_names.index(task)
+                found.encoders[task] = _encoder_of_task(found, task, family, encoder.tokenizer, number)
+            writers = found.writers(model, options)
+            for writer in writers.values():
+                warm_up(writer)
+            return writers
+        except Exception:
+            take_out(model, adapters.names)
+            raise
+
+    return found, put
+
+
+def remove_task(model: Any, name: str) -> None:
+    """Takes a task out of a model that decodes; nothing may have its number then."""
+    take_out(model, [name])
 
 
 def read_allowed_outputs(

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm.errors import InputError, shown
+from glm.serving.adapters import AdapterDesk
 from glm.serving.batcher import DecodingError, QueueFullError
 from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
 from glm.serving.completions import Completions, Job
@@ -25,6 +26,7 @@ from glm.serving.hosts import Hosts
 from glm.serving.languages import preferred
 from glm.serving.metrics import CONTENT_TYPE, Counted
 from glm.serving.schemas import (
+    AdapterRequest,
     ChatRequest,
     ChooseRequest,
     CompletionRequest,
@@ -39,7 +41,7 @@ from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 
 MOST_HELD = 64 << 20  # bytes of all bodies being read or answered
 BODY_SECONDS = 30.0  # until a body has to be complete
-SCHEMAS = (CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
+SCHEMAS = (AdapterRequest, CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
 LOOKS = ["GET", "HEAD"]  # load balancers use HEAD
 OPEN_PATHS = {"/", "/health"}  # paths that need no key
 PAGE = Path(__file__).with_name("page.html")
@@ -58,6 +60,7 @@ def build_app(
     request_timeout: float = 120.0,
     limits: Limits | None = None,
     hosts: Hosts | None = None,
+    adapters: AdapterDesk | None = None,
 ) -> FastAPI:
     """Builds the application.
 
@@ -66,6 +69,7 @@ def build_app(
         request_timeout: seconds until a request is given up.
         limits: what one request may bring.
         hosts: what requests may call this server; None does not look.
+        adapters: adds tasks and takes them out, for who has the key.
     """
     limits = limits or Limits()
     exchange = Exchange(service, limits, request_timeout)
@@ -92,6 +96,7 @@ def build_app(
     add_routes_about(app, service)
     add_routes_of_openai(app, service, exchange)
     add_routes_of_tasks(app, service, exchange)
+    add_routes_of_adapters(app, exchange, adapters, api_key)
     # The middleware added last sees requests first.
     app.add_middleware(Counted, metrics=service.batcher.metrics, paths={*paths_of(app)})
     return app
@@ -188,6 +193,30 @@ def add_routes_of_tasks(app: FastAPI, service: Service, exchange: Exchange) -> N
     async def extract(request: Request) -> Response:
         body = await exchange.asked(request, ExtractRequest)
         return await exchange.answer(request, service.tasks.extract(body))
+
+
+def add_routes_of_adapters(
+    app: FastAPI, exchange: Exchange, adapters: AdapterDesk | None, api_key: str | None
+) -> None:
+    """Adds the routes that add tasks to the server and take them out."""
+
+    @app.post("/adapters")
+    async def add(request: Request) -> Response:
+        desk = open_to_change(adapters, api_key)
+        return await exchange.answer(request, desk.add(await exchange.asked(request, AdapterRequest)))
+
+    @app.delete("/adapters/{name}")
+    async def remove(request: Request, name: str) -> Response:
+        return await exchange.answer(request, open_to_change(adapters, api_key).remove(name))
+
+
+def open_to_change(adapters: AdapterDesk | None, api_key: str | None) -> AdapterDesk:
+    """Returns what changes a server's tasks. Raises ApiError without a key, or if the model takes no adapters."""
+    if api_key is None:
+        raise ApiError(403, "adapters change for who has the key only; start with --api_key_file", code="no_api_key")
+    if adapters is None:
+        raise ApiError(403, "adapters: the model here takes none", code="no_adapters")
+    return adapters
 
 
 def check_model(service: Service, name: str | None) -> None:

@@ -16,7 +16,7 @@ from glm.errors import InputError
 from glm.generation.config import GenerationConfig
 from glm.generation.sampling import RecordId
 from glm.generation.search import Decoding, ExampleSearch, Hypothesis
-from glm.models.protocol import Prompt
+from glm.models.protocol import NO_TASK, Prompt
 from glm.prediction.writer import Writer
 from glm.runtime.device import give_memory_back, prepare
 from glm.serving.metrics import Metrics
@@ -85,6 +85,7 @@ class Batcher:
 
     Attributes:
         metrics: what it has done.
+        gone: numbers of tasks whose adapters were taken out, or will be once `is_writing` says so.
     """
 
     def __init__(self, writer: Writer, *, device: str, most_waiting: int):
@@ -92,6 +93,7 @@ class Batcher:
         self.device = device
         self.most_waiting = most_waiting
         self.metrics = Metrics(lambda: self.load, places=writer.batch_size)
+        self.gone: set[int] = set()
         self._waiting: deque[_Waiting] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._groups: dict[tuple, _Group] = {}
@@ -180,6 +182,8 @@ class Batcher:
             QueueFullError, InputError: as `write`, whose other errors are those of the futures.
         """
         self.check_room(len(tasks))
+        if any(task_of(task.prompt) in self.gone for task in tasks):
+            raise InputError("task: was taken out of the server meanwhile")
         arrived = [_Waiting(task) for task in tasks]
         futures = [waiting.future for waiting in arrived]
         with self._changed:
@@ -192,6 +196,14 @@ class Batcher:
         for future in futures:
             future.add_done_callback(self._unfinished.discard)
         return futures
+
+    def is_writing(self, number: int) -> bool:
+        """Whether texts of a task wait or have a place in a batch, be they done; for the decoding thread."""
+        with self._changed:
+            prompts = [waiting.task.prompt for waiting in self._waiting]
+        for batch in (group.decoding.batch for group in self._groups.values()):
+            prompts += [] if batch is None else [search.prompt for search in batch.searches]
+        return number in map(task_of, prompts)
 
     # -- the thread
 
@@ -309,6 +321,11 @@ class Batcher:
         self.metrics.prompt_tokens.inc(len(search.prompt))
         self.metrics.generated_tokens.inc(sum(len(text.token_scores) for text in search.found))
         _finish(waiting.future, search.found)
+
+
+def task_of(prompt: Prompt) -> int:
+    """The number of a prompt's task."""
+    return getattr(prompt, "task", NO_TASK)
 
 
 def _tell(group: _Group) -> None:

@@ -38,6 +38,16 @@ MESSAGES = {
         "Origin {0}：是另一个网站；可用 --allowed_hosts 添加它的主机名"
     ),
     "model {}: is not served; the model here is {}": "model {0}：没有这个模型；本服务器的模型是 {1}",
+    "adapters change for who has the key only; start with --api_key_file": (
+        "只有持密钥者可以增减适配器；请用 --api_key_file 启动服务器"
+    ),
+    "adapters: the model here takes none": "adapters：本服务器的模型不支持适配器",
+    "name {}: is served already; DELETE it first, or choose another name": (
+        "name {0}：已有这个任务；请先用 DELETE 移除，或换一个名称"
+    ),
+    "name {}: is not served; there are {}": "name {0}：没有这个任务；现有任务：{1}",
+    "task {}: is not loaded; loaded are {}": "task {0}：没有载入；已载入：{1}",
+    "task: was taken out of the server meanwhile": "task：该任务已从服务器移除",
     "{}: is not there; there are {}": "{0}：没有这个地址；可用的有 {1}",
     "{} {}: use another method, POST or GET": "{0} {1}：请换一种方法（POST 或 GET）",
     "{} texts at once: at most {} (per_device_eval_batch_size + max_waiting); send them in several requests": (

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from glm.errors import InputError, shown
 from glm.generation.config import GenerationConfig, early_stopping_word
+from glm.models.protocol import TASK_NAME
 
 # Limits of what a server computes for anyone: beyond them a single request could take all memory, or overflow numbers.
 LIMITS = {
@@ -74,6 +75,15 @@ class GenerateRequest(Options):
             InputError: one is out of range, or has no effect beside the others.
         """
         return _changed(server, self.given(*OPTION_NAMES))
+
+
+class AdapterRequest(Strict):
+    """`POST /adapters`: a folder of adapters, where the server runs."""
+
+    folder: Annotated[str, Field(min_length=1, max_length=4096)]
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=TASK_NAME)] | None = Field(
+        None, description="What the task is called here; as in its folder if left out."
+    )
 
 
 class ChooseRequest(Strict):

@@ -19,6 +19,7 @@ from glm.options.predict import PredictOptions
 from glm.prediction.free_tasks import text_writer
 from glm.prediction.setup import build_mixed_writer, build_prediction_encoder, build_writer, open_tasks
 from glm.prediction.warm_up import warm_up
+from glm.serving.adapters import AdapterDesk
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.bodies import Limits
@@ -48,8 +49,11 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
     arguments = options.prediction
     listener = bind(arguments.host, arguments.port)
     service = build_service(options, command)
+    family = service.writer.encoder.family
+    takes_adapters = "bottleneck" in family.abilities and service.own is None
     app = build_app(
         service,
+        adapters=AdapterDesk(service, options) if takes_adapters else None,
         api_key=arguments.api_key,
         request_timeout=arguments.request_timeout,
         limits=Limits(**{item.name: getattr(arguments, item.name) for item in fields(Limits)}),

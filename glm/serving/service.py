@@ -1,9 +1,8 @@
 """Answers the API's requests without HTTP: turns them into the batcher's tasks, and hypotheses into answers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import Any
 
 from glm.data.columns import RECOGNISED, ColumnOptions
@@ -24,7 +23,6 @@ from glm.serving.status import Status
 from glm.serving.tasks import TaskService
 
 Json = dict[str, Any]
-NO_TASKS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Service:
@@ -35,7 +33,7 @@ class Service:
         columns: which fields of a record are what, where the user says so.
         command: arguments of `predict.py` for the same texts, but for the options of decoding.
         own: what the model's own task predicts with, where it writes no texts.
-        tasks: what answers with the model's adapters, by task; all share the batcher.
+        tasks: what answers with the model's adapters, by task; all share the batcher. Others may come, and go.
     """
 
     def __init__(
@@ -46,9 +44,9 @@ class Service:
         columns: ColumnOptions,
         command: Sequence[str] = (),
         own: Any = None,
-        tasks: Mapping[str, "Service"] = NO_TASKS,
+        tasks: dict[str, "Service"] | None = None,
     ):
-        self.of_tasks = tasks
+        self.of_tasks = {} if tasks is None else tasks
         self.name = name
         self.command = command
         self.writer = writer
@@ -69,9 +67,13 @@ class Service:
         if task is None or task == self.name:
             return self
         if task not in self.of_tasks:
-            known = ", ".join(self.of_tasks) or "none"
-            raise InputError(f"task {shown(task)}: is not loaded; loaded are {known}")
+            raise InputError(f"task {shown(task)}: is not loaded; loaded are {self.names_of_tasks}")
         return self.of_tasks[task]
+
+    @property
+    def names_of_tasks(self) -> str:
+        """The tasks of adapters in words."""
+        return ", ".join(self.of_tasks) or "none"
 
     # -- records and blanks
 
@@ -149,21 +151,25 @@ class Service:
 
     def settings(self) -> Json:
         """Returns what the page needs: the fields of a record, the options, and the equivalent command."""
-        template = self.writer.encoder.template
-        fields = {"source": self.columns.of("source") or (template.source_name,), "extras": template.extra_names}
-        if template.needs_answer:
-            fields["answer"] = self.columns.of("answer") or ("answer",)
         defaults = asdict(GenerationConfig())
         trained = {name: value for name, value in trained_with(self.name).items() if name in defaults}
         return {
             "model": self.name,
-            "fields": fields,
-            "options": asdict(self.writer.config),
+            **self.form(),
             "checkpoint": defaults | trained,
             "defaults": defaults,
             "command": self.command,
             "task": self.tasks.settings(),
+            "adapters": {name: own.form() for name, own in self.of_tasks.items()},
         }
+
+    def form(self) -> Json:
+        """Returns the fields of a record, and the options that its texts are written with."""
+        template = self.writer.encoder.template
+        fields = {"source": self.columns.of("source") or (template.source_name,), "extras": template.extra_names}
+        if template.needs_answer:
+            fields["answer"] = self.columns.of("answer") or ("answer",)
+        return {"fields": fields, "options": asdict(self.writer.config)}
 
     def model(self, name: str) -> Json:
         """Describes the model, or a task of its adapters, as OpenAI's API does."""

@@ -227,7 +227,7 @@ class _Split:
             records = fetch_records(task, name, encoder.template, encoder.family.reserved)[:most]
             self.content = hashlib.sha256(repr(records).encode()).hexdigest()
             self.most_refused = math.inf  # the user cannot correct a published data set
-            self.check = FileCheck(encoder, name=f"{task} {name}")
+            self.check = FileCheck(encoder, name=f"{task} {name}", is_training=name == "train")
             self._batches = check_records(records, self.check)
         else:
             records = open_records(
@@ -245,7 +245,11 @@ class _Split:
                 self.content = hashlib.sha256(f"{self.content} first {most}".encode()).hexdigest()
             self.most_refused = arguments.files.max_bad_records
             self.check, self._batches = check_file(
-                records, encoder, learns_targets=name != "test", most_refused=self.most_refused
+                records,
+                encoder,
+                learns_targets=name != "test",
+                is_training=name == "train",
+                most_refused=self.most_refused,
             )
 
     def items(self) -> Iterator[Any]:

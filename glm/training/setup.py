@@ -20,7 +20,7 @@ from glm.adapters.files import (
     read_adapter_config,
 )
 from glm.adapters.schema import PrefixSettings
-from glm.checkpoint.loading import find_family, load_config, load_model
+from glm.checkpoint.loading import base_digests, find_family, load_config, load_model
 from glm.checkpoint.quantized import refuse_quantized
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.cpu.arrays import SMALL, wait_actively
@@ -51,6 +51,7 @@ from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
 from glm.training.going_on import overwrites_anything, same_command
 from glm.training.parameters import freeze, set_layerwise_rates
+from glm.training.precision import train_in_bfloat16
 from glm.training.progress import rewind_metrics
 from glm.training.run_data import RunData, read_run_data
 from glm.training.run_folder import (
@@ -197,6 +198,8 @@ def prepare_model(
         freeze(family.weights, model, training.freeze, num_layers=getattr(config, "num_layers", 0))
     if training.layerwise_lr_decay is not None:
         set_layerwise_rates(family.weights, model, training.layerwise_lr_decay, num_layers=config.num_layers)
+    if training.trains_in_bfloat16:
+        train_in_bfloat16(model)
     return adapter
 
 
@@ -268,7 +271,7 @@ def _bottleneck_config(model: nn.Layer, arguments: FinetuneArguments, encoder: E
         up_std = model.config.initializer_range if up_std is None else up_std
     config = new_bottlenecks(
         name_of_base(base, run),
-        model,
+        base_digests(family, base, model.config, model),
         tasks=tasks,
         width=options.adapter_bottleneck,
         rows=rows,

@@ -89,6 +89,7 @@ VALUES: dict[str, list] = {
     "max_grad_norm": [0.0, 0.1],
     "optim": [*OPTIMIZERS],
     "recompute": [True],
+    "bf16": [True],
     "dataloader_num_workers": [2],
     "save_strategy": ["epoch"],
     "save_total_limit": [1],
@@ -113,7 +114,7 @@ VALUES: dict[str, list] = {
 IN_EACH_FAMILY = (
     *("lora", "lora_targets", "lora_dropout", "prefix_tuning", "prefix_projection", "freeze", "layerwise_lr_decay"),
     *("recompute", "packing", "max_tokens", "group_by_length", "update_freq", "dataloader_num_workers"),
-    *("load_best_model_at_end", "label_smoothing"),
+    *("load_best_model_at_end", "label_smoothing", "bf16"),
 )
 # Options that an option, or one value of it, needs; None leaves out one that all runs have.
 TRAINED = {"model_name_or_path": "base", "tokenizer_name_or_path": None, "learning_rate": 1e-2}
@@ -152,7 +153,7 @@ LEFT_OUT = {
         (item.name for item in fields(DataArguments)), "how records are laid out, before training; see the fingerprint"
     ),
     **dict.fromkeys((item.name for item in fields(FileArguments)), "which records there are; see the fingerprint"),
-    **dict.fromkeys(("fp16", "bf16", *OF_HALF_PRECISION), "a CPU computes in float32"),
+    **dict.fromkeys(("fp16", *OF_HALF_PRECISION), "of a GPU"),
     **dict.fromkeys(("max_steps", "save_steps"), "of every kind"),
     **dict.fromkeys((item for item in EVALUATED if item not in EVERY), "of what is evaluated while it learns"),
     **dict.fromkeys(("greater_is_better", "per_device_eval_batch_size"), "of evaluation, which teaches nothing"),
@@ -176,7 +177,15 @@ TOGETHER = [
     ("logging_steps", "update_freq"),
     ("max_tokens", "update_freq"),
     ("freeze", "recompute"),
+    *((other, "bf16") for other in (*ADAPTERS, "recompute", "packing", "freeze", "update_freq")),
 ]
+
+
+# Tasks that are trained together: the second has so few records that updates go by without one.
+JOINT = {
+    "joint tasks": {},
+    "joint tasks, update_freq": {"update_freq": 2, "packing": True},
+}
 
 
 def _options() -> Iterator[tuple[str, list | None]]:
@@ -219,14 +228,17 @@ def _kinds_of_family(family: str) -> dict[str, dict[str, Any]]:
 
 
 def kinds() -> dict[str, dict[str, Any]]:
-    """Returns the options of every kind of run by its name. `base` and `dev.json` stand for the folder's model and
-    records; `family` is not an option, but says whose model and tokenizer the run has, if not the first one's."""
+    """Options of every kind of run by its name; `base` and names of files stand for the folder's model and records,
+    and `family` is no option: whose model and tokenizer it has, if not the first one's."""
     found = {"plain": EVERY}
     values = {name: values or () for name, values in _options() if name not in LEFT_OUT}
     for name, some in values.items():
         found |= {f"{name} {value}".removesuffix(" True"): {**EVERY, **_kind(name, value)} for value in some}
     for one, other in TOGETHER:
         found[f"{one}, {other}"] = {**EVERY, **_kind(other, values[other][-1]), **_kind(one, values[one][-1])}
+    for name, more in JOINT.items():
+        files = {"train_file": ["qg=train.json", "title=dev.json"]}
+        found[name] = {**EVERY, **NEEDS["adapter_bottleneck"], **files, **more}
     for family in MODELS:
         found |= _kinds_of_family(family)
     return found

@@ -153,7 +153,7 @@ def test_joined_is_what_was_joined(workspace, base, adapter, two, tmp_path):
 def test_what_cannot_be_joined(workspace, base, adapter, two, tmp_path):
     with pytest.raises(InputError, match="the task qg is in .* too; take one of them out"):
         adapters.main(["join", f"qg={adapter}", str(two), "--output_dir", str(tmp_path / "out")])
-    with pytest.raises(InputError, match=r"has no adapters \(bottleneck_config.json\)"):
+    with pytest.raises(InputError, match=r"has no adapters \(bottleneck_config.json or lora_config.json\)"):
         adapters.main(["join", str(base), "--output_dir", str(tmp_path / "out")])
     other = workspace.finetune("base-2", max_steps=2)
     foreign = workspace.finetune("foreign", **WHAT | {"max_steps": 1}, model_name_or_path=other)

@@ -28,14 +28,18 @@ SMOKE = [
     ("save_strategy epoch", 9),
     ("lora", 7),  # each of these two has made the steps behind a start differ from those of a run that had computed
     ("prefix_projection", 7),
+    ("adapter_bottleneck 6", 7),
+    ("joint tasks", 7),
     ("objective pseudo_masked", 7),
     ("ganlm", 7),
+    ("bf16", 7),
 ]
 LAYERS = {"of Paddle": {}, "by hand": {"hidden_size": 128, "num_attention_heads": 2}}  # heads of 64 are compiled
 THREADS = [(1, "by hand"), (2, "of Paddle"), (3, "by hand")]  # fewer than there are cores, as many, or more
 PROCESSES = {
     "tensor parallel": {"tensor_parallel_degree": 2},
     "tensor parallel, recompute": {"tensor_parallel_degree": 2, "recompute": True, "update_freq": 2},
+    "tensor parallel, adapter_bottleneck": {"tensor_parallel_degree": 2, "adapter_bottleneck": 6},
     "data parallel": {"per_device_train_batch_size": 2},
     "data parallel, max_tokens": {"per_device_train_batch_size": None, "max_tokens": 150},
     "data parallel, lora": {"per_device_train_batch_size": 2, "lora": True},
@@ -43,6 +47,8 @@ PROCESSES = {
     "stage1": {"per_device_train_batch_size": 2, "sharding": "stage1"},
     "stage2": {"per_device_train_batch_size": 2, "sharding": "stage2"},
 }
+# The kind of run that each adapter of several processes starts as.
+ADAPTED = {"lora": "lora", "prefix_tuning": "prefix_tuning", "adapter_bottleneck": "adapter_bottleneck 6"}
 
 
 def test_no_option_is_forgotten():
@@ -79,6 +85,8 @@ def options_of(server: FaultServer, kind: str) -> dict:
         options["model_name_or_path"] = folder / name
     if "dev_file" in options:
         options["dev_file"] = folder / options["dev_file"]
+    if "train_file" in options:
+        options["train_file"] = [file.replace("=", f"={folder}/") for file in options["train_file"]]
     return own | options
 
 
@@ -136,8 +144,8 @@ def check_two_processes(server: FaultServer, *names: str) -> None:
     """Runs over two processes, and what goes on in others from the middle of each."""
     folder, settings = server.workspace.folder, {}
     for name in names:
-        adapter = next((kind for kind in ("lora", "prefix_tuning") if kind in PROCESSES[name]), None)
-        start = options_of(server, adapter or "plain") | PROCESSES[name]
+        start = options_of(server, next((ADAPTED[kind] for kind in PROCESSES[name] if kind in ADAPTED), "plain"))
+        start |= PROCESSES[name]
         settings[name] = {**server.workspace.options, **start, "output_dir": folder / name}
 
     def run() -> None:

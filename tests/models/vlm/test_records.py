@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from glm.data.check import check_file
 from glm.data.examples import ExampleEncoder
 from glm.data.formats import Row
 from glm.data.forms import Form, with_parts
 from glm.data.records import BadRecord, RecordFile
 from glm.data.templates import TEMPLATES
+from glm.errors import InputError
 from glm.models import registry
 from glm.models.vlm.tokenization import TASKS, open_tokenizer
 from tools.reference_files import reference_files
 from tools.run_tools import write_records
+from tools.vlm_tools import write_tokenizer
 
 # Most tokens of source text and target, and of a document: those of the published program, and small ones.
 LIMITS = {
@@ -93,6 +96,31 @@ def test_what_is_refused(tmp_path, task, row, message):
     assert isinstance(bad, BadRecord) and fine.parts
     assert str(tmp_path) in bad.error
     assert re.search(message, bad.error), bad.error
+
+
+def test_records_of_a_token(tmp_path):
+    """Of translations and summaries they teach nothing: training refuses them by name, evaluation keeps them."""
+    folder = write_tokenizer(tmp_path / "tokenizer", ["how are you", "fine"])
+    encoder = encoder_for(open_tokenizer(folder), "mt", "published")
+    write_records(tmp_path / "r.json", [{"src": "how are", "tgt": "are"}, {"src": "you", "tgt": "fine , thanks"}] * 2)
+    for is_training, used in ((True, 0), (False, 4)):
+        check, batches = check_file(
+            RecordFile(tmp_path / "r.json", encoder.template), encoder, is_training=is_training
+        )
+        assert len([item for batch in batches for item in batch]) == 4
+        assert check.used == used
+    check, batches = check_file(RecordFile(tmp_path / "r.json", encoder.template), encoder, is_training=True)
+    refused = [item.error for batch in batches for item in batch]
+    wanted = "1 of at least 2 tokens that training wants; leave it out"
+    assert refused[0].endswith(f"line 1, field target: {wanted}")
+    assert refused[1].endswith(f"line 2, field source: {wanted}")
+
+
+def test_a_file_of_several_lists(tmp_path):
+    (tmp_path / "r.json").write_text('{"train": [{"src": "a", "tgt": "b"}], "test": [{"src": "a", "tgt": "b"}]}')
+    message = "r.json: a JSON object with one list of rows is expected; lists in it: train, test; write each into"
+    with pytest.raises(InputError, match=message):
+        RecordFile(tmp_path / "r.json", TEMPLATES["mt"])
 
 
 def test_turns_count_back_from_the_reply():

@@ -9,13 +9,15 @@ import pytest
 
 from glm.checkpoint.formats import open_checkpoint
 from glm.checkpoint.loading import load_config
-from glm.errors import InputError
+from glm.errors import InputError, UsageError
 from glm.models import registry
 from glm.models.protocol import GeometryOptions
 from glm.models.vlm.configuration import VLMConfig
 from glm.models.vlm.geometry import VLMGeometry
 from glm.models.vlm.tokenization import ADDED, TASKS, open_tokenizer
 from glm.modules.bottleneck import routes_of_tokens
+from glm.options.finetune import parse_finetune_arguments
+from glm.options.predict import parse_predict_arguments
 from tools.vlm_tools import write_tokenizer
 
 
@@ -74,6 +76,39 @@ def test_a_table_of_another_size(tokenizer, tmp_path):
         InputError, match=f"{tokenizer.vocab_size - 3} words, but the tokenizer has {tokenizer.vocab_size}"
     ):
         load_config(family, str(tmp_path / "model"), tokenizer)
+
+
+# Flags of the original's scripts, and what is to be written in their place.
+OF_TRAINING = {
+    "task": "task_name",
+    "dataset_path": "train_file",
+    "model_checkpoint": "model_name_or_path",
+    "lr": "learning_rate",
+    "n_epochs": "num_train_epochs",
+    "train_batch_size": "per_device_train_batch_size",
+    "valid_batch_size": "per_device_eval_batch_size",
+    "max_norm": "max_grad_norm",
+}
+OF_PREDICTION = {
+    "task": "task_name",
+    "dataset_path": "test_file",
+    "model_checkpoint": "model_name_or_path",
+    "no_sample": "select_topk True",
+    "max_length": "src_length and --tgt_length",
+    "min_length": "min_tgt_length",
+}
+
+
+@pytest.mark.parametrize(
+    ("parse", "name", "ours"),
+    [
+        *((parse_finetune_arguments, *pair) for pair in OF_TRAINING.items()),
+        *((parse_predict_arguments, *pair) for pair in OF_PREDICTION.items()),
+    ],
+)
+def test_the_originals_flags_are_answered(parse, name, ours):
+    with pytest.raises(UsageError, match=rf"unknown option {name}; here it is --{ours}($|[^\w])"):
+        parse([f"--{name}", "1"])
 
 
 class Asks:

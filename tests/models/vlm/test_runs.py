@@ -1,6 +1,7 @@
 """Runs of a GPT-2 with VLM's tasks: adapters and their rows are trained, alone and together, and share batches."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.errors import InputError, UsageError
 from glm.models import registry
 from glm.models.vlm.tokenization import TASKS
+from tools.fault_tools import FaultServer, outcome
 from tools.run_tools import Workspace, arguments, logged, read_lines, write_records
 from tools.vlm_tools import write_tokenizer
 
@@ -96,6 +98,22 @@ def test_tasks_are_trained_together(workspace, joint):
     again = run(workspace, "again", files, resume_from_checkpoint=joint / "checkpoint-2")
     resumed = load_file(again / "peft_model.safetensors")
     assert all(np.array_equal(resumed[name], weights[name]) for name in weights)
+
+
+@pytest.mark.fault
+def test_a_killed_run_goes_on(workspace):
+    """Both tasks in every batch, killed in the middle of a step: equal in every bit, the optimizer's moments too."""
+    files = [f"{task}={workspace.folder / task}.json" for task in ("mt", "nlg")]
+    options = {**HOW, "model_name_or_path": workspace.folder / "gpt2", "train_file": files, "save_strategy": "steps"}
+    server = FaultServer(workspace)
+    try:
+        assert server.run("whole", save_steps=1, **options) == 0, server.said()
+        assert server.run("killed", "kill_at_step", 3, save_steps=1, **options) == -signal.SIGKILL, server.said()
+        assert server.run("killed", save_steps=1, **options) == 0, server.said()
+    finally:
+        server.close()
+    whole, killed = (outcome(workspace.folder / name, last=HOW["max_steps"]) for name in ("whole", "killed"))
+    assert whole == killed
 
 
 def test_tasks_share_batches(workspace, joint):
