@@ -186,7 +186,7 @@ def test_a_start_without_its_part_is_refused(workspace, whole, options, message)
         ({"prefix_tuning": True}, "GanLM cannot do this|prefix_tuning"),
         ({"packing": True}, "packing True: GanLM cannot do this"),
         ({"no_block_position": True}, "GanLM cannot do this"),
-        ({"freeze": "embeddings"}, "GanLM cannot do this"),
+        ({"layerwise_lr_decay": 0.9}, "GanLM cannot do this"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(workspace, options, message):
