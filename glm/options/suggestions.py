@@ -263,8 +263,8 @@ def option_advice(name: str, known: Collection[str]) -> str:
     brought = name.lower().replace("-", "_")
     if brought in NONE:
         return f"; {NONE[brought]}"
-    for ours in OURS.get(brought, "").split(" | "):
-        if ours.split(" ")[0].rstrip(",") in known:
+    for ours in OURS[brought].split(" | ") if brought in OURS else ():
+        if ours.split()[0].rstrip(",") in known:
             return f"; here it is --{ours}"
     if close := close_name(name, known):
         return f"; did you mean {close}?"
