@@ -1,5 +1,5 @@
-# make demo | demo-unilm | demo-ganlm | demo-tasks | test | test-faults | check | real | setup | bench-decode | bench-train | bench-data |
-# bench-unilm | bench-ganlm | bench-adapters | bench-serve | bench-save | bench-parallel.
+# make demo | demo-unilm | demo-ganlm | demo-tasks | test | test-faults | check | real | setup | bench-decode | bench-train |
+# bench-start | bench-data | bench-unilm | bench-ganlm | bench-adapters | bench-serve | bench-save | bench-parallel.
 # Each makes the environment itself if it is missing.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +12,7 @@ DEMO_TASKS := runs/demo-tasks
 REAL := runs/real
 BENCH_VENV := .venv-bench
 
-.PHONY: setup lock demo demo-unilm demo-ganlm demo-tasks bench-unilm bench-ganlm bench-adapters test test-faults check real bench-decode bench-train bench-data bench-serve bench-save bench-parallel clean
+.PHONY: setup lock demo demo-unilm demo-ganlm demo-tasks test test-faults check real bench-decode bench-train bench-start bench-data bench-unilm bench-ganlm bench-adapters bench-serve bench-save bench-parallel clean
 
 setup: $(VENV)/.ready
 
@@ -108,6 +108,10 @@ bench-serve: setup
 # Times training against PaddleNLP and torch: make bench-train ARGS="--data train.json --tokenizer FILE"
 bench-train: setup $(BENCH_VENV)/.ready
 	$(BIN)/python benchmarks/train.py $(ARGS)
+
+# Times whole processes from their start: make bench-start ARGS="--model runs/demo"
+bench-start: setup
+	$(BIN)/python benchmarks/start.py $(ARGS)
 
 # Times UniLM against torch: make bench-unilm ARGS="--data train.json --tokenizer vocab.txt"
 bench-unilm: setup $(BENCH_VENV)/.ready

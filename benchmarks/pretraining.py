@@ -3,10 +3,10 @@
 python benchmarks/pretraining.py --tokenizer cog-pretrain.model --texts FILE [--measure encode memory sampling]
 
 FILE is JSON lines whose `text` (or `context`) is repeated, a number in each document, so that no two are equal.
-`encode` has both sides in turn in one process, with the same threads, medians; its documents are short (40 characters
-of a text), middle (a text) or long (20 texts). `memory` is a process for each size, its largest resident set
-and how much of it is anonymous; `sampling` is processor seconds of drawing and collating a step's samples, beside the
-step's.
+`encode` has both sides in turn, medians: SentencePiece gets all texts in one call and takes a thread per core, the
+store takes as many processes. Documents are short (40 characters of a text), middle (a text) or long (20 texts).
+`memory` is a process for each size, its largest resident set and how much of it is anonymous; `sampling` is processor
+seconds of drawing and collating a step's samples, beside the step's.
 """
 
 import argparse
@@ -101,12 +101,11 @@ def encode(values: argparse.Namespace, folder: Path) -> None:
     for documents in DOCUMENTS:
         write_texts(values.texts, folder / "texts.jsonl", 10, documents)
         files = CorpusFiles(str(folder / "texts.jsonl"), reserved=FAMILY.reserved)
-        groups = [[document.text for document in batch] for batch in files.batches()]
-        count = sum(map(len, groups))
+        texts = [document.text for document in files]
         ours, theirs = [], []
         for repeat in range(values.repeats):
             start = time.perf_counter()
-            tokens = sum(len(ids) for group in groups for ids in tokenizer.sp_model.encode(group))
+            tokens = sum(map(len, tokenizer.sp_model.encode(texts)))
             theirs.append(tokens / (time.perf_counter() - start))
             start = time.perf_counter()
             digest, cache = corpus_digest(files), folder / f"{documents}-{repeat}"
@@ -115,7 +114,7 @@ def encode(values: argparse.Namespace, folder: Path) -> None:
             assert corpus.tokens == tokens and np.array(corpus.unit(0)[0]).size
         ratio = statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
         print(
-            f"encode, {documents} documents ({tokens / count:.0f} tokens): {statistics.median(ours) / 1e6:.2f} M "
+            f"encode, {documents} documents ({tokens / len(texts):.0f} tokens): {statistics.median(ours) / 1e6:.2f} M "
             f"tokens/s, SentencePiece alone {statistics.median(theirs) / 1e6:.2f} M; ratio {ratio:.2f} "
             f"(median of {values.repeats} pairs, {min(map(truediv, ours, theirs)):.2f} at least)",
             flush=True,

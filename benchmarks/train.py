@@ -5,6 +5,7 @@ python benchmarks/train.py --data train.json --tokenizer cog-pretrain.model     
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from running import (
@@ -24,8 +25,16 @@ PROGRAMS = {
     "ours": Program("train_ours.py", "this toolkit"),
     "paddlenlp": Program("train_paddlenlp.py", "PaddleNLP GLM"),
     "torch": Program("train_torch.py", "torch GPT-2", foreign=True),
+    "ours-bfloat16": Program("train_ours.py", "this toolkit, --bf16"),
+    "torch-bfloat16": Program("train_torch.py", "torch GPT-2, bfloat16 autocast", foreign=True),
 }
+FLOAT32 = [name for name in PROGRAMS if "-" not in name]
 RECORDS = Program("train_records.py", "this toolkit, records")
+
+
+def job_of(name: str, work: TrainWork) -> Job:
+    """A program's job: `name-dtype` multiplies in that type, another one in float32."""
+    return Job(PROGRAMS[name], replace(work, dtype=name.partition("-")[2] or "float32"))
 
 
 def steps_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
@@ -35,7 +44,7 @@ def steps_table(runner: Runner, arguments: argparse.Namespace, machine: Figures)
     for dropout in arguments.dropouts:
         work = TrainWork(arguments.shape, dropout=dropout, threads=arguments.threads)
         names = list(arguments.peers)
-        found = runner.interleave([Job(PROGRAMS[name], work) for name in names])
+        found = runner.interleave([job_of(name, work) for name in names])
         ours = found[names.index("ours")] if "ours" in names else None
         for name, figures in zip(names, found, strict=True):
             rows.append(
@@ -99,8 +108,8 @@ def smoothing_table(runner: Runner, arguments: argparse.Namespace, machine: Figu
 def memory_table(runner: Runner, arguments: argparse.Namespace, machine: Figures) -> str:
     """D: peak memory with recompute."""
     work = TrainWork(arguments.large_shape, warm_up=1, steps=1, threads=arguments.threads, recompute=True)
-    names = [name for name in arguments.peers if name != "torch"]
-    found = runner.interleave([Job(PROGRAMS[name], work) for name in names])
+    names = [name for name in arguments.peers if not name.startswith("torch")]
+    found = runner.interleave([job_of(name, work) for name in names])
     ours = found[names.index("ours")] if "ours" in names else None
     rows = [
         [PROGRAMS[name].label, *cells(figures, ours, work.operations() / machine["rate"])]
@@ -120,7 +129,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--shape", choices=list(SHAPES), default="base", help="of A and B")
     parser.add_argument("--large_shape", choices=list(SHAPES), default="large", help="of C and D")
     parser.add_argument("--dropouts", nargs="+", type=float, default=[0.1, 0.0], help="of A")
-    parser.add_argument("--peers", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS), help="of A and D")
+    parser.add_argument("--peers", nargs="+", choices=list(PROGRAMS), default=FLOAT32, help="of A and D")
     parser.add_argument("--data", help="JSON lines with context, answer, question")
     parser.add_argument("--tokenizer", help="SentencePiece model, needed with --data")
     parser.add_argument("--records", type=int, default=0, help="of --data, evenly spread over the file; 0 for all")

@@ -29,6 +29,7 @@ class TrainWork:
         warm_up, steps: steps that do not count, and steps that do.
         label_smoothing: of every second step that counts (the first of a pair has none), if it is not 0.
         recompute: activations of no layer are kept.
+        dtype: `float32`, or `bfloat16` for products of float32 weights: `--bf16`, torch's autocast.
         data, tokenizer: JSON lines and SentencePiece model, if the examples are those of a file.
         records: of the file, evenly spread over it.
         max_tokens: of a batch of records, in place of `batch` of them.
@@ -44,6 +45,7 @@ class TrainWork:
     threads: int = 2
     label_smoothing: float = 0.0
     recompute: bool = False
+    dtype: str = "float32"
     data: str | None = None
     tokenizer: str | None = None
     records: int = 0

@@ -84,6 +84,14 @@ def test_records_without_reference_are_predicted_and_the_others_scored(workspace
     assert json.loads(metrics.read_text(encoding="utf-8"))["records"] == 1
     said = capfd.readouterr()
     assert "1 of 4 records has a reference; the scores are of these" in said.err and "scores of 1 records" in said.out
+    scores = json.loads(metrics.read_text(encoding="utf-8"))
+    assert glm_main(["score", str(output), "--format", "json"]) == 0  # what the first scores, the second scores too
+    said = capfd.readouterr()
+    again = json.loads(said.out)
+    assert {name: again[name] for name in scores["signatures"]} == {
+        name: scores[name] for name in scores["signatures"]
+    }
+    assert "1 of 4 records has a reference; the scores are of these" in said.err
 
 
 def test_metrics_without_any_reference_are_refused_before_the_model_is_loaded(model, write, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The front door: what it lists, how quickly, and what it says to what is no verb or no option."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,16 @@ def test_wrong_usage_of_a_verb_is_one_line(verb):
 def test_no_verb():
     with pytest.raises(UsageError, match=r"scoer: no such verb; did you mean score\?; one of doctor, check, show, "):
         main(["scoer", "x"])
+
+
+def test_options_of_verbs_without_dashes(tmp_path, monkeypatch, capsys):
+    """As the two scripts take them; a file of that name, and the value of an option, stay what they are."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text('{"prediction": "a", "reference": "a"}\n' * 2)
+    main(["score", "p.jsonl", "format=json"])
+    assert json.loads(capsys.readouterr().out)["records"] == 2
+    (tmp_path / "format=json").write_text('{"prediction": "a", "reference": "a"}\n')
+    main(["score", "format=json"])
+    assert "scores of format=json" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--fail_under format=3: no figure of this name"):
+        main(["score", "p.jsonl", "--fail_under", "format=3"])

@@ -8,12 +8,15 @@ from glm.models.glm.configuration import GLMConfig
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.runtime.device import give_memory_back
 from glm.training.clip import GlobalNormClip
+from glm.training.precision import train_in_bfloat16
 
 
 def random_model(work: TrainWork) -> GLMForConditionalGeneration:
     """Random weights of the shape."""
     model = GLMForConditionalGeneration(GLMConfig(**work.settings()))
     model.glm.transformer.enable_recompute = work.recompute
+    if work.dtype == "bfloat16":
+        train_in_bfloat16(model)
     model.train()
     return model
 

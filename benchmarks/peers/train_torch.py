@@ -33,8 +33,9 @@ def build(work: TrainWork) -> Step:
     wanted = labels[labelled]
 
     def step(label_smoothing: float) -> float:
-        states = model.transformer(ids).last_hidden_state[labelled]
-        loss = torch.nn.functional.cross_entropy(model.lm_head(states), wanted, label_smoothing=label_smoothing)
+        with torch.autocast("cpu", torch.bfloat16, enabled=work.dtype == "bfloat16"):
+            logits = model.lm_head(model.transformer(ids).last_hidden_state[labelled])
+            loss = torch.nn.functional.cross_entropy(logits, wanted, label_smoothing=label_smoothing)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         optimizer.step()

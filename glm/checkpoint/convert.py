@@ -24,10 +24,11 @@ from glm.options.run_config import RUN_CONFIG_NAME, trained_with
 from glm.parallel.plan import check_degree
 from glm.runtime.atomic import new_folder
 
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 # Copied beside the family's tokenizer if they exist: files of other libraries' tokenizers, and the settings of a run.
 COMPANIONS = (
     *("vocab.txt", "vocab.json", "merges.txt"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *(TOKENIZER_CONFIG_NAME, "special_tokens_map.json", "added_tokens.json"),
     RUN_CONFIG_NAME,
 )
 FAIRSEQ_NAME = "checkpoint.pt"  # file of an exported fairseq model
@@ -121,7 +122,7 @@ def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
         _check_space(folder, model)
         WRITERS[to](folder, model, degree)
         for name in (*model.source.family.tokenizer_files, *COMPANIONS):
-            if (model.source.path / name).is_file():
+            if (model.source.path / name).is_file() and not (folder / name).exists():
                 shutil.copyfile(model.source.path / name, folder / name)
 
 
@@ -176,10 +177,12 @@ def _write_code(folder: Path, model: WholeModel) -> None:
         return
     for file in sorted(family.code.glob("*.py")):
         shutil.copyfile(file, folder / file.name)
-    settings = family.code_settings(family.open_tokenizer(place), trained_with(str(place)))
+    tokenizer = family.open_tokenizer(place)
+    _write_json(folder / TOKENIZER_CONFIG_NAME, family.code_tokenizer(tokenizer))
+    settings = family.code_settings(tokenizer, trained_with(str(place)))
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")) | settings
     _write_json(folder / CONFIG_NAME, config)
-    generation = {name: config[name] for name in ("eos_token_id", "pad_token_id")} | {"use_cache": False}
+    generation = {name: config[name] for name in ("eos_token_id", "pad_token_id")}
     _write_json(folder / GENERATION_NAME, generation)
 
 

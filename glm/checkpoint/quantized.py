@@ -1,4 +1,4 @@
-"""Folders that `python -m glm quantize` writes: products' weights in int8 with a scale for each output.
+"""Model folders in int8, written by `python -m glm quantize`, with a scale for each output of a linear layer.
 
 A weight NAME is int8 in the model's own layout, and NAME.scales beside it float32 with an axis of 1 for the inputs, so
 that weight = integers * scales. `config.json` says so under `quantization`.
@@ -16,13 +16,13 @@ from glm.errors import InputError, shown
 from glm.runtime.settings_file import read_object
 
 KEY = "quantization"  # in config.json
-STATED = {"dtype": "int8", "version": 1}  # what this version writes there, and reads
+STATED = {"dtype": "int8", "version": 1}  # what this version writes there, and accepts
 SCALES = ".scales"
 
 
 @dataclass(frozen=True)
 class QuantizedTensor(LazyTensor):
-    """A float32 weight that is stored in int8.
+    """A float32 weight stored in int8.
 
     Attributes:
         integers: int8 [shape].
@@ -34,12 +34,12 @@ class QuantizedTensor(LazyTensor):
 
 
 def is_quantized(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is of such a folder."""
+    """Whether a `config.json` belongs to such a folder."""
     return KEY in config
 
 
 def refuse_quantized(name_or_path: str, purpose: str) -> None:
-    """Raises InputError if a folder is quantized, which is for prediction only."""
+    """Raises InputError if a folder is quantized, because it can only be used for prediction."""
     path = Path(name_or_path, "config.json")
     if path.is_file() and is_quantized(read_object(path)):
         raise InputError(
@@ -49,7 +49,7 @@ def refuse_quantized(name_or_path: str, purpose: str) -> None:
 
 
 def with_scales(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any], folder: Path) -> dict[str, LazyTensor]:
-    """The weights of a quantized folder from the tensors of its files.
+    """Returns the weights of a quantized folder from the tensors of its files.
 
     Raises:
         InputError: it is of another version, or scales are missing, damaged or of another shape.

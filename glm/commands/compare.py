@@ -78,9 +78,9 @@ def _common_ids(first, second) -> list:
     ids = [{*file.rows, *file.failed} for file in (first, second)]
     if only := ids[0] ^ ids[1]:
         raise InputError(f"{files}: their ids differ: {len(only)} are in one only (such as {min(only, key=str)})")
-    common = [identity for identity in first.rows if identity in second.rows]
+    common = [identity for identity in first.scored if identity in second.scored]
     if not common:
-        raise InputError(f"{files}: no record without failure in both")
+        raise InputError(f"{files}: no record with a reference and without failure in both")
     for identity in common:
         if first.rows[identity][first.reference] != second.rows[identity][second.reference]:
             raise InputError(f"{files}: record {identity} has another reference in each")
@@ -123,17 +123,20 @@ def _same_records(first, second) -> tuple[list, list, list]:
     files = f"{first.path} and {second.path}"
     if first.has_ids != second.has_ids:
         raise InputError(f"{files}: only one has ids, so it is not known which records belong together")
-    ids = [{*file.pairs, *file.failed} for file in (first, second)]
+    ids = [{*file.pairs, *file.failed, *file.unscored} for file in (first, second)]
     if only := [(file.path, ids[i] - ids[1 - i]) for i, file in enumerate((first, second)) if ids[i] - ids[1 - i]]:
         told = "; ".join(f"{len(missing)} only in {path} (such as {min(missing, key=str)})" for path, missing in only)
         raise InputError(f"{files}: their {'ids' if first.has_ids else 'lines'} differ: {told}")
     common = [identity for identity in first.pairs if identity in second.pairs]
     if not common:
-        raise InputError(f"{files}: no record without failure in both")
+        raise InputError(f"{files}: no record with a reference and without failure in both")
     for identity in common:
         _check_same(first, second, identity)
     if left_out := len(ids[0]) - len(common):
-        print(f"{left_out} of {len(ids[0])} records failed in one of the files and are left out", file=sys.stderr)
+        print(
+            f"{left_out} of {len(ids[0])} records failed in one of the files, or have no reference, and are left out",
+            file=sys.stderr,
+        )
     return common, [first.pairs[identity] for identity in common], [second.pairs[identity] for identity in common]
 
 

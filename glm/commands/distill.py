@@ -47,6 +47,7 @@ def distill(given: list[str], train_file: Path, output: Path) -> None:
     from glm.prediction.writer import predict
     from glm.runtime.atomic import write_whole
     from glm.runtime.device import hush, prepare
+    from glm.runtime.paths import published
 
     options = parse_predict_arguments(given)
     hush()
@@ -62,7 +63,7 @@ def distill(given: list[str], train_file: Path, output: Path) -> None:
     if bad := next((record for record in records if isinstance(record, BadRecord)), None):
         raise InputError(bad.error)
     teacher = {
-        "teacher": options.model.model_name_or_path,
+        "teacher": published(options.model.model_name_or_path),
         "num_beams": 1,
         "tgt_length": options.generation.tgt_length,
     }

@@ -67,7 +67,7 @@ def _try_out(arguments: Any) -> Sequence[Any]:
     from glm.doctor.ranks import run_split
     from glm.runtime.device import choose_device, has_gpu
 
-    device = choose_device(arguments.device or ("gpu" if has_gpu() else "cpu"))
+    device = choose_device(("gpu" if has_gpu() else "cpu") if arguments.device is None else arguments.device)
     degree = arguments.tensor_parallel_degree or (2 if count(device) > 1 else 1)
     checks = checks_of(device, has_flash=has_flashmask(device), processes=degree)
     print(f"\ntried on {device}; differences are relative, largest first among all weights:")

@@ -70,8 +70,10 @@ def _check(values: Namespace) -> None:
         raise UsageError("--fp16: has no effect beside --bf16; choose one")
     if values.fp16_opt_level and not half:
         raise UsageError(f"--fp16_opt_level {values.fp16_opt_level}: has no effect without --fp16 or --bf16")
-    if half and values.device == "cpu":
-        raise UsageError(f"--{'fp16' if values.fp16 else 'bf16'}: a CPU trains in float32; leave it out")
+    if values.fp16 and values.device == "cpu":
+        raise UsageError("--fp16: a CPU trains in float32; leave it out")
+    if values.bf16 and values.device == "cpu":
+        raise UsageError("--bf16: a CPU keeps weights, gradients and sums in float32; leave it out")
     if values.decode_dtype == "float16" and values.device == "cpu":
         raise UsageError("--decode_dtype float16: a CPU has no such products; use float32, bfloat16 or int8")
     if values.decode_dtype == "int8" and values.device != "cpu":

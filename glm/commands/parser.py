@@ -3,7 +3,8 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from glm.errors import UsageError
@@ -19,10 +20,21 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
         words = [with_home(word) for word in (sys.argv[1:] if args is None else args)]
-        values, rest = self.parse_known_args(words, namespace)
+        values, rest = self.parse_known_args(list(self._with_dashes(words)), namespace)
         if rest:
             self.error(self._unknown(rest))
         return values
+
+    def _with_dashes(self, words: Sequence[str]) -> Iterator[str]:
+        """Yields the words with `NAME=VALUE` as an option, where NAME is one and no file is called so."""
+        wants_value = False
+        for word in words:
+            name = f"--{word.partition('=')[0]}"
+            if not wants_value and "=" in word and name in self._option_string_actions and not _is_file(word):
+                word = f"--{word}"
+            action = self._option_string_actions.get(word)
+            wants_value = action is not None and action.nargs != 0
+            yield word
 
     def _unknown(self, rest: Sequence[str]) -> str:
         known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
@@ -33,6 +45,13 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the options")
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def with_home(word: str) -> str:

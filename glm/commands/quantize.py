@@ -1,4 +1,4 @@
-"""`python -m glm quantize`: a model folder in int8, for prediction on a CPU."""
+"""`python -m glm quantize`: converts a model folder to int8, for prediction on a CPU."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from glm.commands.parser import Parser
 
 
 def main(argv: list[str]) -> None:
-    """Reads a model's folder and writes it in int8 to another.
+    """Reads a model folder and writes it in int8 to another.
 
     Raises:
         InputError: the folder holds no model that decodes in int8, or the output folder holds something.
@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("model", metavar="FOLDER", help="a model's folder of any format, as predict.py takes it")
     parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="where it goes; new or empty")
     arguments = parser.parse_args(argv)
-    # Here, because it loads Paddle.
+    # Imported here because it loads Paddle.
     from glm.checkpoint.quantizing import quantize
 
     output_dir = Path(arguments.output_dir)

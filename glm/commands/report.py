@@ -64,7 +64,7 @@ def _write_task(file: Path, folder: Path, argv: list[str]) -> Path:
     rows = TaskRows(found.reference)
     for row in found.rows.values():
         rows.add(row)
-    return write_task_report(folder, rows, found.score(), **_origin(file, argv))
+    return write_task_report(folder, rows, found.score() if found.scored else None, **_origin(file, argv))
 
 
 def _with_progress(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:

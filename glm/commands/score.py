@@ -1,6 +1,7 @@
 """`python -m glm score FILE`: scores a file of predictions and references, without loading a model."""
 
 import math
+import shlex
 import sys
 from argparse import Namespace
 from typing import Any
@@ -9,6 +10,7 @@ from glm.commands.parser import Parser, print_json
 from glm.errors import UsageError
 
 OURS, ALL = "ours", "all"
+TABLE, FULL, JSON = "table", "full", "json"
 
 
 def main(argv: list[str]) -> int:
@@ -22,36 +24,41 @@ def main(argv: list[str]) -> int:
     if kind_of_file(arguments.file) is not None:
         return _score_task(arguments, limits)
     file = read_scored_file(arguments.file, by_id=False)
-    if file.failed:
-        print(f"{file.path}: {len(file.failed)} of {file.rows} records failed and are not scored", file=sys.stderr)
+    for note in file.notes():
+        print(note, file=sys.stderr)
     result = _scored(file, with_others=arguments.protocols == ALL)
-    if arguments.format == "json":
-        print_json(result)
-    else:
-        _print_tables(result)
+    _print(arguments, result)
+    if arguments.format != JSON:
         print_warnings(file.symptoms.lines())
+        _print_next(arguments)
     return int(_falls_short(result, limits))
 
 
 def _score_task(arguments: Namespace, limits: dict[str, float]) -> int:
     """Scores choices or answers."""
+    from glm.evaluation.scored_file import unscored_notes
+    from glm.evaluation.symptoms import Symptoms
+    from glm.evaluation.table import print_warnings
     from glm.evaluation.task_file import read_task_file
 
     file = read_task_file(arguments.file)
     if arguments.protocols == ALL and file.kind == "choose":
         raise UsageError("--protocols all: is for texts and answers; a choice has one protocol")
-    if file.failed:
-        print(f"{file.path}: {len(file.failed)} records failed and are not scored", file=sys.stderr)
+    for note in unscored_notes(file.path, len(file.scored), len(file.failed), len(file.rows) - len(file.scored)):
+        print(note, file=sys.stderr)
     result = {
         "file": str(file.path),
         "format": f"ours ({file.kind})",
         **file.score(all_protocols=arguments.protocols == ALL).as_json(),
         "failed records": len(file.failed),
     }
-    if arguments.format == "json":
-        print_json(result)
-    else:
-        _print_tables(result)
+    _print(arguments, result)
+    if arguments.format != JSON:
+        symptoms = Symptoms()
+        for row in file.rows.values():
+            symptoms.add_row(row)
+        print_warnings(symptoms.lines())
+        _print_next(arguments)
     return int(_falls_short(result, limits))
 
 
@@ -78,7 +85,13 @@ def _parser() -> Parser:
         metavar="NAME=VALUE",
         help='exit with 1 if the figure is lower, e.g. "bleu-4 (char, corpus)=30"; may be repeated',
     )
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--format",
+        choices=(TABLE, FULL, JSON),
+        default=TABLE,
+        help="table: the figures that tell most; full: all of them, with signatures and by length of the source; "
+        "json: all of them, for programs",
+    )
     return parser
 
 
@@ -126,17 +139,27 @@ def _scored(file, *, with_others: bool) -> dict[str, Any]:
     return result
 
 
-def _print_tables(result: dict[str, Any]) -> None:
-    from glm.evaluation.table import print_by_length, print_protocols, print_scores
+def _print(arguments: Namespace, result: dict[str, Any]) -> None:
+    """Prints the figures in the format that was asked for."""
+    if arguments.format == JSON:
+        print_json(result)
+        return
+    from glm.evaluation.table import print_by_length, print_headlines, print_protocols, print_scores
 
-    print_scores(
-        {name: result[name] for name in result["signatures"]} | {"failed records": result["failed records"]},
-        result["signatures"],
-        title=f"scores of {result['file']} ({result['format']})",
-    )
-    print_by_length(result["by source length (characters)"])
+    figures = {name: result[name] for name in result["signatures"]} | {"failed records": result["failed records"]}
+    print_figures = print_scores if arguments.format == FULL else print_headlines
+    print_figures(figures, result["signatures"], title=f"scores of {result['file']} ({result['format']})")
+    if arguments.format == FULL:
+        print_by_length(result["by source length (characters)"])
     if "protocols" in result:
         print_protocols(result["protocols"])
+
+
+def _print_next(arguments: Namespace) -> None:
+    """Says how to see more of the same file."""
+    page = shlex.join(["python", "-m", "glm", "report", arguments.file])
+    all_figures = "" if arguments.format == FULL else " (a page), or the same command with --format full (all figures)"
+    print(f"next: {page}{all_figures}", file=sys.stderr)
 
 
 def _falls_short(result: dict[str, Any], limits: dict[str, float]) -> bool:

@@ -23,7 +23,7 @@ from glm.data.problems import Kind
 from glm.data.punctuation import count_marks
 from glm.data.records import BadRecord, Record, RecordFile
 from glm.data.report import SHOWN, FileReport, ProblemGroup
-from glm.data.tasks import GENERATE
+from glm.data.tasks import GENERATE, Task, english_words
 from glm.data.truncation import find_answer
 
 BATCH = 2048  # records whose texts are encoded together
@@ -187,7 +187,7 @@ class FileCheck:
             column = f"{record.origin}, field {self._column(name)}"
             if found := CONTROL.search(text):
                 code = code_point(found.group())
-                self.note(Kind.CONTROL, f"{record.origin}, field {name}: holds the control character {code}")
+                self.note(Kind.CONTROL, f"{column}: holds the control character {code}")
             if INVISIBLE.search(text) and (found := INVISIBLE.findall(JOINED_EMOJI.sub("", text))):
                 codes = ", ".join(map(code_point, dict.fromkeys(found)))
                 noun = "characters" if "," in codes else "character"
@@ -341,6 +341,9 @@ def check_file(
         check.notes.append(f"{file.name}: {kind}")
     if has_byte_order_mark(file.path):
         check.notes.append(f"{file.name}: starts with a byte order mark, which is skipped")
+    if isinstance(encoder.template, Task) and (words := english_words(encoder.template, encoder.constant_text)):
+        language = encoder.template.language
+        check.notes.append(f"{file.name}: the task's own words ({words}) stay English around texts in {language}")
     return check, check_records(file, check, total=guess_row_count(file.path), most_refused=most_refused)
 
 

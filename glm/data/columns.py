@@ -22,8 +22,22 @@ COLUMN_SETS = (
 OPTIONAL = "input"  # of the set with an instruction
 # Usual names of the source text.
 TEXTS = ("content", "text", "article", "document", "passage", "paragraph", "context", "source", "abst", "abstract")
-TEXTS += ("body", "dialogue", "context_text", "正文", "原文", "文章", "内容", "段落", "文本", "上下文")
-ANSWERS, QUESTIONS = ("answer", "answer_text", "答案"), ("question", "query_text", "问题")
+TEXTS += ("body", "dialogue", "context_text", "news", "para", "story", "paper", "review", "review_body", "full_text")
+TEXTS += (
+    "source_text",
+    "input_text",
+    "content_text",
+    "正文",
+    "原文",
+    "文章",
+    "内容",
+    "段落",
+    "文本",
+    "上下文",
+    "新闻",
+)
+ANSWERS, QUESTIONS = ("answer", "answer_text", "ans", "答案"), ("question", "query_text", "ques", "问题")
+REFERENCES = ("reference", "references")
 MORE_COLUMN_SETS = (
     *(((text,), (answer,), (question,)) for text in TEXTS for answer in ANSWERS for question in QUESTIONS),
     *(((text,), None, (target,)) for text in TEXTS for target in ("summary", "highlights", "摘要")),
@@ -33,10 +47,20 @@ MORE_COLUMN_SETS = (
     *(((question,), None, (answer,)) for question in QUESTIONS for answer in (*ANSWERS, "回答")),
     *(((source,), None, (target,)) for source, target in (("input", "target"), ("q", "a"), ("输入", "输出"))),
     *(((f"{name}1",), None, (f"{name}2",)) for name in ("sentence", "text", "sent", "question")),
-    (("original",), None, ("paraphrase",)),
+    *(((text,), None, ("abstract",)) for text in ("document", "article", "paper", "story", "full_text", "body")),
+    *(((text,), None, ("paraphrase",)) for text in ("original", "sentence", "text", "source")),
+    *(((text,), None, ("target_text",)) for text in ("source_text", "input_text")),
+    *(((text,), None, (f"{text}_title",)) for text in ("review", "news")),
     (("src_text",), None, ("tgt_text",)),  # UniLM's
 )
-CLEARED = "\ufeff\u200b \t\r\n\u3000"  # ignored around a column's name
+# Names in files of predictions, which are predicted again.
+OF_PREDICTIONS = (
+    *(((text,), (answer,), (name,)) for text in TEXTS for answer in ANSWERS for name in REFERENCES),
+    *(((text,), None, (name,)) for text in TEXTS for name in REFERENCES),
+)
+# Ignored around a column's name: blanks of all widths, and what has none.
+CLEARED = " \t\r\n\v\f\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+CLEARED += "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 
 
 @dataclass(frozen=True)
@@ -159,7 +183,7 @@ def choose_columns(
     wishes = wishes.found_in(present)
     needed = ["source", *(["answer"] if template.needs_answer else []), *(["target"] if need_target else [])]
     _check_named(present, template, wishes, name)
-    tables = [COLUMN_SETS, MORE_COLUMN_SETS, _task_column_sets(template.other_targets)]
+    tables = [COLUMN_SETS, MORE_COLUMN_SETS, OF_PREDICTIONS, _task_column_sets(template.other_targets)]
     if template.targets:
         tables.insert(0, _task_column_sets(template.targets))
     choices = []

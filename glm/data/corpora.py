@@ -19,8 +19,8 @@ from glm.errors import InputError
 LINE, BLANK_LINE = DOCUMENT_ENDS = ("line", "blank_line")
 TEXT = ".txt"
 DATA_SET = ("state.json", "dataset_dict.json")  # of a folder that `datasets` saved
-CHARACTERS = 1 << 20  # characters of the documents that are checked and encoded together
-DOCUMENTS = 1 << 14
+CHARACTERS = 1 << 18  # characters of the documents that are checked and encoded together
+DOCUMENTS = 1 << 12
 
 
 class Document(NamedTuple):

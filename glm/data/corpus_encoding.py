@@ -1,5 +1,6 @@
 """Documents become ids, packed as a store has them: by several processes where a corpus is large."""
 
+import gc
 import os
 import signal
 from array import array
@@ -93,7 +94,7 @@ def encoded_ahead(
     processes = min(cpu_threads(), MOST_PROCESSES) if size >= SMALL else 1
     waiting: deque[tuple[Rows, Future]] = deque()
     try:
-        with _encoding(tokenizer, pretraining, processes) as submit:
+        with _no_collections(), _encoding(tokenizer, pretraining, processes) as submit:
             for batch in batches:
                 waiting.append((batch, submit([item.text for item in batch if isinstance(item, Document)])))
                 if len(waiting) > processes + 1:
@@ -104,6 +105,18 @@ def encoded_ahead(
                 yield rows, future.result()
     except BrokenProcessPool as error:
         raise InputError("a process that encodes texts has ended; is there too little memory?") from error
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Documents make no cycles; looking for some, among all objects of the process, takes a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -22,8 +22,32 @@ from glm.data.problems import Kind, RecordError
 from glm.errors import InputError, shown
 
 GZIP_START = b"\x1f\x8b"
-ZIP_START = b"PK\x03\x04"
-OLD_EXCEL_START = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+AS_CSV = "save the table as CSV in UTF-8"
+# How files begin that are no text, or not the text that was meant, and what to do.
+OTHER_STARTS = {
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": f"an old Excel workbook (.xls); {AS_CSV}",
+    b"PK\x03\x04": f"a ZIP archive, as Excel's files are; {AS_CSV}",
+    b"%PDF-": f"a PDF; {AS_CSV}",
+    b"SQLite format 3": f"an SQLite database; {AS_CSV}",
+    b"PAR1": "a parquet file under another name; name it .parquet",
+    b"ARROW1": "an Arrow file; save the table as parquet or as CSV in UTF-8",
+    b"\x89HDF": f"an HDF5 file; {AS_CSV}",
+    b"\xfd7zXZ": "packed with xz; unpack it, or pack it with gzip",
+    b"BZh91AY": "packed with bzip2; unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "packed with zstd; unpack it, or pack it with gzip",
+    b"7z\xbc\xaf": "a 7z archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "a pickle of Python; save it as JSON lines"),
+    b"version https://git-lfs": "a pointer of Git LFS in the file's place; fetch the file (git lfs pull)",
+    **dict.fromkeys(
+        (b"<!doctype html", b"<html"), "an HTML page, as a failed download leaves; download the file again"
+    ),
+    b"<?xml": f"an XML file; {AS_CSV}",
+}
+TAR_MARK, TAR_PLACE = b"ustar", 257
+PYTHON_OBJECT = re.compile(r"\{\s*'|\{.*:\s*(None|True|False)\s*[,}]")
+SENTENCE = re.compile("[。！；]|，.*，")  # in the header of a table: it is a row
+MOST_OF_START = 512  # bytes by which a file is recognised
 UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
 UTF8_START = b"\xef\xbb\xbf"
 BLANKS = "\ufeff\u200b \t\u3000"  # ignored around names in a header
@@ -99,26 +123,35 @@ def open_text_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a text file as bytes, decompressed if needed.
 
     Raises:
-        InputError: it is UTF-16, or a workbook; or its compressed bytes are damaged, wherever that is found.
+        InputError: it is UTF-16, or another kind of file; or its compressed bytes are damaged, wherever that is found.
     """
     try:
         with open(path, "rb") as raw:
             packed = raw.read(2) == GZIP_START
             raw.seek(0)
             with gzip.open(raw) if packed else raw as file:
-                start = file.read(8)
+                start = file.read(MOST_OF_START)
                 file.seek(0)
                 if start.startswith(UTF16_STARTS):
                     raise InputError(f"{path}: UTF-16 text; convert the file to UTF-8, e.g. iconv -f UTF-16 -t UTF-8")
                 if b"\0" in start[:2]:
                     raise InputError(f"{path}: UTF-16 text without a mark, or no text; convert the file to UTF-8")
-                if start == OLD_EXCEL_START:
-                    raise InputError(f"{path}: an old Excel workbook (.xls); save the table as CSV in UTF-8")
-                if start.startswith(ZIP_START):
-                    raise InputError(f"{path}: a ZIP archive, as Excel's files are; save the table as CSV in UTF-8")
+                if other := _other_kind(start):
+                    raise InputError(f"{path}: {other}")
                 yield file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: damaged gzip file ({error}); the rows before the damage were not used") from error
+
+
+def _other_kind(start: bytes) -> str | None:
+    """What a file is that begins so, and what to do; None for a text."""
+    if start[TAR_PLACE:].startswith(TAR_MARK):
+        return "a TAR archive; unpack it"
+    plain = start.removeprefix(UTF8_START).lstrip().lower()
+    for begins, message in OTHER_STARTS.items():
+        if start.startswith(begins) or (begins.startswith(b"<") and plain.startswith(begins)):
+            return message
+    return None
 
 
 def guess_row_count(path: Path) -> int | None:
@@ -300,12 +333,22 @@ def likely_encoding(data: bytes) -> str | None:
     return best if shares[best] > 0.5 else None
 
 
+def _json_advice(line: str) -> str:
+    """What to do about a line that is no JSON."""
+    line = line.strip()
+    if PYTHON_OBJECT.match(line):
+        return "it is written as Python prints it; write it with json.dumps"
+    if line.startswith("{") and line.endswith("},"):
+        return "take the commas behind the objects away"
+    return "one JSON object per line is expected"
+
+
 def _object(text: str, origin: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        message = f"not JSON ({reason}); one JSON object per line is expected"
+        message = f"not JSON ({reason}); {_json_advice(text)}"
         raise RecordError(Kind.SYNTAX, origin, message) from error
     return _checked_object(value, origin)
 
@@ -345,9 +388,34 @@ def is_json_document(file: BinaryIO, most: int = MOST_BYTES) -> bool:
 
 def _holds_rows(line: bytes) -> bool:
     try:
-        return bool(row_lists(json.loads(line)))
+        document = json.loads(line)
     except (ValueError, RecursionError):
         return False
+    return bool(row_lists(document) or _nested_list(document) or _turned(document))
+
+
+def _nested_list(document: dict[str, Any]) -> tuple[str, list[Any]] | None:
+    """The one list of rows one level deeper in an object, as `{"data": {"rows": [...]}}`, and where it stands."""
+    found = [
+        (f"{key}.{name}", value[name])
+        for key, value in document.items()
+        if isinstance(value, dict) and key not in FIELD_LISTS
+        for name in row_lists(value)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _turned(document: dict[str, Any]) -> str:
+    """What is wrong with an object that holds a table by its columns, or rows by their names; empty if nothing is."""
+    values = list(document.values())
+    if len(values) > 1 and all(isinstance(value, dict) and value for value in values):
+        by_column = all(value.keys() == values[0].keys() for value in values) and all(map(str.isdigit, values[0]))
+    elif len(values) > 1 and all(isinstance(value, list) and len(value) == len(values[0]) > 1 for value in values):
+        by_column = True
+    else:
+        return ""
+    what = "the table stands in it by columns" if by_column else "rows stand in it by their names"
+    return f"{what}; write a list of rows, or one row per line (pandas: to_json(orient='records', lines=True))"
 
 
 def row_lists(document: dict[str, Any]) -> list[str]:
@@ -397,8 +465,15 @@ def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name}: not JSON ({error}); one JSON object per line, or a list, is expected") from error
+        advice = _json_advice(text.lstrip().partition("\n")[0])
+        raise InputError(f"{name}: not JSON ({error}); {advice}, or a list") from error
     lists = row_lists(document)
+    if not lists and (nested := _nested_list(document)) is not None:
+        place, rows = nested
+        yield from ((value, f"{name}, {place} {number}") for number, value in enumerate(rows, start=1))
+        return
+    if not lists and (turned := _turned(document)):
+        raise InputError(f"{name}: {turned}")
     if not lists and document.keys() and not all(isinstance(value, list) for value in document.values()):
         yield document, f"{name}, record 1"
         return
@@ -512,6 +587,11 @@ def _checked_header(cells: list[str], name: str) -> list[str]:
         raise InputError(
             f"{name}, line 1: the header is one column, {cells[0]}, and looks separated by {others[0]}; save the "
             "table with commas (.csv) or tabs (.tsv)"
+        )
+    if any(map(SENTENCE.search, cells)):
+        raise InputError(
+            f"{name}, line 1: looks like a row, and names of columns are expected; add a line with names, e.g. "
+            f"{'source,target' if len(cells) < 3 else 'context,answer,question'}"
         )
     twice = sorted({cell for cell in cells if cells.count(cell) > 1})
     if twice:

@@ -2,7 +2,8 @@
 
 SQuAD (also CMRC 2018, DRCD, DuReader-robust): an article has `paragraphs` with a `context` and `qas`. LLaMA-Factory's
 ShareGPT format has `conversations` of `from` and `value`; OpenAI's and ms-swift's have `messages` of `role` and
-`content`. s2s-ft's rows have `src` and `tgt`, each a text or its WordPiece tokens, where `##` goes on with a word.
+`content`, which may be in parts; Firefly and XTuner keep question and answer in one turn. s2s-ft's rows have `src` and
+`tgt`, each a text or its WordPiece tokens, where `##` goes on with a word.
 """
 
 import re
@@ -15,6 +16,12 @@ from glm.data.problems import Kind, RecordError
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 USERS, ASSISTANTS, SYSTEMS = ("user", "human"), ("assistant", "gpt", "chatgpt", "bard", "bing"), ("system",)
+# Names of what is said by whom, where a turn holds question and answer together.
+TOGETHER = {
+    "system": frozenset({"system"}),
+    "user": frozenset({"human", "user", "input", "question"}),
+    "assistant": frozenset({"assistant", "gpt", "output", "answer"}),
+}
 HISTORY = ("history", "system")  # earlier turns, and a system text, beside an instruction
 HAVE_HISTORY = ("instruction", "query", "prompt")
 SOURCE_TOKENS, TARGET_TOKENS = "src", "tgt"  # s2s-ft's columns; a list in the second alone is several texts
@@ -117,7 +124,7 @@ def _first_answer(answers: object) -> Any:
 
 def _pair(row: Row, name: str, multi_turn: str) -> dict[str, Any]:
     """Replaces a conversation by the columns `prompt` and `response`; other columns stay."""
-    turns = [_turn(row, name, turn) for turn in row.values[name]]
+    turns = [_turn(row, name, turn) for turn in _one_by_one(row.values[name])]
     kinds = [kind for kind, _ in turns]
     if multi_turn == "error" and (found := _more_than_one_turn(kinds)):
         message = f"{found}, and a pair is one turn; take the others out, or take the last turn with --multi_turn last"
@@ -134,6 +141,19 @@ def _pair(row: Row, name: str, multi_turn: str) -> dict[str, Any]:
     return others | found
 
 
+def _one_by_one(turns: list[Any]) -> list[Any]:
+    """Splits turns that hold question and answer together, `{"human": …, "assistant": …}` (Firefly, XTuner)."""
+    found = []
+    for turn in turns:
+        if isinstance(turn, dict) and not {"role", "from"} & turn.keys():
+            spoken = {kind: names for kind, names in TOGETHER.items() if names & turn.keys()}
+            parts = [{"role": kind, "content": turn[min(names & turn.keys())]} for kind, names in spoken.items()]
+            found += [part for part in parts if part["role"] != "system" or part["content"]] or [turn]
+        else:
+            found.append(turn)
+    return found
+
+
 def _more_than_one_turn(kinds: list[str]) -> str:
     """Describes what a conversation has beyond one question and its answer; empty if nothing."""
     if "system" in kinds:
@@ -148,11 +168,27 @@ def _turn(row: Row, name: str, turn: object) -> tuple[str, Any]:
     if not isinstance(turn, dict):
         raise RecordError(Kind.TYPE, row.origin, f"{type(turn).__name__} where a turn is expected", field=name)
     role = str(turn.get("role", turn.get("from", "nobody")))
-    text = turn.get("content", turn.get("value"))
+    text = _joined(row, name, turn.get("content", turn.get("value")))
     for kind, names in (("user", USERS), ("assistant", ASSISTANTS), ("system", SYSTEMS)):
         if role.lower() in names:
             return kind, text
     return role, text
+
+
+def _joined(row: Row, name: str, content: Any) -> Any:
+    """Returns the text of a turn's parts, `[{"type": "text", "text": …}]`; other content as it is.
+
+    Raises:
+        RecordError: a part is no text, as an image.
+    """
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    for part, text in zip(content, texts, strict=True):
+        if not isinstance(text, str):
+            kind = part.get("type", "unknown") if isinstance(part, dict) else type(part).__name__
+            raise RecordError(Kind.TYPE, row.origin, f"a part of a turn is no text ({kind}); take it out", field=name)
+    return "\n".join(texts)
 
 
 def _check_history(row: Row) -> None:

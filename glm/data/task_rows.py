@@ -1,6 +1,10 @@
 """Reads rows of tasks' data files, in the forms in which they are published, as questions."""
 
+import ast
+import json
 import re
+import string
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,16 +28,31 @@ def text_of(values: Values, *names: str) -> str:
 
 
 def texts_of(values: Values, *names: str) -> tuple[str, ...]:
-    """Returns the list of texts in the first of these fields that exists. Raises FieldProblem."""
+    """Returns the list of texts in the first of these fields that exists, or that a table's cell there writes. Raises
+    FieldProblem."""
     name = _present(values, names)
-    value = values[name]
+    value = _list_in(values[name])
     if not isinstance(value, list | tuple) or not value:
-        raise FieldProblem(Kind.TYPE, name, "a list of texts is expected")
+        raise FieldProblem(Kind.TYPE, name, 'a list of texts is expected; a table\'s cell has it as ["…", "…"]')
     for place, item in enumerate(value):
         if not isinstance(item, str) or not item.strip():
             what = "empty" if isinstance(item, str) else f"{type(item).__name__} where text is expected"
             raise FieldProblem(Kind.EMPTY if isinstance(item, str) else Kind.TYPE, f"{name}[{place}]", what)
     return tuple(item.strip() for item in value)
+
+
+def _list_in(value: Any) -> Any:
+    """Returns the list that a text writes as JSON or as pandas does (`['a', 'b']`); any other value as it is."""
+    if not isinstance(value, str) or not value.strip().startswith("["):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list) and all(isinstance(item, str) for item in found):
+            return found
+    return value
 
 
 def objects_of(values: Values, *names: str) -> list[Values]:
@@ -325,6 +344,12 @@ def chid(values: Values) -> Iterator[Item]:
             number += 1
 
 
+def letter_place(label: str, count: int) -> int | None:
+    """Returns the place of the choice that a letter names (`B`, `Ｂ`, `b`); None if it names none of so many."""
+    place = string.ascii_uppercase.find(unicodedata.normalize("NFKC", label).upper())
+    return place if len(label) == 1 and 0 <= place < count else None
+
+
 def choice_file(values: Values) -> Iterator[Item]:
     """Any file of choices: `inputs` (with one blank, or none: it is put last), `choices`, `label`."""
     name = next((name for name in ("inputs", "inputs_pretokenized") if values.get(name) is not None), "inputs")
@@ -333,6 +358,8 @@ def choice_file(values: Values) -> Iterator[Item]:
     label = label_of(values, "label")
     if label in choices:
         label = str(choices.index(label))
+    elif label is not None and (place := letter_place(label, len(choices))) is not None:
+        label = str(place)
     elif label is not None and not label.isdecimal():
         raise FieldProblem(Kind.LABEL, "label", f"{label!r:.60}: is none of the choices, and no number of one")
     fields = {"before": before, "after": after}
@@ -403,6 +430,7 @@ def _answers(values: Values) -> tuple[str, ...] | None:
         return None
     if isinstance(found, Mapping):
         found = found.get("text")
+    found = _list_in(found)
     found = [found] if isinstance(found, str) else found
     if not isinstance(found, list | tuple):
         raise FieldProblem(Kind.TYPE, "answers", "a text, or a list of texts, is expected")

@@ -4,6 +4,7 @@ English patterns are the originals' (THUDM/GLM, tasks/superglue/pvp.py; THUDM/Mu
 each part is encoded for itself, so where a part ends matters. Chinese ones follow PET's practice.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from glm.data.tasks import (
     EXTRACT,
     LAST_WORD,
     MASK,
+    OWN,
     Bare,
     Cut,
     Part,
@@ -135,6 +137,7 @@ _EXTRACT = {
 _SQUAD_V1 = (" {question}", SENTENCE_BLANK, Bare("."), Cut("{context}"))
 # Tasks (XNLI, PAWS-X, XQuAD, MLQA and TyDiQA) whose data sets may be named by their language.
 LANGUAGES = frozenset("ar bg bn de el en es fi fr hi id it ja ko nl pt ru sw te th tr ur vi zh".split())
+OF_COUNTRY = re.compile(r"[A-Z]{2}|[A-Z][a-z]{3}")  # behind a language, the country or script that it is of
 MLQA_LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")  # languages that its metric has rules for
 _MLQA = (Cut("{context}"), Bare("."), " Question: {question}", " Answer: ", SENTENCE_BLANK)
 
@@ -333,7 +336,7 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
             raise InputError(f"template {template}: {task.name} has a layout of its own; leave it out")
     names = field_names(parts)
     return Task(
-        task.name if task else "own",
+        task.name if task else OWN,
         CHOOSE,
         rows.flat(**{name: (name,) for name in names}),
         {0: Pattern(parts, words)},
@@ -342,10 +345,23 @@ def _own_task(task: Task | None, template: str | None, words: Mapping[str, str] 
     )
 
 
+def languages_of(name: str) -> tuple[str, ...]:
+    """Returns the languages in a data set's name: one (`zh`, `zh-CN`), or those of passage and question (`en-zh`, as
+    MLQA's files have them); none if it has none."""
+    parts = tuple(name.split("-"))
+    if len(parts) == 2 and OF_COUNTRY.fullmatch(parts[1]):
+        parts = parts[:1]
+    return parts if len(parts) <= 2 and LANGUAGES.issuperset(parts) else ()
+
+
 def in_language(frame: Template | Task, name: str) -> Template | Task:
-    """Returns a template or task in the language that a data set's name stands for, if it does."""
+    """Returns a template or task in the language that a data set's name stands for, if it does.
+
+    Where it names two, that of the passage counts: the answer stands there.
+    """
     if isinstance(frame, Task):
-        return replace(frame, language=name) if name in LANGUAGES else frame
-    if frame.summaries is not None and name in frame.summaries.prompts:
-        return replace(frame, summaries=replace(frame.summaries, language=name))
+        told = languages_of(name)
+        return replace(frame, language=told[0]) if told else frame
+    if frame.summaries is not None and len(told := languages_of(name)) == 1 and told[0] in frame.summaries.prompts:
+        return replace(frame, summaries=replace(frame.summaries, language=told[0]))
     return frame

@@ -23,6 +23,9 @@ MASK = "[MASK]"
 PARTS_FILE = ".json"  # suffix of files with the parts of a template
 CHOICE_FILE = "multichoice"  # the task of files that bring their own texts and choices
 LAST_WORD = "lambada"
+HALF_WIDTH = str.maketrans("，＝", ",=")
+FULL_WIDTH_BLANK = re.compile(r"[【［〔]\s*\w{0,8}MASK\s*[】］〕]")
+OWN = "own"  # of a template and labels of the user's
 
 
 class FieldProblem(ValueError):
@@ -192,17 +195,26 @@ def blank_of(parts: Sequence[Part]) -> str:
     return found[0]
 
 
+def english_words(task: Task, constant_text: str) -> str:
+    """Returns the English words that a task puts around texts of another language; none of the user's own."""
+    if task.language == "en" or task.name == OWN:
+        return ""
+    return " ".join(re.findall(r"[A-Za-z]+", constant_text))
+
+
 # -- the user's own
 
 
 def parse_labels(text: str) -> dict[str, str]:
     """Parses words and their labels, `对=entailment,错=contradiction`; a word without `=` is its own label.
 
+    The signs may also be full-width (`，` and `＝`).
+
     Raises:
         InputError: a word or a label stands twice, or is empty, or there are not two.
     """
     words: dict[str, str] = {}
-    for pair in text.split(","):
+    for pair in text.translate(HALF_WIDTH).split(","):
         word, _, label = pair.partition("=")
         word, label = word.strip(), label.strip() or word.strip()
         if not word:
@@ -236,7 +248,9 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     try:
         blank_of(pieces)
     except ValueError as error:
-        raise InputError(f"template {text}: {error}") from error
+        found = FULL_WIDTH_BLANK.search(text)
+        hint = f"; {found[0]} is text: its brackets are full-width" if found else ""
+        raise InputError(f"template {text}: {error}{hint}") from error
     groups = iter(range(len(pieces)))
     return tuple(Cut(piece, next(groups)) if re.fullmatch(r"\{\w+\}", piece) else piece for piece in pieces)
 

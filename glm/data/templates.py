@@ -1,5 +1,6 @@
 """The templates of generation tasks, written once for training, evaluation and prediction."""
 
+import difflib
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -101,7 +102,7 @@ QUESTION_GENERATION = Template(
     source="答案：{answer}，上下文：{context}[gMASK]", target_prefix="在已知答案的前提下，问题："
 )
 
-TITLES = ("title", "headline", "标题")
+TITLES = ("title", "headline", "headlines", "标题")
 
 # THUDM/Multilingual-GLM, data_utils/dataset.py: the request follows the text, and no token closes the source
 _SUMMARY = Template("{source}{prompt}" + SENTENCE_BLANK, targets=("target",), closed=False, cuts_tokens=True)
@@ -147,7 +148,10 @@ def find_template(task_name: str, *, others: Iterable[str] = ()) -> Template:
         InputError: there is no such task.
     """
     if task_name not in TEMPLATES:
-        raise InputError(f"task_name {task_name}: unknown; known tasks: {', '.join([*TEMPLATES, *others])}")
+        known = [*TEMPLATES, *others]
+        close = difflib.get_close_matches(task_name.lower().replace("-", "_"), known, n=1, cutoff=0.75)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"task_name {task_name}: unknown{meant}; known tasks: {', '.join(known)}")
     return TEMPLATES[task_name]
 
 

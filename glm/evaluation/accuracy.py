@@ -169,12 +169,3 @@ def confusion(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     labels = common_labels(rows)
     pairs = Counter((gold, row["prediction"]) for row in rows for gold in right_labels(row)[:1])
     return {gold: {chosen: pairs[gold, chosen] for chosen in labels} for gold in labels}
-
-
-def confident_mistakes(rows: Sequence[Row], most: int) -> list[Row]:
-    """Returns the wrong rows with the most confident choices, most confident first."""
-
-    def confidence(row: Row) -> float:
-        return max((candidate["probability"] for candidate in row.get("candidates") or ()), default=0.0)
-
-    return sorted((row for row in rows if not is_right(row)), key=confidence, reverse=True)[:most]

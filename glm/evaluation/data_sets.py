@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from glm.data.task_table import languages_of
 from glm.evaluation.metrics import TOTALS, Scores
 
 MEAN = "mean"  # the name of the last row
@@ -29,12 +30,20 @@ def aligned(figures: Figures) -> dict[str, float]:
 def mean_figures(of_sets: Mapping[str, Figures]) -> dict[str, float]:
     """Averages each figure that every set has, with equal weights; numbers of records are summed.
 
-    Records of different sets never meet: a figure is of one set, whatever its records are called.
+    Records of different sets never meet: a figure is of one set, whatever its records are called. Sets whose questions
+    are in another language than their passages (`en-zh`) are a task of their own: they take part only where there are
+    no others.
     """
     of_sets = {name: aligned(figures) for name, figures in of_sets.items()}
     shared = [name for name in next(iter(of_sets.values())) if all(name in figures for figures in of_sets.values())]
-    totals = {name: sum(figures[name] for figures in of_sets.values()) for name in shared}
-    return {name: total if name in TOTALS else total / len(of_sets) for name, total in totals.items()}
+    counted = [figures for name, figures in of_sets.items() if not _is_across(name)] or list(of_sets.values())
+    totals = {name: sum(figures[name] for figures in counted) for name in shared}
+    return {name: total if name in TOTALS else total / len(counted) for name, total in totals.items()}
+
+
+def _is_across(name: str) -> bool:
+    """Whether the questions of a set are in another language than their passages."""
+    return len(set(languages_of(name))) == 2
 
 
 def table_of(scores: Mapping[str, Scores]) -> dict[str, Any]:

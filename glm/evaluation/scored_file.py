@@ -110,6 +110,8 @@ FORMATS = {
     "plain": Format(("prediction",), "prediction, reference or references[, id, source, answer]", _plain),
 }
 
+MAY_LACK_REFERENCES = ("glm", "plain")  # the other formats always have them
+
 
 @dataclass
 class ScoredFile:
@@ -120,6 +122,7 @@ class ScoredFile:
         format: name of its format.
         pairs: by id, or by line number if rows have no ids; in the order of the file.
         failed: ids of rows with an `error`, which are not scored.
+        unscored: ids of rows without a reference, as `predict.py` writes them too.
         symptoms: what is wrong with the texts.
         has_ids: whether rows have ids of their own.
     """
@@ -128,13 +131,28 @@ class ScoredFile:
     format: str = ""
     pairs: dict[str | int, Pair] = field(default_factory=dict)
     failed: list[str | int] = field(default_factory=list)
+    unscored: list[str | int] = field(default_factory=list)
     symptoms: Symptoms = field(default_factory=Symptoms)
     has_ids: bool = False
 
     @property
     def rows(self) -> int:
-        """The number of rows read, scored and failed."""
-        return len(self.pairs) + len(self.failed)
+        """The number of rows read: scored, failed, and without a reference."""
+        return len(self.pairs) + len(self.failed) + len(self.unscored)
+
+    def notes(self) -> list[str]:
+        """Returns what is not scored, one line each."""
+        return unscored_notes(self.path, len(self.pairs), len(self.failed), len(self.unscored))
+
+
+def unscored_notes(path: Path, scored: int, failed: int, unscored: int) -> list[str]:
+    """Returns how many records of a file failed or have no reference, one line each."""
+    rows = scored + failed + unscored
+    found = [f"{path}: {failed} of {rows} records failed and are not scored"] if failed else []
+    if unscored:
+        have = "has a reference" if scored == 1 else "have a reference"
+        found.append(f"{path}: {scored} of {rows} records {have}; the scores are of these")
+    return found
 
 
 def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
@@ -149,6 +167,7 @@ def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
     """
     file = ScoredFile(Path(path))
     seen: dict[str | int, str] = {}
+    first_without: _Row | None = None
     for found in read_rows(path):
         if found.error is not None:
             raise found.error
@@ -161,11 +180,16 @@ def read_scored_file(path: str | Path, *, by_id: bool = True) -> ScoredFile:
         seen[identity] = row.origin
         if row.fields.get("error"):
             file.failed.append(identity)
+        elif not _has_references(row) and file.format in MAY_LACK_REFERENCES:
+            first_without = first_without or row
+            file.unscored.append(identity)
         else:
             pair = file.pairs[identity] = _pair(row, file.format)
             file.symptoms.add(pair.prediction, references=pair.references, **_marks(row))
     if not seen:
         raise InputError(f"{path}: no prediction in it; one JSON object per line is expected")
+    if not file.pairs and first_without is not None:
+        _pair(first_without, file.format)  # raises: it has no reference
     if not file.pairs:
         raise InputError(f"{path}: all {file.rows} records failed, so there is nothing to score")
     return file

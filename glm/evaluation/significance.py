@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from glm.evaluation.metrics import figures_of_sums
 from glm.evaluation.statistics import COUNTS, Pair, statistics
+from glm.evaluation.trials import figures_of_trials
 
 RESAMPLES = 1000  # of the bootstrap, as sacrebleu
 PERMUTATIONS = 10_000  # as sacrebleu
@@ -64,14 +65,15 @@ def compare(
     Returns:
         The difference by name of the figure. Equal arguments give equal results.
     """
+    of_trials = figures_of_trials if figures is None else _one_by_one(figures)
     figures = figures or _figures
     streams = np.random.default_rng(seed).spawn(2)
     of_first, of_second = (figures(table.sum(axis=0)) for table in (first, second))
     names = [name for name in of_first if name in of_second and name not in _SAME]
     observed = _vector(of_second, names) - _vector(of_first, names)
-    resampled = _differences(_resample(first, second, streams[0]), figures, names, RESAMPLES, "bootstrap")
+    resampled = _differences(_resample(first, second, streams[0]), of_trials, names, RESAMPLES, "bootstrap")
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    permuted = _differences(_permute(first, second, streams[1]), figures, names, PERMUTATIONS, "permutation test")
+    permuted = _differences(_permute(first, second, streams[1]), of_trials, names, PERMUTATIONS, "permutation test")
     # With the tolerance, a trial that exchanged nothing, or everything, equals the observed difference.
     as_large = (np.abs(permuted) >= np.abs(observed) - 1e-9).sum(axis=0)
     p_values = (as_large + 1) / (PERMUTATIONS + 1)
@@ -87,15 +89,25 @@ def _vector(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
     return np.array([figures.get(name, 0.0) for name in names])  # a resample may hold no record with an answer
 
 
+def _one_by_one(figures: Callable[[np.ndarray], dict[str, float]]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Makes of the figures of one sum those of many, [T] each."""
+
+    def of_trials(sums: np.ndarray) -> dict[str, np.ndarray]:
+        found = [figures(trial) for trial in sums]
+        names = {name for of_trial in found for name in of_trial}
+        return {name: np.array([of_trial.get(name, 0.0) for of_trial in found]) for name in names}
+
+    return of_trials
+
+
 def _differences(
-    trials: Iterator[tuple[np.ndarray, np.ndarray]], figures: Callable, names, count: int, description: str
+    trials: Iterator[tuple[np.ndarray, np.ndarray]], of_trials: Callable, names, count: int, description: str
 ) -> np.ndarray:
     """Returns second - first of each trial, [count, F]; a trial gives the sums of both."""
-    found = [
-        _vector(figures(second), names) - _vector(figures(first), names)
-        for first, second in tqdm(trials, total=count, desc=description, unit="trial", disable=None, leave=False)
-    ]
-    return np.array(found)
+    drawn = tqdm(trials, total=count, desc=description, unit="trial", disable=None, leave=False)
+    first, second = (of_trials(np.array(sums)) for sums in zip(*drawn, strict=True))
+    nothing = np.zeros(count)
+    return np.stack([second.get(name, nothing) - first.get(name, nothing) for name in names], axis=1)
 
 
 def _resample(first: np.ndarray, second: np.ndarray, random: np.random.Generator):

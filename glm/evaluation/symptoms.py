@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 from glm.evaluation.statistics import repeated_share
@@ -14,6 +14,13 @@ AT_LIMIT = 0.05  # the same for texts that end at the length limit
 REPEATS = 0.25  # share of a text's 4-grams that occurred in it before, from which on it repeats itself
 REPEATING = 0.1  # share of such texts from which on they are reported
 SHOWN = 20  # characters of a text in a message
+
+
+class Symptom(NamedTuple):
+    """What is wrong, with its figure and what to do, in two languages."""
+
+    english: str
+    chinese: str
 
 
 class Symptoms:
@@ -55,10 +62,13 @@ class Symptoms:
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Adds a row of `predict.py`; failed rows and filled blanks are ignored."""
-        if "error" in row or "predictions" not in row:
+        if "error" in row or not row.keys() & {"predictions", "prediction"}:
             return
-        best = row["predictions"][0] if row["predictions"] else {"text": ""}
-        references = row.get("reference", ())
+        if "predictions" in row:
+            best = row["predictions"][0] if row["predictions"] else {"text": ""}
+        else:  # a label that was chosen, or an answer
+            best = {"text": row["prediction"]}
+        references = row.get("reference", row.get("references", ()))
         self.add(
             best["text"],
             references=(references,) if isinstance(references, str) else references,
@@ -67,33 +77,56 @@ class Symptoms:
         )
 
     def lines(self) -> list[str]:
-        """Returns one line per problem, with its figure and what to do; empty if there is none."""
-        found = []
+        """Returns the problems in English, one line each; empty if there is none."""
+        return [symptom.english for symptom in self.found()]
+
+    def found(self) -> list[Symptom]:
+        """Returns the problems; empty if there is none."""
+        found, count = [], self.count
         if self.empty:
             found.append(
-                f"{self.empty} of {self.count} texts are empty: the model ends before it has begun; train longer or "
-                "with another --learning_rate, and look at the targets (python -m glm check)"
+                Symptom(
+                    f"{self.empty} of {count} texts are empty: the model ends before it has begun; train longer or "
+                    "with another --learning_rate, and look at the targets (python -m glm check)",
+                    f"{count} 条文本中有 {self.empty} 条为空：模型一开始就结束了生成；请延长训练或调整 "
+                    "--learning_rate，并检查训练数据的目标文本（python -m glm check）",
+                )
             )
         if alike := self._alike():
             text, number = alike
             found.append(
-                f"{number} of {self.count} texts are the same, {text}: the model does not heed its source; train "
-                "longer or with a lower --learning_rate"
+                Symptom(
+                    f"{number} of {count} texts are the same, {text}: the model does not heed its source; train "
+                    "longer or with a lower --learning_rate",
+                    f"{count} 条文本中有 {number} 条相同：{text}。模型没有利用输入；请延长训练或降低 --learning_rate",
+                )
             )
-        if self.at_limit > AT_LIMIT * self.count:
+        if self.at_limit > AT_LIMIT * count:
+            share = _percent(self.at_limit, count)
             found.append(
-                f"{_percent(self.at_limit, self.count)} of the texts end at the length limit: raise --tgt_length if "
-                "they are good so far; if not, train longer, for the model has not learnt to end"
+                Symptom(
+                    f"{share} of the texts end at the length limit: raise --tgt_length if they are good so far; if "
+                    "not, train longer, for the model has not learnt to end",
+                    f"{share} 的文本因达到长度上限而截断：如果已生成的部分正常，请增大 --tgt_length；"
+                    "否则请延长训练，模型还没有学会结束",
+                )
             )
-        if self.repeating > REPEATING * self.count:
+        if self.repeating > REPEATING * count:
+            share = _percent(self.repeating, count)
             found.append(
-                f"{_percent(self.repeating, self.count)} of the texts repeat themselves: set "
-                "--no_repeat_ngram_size 3, or train longer"
+                Symptom(
+                    f"{share} of the texts repeat themselves: set --no_repeat_ngram_size 3, or train longer",
+                    f"{share} 的文本有大量重复：请设置 --no_repeat_ngram_size 3，或延长训练",
+                )
             )
         if self.cut:
             found.append(
-                f"{self.cut} of {self.count} sources were cut and lost {self.lost} tokens: raise --src_length if what "
-                "matters may be in them"
+                Symptom(
+                    f"{self.cut} of {count} sources were cut and lost {self.lost} tokens: raise --src_length if what "
+                    "matters may be in them",
+                    f"{count} 条输入中有 {self.cut} 条被截断，共丢失 {self.lost} 个 token；"
+                    "如果其中可能有重要内容，请增大 --src_length",
+                )
             )
         return found
 

@@ -39,11 +39,18 @@ class TaskPredictions:
         """The field with the right answer."""
         return FIELDS[self.kind][1]
 
+    @property
+    def scored(self) -> dict[str | int, Mapping[str, Any]]:
+        """The rows that say what is right, by id."""
+        return {key: row for key, row in self.rows.items() if self.reference in row}
+
     def score(self, *, all_protocols: bool = False) -> Scores:
         """Scores the rows; for answers also by the protocol that exists only for old figures."""
+        if not self.scored:
+            raise InputError(f"{self.path}: no field {self.reference} in any row: nothing to score against")
         if self.kind == "choose":
-            return score_choices(self.rows.values())
-        return score_answers(self.rows.values(), ALL_PROTOCOLS if all_protocols else PROTOCOLS)
+            return score_choices(self.scored.values())
+        return score_answers(self.scored.values(), ALL_PROTOCOLS if all_protocols else PROTOCOLS)
 
 
 def kind_of_file(path: str | Path) -> str | None:
@@ -61,7 +68,7 @@ def read_task_file(path: str | Path) -> TaskPredictions:
     """Reads a file of a kind that `kind_of_file` knows.
 
     Raises:
-        InputError: a row is unusable, nothing in it can be scored, or an id stands twice in a language; file, line and
+        InputError: a row is unusable, all failed, or an id stands twice in a language; file, line and
             field are named.
     """
     found = TaskPredictions(Path(path), kind_of_file(path) or "choose")
@@ -88,9 +95,7 @@ def read_task_file(path: str | Path) -> TaskPredictions:
 def _check(values: Mapping[str, Any], found: TaskPredictions, origin: str) -> None:
     if not isinstance(values.get("prediction"), str):
         raise InputError(f"{origin}, field prediction: text is expected")
-    if found.reference not in values:
-        raise InputError(f"{origin}: no field {found.reference}: nothing to score against")
-    right = values[found.reference]
+    right = values.get(found.reference, "")
     texts = [right] if isinstance(right, str) else right
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{origin}, field {found.reference}: text, or a list of texts, is expected")

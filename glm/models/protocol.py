@@ -639,6 +639,7 @@ class Family:
         trial: what a device is tried out with; imports no Paddle. A family without is tried by the others' layers.
         code: folder of the programs with which Hugging Face's library runs its models, which go into an export.
         code_settings: what config.json says for these, of a folder's tokenizer and the settings of its run.
+        code_tokenizer: what tokenizer_config.json says for these.
         pretraining: its objectives of running text; None if it is not pretrained here.
     """
 
@@ -672,6 +673,7 @@ class Family:
     trial: Callable[[], Trial] | None = None
     code: Path | None = None
     code_settings: Callable[[Tokenizer, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    code_tokenizer: Callable[[Tokenizer], Mapping[str, Any]] | None = None
     pretraining: Objectives | None = None
 
     def check_options(self, options: Mapping[str, Any]) -> None:

@@ -52,4 +52,5 @@ class TiedHead:
             label_smoothing=label_smoothing,
             num_items=num_items,
             group=self.group,
+            in_bfloat16=self.embedding.training and getattr(self.embedding, "trains_in_bfloat16", False),
         )

@@ -63,10 +63,20 @@ class _Linear(PyLayer):
 
 
 class Linear(nn.Linear):
-    """Linear layer, x W + b."""
+    """Linear layer, x W + b.
+
+    Attributes:
+        trains_in_bfloat16: on a CPU, see `glm.training.precision`.
+    """
+
+    trains_in_bfloat16 = False
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., H] -> [..., O]"""
+        if self.training and self.trains_in_bfloat16:
+            from glm.cpu.bfloat16 import BFloat16Linear  # here: it loads Numba
+
+            return BFloat16Linear.apply(states, self.weight, self.bias)
         if self.training and worth_by_hand(states):
             return _Linear.apply(states, self.weight, self.bias)
         return super().forward(states)
@@ -142,10 +152,12 @@ class TiedEmbedding(nn.Embedding):
 
     Attributes:
         learns_as_head: False where the head takes no part in the loss: then the gradient is a whole table.
+        trains_in_bfloat16: as the head, as `Linear`.
         rows: `glm.modules.trained_rows.TrainedRows` of a frozen table; or None.
     """
 
     learns_as_head = True
+    trains_in_bfloat16 = False
 
     def __init__(self, rows: int, size: int):
         super().__init__(rows, size)

@@ -6,6 +6,7 @@ so that no pass needs them twice; what it leaves for the backward pass is of the
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import paddle
@@ -55,6 +56,7 @@ def smoothed_cross_entropy(
     label_smoothing: float | Smoothing = 0.0,
     num_items: float | None = None,
     group: Group | None = None,
+    in_bfloat16: bool = False,
 ) -> Tensor:
     """Computes the sum over tokens, divided by `num_items`, of (1 - e) * (-log p[label]) + e * mean over the
     vocabulary of -log p.
@@ -71,6 +73,7 @@ def smoothed_cross_entropy(
         num_items: None for n, which makes it a mean.
         group: the tensor-parallel ranks that the vocabulary is split over, with head [V / ranks, H] on each; no rank
             has logits of more. The gradient with respect to the states is then this rank's share of a sum.
+        in_bfloat16: on a CPU, whose products with the head are then of numbers of float32 rounded to bfloat16.
 
     Returns:
         [], float32 (float64 if states are)
@@ -80,12 +83,40 @@ def smoothed_cross_entropy(
     operands = [states, head, bias, None if rows is None else rows.joined()]
     wanted = [part is not None and paddle.is_grad_enabled() and not part.stop_gradient for part in operands]
     own = None if rows is None else as_tensor(rows.ids)
-    return _HeadLoss.apply(*operands, labels, smoothing, items, group, tuple(wanted), own)
+    return _HeadLoss.apply(*operands, labels, smoothing, items, group, tuple(wanted), own, in_bfloat16)
+
+
+class _Products:
+    """Those of a head [V, H], by Paddle in the type of what is multiplied."""
+
+    def __init__(self, head: Tensor):
+        self.head = head
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[n, H] -> [n, V]"""
+        return paddle.matmul(states, self.head, transpose_y=True)
+
+    def d_states(self, slopes: Tensor) -> Tensor:
+        """The gradient of states, of that of logits: [n, V] -> [n, H]"""
+        return paddle.matmul(slopes.astype(self.head.dtype), self.head)
+
+    def d_head(self, slopes: Tensor, states: Tensor) -> Tensor:
+        """The head's: [n, V], [n, H] -> [V, H]"""
+        return paddle.matmul(slopes.astype(states.dtype), states, transpose_x=True)
+
+
+def _products_of(head: Tensor, *, in_bfloat16: bool) -> Any:
+    """Those of a head in its own type, or in bfloat16 on a CPU."""
+    if not in_bfloat16:
+        return _Products(head)
+    from glm.cpu.bfloat16 import HeadProducts  # here: it loads Numba
+
+    return HeadProducts(head)
 
 
 class _HeadLoss(PyLayer):
     @staticmethod
-    def forward(ctx, states, head, bias, rows, labels, smoothing, items, group, wanted, own):
+    def forward(ctx, states, head, bias, rows, labels, smoothing, items, group, wanted, own, in_bfloat16):
         wants_states, wants_head, wants_bias, wants_rows = wanted
         dtype = "float64" if states.dtype == paddle.float64 else "float32"
         is_summed = not 0 < len(labels) <= CHUNK  # the gradient of a single chunk is the whole gradient
@@ -93,9 +124,10 @@ class _HeadLoss(PyLayer):
         ctx.d_bias = paddle.zeros(bias.shape, dtype) if wants_bias else None
         ctx.d_rows = paddle.zeros(rows.shape, dtype) if wants_rows else None
         total, d_states = paddle.zeros([], dtype), [states[:0]]
+        products = _products_of(head, in_bfloat16=in_bfloat16)
         for start in range(0, len(labels), CHUNK):
             part, chosen = states[start : start + CHUNK], labels[start : start + CHUNK]
-            logits = paddle.matmul(part, head, transpose_y=True).astype(dtype)  # [chunk, V]
+            logits = products.logits(part).astype(dtype)  # [chunk, V]
             if bias is not None:
                 logits.add_(bias.astype(dtype).expand_as(logits))
             costs, slopes = costs_and_slopes(logits, chosen, smoothing, any(wanted), group)
@@ -105,9 +137,9 @@ class _HeadLoss(PyLayer):
             if wants_rows:
                 ctx.d_rows.add_(paddle.matmul(slopes.index_select(own, axis=1), part.astype(dtype), transpose_x=True))
             if wants_states:
-                d_states.append(paddle.matmul(slopes.astype(head.dtype), head).astype(states.dtype))
+                d_states.append(products.d_states(slopes).astype(states.dtype))
             if wants_head:
-                d_head = paddle.matmul(slopes.astype(part.dtype), part, transpose_x=True).astype(dtype)
+                d_head = products.d_head(slopes, part).astype(dtype)
                 ctx.d_head = d_head if ctx.d_head is None else ctx.d_head.add_(d_head)
         ctx.d_states = paddle.concat(d_states) if wants_states else None
         ctx.items, ctx.head_dtype = items, head.dtype

@@ -1,4 +1,4 @@
-"""Weights that are read when they are needed: a model takes no more memory while it is loaded than it keeps."""
+"""Loads weights lazily, so that loading a model takes no more memory than keeping it."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,11 +11,11 @@ class Stored(Protocol):
     """A weight in a file."""
 
     def float32(self) -> np.ndarray:
-        """Its numbers."""
+        """Returns its numbers."""
 
 
 def leave_pending(model: nn.Layer, weights: Mapping[str, Stored]) -> None:
-    """Says where the weights of a model that was built without memory for them (`paddle.LazyGuard`) are read.
+    """Notes where to read the weights of a model that was built without memory for them (`paddle.LazyGuard`).
 
     Args:
         weights: by the names of the model's parameters.
@@ -25,7 +25,7 @@ def leave_pending(model: nn.Layer, weights: Mapping[str, Stored]) -> None:
 
 
 def pending(parameter: Tensor) -> Stored | None:
-    """Where a parameter is still to be read; None if it has been."""
+    """Returns where a parameter is still to be read from; None if it has been read."""
     return None if parameter._is_initialized() else getattr(parameter, "stored", None)
 
 

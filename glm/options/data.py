@@ -14,6 +14,7 @@ from glm.data.templates import asks_questions
 from glm.errors import InputError, UsageError
 from glm.generation.config import GenerationConfig, option
 
+MOST_RECORD_BYTES = 1 << 40
 # Any of them defines another frame, which the other options of a trained model do not fit.
 FRAME = {"task_name", "template", "labels"}
 OF_FRAME = {
@@ -127,8 +128,8 @@ class DataArguments:
     inherited = frozenset()
 
     def __post_init__(self):
-        if self.max_record_bytes < 1:
-            raise UsageError(f"max_record_bytes {self.max_record_bytes}: use 1 or more")
+        if not 1 <= self.max_record_bytes <= MOST_RECORD_BYTES:
+            raise UsageError(f"max_record_bytes {self.max_record_bytes}: use 1 to {MOST_RECORD_BYTES}")
         if self.src_length < 8:
             raise UsageError(f"src_length {self.src_length}: use 8 or more")
         if not math.isfinite(self.candidate_length_penalty):

@@ -19,13 +19,14 @@ from glm.data.templates import TEMPLATES
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option
 from glm.options.data import WITHOUT_MEANING, DataArguments, meaningless
+from glm.options.foreign_names import NONE
 from glm.options.model import ModelArguments
 from glm.options.parser import OptionParser, Reading
 from glm.options.ranges import ABOVE_0, BELOW_1, COUNT, MANY, Ranges, out_of_range, raise_any
 from glm.options.run_config import published_config
-from glm.options.suggestions import NONE
 from glm.parallel import gloo
 from glm.runtime.device import choose_device
+from glm.runtime.onednn import multiplies_bfloat16
 from glm.runtime.paths import published, published_values
 
 SPLITS = ("train", "dev", "test")  # each with an option `SPLIT_file`
@@ -477,10 +478,7 @@ class FinetuneTrainingArguments(TrainingArguments):
         if self.early_stopping_patience is not None and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
         self.device = choose_device(self.device)
-        for precision in ("fp16", "bf16"):
-            if getattr(self, precision) and self.device == "cpu":
-                logger.warning(f"{precision}: a CPU computes in float32, so this run does")
-                setattr(self, precision, False)
+        self._choose_precision()
         self._init_base()
         for name, degree in asked.items():
             if degree > 1 and getattr(self, name) != degree:  # the base class ignores the degree in a single process
@@ -490,6 +488,24 @@ class FinetuneTrainingArguments(TrainingArguments):
         self.tensor_parallel_degree = max(self.tensor_parallel_degree, 1)
         if self.lr_decay_ratio is None:
             self.lr_decay_ratio = 0.1 if self.lr_scheduler_type in DECAYING else 1.0
+
+    def _choose_precision(self) -> None:
+        """Sets what a CPU does with --fp16 and --bf16, whose automatic mixed precision is a GPU's."""
+        self.trains_in_bfloat16 = False  # the products of linear layers on a CPU
+        if self.device != "cpu" or not (self.fp16 or self.bf16):
+            return
+        if self.fp16:
+            logger.warning("fp16: a CPU computes in float32, so this run does")
+        elif self.tensor_parallel_degree > 1:
+            logger.warning("bf16: a CPU computes layers that are split over processes in float32, so this run does")
+        elif not multiplies_bfloat16():
+            logger.warning("bf16: this CPU has no products in bfloat16 (AVX512_BF16, AMX), so this run is in float32")
+        else:
+            self.trains_in_bfloat16 = True
+            for name, off in OF_HALF_PRECISION.items():
+                if getattr(self, name) != off:
+                    logger.warning(f"{name} {getattr(self, name)}: is for a GPU, so this run goes without")
+        self.fp16 = self.bf16 = False
 
     def _tools(self) -> list[str]:
         """Returns the tools of `--report_to`; VisualDL if none is given."""
@@ -769,6 +785,8 @@ def _clashes(arguments: FinetuneArguments) -> Iterator[str]:
             f"dev_file {files.dev_file}: needs --train_file beside it; give one, or name the data set to train on "
             f"(--task_name {arguments.data.task_name})"
         )
+    if training.do_train and "eval_steps" in given and not evaluates:
+        yield f"eval_steps {training.eval_steps}: has no effect without --do_eval"
     if training.do_predict and files.test_file is None:
         yield "do_predict True: give the records with --test_file"
     for name in ("weights", "sampling_temperature"):

@@ -14,9 +14,10 @@ from argparse import (
     ArgumentTypeError,
     Namespace,
 )
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -34,6 +35,9 @@ MOST_NAME, MOST_PATH = 255, 4000  # bytes
 # Options that name inputs, which are also looked for beside the configuration file, and options that name outputs.
 INPUTS = ("model_name_or_path", "tokenizer_name_or_path", "train_file", "dev_file", "test_file", "fill_file")
 INPUTS += ("allowed_outputs_file", "resume_from_checkpoint", "train_data", "dev_data", "multi_task_data")
+INPUTS += ("adapters", "api_key_file")
+JOINED = ("adapters", "train_data", "dev_data")  # several, separated by commas
+MAY_BE_FILES = {"template": ".json"}  # a file, where the value ends so; else a text
 OUTPUTS = ("output_dir", "logging_dir", "data_cache_dir", "output_file", "metrics_file", "report")
 
 
@@ -134,6 +138,7 @@ class OptionParser(ArgumentParser):
             self._take_file(reading, Path(user_path(argv[0])))
             argv = argv[1:]
         before = dict(reading.given)
+        is_unreadable = bool(reading.errors) and not before  # the file; it may have what seems to be missing
         reading.given = {}
         pairs, rest = self._pairs(argv)
         self._take(reading, pairs, where="command line", before=before)
@@ -142,7 +147,7 @@ class OptionParser(ArgumentParser):
         if rest:
             reading.errors.append(f"command line: {' '.join(rest)} belongs to no option")
         missing = [f"--{a.dest}" for a in self.known.values() if a.required and a.dest not in reading.given]
-        if missing:
+        if missing and not is_unreadable:
             reading.errors.append(f"the following arguments are required: {', '.join(missing)}")
         return reading
 
@@ -156,7 +161,7 @@ class OptionParser(ArgumentParser):
         except UsageError as error:
             reading.errors += error.messages
             return
-        beside = {name: _beside(path, value) for name, value in settings.items() if name in INPUTS}
+        beside = {name: _beside(path, name, value) for name, value in settings.items() if name not in OUTPUTS}
         pairs = []
         for name, value in (settings | beside).items():
             try:
@@ -268,10 +273,10 @@ class OptionParser(ArgumentParser):
             return action.const
         if not texts:
             raise ArgumentError(action, f"expected {'at least ' if action.nargs == '+' else ''}one argument")
-        if action.dest in (*INPUTS, *OUTPUTS):
-            texts = [_user_file(text) for text in texts]
+        if _is_path(action.dest, texts):
             if wrong := [text for text in texts if not _can_be_a_path(text)]:
                 raise ArgumentError(action, f"{shown(wrong[0])}: is no path")
+            texts = [_each(_user_file, action.dest, text) for text in texts]
         if isinstance(action, OneOrMore) and len(texts) == 1:
             return self._get_values(action, texts)[0]
         if action.nargs == "+":
@@ -281,13 +286,18 @@ class OptionParser(ArgumentParser):
     def _advice(self, name: str) -> str:
         names, script = self.elsewhere
         visible = [known for known, action in self.known.items() if action.help != SUPPRESS]
-        return f"; it is an option of {script}" if name in names else option_advice(name, visible)
+        if name in names:
+            return f"; it is an option of {script}"
+        return option_advice(name, visible, elsewhere=script)
 
     def build(self, reading: Reading) -> list[Any]:
         """Creates the dataclasses, which check their values; a failed one is None, and its error is noted."""
         built = []
         for group in self.groups:
             names = [item.name for item in dataclasses.fields(group) if item.init]
+            if any(self.known[name].required and getattr(reading.values, name) is None for name in names):
+                built.append(None)  # which is said already
+                continue
             try:
                 built.append(group(**{name: getattr(reading.values, name) for name in names}))
             except (InputError, ValueError, AssertionError, TypeError, OverflowError) as error:
@@ -295,6 +305,17 @@ class OptionParser(ArgumentParser):
                 reading.errors += getattr(error, "messages", [f"{_title(group)}: {error}"])
                 built.append(None)
         return built
+
+
+def _is_path(name: str, texts: list[str]) -> bool:
+    """Whether an option's values are paths."""
+    ending = MAY_BE_FILES.get(name)
+    return name in (*INPUTS, *OUTPUTS) or (ending is not None and all(text.endswith(ending) for text in texts))
+
+
+def _each(change: Callable[[str], str], name: str, text: str) -> str:
+    """Applies a change to a path, or to each of several that stand in one value."""
+    return ",".join(map(change, text.split(","))) if name in JOINED else change(text)
 
 
 def _user_file(text: str) -> str:
@@ -318,17 +339,22 @@ def _is_own(group: type, name: str) -> bool:
     return name in group.__annotations__
 
 
-def _beside(config: Path, value: Any) -> Any:
+def _beside(config: Path, name: str, value: Any) -> Any:
     """Resolves paths that a configuration file names: beside the file, if there is none in the working directory."""
     if isinstance(value, list):
-        return [_beside(config, one) for one in value]
-    if not isinstance(value, str):
+        return [_beside(config, name, one) for one in value]
+    if not isinstance(value, str) or not _is_path(name, [value]):
         return value
-    file = named_file(value)
-    path = user_path(file.path if file.name else value)
-    beside = config.parent / path
-    found = str(beside) if not os.path.exists(path) and os.path.exists(beside) else None
-    return value if found is None else f"{file.name}={found}" if file.name else found
+    return _each(partial(_found_beside, config), name, value)
+
+
+def _found_beside(config: Path, text: str) -> str:
+    file = named_file(text)
+    path = user_path(file.path if file.name else text)
+    beside = str(config.parent / path)
+    if os.path.exists(path) or not os.path.exists(beside):
+        return text
+    return f"{file.name}={beside}" if file.name else beside
 
 
 def without_none(hint: Any) -> Any:

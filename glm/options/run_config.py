@@ -12,7 +12,7 @@ from glm.errors import InputError, UsageError, shown
 from glm.generation.config import GenerationConfig
 from glm.options.data import DataArguments
 from glm.runtime.paths import published_values
-from glm.runtime.settings_file import MOST_DEPTH, Settings, checked, read_object, read_plain, stand_in
+from glm.runtime.settings_file import MOST_DEPTH, Settings, as_utf8, checked, read_object, read_plain, stand_in
 
 RUN_CONFIG_NAME = "finetune_config.json"
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
@@ -121,7 +121,7 @@ def published_config(settings: dict[str, Any]) -> dict[str, Any]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     data = read_plain(path, "YAML", MOST_YAML_BYTES)
     try:
-        settings = yaml.load(data.decode("utf-8-sig"), Loader=_Words)
+        settings = yaml.load(as_utf8(data).decode("utf-8-sig"), Loader=_Words)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = stand_in(data) or shown(" ".join(str(error).split()))
         raise InputError(f"{path}: cannot be read as YAML ({reason})") from error

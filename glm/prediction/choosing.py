@@ -16,6 +16,7 @@ from glm.evaluation.metrics import Scores
 from glm.generation.candidates import log_probs
 from glm.models.protocol import TokenScores
 from glm.modules.classifier import head_scores
+from glm.runtime.paths import published
 
 # Labels of a question with one candidate, which is right if the model itself would write it.
 EQUAL = {True: "true", False: "false"}
@@ -147,7 +148,7 @@ def reference_of(record: TaskRecord) -> dict[str, Any]:
 
 def failed_row(record: Record | BadRecord, error: str) -> dict[str, Any]:
     """Makes the row of a record that cannot be used."""
-    return {"id": record.id, "error": error}
+    return {"id": record.id, "error": published(error)}
 
 
 def predict(

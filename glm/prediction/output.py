@@ -12,7 +12,7 @@ settings, then each row of the present window as it finishes. What a kill during
             5 journal: without them  Renamed as in 2. Until then those of its rows that F has are ignored.
     end     6 no journal             Until then every record is done, and only this step is left.
 
-A kill takes nothing that was given to the operating system, so flushing is enough. `os.fsync` in 2, 4 and 5 is for a
+A kill takes nothing that was given to the operating system, so flushing is enough. Syncing in 2, 4 and 5 is for a
 loss of power, which may cost the present window.
 """
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from glm.errors import InputError
+from glm.runtime.atomic import sync
 
 
 class PredictionsFile:
@@ -104,7 +105,7 @@ class PredictionsFile:
         with open(self.path, "ab") as file:
             file.writelines([self._window[number] for number in range(self.row_count, end)])
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         self.row_count = end
         self._window = {number: line for number, line in self._window.items() if number >= end}
         self._write_journal()
@@ -167,7 +168,7 @@ class PredictionsFile:
             file.write(self._settings)
             file.writelines(_entry(number, line) for number, line in self._window.items())
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.replace(new, self.journal)
 
 

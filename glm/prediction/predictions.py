@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glm.data.records import BadRecord, Record
+from glm.runtime.paths import published
 
 # The fields of a row; a column of these names is not copied beside them.
 ROW_FIELDS = ("id", "source", "answer", "cut", "seen", "predictions", "reference", "error")
@@ -74,7 +75,7 @@ class Prediction:
         if isinstance(self.record, Record) and self.record.references:
             one, *more = self.record.references
             row["reference"] = [one, *more] if more else one
-        return row if self.error is None else row | {"error": self.error}
+        return row if self.error is None else row | {"error": published(self.error)}
 
 
 def plain(value: Any) -> Any:

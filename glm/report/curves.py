@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,9 +51,11 @@ class Single:
     value: float
 
 
+OF_OBJECTIVE = re.compile(r"eval_(.+/)?loss \((.+)\)")  # loss of an objective, of one of several corpora
 # Plot: title, unit, and the key in metrics.jsonl by label.
 CURVE_PLOTS = {
     "loss": ("Loss", "nats per token", {"training, with label smoothing": "loss", "dev records": "eval_loss"}),
+    "objectives": ("Loss of the held-out texts, by objective", "nats per predicted token", {}),  # as the log has them
     "losses": (
         "Losses",
         "nats per token",
@@ -108,10 +111,17 @@ def curve_plots(log: Iterable[Mapping[str, Any]]) -> list[CurvePlot]:
     log = list(log)
     plots = []
     for name, (title, unit, keys) in CURVE_PLOTS.items():
+        keys = _objectives(log) if name == "objectives" else keys
         curves = tuple(Curve(label, points) for label, key in keys.items() if (points := _points(log, key)))
         if curves:
             plots.append(CurvePlot(name, title, unit, curves))
     return plots
+
+
+def _objectives(log: list[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the keys of losses of pretraining's objectives, by label; of several corpora each has its own."""
+    found = dict.fromkeys(key for entry in log for key in entry if OF_OBJECTIVE.fullmatch(key))
+    return {OF_OBJECTIVE.fullmatch(key).expand(r"\1\2"): key for key in found}
 
 
 def single_figures(plots: Iterable[CurvePlot]) -> list[Single]:

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
@@ -21,7 +21,7 @@ from glm.report.differences import edits
 from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
 from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length, draw_sets
 from glm.report.provenance import Provenance, now
-from glm.report.rows import SHOWN, ReportRows, Sample
+from glm.report.rows import SHOWN, ReportRows
 
 NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # logged figures of an evaluation that are no scores
 # Most characters of a text on a page: 1,000 rows of any texts stay below 2 MB.
@@ -83,7 +83,7 @@ def write_report(
         curve_plots=curves,
         single_figures=figures,
         sample_groups=_sample_groups(rows),
-        cell=_cell(rows),
+        cell=cell_length([(row.row.get("source") or "", row.best, *references_of(row.row)) for row in rows.every]),
         names=NAMES_OF_QUESTIONS if of_questions else NAMES,
         provenance=provenance,
     )
@@ -212,7 +212,7 @@ class SampleGroup:
 
     heading: str
     chinese: str
-    samples: list[Sample]
+    samples: Sequence[Any]
 
 
 def _sample_groups(rows: ReportRows) -> list[SampleGroup]:
@@ -241,7 +241,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clipped": _clipped, "percent": lambda value: f"{value:.2f}"}
+    environment.filters |= {"clipped": clipped, "percent": lambda value: f"{value:.2f}"}
     script = SCRIPT.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {
@@ -273,18 +273,16 @@ def drawable(log: Iterable[Mapping[str, Any]]) -> tuple[list[CurvePlot], list[Si
     return [plot for plot in found if plot.has_lines], single_figures(found)
 
 
-def _cell(rows: ReportRows) -> int:
-    """Returns the character limit of a cell in the table of all rows."""
-    lengths = [
-        len(text) for row in rows.every for text in (row.row.get("source") or "", row.best, *references_of(row.row))
-    ]
+def cell_length(rows: Iterable[Iterable[str]]) -> int:
+    """Returns the character limit of a cell in the table of all rows, from the texts of each row."""
+    lengths = [len(text) for texts in rows for text in texts]
     return next((most for most in CELLS if sum(min(most, length) for length in lengths) <= MOST_OF_CELLS), CELLS[-1])
 
 
-def _clipped(text: Any, most: int) -> str:
-    """Clips a text to what a page has room for."""
+def clipped(text: Any, most: int) -> str:
+    """Clips a text to what a page has room for; `(+N)` counts the characters left out."""
     text = str(text)
-    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+    return text if len(text) <= most else f"{text[:most]} … (+{len(text) - most:,})"
 
 
 class Part(NamedTuple):
@@ -309,16 +307,16 @@ def _source_spans(row: Mapping[str, Any]) -> list[Part]:
     end = start + MOST_OF_SOURCE
     bounds = {start, min(end, len(source)), first, last, place, place + len(answer)}
     bounds = sorted(bound for bound in bounds if start <= bound <= min(end, len(source)))
-    parts = [Part(f"({start:,} characters before) … ")] if start else []
+    parts = [Part(f"(+{start:,}) … ")] if start else []
     for left, right in zip(bounds, bounds[1:], strict=False):
         is_answer = place >= 0 and place <= left and right <= place + len(answer)
         is_seen = first <= left and right <= last
         parts.append(Part(source[left:right], "answer" if is_answer and is_seen else "" if is_seen else "unseen"))
     more = len(source) - min(end, len(source))
-    return [*parts, Part(f" … ({more:,} more characters)")] if more else parts
+    return [*parts, Part(f" … (+{more:,})")] if more else parts
 
 
 def _beams(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns all hypotheses of a row, clipped more the more there are."""
     most = max(LEAST_OF_BEAM, MOST_OF_BEAMS // max(len(row["predictions"]), 1))
-    return [{"score": text.get("score"), "text": _clipped(text["text"], most)} for text in row["predictions"]]
+    return [{"score": text.get("score"), "text": clipped(text["text"], most)} for text in row["predictions"]]

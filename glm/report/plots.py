@@ -22,6 +22,7 @@ BINS = 30
 # All plots there can be.
 PLOT_NAMES = {*CURVE_PLOTS, "source-length", "generated-length", "scores-by-length", "scores-by-set"}
 COLOURS = ("#1f6feb", "#d9730d", "#2a9d5c")
+STYLES = ("-", "--", ":", "-.")  # of curves beyond the colours
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ class Plot:
 def draw_curves(plot: CurvePlot) -> Plot:
     """Draws curves by optimizer step."""
     figure, axes = _axes(plot.title, "optimizer step", plot.unit)
-    for curve, colour in zip(plot.curves, COLOURS, strict=False):
+    for place, curve in enumerate(plot.curves):
         steps, values = zip(*curve.points, strict=True)
         mark = "." if len(steps) < 30 else ""
-        axes.plot(steps, values, marker=mark, label=curve.label, color=colour, linewidth=1.2)
+        look = {"color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place // len(COLOURS) % len(STYLES)]}
+        axes.plot(steps, values, marker=mark, label=curve.label, linewidth=1.2, **look)
     if len(plot.curves) > 1:
         _add_legend(axes)
     if plot.name in ("speed", "memory"):

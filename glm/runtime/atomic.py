@@ -87,9 +87,12 @@ def probe(folder: Path) -> list[str]:
         aside.rename(target)
         descriptor = os.open(target, os.O_RDONLY)
         try:
-            can_sync, can_lock = _does(os.fsync, descriptor), _does(fcntl.flock, descriptor, fcntl.LOCK_EX)
+            can_sync = _does(os.fsync, descriptor)
+            can_lock = _does(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             os.close(descriptor)
+        with open(target / "file", "r+b") as locked:  # locks of POSIX: a disk may have the one kind and not the other
+            can_lock &= _does(fcntl.lockf, locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         file.unlink(missing_ok=True)
         for part in (aside, target):
@@ -111,6 +114,11 @@ def _does(call: Callable[..., object], *arguments: object) -> bool:
             raise
         return False
     return True
+
+
+def sync(descriptor: int) -> None:
+    """Syncs an open file to disk, where the file system can."""
+    _does(os.fsync, descriptor)
 
 
 def write_whole(path: Path, text: str) -> None:

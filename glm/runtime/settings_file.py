@@ -4,6 +4,7 @@ A folder with a model may come from anywhere. What is taken from its JSON files 
 type and a range; nothing of it is ever a command line, a pattern that is run, or a name of code.
 """
 
+import codecs
 import json
 import re
 import stat
@@ -73,9 +74,30 @@ def read_plain(path: Path, form: str, most_bytes: int) -> bytes:
     return data
 
 
+def as_utf8(data: bytes) -> bytes:
+    """Converts text with a mark of UTF-16 to UTF-8; other bytes stay as they are.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    return text.encode()
+
+
+def _json_hint(data: bytes) -> str:
+    """Says what JSON has not that stands in a text; empty if it is nothing known."""
+    if re.search(rb"(?m)^\s*(//|#|/\*)", data):
+        return "; JSON has no comments: a name that starts with _ is a note"
+    return "; take the comma before } or ] away" if re.search(rb",\s*[}\]]", data) else ""
+
+
 def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:
     """Parses bytes as a JSON object; see `read_object`."""
     try:
+        data = as_utf8(data)
         if structure(data).depth > MOST_DEPTH:
             raise InputError(f"{origin}: cannot be read as JSON (nested more than {MOST_DEPTH} deep)")
         content = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object)
@@ -83,7 +105,7 @@ def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        reason = stand_in(data) or shown(str(error))
+        reason = stand_in(data) or f"{shown(str(error))}{_json_hint(data)}"
         raise InputError(f"{origin}: cannot be read as JSON ({reason})") from error
     if not isinstance(content, dict):
         raise InputError(f"{origin}: a JSON object is expected")

@@ -104,6 +104,7 @@ def _learning(arguments: Any, config: ModelConfig) -> dict[str, Any]:
     own = {name for group in classes for name in group.__annotations__}
     names = [*LEARNING_OPTIONS, *(item.name for item in fields(type(training)) if item.name in own)]
     options = {name: getattr(training, name) for name in names if name not in WITHOUT_MEANING}
+    options["bf16"] |= training.trains_in_bfloat16
     shape = {f"model's {name}": getattr(config, name) for name in _own_settings(config)}
     adapter = {"lora": arguments.adapter.lora}
     if arguments.adapter.kind is not None:

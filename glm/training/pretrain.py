@@ -25,6 +25,8 @@ from glm.training.pretraining import PretrainData, PretrainingTrainer, build_pre
 from glm.training.run_folder import write_done
 from glm.training.setup import begin_run, opened_run
 
+UNIT = "nats per predicted token"
+
 
 def main(argv: list[str]) -> int:
     """Parses, opens the run's folder, builds, trains, and says that it is done."""
@@ -65,13 +67,14 @@ def pretrain(trainer: PretrainingTrainer, data: PretrainData, checkpoint: Checkp
             print_losses(metrics)
         symptom = loss_symptom(read_log(output_dir / METRICS_NAME), learning_rate=trainer.args.learning_rate)
         warnings = [symptom] if symptom else []
-        describe_model(output_dir, trainer.provenance, metrics, data.reports, {}, warnings)
+        units = {name.removeprefix("eval_"): UNIT for name in metrics if "loss" in name}
+        describe_model(output_dir, trainer.provenance, metrics, data.reports, units, warnings)
         print_warnings(warnings)
 
 
 def print_losses(metrics: dict[str, float]) -> None:
     """Prints the losses on the held-out texts; for several corpora a column each."""
-    title = "loss on the held-out texts, nats per predicted token"
+    title = f"loss on the held-out texts, {UNIT}"
     if of_sets := figures_by_set(metrics, prefix="eval_"):
         print_sets(of_sets, title=title)
     else:

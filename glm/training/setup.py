@@ -51,6 +51,7 @@ from glm.training.checkpoints import Checkpoint, newest_whole, sweep, verify
 from glm.training.fingerprint import fingerprint, manifest_facts
 from glm.training.going_on import overwrites_anything, same_command
 from glm.training.parameters import freeze, set_layerwise_rates
+from glm.training.precision import train_in_bfloat16
 from glm.training.progress import rewind_metrics
 from glm.training.run_data import RunData, read_run_data
 from glm.training.run_folder import (
@@ -197,6 +198,8 @@ def prepare_model(
         freeze(family.weights, model, training.freeze, num_layers=getattr(config, "num_layers", 0))
     if training.layerwise_lr_decay is not None:
         set_layerwise_rates(family.weights, model, training.layerwise_lr_decay, num_layers=config.num_layers)
+    if training.trains_in_bfloat16:
+        train_in_bfloat16(model)
     return adapter
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from glm.models.glm.geometry import BlankInfilling, GLMGeometry
 from glm.models.protocol import IGNORE_INDEX, GeometryOptions
 
 SCRIPT = Path(__file__).with_name("torch_huggingface.py")
-EXPORTED = {"configuration_glm.py", "modeling_glm.py", "generation_config.json"}
+EXPORTED = {"configuration_glm.py", "modeling_glm.py", "tokenization_glm.py", "generation_config.json"}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,8 @@ def test_an_export_brings_its_code_and_comes_back(saved, tmp_path, to):
     assert EXPORTED <= {path.name for path in (tmp_path / "out").iterdir()}
     config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
     assert config["auto_map"]["AutoModelForSeq2SeqLM"] == "modeling_glm.GLMForConditionalGeneration"
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text("utf-8"))
+    assert config["auto_map"] == {"AutoTokenizer": ["tokenization_glm.GLMTokenizer", None]}
     import_checkpoint(tmp_path / "out", tmp_path / "back")
     from safetensors.numpy import load_file
 
@@ -88,6 +91,8 @@ def test_transformers_computes_the_same(saved, tokenizer, tmp_path):
     begins = longest - np.array([[len(prompt)] for prompt in prompts])
     arrays["prompts_there"] = (np.arange(longest)[None] >= begins).astype(np.int64)
     np.savez(tmp_path / "in.npz", **arrays)
+    written = ["松江有多少人口？[MASK]", " 青石镇 位于[sMASK]，[MASK]。", "谁写了这本书？", "答：[gMASK]"]
+    (tmp_path / "texts.json").write_text(json.dumps(written), encoding="utf-8")
     python = os.environ["GLM_TORCH_PYTHON"]
     command = [python, str(SCRIPT), str(folder / "exported"), str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
@@ -103,6 +108,20 @@ def test_transformers_computes_the_same(saved, tokenizer, tmp_path):
         row = found["greedy"][place, longest:].tolist()
         ended = row.index(tokenizer.eop_token_id) if tokenizer.eop_token_id in row else len(row)
         assert row[:ended] == list(texts[0].tokens)
+    tokenized = json.loads((tmp_path / "texts.json").read_text(encoding="utf-8"))
+    assert tokenized["ids"] == [prompt_ids(tokenizer, text) for text in written]
+    assert [text.replace(" ", "") for text in tokenized["texts"]] == [
+        tokenizer.decode_ids(ids).replace(" ", "") for ids in tokenized["ids"]
+    ]
+
+
+def prompt_ids(tokenizer, text: str) -> list[int]:
+    """What the toolkit makes of a text with blanks."""
+    geometry = GLMGeometry(tokenizer, GeometryOptions(blank="[gMASK]"))
+    parts = [part for part in re.split(r"(\[[sg]?MASK\])", text) if part]
+    parts = parts if any(part in tokenizer.special_ids for part in parts) else [*parts, "[gMASK]"]
+    parts = [part if part in tokenizer.special_ids else tokenizer.encode_text(part) for part in parts]
+    return [*geometry.lay_out_blanks(parts), tokenizer.sop_token_id]
 
 
 def ours(model, tokenizer, example) -> np.ndarray:

@@ -43,7 +43,8 @@ def test_a_page_of_choices(tmp_path):
     candidates = [{"label": label, "score": 0.0, "probability": 0.5} for label in ("yes", "no")]
     rows = [{"id": 1, "source": "甲", "prediction": "yes", "candidates": candidates, "reference": "no"}]
     assert main(["report", write(tmp_path / "p.jsonl", rows), "--output_dir", str(tmp_path / "page")]) == 0
-    assert "Most confident mistakes" in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    assert "All records" in page and "全部样本" in page and '<span class="en">wrong</span>' in page
 
 
 def test_a_page_that_is_there_is_kept(tmp_path):

@@ -55,8 +55,22 @@ def test_failed_records_are_told(file, capsys):
     assert f"{file}: 1 of 4 records failed and are not scored" in capsys.readouterr().err
 
 
-def test_tables(file, capsys):
+def test_headline_figures_and_what_comes_next(file, capsys):
     main(["score", file])
+    printed = capsys.readouterr()
+    figures = score_as_json(capsys, file)
+    rows = {row[0].strip(): row[1].strip() for line in printed.out.splitlines() if len(row := line.split("│")[1:]) > 1}
+    for name in ("bleu-4 (char, corpus)", "rouge-l (char)", "exact match", "distinct-2 (char)"):
+        assert rows[name] == f"{figures[name]:.2f}"
+    assert rows["records"] == "3" and rows["failed records"] == "1" and "rouge-2 (char)" not in rows
+    assert printed.out.count("bleu: nrefs:1|") == 1 and printed.out.count("rouge: nrefs:1|") == 1
+    assert "by length of the source" not in printed.out
+    last = printed.err.splitlines()[-1]
+    assert last.startswith(f"next: python -m glm report {file} (a page)") and "--format full" in last
+
+
+def test_all_tables(file, capsys):
+    main(["score", file, "--format", "full"])
     printed = capsys.readouterr().out
     for text in ("bleu-4 (char, corpus)", "nrefs:1|norm:nfkc", "answer leaks", "by length of the source", "65-128"):
         assert text in printed

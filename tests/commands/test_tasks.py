@@ -160,13 +160,27 @@ def test_files_that_do_not_go_together(tmp_path):
         ({**choice(1, "a", "a"), "prediction": 3}, "field prediction: text is expected"),
         ({**choice(1, "a", "a"), "reference": []}, "field reference: text, or a list"),
         ({**choice(1, "a", "a"), "candidates": [{"label": "a"}]}, r"field candidates\[0\]"),
-        ({name: value for name, value in choice(1, "a", "a").items() if name != "reference"}, "no field reference"),
     ],
 )
 def test_rows_that_cannot_be_scored(tmp_path, row, told):
     path = write(tmp_path / "c.jsonl", [choice(7, "a", "a"), row])
     with pytest.raises(InputError, match=f"line 2.*{told}"):
         main(["score", path])
+
+
+def test_rows_without_what_is_right(tmp_path, capsys):
+    """Are not scored, and have a page; a file without any cannot be scored."""
+    bare = {name: value for name, value in choice(1, "a", "a").items() if name != "reference"}
+    path = write(tmp_path / "c.jsonl", [choice(7, "a", "a"), bare])
+    main(["score", path, "--format", "json"])
+    said = capsys.readouterr()
+    assert json.loads(said.out)["records"] == 1
+    assert "1 of 2 records has a reference; the scores are of these" in said.err
+    path = write(tmp_path / "d.jsonl", [bare])
+    with pytest.raises(InputError, match="no field reference in any row: nothing to score against"):
+        main(["score", path])
+    main(["report", path])
+    assert "No record says what is right" in (tmp_path / "d.report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_id_stands_once_in_a_language(tmp_path):

@@ -97,8 +97,8 @@ def test_every_problem_in_one_pass(write, encoder):
         "source too long": ["line 9, field answer: does not fit into src_length 60"],
         "target too long": [items[9].error.removeprefix(f"{path}, ")],
         "control character": [
-            "line 11, field source: holds the control character U+0000",
-            "line 12, field source: holds the control character U+FFFD",
+            "line 11, field context: holds the control character U+0000",
+            "line 12, field context: holds the control character U+FFFD",
         ],
         "duplicate row": ["line 13: is line 1 once more"],
         "duplicate id": ["line 15, field id: is that of line 14 too"],

@@ -249,3 +249,43 @@ def test_columns_that_predictions_keep():
     assert choose("source target url", wishes=ColumnOptions(keep_columns="all")).kept == ("source", "target", "url")
     with pytest.raises(InputError, match=r"keep_columns urls: no such column in a.json \(columns: source, target\)"):
         choose("source target", wishes=ColumnOptions(keep_columns="source,urls"))
+
+
+@pytest.mark.parametrize(
+    ("present", "task", "source", "target"),
+    [
+        ("news headline", "title", "news", "headline"),
+        ("body headlines", "title", "body", "headlines"),
+        ("document abstract", "summary", "document", "abstract"),
+        ("article abstract title", "title", "article abstract", "title"),
+        ("source_text target_text", "pair", "source_text", "target_text"),
+        ("input_text target_text", "pair", "input_text", "target_text"),
+        ("sentence paraphrase", "pair", "sentence", "paraphrase"),
+        ("review_body review_title", "pair", "review_body", "review_title"),
+    ],
+)
+def test_more_columns_of_public_data_sets(present, task, source, target):
+    if " " in source:  # both could be it
+        with pytest.raises(InputError, match="--source_column"):
+            choose(present, find_template(task))
+        return
+    columns = choose(present, find_template(task))
+    assert (columns.source, columns.target) == ((source,), (target,))
+
+
+def test_short_names_of_question_generation():
+    columns = choose("para ans ques", QG)
+    assert (columns.source, columns.answer, columns.target) == (("para",), ("ans",), ("ques",))
+
+
+@pytest.mark.parametrize("blank", ["\xa0", "\u2003", "\u202f", "\u2060", "\u200e"])
+def test_blanks_of_any_width_around_a_name(blank):
+    columns = choose_columns([f"{blank}Content", f"summary{blank}"], PAIR, RECOGNISED, name="a", need_target=True)
+    assert (columns.source, columns.target) == ((f"{blank}Content",), (f"summary{blank}",))
+
+
+@pytest.mark.parametrize("name", ["reference", "references"])
+def test_a_file_of_predictions_is_predicted_again(name):
+    assert choose(f"id source answer {name} predictions", QG).target == (name,)
+    assert choose(f"passage answer question {name}", QG).target == ("question",)
+    assert choose(f"source {name}").target == (name,)

@@ -1,9 +1,9 @@
 """Documents of corpora in all formats, and the store of their ids: whole or not at all, found by content."""
 
-import errno
 import gzip
 import json
 import os
+import resource
 from array import array
 
 import datasets
@@ -193,19 +193,20 @@ def test_a_damaged_store_is_encoded_anew(tmp_path, tokenizer, pretraining):
     assert again.unit(0)[0].tolist() == tokenizer.encode_text(TEXTS[0])
 
 
-def test_a_full_disk_leaves_no_store(tmp_path, tokenizer, pretraining, monkeypatch):
-    corpus = CorpusFiles(write_lines(tmp_path / "x.jsonl"))
-
-    def half(folder, documents, *args):
-        (folder / corpus_store.IDS).write_bytes(b"\0\0")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(corpus_store, "write_corpus", half)
-        with pytest.raises(InputError, match="cannot be written .No space left on device.; nothing is kept"):
-            opened(tmp_path, corpus, tokenizer, pretraining)
+def test_a_full_disk_leaves_no_store(tmp_path, tokenizer, pretraining):
+    """Files may have no more than some bytes: writing fails in the middle, as where a disk is full."""
+    corpus = CorpusFiles(
+        write_lines(tmp_path / "x.jsonl", [f"{number}{text}" for number in range(50) for text in TEXTS])
+    )
+    digest, before = corpus_digest(corpus), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match="cannot be written .File too large.; nothing is kept"):
+            open_corpus("c", corpus, tokenizer, pretraining, tmp_path / "cache", content=digest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "cache").iterdir()) == []
-    assert len(opened(tmp_path, corpus, tokenizer, pretraining)) == 3
+    assert len(opened(tmp_path, corpus, tokenizer, pretraining)) == 150
 
 
 def test_samples_are_a_function_of_number_and_generator(tmp_path, tokenizer, pretraining):
@@ -215,7 +216,10 @@ def test_samples_are_a_function_of_number_and_generator(tmp_path, tokenizer, pre
 
     def rows(index):
         sample = samples.draw(index, np.random.default_rng([1, index]))
-        return [(example.source_ids.tolist(), example.labels.tolist()) for example in sample.examples]
+        return [
+            [getattr(example, name).tolist() for name in ("source_ids", "target_ids", "target_position_ids", "labels")]
+            for example in sample.examples
+        ]
 
     forward = [rows(index) for index in range(len(samples))]
     assert [rows(index) for index in reversed(range(len(samples)))] == forward[::-1]

@@ -385,3 +385,76 @@ def test_a_table_with_other_separators_gets_a_hint(write, separator, words):
     path = write("a.csv", f"content{separator}summary\n甲{separator}乙\n")
     with pytest.raises(InputError, match=f"line 1: the header is one column, .*separated by {words}"):
         list(read_rows(path))
+
+
+OTHER_FILES = {
+    b"%PDF-1.7\n": "a PDF; save the table as CSV in UTF-8",
+    b"SQLite format 3\0": "an SQLite database; save the table",
+    b"PAR1" + bytes(8): "a parquet file under another name; name it .parquet",
+    b"\xfd7zXZ\0": "packed with xz; unpack it, or pack it with gzip",
+    b"BZh91AY&SY": "packed with bzip2; unpack it",
+    b"\x28\xb5\x2f\xfd\x04": "packed with zstd; unpack it",
+    b"\x80\x04\x95\x10": "a pickle of Python; save it as JSON lines",
+    b"version https://git-lfs.github.com/spec/v1\n": r"a pointer of Git LFS in the file's place; fetch .*git lfs pull",
+    b"\n <!DOCTYPE html><html>": "an HTML page, as a failed download leaves",
+    b"\xef\xbb\xbf<HTML lang=zh>": "an HTML page, as a failed download leaves",
+    b'<?xml version="1.0"?>': "an XML file; save the table",
+    b"train.json".ljust(257, b"\0") + b"ustar\0": "a TAR archive; unpack it",
+}
+
+
+@pytest.mark.parametrize("start", OTHER_FILES, ids=[message.partition(";")[0] for message in OTHER_FILES.values()])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_files_of_another_kind_are_named(write, start, name):
+    for content in (start, gzip.compress(start)):
+        with pytest.raises(InputError, match=f"{name}: {OTHER_FILES[start]}"):
+            list(read_rows(write(name, content)))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_rows_one_level_deeper(write, indent):
+    document = {"version": 1, "data": {"name": "x", "rows": ROWS}}
+    rows = list(read_rows(write("a.json", json.dumps(document, indent=indent))))
+    assert [row.values for row in rows] == ROWS and rows[1].origin.endswith("a.json, data.rows 2")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("document", "what"),
+    [
+        ({name: [row[name] for row in ROWS] for name in ROWS[0]}, "the table stands in it by columns"),
+        ({name: {"0": "甲", "1": "乙"} for name in ROWS[0]}, "the table stands in it by columns"),
+        ({"q1": ROWS[0], "q2": ROWS[1]}, "rows stand in it by their names"),
+    ],
+)
+def test_a_table_that_stands_otherwise_is_an_error_that_says_how(write, document, what, indent):
+    with pytest.raises(InputError, match=rf"{what}; write a list of rows.*orient='records', lines=True"):
+        list(read_rows(write("a.json", json.dumps(document, indent=indent))))
+
+
+def test_a_record_with_nested_fields_is_a_record(write):
+    record = {"context": "甲", "answers": {"text": ["乙"], "start": [0]}, "tags": ["a", "b"]}
+    assert [row.values for row in read_rows(write("a.json", json.dumps(record, indent=1)))] == [record]
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("{'context': '甲'}", "it is written as Python prints it; write it with json.dumps"),
+        ('{"context": None}', "it is written as Python prints it"),
+        ('{"context": "甲"},', "take the commas behind the objects away"),
+        ('{"context": "甲"', "one JSON object per line is expected"),
+    ],
+)
+def test_what_to_do_about_a_line_that_is_no_json(write, line, advice):
+    content = '{"context": "甲"}\n' + line + "\n"
+    assert advice in str(next(row.error for row in read_rows(write("a.jsonl", content)) if row.error))
+    if line.endswith("},"):
+        with pytest.raises(InputError, match="take the commas behind the objects away"):
+            list(read_rows(write("b.json", f"{line}\n{line}\n")))
+
+
+@pytest.mark.parametrize("header", ["甲城位于乙河北岸。,甲城", "他来了，看了，走了,题目"])
+def test_a_table_without_a_header(write, header):
+    with pytest.raises(InputError, match="line 1: looks like a row, and names of columns .* e.g. source,target"):
+        list(read_rows(write("a.csv", f"{header}\n乙,丙\n")))

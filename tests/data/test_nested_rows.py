@@ -143,3 +143,31 @@ def test_history_beside_an_instruction(write, more, field):
 def test_a_layout_that_is_a_template_s_own_columns(write):
     with pytest.raises(InputError, match="no column is recognised as the answer"):
         read_records(write((openai(("user", "甲"), ("assistant", "乙")),)))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"human": "甲？", "assistant": "乙。"},  # Firefly
+        {"system": "", "input": "甲？", "output": "乙。"},  # XTuner
+        {"question": "甲？", "answer": "乙。"},
+    ],
+)
+def test_turns_that_hold_question_and_answer(write, turn):
+    (record,) = read_records(write({"conversation": [turn]}), PAIR)
+    assert (record.source, record.target) == ("甲？", "乙。")
+    with pytest.raises(InputError, match="field conversation: 2 turns, and a pair is one turn"):
+        read_records(write({"conversation": [turn, turn]}), PAIR)
+    if "system" in turn:
+        with pytest.raises(InputError, match="field conversation: a system text"):
+            read_records(write({"conversation": [turn | {"system": "你是助手"}]}), PAIR)
+
+
+def test_the_parts_of_a_turn_are_one_text(write):
+    def row(*parts):
+        return {"messages": [{"role": "user", "content": list(parts)}, {"role": "assistant", "content": "乙。"}]}
+
+    (record,) = read_records(write(row({"type": "text", "text": "甲"}, {"type": "text", "text": "乙？"})), PAIR)
+    assert record.source == "甲\n乙？"
+    with pytest.raises(InputError, match=r"field messages: a part of a turn is no text \(image_url\); take it out"):
+        read_records(write(row({"type": "image_url", "image_url": {"url": "x"}})), PAIR)

@@ -142,7 +142,7 @@ def test_lines_may_come_from_a_stream():
         ('"text"', ", line 2: str where a JSON object is expected"),
         ("7", ", line 2: int where a JSON object is expected"),
         (line_of()[:-1], ", line 2: not JSON (Expecting ',' delimiter, column "),
-        ("{'context': 1}", "column 2); one JSON object per line is expected"),
+        ("{'context': 1}", "column 2); it is written as Python prints it; write it with json.dumps"),
         (line_of() + line_of(), ", line 2: not JSON (Extra data, column "),
         ("[" * 100_000, ", line 2: not JSON (maximum recursion depth exceeded"),
         ('{"a":' * 100_000, ", line 2: not JSON (maximum recursion depth exceeded"),

@@ -67,6 +67,7 @@ def test_a_template_of_the_users_own():
 
 def test_a_word_without_a_label_is_its_own():
     assert parse_labels("是, 不是=no") == {"是": "是", "no": "不是"}
+    assert parse_labels("是，不是＝no，也许＝maybe") == {"是": "是", "no": "不是", "maybe": "也许"}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,7 @@ def test_labels_that_cannot_be_used(labels, told):
     [
         ("{premise}", "no blank"),
         ("{premise}[MASK]还是[MASK]", "more than one blank"),
+        ("{premise}【MASK】", "no blank in it; one .*; 【MASK】 is text: its brackets are full-width"),
         ("[MASK]。", "no field"),
         ("{premise[MASK]", "premise"),
         ("{a.b}[MASK]", "a field is a name"),
@@ -254,6 +256,24 @@ def test_every_idiom_of_a_passage_is_a_question():
     assert first.group == second.group and first.id != second.id
 
 
+@pytest.mark.parametrize("cell", ['["蓝色", "红 色"]', "['蓝色', '红 色']", [" 蓝色 ", "红 色"]])
+def test_a_list_in_a_cell(cell):
+    """A table has no lists: JSON, or what pandas writes of one."""
+    found = record("multichoice", {"inputs": "天空是", "choices": cell, "label": "1"})
+    assert (found.words, found.right) == (("蓝色", "红 色"), (1,))
+    asked = {"context": "甲来了。", "question": "谁？", "answers": "['甲', '乙']"}
+    assert record("cmrc2018", asked).answers == ("甲", "乙")
+    assert record("cmrc2018", {**asked, "answers": "[1]"}).answers == ("[1]",)
+
+
+@pytest.mark.parametrize(("label", "right"), [("A", 0), ("b", 1), ("Ｂ", 1), ("红", 1), ("1", 1), (0, 0)])
+def test_a_choice_is_named_by_number_text_or_letter(label, right):
+    values = {"inputs": "天空是", "choices": ["蓝", "红"], "label": label}
+    assert record("multichoice", values).right == (right,)
+    assert record("multichoice", {**values, "choices": ["b", "a"], "label": "a"}).right == (1,)  # itself a choice
+    assert "'C': is none of the choices" in error("multichoice", {**values, "label": "C"})
+
+
 def test_race_and_c3_with_several_questions():
     values = {"article": "A", "questions": ["q1", "q2"], "options": [["a", "b"], ["c", "d"]], "answers": ["B", "A"]}
     assert [found.right for found in records("race", values)] == [(1,), (0,)]
@@ -354,9 +374,17 @@ def test_a_language_that_the_metric_has_no_rule_for():
 
 def test_a_data_set_named_by_its_language():
     assert in_language(TASKS["squad_v1"], "el").language == "el"
+    assert {in_language(TASKS["squad_v1"], name).language for name in ("zh", "zh-CN", "zh-Hans")} == {"zh"}
     assert in_language(TASKS["squad_v1"], "dev") == TASKS["squad_v1"]
     values = {"context": "c", "question": "q", "answers": ["c"]}
     assert "field lang: el" in error(in_language(TASKS["mlqa"], "el"), values)
+
+
+def test_a_data_set_named_by_the_languages_of_passage_and_question():
+    """As MLQA's files are called: the answer stands in the passage, so its language has the say."""
+    assert in_language(TASKS["mlqa"], "zh-en").language == in_language(TASKS["mlqa"], "zh-zh").language == "zh"
+    for name in ("zh-dev", "zh-en-de", "en2zh"):
+        assert in_language(TASKS["mlqa"], name) == TASKS["mlqa"]
 
 
 def test_tydiqa_says_the_language_in_its_ids():

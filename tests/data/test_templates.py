@@ -39,7 +39,8 @@ def test_unknown_task(name):
         find_template(name)
     known = "dureader_qg, question_generation, summary, title, advertisement, paraphrase, pair, ncls, ncls_multitask, "
     known += "lcsts, mt5_summary, mt, summarization, dialogue, qa, nlg"
-    assert str(caught.value) == f"task_name {name}: unknown; known tasks: {known}"
+    meant = "; did you mean dureader_qg?" if name else ""
+    assert str(caught.value) == f"task_name {name}: unknown{meant}; known tasks: {known}"
 
 
 def test_text_after_the_blank_and_other_blanks():
@@ -106,3 +107,12 @@ def test_a_family_without_blanks_writes_behind_its_source():
 
 def test_the_template_is_a_value():
     assert Template("{source}[gMASK]") == Template("{source}[gMASK]", "") != Template("{source}[gMASK]", "问")
+
+
+def test_a_misspelt_task():
+    with pytest.raises(
+        InputError, match=r"task_name sumary: unknown; did you mean summary\?; known tasks: dureader_qg"
+    ):
+        find_template("sumary")
+    with pytest.raises(InputError, match="task_name zzz: unknown; known tasks"):
+        find_template("zzz")

@@ -9,7 +9,6 @@ from glm.evaluation.accuracy import (
     MACRO_F1,
     PER_TOKEN,
     assigned,
-    confident_mistakes,
     confusion,
     score_choices,
 )
@@ -85,10 +84,9 @@ def test_questions_with_several_answers():
     assert figures["f1a"] == pytest.approx(100 * f1_score([1, 1, 0], [1, 0, 0]))
 
 
-def test_confusion_and_mistakes():
+def test_confusion():
     rows = [row("a", "b"), row("a", "b", scores=(-0.1, -5.0, -5.0)), row("c", "c")]
     assert confusion(rows) == {"a": dict(a=0, b=0, c=0), "b": dict(a=2, b=0, c=0), "c": dict(a=0, b=0, c=1)}
-    assert confident_mistakes(rows, 5) == [rows[1], rows[0]]
 
 
 def test_by_length_of_the_source():

@@ -153,3 +153,24 @@ def test_predictions_of_our_own_are_read(write, tmp_path):
     path = tmp_path / "own.jsonl"
     write_predictions(path, [Prediction(record, [Text("谁", -1.0, [])])])
     assert read_scored_file(path).pairs == {"x": Pair("谁", ("谁？",), "甲乙丙", "乙")}
+
+
+def test_rows_without_a_reference_are_not_scored(tmp_path):
+    """As predict.py scores them; a file without any is an error."""
+    path = tmp_path / "p.jsonl"
+    rows = [
+        {"id": 1, "predictions": [{"text": "甲"}], "reference": "甲"},
+        {"id": 2, "predictions": [{"text": "乙"}]},
+        {"id": 3, "predictions": [{"text": "丙"}], "reference": None},
+        {"id": 4, "predictions": [], "error": "bad"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = read_scored_file(path)
+    assert (list(file.pairs), file.unscored, file.failed, file.rows) == ([1], [2, 3], [4], 4)
+    assert file.notes() == [
+        f"{path}: 1 of 4 records failed and are not scored",
+        f"{path}: 1 of 4 records has a reference; the scores are of these",
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    with pytest.raises(InputError, match="line 1: no field reference: nothing to score against"):
+        read_scored_file(path)

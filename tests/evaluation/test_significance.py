@@ -13,6 +13,7 @@ from glm.evaluation.metrics import FIGURES
 from glm.evaluation.segmentation import bert_words
 from glm.evaluation.significance import compare, table_of_statistics
 from glm.evaluation.statistics import COUNTS, VALUES, Pair
+from glm.evaluation.trials import figures_of_trials
 
 
 def pairs_of(count: int, seed: int, *, errors: float) -> list[Pair]:
@@ -42,6 +43,19 @@ def test_figures_are_those_of_score(compared):
         assert {figure: getattr(found, name) for figure, found in compared.items()} == pytest.approx(
             {figure: figures[figure] for figure in compared}, rel=1e-12
         )
+
+
+def test_figures_of_trials_are_those_of_each(tables):
+    """Also of sums without a match, without answers, without a token."""
+    trials = [*tables[0], *tables[1], tables[0].sum(axis=0), np.zeros_like(tables[0][0])]
+    trials[-1][COUNTS.index("records")] = 1
+    for number, name in enumerate(("answers", "4-gram matches (char)", "length (jieba)", "reference length (char)")):
+        trials[number] = trials[number].copy()
+        trials[number][COUNTS.index(name)] = 0
+    found = figures_of_trials(np.array(trials))
+    for number, trial in enumerate(trials):
+        expected = {"answer leaks": 0.0} | metrics.figures_of_sums(trial[: len(COUNTS)], trial[len(COUNTS) :])
+        assert {name: value[number] for name, value in found.items()} == pytest.approx(expected, rel=1e-12)
 
 
 def test_which_figures_are_compared(compared):

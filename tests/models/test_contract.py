@@ -24,6 +24,7 @@ from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models import registry
 from glm.models.protocol import ABILITIES, Family, GeometryOptions
+from glm.modules.layers import Linear, TiedEmbedding
 from tools.unilm_tools import write_vocabulary
 from tools.vlm_tools import write_tokenizer
 
@@ -341,3 +342,13 @@ def test_what_it_cannot_do_is_an_error_with_its_option(case, ability):
         else:
             with pytest.raises(UsageError, match=f"{name} {asked}: {case.family.title} cannot do this"):
                 case.family.check_options({name: asked})
+
+
+def test_linears_of_blocks_can_train_in_bfloat16(case):
+    """Else `--bf16` on a CPU would leave some of them as they are."""
+    if "half_precision" not in case.family.abilities:
+        pytest.skip("the family refuses --bf16")
+    layers = [layer for stack in case.model.stacks for layer in stack.sublayers()]
+    linears = [layer for layer in layers if isinstance(layer, paddle.nn.Linear)]
+    assert linears and all(isinstance(layer, Linear) for layer in linears)
+    assert isinstance(case.model.head.embedding, TiedEmbedding)

@@ -293,11 +293,28 @@ def test_nothing_is_warned_of_on_a_cpu(warnings):
     assert warnings == []
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_falls_back(warnings, precision):
-    training = parse_finetune_arguments([*TRAIN, f"--{precision}"]).training
-    assert getattr(training, precision) is False
-    assert warnings == [f"{precision}: a CPU computes in float32, so this run does"]
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ("--fp16", "fp16: a CPU computes in float32, so this run does"),
+        ("--bf16", "bf16: this CPU has no products in bfloat16 (AVX512_BF16, AMX), so this run is in float32"),
+    ],
+)
+def test_half_precision_falls_back(warnings, monkeypatch, options, warned):
+    monkeypatch.setattr("glm.options.finetune.multiplies_bfloat16", lambda: False)
+    training = parse_finetune_arguments([*TRAIN, *options.split()]).training
+    assert (training.fp16, training.bf16, training.trains_in_bfloat16) == (False, False, False)
+    assert warnings == [warned]
+
+
+def test_bfloat16_on_a_cpu_that_has_it(warnings, monkeypatch):
+    """Paddle's automatic mixed precision, and what sets it, are a GPU's."""
+    monkeypatch.setattr("glm.options.finetune.multiplies_bfloat16", lambda: True)
+    training = parse_finetune_arguments([*TRAIN, "--bf16"]).training
+    assert (training.bf16, training.trains_in_bfloat16, warnings) == (False, True, [])
+    training = parse_finetune_arguments([*TRAIN, "--bf16", "--fp16_opt_level", "O2"]).training
+    assert training.trains_in_bfloat16
+    assert warnings == ["fp16_opt_level O2: is for a GPU, so this run goes without"]
 
 
 def test_device_and_precision_with_a_gpu(gpus, warnings):

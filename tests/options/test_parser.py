@@ -1,6 +1,7 @@
 """The parser: files and flags together, every kind of option, and errors that name the option."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -11,7 +12,9 @@ import pytest
 from glm.errors import UsageError
 from glm.generation.config import option
 from glm.options.finetune import parse_finetune_arguments
-from glm.options.parser import OptionParser
+from glm.options.parser import INPUTS, OUTPUTS, OptionParser
+from glm.options.predict import parse_predict_arguments
+from options.test_walk import FINETUNE, PREDICT, options_of
 from tools.option_tools import TRAIN, usage_error
 
 error_of = partial(usage_error, parse_finetune_arguments)
@@ -121,7 +124,7 @@ def test_missing_file(tmp_path):
 def test_file_in_another_encoding(tmp_path):
     path = tmp_path / "run.json"
     path.write_bytes('{"output_dir": "输出"}'.encode("gb18030"))
-    assert error_of(str(path)).startswith(f"{path}: cannot be read as JSON ('utf-8' codec")
+    assert error_of(str(path)).startswith(f"{path}: cannot be read as JSON (not UTF-8")
 
 
 def test_file_too_nested(write):
@@ -463,3 +466,69 @@ def test_a_flag_wins_over_a_file_and_that_over_what_is_inherited(write):
 def test_wrong_values_of_a_file(write, settings, message):
     path = write({"needed": "n", **settings})
     assert OptionParser((Everything,), "").read([path]).errors == [f"{path}: {message}"]
+
+
+def test_the_home_folder_in_every_path(monkeypatch, tmp_path):
+    """Shells leave `~` as it is behind `--name=`, in lists with commas and in files."""
+    monkeypatch.setattr("glm.runtime.environment.HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    predict = ["--model_name_or_path", "m", "--test_file", "t.json", "--device", "cpu"]
+    found = parse_predict_arguments([*predict, "--adapters=a=~/a,~/b,c", "--output_file", "o"]).prediction
+    assert found.adapters == "a=/home/me/a,/home/me/b,c"
+    data = parse_predict_arguments([*predict, "--template=~/parts.json", "--labels", "a=b"]).data
+    assert data.template == "/home/me/parts.json"
+    with pytest.raises(UsageError, match="api_key_file /home/me/key: no such file"):
+        parse_predict_arguments([*predict[:2], "--serve", "--device", "cpu", "--api_key_file=~/key"])
+    data = parse_predict_arguments([*predict, "--template", "~/{source}[gMASK]"]).data
+    assert data.template == "~/{source}[gMASK]"  # a text
+
+
+def test_every_option_that_is_a_path_is_known_as_one():
+
+    with pytest.MonkeyPatch.context() as patch:
+        names = options_of(parse_finetune_arguments, FINETUNE, patch) + options_of(
+            parse_predict_arguments, PREDICT, patch
+        )
+    paths = {name for name in names if re.search("^(?!overwrite).*_(file|dir|path)$", name)} | {"report", "adapters"}
+    assert paths | {"resume_from_checkpoint"} <= {*INPUTS, *OUTPUTS}
+
+
+def test_a_missing_option_is_said_once():
+    with pytest.raises(UsageError) as caught:
+        parse_finetune_arguments(["--config", "configs/demo.json"])
+    assert len(caught.value.messages) == 2 and "give the file first, without a name" in caught.value.messages[0]
+    assert caught.value.messages[1] == "the following arguments are required: --output_dir"
+
+
+CONFIG = {"model_name_or_path": "m", "output_dir": "out", "do_train": True, "train_file": "t.json", "device": "cpu"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["run.json", "run.yaml"])
+def test_a_file_in_any_encoding_that_an_editor_saves(tmp_path, encoding, name):
+    text = json.dumps(CONFIG | {"run_name": "试验"}, ensure_ascii=False)
+    text = text if name.endswith("json") else "\n".join(f"{key}: {value}" for key, value in CONFIG.items()) + "\n"
+    mark = "\ufeff" if encoding[-3:] in ("-le", "-be") else ""
+    (tmp_path / name).write_bytes((mark + text).encode(encoding))
+    assert parse_finetune_arguments([str(tmp_path / name)]).training.output_dir == "out"
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        ('{"run_name": "试验"}'.encode("gb18030"), "not UTF-8 (byte 14); save it as UTF-8"),
+        (b'// mine\n{"seed": 1}', "JSON has no comments: a name that starts with _ is a note"),
+        (b'{"seed": 1,\n}', "take the comma before } or ] away"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_the_one_error(tmp_path, content, advice):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        parse_finetune_arguments([str(tmp_path / "run.json")])
+    (message,) = caught.value.messages
+    assert "cannot be read as JSON" in message and advice in message
+
+
+def test_evaluations_that_nobody_asked_for():
+    with pytest.raises(UsageError, match="eval_steps 5: has no effect without --do_eval"):
+        parse_finetune_arguments([*TRAIN, "--eval_steps", "5"])

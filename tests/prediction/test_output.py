@@ -631,3 +631,22 @@ def test_killed(tmp_path, function):
 
 if __name__ == "__main__":
     globals()[sys.argv[1]](Path(sys.argv[2]))
+
+
+def test_a_disk_that_cannot_sync_files(tmp_path, monkeypatch):
+    """As some mounted object stores: rows are written all the same, and a disk that breaks is an error."""
+    import errno
+
+    def cannot(descriptor, error=errno.EINVAL):
+        raise OSError(error, "no")
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    file = PredictionsFile(tmp_path / "o.jsonl", {"a": 1})
+    file.begin()
+    file.add(0, {"id": 0})
+    file.close_window(1)
+    file.finish()
+    assert (tmp_path / "o.jsonl").read_text() == '{"id": 0}\n' and os.listdir(tmp_path) == ["o.jsonl"]
+    monkeypatch.setattr(os, "fsync", lambda descriptor: cannot(descriptor, errno.EIO))
+    with pytest.raises(OSError, match="no"):
+        PredictionsFile(tmp_path / "p.jsonl", {"a": 1}).begin()

@@ -7,6 +7,7 @@ from glm.evaluation.statistics import Pair
 from glm.report.page import write_report, write_training_page
 from glm.report.provenance import Provenance
 from glm.report.rows import ReportRows
+from glm.report.task_page import TaskRows, write_task_report
 
 EVIL = "<script>alert('1')</script>&amp;\"'{{ 7 * 7 }}</textarea>\u2028\x00"
 LOG = [
@@ -56,3 +57,29 @@ def training_page(folder: Path, *, step=20, running=True, log=LOG, seconds_left:
         log=log,
     )
     return folder / "training.html"
+
+
+def choice(number: int, chosen: str, right: str | None, share: float = 0.9, **more) -> dict:
+    """A row of a choice between two labels."""
+    other = "no" if chosen == "yes" else "yes"
+    candidates = [
+        {"label": label, "text": label, "probability": probability, "score": -1.0}
+        for label, probability in ((other, 1 - share), (chosen, share))
+    ]
+    row = {"id": number, "source": f"第{number}句", "prediction": chosen, "candidates": candidates}
+    return row | ({} if right is None else {"reference": right}) | more
+
+
+def answer(number: int, text: str, *right: str, score: float | None = -1.0, **more) -> dict:
+    """A row of a question whose answer is extracted."""
+    row = {"id": number, "question": f"问{number}？", "context": "长江流经武汉。", "language": "zh", "window": 1}
+    row |= {"windows": 3, "window_text": "长江流经武汉。", "prediction": text, "score": score}
+    return row | {"references": list(right)} | more
+
+
+def task_report(folder: Path, rows: list[dict], *, reference="reference", scores=None, log=()) -> Path:
+    """Writes the report of rows of a task that chooses, or with `references` of one that extracts."""
+    found = TaskRows(reference)
+    for row in rows:
+        found.add(row)
+    return write_task_report(folder, found, scores, Provenance("x", {}, "cpu"), title="题目", log=log)

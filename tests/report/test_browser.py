@@ -6,7 +6,7 @@ import pytest
 
 from glm.report import page as page_module
 from glm.report.rows import SHOWN
-from report.pages import EVIL, LOG, report, row_of, training_page
+from report.pages import EVIL, LOG, answer, choice, report, row_of, task_report, training_page
 from tools.browser_tools import assert_no_wider_than, opened
 
 PASSAGE = "青石镇位于河的北岸，距离省会约1公里，人口大约3万。某人写了这本书。" * 40
@@ -154,3 +154,23 @@ def test_an_evaluation_leads_to_its_report(browser, tmp_path):
         page.goto((tmp_path / "training.html").as_uri())
         page.click("text=report")
         page.locator("h1", has_text="step 20").wait_for()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", ["choose", "extract"])
+def test_a_page_of_a_task(browser, tmp_path, width, kind):
+    if kind == "choose":
+        rows = [choice(number, "yes", ("yes", "no")[number % 2], source=PASSAGE + EVIL) for number in range(30)]
+        path = task_report(tmp_path, rows, log=LOG)
+    else:
+        texts = ["武汉", EVIL, "W" * 300]
+        rows = [answer(number, texts[number % 3], "武汉", window_text=PASSAGE) for number in range(30)]
+        path = task_report(tmp_path, rows, reference="references", log=LOG)
+    with opened(browser, path.as_uri(), size=(width, 800), locale="zh-CN") as page:
+        assert_no_wider_than(page, width)
+        assert page.inner_text("#samples") == "样本" and page.locator(".sample").count() > SHOWN
+        assert not page.is_visible("#rows")
+        unfold(page)
+        assert_no_wider_than(page, width)
+        page.fill("#search", "nothing-like-this")
+        assert page.locator("#rows tbody tr:visible").count() == 0 and page.inner_text("#found") == "0 / 30"

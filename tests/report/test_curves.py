@@ -25,6 +25,14 @@ def test_figures_by_step():
     }
 
 
+def test_losses_by_objective_and_corpus():
+    row = {"eval_loss": 2.0, "eval_loss (token)": 1.0, "eval_a/loss (token)": 3.0, "eval_a/loss": 4.0}
+    assert curves_of([{"step": 2, **row}, {"step": 4, "eval_loss (token)": 0.5}])["objectives"] == {
+        "token": [(2, 1.0), (4, 0.5)],
+        "a/token": [(2, 3.0)],
+    }
+
+
 def test_a_resumed_run_did_steps_again():
     log = [{"step": step, "loss": float(loss)} for step, loss in [(1, 9), (2, 8), (3, 7), (2, 6), (3, 5), (4, 4)]]
     assert curves_of(log)["loss"] == {"training, with label smoothing": [(1, 9.0), (2, 6.0), (3, 5.0), (4, 4.0)]}

@@ -155,9 +155,9 @@ def test_a_long_source_is_shown_around_its_answer(tmp_path):
     page = report(tmp_path, [row_of(1, "谁？" * 10_000, "问" * 5000, source=source)])
     (shown,) = page.by_class["source"]
     assert "前某人后" in shown and len(shown) < MOST_OF_SOURCE + 100
-    before, after = (int(number.replace(",", "")) for number in re.findall(r"\(([\d,]+) (?:more )?characters", shown))
+    before, after = (int(number.replace(",", "")) for number in re.findall(r"\(\+([\d,]+)\)", shown))
     assert before + shown.count("前") == 10_000 and after + shown.count("后") == 10_000
-    assert f"({5000 - MOST_OF_FIELD:,} more characters)" in page.text
+    assert f"(+{5000 - MOST_OF_FIELD:,})" in page.text
 
 
 def test_what_the_model_did_not_see_is_grey(tmp_path):

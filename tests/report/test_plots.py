@@ -43,6 +43,13 @@ def test_curves(figures):
     assert (plot.name, plot.title) == ("loss", "Loss")
 
 
+def test_many_curves_can_be_told_apart(figures):
+    draw_curves(CurvePlot("objectives", "t", "u", tuple(Curve(str(n), ((1, n), (2, n))) for n in range(7))))
+    (axes,) = figures[0].axes
+    assert [line.get_ydata()[0] for line in axes.lines] == list(range(7))
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 7
+
+
 def test_a_png_and_an_svg(figures):
     plot = draw_curves(CURVES)
     picture = matplotlib.image.imread(io.BytesIO(plot.png), format="png")

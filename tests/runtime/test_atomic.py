@@ -282,6 +282,17 @@ def test_a_disk_that_can_do_less_is_written_to(tmp_path, plain_disk):
     assert (tmp_path / "new" / "a").read_text() == "x" and (tmp_path / "b").read_text() == "y"
 
 
+@pytest.mark.parametrize("call", ["flock", "lockf"])
+def test_a_disk_with_one_kind_of_locks(tmp_path, monkeypatch, call):
+    """Checkpoints take the one, run folders the other (Lustre, and NFS without lockd)."""
+
+    def no_lock(*arguments):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, call, no_lock)
+    assert [text.partition(",")[0] for text in probe(tmp_path)] == ["there are no locks"]
+
+
 def test_a_disk_that_can_do_all(tmp_path):
     assert probe(tmp_path) == [] and os.listdir(tmp_path) == []
 

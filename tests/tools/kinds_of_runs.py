@@ -89,6 +89,7 @@ VALUES: dict[str, list] = {
     "max_grad_norm": [0.0, 0.1],
     "optim": [*OPTIMIZERS],
     "recompute": [True],
+    "bf16": [True],
     "dataloader_num_workers": [2],
     "save_strategy": ["epoch"],
     "save_total_limit": [1],
@@ -113,7 +114,7 @@ VALUES: dict[str, list] = {
 IN_EACH_FAMILY = (
     *("lora", "lora_targets", "lora_dropout", "prefix_tuning", "prefix_projection", "freeze", "layerwise_lr_decay"),
     *("recompute", "packing", "max_tokens", "group_by_length", "update_freq", "dataloader_num_workers"),
-    *("load_best_model_at_end", "label_smoothing"),
+    *("load_best_model_at_end", "label_smoothing", "bf16"),
 )
 # Options that an option, or one value of it, needs; None leaves out one that all runs have.
 TRAINED = {"model_name_or_path": "base", "tokenizer_name_or_path": None, "learning_rate": 1e-2}
@@ -152,7 +153,7 @@ LEFT_OUT = {
         (item.name for item in fields(DataArguments)), "how records are laid out, before training; see the fingerprint"
     ),
     **dict.fromkeys((item.name for item in fields(FileArguments)), "which records there are; see the fingerprint"),
-    **dict.fromkeys(("fp16", "bf16", *OF_HALF_PRECISION), "a CPU computes in float32"),
+    **dict.fromkeys(("fp16", *OF_HALF_PRECISION), "of a GPU"),
     **dict.fromkeys(("max_steps", "save_steps"), "of every kind"),
     **dict.fromkeys((item for item in EVALUATED if item not in EVERY), "of what is evaluated while it learns"),
     **dict.fromkeys(("greater_is_better", "per_device_eval_batch_size"), "of evaluation, which teaches nothing"),
@@ -176,6 +177,7 @@ TOGETHER = [
     ("logging_steps", "update_freq"),
     ("max_tokens", "update_freq"),
     ("freeze", "recompute"),
+    *((other, "bf16") for other in (*ADAPTERS, "recompute", "packing", "freeze", "update_freq")),
 ]
 
 

@@ -4,7 +4,7 @@
 class Letters:
     cls_token_id, eos_token_id, pad_token_id, sop_token_id, eop_token_id = 1, 0, 0, 6, 7
     end_token_id, unknown_token_id, vocab_size = 7, 5, 1 << 16
-    special_ids = {"[MASK]": 3, "[sMASK]": 8, "[gMASK]": 9}
+    special_ids = {"[MASK]": 3, "[SEP]": 4, "[sMASK]": 8, "[gMASK]": 9}
     mask_token_ids = (3, 8, 9)
     digest = "letters"
 

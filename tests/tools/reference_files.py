@@ -5,6 +5,7 @@ The folder is that of the environment variable GLM_REFERENCE, else `reference/` 
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def reference_paths(name: str, pattern: str) -> list[Path]:
 def reference_json(name: str, pattern: str) -> Any:
     """Reads the JSON file that matches a pattern."""
     return json.loads(reference_paths(name, pattern)[0].read_text(encoding="utf-8"))
+
+
+def entry_of(table: Mapping[str, Any], name: str, *, of: str) -> Any:
+    """An entry of a file's table; the test is skipped if the file has none.
+
+    Args:
+        of: the file.
+    """
+    if name not in table:
+        pytest.skip(f"{of} has no {name}")
+    return table[name]
 
 
 def reference_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -32,6 +32,7 @@ SMOKE = [
     ("joint tasks", 7),
     ("objective pseudo_masked", 7),
     ("ganlm", 7),
+    ("bf16", 7),
 ]
 LAYERS = {"of Paddle": {}, "by hand": {"hidden_size": 128, "num_attention_heads": 2}}  # heads of 64 are compiled
 THREADS = [(1, "by hand"), (2, "of Paddle"), (3, "by hand")]  # fewer than there are cores, as many, or more

@@ -17,6 +17,7 @@ from tools.rank_tools import run_ranks
 from tools.run_tools import arguments, logged
 
 STEPS = 12
+KINDS = ("token", "sentence", "document")  # GLM's objectives
 NO_DROPOUT = {f"{name}_dropout_prob": 0.0 for name in ("attention", "embedding", "output")}
 PLACES = ["青石镇", "白鹿湖", "松江", "云台山", "金沙岛", "梅花村", "长乐城", "北原县", "石桥市", "红叶谷"]
 
@@ -115,14 +116,34 @@ def test_losses_of_held_out_texts(server, folder):
     assert run(server, "measured", **dev) == 0, server.said()
     rows = [row for row in figures(folder / "measured") if "eval_loss" in row]
     assert [row["step"] for row in rows] == [6, 12]
-    kinds = ("token", "sentence", "document")
     for row in rows:
-        losses = [row[f"eval_loss ({kind})"] for kind in kinds]
+        losses = [row[f"eval_loss ({kind})"] for kind in KINDS]
         assert row["eval_loss"] == pytest.approx(np.mean(losses))
     assert rows[1]["eval_loss"] < rows[0]["eval_loss"]
     report = json.loads((folder / "measured" / "data_report.json").read_text())
     assert set(report) == {"train/a", "train/b", "dev/x"}
     assert server.run("tuned", model_name_or_path=folder / "measured", max_steps=2) == 0, server.said()
+
+
+def test_losses_of_each_corpus(server, folder):
+    """In the log, in the results, in what is printed, on the model's card and on the page, by the same numbers."""
+    (folder / "other.txt").write_text("\n".join(f"答案：{place}，上下文：她在{place}。" for place in PLACES))
+    dev = {"dev_data": [f"x={folder / 'dev.txt'}", f"y={folder / 'other.txt'}"], "eval_steps": 6}
+    assert run(server, "by-corpus", evaluation_strategy="steps", **dev) == 0, server.said()
+    rows = [row for row in figures(folder / "by-corpus") if "eval_loss" in row]
+    results = json.loads((folder / "by-corpus" / "eval_results.json").read_text())
+    card = (folder / "by-corpus" / "README.md").read_text()
+    page = (folder / "by-corpus" / "training.html").read_text()
+    for name in ("x/loss", "y/loss", *(f"{of}/loss ({kind})" for of in "xy" for kind in KINDS)):
+        value = rows[-1][f"eval_{name}"]
+        assert value == results[f"eval_{name}"] and value < rows[0][f"eval_{name}"]
+        assert re.search(rf"^\| {re.escape(name)} \| {value:.4f}", card, re.M), (name, card)
+    for kind in KINDS:
+        pair = [rows[-1][f"eval_{of}/loss ({kind})"] for of in "xy"]
+        assert pair[0] != pair[1] and rows[-1][f"eval_loss ({kind})"] == pytest.approx(np.mean(pair))
+    assert "Loss of the held-out texts, by objective" in page
+    report = json.loads((folder / "by-corpus" / "data_report.json").read_text())
+    assert set(report) == {"train/a", "train/b", "dev/x", "dev/y"}
 
 
 def test_tasks_are_mixed_in(server, folder, whole):
@@ -250,10 +271,10 @@ def test_losses_of_all_objectives_fall(server, folder, whole, real_data):  # che
         argv = options_of(folder, model_name_or_path=folder / "pretrained", save_steps=100, **own, **texts, **options)
         argv.remove(f"b={folder / 'b.txt'}")
         assert server.call(["pretrain", *argv]) == 0, server.said()
-        assert all(f"eval_loss ({kind}): " in server.said() for kind in ("token", "sentence", "document"))
+        assert all(f"eval_loss ({kind}): " in server.said() for kind in KINDS)
         return [row for row in figures(folder / name) if "eval_loss" in row][-1]
 
     before = losses("flores-before", max_steps=1, learning_rate=1e-12)
     after = losses("flores-after", max_steps=60)
-    for kind in ("token", "sentence", "document"):
+    for kind in KINDS:
         assert after[f"eval_loss ({kind})"] < before[f"eval_loss ({kind})"] - 0.05, (before, after)

@@ -29,10 +29,10 @@ def home(tmp_path, monkeypatch, sentencepiece_file):
     return workspace
 
 
-def leaks(folder: Path, needles: list[str]) -> list[tuple[str, str]]:
+def leaks(folder: Path, needles: list[str], *, binary: bool = False) -> list[tuple[str, str]]:
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        data = path.read_bytes() if path.suffix not in BINARY else b""
+        data = path.read_bytes() if binary or path.suffix not in BINARY else b""
         found += [(str(path), needle) for needle in needles if needle.encode() in data or needle in path.name]
     return found
 
@@ -55,6 +55,36 @@ def test_nothing_names_the_user_or_the_machine(home, monkeypatch):
     assert "base_model:" not in (lora / "README.md").read_text(encoding="utf-8")  # of the hub
     for folder in ("runs", "deep", "out"):
         assert leaks(home.folder / folder, [str(home.folder), "the-users", os.uname().nodename + "/"]) == []
+
+
+def test_what_is_made_of_a_run_names_nobody(home, monkeypatch):
+    """Exports, merged models, what a teacher wrote, pages of files with refused rows, pretrained models."""
+    from glm.__main__ import main as glm_main
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "the-users-machine")
+    base = home.finetune("runs/base", max_steps=1, max_bad_records=1)
+    start = {"model_name_or_path": base, "tokenizer_name_or_path": None}
+    lora = home.finetune("runs/lora", max_steps=1, max_bad_records=1, lora=True, **start)
+    made, bad = home.folder / "made", home.folder / "train.json"  # its last line is none
+    glm_main(["merge", "--adapter", str(lora), "--output_dir", str(made / "merged")])
+    for to in ("huggingface", "huggingface-bin", "paddlenlp", "megatron"):
+        glm_main(["checkpoint", "export", str(made / "merged"), str(made / to), "--to", to])
+    good = home.folder / "good.json"
+    good.write_text("".join(bad.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
+    options = ["--train_file", str(good), "--output_file", str(made / "taught.json"), "--device", "cpu"]
+    glm_main(["distill", "--teacher", str(made / "merged"), *options])
+    rows = made / "rows.jsonl"
+    options = {"output_file": rows, "report": made / "report", "metrics_file": made / "metrics.json"}
+    home.predict(model_name_or_path=made / "merged", test_file=bad, num_beams=1, **options)
+    assert "~/train.json, line 21: not JSON" in rows.read_text(encoding="utf-8")
+    glm_main(["report", str(rows), "--output_dir", str(made / "page")])
+    texts = home.folder / "texts.txt"
+    texts.write_text("松江位于河的北岸。\n" * 40, encoding="utf-8")
+    command = ["pretrain", "--train_data", str(texts), "--output_dir", str(made / "pretrained"), "--device", "cpu"]
+    command += ["--model_name_or_path", str(home.folder / "model.json"), "--max_steps", "1", "--seq_length", "32"]
+    glm_main([*command, "--tokenizer_name_or_path", str(home.tokenizer_file)])
+    needles = [str(home.folder), "the-users", os.uname().nodename + "/"]
+    assert leaks(made, needles, binary=True) == []
 
 
 def test_a_published_configuration_repeats_the_run(home):

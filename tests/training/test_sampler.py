@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from glm.data.mixture import Mixture
 from glm.training.sampler import EpochBatchSampler
 
 WIDTHS = np.random.default_rng(0).choice([16, 24, 32, 40, 48, 64, 96, 128], 203).tolist()
@@ -95,6 +96,21 @@ def test_two_ranks_see_what_one_process_would():
     whole = epoch_of(sampler_of(32, batch_size=4), 1)
     halves = [epoch_of(sampler_of(32, batch_size=2, num_replicas=2, rank=rank), 1) for rank in range(2)]
     assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
+
+
+@pytest.mark.parametrize("shares", [[3.0, 1.0], [0.2, 0.8]])
+def test_two_ranks_see_the_shares_that_one_process_would(shares):
+    """Of sets that are mixed too; and a run that goes on in the middle of an epoch sees its rest."""
+    mixture = Mixture([24, 8], shares, seed=42)
+    whole = epoch_of(sampler_of(32, batch_size=4, mixture=mixture), 1)
+    ranks = [sampler_of(32, batch_size=2, num_replicas=2, rank=rank, mixture=mixture) for rank in range(2)]
+    halves = [epoch_of(sampler, 1) for sampler in ranks]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
+    of_first = sum(index < 24 for index in flat(whole)) / len(flat(whole))
+    assert of_first == pytest.approx(shares[0] / sum(shares), abs=1 / 32)
+    for sampler, half in zip(ranks, halves, strict=True):
+        sampler.start = 3
+        assert epoch_of(sampler, 1) == half[3:]
 
 
 def test_indices_are_plain_numbers():

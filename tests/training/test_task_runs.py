@@ -91,6 +91,58 @@ def test_the_best_is_kept_by_a_named_figure(workspace, cloze):
     assert len(evaluated) == 3 and state["best_metric"] == max(figures["macro f1"] for figures in evaluated)
 
 
+def wsc_rows():
+    """Of two nouns in either order, and a third word that varies, the reason tells which one is meant."""
+    one, other, *others = PLACES
+    for number, third in enumerate(others[:5]):
+        for why, meant, not_meant in (("读书", one, other), ("公园", other, one)):
+            first, second = (one, other) if number % 2 else (other, one)
+            yield f"{first} {second} {third} 它 {why}", meant, not_meant, f"{number}{why}"
+
+
+def wsc_row(text, noun, identity, **more):
+    words = text.split()
+    places = {"span1_index": words.index(noun), "span2_index": words.index("它")}
+    return {"text": text, "target": {"span1_text": noun, "span2_text": "它", **places}, "idx": identity, **more}
+
+
+WSC = {"task_name": "wsc", "num_beams": None, "src_length": 80, "tgt_length": 8, "do_eval": True}
+WSC |= {"max_steps": 160, "learning_rate": 5e-3}
+
+
+def test_wsc_is_learnt_against_other_nouns(workspace):
+    """With candidates: the noun against the others, by the sum of two losses; a false noun makes the others right."""
+    rows = [
+        wsc_row(text, noun, f"{identity}.{noun == meant}", label=noun == meant, candidates=[meant, other])
+        for text, meant, other, identity in wsc_rows()
+        for noun in (meant, other)
+    ]
+    write_records(workspace.folder / "wsc.json", rows)
+    files = dict.fromkeys(("train_file", "dev_file"), workspace.folder / "wsc.json")
+    run = workspace.finetune("wsc", loss_func="mix", **WSC, **files)
+    figures = json.loads((run / "eval" / "step-160.metrics.json").read_text(encoding="utf-8"))
+    assert figures["records"] == 20 and figures["accuracy"] >= 95.0
+    found = read_lines(run / "eval" / "step-160.jsonl")
+    assert {row["prediction"] for row in found} <= set(PLACES)
+
+
+def test_wsc_as_it_is_published_is_learnt_by_writing_the_noun(workspace):
+    """Without candidates only rows whose label is true are learnt; the others are false if another noun is written."""
+    rows = [
+        wsc_row(text, noun, f"{identity}.{noun == meant}", label=noun == meant)
+        for text, meant, other, identity in wsc_rows()
+        for noun in (meant, other)
+    ]
+    write_records(workspace.folder / "wsc-published.json", rows)
+    files = dict.fromkeys(("train_file", "dev_file"), workspace.folder / "wsc-published.json")
+    run = workspace.finetune("wsc-published", loss_func="generative", **WSC, **files)
+    figures = json.loads((run / "eval" / "step-160.metrics.json").read_text(encoding="utf-8"))
+    assert figures["records"] == 20 and figures["accuracy"] >= 95.0
+    for row, given in zip(read_lines(run / "eval" / "step-160.jsonl"), rows, strict=True):
+        assert row["reference"] == str(given["label"]).lower() and row["candidate"] == given["target"]["span1_text"]
+        assert (row["prediction"] == "true") == (row["written"].strip() == row["candidate"])
+
+
 def test_answers_are_learnt_from_windows(workspace):
     rows = [
         {

@@ -13,6 +13,7 @@ from glm.models.glm.tokenization import (
     MODEL_FILE,
     PADDLENLP_FILES,
     PUBLISHED_TOKENIZERS,
+    SPECIAL_TOKENS,
     GLMSentencePieceTokenizer,
     open_tokenizer,
 )
@@ -47,6 +48,21 @@ def _code_settings(tokenizer: GLMSentencePieceTokenizer, trained: Mapping[str, A
         "eos_token_id": tokenizer.end_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "block_position": not trained.get("no_block_position", False),
+    }
+
+
+def _code_tokenizer(tokenizer: GLMSentencePieceTokenizer) -> dict[str, Any]:
+    """Class and special tokens, as transformers reads them."""
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return {
+        "tokenizer_class": "GLMTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_glm.GLMTokenizer", None]},
+        "added_tokens_decoder": {
+            str(number): {"content": token, **flags} for token, number in tokenizer.command_ids.items()
+        },
+        **SPECIAL_TOKENS,
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
     }
 
 
@@ -97,5 +113,6 @@ FAMILY = Family(
     trial=_trial,
     code=Path(__file__).with_name("exported"),
     code_settings=_code_settings,
+    code_tokenizer=_code_tokenizer,
     pretraining=OBJECTIVES,
 )

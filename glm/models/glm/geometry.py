@@ -269,7 +269,8 @@ class GLMGeometry:
 
     def pair_lengths(self, src_length: int, pool: str) -> tuple[int, int]:
         """Returns how many tokens of a row are not text, and how many are read behind the row."""
-        return len(self.pair([], [], pool)[0]), 0
+        second = [self.tokenizer.eos_token_id]
+        return len(self.pair([], second, pool)[0]) - len(second), 0
 
     def sizes(self, sources: np.ndarray, spans: np.ndarray, *, tgt_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Counts tokens and labels of examples, [n] each; `sop` is a token, `eop` a label."""

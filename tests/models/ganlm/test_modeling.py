@@ -268,10 +268,9 @@ def test_recompute_gives_the_same_loss_and_gradients(ganlm_model, options, monke
     again_loss, again = run(True)
     assert len(calls) == 2 + 2 * 2 + 1  # layers of the encoder, of the generator twice, of the discriminator
     assert again_loss == plain_loss
-    for name, gradient in plain.items():
-        np.testing.assert_allclose(
-            again[name], gradient, rtol=0, atol=1e-6 * max(1, np.abs(gradient).max()), err_msg=name
-        )
+    for name, gradient in plain.items():  # sums in another order; another dropout would be far off
+        close = 1e-5 * max(1, np.abs(gradient).max())
+        np.testing.assert_allclose(again[name], gradient, rtol=0, atol=close, err_msg=name)
 
 
 @pytest.mark.parametrize("parts", ["encoder", "generator|discriminator", "embeddings"])

@@ -48,6 +48,19 @@ def test_blanks_and_spans_make_the_text(tokenizer, corpus, level, length):
             assert any(part.rstrip(chr(end)) in document for document in known)
 
 
+@pytest.mark.parametrize("level", NAMES)
+def test_without_block_positions_all_are_one(tokenizer, corpus, level):
+    """And nothing else of a sample changes; each row is as long as its ids, at the document level too."""
+    own, plain = (BlankPretraining(tokenizer, seq_length=60, block_position=given) for given in (True, False))
+    for sample, other in zip(draws(own, corpus, level=level), draws(plain, corpus, level=level), strict=True):
+        for example, same in zip(sample.examples, other.examples, strict=True):
+            assert (same.target_position_ids[1] == 1).all() and example.target_position_ids[1].max() > 1
+            assert same.target_position_ids[0].tolist() == example.target_position_ids[0].tolist()
+            assert same.target_position_ids.shape == (2, len(same.target_ids)) == (2, len(same.labels))
+            assert same.source_ids.tolist() == example.source_ids.tolist()
+            assert same.target_ids.tolist() == example.target_ids.tolist()
+
+
 @pytest.mark.parametrize("options", [{}, {"short_seq_prob": 1.0}, {"bert_ratio": 0.5, "gap_sentence_ratio": 0.4}])
 def test_no_sample_is_larger_than_planned(tokenizer, corpus, options):
     """Which is what batches, rows and memory are planned by; the more spans, the larger a sample is."""

@@ -143,12 +143,50 @@ def samples_of(golden: dict[str, Any], run: dict[str, Any], texts: MemoryCorpus,
     return objective, [objective.draw(texts, n, np.random.default_rng([3, n])) for n in range(draws)]
 
 
+def runs_of(golden: dict[str, Any], *, lose_samples: bool) -> list[dict[str, Any]]:
+    """The recorded runs in which the original dropped samples, or those in which it dropped none."""
+    found = [run for run in golden["runs"].values() if bool(run["failures"]) == lose_samples]
+    if not found:
+        pytest.skip(f"{STATISTICS} has no run {'with' if lose_samples else 'without'} failures")
+    return found
+
+
+def shortest_of(golden: dict[str, Any], run: dict[str, Any]) -> int:
+    """Ids of the shortest text of a recorded run that was not cut."""
+    return int(run["sample_length"][golden["columns_of_quantiles"].index("min")])
+
+
+def corpus_like(golden: dict[str, Any], run: dict[str, Any], documents: int = 2000) -> MemoryCorpus:
+    """Documents whose samples have the lengths of a recorded run; they are drawn in proportion to their lengths."""
+    points = dict(zip(golden["columns_of_quantiles"], run["sample_length"], strict=True))
+    shares = {"min": 0.0, "max": 1.0, **{name: float(name[:-1]) / 100 for name in points if name.endswith("%")}}
+    places, values = zip(*sorted((share, points[name]) for name, share in shares.items()), strict=True)
+    random = np.random.default_rng(5)
+    sizes = np.interp(random.random(documents), places, values).astype(int) - 2  # [CLS] and <|endoftext|> are added
+    sizes = random.choice(sizes, documents, p=(1 / sizes) / (1 / sizes).sum())
+    return MemoryCorpus([[random.integers(1, PIECES, size=size)] for size in sizes])
+
+
 @pytest.fixture(scope="module")
 def drawn():
-    """10,000 samples by the options of the first recorded run of one document in a sample with a mixture."""
+    """Samples by the options of each recorded run in which none was dropped: 10,000 of the largest, of the others as
+    many as were recorded."""
     golden = statistics()
-    run = next(run for run in golden["runs"].values() if run["options"]["short_seq_prob"] and run["failures"] == {})
-    return golden, run, *samples_of(golden, run, corpus(256, 700), DRAWS)
+    runs = runs_of(golden, lose_samples=False)
+    largest = max(run["calls"] for run in runs)
+    counts = [DRAWS if run["calls"] == largest else run["calls"] for run in runs]
+    return [
+        (golden, run, *samples_of(golden, run, corpus_like(golden, run), count))
+        for run, count in zip(runs, counts, strict=True)
+    ]
+
+
+def level(drawn, name: str):
+    """The runs with figures of a level; skips and names it where there is none."""
+    found = [entry for entry in drawn if entry[1][name]["ratio"] is not None]
+    if not found:
+        pytest.skip(f"{STATISTICS} has no figures of the {name} level")
+    return found
 
 
 def whole(samples, objective: str):
@@ -164,78 +202,84 @@ def text_length(example) -> int:
 
 
 def test_shares_of_the_objectives(drawn):  # check 3
-    _, run, _, samples = drawn
-    expected = {TOKEN: run["options"]["bert_prob"], SENTENCE: run["options"]["gap_sentence_prob"]}
-    expected[DOCUMENT] = 1 - sum(expected.values())
-    for objective, share in expected.items():
-        assert abs(sum(sample.objective == objective for sample in samples) / len(samples) - share) <= 0.015
-    assert all(len(sample.examples) and sample.num_labels for sample in samples)  # none was dropped
+    for _, run, _, samples in drawn:
+        options = run["options"]
+        expected = {TOKEN: options["bert_prob"], SENTENCE: options["gap_sentence_prob"]}
+        single = options.get("single_span_prob", 0.0)  # of all samples; they are of the token level
+        expected = {name: (1 - single) * share for name, share in expected.items()}
+        expected[TOKEN] += single
+        expected[DOCUMENT] = 1 - sum(expected.values())
+        for objective, share in expected.items():
+            assert abs(sum(sample.objective == objective for sample in samples) / len(samples) - share) <= 0.015
+        assert all(len(sample.examples) and sample.num_labels for sample in samples)  # none was dropped
 
 
 def test_token_level(drawn):  # check 3
-    golden, run, objective, samples = drawn
-    recorded, blocked, eop = run["token"], objective.tokenizer.block_mask_id, objective.tokenizer.eop_token_id
-    lengths, hidden, read, ratios, spans, gaps, places = [], 0, 0, [], [], [], []
-    for example in whole(samples, TOKEN):
-        n = text_length(example)
-        if n < 256:
-            continue
-        ends = np.flatnonzero(example.labels == eop)
-        own = np.diff(np.concatenate([[-1], ends])) - 1
-        assert own.sum() == len(example.labels) - len(own) and own.min() >= 1
-        lengths += own.tolist()
-        spans.append(len(own))
-        ratios.append(own.sum() / n)
-        hidden += int((example.target_ids == blocked).sum())
-        read += int(own.sum())
-        masks = np.flatnonzero(example.source_ids == objective.tokenizer.special_ids["[MASK]"])
-        gaps += (np.diff(masks) - 1).tolist()
-        places += (masks / (len(example.source_ids) - 1)).tolist()
-    counts = np.bincount(lengths, minlength=40)[1:40]
-    known = np.array([golden["span_length_probabilities"].get(str(n), 0.0) for n in range(1, 40)])
-    assert np.allclose(LENGTH_SHARES[:16], known[:16], rtol=1e-6)
-    tail = 10
+    for golden, run, objective, samples in level(drawn, "token"):
+        recorded, blocked, eop = run["token"], objective.tokenizer.block_mask_id, objective.tokenizer.eop_token_id
+        lengths, hidden, read, ratios, spans, gaps, places = [], 0, 0, [], [], [], []
+        for example in whole(samples, TOKEN):
+            n = text_length(example)
+            if n < shortest_of(golden, run):
+                continue
+            ends = np.flatnonzero(example.labels == eop)
+            own = np.diff(np.concatenate([[-1], ends])) - 1
+            assert own.sum() == len(example.labels) - len(own) and own.min() >= 1
+            lengths += own.tolist()
+            spans.append(len(own))
+            ratios.append(own.sum() / n)
+            hidden += int((example.target_ids == blocked).sum())
+            read += int(own.sum())
+            masks = np.flatnonzero(example.source_ids == objective.tokenizer.special_ids["[MASK]"])
+            gaps += (np.diff(masks) - 1).tolist()
+            places += (masks / (len(example.source_ids) - 1)).tolist()
+        check_lengths(golden, recorded, np.bincount(lengths, minlength=40)[1:40])
+        assert abs(np.mean(ratios) - recorded["ratio"][0]) <= 0.003
+        assert abs(hidden / read - run["options"]["block_mask_prob"]) <= 0.01
+        if gaps:
+            assert min(gaps) >= 1 == recorded["fewest_tokens_between_two_masks"]
+        assert abs(np.mean(places) - recorded["mask_index_over_last_index_of_part_A"][0]) <= 0.02
+
+
+def check_lengths(golden: dict[str, Any], recorded: dict[str, Any], counts: np.ndarray) -> None:
+    """Compares the lengths of spans with the rule, and with those of the original."""
+    for n, share in golden["span_length_probabilities"].items():
+        assert LENGTH_SHARES[int(n) - 1] == pytest.approx(share, rel=1e-6)
+    tail = int(np.flatnonzero(LENGTH_SHARES * counts.sum() >= 5)[-1])  # from here on too few are expected
     observed, expected = [*counts[:tail], counts[tail:].sum()], [*LENGTH_SHARES[:tail], LENGTH_SHARES[tail:].sum()]
-    # The last span of a sample is drawn because the sum was short of the aim: long ones are a little likelier there.
     assert stats.chisquare(observed, np.array(expected) * sum(observed)).pvalue > 0.001
     theirs = np.array([recorded["span_length_histogram"].get(str(n), 0) for n in range(1, 40)])
     table = np.array([[*counts[:tail], counts[tail:].sum()], [*theirs[:tail], theirs[tail:].sum()]])
     assert stats.chi2_contingency(table[:, table.sum(axis=0) > 0]).pvalue > 0.001
-    assert abs(np.mean(ratios) - recorded["ratio"][0]) <= 0.003
-    assert abs(hidden / read - run["options"]["block_mask_prob"]) <= 0.01
-    assert min(gaps) >= 1 == recorded["fewest_tokens_between_two_masks"]
-    assert abs(np.mean(places) - recorded["mask_index_over_last_index_of_part_A"][0]) <= 0.01
 
 
 def test_sentence_level(drawn):  # check 3
-    _, run, objective, samples = drawn
-    for example in whole(samples, SENTENCE):
-        spans = int((example.labels == objective.tokenizer.eop_token_id).sum())
-        text = text_length(example)
-        reached = len(example.labels) - spans
-        assert reached >= min(int(run["options"]["gap_sentence_ratio"] * text), text - 2)
-        assert not (example.target_ids == objective.tokenizer.block_mask_id).any()
+    for _, run, objective, samples in level(drawn, "sentence"):
+        for example in whole(samples, SENTENCE):
+            spans = int((example.labels == objective.tokenizer.eop_token_id).sum())
+            text = text_length(example)
+            reached = len(example.labels) - spans
+            assert reached >= min(int(run["options"]["gap_sentence_ratio"] * text), text - 2)
+            assert not (example.target_ids == objective.tokenizer.block_mask_id).any()
 
 
 def test_document_level(drawn):  # check 3
-    _, run, objective, samples = drawn
-    eop, shares, kinds = objective.tokenizer.eop_token_id, [], [0, 0]
-    least = run["options"]["gpt_min_ratio"]
-    for example in whole(samples, DOCUMENT):
-        infills = example.labels[-1] == eop
-        length = len(example.labels) - infills
-        text = len(example.source_ids) - 1 + length
-        if text >= 256:
-            low, high = int(least * text), text - 2
-            shares.append((length - low + 0.5) / (high - low + 1))
-            kinds[infills] += 1
-    assert stats.kstest(shares, "uniform").pvalue > 0.001
-    assert stats.binomtest(kinds[0], sum(kinds), run["options"]["gpt_infill_prob"]).pvalue > 0.001
+    for golden, run, objective, samples in level(drawn, "document"):
+        eop, shares, kinds = objective.tokenizer.eop_token_id, [], [0, 0]
+        for example in whole(samples, DOCUMENT):
+            infills = example.labels[-1] == eop
+            length = len(example.labels) - infills
+            text = len(example.source_ids) - 1 + length
+            if text >= shortest_of(golden, run):
+                low, high = int(run["options"]["gpt_min_ratio"] * text), text - 2
+                shares.append((length - low + 0.5) / (high - low + 1))
+                kinds[infills] += 1
+        assert stats.kstest(shares, "uniform").pvalue > 0.001
+        assert stats.binomtest(kinds[0], sum(kinds), run["options"]["gpt_infill_prob"]).pvalue > 0.001
 
 
-def test_order_of_three_spans(drawn):  # check 3
-    golden, run, *_ = drawn
-    objective = BlankPretraining(number_pieces(golden), sample_one_document=True)
+def test_order_of_three_spans():  # check 3
+    objective = BlankPretraining(number_pieces(statistics()), sample_one_document=True)
     orders: dict[tuple[int, ...], int] = {}
     texts, number = corpus(55, 75), 0
     while sum(orders.values()) < 3000:
@@ -251,20 +295,21 @@ def test_order_of_three_spans(drawn):  # check 3
 
 def test_short_documents_lose_no_sample():  # check 3
     golden = statistics()
-    run = next(run for run in golden["runs"].values() if run["failures"])
-    objective, samples = samples_of(golden, run, corpus(12, 90), 1500)
-    by_level = {level: [s for s in samples if s.objective == level] for level in (TOKEN, SENTENCE, DOCUMENT)}
-    assert abs(len(by_level[TOKEN]) / len(samples) - run["options"]["bert_prob"]) <= 0.04
-    ratios = []
-    for sample in by_level[TOKEN]:
-        for example in sample.examples:
-            n = text_length(example)
-            spans = len(np.unique(example.target_position_ids[0]))
-            ratios.append((len(example.labels) - spans) / n)
-    assert abs(np.mean(ratios) - run["token"]["ratio"][0]) <= 0.01
-    eop = objective.tokenizer.eop_token_id
-    texts = [sample.examples[0] for sample in by_level[DOCUMENT] if len(sample.examples) == 1]
-    assert all(example.labels[-1] != eop for example in texts if len(example) > 500)  # continuations
+    for run in runs_of(golden, lose_samples=True):
+        length = run["max_seq_length"]
+        objective, samples = samples_of(golden, run, corpus(max(12, length // 43), max(24, length // 6)), 1500)
+        by_level = {name: [s for s in samples if s.objective == name] for name in (TOKEN, SENTENCE, DOCUMENT)}
+        assert abs(len(by_level[TOKEN]) / len(samples) - run["options"]["bert_prob"]) <= 0.04
+        ratios = []
+        for sample in by_level[TOKEN]:
+            for example in sample.examples:
+                spans = len(np.unique(example.target_position_ids[0]))
+                ratios.append((len(example.labels) - spans) / text_length(example))
+        assert abs(np.mean(ratios) - run["token"]["ratio"][0]) <= 0.01
+        eop = objective.tokenizer.eop_token_id
+        whole_texts = [sample.examples[0] for sample in by_level[DOCUMENT] if len(sample.examples) == 1]
+        several = [example for example in whole_texts if len(example) > 0.97 * length]
+        assert several and all(example.labels[-1] != eop for example in several)  # continuations
 
 
 # -- check 5

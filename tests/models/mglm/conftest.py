@@ -1,7 +1,6 @@
 """The multilingual GLM in float64, with the weights of golden files."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from paddle import nn
 from paddlenlp.transformers.model_utils import no_init_weights
 
 from glm.models.mglm import FAMILY
-from tools.reference_files import read_golden, reference_file, reference_paths
+from tools.reference_files import read_golden, reference_paths
 
 
 @pytest.fixture
@@ -81,9 +80,3 @@ def tiny_mglm(float64) -> nn.Layer:
     """The model of all golden task files."""
     tensors, metadata = read_golden(reference_paths("mglm", "tiny-*.safetensors")[0])
     return model_of(tensors, settings_of(metadata["config"]))
-
-
-@pytest.fixture(scope="session")
-def golden_folder() -> Path:
-    """The folder of golden files."""
-    return reference_file("mglm/README.md").parent

@@ -6,25 +6,26 @@ import numpy as np
 import pytest
 
 from glm.data.mixture import Mixture, probabilities, times_read
-from tools.reference_files import reference_file
+from tools.reference_files import entry_of, reference_file
 
 pytestmark = pytest.mark.conformance
 DRAWS = 100_000
+FILE = "language-sampling.json"
 
 
 @pytest.fixture
 def golden():
-    return json.loads(reference_file("mglm/language-sampling.json").read_text(encoding="utf-8"))
+    return json.loads(reference_file(f"mglm/{FILE}").read_text(encoding="utf-8"))
 
 
 def test_probabilities(golden):
-    for case in golden["sampling"]:
+    for case in entry_of(golden, "sampling", of=FILE):
         found = probabilities(case["sizes"], case["temperature"], limit=case["max_limit"])
         assert found.tolist() == pytest.approx(case["probabilities"], rel=1e-12, abs=0)
 
 
 def test_load_factors(golden):
-    for case in golden["loading"]:
+    for case in entry_of(golden, "loading", of=FILE):
         shares = probabilities(case["sizes"], case["temperature"])
         found = times_read(case["sizes"], shares, fraction=case["loader_fraction"])
         assert found.tolist() == pytest.approx(case["sample_fractions"], rel=1e-12, abs=0)
@@ -32,7 +33,7 @@ def test_load_factors(golden):
 
 def test_draws(golden):
     """Of many epochs each set has its share, and within a set all examples are alike."""
-    for case in golden["sampling"]:
+    for case in entry_of(golden, "sampling", of=FILE):
         expected = np.array(case["probabilities"])
         mixture = Mixture(case["sizes"], expected)
         epochs = -(-DRAWS // len(mixture))

@@ -9,19 +9,22 @@ from glm.data.choices import ChoiceEncoder
 from glm.data.columns import RECOGNISED
 from glm.data.formats import Row
 from glm.data.task_records import TaskRecord, reader_of
+from glm.data.task_rows import TYDIQA
 from glm.data.task_table import TASKS
 from glm.data.windows import WindowEncoder
 from glm.evaluation.answers import ALL_PROTOCOLS, PROTOCOLS, score_answers
 from glm.evaluation.answers import exact_and_f1 as score_pair
 from glm.evaluation.token_rouge import token_rouge
+from glm.generation.config import GenerationConfig
+from glm.generation.search import generate
 from glm.models.mglm import FAMILY
-from glm.models.protocol import TokenScores
+from glm.models.protocol import GeometryOptions, TokenScores
 from glm.prediction.answers import selected
 from glm.prediction.choosing import Chooser, predict
-from tools.reference_files import reference_json
+from tools.reference_files import entry_of, reference_json
 
 pytestmark = pytest.mark.conformance
-LOGIT = 2e-5  # decoding hands out logits in float32
+CLOSE = {"rel": 1e-6, "abs": 1e-6}  # rows have six decimals; decoding hands logits out in float32
 
 
 # -- cloze
@@ -72,7 +75,7 @@ def test_cloze_layouts_and_scores(golden_tokenizer, tiny_mglm, name):  # checks 
         assert dict(zip(record.labels, (ids[0] for ids in encoded.candidates), strict=True)) == row["label_ids"]
         assert record.labels[record.right[0]] == str(row["label"])
         (found,) = chosen(tiny_mglm, encoder, [record])
-        assert scores_of(found) == pytest.approx(row["scores"], abs=LOGIT)
+        assert scores_of(found) == pytest.approx(row["scores"], **CLOSE)
         assert found["prediction"] == str(row["prediction"])
 
 
@@ -89,8 +92,8 @@ def test_scores_of_several_pieces(golden_tokenizer, tiny_mglm, name):  # check 8
         encoder = encoder_of(name, row, golden_tokenizer, several=True)
         (found,) = chosen(tiny_mglm, encoder, questions(encoder.task, values, pattern_id=row["pattern"]))
         want = row["multi_token"]
-        assert scores_of(found) == pytest.approx(want["scores"], abs=1e-5)
-        assert scores_of(found, "mean") == pytest.approx(want["scores_length_penalty_1"], abs=1e-5)
+        assert scores_of(found) == pytest.approx(want["scores"], **CLOSE)
+        assert scores_of(found, "mean") == pytest.approx(want["scores_length_penalty_1"], **CLOSE)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -103,7 +106,7 @@ def test_a_score_depends_on_no_batch_mate(golden_tokenizer, tiny_mglm, several):
         records = [q for values in alike for q in questions(encoder.task, values, pattern_id=longest["pattern"])]
         alone, together = (chosen(tiny_mglm, encoder, records, batch_size=size) for size in (1, len(records)))
         for one, other in zip(alone, together, strict=True):
-            assert scores_of(one) == pytest.approx(scores_of(other), abs=LOGIT)
+            assert scores_of(one) == pytest.approx(scores_of(other), **CLOSE)
 
 
 def test_the_shares_of_labels_do_not_depend_on_a_constant(golden_tokenizer, tiny_mglm):
@@ -118,17 +121,26 @@ def test_the_shares_of_labels_do_not_depend_on_a_constant(golden_tokenizer, tiny
     logits = np.array([row["scores"][label] for label in found[0]])
     shares = np.exp(logits) / np.exp(logits).sum()
     for probabilities in found:
-        assert list(probabilities.values()) == pytest.approx(shares, abs=LOGIT)
+        assert list(probabilities.values()) == pytest.approx(shares, **CLOSE)
 
 
 # -- questions about passages
 
 QA = ("squad_v1", "mlqa", "tydiqa")
-NAMES = {"english": "en", "chinese": "zh"}  # of languages, where a file spells them out
 
 
 def language_of(row):
-    return NAMES.get(row["language"], row["language"])
+    """Its language; TyDiQA's are spelt out."""
+    return TYDIQA.get(row["language"], row["language"])
+
+
+def questions_of(name) -> dict:
+    """What the golden file has of a task."""
+    return entry_of(reference_json("mglm", "qa.json"), name, of="qa.json")
+
+
+def of_metrics(name):
+    return entry_of(reference_json("mglm", "metrics.json"), name, of="metrics.json")
 
 
 def of_language(name, language):
@@ -151,7 +163,7 @@ def windows(name, source_length, target_length, tokenizer):
 
 @pytest.mark.parametrize("name", QA)
 def test_windows_of_training(golden_tokenizer, name):  # check 9
-    golden = reference_json("mglm", "qa.json")[name]["train"]
+    golden = questions_of(name)["train"]
     lengths = golden[0]["source_length_padded"], len(golden[0]["targets"])
     languages = {language_of(row) for row in golden}
     found = [
@@ -174,7 +186,7 @@ def test_windows_of_training(golden_tokenizer, name):  # check 9
 @pytest.mark.parametrize("name", QA)
 def test_a_test_keeps_every_window(golden_tokenizer, name):  # check 9
     """The original drops those without the answer, which only who knows it can do."""
-    golden = reference_json("mglm", "qa.json")[name]
+    golden = questions_of(name)
     rows = golden["test"]
     lengths = rows[0]["source_length_padded"], len(golden["train"][0]["targets"])
     ours: dict[tuple[str, str], list] = {}
@@ -193,14 +205,35 @@ def test_a_test_keeps_every_window(golden_tokenizer, name):  # check 9
 
 
 @pytest.mark.parametrize("name", QA)
+def test_answers_of_windows(golden_tokenizer, tiny_mglm, name):  # check 9
+    """Five beams whose rules act before the softmax; the original lets the padding of a source be seen."""
+    golden = questions_of(name)
+    rows, wanted = golden["test"], entry_of(golden, "beam_predictions", of=f"qa.json, {name},")
+    geometry = FAMILY.geometry(golden_tokenizer, GeometryOptions("[sMASK]", closed=False))
+    pads = [[golden_tokenizer.pad_token_id] * (row["source_length_padded"] - len(row["ids"])) for row in rows]
+    prompts = [geometry.prompt([*row["ids"], *pad]) for row, pad in zip(rows, pads, strict=True)]
+    config = GenerationConfig(
+        num_beams=5,
+        length_penalty=0.0,
+        no_repeat_ngram_size=0,
+        tgt_length=len(golden["train"][0]["targets"]),
+        processor_order="before_softmax",
+        early_stopping="false",
+    )
+    found = dict(generate(tiny_mglm, prompts, config, end_token_id=golden_tokenizer.end_token_id, batch_size=4))
+    for number, row in enumerate(wanted):
+        assert golden_tokenizer.decode_ids(found[number][0].tokens).strip() == row["prediction"].strip(), number
+
+
+@pytest.mark.parametrize("name", QA)
 def test_languages_never_pool_by_id(name):  # check 10
     """The original's F1 is 100 or 0 where one language of several is right, whichever comes first."""
-    golden = reference_json("mglm", "qa.json")
-    told = [language for language in golden["source"] if f"pooled_F1_if_only_{language}_is_right" in golden[name]]
+    golden, sources = questions_of(name), reference_json("mglm", "qa.json")["source"]
+    told = [language for language in sources if f"pooled_F1_if_only_{language}_is_right" in golden]
     for only in told:
-        assert golden[name][f"pooled_F1_if_only_{only}_is_right"] in (0.0, 100.0)
+        assert golden[f"pooled_F1_if_only_{only}_is_right"] in (0.0, 100.0)
         rows = []
-        for language, source in golden["source"].items():
+        for language, source in sources.items():
             for record in questions(of_language(name, language), source):
                 said = record.answers[0] if language == only else "§"
                 references = list(record.answers)
@@ -208,8 +241,8 @@ def test_languages_never_pool_by_id(name):  # check 10
         assert len({row["id"] for row in rows}) < len(rows)  # the languages share their ids
         figures = score_answers(rows).figures
         for protocol in PROTOCOLS:
-            found = {language: figures[f"f1 ({protocol}, {language})"] for language in golden["source"]}
-            assert found == {language: 100.0 * (language == only) for language in golden["source"]}
+            found = {language: figures[f"f1 ({protocol}, {language})"] for language in sources}
+            assert found == {language: 100.0 * (language == only) for language in sources}
             assert figures[f"f1 ({protocol}, mean)"] == pytest.approx(100 / len(found))
 
 
@@ -217,7 +250,7 @@ def test_languages_never_pool_by_id(name):  # check 10
 
 
 def test_answer_protocols():  # check 11
-    for item in reference_json("mglm", "metrics.json")["answers"]:
+    for item in of_metrics("answers"):
         for protocol in ALL_PROTOCOLS:
             found = score_pair(item["prediction"], item["golds"], protocol, item["language"])
             assert found == pytest.approx(item[protocol])
@@ -225,7 +258,7 @@ def test_answer_protocols():  # check 11
 
 
 def test_selection_of_windows():  # check 11
-    for case in reference_json("mglm", "metrics.json")["window_selection"]:
+    for case in of_metrics("window_selection"):
         texts: dict[str, list[str]] = {}
         for identity, text in case["windows"]:
             texts.setdefault(identity, []).append(text)
@@ -239,7 +272,7 @@ def test_selection_of_windows():  # check 11
 
 
 def test_rouge_of_token_ids(golden_tokenizer):  # check 11
-    for item in reference_json("mglm", "metrics.json")["rouge_on_ids"]:
+    for item in of_metrics("rouge_on_ids"):
         found = token_rouge(item["prediction"], item["reference"], golden_tokenizer.encode_text)
         want = [item[name] for name in ("rouge-1", "rouge-2", "rouge-l")]
         # where the original stops, at an empty text, the figures are 0

@@ -1,5 +1,7 @@
 """Check 14: the baseline against numbers of Hugging Face's mT5."""
 
+import re
+
 import numpy as np
 import paddle
 import pytest
@@ -11,11 +13,16 @@ from glm.models.protocol import IGNORE_INDEX
 from tools.reference_files import read_golden, reference_files
 
 pytestmark = pytest.mark.conformance
-SEARCHES = {
-    "greedy": {"num_beams": 1, "length_penalty": 0.0, "no_repeat_ngram_size": 0},
-    "beam5": {"num_beams": 5, "length_penalty": 0.7, "early_stopping": "true", "no_repeat_ngram_size": 0},
-    "beam5_no_repeat3": {"num_beams": 5, "length_penalty": 0.7, "early_stopping": "true", "no_repeat_ngram_size": 3},
-}
+GENERATED = "generated."
+PATTERN = re.compile(r"(?:greedy|beam(?P<beams>\d+))(?:_no_repeat(?P<size>\d+))?")
+BEAMS = {"length_penalty": 0.7, "early_stopping": "true"}  # of the original script's beam search
+
+
+def search_of(name):
+    """What a decoding is searched by, of its name (`beam5_no_repeat3`)."""
+    found = PATTERN.fullmatch(name.removeprefix(GENERATED))
+    options = {"num_beams": int(found["beams"] or 1), "no_repeat_ngram_size": int(found["size"] or 0)}
+    return options | (BEAMS if found["beams"] else {"length_penalty": 0.0})
 
 
 @pytest.fixture
@@ -79,17 +86,18 @@ def strides(request):
 
 
 @pytest.mark.usefixtures("strides")
-@pytest.mark.parametrize("kind", SEARCHES)
-def test_search(golden, kind):
+def test_searches(golden):
     model, tensors = golden
-    expected = tensors[f"generated.{kind}"][:, 1:]  # the first id is the start token
     prompts = [
         Prompt(ids[mask > 0]) for ids, mask in zip(tensors["input_ids"], tensors["attention_mask"], strict=True)
     ]
-    config = GenerationConfig(tgt_length=expected.shape[1], **SEARCHES[kind])
-    found = model.search(prompts, config)
-    for texts, wanted in zip(found, expected, strict=True):
-        ((tokens, score),) = texts
-        ends = np.flatnonzero(wanted == 1)
-        assert tokens == wanted[: ends[0] if len(ends) else None].tolist()
-        assert score <= 0
+    names = [name for name in tensors if name.startswith(GENERATED)]
+    assert names
+    for name in names:
+        expected = tensors[name][:, 1:]  # the first id is the start token
+        config = GenerationConfig(tgt_length=expected.shape[1], **search_of(name))
+        for texts, wanted in zip(model.search(prompts, config), expected, strict=True):
+            ((tokens, score),) = texts
+            ends = np.flatnonzero(wanted == model.config.eos_token_id)
+            assert tokens == wanted[: ends[0] if len(ends) else None].tolist(), name
+            assert score <= 0

@@ -7,6 +7,7 @@ import pytest
 import sentencepiece
 from safetensors.numpy import load_file
 
+from glm.__main__ import main
 from glm.checkpoint.convert import export_checkpoint
 from glm.checkpoint.whole import open_model
 from glm.errors import InputError, UsageError
@@ -47,6 +48,34 @@ def test_learns_and_generates(workspace, trained, tmp_path):
     workspace.predict(model_name_or_path=trained, test_file=dev, output_file=tmp_path / "o.jsonl")
     rows, then = read_lines(tmp_path / "o.jsonl"), read_lines(next((trained / "eval").glob("*.jsonl")))
     assert [row["predictions"][0]["text"] for row in rows] == [row["predictions"][0]["text"] for row in then]
+
+
+def test_compared_with_the_multilingual_glm(workspace, trained, sentencepiece_file, tmp_path, capsys):
+    """The baseline and mGLM on the same data, one table of both; ROUGE on ids is no figure of two tokenizers."""
+    sizes = {"model_type": "mglm", "num_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
+    (workspace.folder / "mglm.json").write_text(json.dumps(sizes | {"max_sequence_length": 129}), encoding="utf-8")
+    mglm = workspace.finetune(
+        "mglm",
+        model_name_or_path=workspace.folder / "mglm.json",
+        tokenizer_name_or_path=sentencepiece_file,
+        max_steps=6,
+        **TASK,
+    )
+    files = {}
+    for name, run in (("mt5", trained), ("mglm", mglm)):
+        files[name] = tmp_path / f"{name}.jsonl"
+        workspace.predict(model_name_or_path=run, test_file=workspace.folder / "dev.json", output_file=files[name])
+    capsys.readouterr()
+    main(["compare", str(files["mt5"]), str(files["mglm"]), "--format", "json"])
+    found = json.loads(capsys.readouterr().out)
+    own = {}
+    for name, path in files.items():
+        main(["score", str(path), "--format", "json"])
+        own[name] = json.loads(capsys.readouterr().out)
+    assert {"bleu-4 (char, corpus)", "rouge-l (char)"} <= found["differences"].keys()
+    assert not any("(ids)" in figure for figure in found["differences"])
+    for figure, difference in found["differences"].items():
+        assert (difference["A"], difference["B"]) == pytest.approx((own["mt5"][figure], own["mglm"][figure]))
 
 
 def test_saved_under_each_name_once_and_reloaded(trained, tmp_path):

@@ -47,4 +47,4 @@ class GLMConfig(PretrainedConfig):
         self.sop_token_id = sop_token_id
         self.mask_token_ids = mask_token_ids or []
         self.block_position = block_position
-        super().__init__(**{"use_cache": False, "is_encoder_decoder": False, **kwargs})
+        super().__init__(**{"is_encoder_decoder": False, **kwargs})

@@ -8,27 +8,34 @@ of its span. Part A sees itself; a span sees Part A, earlier spans, and its own 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_glm import GLMConfig
 
 
 class Attention(nn.Module):
-    """Multi-head attention with one projection: [all queries | all keys | all values]."""
+    """Multi-head attention with one projection: [all queries | all keys | all values].
 
-    def __init__(self, config: GLMConfig):
+    Args:
+        layer: its number, by which a cache holds its keys and values.
+    """
+
+    def __init__(self, config: GLMConfig, layer: int):
         super().__init__()
+        self.layer = layer
         self.heads = config.num_attention_heads
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_dropout_prob
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """[B, L, H] -> [B, L, H]; the mask [B, 1, L, L] is True where a row sees a column."""
+    def forward(self, states: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
+        """[B, L, H] -> [B, L, H]; the mask [B, 1, L, past + L] is True where a row sees a column."""
         B, L, H = states.shape
         parts = self.query_key_value(states).view(B, L, 3, self.heads, H // self.heads)
         query, keys, values = parts.permute(2, 0, 3, 1, 4)  # [B, N, L, D] each
+        if cache is not None:
+            keys, values = cache.update(keys, values, self.layer)  # [B, N, past + L, D]
         dropout = self.dropout if self.training else 0.0
         context = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout)
         return self.dense(context.transpose(1, 2).reshape(B, L, H))
@@ -49,16 +56,16 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A layer, with a LayerNorm before attention and before the MLP."""
 
-    def __init__(self, config: GLMConfig):
+    def __init__(self, config: GLMConfig, layer: int):
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        states = states + self.dropout(self.attention(self.input_layernorm(states), mask))
+    def forward(self, states: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
+        states = states + self.dropout(self.attention(self.input_layernorm(states), mask, cache))
         return states + self.dropout(self.mlp(self.post_attention_layernorm(states)))
 
 
@@ -72,17 +79,17 @@ class Transformer(nn.Module):
         if config.block_position_encoding:
             self.block_position_embeddings = nn.Embedding(rows, config.hidden_size)
         self.dropout = nn.Dropout(config.embedding_dropout_prob)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
-    def forward(self, words: Tensor, position_ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, words: Tensor, position_ids: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
         """Word embeddings [B, L, H] and positions [B, 2, L] -> [B, L, H]."""
         states = words + self.position_embeddings(position_ids[:, 0])
         if hasattr(self, "block_position_embeddings"):
             states = states + self.block_position_embeddings(position_ids[:, 1])
         states = self.dropout(states)
         for layer in self.layers:
-            states = layer(states, mask)
+            states = layer(states, mask, cache)
         return self.final_layernorm(states)
 
 
@@ -118,17 +125,30 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
         **_: object,
-    ) -> CausalLMOutput:
+    ) -> CausalLMOutputWithPast:
         """Returns the logits [B, L, V] of each next token, and the loss of `labels`.
 
         Args:
             input_ids: [B, L].
             attention_mask: [B, L], 0 at padding, which may stand on either side; or [B, 1, L, L], 1 where a row sees a
-                column.
+                column, [B, 1, L, past + L] with a cache.
             position_ids: [B, 2, L]; those that the ids say if not given.
             labels: [B, L], the token that follows each; -100 where there is no loss.
+            past_key_values: of the tokens before `input_ids`; positions and mask have to be given then, as `generate`
+                does.
+            use_cache: whether a cache is returned where none was given.
+
+        Raises:
+            ValueError: with a filled cache, positions or the mask are missing.
         """
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            if position_ids is None or attention_mask is None or attention_mask.dim() != 4:
+                raise ValueError("past_key_values: give position_ids and a mask [B, 1, L, past + L] beside it")
+        elif past_key_values is None and use_cache:
+            past_key_values = DynamicCache()
         there = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None
         there = torch.ones_like(input_ids) if there is None else there
         if position_ids is None:
@@ -137,12 +157,12 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             mask = attention_mask.bool()
         else:
             mask = self.visible(input_ids, there)
-        states = self.transformer(self.word_embeddings(input_ids), position_ids, mask)
+        states = self.transformer(self.word_embeddings(input_ids), position_ids, mask, past_key_values)
         logits = F.linear(states, self.word_embeddings.weight)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
-        return CausalLMOutput(loss=loss, logits=logits)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
 
     def visible(self, input_ids: Tensor, there: Tensor) -> Tensor:
         """Returns who sees whom, [B, 1, L, L]; a row of padding sees itself, so that its softmax is defined."""
@@ -173,7 +193,20 @@ class GLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return torch.stack([torch.where(number > 0, blanks.gather(1, number), places), block], dim=1)
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: object
-    ) -> dict[str, Tensor | None]:
-        """Feeds the whole text in every step: positions follow from it, and there is no cache."""
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+        **_: object,
+    ) -> dict[str, object]:
+        """Returns what a step reads: the tokens that are not cached; positions and mask follow from the whole text."""
+        there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        return {
+            "input_ids": input_ids[:, past:],
+            "position_ids": self.positions(input_ids, there)[:, :, past:],
+            "attention_mask": self.visible(input_ids, there)[:, :, past:],
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+        }
