@@ -126,14 +126,15 @@ def arrange_weights(model: nn.Layer, dtype: str) -> None:
     """
     arranged = ARRANGED[dtype]
     unit = LANES if arranged is DecodingLinear else 1
+    # The largest weight comes first: what it takes on the way is there for the others.
+    if model.head.group is None and model.head.weight.shape[1] % unit == 0:
+        arrange_head(model, arranged)
     for layer, name, place in linears_of(model, unit):
         part = getattr(layer, name)
         if part.bias is not None:
             fill(part.bias)
         with _naming(f"{place}.weight"):
             setattr(layer, name, by_outputs(part, arranged))
-    if model.head.group is None and model.head.weight.shape[1] % unit == 0:
-        arrange_head(model, arranged)
     fill_model(model)
     for stack in model.stacks:
         if can_be_compiled(stack):
@@ -152,7 +153,8 @@ def arrange_head(model: nn.Layer, arranged: type[nn.Layer]) -> None:
     head = model.head
     with _naming("the head's weight"):
         weight = quantized(head.weight) if arranged is IntegerDecodingLinear else None
-    fill_model(model)
+    for part in filter(lambda part: part is not None, (head.weight, head.bias)):
+        fill(part)
     if weight is not None:
         _set_rows(view(head.weight), weight)
     head.arranged = arranged(head.weight if weight is None else weight, head.bias)
