@@ -16,6 +16,7 @@ from glm.data.problems import Kind
 from glm.data.templates import BLANKS, Template
 from glm.errors import InputError
 from glm.models.protocol import Family
+from glm.runtime.settings_file import as_utf8
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
 PRETRAIN = "pretrain"  # not a kind of task: running text
@@ -275,7 +276,7 @@ def parts_text(template: str) -> str:
     if not template.endswith(PARTS_FILE):
         return template
     try:
-        parts = json.loads(Path(template).read_text(encoding="utf-8"))
+        parts = json.loads(as_utf8(Path(template).read_bytes()).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"template {template}: cannot be read as JSON ({error})") from error
     if not _are_texts(parts):

@@ -2,12 +2,14 @@
 
 import ipaddress
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from glm.errors import UsageError, shown
 from glm.generation.config import option
 from glm.options.ranges import ABOVE_0, MANY, out_of_range
+from glm.runtime.settings_file import as_utf8
 
 KEY_VARIABLE = "GLM_API_KEY"  # environment variable with the key
 KEY_BYTES = 4096  # largest size of a file with a key
@@ -96,7 +98,9 @@ def read_key(path: Path) -> str:
         raise UsageError(f"api_key_file {path}: cannot be read ({error.strerror})") from error
     if len(data) > KEY_BYTES:
         raise UsageError(f"api_key_file {path}: holds more than {KEY_BYTES} bytes; a key alone is expected")
-    return data.decode("utf-8", errors="replace").strip()
+    with suppress(ValueError):
+        data = as_utf8(data)
+    return data.decode("utf-8-sig", errors="replace").strip()
 
 
 def is_own_address(host: str) -> bool:

@@ -158,10 +158,11 @@ def _deviation(error: ValidationError, known: Collection[str]) -> ApiError:
     for item in found:
         place = item["loc"][:1] + tuple(part for part in item["loc"][1:] if isinstance(part, int))
         of_fields.setdefault(shown(".".join(map(str, place))) or BODY, []).append(item)
-    messages = {}
+    messages, codes = {}, []
     for name, items in list(of_fields.items())[:MOST_NAMED]:
         # Where a field may have several types, errors of the type that it has are meant.
         items = [item for item in items if not item["type"].endswith("_type")] or items
+        codes.append(items[0]["type"])
         messages[name] = " or ".join(dict.fromkeys(_in_our_words(item, known) for item in items))
     message = "; ".join(f"{name}: {said}" for name, said in messages.items())
     param = next(iter(messages))
@@ -169,7 +170,7 @@ def _deviation(error: ValidationError, known: Collection[str]) -> ApiError:
         message = message.removeprefix(f"{BODY}: ")
         subject = re.split(r"[ :]", message)[0]
         param = subject if subject in known else BODY
-    return ApiError(422, message, code=found[0]["type"], param=param)
+    return ApiError(422, message, code=codes[0], param=param)
 
 
 BODY = "body"
@@ -225,5 +226,7 @@ def _in_our_words(item: Mapping[str, Any], known: Collection[str]) -> str:
             return f"no such field; here it is {ours}"
         close = close_name(name, known) if len(item["loc"]) == 1 else None
         return f"no such field; did you mean {close}?" if close else "no such field"
-    words = WORDS.get(item["type"])
-    return item["msg"] if words is None else words.format(**item.get("ctx", {}))
+    words, context = WORDS.get(item["type"]), item.get("ctx", {})
+    if item["type"] == "literal_error":  # " or " stands between errors
+        context = {"expected": context["expected"].replace(" or ", ", ")}
+    return item["msg"] if words is None else words.format(**context)

@@ -110,7 +110,7 @@ MESSAGES = {
     "{}: come with whole texts only; leave stream out": "{0}：只随完整的文本返回，请去掉 stream",
     "suffix: {} writes behind its source only; leave it out": "suffix：{0} 只能在输入之后续写，请去掉",
     "suffix: has no effect beside a prompt with a blank, or of ids; leave it out": (
-        "suffix：提示文本已有空白标记或由 token id组成时无效，请去掉"
+        "suffix：提示文本已有空白标记或由 token id 组成时无效，请去掉"
     ),
     "echo: a prompt with a blank has no log-probabilities; leave logprobs out": (
         "echo：带空白标记的提示文本没有对数概率，请去掉 logprobs"
@@ -145,6 +145,9 @@ MESSAGES = {
     "records: the model's task does not choose; give a text and candidates": (
         "records：模型的任务不是选择题；请给出 text 和 candidates"
     ),
+    "texts: {} has no blanks to fill; POST records, or a prompt to /v1/completions": (
+        "texts：{0} 没有可填的空白；请发送 records，或把 prompt POST 到 /v1/completions"
+    ),
     # -- options of decoding
     "{} {}: has no effect with temperature 0; raise it": "{0} {1}：temperature 为 0 时无效，请调高 temperature",
     "n {}: use 1 to {}, raise num_beams, or draw with temperature above 0": (
@@ -158,6 +161,11 @@ MESSAGES = {
     "{} {}: it has no effect with {}": "{0} {1}：{2} 时无效",
     "{} {}: has no effect with finished_rule unilm; leave it out": "{0} {1}：finished_rule 为 unilm 时无效，请去掉",
     "{} {}: use a number above {}; 1.0 is off": "{0} {1}：应大于 {2}（1.0 表示关闭）",
+    "{} {}: use {} (off) or more, at most {}": "{0} {1}：应为 {2}（关闭）到 {3}",
+    "{} {}: use {} or more, at most {}": "{0} {1}：应为 {2} 到 {3}",
+    "{} {}: search_rules fairseq takes the best candidates; leave it out": (
+        "{0} {1}：search_rules 为 fairseq 时只取最优候选，请去掉"
+    ),
     "{} {}: use {} (off) or more": "{0} {1}：应不小于 {2}（{2} 表示关闭）",
     "{} {}: use {} (off) to {}": "{0} {1}：应为 {2}（关闭）到 {3}",
     "{} {}: use {} to {}": "{0} {1}：应为 {2} 到 {3}",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from glm.data.columns import ColumnOptions
@@ -17,7 +17,7 @@ from glm.data.templates import GENERATION_BLANK
 from glm.errors import InputError
 from glm.generation.candidates import log_probs
 from glm.generation.search import Hypothesis
-from glm.models.protocol import Prompt, Tokenizer, TokenScores
+from glm.models.protocol import Prompt, TokenScores
 from glm.prediction.filling import lay_out
 from glm.prediction.predictions import text_row
 from glm.prediction.writer import Writer
@@ -118,6 +118,8 @@ class Completions:
         given = len(self.writer.prefix_ids)  # tokens of a text that are not generated
         tgt_length = self.writer.config.tgt_length if request.max_tokens is None else given + request.max_tokens
         check_length(self.writer, "max_tokens", tgt_length, given)
+        if request.max_tokens != 0:  # before prompts are encoded, which may take longer than to refuse them
+            self.batcher.check_room(len(request.prompts) * (request.tried if request.draws else 1))
         asked = await self.desk.map(partial(self._asked, request=request), request.prompts)
         if request.echo and request.logprobs is not None:
             self._check_scored(asked)
@@ -137,7 +139,6 @@ class Completions:
     def _job(self, kind: str, request: Decoded, asked: list[Asked], tgt_length: int) -> Job:
         config = request.config(self.writer.config, tgt_length=tgt_length)
         draws = range(request.tried if request.draws else 1)
-        self.batcher.check_room(len(asked) * len(draws))
         stops = self._stops(request)
         tokenizer = self.writer.encoder.tokenizer
         ends = (lambda ids: first_of(stops, tokenizer.decode_ids(ids)) is not None) if stops else None
@@ -330,7 +331,7 @@ class Completions:
         if suffix and (blanks or not isinstance(given, str)):
             raise InputError("suffix: has no effect beside a prompt with a blank, or of ids; leave it out")
         if not (blanks or suffix):
-            ids = tokenizer.encode_text(given) if isinstance(given, str) else checked_ids(given, tokenizer)
+            ids = tokenizer.encode_text(given) if isinstance(given, str) else self._checked(given)
             body = ids[1:] if ids[:1] == [tokenizer.end_token_id] else ids
             before = given if isinstance(given, str) else tokenizer.decode_ids(body)
             return Asked(self._behind(body, before), before, ids=body, begins=len(body) < len(ids))
@@ -342,6 +343,19 @@ class Completions:
             raise InputError("prompt: holds more than one blank; POST /generate fills several")
         before, _, after = text.parts
         return Asked(text.prompt(self.writer), before, after)
+
+    @cached_property
+    def _no_text(self) -> set[int]:
+        tokenizer = self.writer.encoder.tokenizer
+        return tokenizer.ids_without_text(tokenizer.vocab_size) - {tokenizer.unknown_token_id}
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        """Checks ids of text, with or without the end token in front. Raises InputError if one is none of text."""
+        tokenizer = self.writer.encoder.tokenizer
+        rest = ids[1:] if ids[0] == tokenizer.end_token_id else ids
+        if wrong := [number for number in rest if number >= tokenizer.vocab_size or number in self._no_text]:
+            raise InputError(f"prompt: {wrong[0]} is no id of a text; send texts, or ids of the model's own tokenizer")
+        return ids
 
     def _behind(self, ids: list[int], text: str) -> Prompt:
         """Returns the prompt of ids whose end is to be continued."""
@@ -517,15 +531,6 @@ def part_of(kind: str, number: int, text: str, reason: str | None = None) -> Jso
 def chat_part(number: int, delta: Json, reason: str | None = None) -> Json:
     """Makes a part of a chat's choice."""
     return {"choices": [{"index": number, "delta": delta, "finish_reason": reason}]}
-
-
-def checked_ids(ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    """Checks ids of text, with or without the end token in front. Raises InputError if one is not an id of text."""
-    no_text = tokenizer.ids_without_text(tokenizer.vocab_size) - {tokenizer.unknown_token_id}
-    rest = ids[1:] if ids[0] == tokenizer.end_token_id else ids
-    if wrong := [number for number in rest if number >= tokenizer.vocab_size or number in no_text]:
-        raise InputError(f"prompt: {wrong[0]} is no id of a text; send texts, or ids of the model's own tokenizer")
-    return ids
 
 
 def first_of(stops: Collection[str], text: str) -> int | None:

@@ -12,6 +12,7 @@ from glm.serving.chinese import MESSAGES
 ENGLISH, CHINESE = "en", "zh"
 _FIELD = re.compile(r"([\w.]+): (.*)", re.DOTALL)
 _FIELDS = re.compile(r"; (?=[\w.]+: )")  # between the errors of two fields
+_OR = re.compile(r" or (?!more|less)")  # between two errors of a field
 _HOLE = re.compile(r"\{(\*?)\}")  # {} stands for any text; {*} for one or several messages, which are translated too
 
 
@@ -38,22 +39,31 @@ def translated(message: str, language: str) -> str:
 
 def _of_field(text: str) -> str:
     """Translates an error of a field, `name: what` or `name: what or what`; or any other message."""
-    if (whole := _in_chinese(text)) or not (found := _FIELD.match(text)):
-        return whole or text
+    whole, found = _entry(text), _FIELD.match(text)
+    # An entry that begins with a hole (`{} or more`) takes in the field's name, too, where it is about what is said.
+    if whole is not None and not (found and _entry(found[2]) == whole):
+        return _in_chinese(text) or text
+    if not found:
+        return text
     name, said = found.groups()
-    parts = [_in_chinese(said)] if _in_chinese(said) else list(map(_in_chinese, said.split(" or ")))
-    return f"{name}：{'，或'.join(parts)}" if all(parts) else text
+    for parts in (_OR.split(said), [said]):
+        if all(in_chinese := [_in_chinese(part) for part in parts]):
+            return f"{name}：{'，或'.join(in_chinese)}"
+    return text
+
+
+def _entry(text: str) -> int | None:
+    """Returns the number of the first matching entry; None if none matches."""
+    return next((number for number, (pattern, *_) in enumerate(_patterns()) if pattern.fullmatch(text)), None)
 
 
 def _in_chinese(text: str) -> str | None:
     """Returns the Chinese of the first matching entry; None if none matches."""
-    for pattern, inner, chinese in _patterns():
-        if found := pattern.fullmatch(text):
-            parts = (
-                _in_chinese(part) or part if place in inner else part for place, part in enumerate(found.groups())
-            )
-            return chinese.format(*parts)
-    return None
+    if (number := _entry(text)) is None:
+        return None
+    pattern, inner, chinese = _patterns()[number]
+    groups = pattern.fullmatch(text).groups()
+    return chinese.format(*(_in_chinese(part) or part if n in inner else part for n, part in enumerate(groups)))
 
 
 @lru_cache(maxsize=1)

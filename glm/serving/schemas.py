@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from glm.errors import InputError, shown
-from glm.generation.config import GenerationConfig, early_stopping_word
+from glm.generation.config import RANGES, GenerationConfig, early_stopping_word
 from glm.models.protocol import TASK_NAME
 
 # Limits of what a server computes for anyone: beyond them a single request could take all memory, or overflow numbers.
@@ -164,12 +164,12 @@ class Decoded(Strict):
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=LIMITS["num_beams"][1])
     stop: Stop | Annotated[list[Stop], Field(fail_fast=True, max_length=8)] | None = None
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0, le=RANGES["generation_seed"][1])
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
 
-    num_beams: int | None = None
+    num_beams: int | None = Field(None, ge=1)
     length_penalty: float | None = None
     early_stopping: EarlyStopping | None = None
     min_tgt_length: int | None = None

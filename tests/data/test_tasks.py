@@ -107,6 +107,9 @@ def test_a_list_of_parts_in_a_file(tmp_path):
     path.write_text(json.dumps(["“", "{premise}", "”？", "[MASK]"]), encoding="utf-8")
     assert parse_parts(str(path)) == ("“", Cut("{premise}", 0), "”？", "[MASK]")
     assert parse_parts(path.read_text()) == parse_parts(str(path))
+    for encoding in ("utf-8-sig", "utf-16"):  # as editors of Windows save it
+        path.write_text('["{premise}", "[MASK]"]', encoding=encoding)
+        assert parse_parts(str(path)) == (Cut("{premise}", 0), "[MASK]")
     path.write_text('{"parts": []}', encoding="utf-8")
     with pytest.raises(InputError, match="a list of texts is expected"):
         parse_parts(str(path))

@@ -14,6 +14,7 @@ from glm.prediction.writer import Writer
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
 from glm.serving.chinese import MESSAGES
+from glm.serving.completions import Completions
 from glm.serving.languages import preferred, translated
 from glm.serving.service import Service
 from glm.serving.streams import GrowingText
@@ -327,6 +328,18 @@ def test_figures_for_prometheus(served):
     assert (after["glm_texts_decoding",], after["glm_texts_waiting",], after["glm_text_places",]) == (0, 0, 4)
 
 
+def test_many_prompts_of_ids_cost_little(served, tokenizer, monkeypatch):
+    client, looks = served(), []
+    whole = type(tokenizer).ids_without_text
+    monkeypatch.setattr(type(tokenizer), "ids_without_text", lambda *given: looks.append(1) or whole(*given))
+    body = {"prompt": [[20]] * 8, "num_beams": 1, "max_tokens": 2}
+    assert client.post("/v1/completions", json=body).status_code == 200 and len(looks) <= 1
+    monkeypatch.setattr(Completions, "_asked", None)  # too many are refused before any is encoded
+    for more in ({"prompt": [[20]] * 9000}, {"prompt": ["a"] * 23, "seed": 1, "n": 3}):
+        answer = client.post("/v1/completions", json={**body, **more})
+        assert answer.status_code == 422 and "texts at once: at most 68" in answer.json()["error"]["message"]
+
+
 # -- languages
 
 
@@ -363,6 +376,24 @@ def test_errors_beside_the_body_in_chinese(served):
     for method, path in (("GET", "/made-up"), ("GET", "/generate"), ("POST", "/generate"), ("GET", "/v1/models/x")):
         message = served().request(method, path, headers=headers).json()["error"]["message"]
         assert any("\u4e00" <= character <= "\u9fff" for character in message), message
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("messages: 1 or more are expected", "messages：至少要有 1 个"),
+        ("prompt: must not be empty or 1 or more are expected", "prompt：不能为空，或至少要有 1 个"),
+        ("a.0: use one of 'x', 'y' or has to be given", "a.0：可用的值：'x', 'y'，或必须给出"),
+        ("max_tokens 0: writes nothing; use 1 or more", "max_tokens 0：不会生成文本；请用 1 以上的值"),
+    ],
+)
+def test_word_order_in_chinese(english, chinese):
+    assert translated(english, "zh") == chinese
+
+
+def test_the_code_is_of_the_error_that_is_told(served):
+    error = served().post("/v1/completions", json={"prompt": []}).json()["error"]
+    assert (error["message"], error["code"]) == ("prompt: 1 or more are expected", "too_short")
 
 
 def test_every_entry_finds_itself():

@@ -261,6 +261,13 @@ def test_a_key_from_a_file_or_the_environment(tmp_path, monkeypatch):
     assert arguments().api_key is None  # of no use without a server
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_key_file_that_an_editor_of_windows_saved(tmp_path, encoding):
+    path = tmp_path / "key"
+    path.write_bytes("secret\r\n".encode(encoding))
+    assert arguments("--serve", "--api_key_file", str(path)).api_key == "secret"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
