@@ -326,8 +326,8 @@ def _user_file(text: str) -> str:
 
 def _can_be_a_path(text: str) -> bool:
     """Whether an operating system would take this for a path; asked for others it raises errors of its own."""
-    parts = text.encode("utf-8", "surrogatepass").split(b"/")
-    return "\0" not in text and max(map(len, parts)) <= MOST_NAME and sum(map(len, parts)) <= MOST_PATH
+    path = text.encode("utf-8", "surrogatepass")
+    return b"\0" not in path and max(map(len, path.split(b"/"))) <= MOST_NAME and len(path) <= MOST_PATH
 
 
 def _title(group: type) -> str:

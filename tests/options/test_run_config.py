@@ -189,3 +189,13 @@ def test_whatever_a_file_says_its_errors_are_safe_to_print(tmp_path, value):
             refused += 1
             assert all(line.isprintable() and len(line) < 2100 for line in str(error).split("\n")), name
     assert refused > 10
+
+
+@pytest.mark.parametrize("value", ['"a\\0b"', '"' + "x" * 300 + '"', '"' + "x/" * 3000 + '"'])
+@pytest.mark.parametrize("option", ["train_file", "output_dir"])
+def test_what_is_no_path_is_an_error_that_is_safe_to_print(tmp_path, option, value):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{option}: {value}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="is no path") as caught:
+        parse_finetune_arguments([str(path)])
+    assert str(caught.value).replace("\n", "").isprintable()

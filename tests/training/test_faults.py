@@ -337,6 +337,7 @@ def test_a_log_that_cannot_be_written_does_not_end_a_run(server, whole, folder):
 def test_killed_while_results_are_written(server, whole, folder):
     """After the last checkpoint: half a file of results is in nobody's way, and the summary is logged once."""
     assert server.run(folder.name, "kill_after_call", 2, str(folder), "all_results.json", **OPTIONS) == -9
+    assert not (folder / "all_results.json").exists()  # not half of it either
     assert server.run(folder.name, **OPTIONS) == 0, server.said()
     assert outcome(folder, last=6) == whole
     results = json.loads((folder / "all_results.json").read_text())
