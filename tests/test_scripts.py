@@ -589,7 +589,9 @@ def test_bad_files_are_refused(workspace):
 def test_bad_options_are_refused(workspace, checkpoint):
     refused(workspace, r"src_length 90 \+ tgt_length 30 = 120: the model has 100 positions", src_length=90)
     refused(workspace, r"num_return_sequences 3: use 1 to 2", num_return_sequences=3)
-    refused(workspace, r"task_name dureader: unknown; known tasks: dureader_qg", task_name="dureader")
+    refused(
+        workspace, r"task_name dureader: unknown; did you mean dureader_qg\?; known tasks: d", task_name="dureader"
+    )
     refused(workspace, r"no such folder", model_name_or_path=workspace.folder / "nowhere")
     refused(workspace, r"unknown option learning_rat; did you mean learning_rate", learning_rat=1)
     refused(

@@ -212,7 +212,9 @@ def test_encoder_follows_the_arguments(tokenizer):
     assert (encoder.src_length, encoder.tgt_length, encoder.geometry.infilling.block_position) == (608, 160, True)
     with pytest.raises(InputError, match="tgt_length 33: no room for min_tgt_length 30 tokens"):
         build_encoder(GLM, tokenizer, DataArguments(), GenerationConfig(tgt_length=33, min_tgt_length=30))
-    with pytest.raises(InputError, match="task_name summaries: unknown; known tasks: dureader_qg"):
+    with pytest.raises(
+        InputError, match="task_name summaries: unknown; did you mean summary.; known tasks: dureader_qg"
+    ):
         build_encoder(GLM, tokenizer, DataArguments(task_name="summaries"), GenerationConfig())
 
 
