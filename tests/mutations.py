@@ -3,7 +3,10 @@
 python tests/mutations.py [FIRST [LAST]]: of the list below, from 1. The tree is copied; nothing in it is changed.
 """
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+LONGEST = 300  # seconds; without some guards a test waits for ever
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("glm", "tests", "configs", "data", "finetune_generation.py", "predict.py", "pyproject.toml")
 
@@ -151,12 +155,28 @@ def is_missed(mutation: Mutation, folder: Path) -> bool:
     try:
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutation.tests]
         command += ["-k", mutation.only] if mutation.only else []
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode > 1:
-            raise SystemExit(f"{mutation.guard}: the tests did not run\n{done.stdout[-2000:]}")
-        return done.returncode != 0  # or they were killed, as where all memory is asked for
+        code, said = _run(command, folder)
+        if code > 1:
+            raise SystemExit(f"{mutation.guard}: the tests did not run\n{said[-2000:]}")
+        return code != 0  # or they were killed, as where all memory is asked for, or hung
     finally:
         path.write_text(text, encoding="utf-8")
+
+
+def _run(command: list[str], folder: Path) -> tuple[int, str]:
+    """Exit code and output; what runs longer than LONGEST is killed, with all that it has started."""
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        said, _ = process.communicate(timeout=LONGEST)
+        return process.returncode, said
+    except subprocess.TimeoutExpired:
+        return -signal.SIGKILL, ""
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def main(argv: list[str]) -> int:
