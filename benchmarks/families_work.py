@@ -3,7 +3,7 @@
 NumPy only, as `work.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BEAMS = 5
 
@@ -60,5 +60,4 @@ class FamilyWork:
     @property
     def sizes(self) -> Sizes:
         """The family's, with the layers of this work."""
-        found = FAMILIES[self.shape]
-        return Sizes(**{**found.__dict__, "layers": self.layers})
+        return replace(FAMILIES[self.shape], layers=self.layers)

@@ -13,6 +13,7 @@ from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import tensor_of, view
 from glm.cpu.loops import OPTIONS, use_own_threads
+from glm.cpu.rounding import round_row
 from glm.runtime.onednn import bfloat16_product
 
 ROWS = 64  # summed by one thread, so that results do not depend on the number of threads
@@ -43,25 +44,11 @@ def rounded(numbers: Tensor) -> np.ndarray:
     return found
 
 
-@njit(inline="always", **OPTIONS)
-def _nearest(number, bits):
-    """The upper half of a float32's bits, rounded; NaN stays NaN."""
-    nearest = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-    return np.uint16(nearest if number == number else np.uint32(0x7FC0))
-
-
-@njit(**OPTIONS)
-def _round_row(numbers, found):
-    bits = numbers.view(np.uint32)
-    for i in range(len(numbers)):
-        found[i] = _nearest(numbers[i], bits[i])
-
-
 @njit(parallel=True, **OPTIONS)
 def _round(numbers, found):
     for block in prange(-(-len(numbers) // LENGTH)):
         start = block * LENGTH
-        _round_row(numbers[start : start + LENGTH], found[start : start + LENGTH])
+        round_row(numbers[start : start + LENGTH], found[start : start + LENGTH])
 
 
 @njit(parallel=True, **OPTIONS)
@@ -69,7 +56,7 @@ def _round_and_sum(numbers, found, sums):
     """Rounds [n, O], and adds to sums [blocks, O] (zeros at first) those over ROWS rows each."""
     for block in prange(len(sums)):
         for r in range(block * ROWS, min((block + 1) * ROWS, len(numbers))):
-            _round_row(numbers[r], found[r])
+            round_row(numbers[r], found[r])
             for o in range(numbers.shape[1]):
                 sums[block, o] += numbers[r, o]
 

@@ -10,6 +10,7 @@ from numba import njit, prange
 
 from glm.cpu.loops import OPTIONS
 from glm.cpu.panels import BFLOAT16_KERNELS, BYTES, CONFIGURATION, PANEL, bfloat16_kernel, kernel_of
+from glm.cpu.rounding import round_row
 from glm.cpu.vectors import dot_products
 
 MOST_COMPILED_ROWS = 40  # in float32; with more rows, arithmetic takes most of the time, and Paddle is faster
@@ -57,11 +58,7 @@ def multiply_bfloat16(states, panels, bias, output):
     n, inputs = states.shape
     rounded = np.zeros((n + MANY_ROWS, panels.shape[1] * (BYTES // 2)), np.uint16)
     for r in prange(n):
-        bits = states[r].view(np.uint32)
-        for i in range(inputs):  # to the nearest, of two the even one
-            nearest = (bits[i] + np.uint32(0x7FFF) + (bits[i] >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-            # Rounds to nearest, ties to even.
-            rounded[r, i] = nearest if states[r, i] == states[r, i] else np.uint32(0x7FC0)
+        round_row(states[r], rounded[r])
     chunk = max(1, CHUNK // (2 * inputs) // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)

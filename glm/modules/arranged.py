@@ -153,8 +153,9 @@ def arrange_head(model: nn.Layer, arranged: type[nn.Layer]) -> None:
     head = model.head
     with _naming("the head's weight"):
         weight = quantized(head.weight) if arranged is IntegerDecodingLinear else None
-    for part in filter(lambda part: part is not None, (head.weight, head.bias)):
-        fill(part)
+    fill(head.weight)
+    if head.bias is not None:
+        fill(head.bias)
     if weight is not None:
         _set_rows(view(head.weight), weight)
     head.arranged = arranged(head.weight if weight is None else weight, head.bias)
