@@ -112,9 +112,6 @@ class Decoder(Embedded, CrossStack):
         """
         states = self.embed(words, rows_of(batch.targets))
         packing = batch.packing(causal=causal)
-        # A node of its own: what the layers of this pass add to the memory's gradient is summed before that of other
-        # passes, in an order that does not depend on whether layers run again in the backward pass.
-        memory = paddle.assign(memory)
         return self(states, packing, memory, Pairs(batch.targets, batch.sources), most=most)
 
 
