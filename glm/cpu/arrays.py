@@ -6,9 +6,11 @@ threads as matrix products have.
 
 import ctypes
 import math
+import mmap
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +28,7 @@ HEAD_SIZE = 64  # of all published GLMs
 HEAD_UNIT, LARGEST_HEAD = 32, 256
 BLOCK = 1 << 18  # elements of an array that a thread works on at a time; the best of 2^14 to 2^18, measured
 SMALL = 128  # hidden size up to which a training step gains next to nothing from more threads
+MIN_OWN_PAGES = 1 << 20  # bytes of an array that is worth a mapping
 MIN_PARALLEL_SIZE = BLOCK // 2  # elements below which more threads, or a hand-written layer, cost more than they save
 
 threadpool_limits(1, user_api="blas")  # we run several small NumPy products at once, each on one thread
@@ -71,6 +74,23 @@ def view(tensor: Tensor) -> np.ndarray:
 def tensor_of(array: np.ndarray) -> Tensor:
     """Returns a contiguous array as a tensor on the same memory."""
     return from_dlpack(array)
+
+
+def zeros_apart(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a float32 array of zeros that, if large, lies outside malloc's heap and leaves the process when it is
+    freed.
+
+    For what outlives the temporaries of a layer: between them in the heap it would fill the hole that the next layer's
+    temporaries need, and the heap would grow by these with every layer.
+    """
+    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    if size < MIN_OWN_PAGES:
+        return np.zeros(shape, np.float32)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.float32).reshape(shape)
 
 
 @cache
