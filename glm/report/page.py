@@ -15,6 +15,7 @@ from markupsafe import Markup
 from glm.evaluation.data_sets import MEAN, aligned, mean_figures
 from glm.evaluation.metrics import HEADLINES, Scores, figure_text
 from glm.evaluation.scored_file import references_of
+from glm.report.chinese import chinese_of
 from glm.report.copied import copied_spans
 from glm.report.curves import CurvePlot, Single, curve_plots, single_figures
 from glm.report.differences import edits
@@ -248,6 +249,7 @@ def render(template: str, **values: Any) -> str:
         "script": Markup(script),
         "script_hash": f"sha256-{digest}",  # the only script that the page's policy allows
         "both": both,
+        "chinese_of": chinese_of,
         "edits": edits,
         "copied": copied_spans,
         "figure_text": figure_text,
