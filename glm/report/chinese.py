@@ -1,4 +1,4 @@
-"""The plots' titles and labels in Chinese. Names of figures, which users search for, are the same in both languages."""
+"""The plots' titles and labels in Chinese. Names of figures, which users search for, stay as they are."""
 
 BY_LENGTH = " by length of the source"  # behind the name of a figure
 

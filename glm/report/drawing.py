@@ -1,4 +1,4 @@
-"""Drawings of lines, bars and texts: as SVG within a page, in its colours and both its languages, and as PNG in English.
+"""Drawings of lines, bars and texts: as SVG within a page, in its colours and languages, and as PNG in English.
 
 matplotlib would take longer to import than a report takes to be written (0.3 s), and has no font for Chinese.
 """

@@ -15,7 +15,7 @@ from glm.report.drawing import HEIGHT, WIDTH, Bar, Line, Shape, Text, png_of, sv
 LEFT, RIGHT, TOP, BOTTOM = 94, 20, 42, 72  # margins of a plot in pixels
 TITLE, LEGEND = 22, 20  # the height of the title's middle, and of a row of the legend
 SWATCH, GAP = 18, 16  # of the legend: the sample of a colour, and what is between two entries
-LETTER, WIDE = 0.58, 1.05  # width of a letter, and of a Chinese one, in units of the font's size; the most of usual fonts
+LETTER, WIDE = 0.58, 1.05  # width of a letter, and of a Chinese one, by the font's size: the most of usual fonts
 DOTS, LETTER_GAP = "..", 6  # behind a clipped text; pixels between two texts
 BINS = 30
 TICKS = 7  # steps of an axis, at most

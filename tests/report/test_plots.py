@@ -75,7 +75,9 @@ def test_curves():
     assert {"损失", "nat/token", "优化步数", "a", "b"} <= set(drawn.chinese)
 
 
-@pytest.mark.parametrize("points", [((7, 3.0),), ((1, 0.0), (2, 0.0)), ((1, 1e-9), (900_000, 1e12)), ((1, -2.0), (2, 3))])
+@pytest.mark.parametrize(
+    "points", [((7, 3.0),), ((1, 0.0), (2, 0.0)), ((1, 1e-9), (900_000, 1e12)), ((1, -2.0), (2, 3.0))]
+)
 def test_any_curve_is_within_its_axes(points):
     drawn = Drawn(draw_curves(CurvePlot("loss", "t", "u", (Curve("c", points),))))
     (line,) = drawn.lines[plots.COLOURS[0]]
