@@ -43,7 +43,7 @@ def _parser() -> Parser:
     parser.add_argument("--tgt_length", type=int, default=160, help="most target tokens [160]")
     parser.add_argument("--per_device_train_batch_size", type=int, default=8, help="[8]")
     parser.add_argument("--fp16", action="store_true", help="train in half precision")
-    parser.add_argument("--bf16", action="store_true", help="train in half precision")
+    parser.add_argument("--bf16", action="store_true", help="train in half precision; on a CPU products only")
     parser.add_argument("--fp16_opt_level", choices=("O1", "O2"), help="O2: weights too, of both fp16 and bf16 [O1]")
     parser.add_argument("--recompute", action="store_true", help="keep activations of one layer at a time only")
     parser.add_argument("--tensor_parallel_degree", type=int, help="cards of a model [1, 2, 4 and 8]")
@@ -71,9 +71,9 @@ def _check(values: Namespace) -> None:
     if values.fp16_opt_level and not half:
         raise UsageError(f"--fp16_opt_level {values.fp16_opt_level}: has no effect without --fp16 or --bf16")
     if values.fp16 and values.device == "cpu":
-        raise UsageError("--fp16: a CPU trains in float32; leave it out")
-    if values.bf16 and values.device == "cpu":
-        raise UsageError("--bf16: a CPU keeps weights, gradients and sums in float32; leave it out")
+        raise UsageError("--fp16: a CPU does not train in it; leave it out, or use --bf16")
+    if values.fp16_opt_level and values.device == "cpu":
+        raise UsageError(f"--fp16_opt_level {values.fp16_opt_level}: is for a GPU; leave it out")
     if values.decode_dtype == "float16" and values.device == "cpu":
         raise UsageError("--decode_dtype float16: a CPU has no such products; use float32, bfloat16 or int8")
     if values.decode_dtype == "int8" and values.device != "cpu":

@@ -23,7 +23,7 @@ from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
 from glm.serving.completions import Completions, Job
 from glm.serving.errors import ApiError, JSONResponse, render
 from glm.serving.hosts import Hosts
-from glm.serving.languages import preferred
+from glm.serving.languages import preferred, with_translated_rows
 from glm.serving.metrics import CONTENT_TYPE, Counted
 from glm.serving.schemas import (
     AdapterRequest,
@@ -129,7 +129,7 @@ class Exchange:
         """Answers with the result of work, as JSON."""
 
         async def rendered() -> bytes:
-            return await self.service.desk.run(render, await work)
+            return await self.service.desk.run(render, with_translated_rows(await work, preferred(request.headers)))
 
         return Response(await answered(request, rendered(), self.seconds), media_type="application/json")
 

@@ -96,7 +96,8 @@ def test_degrees_that_do_not_divide_are_left_out_unless_asked_for(capsys, tmp_pa
     [
         ("--fp16 --bf16", "--fp16: has no effect beside --bf16"),
         ("--fp16_opt_level O2", "--fp16_opt_level O2: has no effect without --fp16 or --bf16"),
-        ("--device cpu --bf16", "--bf16: a CPU keeps weights, gradients and sums in float32"),
+        ("--device cpu --fp16", "--fp16: a CPU does not train in it"),
+        ("--device cpu --bf16 --fp16_opt_level O2", "--fp16_opt_level O2: is for a GPU"),
         ("--device cpu --decode_dtype float16", "--decode_dtype float16: a CPU has no such products"),
         ("--sharding stage1", "--sharding and --sharding_parallel_degree: give both"),
         ("--sharding_parallel_degree 2", "--sharding and --sharding_parallel_degree: give both"),
