@@ -11,6 +11,7 @@ from glm.commands.parser import Parser
 from glm.errors import InputError, UsageError
 from glm.models import registry
 from glm.models.memory import GIB, Bytes, Decoding, Training, decoding_memory, training_memory
+from glm.models.presets import PRESET_FOLDER
 from glm.models.protocol import Family
 
 DEGREES = (1, 2, 4, 8)  # numbers of cards if none is given
@@ -90,7 +91,8 @@ def read_model(name: str) -> tuple[Family, dict[str, Any]]:
     """
     from glm.checkpoint.whole import open_model, read_preset
 
-    family = registry.of_model(name)
+    preset = PRESET_FOLDER / f"{name}.json"  # which says whose it is, where it is named without its suffix
+    family = registry.of_model(str(preset) if preset.is_file() and not Path(name).exists() else name)
     if "memory_forecast" not in family.abilities:
         raise InputError(f"{name}: there is no forecast of memory for {family.title}")
     config = open_model(name).config if Path(name).is_dir() else read_preset(family, name)[1]

@@ -121,7 +121,9 @@ MESSAGES = {
     "prompt: {} is no id of a text; send texts, or ids of the model's own tokenizer": (
         "prompt：{0} 不是文本的 token id；请发送文本，或本模型分词器的编号"
     ),
-    "tokens: {} is no id of the model's tokenizer, which has {}": "tokens：{0} 不是本模型分词器的 token id（共 {1} 个）",
+    "tokens: {} is no id of the model's tokenizer, which has {}": (
+        "tokens：{0} 不是本模型分词器的 token id（共 {1} 个）"
+    ),
     "prompt: holds more than one blank; POST /generate fills several": (
         "prompt：有多个空白标记；填多个空请用 POST /generate"
     ),
@@ -209,11 +211,15 @@ MESSAGES = {
     ),
     "holds half of a surrogate pair; escape whole characters": "含有半个代理对；请对完整字符转义",
     "holds the command token {}; take it out of the text": "含有控制标记 {0}，请从文本中去掉",
-    "{} tokens that may not be cut do not fit into src_length {}": "不可截断的部分有 {0} 个 token，超过 src_length {1}",
+    "{} tokens that may not be cut do not fit into src_length {}": (
+        "不可截断的部分有 {0} 个 token，超过 src_length {1}"
+    ),
     "{} tokens with its frame leave no room for the passage in src_length {}": (
         "连同模板共 {0} 个 token，src_length {1} 放不下段落"
     ),
-    "{} tokens do not fit into src_length {}, shorten the text: {}": "{0} 个 token，超过 src_length {1}，请缩短文本：{2}",
+    "{} tokens do not fit into src_length {}, shorten the text: {}": (
+        "{0} 个 token，超过 src_length {1}，请缩短文本：{2}"
+    ),
     "{} blanks do not fit into src_length {}: {}": "{0} 个空白标记，超过 src_length {1}：{2}",
     "{} tokens do not fit into src_length {}; {}": "{0} 个 token，超过 src_length {1}",
     "does not fit into src_length {}": "超过 src_length {0}",

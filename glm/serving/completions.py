@@ -173,9 +173,9 @@ class Completions:
             InputError: one is beyond the tokenizer's vocabulary; `decode_ids` would leave it out.
         """
         tokenizer = self.writer.encoder.tokenizer
-        for number in request.tokens:
-            if number >= tokenizer.vocab_size:
-                raise InputError(f"tokens: {number} is no id of the model's tokenizer, which has {tokenizer.vocab_size}")
+        known = tokenizer.vocab_size
+        if (unknown := next((number for number in request.tokens if number >= known), None)) is not None:
+            raise InputError(f"tokens: {unknown} is no id of the model's tokenizer, which has {known}")
         return {"prompt": tokenizer.decode_ids(request.tokens)}
 
     @property

@@ -114,6 +114,10 @@ def test_wrong_usage(argv, message):
     [
         ([LARGE, "--src_length", "1000"], r"src_length 1000 \+ tgt_length 160 = 1160: .* has 1024 positions"),
         (["nowhere"], "nowhere.json: no such file, nor a preset"),
+        (["unilm-base"], "unilm-base: there is no forecast of memory for UniLM"),
+        (["ganlm-large"], "ganlm-large: there is no forecast of memory for GanLM"),
+        (["mt5-large", "--device", "cpu"], "mt5-large: there is no forecast of memory for mT5"),
+        (["bert-base-chinese"], "bert-base-chinese: there is no forecast of memory for UniLM"),
     ],
 )
 def test_what_cannot_be_computed(argv, message):
