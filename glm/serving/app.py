@@ -42,6 +42,7 @@ from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 MOST_HELD = 64 << 20  # bytes of all bodies being read or answered
 BODY_SECONDS = 30.0  # until a body has to be complete
 SCHEMAS = (AdapterRequest, CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
+SCHEMAS += (TokenizeRequest, DetokenizeRequest)
 LOOKS = ["GET", "HEAD"]  # load balancers use HEAD
 OPEN_PATHS = {"/", "/health"}  # paths that need no key
 PAGE = Path(__file__).with_name("page.html")
