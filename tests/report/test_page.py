@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from jinja2 import FileSystemBytecodeCache
 
+from glm.report import page as page_module
 from glm.report.page import MOST_OF_FIELD, MOST_OF_SOURCE, REFRESH_SECONDS, write_report
 from glm.report.provenance import Provenance
 from glm.report.rows import SHOWN, ReportRows
@@ -228,6 +230,26 @@ def test_training_page_of_an_ended_run(tmp_path):
 def test_training_page_before_the_first_line(tmp_path):
     page = training_page(tmp_path, log=[], seconds_left=None)
     assert "Nothing is logged yet" in page.text and page.attributes("svg") == []
+
+
+def test_templates_are_compiled_once_and_kept_where_there_is_room(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setattr(page_module, "private_cache", lambda name: cache)
+    monkeypatch.setattr(page_module, "now", lambda: "now")
+    page = training_page(tmp_path)
+    kept = list(cache.iterdir())
+    assert kept and training_page(tmp_path).raw == page.raw and list(cache.iterdir()) == kept
+    kept[0].write_bytes(b"damaged")
+    assert training_page(tmp_path).raw == page.raw
+
+    def full(self, bucket):
+        raise OSError("no space left")
+
+    for file in cache.iterdir():
+        file.unlink()
+    monkeypatch.setattr(FileSystemBytecodeCache, "dump_bytecode", full)
+    assert training_page(tmp_path).raw == page.raw and not list(cache.iterdir())
 
 
 def test_a_reader_never_finds_half_a_page(tmp_path, monkeypatch):
