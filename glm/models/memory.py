@@ -20,7 +20,7 @@ CHUNK = 512  # tokens whose logits exist at the same time, see glm.modules.loss
 # Of the process: measured on a CPU; CUDA's context and kernels are assumed.
 LIBRARIES = {"cpu": int(0.6 * GIB), "gpu": GIB}
 # Ratio of resident to computed memory on a CPU, where freed memory stays with the process (glm.runtime.device) and not
-# every gap is reused: 1.25 to 1.6 measured for training, 1.05 to 1.15 for generation.
+# every gap is reused: 1.15 to 1.6 measured for training, 1.05 to 1.15 for generation.
 TRAINING_ALLOCATOR, DECODING_ALLOCATOR = 1.4, 1.1
 
 Bytes = dict[str, int]  # bytes by purpose
