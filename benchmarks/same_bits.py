@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {"num_layers": 2, "hidden_size": 256, "num_attention_heads": 4, "vocab_size": 8064, "max_sequence_length": 300}
+SIZES = {"num_layers": 2, "hidden_size": 256, "num_attention_heads": 4, "vocab_size": 4032, "max_sequence_length": 300}
 EXAMPLES, SOURCE, TARGET = 8, 90, 33  # of a training batch
-STEPS = 4
+STEPS = 2
 TARGETS = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"  # linear layers that LoRA adapts
 SOURCES = (7, 61, 150, 200)  # tokens of the prompts that are decoded
 # Works at and sleeps for times of no pattern, on numbers that do not fit into a core's own cache.
@@ -165,7 +165,7 @@ def decoded(dtype: str) -> Iterator[np.ndarray]:
     blank, start, end = 0, 1, 2
     geometry = BlankInfilling((blank, blank, blank), start, end)
     sources = [[*random.integers(3, SIZES["vocab_size"], size=size).tolist(), blank] for size in SOURCES]
-    config = GenerationConfig(tgt_length=24, num_beams=5)
+    config = GenerationConfig(tgt_length=12, num_beams=5)
     found = dict(generate(model, [geometry.prompt(source) for source in sources], config, end_token_id=end))
     for place in sorted(found):
         for hypothesis in found[place]:
