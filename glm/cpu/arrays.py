@@ -8,6 +8,7 @@ import ctypes
 import math
 import mmap
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,6 +33,7 @@ MIN_OWN_PAGES = 1 << 20  # bytes of an array that is worth a block of its own
 LINE = 16  # float32 numbers of a cache line
 MIN_PARALLEL_SIZE = BLOCK // 2  # elements below which more threads, or a hand-written layer, cost more than they save
 
+_free_blocks: list[mmap.mmap] = []  # of `zeros_apart`
 threadpool_limits(1, user_api="blas")  # we run several small NumPy products at once, each on one thread
 
 
@@ -78,20 +80,37 @@ def tensor_of(array: np.ndarray) -> Tensor:
 
 
 def zeros_apart(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns a float32 array of zeros that, if large, lies outside malloc's heap and leaves the process when it is
-    freed.
+    """Returns a float32 array of zeros that, if large, lies in a block outside malloc's heap.
 
     For what outlives the temporaries of a layer: between them in the heap it would fill the hole that the next layer's
-    temporaries need, and the heap would grow by these with every layer.
+    temporaries need, and the heap would grow by these with every layer. Freed blocks serve again, for to map and touch
+    new pages takes ten times as long as to set them to 0.
     """
-    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    count = math.prod(shape)
+    size = count * np.dtype(np.float32).itemsize
     if size < MIN_OWN_PAGES:
         return np.zeros(shape, np.float32)
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block = _block_of(size)
+    array = np.frombuffer(block, np.float32, count)
+    weakref.finalize(array, _free_blocks.append, block).atexit = False
+    array[:] = 0
+    return array.reshape(shape)
+
+
+def _block_of(size: int) -> mmap.mmap:
+    """Returns a freed block that fits; otherwise a new one, and gives a freed one back to the system."""
+    fitting = [block for block in _free_blocks if size <= len(block) <= 2 * size]
+    if fitting:
+        block = min(fitting, key=len)
+        _free_blocks.remove(block)
+        return block
+    if _free_blocks:
+        _free_blocks.pop()
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, np.float32).reshape(shape)
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
 
 
 def empty(shape: Sequence[int]) -> Tensor:

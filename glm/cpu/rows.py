@@ -11,7 +11,7 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import pop_saved, tensor_of, view
+from glm.cpu.arrays import empty, pop_saved, tensor_of, view
 from glm.cpu.loops import OPTIONS, exponential, use_own_threads
 
 TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
@@ -36,7 +36,7 @@ class CompiledGELU(PyLayer):
         states = states.contiguous()
         ctx.save_for_backward(states)
         ctx.exact = exact
-        output = paddle.empty_like(states)
+        output = empty(states.shape)
         use_own_threads()
         (_apply_exact_gelu if exact else _apply_gelu)(_flat(states), _flat(output))
         return output

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import by_rows, view
+from glm.cpu.arrays import by_rows, empty, view
 from glm.cpu.blocks import adapt, blocks_of_rows, enter_block, finish_block, finish_block_and_project, takes_rows
 from glm.cpu.integers import multiply_integers, panels_of_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
@@ -53,7 +53,7 @@ class DecodingLinear(nn.Layer):
             output = paddle.matmul(states, self.weight, transpose_y=True)
             by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
             return output
-        output = paddle.empty([states.shape[0], len(self.arrays[1])])
+        output = empty([states.shape[0], len(self.arrays[1])])
         use_own_threads()
         multiply(view(states.contiguous()), *self.arrays, view(output))
         return output
@@ -74,7 +74,7 @@ class PanelDecodingLinear(nn.Layer):
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        output = paddle.empty([states.shape[0], self.arrays[1].shape[-1]])
+        output = empty([states.shape[0], self.arrays[1].shape[-1]])
         use_own_threads()
         self.multiply(view(states.contiguous()), *self.arrays, view(output))
         return output
@@ -260,7 +260,7 @@ class CompiledBlocks:
     def __call__(self, index: int, states: Tensor, context: Tensor, routes: Routes = ()) -> tuple[Tensor, Tensor]:
         """See `Stack.after_attention`."""
         n, H = states.shape
-        left, next_ = paddle.empty([n, H]), paddle.empty([n, H if index + 1 == len(self.blocks) else 3 * H])
+        left, next_ = empty([n, H]), empty([n, H if index + 1 == len(self.blocks) else 3 * H])
         tables = view(states.contiguous()), view(context.contiguous()), view(left), view(next_)
         use_own_threads()
         for entering, attended, *written in blocks_of_rows(n, *tables):

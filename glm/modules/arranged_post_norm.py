@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import view
+from glm.cpu.arrays import empty, view
 from glm.cpu.blocks import (
     blocks_of_rows,
     finish_post_norm_block,
@@ -77,8 +77,8 @@ class CompiledPostNormBlocks:
         3H]; behind the last block, the result twice."""
         n, H = states.shape
         is_last = index == len(self.projections)
-        left = paddle.empty([n, H])
-        projected = left if is_last else paddle.empty([n, 3 * H])
+        left = empty([n, H])
+        projected = left if is_last else empty([n, 3 * H])
         tables = view(states.contiguous()), view(context.contiguous()), view(left), view(projected)
         use_own_threads()
         for entering, attended, own_left, own_projected in blocks_of_rows(n, *tables):

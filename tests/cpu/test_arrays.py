@@ -52,16 +52,27 @@ def test_the_block_of_a_large_tensor_serves_the_next_of_its_size():
     assert {tensor.data_ptr() for tensor in again} == found and len(between) == 4
 
 
-def test_large_zeros_lie_apart_and_are_given_back():
-    prepare("cpu")
+def test_zeros_apart_are_zeros_in_blocks_that_serve_again(monkeypatch):
+    """A block serves any array of at least half its size; one that is too small is given back to the system."""
+    monkeypatch.setattr(glm.cpu.arrays, "_free_blocks", free := [])
     before = resident()
     table = zeros_apart((64, 1 << 20))
-    assert not table.any() and table.flags.writeable
+    assert not table.any() and table.flags.writeable and not free
     table[:] = 1.0
     assert resident() - before > 0.9 * table.nbytes
+    part = table[3:, :7]
     del table
-    assert resident() - before < 20e6
-    assert zeros_apart((2, 3)).tolist() == [[0.0] * 3] * 2
+    assert not free  # a view keeps the block
+    del part
+    (block,) = free
+    again = zeros_apart((40, 1 << 20))
+    assert not free and not again.any() and resident() - before < 64.1 * (1 << 22)
+    del again
+    assert free == [block]
+    del block
+    larger = zeros_apart((65, 1 << 20))
+    assert not free and not larger.any() and resident() - before < 65.1 * (1 << 22)
+    assert zeros_apart((2, 3)).tolist() == [[0.0] * 3] * 2 and not free
 
 
 def resident() -> int:
