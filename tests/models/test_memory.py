@@ -158,18 +158,18 @@ def compiled():
 @pytest.mark.parametrize(("source", "target", "recompute"), [(160, 48, False), (160, 96, True), (80, 48, False)])
 @pytest.mark.parametrize("keeps", [True, False])
 def test_training_against_measured(source, target, recompute, keeps):
-    found = measured("train", MIDDLE, examples=8, S=source, T=target, recompute=recompute, keeps=keeps)
+    sizes = {"examples": 8, "S": source, "T": target, "recompute": recompute, "keeps": keeps}
     run = Training(8, source, target, device="cpu", recompute=recompute, keeps_gradients=keeps)
     if keeps:  # with less in them, the gaps of so small a process differ too much from one run to the next
         expected = computed(training_memory(GLM, MIDDLE, run), "libraries")
-        largest = found["resident"]
+        largest = measured("train", MIDDLE, **sizes)["resident"]
         for _ in range(2):  # a system that takes cold pages back in between makes it smaller, never larger
             if largest != pytest.approx(expected, rel=0.13):
-                again = measured("train", MIDDLE, examples=8, S=source, T=target, recompute=recompute, keeps=keeps)
-                largest = max(largest, again["resident"])
+                largest = max(largest, measured("train", MIDDLE, **sizes)["resident"])
         assert expected == pytest.approx(largest, rel=0.15)
     # Paddle's own count, which has neither gaps nor the masks, which are NumPy's.
     maskless = training_memory(GLM, MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}, run)
+    found = measured("train", MIDDLE, **sizes, by_paddle=True)
     assert computed(maskless, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.04)
 
 
@@ -184,7 +184,7 @@ def test_training_in_bfloat16_against_measured(target, recompute):
 
 def test_training_of_a_prefix_against_measured():
     sizes = {"examples": 8, "S": 160, "T": 48, "recompute": False, "keeps": False, "prefix": 64}
-    found = measured("train", MIDDLE, **sizes)
+    found = measured("train", MIDDLE, **sizes, by_paddle=True)
     maskless = MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}
     run = Training(8, 160, 48, device="cpu", prefix_tokens=64)
     parts = training_memory(GLM, maskless, run, lambda name: False)
