@@ -32,9 +32,9 @@ def new_folder(target: Path) -> Iterator[Path]:
     aside = target.absolute().parent / f".{target.name}.partial"
     with _writing(target, aside):
         aside.mkdir(parents=True, exist_ok=True)
-    lock = os.open(aside, os.O_RDONLY)
+    descriptor = os.open(aside, os.O_RDONLY)
     try:
-        _lock(lock, aside, target)
+        _lock(descriptor, aside, target)
         try:
             with _writing(target, aside):
                 _clear(aside)
@@ -45,7 +45,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             raise
     finally:
-        os.close(lock)
+        os.close(descriptor)
     _sync_one(target.absolute().parent)
 
 
@@ -116,6 +116,18 @@ def _does(call: Callable[..., object], *arguments: object) -> bool:
     return True
 
 
+def lock(descriptor: int) -> bool | None:
+    """Locks an open file or folder against other processes, until it is closed or the process ends.
+
+    Returns:
+        Whether it is locked now: False where another one has locked it, None where the file system has no locks.
+    """
+    try:
+        return _does(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) or None
+    except BlockingIOError:
+        return False
+
+
 def sync(descriptor: int) -> None:
     """Syncs an open file to disk, where the file system can."""
     _does(os.fsync, descriptor)
@@ -148,10 +160,9 @@ def _lock(descriptor: int, aside: Path, target: Path) -> None:
     """Locks the folder; the lock ends with the process, however that ends."""
     busy = InputError(f"{target}: another process is writing it")
     try:
-        _does(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(descriptor), os.stat(aside)):
+        if lock(descriptor) is False or not os.path.samestat(os.fstat(descriptor), os.stat(aside)):
             raise busy
-    except (BlockingIOError, FileNotFoundError) as error:  # FileNotFoundError: it was renamed after we opened it
+    except FileNotFoundError as error:  # it was renamed after we opened it
         raise busy from error
 
 
