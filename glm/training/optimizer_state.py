@@ -75,8 +75,8 @@ def _take_over(optimizer: paddle.optimizer.Optimizer, weights: list[Tensor]) -> 
     """Makes the optimizer's own tensors of what was loaded, for these weights.
 
     Paddle keeps what was loaded aside until a weight's first step. Until all weights have had theirs, it refuses a
-    weight without a state, as one is whose task had no example before the checkpoint, and it leaves what still is aside
-    out of the next checkpoint.
+    weight without a state (its task had no example before the checkpoint), and it leaves what is still aside out of
+    the next checkpoint.
     """
     while inner := vars(optimizer).get("_inner_opt") or vars(optimizer).get("_optim"):  # fleet's wrappers
         optimizer = inner

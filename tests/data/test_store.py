@@ -83,6 +83,7 @@ def test_ids_beyond_two_bytes(path, tmp_path, tokenizer):
     assert_same(store[0], encoder.example(record))
     assert store[0].source_ids.max() > 1 << 16
 
+
 ROOT = Path(__file__).resolve().parents[2]
 WRITES = """
 import sys

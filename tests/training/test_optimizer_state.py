@@ -85,7 +85,7 @@ def test_a_sharded_optimizer_takes_its_own_weights_state_only():
 
 
 def test_weights_that_have_made_no_step_have_no_state():
-    """As those of a task that has had no example yet: neither their first step nor the next checkpoint loses a state."""
+    """As those of a task without an example yet: neither their first step nor the next checkpoint loses a state."""
 
     def step_of(model, optimizer, part: int) -> None:
         model.parts[part](paddle.to_tensor([[1.0, -2.0]])).square().sum().backward()
