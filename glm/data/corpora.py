@@ -183,7 +183,7 @@ def _files_of(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder")
+        raise InputError(f"{path}: {'is a pipe or a device' if path.exists() else 'no such file or folder'}")
     if any((path / name).is_file() for name in DATA_SET):
         return [path]
     found = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))

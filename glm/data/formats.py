@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from glm.data.problems import Kind, RecordError
 from glm.errors import InputError, shown
+from glm.runtime.plain_files import check_plain
 
 GZIP_START = b"\x1f\x8b"
 AS_CSV = "save the table as CSV in UTF-8"
@@ -100,6 +101,7 @@ def read_rows(path: str | Path, *, most: int = MOST_BYTES) -> Iterator[Row]:
     name = str(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     try:
+        check_plain(path)
         if path.is_dir():
             yield from _folder_rows(path)
         elif suffix == ".parquet":
@@ -126,6 +128,7 @@ def open_text_file(path: Path) -> Iterator[BinaryIO]:
         InputError: it is UTF-16, or another kind of file; or its compressed bytes are damaged, wherever that is found.
     """
     try:
+        check_plain(path)
         with open(path, "rb") as raw:
             packed = raw.read(2) == GZIP_START
             raw.seek(0)

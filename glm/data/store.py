@@ -28,6 +28,7 @@ from glm.data.report import FileReport
 from glm.errors import InputError
 from glm.models.protocol import Example, Tokenizer
 from glm.runtime.atomic import lock
+from glm.runtime.plain_files import check_plain
 from glm.runtime.seals import FileSeal, seal
 from glm.runtime.settings_file import Settings, read_settings
 
@@ -303,6 +304,7 @@ def store_name(content: str, check: FileCheck) -> str:
 
 def content_digest(path: Path) -> str:
     """Returns the SHA-256 of a file, or of the files of a folder with their names."""
+    check_plain(path)
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
