@@ -58,7 +58,8 @@ def test_nothing_names_the_user_or_the_machine(home, monkeypatch):
 
 
 def test_what_is_made_of_a_run_names_nobody(home, monkeypatch):
-    """Exports, merged models, int8, joined adapters, what a teacher wrote, pages of files with refused rows, pretrained models."""
+    """Exports, merged models, int8, joined adapters, a teacher's texts, pages of files with refused rows, pretrained
+    models."""
     from glm.__main__ import main as glm_main
 
     monkeypatch.setattr(socket, "gethostname", lambda: "the-users-machine")
