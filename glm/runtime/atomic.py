@@ -31,8 +31,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise InputError(f"{target}: exists; choose a new folder, nothing is written over")
     aside = target.absolute().parent / f".{target.name}.partial"
     with _writing(target, aside):
-        aside.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(aside, os.O_RDONLY)
+        _make_own(aside)
+    descriptor = os.open(aside, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         _lock(descriptor, aside, target)
         try:
@@ -56,7 +56,7 @@ def put_files(folder: Path) -> Iterator[Path]:
     If the block ends with an error, no file is moved. What a killed process left is removed by the next one.
     """
     aside = folder / ".files.partial"
-    aside.mkdir(parents=True, exist_ok=True)
+    _make_own(aside)
     try:
         _clear(aside)
         yield aside
@@ -137,7 +137,9 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a file atomically: afterwards it is either complete or unchanged."""
     aside = path.with_name(f".{path.name}.partial")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.unlink(missing_ok=True)
+        with open(aside, "x", encoding="utf-8") as file:
+            file.write(text)
         _sync_one(aside)
         aside.replace(path)
     except OSError:
@@ -164,6 +166,14 @@ def _lock(descriptor: int, aside: Path, target: Path) -> None:
             raise busy
     except FileNotFoundError as error:  # it was renamed after we opened it
         raise busy from error
+
+
+def _make_own(aside: Path) -> None:
+    """Makes a temporary folder, or takes the one that a killed process left. A link in its place, as in a stranger's
+    folder, would lead to what is not ours to clear."""
+    if aside.is_symlink() or not aside.is_dir():
+        aside.unlink(missing_ok=True)
+    aside.mkdir(parents=True, exist_ok=True)
 
 
 def _clear(folder: Path) -> None:
