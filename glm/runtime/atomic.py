@@ -138,7 +138,7 @@ def write_whole(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.partial")
     try:
         aside.unlink(missing_ok=True)
-        with open(aside, "x", encoding="utf-8") as file:
+        with aside.open("x", encoding="utf-8") as file:
             file.write(text)
         _sync_one(aside)
         aside.replace(path)
