@@ -6,8 +6,6 @@ import mmap
 import os
 import re
 
-import paddle
-
 from glm.errors import UsageError
 from glm.runtime.environment import cpu_threads
 
@@ -21,6 +19,8 @@ _LOG = logging.getLogger("PaddleNLP")
 
 def has_gpu() -> bool:
     """Whether this build of Paddle and this machine can use a GPU."""
+    import paddle  # imported here so that options can be read without it
+
     return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 
 
@@ -49,6 +49,8 @@ def _is_warning(record: logging.LogRecord) -> bool:
 
 def prepare(device: str) -> None:
     """Selects the device; on a CPU also uses all cores of this process and settings measured to be faster."""
+    import paddle
+
     paddle.set_device(device)
     if device != "cpu":
         return

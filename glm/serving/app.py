@@ -23,7 +23,7 @@ from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
 from glm.serving.completions import Completions, Job
 from glm.serving.errors import ApiError, JSONResponse, render
 from glm.serving.hosts import Hosts
-from glm.serving.languages import preferred
+from glm.serving.languages import preferred, with_translated_rows
 from glm.serving.metrics import CONTENT_TYPE, Counted
 from glm.serving.schemas import (
     AdapterRequest,
@@ -42,6 +42,7 @@ from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 MOST_HELD = 64 << 20  # bytes of all bodies being read or answered
 BODY_SECONDS = 30.0  # until a body has to be complete
 SCHEMAS = (AdapterRequest, CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
+SCHEMAS += (TokenizeRequest, DetokenizeRequest)
 LOOKS = ["GET", "HEAD"]  # load balancers use HEAD
 OPEN_PATHS = {"/", "/health"}  # paths that need no key
 PAGE = Path(__file__).with_name("page.html")
@@ -129,7 +130,7 @@ class Exchange:
         """Answers with the result of work, as JSON."""
 
         async def rendered() -> bytes:
-            return await self.service.desk.run(render, await work)
+            return await self.service.desk.run(render, with_translated_rows(await work, preferred(request.headers)))
 
         return Response(await answered(request, rendered(), self.seconds), media_type="application/json")
 

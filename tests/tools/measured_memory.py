@@ -23,6 +23,7 @@ from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.runtime.device import prepare
 from glm.training.capacity import MemoryReturn
+from glm.training.precision import train_in_bfloat16
 
 STEPS = 5  # from the fourth step on the resident set no longer grows
 
@@ -34,12 +35,21 @@ def resident(name: str) -> int:
 
 
 def train(
-    model: GLMForConditionalGeneration, examples: int, S: int, T: int, recompute: bool, keeps: bool, prefix: int = 0
+    model: GLMForConditionalGeneration,
+    examples: int,
+    S: int,
+    T: int,
+    recompute: bool,
+    keeps: bool,
+    prefix: int = 0,
+    bfloat16: bool = False,
 ) -> None:
     """Takes steps of AdamW with clipping on random tokens, as the Trainer does; `keeps` gradients for the next one.
 
     With `prefix` virtual tokens only they are trained.
     """
+    if bfloat16:
+        train_in_bfloat16(model)
     if prefix:
         add_adapter(model, prefix_config("x", model, tokens=prefix, projection=False))
     model.train()
