@@ -332,23 +332,24 @@ async def departure(request: Request) -> None:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Turns every error into the form of `ApiError`."""
+    """Turns every error into the form of `ApiError`. In the loop: others would be called in a thread for each of many
+    requests, and what a thread allocates stays with it."""
 
     @app.exception_handler(ApiError)
-    def refused(request: Request, error: ApiError) -> JSONResponse:
+    async def refused(request: Request, error: ApiError) -> JSONResponse:
         return error.response(preferred(request.headers))
 
     @app.exception_handler(ClientDisconnect)
-    def left(_: Request, error: ClientDisconnect) -> JSONResponse:
+    async def left(_: Request, error: ClientDisconnect) -> JSONResponse:
         # For the log: the client is gone.
         return ApiError(499, "the client closed the connection", code="client_left").response()
 
     @app.exception_handler(InputError)
-    def unusable(request: Request, error: InputError) -> JSONResponse:
+    async def unusable(request: Request, error: InputError) -> JSONResponse:
         return failure_of(error).response(preferred(request.headers))
 
     @app.exception_handler(HTTPException)
-    def http_error(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "body_too_large", 503: "queue_full"}
         message = {
             404: f"{shown(request.url.path)}: is not there; there are {', '.join(paths_of(app))}",
@@ -358,7 +359,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return ApiError(error.status_code, message, code=code).response(preferred(request.headers))
 
     @app.exception_handler(Exception)
-    def failed(request: Request, error: Exception) -> JSONResponse:
+    async def failed(request: Request, error: Exception) -> JSONResponse:
         message = "the server failed; its log says why"
         return ApiError(500, message, code="server_failed").response(preferred(request.headers))
 
