@@ -41,6 +41,8 @@ class GanLMConfig(ModelConfig):
         embedding_dropout_prob, attention_dropout_prob, output_dropout_prob: dropout after the embeddings, on attention
             probabilities, on the output of attention and MLP. A discriminator with layers of its own has none.
         rescale_init: random weights of output linears of layer l (from 1) are divided by sqrt(2 l).
+        mimetic_init: random weights begin with the structure that trained ones are found to have; a small model that
+            learns from little data begins by copying.
         classes: number of classes of a classifier of text pairs, on the decoder's first position; 0 for none.
         classifier_sees_all: whether its decoder sees all of what it reads, not its own past alone.
         discriminator_weight, inconsistency_weight: weights of the losses beside the generator's in training.
@@ -73,6 +75,7 @@ class GanLMConfig(ModelConfig):
         attention_dropout_prob: float = 0.1,
         output_dropout_prob: float = 0.1,
         rescale_init: bool = True,
+        mimetic_init: bool = False,
         classes: int = 0,
         classifier_sees_all: bool = False,
         discriminator_weight: float = 5.0,
@@ -94,6 +97,7 @@ class GanLMConfig(ModelConfig):
         self.max_source_positions, self.max_target_positions = max_source_positions, max_target_positions
         self.relative_buckets = relative_buckets
         self.layernorm_epsilon, self.rescale_init = layernorm_epsilon, rescale_init
+        self.mimetic_init = mimetic_init
         self.embedding_dropout_prob = embedding_dropout_prob
         self.attention_dropout_prob = attention_dropout_prob
         self.output_dropout_prob = output_dropout_prob

@@ -116,6 +116,7 @@ class GanLMWeights(WeightNames):
         "attention_dropout_prob": float,
         "output_dropout_prob": float,
         "rescale_init": bool,
+        "mimetic_init": bool,
         "classes": int,
         "classifier_sees_all": bool,
     }

@@ -11,9 +11,12 @@ from glm.errors import UsageError
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.ganlm import FAMILY
+from glm.models.ganlm.configuration import GanLMConfig
 from glm.models.ganlm.draws import draw_tokens
 from glm.models.ganlm.geometry import Prompt
 from glm.models.ganlm.losses import Batch
+from glm.models.ganlm.modeling import GanLMForConditionalGeneration
+from glm.models.ganlm.weights import STACKS
 from glm.modules.decoding import prepare_decoding
 from glm.training.parameters import freeze
 from models.ganlm.golden import batch_of
@@ -244,15 +247,20 @@ def test_training_draws_anew_with_each_seed_and_the_same_with_the_same(ganlm_mod
     assert losses[0] == losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("options", [{}, WIDE], ids=["plain", "heads of 64"])
-def test_recompute_gives_the_same_loss_and_gradients(ganlm_model, options, monkeypatch):
-    """In all three passes over a batch, with dropout and with an encoder whose words are frozen too."""
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (5.0, 1.0)], ids=["one pass", "three passes"])
+@pytest.mark.parametrize("options", [{}, {"dtype": "float64"}, WIDE], ids=["plain", "float64", "heads of 64"])
+def test_recompute_gives_the_same_loss_and_gradients(ganlm_model, options, weights, monkeypatch):
+    """To the bit, with dropout, but for what several passes add to: they are summed in another order.
+
+    The sum is the encoder's states' and the words'. A gradient comes through the encoder with its rounding many times
+    as large, so that no bound in float32 tells it from an error; with one pass, and in float64, there is one.
+    """
     calls, recompute = [], glm.modules.stack.recompute
     monkeypatch.setattr(glm.modules.stack, "recompute", lambda *args: calls.append(1) or recompute(*args))
     dropouts = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
     model = ganlm_model(seed=4, **dict.fromkeys(dropouts, 0.2), **options)
     model.train()
-    model.weights = (5.0, 1.0)
+    model.weights = weights
 
     def run(enabled: bool) -> tuple[float, dict[str, np.ndarray]]:
         for stack in model.stacks:
@@ -261,16 +269,21 @@ def test_recompute_gives_the_same_loss_and_gradients(ganlm_model, options, monke
         paddle.seed(11)
         loss = model(**batch(), label_smoothing=0.1)
         loss.backward()
-        return float(loss), {name: weight.grad.numpy() for name, weight in model.named_parameters()}
+        found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        return float(loss), {name: gradient.numpy() for name, gradient in found.items()}
 
     plain_loss, plain = run(False)
     assert not calls
     again_loss, again = run(True)
-    assert len(calls) == 2 + 2 * 2 + 1  # layers of the encoder, of the generator twice, of the discriminator
-    assert again_loss == plain_loss
-    for name, gradient in plain.items():  # sums in another order; another dropout would be far off
-        close = 1e-5 * max(1, np.abs(gradient).max())
-        np.testing.assert_allclose(again[name], gradient, rtol=0, atol=close, err_msg=name)
+    # Layers of the encoder, of the generator once or twice, of the discriminator.
+    assert len(calls) == (2 + 2 * 2 + 1 if any(weights) else 2 + 2)
+    assert again_loss == plain_loss and again.keys() == plain.keys()
+    for name, gradient in plain.items():
+        if not any(weights) or not name.startswith(("encoder", "word_embeddings")):
+            np.testing.assert_array_equal(again[name], gradient, err_msg=name)
+        elif gradient.dtype == np.float64:
+            close = 1e-12 * np.abs(gradient).max()
+            np.testing.assert_allclose(again[name], gradient, rtol=0, atol=close, err_msg=name)
 
 
 @pytest.mark.parametrize("parts", ["encoder", "generator|discriminator", "embeddings"])
@@ -320,3 +333,29 @@ def test_figures_are_means_over_labels_and_shares_of_judged_tokens():
         "right_judged_replaced": 2 / 8,
     }
     assert figures_of({"items": 4, "generator": 2.0}) == {"generator_loss": 0.5}
+
+
+def test_mimetic_weights():
+    """Queries like keys, to the source too, outputs that undo values, waves that go on behind the source's."""
+    sizes = {"vocab_size": 900, "hidden_size": 64, "mlp_size": 96, "num_attention_heads": 4, "encoder_layers": 1}
+    sizes |= {"generator_layers": 2, "discriminator_layers": 1, "max_source_positions": 40, "max_target_positions": 20}
+    model = GanLMForConditionalGeneration(GanLMConfig(**sizes, mimetic_init=True))
+    model.seed = 3
+    model.draw_weights()
+    found = {name: weight.numpy() for name, weight in model.named_parameters()}
+    attentions = ["encoder.layers.0.self_attn."]
+    attentions += [f"generator.layers.{layer}.{kind}_attn." for layer in range(2) for kind in ("self", "cross")]
+    for prefix in [*attentions, "discriminator.layers.0.self_attn.", "discriminator.layers.0.cross_attn."]:
+        parts = [weight for name, weight in found.items() if name.startswith(prefix) and weight.ndim == 2]
+        queries, keys, values = np.split(np.concatenate(parts[:-1], axis=1), 3, axis=1)
+        assert np.std(queries - keys) == pytest.approx(0.03 * np.sqrt(2), rel=0.1), prefix
+        for head in np.split(queries, 4, axis=1):
+            np.testing.assert_allclose(head.T @ head, 0.5 * np.eye(16), atol=0.3)
+        np.testing.assert_allclose(values @ parts[-1], np.eye(64), atol=0.3)
+    waves = {stack: found[f"{stack}.position_embeddings.weight"] / (0.06 * np.sqrt(2 * 64)) for stack in STACKS}
+    for stack, row, place in (("encoder", 2, 2), ("encoder", 41, 41), ("generator", 2, 42), ("discriminator", 21, 61)):
+        for pair in (0, 5, 31):
+            angle = place / 100 ** (pair / 32)
+            assert waves[stack][row, [pair, 32 + pair]] == pytest.approx([np.sin(angle), np.cos(angle)], abs=1e-4)
+    assert np.std(found["word_embeddings.weight"]) == pytest.approx(0.06, rel=0.05)
+    assert not found["word_embeddings.weight"][PAD].any()
