@@ -88,16 +88,15 @@ class GanLMConfig(ModelConfig):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.vocab_size = vocab_size
+        self.vocab_size, self.num_attention_heads = vocab_size, num_attention_heads
         self.hidden_size, self.mlp_size = hidden_size, mlp_size
-        self.num_attention_heads = num_attention_heads
         self.encoder_layers, self.generator_layers = encoder_layers, generator_layers
         self.discriminator_layers = discriminator_layers
         self.share_generator_discriminator = share_generator_discriminator
         self.max_source_positions, self.max_target_positions = max_source_positions, max_target_positions
         self.relative_buckets = relative_buckets
-        self.layernorm_epsilon, self.rescale_init = layernorm_epsilon, rescale_init
-        self.mimetic_init = mimetic_init
+        self.layernorm_epsilon = layernorm_epsilon
+        self.rescale_init, self.mimetic_init = rescale_init, mimetic_init
         self.embedding_dropout_prob = embedding_dropout_prob
         self.attention_dropout_prob = attention_dropout_prob
         self.output_dropout_prob = output_dropout_prob
