@@ -223,7 +223,7 @@ def rows_of_report(kind: str) -> Any:
     if kind == GENERATE:
         return ReportRows()
     from glm.prediction.kinds import KINDS  # imported here because it loads PaddleNLP
-    from glm.report.task_page import TaskRows  # and this matplotlib
+    from glm.report.task_page import TaskRows  # and this Jinja and Pillow
 
     return TaskRows(KINDS[kind].reference)
 
@@ -386,7 +386,7 @@ def conclude(found: PredictionSet, tally: "Tally", *, has_others: bool) -> "Scor
 
 def write_page_of_sets(options: PredictOptions, figures: dict[str, dict[str, float]]) -> None:
     """Writes the report of several data sets side by side, with links to each one's, and prints its path."""
-    from glm.report.page import write_sets_report  # imported here because it loads matplotlib
+    from glm.report.page import write_sets_report  # imported here because it loads Jinja and Pillow
 
     arguments, model = options.prediction, options.model.model_name_or_path
     settings = published_values(settings_of_rows(options))
@@ -418,7 +418,7 @@ def print_what_is_left(arguments: PredictArguments) -> None:
 
 def write_page(options: PredictOptions, settings: dict[str, Any], shown: Any, tally: "Tally") -> None:
     """Writes the report and prints its path."""
-    from glm.report.page import write_report  # imported here because they load matplotlib
+    from glm.report.page import write_report  # imported here because they load Jinja and Pillow
     from glm.report.task_page import TaskRows, write_task_report
 
     arguments, model = options.prediction, options.model.model_name_or_path

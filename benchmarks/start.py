@@ -28,6 +28,7 @@ VERBS = {
     "report": "{rows} --output_dir {report} --overwrite_output",
     "memory": "configs/model/base.json",
     "scaling": "--layers 12 --hidden 768",
+    "checkpoint": "inspect {model}",
 }
 
 
@@ -78,8 +79,10 @@ def commands(values: argparse.Namespace, folder: Path) -> dict[str, Callable[[],
     ]
     found = {"`predict.py`, one record": lambda: seconds_of(predict)}
     for verb, words in VERBS.items():
-        words = words.format(record=record, rows=rows, report=folder / "report").split()
+        words = words.format(record=record, rows=rows, report=folder / "report", model=values.model).split()
         found[f"`python -m glm {verb}`"] = lambda verb=verb, words=words: seconds_of(["-m", "glm", verb, *words])
+    for script in ("predict.py", "finetune_generation.py"):
+        found[f"`{script} --help`"] = lambda script=script: seconds_of([script, "--help"])
     found["`finetune_generation.py`, to its first step"] = lambda: seconds_of(learn, until=FIRST_STEP)
     return found
 

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "options": ("data generation parallel runtime", "paddle paddlenlp pydantic yaml"),
     "checkpoint": ("adapters models modules parallel runtime options", "paddle paddlenlp psutil safetensors tqdm"),
     "doctor": ("generation models modules parallel report runtime", "paddle psutil"),
-    "report": ("evaluation runtime", "huggingface_hub jinja2 markupsafe matplotlib rapidfuzz"),
+    "report": ("evaluation runtime", "PIL huggingface_hub jinja2 markupsafe rapidfuzz"),
     "prediction": ("checkpoint models modules data generation evaluation options runtime", "paddle tqdm"),
     "serving": (
         "prediction options data generation models modules runtime",
@@ -213,6 +213,18 @@ def test_names_of_the_package_load_nothing_heavy():
     )
     assert "glm.models.glm.geometry" in loaded
     assert loaded & {"paddle", "paddlenlp", "jieba", "matplotlib"} == set()
+
+
+def test_a_page_loads_no_library_of_plots_and_no_schemas():
+    """They took longer to import than a report takes to be written."""
+    loaded = loaded_by("import glm.report.page, glm.evaluation.task_file")
+    assert "glm.report.plots" in loaded
+    assert loaded & {"paddle", "matplotlib", "pydantic", "jieba"} == set()
+
+
+def test_options_of_prediction_load_no_paddle():
+    loaded = loaded_by("import predict, glm.options.predict, glm.runtime.device")
+    assert loaded & {"paddle", "paddlenlp", "numba", "matplotlib"} == set()
 
 
 def test_public_names():

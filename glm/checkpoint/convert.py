@@ -117,6 +117,7 @@ def reshard_checkpoint(
 
 
 def _write(model: WholeModel, target: Path, to: str, degree: int) -> None:
+    model.print_notes()
     _check_degree(to, degree, model)
     with new_folder(target) as folder:
         _check_space(folder, model)

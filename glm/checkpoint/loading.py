@@ -172,6 +172,7 @@ def load_model(
         for part in family.weights.optional:
             setattr(config, part, found.config[part])
     if not quiet:
+        found.print_notes()
         print(f"model {name_or_path}: {found.summary}", file=sys.stderr)
     model = _with_weights(family, found, config, start)
     if not leaves_pending:

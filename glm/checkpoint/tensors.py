@@ -181,6 +181,8 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise
     except (RecursionError, MemoryError) as error:
         raise InputError(f"{path}: not a readable {kind} (nested too deeply or too large)") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except CORRUPT as error:
         with path.open("rb") as file:
             reason = stand_in(file.read(100)) or shown(str(error), 300) or type(error).__name__

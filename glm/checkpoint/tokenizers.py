@@ -6,6 +6,8 @@ from pathlib import Path
 from glm.errors import InputError
 from glm.models.protocol import Family, Tokenizer
 
+MOST_BYTES = 1 << 26  # of a file; its pieces in memory take many times as much
+
 
 def load_tokenizer(family: Family, name_or_path: str) -> Tokenizer:
     """Loads the tokenizer of a folder, of a tokenizer's file or of a published name.
@@ -21,6 +23,9 @@ def load_tokenizer(family: Family, name_or_path: str) -> Tokenizer:
             f"tokenizer {path}: the folder has no {family.tokenizer_files[0]}; set tokenizer_name_or_path"
         )
     if path.exists():
+        for file in [path / name for name in family.tokenizer_files] if path.is_dir() else [path]:
+            if file.exists() and (size := file.stat().st_size) > MOST_BYTES:
+                raise InputError(f"{file}: {size:,} bytes, too many for a file of a tokenizer")
         return family.open_tokenizer(path)
     if is_path(name_or_path):
         raise InputError(f"model_name_or_path or tokenizer_name_or_path {name_or_path}: no such file or folder")

@@ -33,12 +33,20 @@ class WholeModel:
 
     Attributes:
         preset: the published model of the same sizes; None if there is none.
+        notes: what was left out of the files. Who uses the weights says it (`print_notes`); of a model that is opened
+            for its configuration first, it would be said twice.
     """
 
     source: Source
     config: dict[str, Any]
     weights: Weights
     preset: str | None
+    notes: tuple[str, ...] = ()
+
+    def print_notes(self) -> None:
+        """Says what was left out, on standard error."""
+        for note in self.notes:
+            print(note, file=sys.stderr)
 
     @property
     def summary(self) -> str:
@@ -79,17 +87,22 @@ def whole_model(source: Source, preset: str | None = None, *, base: WholeModel |
         model_name = name or guess_preset(family, sizes)
         settings = settings or published_presets((*family.published, *family.presets)).get(model_name, {})
         config = checked_config(family, sizes, declared, name, settings)
-        weights = checked_weights(names, without_tied_copies(names, weights, config), config)
+        weights, copies = without_tied_copies(names, weights, config)
+        weights = checked_weights(names, weights, config)
         if names.copied_rows_key not in source.extras:
             for row, origin in names.copied_rows(source.format, settings):
                 weights[names.words] = _with_copied_row(weights[names.words], row, origin)
     except InputError as error:
         raise InputError(f"{source.path}: {error}") from error
-    return WholeModel(source, config, weights, model_name)
+    notes = (f"{shown(name)}: is {names.words} once more, and left out" for name in copies)
+    return WholeModel(source, config, weights, model_name, tuple(notes))
 
 
-def without_tied_copies(names: WeightNames, weights: Weights, config: dict[str, Any]) -> Weights:
+def without_tied_copies(names: WeightNames, weights: Weights, config: dict[str, Any]) -> tuple[Weights, list[str]]:
     """Drops copies of the word embedding under an output layer's name, which other tools write for tied weights.
+
+    Returns:
+        The other weights, and the names of the copies.
 
     Raises:
         InputError: the output layer differs from the word embedding, so that this model cannot represent it.
@@ -106,8 +119,7 @@ def without_tied_copies(names: WeightNames, weights: Weights, config: dict[str, 
                 f"{shown(name)}: is an output layer of its own, other than {names.words}, and this model has none "
                 "beside its word embedding"
             )
-        print(f"{shown(name)}: is {names.words} once more, and left out", file=sys.stderr)
-    return {name: tensor for name, tensor in weights.items() if name not in copies}
+    return {name: tensor for name, tensor in weights.items() if name not in copies}, copies
 
 
 def _with_copied_row(words: LazyTensor, row: int, origin: int) -> LazyTensor:

@@ -9,21 +9,24 @@ from rich.console import Console
 from rich.table import Table
 
 from glm.commands.corpora import add_corpus_options, build_corpus
-from glm.commands.options import add_layout_options, build_layout
+from glm.commands.options import Layouts, add_layout_options
 from glm.commands.parser import Parser, print_json
 from glm.data.check import QUANTILES, FileCheck, check_file
 from glm.data.corpus_check import CorpusCheck
 from glm.data.frames import Encoder
+from glm.data.mixture import named_file
 from glm.data.report import SHOWN, FileReport
 from glm.data.task_records import open_records
 from glm.errors import InputError, UsageError
 from glm.options.data import DataArguments
 
+FILES = "Records: training, dev and test files together. NAME=FILE says task or language, as in training."
+
 
 def main(argv: list[str]) -> int:
     """Checks the files; returns 1 if there are rows that training, or prediction, refuses."""
     parser = Parser(prog="python -m glm check", description="Looks for problems in data files, all in one pass.")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="Records: training, dev and test files together.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES)
     add_layout_options(parser)
     parser.add_argument("--without_targets", action="store_true", help="Records to predict: they need no target.")
     parser.add_argument("--allow_cut_targets", action="store_true", help="Targets longer than tgt_length are cut.")
@@ -41,12 +44,13 @@ def main(argv: list[str]) -> int:
         return print_reports(check_corpora(values), values.format)
     if values.most_repeats is not None:
         raise UsageError(f"--most_repeats {values.most_repeats}: has no effect without --corpus; leave it out")
-    data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
-    for note in encoder.notes:
+    layouts = Layouts(values, allow_cut_targets=values.allow_cut_targets)
+    files = [named_file(value) for value in values.files]
+    for note in dict.fromkeys(note for file in files for note in layouts.of(file.name)[1].notes):
         print(note, file=sys.stderr)
     checks = [
-        _checked(name, data, encoder, need_target=not values.without_targets, shown=values.shown)
-        for name in values.files
+        _checked(file.path, *layouts.of(file.name), need_target=not values.without_targets, shown=values.shown)
+        for file in files
     ]
     for earlier, later in combinations(checks, 2):
         later.compare(earlier.name, earlier.row_hashes)
@@ -60,7 +64,7 @@ def check_corpora(values: Namespace) -> list[FileReport]:
     if most < 1:
         raise UsageError(f"--most_repeats {most}: use 1 or more")
     found = []
-    for path in values.files:
+    for path in (named_file(value).path for value in values.files):
         check = CorpusCheck(path, frame.tokenizer, frame.pretraining, most_repeats=most, shown=values.shown)
         for _ in check.encoded(corpora.files_of(path, frame.family)):
             pass
@@ -101,9 +105,9 @@ def verdict(problems: int, refused: int) -> str:
     return f"{refused or 'no'} rows are refused; {problems} problems"
 
 
-def _checked(name: str, data: DataArguments, encoder: Encoder, *, need_target: bool, shown: int) -> FileCheck:
+def _checked(path: str, data: DataArguments, encoder: Encoder, *, need_target: bool, shown: int) -> FileCheck:
     file = open_records(
-        name,
+        path,
         encoder.template,
         data.columns,
         need_target=need_target,
@@ -111,7 +115,7 @@ def _checked(name: str, data: DataArguments, encoder: Encoder, *, need_target: b
         reserved=encoder.family.reserved,
         pattern_id=encoder.pattern_id,
     )
-    check, batches = check_file(file, encoder, learns_targets=need_target, shown=shown)
+    check, batches = check_file(file, encoder, learns_targets=need_target, is_training=need_target, shown=shown)
     for _ in batches:
         pass
     return check

@@ -11,6 +11,7 @@ from glm.commands.parser import Parser
 from glm.errors import InputError, UsageError
 from glm.models import registry
 from glm.models.memory import GIB, Bytes, Decoding, Training, decoding_memory, training_memory
+from glm.models.presets import PRESET_FOLDER
 from glm.models.protocol import Family
 
 DEGREES = (1, 2, 4, 8)  # numbers of cards if none is given
@@ -43,7 +44,7 @@ def _parser() -> Parser:
     parser.add_argument("--tgt_length", type=int, default=160, help="most target tokens [160]")
     parser.add_argument("--per_device_train_batch_size", type=int, default=8, help="[8]")
     parser.add_argument("--fp16", action="store_true", help="train in half precision")
-    parser.add_argument("--bf16", action="store_true", help="train in half precision")
+    parser.add_argument("--bf16", action="store_true", help="train in half precision; on a CPU products only")
     parser.add_argument("--fp16_opt_level", choices=("O1", "O2"), help="O2: weights too, of both fp16 and bf16 [O1]")
     parser.add_argument("--recompute", action="store_true", help="keep activations of one layer at a time only")
     parser.add_argument("--tensor_parallel_degree", type=int, help="cards of a model [1, 2, 4 and 8]")
@@ -71,9 +72,9 @@ def _check(values: Namespace) -> None:
     if values.fp16_opt_level and not half:
         raise UsageError(f"--fp16_opt_level {values.fp16_opt_level}: has no effect without --fp16 or --bf16")
     if values.fp16 and values.device == "cpu":
-        raise UsageError("--fp16: a CPU trains in float32; leave it out")
-    if values.bf16 and values.device == "cpu":
-        raise UsageError("--bf16: a CPU keeps weights, gradients and sums in float32; leave it out")
+        raise UsageError("--fp16: a CPU does not train in it; leave it out, or use --bf16")
+    if values.fp16_opt_level and values.device == "cpu":
+        raise UsageError(f"--fp16_opt_level {values.fp16_opt_level}: is for a GPU; leave it out")
     if values.decode_dtype == "float16" and values.device == "cpu":
         raise UsageError("--decode_dtype float16: a CPU has no such products; use float32, bfloat16 or int8")
     if values.decode_dtype == "int8" and values.device != "cpu":
@@ -90,7 +91,8 @@ def read_model(name: str) -> tuple[Family, dict[str, Any]]:
     """
     from glm.checkpoint.whole import open_model, read_preset
 
-    family = registry.of_model(name)
+    preset = PRESET_FOLDER / f"{name}.json"  # which says whose it is, where it is named without its suffix
+    family = registry.of_model(str(preset) if preset.is_file() and not Path(name).exists() else name)
     if "memory_forecast" not in family.abilities:
         raise InputError(f"{name}: there is no forecast of memory for {family.title}")
     config = open_model(name).config if Path(name).is_dir() else read_preset(family, name)[1]

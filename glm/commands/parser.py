@@ -1,13 +1,14 @@
 """The command-line parser of verbs."""
 
 import json
+import math
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from glm.errors import UsageError
+from glm.errors import UsageError, shown
 from glm.options.suggestions import option_advice
 from glm.runtime.environment import user_path
 
@@ -17,6 +18,8 @@ class Parser(ArgumentParser):
 
     def __init__(self, **options: object):
         super().__init__(allow_abbrev=False, **options)
+        self.register("type", int, whole_number)
+        self.register("type", float, finite_number)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
         words = [with_home(word) for word in (sys.argv[1:] if args is None else args)]
@@ -45,6 +48,20 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the options")
+
+
+def whole_number(text: str) -> int:
+    """Parses a whole number that any computation takes."""
+    if abs(value := int(text)) >= 1 << 63:
+        raise ArgumentTypeError(f"{shown(text)}: is beyond every size")
+    return value
+
+
+def finite_number(text: str) -> float:
+    """Parses a number that is neither infinite nor NaN."""
+    if not math.isfinite(value := float(text)):
+        raise ArgumentTypeError(f"{shown(text)}: use a finite number")
+    return value
 
 
 def _is_file(word: str) -> bool:

@@ -16,6 +16,7 @@ DATA_FACTOR, DATA_EXPONENT = 5e3, 0.74  # (4.4)
 SIZE, DATA, SIZE_EXPONENT, DATA_LOSS_EXPONENT = 6.4e13, 1.8e13, 0.076, 0.103  # (1.5)
 STEP_SIZE, STEP_SIZE_EXPONENT, STEPS, STEPS_EXPONENT = 6.5e13, 0.077, 2.1e3, 0.76  # (1.6)
 BATCH, BATCH_EXPONENT = 2e8, 0.21  # (1.4)
+LOSSES = 1e-3, 1e3  # that any law could be asked for
 
 
 def network_parameters(*, layers: int, hidden: int, mlp: int, pooler_layers: int = 0) -> int:
@@ -114,6 +115,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise UsageError(f"{name} {value}: use a number above 0")
+    if options.loss is not None and not LOSSES[0] <= options.loss <= LOSSES[1]:
+        raise UsageError(f"loss {options.loss}: use a number from {LOSSES[0]:g} to {LOSSES[1]:g}")
     if options.pooler_layers < 0:
         raise UsageError(f"pooler_layers {options.pooler_layers}: use 0 or more")
     return options

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glm.commands.corpora import add_corpus_options, show_samples
-from glm.commands.options import add_layout_options, build_layout
+from glm.commands.options import Layouts, add_layout_options
 from glm.commands.parser import Parser
 from glm.commands.show_task import show_questions
 from glm.data.columns import ColumnOptions
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     if values.objective is not None:
         show_samples(values, console)
         return 0
-    data, encoder = build_layout(values, allow_cut_targets=values.allow_cut_targets)
+    data, encoder = Layouts(values, allow_cut_targets=values.allow_cut_targets).of()
     if encoder.kind != GENERATE:
         if values.image:
             raise UsageError(f"--image {values.image}: has no effect on a task of kind {encoder.kind}; leave it out")

@@ -6,9 +6,12 @@ threads as matrix products have.
 
 import ctypes
 import math
+import mmap
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,8 +29,11 @@ HEAD_SIZE = 64  # of all published GLMs
 HEAD_UNIT, LARGEST_HEAD = 32, 256
 BLOCK = 1 << 18  # elements of an array that a thread works on at a time; the best of 2^14 to 2^18, measured
 SMALL = 128  # hidden size up to which a training step gains next to nothing from more threads
+MIN_OWN_PAGES = 1 << 20  # bytes of an array that is worth a block of its own
+LINE = 16  # float32 numbers of a cache line
 MIN_PARALLEL_SIZE = BLOCK // 2  # elements below which more threads, or a hand-written layer, cost more than they save
 
+_free_blocks: list[mmap.mmap] = []  # of `zeros_apart`
 threadpool_limits(1, user_api="blas")  # we run several small NumPy products at once, each on one thread
 
 
@@ -71,6 +77,55 @@ def view(tensor: Tensor) -> np.ndarray:
 def tensor_of(array: np.ndarray) -> Tensor:
     """Returns a contiguous array as a tensor on the same memory."""
     return from_dlpack(array)
+
+
+def zeros_apart(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a float32 array of zeros that, if large, lies in a block outside malloc's heap.
+
+    For what outlives the temporaries of a layer: between them in the heap it would fill the hole that the next layer's
+    temporaries need, and the heap would grow by these with every layer. Freed blocks serve again, for to map and touch
+    new pages takes ten times as long as to set them to 0.
+    """
+    count = math.prod(shape)
+    size = count * np.dtype(np.float32).itemsize
+    if size < MIN_OWN_PAGES:
+        return np.zeros(shape, np.float32)
+    block = _block_of(size)
+    array = np.frombuffer(block, np.float32, count)
+    weakref.finalize(array, _free_blocks.append, block).atexit = False
+    array[:] = 0
+    return array.reshape(shape)
+
+
+def _block_of(size: int) -> mmap.mmap:
+    """Returns a freed block that fits; otherwise a new one, and gives a freed one back to the system."""
+    fitting = [block for block in _free_blocks if size <= len(block) <= 2 * size]
+    if fitting:
+        block = min(fitting, key=len)
+        _free_blocks.remove(block)
+        return block
+    if _free_blocks:
+        _free_blocks.pop()
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
+
+
+def empty(shape: Sequence[int]) -> Tensor:
+    """Returns a float32 tensor whose content is undefined. A large one is in NumPy's memory.
+
+    Paddle's is aligned to a page, and glibc (2.36) cannot give such a block again to a tensor of the same size: each
+    layer's temporaries would take new memory beside the holes that those of the last layer left. This one is aligned
+    to a cache line, and its block is as good for the next of its size.
+    """
+    size = math.prod(shape)
+    if 4 * size < MIN_OWN_PAGES:
+        return paddle.empty(shape)
+    memory = np.empty(size + LINE, np.float32)
+    start = -(memory.ctypes.data // 4) % LINE  # elements up to the next line
+    return tensor_of(memory[start : start + size].reshape(shape))
 
 
 @cache

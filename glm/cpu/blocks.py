@@ -1,8 +1,10 @@
-"""Compiled decoding steps of a block on a CPU: everything between two attentions, for a few rows, as one kernel.
+"""Compiled decoding steps of a block on a CPU: everything between two attentions as one kernel.
 
-Layer by layer it would take a dozen calls, each of which costs more than its arithmetic: reading the weights evicts
-the interpreter's own data from the cache.
+Layer by layer a few rows would take a dozen calls, each of which costs more than its arithmetic: reading the weights
+evicts the interpreter's own data from the cache.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numba import njit, types
@@ -10,8 +12,21 @@ from numba.extending import overload
 
 from glm.cpu.integers import multiply_integers
 from glm.cpu.loops import OPTIONS
-from glm.cpu.products import multiply, multiply_bfloat16
-from glm.cpu.rows import exact_gelu_in_place, gelu_in_place, normalize
+from glm.cpu.products import MOST_COMPILED_ROWS, multiply, multiply_bfloat16
+from glm.cpu.rows import add, exact_gelu_in_place, gelu_in_place, normalize
+
+ROWS_TOGETHER = 960  # of prompts that pass through a block together: what is between two products stays in the cache
+
+
+def takes_rows(n: int, weight: np.ndarray) -> bool:
+    """Whether n rows pass a block's weight faster by these steps than layer by layer: any number that is in panels."""
+    return n <= MOST_COMPILED_ROWS or weight.ndim == 3
+
+
+def blocks_of_rows(n: int, *tables: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields the rows of tables [n, ...] that pass through a block together."""
+    for start in range(0, n, ROWS_TOGETHER):
+        yield tuple(table[start : start + ROWS_TOGETHER] for table in tables)
 
 
 def product(states, weight, bias, output):
@@ -35,13 +50,13 @@ def finish_block(states, context, dense, up, down, own_norm, next_norm, left, no
     """
     n = len(states)
     product(context, *dense, left)
-    left += states
+    add(left, states)
     normalize(left, *own_norm, normal)
     wide = np.empty((n, up[1].shape[-1]), np.float32)
     product(normal, *up, wide)
     gelu_in_place(wide)
     product(wide, *down, normal)
-    left += normal
+    add(left, normal)
     normalize(left, *next_norm, normal)
 
 
@@ -62,13 +77,13 @@ def finish_post_norm_block(states, context, dense, up, down, first_norm, second_
         left: [n, H], to write to: the block's result.
     """
     product(context, *dense, left)
-    left += states
+    add(left, states)
     normalize(left, *first_norm, left)
     wide, narrow = np.empty((len(states), up[1].shape[-1]), np.float32), np.empty_like(states)
     product(left, *up, wide)
     exact_gelu_in_place(wide)
     product(wide, *down, narrow)
-    left += narrow
+    add(left, narrow)
     normalize(left, *second_norm, left)
 
 
@@ -86,7 +101,7 @@ def turn_to_source(states, context, dense, norm, query, left, queries):
     """Computes what is between the two attentions of a decoder's post-LN block from `states` and `context`, [n, H];
     writes the residual stream to `left` and the queries of the cross-attention, [n, H] each."""
     product(context, *dense, left)
-    left += states
+    add(left, states)
     normalize(left, *norm, left)
     product(left, *query, queries)
 

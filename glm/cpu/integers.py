@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, prange
 
 from glm.cpu.loops import OPTIONS, greatest
-from glm.cpu.panels import BYTES, CONFIGURATION, INTEGER_KERNELS, PANEL, integer_kernel, kernel_of, panels_of
+from glm.cpu.panels import BYTES, PANEL, integer_kernel, panels_of, products_of
 
 OFFSET = 128  # added to a weight before it is stored as unsigned
 LARGEST = 127  # largest absolute value of a quantized number
@@ -17,8 +17,7 @@ CHUNK = 1 << 18  # bytes of states that are multiplied by all panels before the 
 INPUTS = BYTES  # inputs per step of a panel
 ROWS = 1024  # of a weight that are quantized at a time
 # Processors without any of these kernels refuse `decode_dtype int8`.
-MANY_ROWS, SOME_ROWS, FEW_ROWS = INTEGER_KERNELS[integer_kernel() or "avx2"]
-_many, _some, _few = (kernel_of(integer_kernel() or "avx2", rows) for rows in (MANY_ROWS, SOME_ROWS, FEW_ROWS))
+MANY_ROWS, _multiply_rows = products_of(integer_kernel() or "avx2")
 
 
 @njit(**OPTIONS)
@@ -66,35 +65,35 @@ def panels_of_integers(integers: np.ndarray) -> np.ndarray:
     return panels_of(integers.view(np.uint8) + np.uint8(OFFSET))
 
 
+@njit(**OPTIONS)
+def _finish_row(sums, correction, scale, weight_scales, biases, result):
+    """Turns sums of integers into a row of results; a function of its own, whose contiguous rows are vectorised."""
+    for o in range(len(result)):
+        result[o] = np.float32(sums[o] - correction) * (scale * weight_scales[o]) + biases[o]
+
+
 @njit(parallel=True, **OPTIONS)
 def multiply_integers(states, panels, outputs, result):
     """Multiplies states [n, I] float32 by panels of `panels_of_integers`; outputs: [2, O], scales and biases; result:
     [n, O]."""
     n, inputs = states.shape
-    quantized = np.zeros((n + MANY_ROWS, panels.shape[1] * INPUTS), np.int8)
+    quantized = np.empty((n + MANY_ROWS, panels.shape[1] * INPUTS), np.int8)
     scales, corrections = np.empty(n, np.float32), np.empty(n, np.int32)
     for r in prange(n):
         scales[r], total = quantize_row(states[r], quantized[r])
         corrections[r] = OFFSET * total
+        quantized[r, inputs:] = 0
     chunk = max(1, CHUNK // quantized.shape[1] // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)
         for panel in prange(len(panels)):
             sums = np.empty((MANY_ROWS, PANEL), np.int32)
             first, last = panel * PANEL, min(panel * PANEL + PANEL, outputs.shape[1])
+            weight_scales, biases = outputs[0][first:last], outputs[1][first:last]
             r = start
             while r < end:
-                if end - r > SOME_ROWS:
-                    _many(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = MANY_ROWS
-                elif end - r > FEW_ROWS:
-                    _some(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = SOME_ROWS
-                else:
-                    _few(CONFIGURATION, quantized, panels[panel], sums, r)
-                    rows = FEW_ROWS
+                rows = _multiply_rows(quantized, panels[panel], sums, r, end - r)
                 for k in range(min(rows, end - r)):
-                    for o in range(first, last):
-                        exact = np.float32(sums[k, o - first] - corrections[r + k])
-                        result[r + k, o] = exact * (scales[r + k] * outputs[0, o]) + outputs[1, o]
+                    row = result[r + k][first:last]
+                    _finish_row(sums[k], corrections[r + k], scales[r + k], weight_scales, biases, row)
                 r += rows

@@ -11,10 +11,12 @@ from functools import cache
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from glm.cpu import tiles
+from glm.cpu.loops import OPTIONS
 from glm.cpu.tiles import BYTES, OUTPUTS, PANEL
 from glm.cpu.vectors import AHEAD, FLOAT, INT8, INT32, INT64, call, fetch, tables
 
@@ -89,6 +91,32 @@ def kernel_of(kind: str, rows: int) -> Callable:
         return _vector_products(rows, ir.VectorType(FLOAT, 16), _add_bfloat16)
     sums = ir.VectorType(INT32, 16 if kind == "avx512_vnni" else 8)
     return _vector_products(rows, sums, _add_pairs if kind == "avx2" else _add_quads)
+
+
+def products_of(kind: str) -> tuple[int, Callable]:
+    """Returns the most rows that a kernel multiplies at once, and a function for compiled loops.
+
+    It takes states [n + most, I], a panel, sums [most, 32] to write to, r, and how many rows are left from r on; it
+    returns how many it has multiplied, with the smallest kernel that takes all that are left. See `kernel_of`.
+
+    Args:
+        kind: as of `kernel_of`.
+    """
+    most, some, few = (INTEGER_KERNELS | BFLOAT16_KERNELS)[kind]
+    of_most, of_some, of_few = (kernel_of(kind, rows) for rows in (most, some, few))
+
+    @njit(**OPTIONS | {"cache": False})  # it is compiled into those that call it
+    def multiply(states, panel, sums, r, left):
+        if left > some:
+            of_most(CONFIGURATION, states, panel, sums, r)
+            return most
+        if left > few:
+            of_some(CONFIGURATION, states, panel, sums, r)
+            return some
+        of_few(CONFIGURATION, states, panel, sums, r)
+        return few
+
+    return most, multiply
 
 
 def _vector_products(rows: int, sums_type: ir.VectorType, add: Callable) -> Callable:

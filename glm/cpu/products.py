@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, prange
 
 from glm.cpu.loops import OPTIONS
-from glm.cpu.panels import BFLOAT16_KERNELS, BYTES, CONFIGURATION, PANEL, bfloat16_kernel, kernel_of
+from glm.cpu.panels import BYTES, PANEL, bfloat16_kernel, products_of
 from glm.cpu.rounding import round_row
 from glm.cpu.vectors import dot_products
 
@@ -48,35 +48,34 @@ def multiply(states, weight, bias, output):
 
 
 # Without any of them `decode_dtype bfloat16` is refused.
-MANY_ROWS, SOME_ROWS, FEW_ROWS = BFLOAT16_KERNELS[bfloat16_kernel() or "avx512_bf16"]
-_many, _some, _few = (kernel_of(bfloat16_kernel() or "avx512_bf16", rows) for rows in (MANY_ROWS, SOME_ROWS, FEW_ROWS))
+MANY_ROWS, _multiply_rows = products_of(bfloat16_kernel() or "avx512_bf16")
+
+
+@njit(**OPTIONS)
+def _add_bias(sums, biases, result):
+    """Writes a row of results; a function of its own, whose contiguous rows are vectorised."""
+    for o in range(len(result)):
+        result[o] = sums[o] + biases[o]
 
 
 @njit(parallel=True, **OPTIONS)
 def multiply_bfloat16(states, panels, bias, output):
     """states: [n, I] float32; panels: see `panels_of`; bias: [O]; output: [n, O]."""
     n, inputs = states.shape
-    rounded = np.zeros((n + MANY_ROWS, panels.shape[1] * (BYTES // 2)), np.uint16)
+    rounded = np.empty((n + MANY_ROWS, panels.shape[1] * (BYTES // 2)), np.uint16)
     for r in prange(n):
         round_row(states[r], rounded[r])
+        rounded[r, inputs:] = 0
     chunk = max(1, CHUNK // (2 * inputs) // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)
         for panel in prange(len(panels)):
             sums = np.empty((MANY_ROWS, PANEL), np.float32)
             first, last = panel * PANEL, min(panel * PANEL + PANEL, len(bias))
+            biases = bias[first:last]
             r = start
             while r < end:
-                if end - r > SOME_ROWS:
-                    _many(CONFIGURATION, rounded, panels[panel], sums, r)
-                    rows = MANY_ROWS
-                elif end - r > FEW_ROWS:
-                    _some(CONFIGURATION, rounded, panels[panel], sums, r)
-                    rows = SOME_ROWS
-                else:
-                    _few(CONFIGURATION, rounded, panels[panel], sums, r)
-                    rows = FEW_ROWS
+                rows = _multiply_rows(rounded, panels[panel], sums, r, end - r)
                 for k in range(min(rows, end - r)):
-                    for o in range(first, last):
-                        output[r + k, o] = sums[k, o - first] + bias[o]
+                    _add_bias(sums[k], biases, output[r + k][first:last])
                 r += rows

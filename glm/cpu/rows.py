@@ -11,7 +11,7 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import pop_saved, tensor_of, view
+from glm.cpu.arrays import empty, pop_saved, tensor_of, view
 from glm.cpu.loops import OPTIONS, exponential, use_own_threads
 
 TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
@@ -20,6 +20,7 @@ ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
 TAIL, HALF, DENSITY = np.float32(0.3275911 / np.sqrt(2)), np.float32(0.5), np.float32(1 / np.sqrt(2 * np.pi))
 A1, A2, A3 = np.float32(0.254829592 / 2), np.float32(-0.284496736 / 2), np.float32(1.421413741 / 2)
 A4, A5 = np.float32(-1.453152027 / 2), np.float32(1.061405429 / 2)
+MOST_ROWS_OF_A_STEP = 40  # that one thread computes: to start others takes longer
 ROWS = 64  # summed by one thread, so that results do not depend on the number of threads
 
 
@@ -35,7 +36,7 @@ class CompiledGELU(PyLayer):
         states = states.contiguous()
         ctx.save_for_backward(states)
         ctx.exact = exact
-        output = paddle.empty_like(states)
+        output = empty(states.shape)
         use_own_threads()
         (_apply_exact_gelu if exact else _apply_gelu)(_flat(states), _flat(output))
         return output
@@ -173,9 +174,38 @@ def _moments(x, epsilon):
 
 
 @njit(**OPTIONS)
+def _normalize_row(x, weight, bias, epsilon, output):
+    mean, scale = _moments(x, epsilon)
+    for h in range(len(x)):
+        output[h] = (x[h] - mean) * scale * weight[h] + bias[h]
+
+
+@njit(parallel=True, **OPTIONS)
+def _normalize_many(states, weight, bias, epsilon, output):
+    for r in prange(len(states)):
+        _normalize_row(states[r], weight, bias, epsilon, output[r])
+
+
+@njit(**OPTIONS)
 def normalize(states, weight, bias, epsilon, output):
     """Writes the LayerNorm of [n, H] to the output."""
-    for r in range(len(states)):
-        mean, scale = _moments(states[r], epsilon)
-        for h in range(states.shape[1]):
-            output[r, h] = (states[r, h] - mean) * scale * weight[h] + bias[h]
+    if len(states) > MOST_ROWS_OF_A_STEP:
+        _normalize_many(states, weight, bias, epsilon, output)
+    else:
+        for r in range(len(states)):
+            _normalize_row(states[r], weight, bias, epsilon, output[r])
+
+
+@njit(parallel=True, **OPTIONS)
+def _add_many(states, addend):
+    for r in prange(len(states)):
+        states[r] += addend[r]
+
+
+@njit(**OPTIONS)
+def add(states, addend):
+    """Adds [n, H] to states [n, H] in place."""
+    if len(states) > MOST_ROWS_OF_A_STEP:
+        _add_many(states, addend)
+    else:
+        states += addend

@@ -11,7 +11,7 @@ import paddle
 from numba import njit, prange
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import view
+from glm.cpu.arrays import view, zeros_apart
 from glm.cpu.loops import OPTIONS, exponentiate, use_own_threads
 from glm.cpu.vectors import AHEAD, LANES, dot_products, head_mixtures, rows_together, vectors_of
 
@@ -112,7 +112,7 @@ def _wide(part: np.ndarray, width: int) -> np.ndarray:
 def _side_by_side(table: np.ndarray, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Splits keys and values [n, 2, N, D] of concatenated prompts into [B, N, longest, D] each, padded with zeros."""
     _, _, N, D = table.shape
-    prompt = np.zeros((2, len(lengths), N, max(lengths), D), dtype=np.float32)
+    prompt = zeros_apart((2, len(lengths), N, max(lengths), D))
     for place, (end, length) in enumerate(zip(np.cumsum(lengths), lengths, strict=True)):
         prompt[:, place, :, :length] = table[end - length : end].transpose(1, 2, 0, 3)
     return tuple(prompt)

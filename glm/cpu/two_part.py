@@ -14,7 +14,17 @@ from numba import njit, prange
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from glm.cpu.arrays import MIN_PARALLEL_SIZE, draw_kept, draw_seed, on_threads, pop_saved, random_stream, rescale, view
+from glm.cpu.arrays import (
+    MIN_PARALLEL_SIZE,
+    draw_kept,
+    draw_seed,
+    empty,
+    on_threads,
+    pop_saved,
+    random_stream,
+    rescale,
+    view,
+)
 from glm.cpu.loops import OPTIONS, exponential, exponentiate, use_own_threads
 from glm.cpu.vectors import LANES, head_mixtures, mixtures, rows_together, vectors_of
 
@@ -44,7 +54,7 @@ class CompiledTwoPartAttention(PyLayer):
             [n, H]
         """
         kept, starts = _draw(spans, virtual, num_heads, dropout)
-        context = paddle.empty([len(projected), projected.shape[1] // 3])
+        context = empty([len(projected), projected.shape[1] // 3])
         logs = np.empty((num_heads, len(projected)), np.float32)
         scale = np.float32(rescale(dropout))
         use_own_threads()

@@ -11,7 +11,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from glm.data.formats import MOST_BYTES, UTF8_START, Row, likely_encoding, open_text_file, read_rows, too_large
+from glm.data.formats import (
+    MOST_BYTES,
+    UTF8_START,
+    Row,
+    bounded_lines,
+    likely_encoding,
+    open_text_file,
+    read_rows,
+    too_large,
+)
 from glm.data.problems import Kind, RecordError
 from glm.data.records import BadRecord
 from glm.errors import InputError
@@ -123,7 +132,7 @@ class CorpusFiles:
     def _texts(self, path: Path) -> Iterator[Document | BadRecord]:
         try:
             with open_text_file(path) as file:
-                for number, lines in self._blocks(file):
+                for number, lines in self._blocks(file, str(path)):
                     origin = f"{path}, line {number}"
                     try:
                         yield Document(_decoded(lines, origin, self.most).strip(), origin, number)
@@ -132,10 +141,10 @@ class CorpusFiles:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
-    def _blocks(self, file: Any) -> Iterator[tuple[int, bytes]]:
+    def _blocks(self, file: Any, name: str) -> Iterator[tuple[int, bytes]]:
         """Yields the bytes of each document of plain text, with the number of its first line."""
         block, first = b"", 0
-        for number, line in enumerate(iter(lambda: file.readline(self.most + 1), b""), start=1):
+        for number, line in enumerate(bounded_lines(file, name, self.most), start=1):
             line = line.removeprefix(UTF8_START) if number == 1 else line
             if self.ends_at == LINE:
                 if line.strip():
@@ -183,7 +192,7 @@ def _files_of(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder")
+        raise InputError(f"{path}: {'is a pipe or a device' if path.exists() else 'no such file or folder'}")
     if any((path / name).is_file() for name in DATA_SET):
         return [path]
     found = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))

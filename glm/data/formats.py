@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from glm.data.problems import Kind, RecordError
 from glm.errors import InputError, shown
+from glm.runtime.plain_files import check_plain
 
 GZIP_START = b"\x1f\x8b"
 AS_CSV = "save the table as CSV in UTF-8"
@@ -59,6 +60,7 @@ TEXTS = "no header: each line is a source"
 CHINESE = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 FIRST_LINE = 1 << 16  # bytes inspected to recognise files without a header
 LONGEST_NAME = 4  # Chinese characters of a column's name; if there are more, the first line of a table is a text
+MOST_OF_LINE = 512 << 20  # bytes of a line that is too large, after which nobody looks for its end
 MOST_BYTES = 32 << 20  # default limit of a row; reading takes twice as much memory
 CHUNK = 1 << 20  # characters of a JSON list read at a time
 # Names of lists of rows in an object, and of lists that are a field of one row.
@@ -100,6 +102,7 @@ def read_rows(path: str | Path, *, most: int = MOST_BYTES) -> Iterator[Row]:
     name = str(path)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     try:
+        check_plain(path)
         if path.is_dir():
             yield from _folder_rows(path)
         elif suffix == ".parquet":
@@ -126,6 +129,7 @@ def open_text_file(path: Path) -> Iterator[BinaryIO]:
         InputError: it is UTF-16, or another kind of file; or its compressed bytes are damaged, wherever that is found.
     """
     try:
+        check_plain(path)
         with open(path, "rb") as raw:
             packed = raw.read(2) == GZIP_START
             raw.seek(0)
@@ -155,7 +159,7 @@ def _other_kind(start: bytes) -> str | None:
 
 
 def guess_row_count(path: Path) -> int | None:
-    """Estimates the number of rows for the progress bar; None where only reading would tell."""
+    """Estimates the number of rows for the progress bar; None where only reading, or much unpacking, would tell."""
     if path.is_dir():
         return None
     if path.suffix == ".parquet":
@@ -165,7 +169,12 @@ def guess_row_count(path: Path) -> int | None:
     with open_text_file(path) as file:
         if is_json_document(file):
             return None
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(CHUNK), b""))
+        count = 0
+        for block in iter(lambda: file.read(CHUNK), b""):
+            count += block.count(b"\n")
+            if isinstance(file, gzip.GzipFile) and file.tell() > MOST_OF_LINE:
+                return None
+        return count
 
 
 def has_byte_order_mark(path: Path) -> bool:
@@ -233,7 +242,7 @@ def json_lines(lines: Iterable[bytes], *, name: str, most: int = MOST_BYTES, fir
         most: bytes of a line.
         first: the number of the first line.
     """
-    for number, line in enumerate(_bounded_lines(lines, most), start=first):
+    for number, line in enumerate(bounded_lines(lines, name, most), start=first):
         origin = f"{name}, line {number}"
         try:
             if len(line) > most:
@@ -247,7 +256,7 @@ def json_lines(lines: Iterable[bytes], *, name: str, most: int = MOST_BYTES, fir
 
 def _json_lines_of_file(file: BinaryIO, name: str, most: int) -> Iterator[Row]:
     """Yields what `json_lines` does: parses many lines at once, in half the time, and one by one where that fails."""
-    lines, first = _bounded_lines(file, most), 1
+    lines, first = bounded_lines(file, name, most), 1
     while block := _block_of(lines):
         values = _parsed_together(block, most, start_of_file=first == 1)
         if values is None:
@@ -289,16 +298,25 @@ def too_large(most: int) -> str:
     return f"more than {most} bytes; raise --max_record_bytes if it is meant to be so large"
 
 
-def _bounded_lines(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """Yields the lines of a file; of one with more than `most` bytes only the first `most + 1`."""
+def bounded_lines(lines: Iterable[bytes], name: str, most: int) -> Iterator[bytes]:
+    """Yields the lines of a file; of one with more than `most` bytes only the first `most + 1`.
+
+    Raises:
+        InputError: a line has no end within `MOST_OF_LINE` bytes; a small packed file may unpack to such a one.
+    """
     if not hasattr(lines, "readline"):
         yield from lines
         return
+    number = 0
     while line := lines.readline(most + 1):
+        number, size = number + 1, len(line)
         yield line
         if len(line) > most:
             while line and not line.endswith(b"\n"):
                 line = lines.readline(CHUNK)
+                size += len(line)
+                if size > max(MOST_OF_LINE, most):
+                    raise InputError(f"{name}, line {number}: more than {size - 1} bytes, and no end; split the file")
 
 
 def _decoded(line: bytes, origin: str, *, start_of_file: bool) -> str:

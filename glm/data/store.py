@@ -9,6 +9,7 @@ since is found before it is used.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from array import array
@@ -26,12 +27,15 @@ from glm.data.records import BadRecord
 from glm.data.report import FileReport
 from glm.errors import InputError
 from glm.models.protocol import Example, Tokenizer
+from glm.runtime.atomic import lock
+from glm.runtime.plain_files import check_plain
 from glm.runtime.seals import FileSeal, seal
 from glm.runtime.settings_file import Settings, read_settings
 
 VERSION = 2  # version of the file format; another one has other folders
 IDS, ENDS, ROWS, PLACES, REPORT = "ids.bin", "ends.bin", "rows.bin", "places.txt", "report.json"
 SEAL = "seal.json"
+TEMPORARY = re.compile(r"(corpus-)?[0-9a-f]{32}\.(dead\.)?[a-z0-9_]{8}")  # names of what is not finished, or removed
 
 
 class Seal(Settings):
@@ -188,17 +192,45 @@ Examples = ExampleStore | JoinedExamples
 @contextmanager
 def new_store(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder for writing a store, which is renamed to `folder` at the end; after an error nothing
-    remains."""
+    remains. What killed processes left in the cache is removed first."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
+    _sweep(folder.parent)
+    with _beside(folder) as aside:
         yield aside
         files = {path.name: seal(path) for path in sorted(aside.iterdir())}
         (aside / SEAL).write_text(Seal(files=files).model_dump_json(), encoding="utf-8")
         if not folder.exists():  # if it exists, another process was faster with the same content
             os.replace(aside, folder)
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Yields a new folder beside another, which is removed at the end. It is locked, so that `_sweep` of another
+    process leaves it alone; the lock ends with the process."""
+    while True:
+        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        descriptor = os.open(aside, os.O_RDONLY)
+        if lock(descriptor) is not False and aside.is_dir():
+            break
+        os.close(descriptor)  # another process has swept it away before it was locked
+    try:
+        yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _sweep(cache: Path) -> None:
+    """Removes the temporary folders of processes that live no more."""
+    for path in cache.iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):  # it is gone already, or is not ours to remove
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    if lock(descriptor):
+                        shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
 
 
 def verify_store(folder: Path, names: Collection[str] = (IDS, ENDS, ROWS, PLACES, REPORT)) -> None:
@@ -224,10 +256,8 @@ def verify_store(folder: Path, names: Collection[str] = (IDS, ENDS, ROWS, PLACES
 
 def remove_store(folder: Path) -> None:
     """Removes a store, its name first; another process may do the same."""
-    dead = Path(tempfile.mkdtemp(prefix=f"{folder.name}.dead.", dir=folder.parent))
-    with suppress(FileNotFoundError):
+    with _beside(folder) as dead, suppress(FileNotFoundError):
         os.replace(folder, dead / folder.name)
-    shutil.rmtree(dead, ignore_errors=True)
 
 
 def write_examples(folder: Path, items: Iterable[EncodedRecord | BadRecord], encoder: ExampleEncoder) -> None:
@@ -274,6 +304,7 @@ def store_name(content: str, check: FileCheck) -> str:
 
 def content_digest(path: Path) -> str:
     """Returns the SHA-256 of a file, or of the files of a folder with their names."""
+    check_plain(path)
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

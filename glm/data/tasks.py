@@ -16,7 +16,7 @@ from glm.data.problems import Kind
 from glm.data.templates import BLANKS, Template
 from glm.errors import InputError
 from glm.models.protocol import Family
-from glm.runtime.settings_file import as_utf8
+from glm.runtime.settings_file import MOST_BYTES, as_utf8, read_plain
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
 PRETRAIN = "pretrain"  # not a kind of task: running text
@@ -276,8 +276,12 @@ def parts_text(template: str) -> str:
     if not template.endswith(PARTS_FILE):
         return template
     try:
-        parts = json.loads(as_utf8(Path(template).read_bytes()).decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = read_plain(Path(template), "JSON", MOST_BYTES)
+    except InputError as error:
+        raise InputError(f"template {error}") from error
+    try:
+        parts = json.loads(as_utf8(data).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"template {template}: cannot be read as JSON ({error})") from error
     if not _are_texts(parts):
         raise InputError(f"template {template}: a list of texts is expected: parts, fields in braces, one {MASK}")

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from glm.data.task_table import languages_of
 from glm.evaluation.metrics import TOTALS, Scores
 
 MEAN = "mean"  # the name of the last row
@@ -43,6 +42,8 @@ def mean_figures(of_sets: Mapping[str, Figures]) -> dict[str, float]:
 
 def _is_across(name: str) -> bool:
     """Whether the questions of a set are in another language than their passages."""
+    from glm.data.task_table import languages_of  # imported here because the table loads pydantic
+
     return len(set(languages_of(name))) == 2
 
 

@@ -20,7 +20,7 @@ CHUNK = 512  # tokens whose logits exist at the same time, see glm.modules.loss
 # Of the process: measured on a CPU; CUDA's context and kernels are assumed.
 LIBRARIES = {"cpu": int(0.6 * GIB), "gpu": GIB}
 # Ratio of resident to computed memory on a CPU, where freed memory stays with the process (glm.runtime.device) and not
-# every gap is reused: 1.25 to 1.6 measured for training, 1.05 to 1.15 for generation.
+# every gap is reused: 1.15 to 1.6 measured for training, 1.05 to 1.15 for generation.
 TRAINING_ALLOCATOR, DECODING_ALLOCATOR = 1.4, 1.1
 
 Bytes = dict[str, int]  # bytes by purpose
@@ -33,8 +33,9 @@ class Training:
     Args:
         examples: number of examples of a batch on one device.
         source_tokens, target_tokens: tokens of each example.
-        device: `cpu`, where everything is float32, or `gpu`.
-        half: computes in float16 or bfloat16 (`--fp16`, `--bf16`).
+        device: `cpu` or `gpu`.
+        half: computes in float16 or bfloat16 (`--fp16`, `--bf16`); on a CPU the products only, of which operands are
+            kept in bfloat16, and everything else in float32.
         opt_level: O1 keeps weights in float32 and casts them for products; O2 keeps them in half precision.
         recompute: activations of a layer are kept for the time of its own backward pass only.
         tensor_parallel_degree: cards that a layer is split over.
@@ -68,9 +69,14 @@ class Training:
         return self.examples * (self.source_tokens + self.target_tokens)
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether it is in the automatic mixed precision of a GPU."""
+        return self.half and self.device == "gpu"
+
+    @property
     def number(self) -> int:
         """Bytes of most activations' numbers."""
-        return HALF if self.half else FLOAT
+        return HALF if self.is_mixed else FLOAT
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def training_memory(
     """
     sizes, words = _sizes_of_part(family, config, run.tensor_parallel_degree), family.weights.words
     whole, trained = sum(sizes.values()), sum(size for name, size in sizes.items() if trains(name))
-    kept_half = run.half and run.opt_level == "O2"
+    kept_half = run.is_mixed and run.opt_level == "O2"
     number = HALF if kept_half else FLOAT
     parts = {
         "weights": whole * number,
@@ -117,8 +123,9 @@ def training_memory(
             parts[part] //= run.sharding_parallel_degree
     if run.half and not kept_half:
         # Kept for the backward pass; with recompute those of one layer at a time, and the head's.
-        casts = sizes[words] + (whole - sizes[words]) // config["num_layers"] if run.recompute else whole
-        parts["weights in half precision"] = casts * HALF
+        head = sizes[words] if run.is_mixed else 0  # on a CPU it is cast while the loss is computed
+        casts = (whole - sizes[words]) // (config["num_layers"] if run.recompute else 1)
+        parts["weights in half precision"] = (head + casts) * HALF
     if run.prefix_weights:
         parts["prefix"] = run.prefix_weights * 4 * FLOAT  # the weight, its gradient, two moments
     parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(words))
@@ -153,7 +160,10 @@ def _kept_of_layer(config: Mapping[str, Any], run: Training) -> int:
     H, degree, number = config["hidden_size"], run.tensor_parallel_degree, run.number
     # Counted in [n, H]. On each card inputs and outputs of both LayerNorms are whole (float32 inputs on a GPU);
     # queries, keys, values, context, and the input and output of GELU are divided.
-    per_token = 2 * FLOAT + 2 * number + (3 + 1 + 4 + 4) * number / degree
+    operand = HALF if run.half else FLOAT  # of a product: both LayerNorms' and GELU's output, and the context
+    per_token = 2 * FLOAT + 2 * operand + (3 + 1 + 4) * number / degree + 4 * operand / degree
+    if run.half and not run.is_mixed:
+        per_token += operand  # the context is attention's too, in float32
     if config["output_dropout_prob"]:
         per_token += 2  # two masks of a byte each
     kept = int(run.tokens * H * per_token) + _kept_scores(config, run)
@@ -170,7 +180,7 @@ def _kept_scores(config: Mapping[str, Any], run: Training) -> int:
     S, T = run.source_tokens, run.target_tokens
     heads = run.examples * config["num_attention_heads"] // run.tensor_parallel_degree
     by_part = heads * (S * S + T * (S + T) + run.prefix_tokens * (S + T))
-    if run.half:
+    if run.is_mixed:
         return 0
     if run.device == "gpu":
         return by_part * (FLOAT + has_mask * (FLOAT + 1))
@@ -182,8 +192,11 @@ def _loss_chunk(config: Mapping[str, Any], run: Training, head: int) -> int:
     labels = run.examples * run.target_tokens
     chunks = 1 if labels <= CHUNK else 2  # the last chunk's buffers still exist when the next one's are made
     tables = chunks if run.device == "cpu" else chunks + 5  # a GPU's operators leave more temporaries behind
-    logits = min(labels, CHUNK) * config["vocab_size"] // run.tensor_parallel_degree * FLOAT
-    return logits * tables + head * chunks
+    numbers = min(labels, CHUNK) * config["vocab_size"] // run.tensor_parallel_degree
+    rounded = 0
+    if run.half and run.device == "cpu":  # the head and the logits' gradient as operands
+        rounded = (config["vocab_size"] * config["hidden_size"] + numbers) * HALF
+    return numbers * FLOAT * tables + head * chunks + rounded
 
 
 def decoding_memory(family: Family, config: Mapping[str, Any], run: Decoding) -> Bytes:

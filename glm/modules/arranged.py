@@ -8,8 +8,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import by_rows, view
-from glm.cpu.blocks import adapt, enter_block, finish_block, finish_block_and_project
+from glm.cpu.arrays import by_rows, empty, view
+from glm.cpu.blocks import adapt, blocks_of_rows, enter_block, finish_block, finish_block_and_project, takes_rows
 from glm.cpu.integers import multiply_integers, panels_of_integers, quantize_weight
 from glm.cpu.loops import use_own_threads
 from glm.cpu.panels import panels_of
@@ -53,7 +53,7 @@ class DecodingLinear(nn.Layer):
             output = paddle.matmul(states, self.weight, transpose_y=True)
             by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
             return output
-        output = paddle.empty([states.shape[0], len(self.arrays[1])])
+        output = empty([states.shape[0], len(self.arrays[1])])
         use_own_threads()
         multiply(view(states.contiguous()), *self.arrays, view(output))
         return output
@@ -74,7 +74,7 @@ class PanelDecodingLinear(nn.Layer):
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        output = paddle.empty([states.shape[0], self.arrays[1].shape[-1]])
+        output = empty([states.shape[0], self.arrays[1].shape[-1]])
         use_own_threads()
         self.multiply(view(states.contiguous()), *self.arrays, view(output))
         return output
@@ -240,7 +240,7 @@ def _norm(layer: nn.Layer) -> Norm:
 
 
 class CompiledBlocks:
-    """Computes `Stack.after_attention` for few rows, in one compiled function per block."""
+    """Computes `Stack.after_attention` in one compiled function per block."""
 
     def __init__(self, stack: Stack):
         following = [*(layer.attention_norm for layer in stack.layers[1:]), stack.final_norm]
@@ -252,23 +252,25 @@ class CompiledBlocks:
             for layer, norm in zip(stack.layers, following, strict=True)
         ]
 
-    def takes(self, states: Tensor) -> bool:
-        """Whether the rows [n, H] are few enough for this to be faster than layer by layer."""
-        return states.shape[0] <= MOST_COMPILED_ROWS
+    def takes(self, states: Tensor, routes: Routes = ()) -> bool:
+        """Whether this is faster for the rows [n, H] than layer by layer; adapters are for few rows."""
+        n = states.shape[0]
+        return takes_rows(n, self.blocks[0][0][0]) and (n <= MOST_COMPILED_ROWS or not routes)
 
     def __call__(self, index: int, states: Tensor, context: Tensor, routes: Routes = ()) -> tuple[Tensor, Tensor]:
         """See `Stack.after_attention`."""
         n, H = states.shape
-        is_last = index + 1 == len(self.blocks)
-        left, next_ = paddle.empty([n, H]), paddle.empty([n, H if is_last else 3 * H])
-        arrays = view(states.contiguous()), view(context.contiguous()), *self.blocks[index]
+        left, next_ = empty([n, H]), empty([n, H if index + 1 == len(self.blocks) else 3 * H])
+        tables = view(states.contiguous()), view(context.contiguous()), view(left), view(next_)
         use_own_threads()
-        if routes:
-            self._through_adapters(index, arrays, view(left), view(next_), routes)
-        elif is_last:
-            finish_block(*arrays, view(left), view(next_))
-        else:
-            finish_block_and_project(*arrays, self.projections[index], view(left), view(next_))
+        for entering, attended, *written in blocks_of_rows(n, *tables):
+            arrays = entering, attended, *self.blocks[index]
+            if routes:
+                self._through_adapters(index, arrays, *written, routes)
+            elif index + 1 == len(self.blocks):
+                finish_block(*arrays, *written)
+            else:
+                finish_block_and_project(*arrays, self.projections[index], *written)
         return left, next_
 
     def _through_adapters(

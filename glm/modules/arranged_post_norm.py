@@ -6,10 +6,15 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from glm.cpu.arrays import view
-from glm.cpu.blocks import finish_post_norm_block, finish_post_norm_block_and_project, turn_to_source
+from glm.cpu.arrays import empty, view
+from glm.cpu.blocks import (
+    blocks_of_rows,
+    finish_post_norm_block,
+    finish_post_norm_block_and_project,
+    takes_rows,
+    turn_to_source,
+)
 from glm.cpu.loops import use_own_threads
-from glm.cpu.products import MOST_COMPILED_ROWS
 from glm.modules.cross_attention import CrossBlock, CrossStack
 from glm.modules.layers import ExactGELU, LayerNorm
 from glm.modules.post_norm import PostNormBlock
@@ -63,22 +68,25 @@ class CompiledPostNormBlocks:
         self.ends = [_arrays([*_linears(layer)[-4:-1], *_norms(layer)[-2:]]) for layer in stack.layers]
         self.projections = [layer.attention.projection.arrays for layer in stack.layers[1:]]
 
-    def takes(self, states: Tensor) -> bool:
-        """Whether the rows [n, H] are few enough for this to be faster than layer by layer."""
-        return states.shape[0] <= MOST_COMPILED_ROWS
+    def takes(self, states: Tensor, routes: Sequence = ()) -> bool:
+        """Whether this is faster for the rows [n, H] than layer by layer; no adapters are made for these blocks."""
+        return not routes and takes_rows(states.shape[0], self.ends[0][0][0])
 
     def __call__(self, index: int, states: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Maps the attention's input and output ([n, H] each) to the block's result [n, H] and the next block's [n,
         3H]; behind the last block, the result twice."""
         n, H = states.shape
-        left = paddle.empty([n, H])
-        arrays = view(states.contiguous()), view(context.contiguous()), *self.ends[index]
+        is_last = index == len(self.projections)
+        left = empty([n, H])
+        projected = left if is_last else empty([n, 3 * H])
+        tables = view(states.contiguous()), view(context.contiguous()), view(left), view(projected)
         use_own_threads()
-        if index == len(self.projections):
-            finish_post_norm_block(*arrays, view(left))
-            return left, left
-        projected = paddle.empty([n, 3 * H])
-        finish_post_norm_block_and_project(*arrays, self.projections[index], view(left), view(projected))
+        for entering, attended, own_left, own_projected in blocks_of_rows(n, *tables):
+            arrays = entering, attended, *self.ends[index]
+            if is_last:
+                finish_post_norm_block(*arrays, own_left)
+            else:
+                finish_post_norm_block_and_project(*arrays, self.projections[index], own_left, own_projected)
         return left, projected
 
 

@@ -34,7 +34,7 @@ class Stack(nn.Layer):
     Attributes:
         adapter_names: names of the adapters by task number; empty for a task that has none.
         layer_cache: how decoding keeps keys and values of a layer, and attends to them: a class like `LayerCache`.
-        compiled_blocks: takes few rows from one attention to the next in compiled loops (`glm.modules.arranged`); None
+        compiled_blocks: takes rows from one attention to the next in compiled loops (`glm.modules.arranged`); None
             takes them layer by layer.
         prefix_encoder: [P] numbers of virtual tokens -> [P, 2 * layers * H], all keys, then all values; or None.
         routing: which rows pass through which tasks' LoRA (`glm.modules.low_rank`).
@@ -109,7 +109,7 @@ class Stack(nn.Layer):
         Returns:
             [n, H] and [n, 3H] for the next block; after the last one [n, H] twice, the second as the head takes it.
         """
-        is_compiled = self.compiled_blocks is not None and self.compiled_blocks.takes(states)
+        is_compiled = self.compiled_blocks is not None and self.compiled_blocks.takes(states, routes)
         if is_compiled and not self.routing.is_needed:
             given = [routes] if routes else []  # those that no adapters are made for take none
             return self.compiled_blocks(index, states, context, *given)

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from paddle import distributed
-
 from glm.errors import UsageError
 from glm.generation.config import GenerationConfig, option, options_to_reset
 from glm.options.data import FRAME, OF_FRAME, DataArguments, meaningless
@@ -128,6 +126,8 @@ class PredictArguments(ServingArguments):
                 yield "resume True: has no effect beside overwrite_output True; choose one"
 
     def _parallel_errors(self) -> Iterator[str]:
+        from paddle import distributed  # imported here so that `--help` is quick
+
         degree, processes = self.tensor_parallel_degree, distributed.get_world_size()
         if degree != processes:
             yield (

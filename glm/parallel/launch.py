@@ -1,9 +1,7 @@
-"""Joins the processes that `python -m paddle.distributed.launch` has started (the Trainer does it by itself)."""
+"""Joins the processes that `python -m paddle.distributed.launch` has started (the Trainer does it by itself).
 
-from paddle import distributed
-from paddle.distributed import fleet
-
-from glm.parallel import gloo
+Paddle is imported where it is used, so that `predict.py` reads its options without it.
+"""
 
 
 def join(degree: int, device: str) -> int:
@@ -17,6 +15,11 @@ def join(degree: int, device: str) -> int:
     """
     if degree == 1:
         return 0
+    from paddle import distributed
+    from paddle.distributed import fleet
+
+    from glm.parallel import gloo
+
     if not distributed.is_initialized():
         if device == "cpu":
             gloo.install()
@@ -28,5 +31,7 @@ def join(degree: int, device: str) -> int:
 
 def wait_for_all() -> None:
     """Waits until all processes have arrived here."""
+    from paddle import distributed
+
     if distributed.get_world_size() > 1:
         distributed.barrier()

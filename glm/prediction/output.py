@@ -140,11 +140,13 @@ class PredictionsFile:
         with open(self.journal, "rb") as file:
             before = _object(file.readline(), origin=f"{self.journal}, line 1")
             self._check_settings(before)
-            for line in file:
+            for place, line in enumerate(file, start=2):
                 try:
                     entry = json.loads(line)
-                except ValueError:  # torn: a part of an object is not valid JSON
+                except (ValueError, RecursionError):  # torn: a part of an object is not valid JSON
                     break
+                if not isinstance(entry, dict) or type(entry.get("number")) is not int or "row" not in entry:
+                    raise InputError(f"{self.journal}, line {place}: is no line of a journal; give --overwrite_output")
                 if entry["number"] >= self.row_count:
                     self._window[entry["number"]] = json_line(entry["row"])
 
@@ -231,7 +233,7 @@ def _entry(number: int, line: bytes) -> bytes:
 def _object(line: bytes, *, origin: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InputError(f"{origin}: no JSON object; the file is not one that this program writes")

@@ -12,6 +12,8 @@ from typing import Any
 from glm.report.files import METRICS_NAME
 
 MOST_POINTS = 1000  # points of a drawn curve
+# Of a log. A line of ours has some hundred bytes; what is read takes ten times as much memory.
+MOST_OF_LINE, MOST_BYTES, MOST_STEPS = 1 << 16, 1 << 28, 1 << 53
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,21 @@ def find_log(model: Path) -> Path:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is skipped."""
+    """Reads the lines of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is skipped, and
+    whatever else is no line of a log; the file may be a stranger's."""
     if not path.is_file():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            lines.append(entry)
+    with path.open("rb") as file:
+        for line in iter(lambda: file.readline(MOST_OF_LINE), b""):
+            if file.tell() > MOST_BYTES:
+                break
+            try:
+                entry = json.loads(line.decode("utf-8", errors="replace"))
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(entry, dict) and type(step := entry.get("step")) is int and 0 <= step < MOST_STEPS:
+                lines.append(entry)
     return lines
 
 
@@ -136,7 +142,10 @@ def _points(log: list[Mapping[str, Any]], key: str) -> tuple[tuple[int, float], 
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

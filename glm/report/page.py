@@ -3,18 +3,22 @@
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from glm.evaluation.data_sets import MEAN, aligned, mean_figures
 from glm.evaluation.metrics import HEADLINES, Scores, figure_text
 from glm.evaluation.scored_file import references_of
+from glm.report.chinese import chinese_of
 from glm.report.copied import copied_spans
 from glm.report.curves import CurvePlot, Single, curve_plots, single_figures
 from glm.report.differences import edits
@@ -22,6 +26,7 @@ from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_fil
 from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length, draw_sets
 from glm.report.provenance import Provenance, now
 from glm.report.rows import SHOWN, ReportRows
+from glm.runtime.caches import private_cache
 
 NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # logged figures of an evaluation that are no scores
 # Most characters of a text on a page: 1,000 rows of any texts stay below 2 MB.
@@ -232,10 +237,23 @@ def _sample_groups(rows: ReportRows) -> list[SampleGroup]:
     return [group for group in groups if group.samples]
 
 
+class _Compiled(FileSystemBytecodeCache):
+    """Compiled templates, where only this user can write; compiling them takes longer than most reports."""
+
+    def __init__(self):
+        super().__init__(str(private_cache(f"jinja-{version('Jinja2')}")))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keeps a compiled template, or does without where there is no room for it."""
+        with suppress(OSError):
+            super().dump_bytecode(bucket)
+
+
 def render(template: str, **values: Any) -> str:
     """Renders a template of this folder."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
+        bytecode_cache=_Compiled(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -248,6 +266,7 @@ def render(template: str, **values: Any) -> str:
         "script": Markup(script),
         "script_hash": f"sha256-{digest}",  # the only script that the page's policy allows
         "both": both,
+        "chinese_of": chinese_of,
         "edits": edits,
         "copied": copied_spans,
         "figure_text": figure_text,

@@ -1,28 +1,29 @@
-"""Draws the plots of a report with matplotlib. All labels are Latin: a font for Chinese cannot be relied on."""
+"""Draws the plots of a report."""
 
-import base64
-import io
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from markupsafe import Markup
 
+from glm.report.chinese import BY_LENGTH, chinese_of
 from glm.report.curves import CURVE_PLOTS, CurvePlot
+from glm.report.drawing import HEIGHT, WIDTH, Bar, Line, Shape, Text, png_of, svg_of
 
-SIZE = (5.6, 3.0)  # inches
-DPI = 120
+LEFT, RIGHT, TOP, BOTTOM = 94, 20, 42, 72  # margins of a plot in pixels
+TITLE, LEGEND = 22, 20  # the height of the title's middle, and of a row of the legend
+SWATCH, GAP = 18, 16  # of the legend: the sample of a colour, and what is between two entries
+LETTER, WIDE = 0.58, 1.05  # width of a letter, and of a Chinese one, by the font's size: the most of usual fonts
+DOTS, LETTER_GAP = "..", 6  # behind a clipped text; pixels between two texts
 BINS = 30
+TICKS = 7  # steps of an axis, at most
 # All plots there can be.
 PLOT_NAMES = {*CURVE_PLOTS, "source-length", "generated-length", "scores-by-length", "scores-by-set"}
-COLOURS = ("#1f6feb", "#d9730d", "#2a9d5c")
-STYLES = ("-", "--", ":", "-.")  # of curves beyond the colours
+COLOURS = ("#1f6feb", "#d9730d", "#2a9d5c", "#b5369c", "#0e8a9e", "#8250df", "#9a6700", "#cf222e")
+THIN = 1.5  # width of a curve; of those beyond the colours a multiple
+Places = list[tuple[str, float]]  # texts on an axis, and where they are
 
 
 @dataclass(frozen=True)
@@ -32,33 +33,149 @@ class Plot:
     Args:
         name: name of its PNG file, without suffix.
         title: what it shows, in words.
+        svg: the element that a page has of it.
     """
 
     name: str
     title: str
     png: bytes
-    svg: bytes
+    svg: Markup
 
-    @property
-    def address(self) -> str:
-        """The SVG as a data address for a page."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+
+@dataclass(frozen=True)
+class Scale:
+    """Where numbers from `low` to `high` are between two places, in pixels."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+
+    def __call__(self, number: float) -> float:
+        """Its place."""
+        return self.first + (number - self.low) / (self.high - self.low) * (self.last - self.first)
+
+
+def scale_of(numbers: Iterable[float], first: float, last: float) -> Scale:
+    """Returns a scale with some room on both sides of the numbers."""
+    low, high = min(numbers), max(numbers)
+    room = (high - low) * 0.05 or abs(low) * 0.05 or 0.5
+    return Scale(low - room, high + room, first, last)
+
+
+def ticks(scale: Scale, *, whole: bool = False) -> Places:
+    """Returns round numbers on a scale."""
+    least = (scale.high - scale.low) / TICKS
+    unit = 10.0 ** math.floor(math.log10(least))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= least * (1 - 1e-9))
+    step = max(round(step), 1) if whole else step
+    numbers = range(math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9) + 1)
+    decimals = next(count for count in range(320) if math.isclose(round(step, count), step, rel_tol=1e-9))
+    form = f",.{decimals}f" if decimals <= 6 and scale.high < 1e9 else ".3g"
+    return [(f"{number * step:{form}}", scale(number * step)) for number in numbers]
+
+
+def axes(title: str, vertical: Scale, labels: tuple[str, str], across: Places) -> list[Shape]:
+    """Draws title, grid, axes, and the numbers and labels on them.
+
+    Args:
+        labels: of the horizontal and the vertical axis.
+        across: what is on the horizontal axis; a second line follows a line break.
+    """
+    middle, bottom = (vertical.first + vertical.last) / 2, vertical.first
+    shapes: list[Shape] = [_text(WIDTH / 2, TITLE, title, size=16, colour="ink")]
+    for text, y in ticks(vertical):
+        shapes += [Line(((LEFT, y), (WIDTH - RIGHT, y)), "line"), _text(LEFT - 8, y, text, anchor="end")]
+    for text, x in across:
+        shapes += [_text(x, bottom + 14 + 15 * number, line) for number, line in enumerate(text.split("\n"))]
+    shapes += [Line(((LEFT, vertical.last), (LEFT, bottom), (WIDTH - RIGHT, bottom)), "soft")]
+    shapes += [_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 16, labels[0])]
+    return [*shapes, _text(18, middle, labels[1], turned=True)]
+
+
+def _text(x: float, y: float, english: str, **look) -> Text:
+    return Text(x, y, english, chinese_of(english), **look)
+
+
+def legend(entries: Mapping[str, str]) -> tuple[list[Shape], int]:
+    """Draws the legend, below the title.
+
+    Args:
+        entries: colours by label; a single one needs no legend.
+
+    Returns:
+        The shapes, and how high they are.
+    """
+    if len(entries) < 2:
+        return [], 0
+    rows: list[list[tuple[str, float]]] = [[]]
+    for label in entries:
+        width = SWATCH + max(_width(label), _width(chinese_of(label))) + GAP
+        if rows[-1] and sum(wide for _, wide in rows[-1]) + width > WIDTH:
+            rows.append([])
+        rows[-1].append((label, width))
+    shapes: list[Shape] = []
+    for number, row in enumerate(rows):
+        x, y = (WIDTH - sum(wide for _, wide in row) + GAP) / 2, TITLE + LEGEND * (number + 1.1)
+        for label, wide in row:
+            shapes += [Bar(x, y - 5, 12, 10, entries[label], 2), _text(x + SWATCH, y, label, anchor="start")]
+            x += wide
+    return shapes, LEGEND * len(rows)
+
+
+def _width(text: str, size: int = 13) -> float:
+    """Returns about how wide a text is, whatever its font."""
+    return size * sum(LETTER if letter < "\u2e80" else WIDE for letter in text)
+
+
+def _drawn(name: str, title: str, shapes: list[Shape]) -> Plot:
+    return Plot(name, title, png_of(shapes), svg_of(title, shapes))
 
 
 @lru_cache(maxsize=len(CURVE_PLOTS))  # A training page and its evaluations' reports draw the same curves.
 def draw_curves(plot: CurvePlot) -> Plot:
     """Draws curves by optimizer step."""
-    figure, axes = _axes(plot.title, "optimizer step", plot.unit)
-    for place, curve in enumerate(plot.curves):
-        steps, values = zip(*curve.points, strict=True)
-        mark = "." if len(steps) < 30 else ""
-        look = {"color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place // len(COLOURS) % len(STYLES)]}
-        axes.plot(steps, values, marker=mark, label=curve.label, linewidth=1.2, **look)
-    if len(plot.curves) > 1:
-        _add_legend(axes)
+    colours = {curve.label: COLOURS[place % len(COLOURS)] for place, curve in enumerate(plot.curves)}
+    shapes, high = legend(colours)
+    steps, values = zip(*(point for curve in plot.curves for point in curve.points), strict=True)
+    across, down = scale_of(steps, LEFT, WIDTH - RIGHT), scale_of(values, HEIGHT - BOTTOM, TOP + high)
     if plot.name in ("speed", "memory"):
-        axes.set_ylim(bottom=0)
-    return _drawn(plot.name, plot.title, figure)
+        down = Scale(0, max(down.high, 1e-9), down.first, down.last)
+    shapes += axes(plot.title, down, ("optimizer step", plot.unit), ticks(across, whole=True))
+    for place, curve in enumerate(plot.curves):
+        points = tuple((across(step), down(value)) for step, value in curve.points)
+        shapes.append(Line(points, colours[curve.label], THIN * (1 + place // len(COLOURS))))
+        if len(points) < 30:
+            shapes += [Bar(x - 3, y - 3, 6, 6, colours[curve.label], 3) for x, y in points]
+    return _drawn(plot.name, plot.title, shapes)
+
+
+def draw_bars(
+    name: str, title: str, labels: tuple[str, str], groups: Sequence[str], bars: Mapping[str, Sequence[float]]
+) -> Plot:
+    """Draws bars in percent: a group for each text on the horizontal axis, and in it one of each kind."""
+    colours = dict(zip(bars, COLOURS, strict=False))
+    shapes, high = legend(colours)
+    down, across = Scale(0, 100, HEIGHT - BOTTOM, TOP + high), Scale(-0.5, len(groups) - 0.5, LEFT, WIDTH - RIGHT)
+    room = (WIDTH - LEFT - RIGHT) / len(groups)
+    shapes += axes(title, down, labels, [(_clipped(text, room), across(n)) for n, text in enumerate(groups)])
+    width = 0.8 / len(bars)
+    for place, (kind, colour) in enumerate(colours.items()):
+        for number, value in enumerate(bars[kind]):
+            x, end = (across(number + width * (place + part) - 0.4) for part in (0, 0.95))
+            top = down(min(max(value, 0), 100))
+            shapes.append(Bar(x, top, end - x, down.first - top, colour))
+    return _drawn(name, title, shapes)
+
+
+def _clipped(text: str, room: float) -> str:
+    """Clips lines that are wider than the room for them; the table above a plot has them whole."""
+    if "\n" in text:
+        return "\n".join(_clipped(line, room) for line in text.split("\n"))
+    kept = text
+    while kept and _width(kept + DOTS * (kept != text)) > room - LETTER_GAP:
+        kept = kept[:-1]
+    return kept + DOTS * (kept != text)
 
 
 def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
@@ -67,67 +184,38 @@ def draw_lengths(lengths: Mapping[str, Counter[int]]) -> Iterator[Plot]:
     groups["generated-length"] = ("Length of the generated text", ["reference", "generated"])
     for name, (title, kinds) in groups.items():
         found = {kind: lengths[kind] for kind in kinds if lengths[kind]}
-        if not found:
-            continue
-        figure, axes = _axes(title, "characters, without white space", "records")
-        axes.hist(
-            [list(counts) for counts in found.values()],
-            bins=_edges(found),
-            weights=[list(counts.values()) for counts in found.values()],
-            label=list(found),
-            color=COLOURS[1::-1] if len(found) > 1 else COLOURS[0],
-        )
-        axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
-        if len(found) > 1:
-            _add_legend(axes)
-        yield _drawn(name, title, figure)
+        if found:
+            yield _histogram(name, title, found)
 
 
-def draw_scores_by_length(buckets: Mapping[str, Mapping[str, float]]) -> Iterator[Plot]:
-    """Draws bars of the two headline figures for each bucket of source length."""
-    if not buckets:
-        return
-    title = "Scores by length of the source"
-    figure, axes = _axes(title, "characters of the source (records)", "percent")
-    names = ("bleu-4 (char, corpus)", "rouge-l (char)")
-    for place, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
-        positions = [number + 0.4 * place - 0.2 for number in range(len(buckets))]
-        axes.bar(positions, [found[name] for found in buckets.values()], 0.38, label=name, color=colour)
-    axes.set_xticks(range(len(buckets)), [f"{name}\n({found['records']:.0f})" for name, found in buckets.items()])
-    axes.set_ylim(0, 100)
-    _add_legend(axes)
-    yield _drawn("scores-by-length", title, figure)
+def _histogram(name: str, title: str, found: Mapping[str, Counter[int]]) -> Plot:
+    colours = dict(zip(found, COLOURS[1::-1] if len(found) > 1 else COLOURS, strict=False))
+    shapes, high = legend(colours)
+    edges = _edges(found)
+    counts = {kind: counted(numbers, edges) for kind, numbers in found.items()}
+    most = max(map(max, counts.values()))
+    down, across = Scale(0, most * 1.05, HEIGHT - BOTTOM, TOP + high), scale_of(edges, LEFT, WIDTH - RIGHT)
+    shapes += axes(title, down, ("characters, without white space", "records"), ticks(across, whole=True))
+    width = (across(edges[1]) - across(edges[0])) * 0.95 / len(found)
+    for place, (kind, heights) in enumerate(counts.items()):
+        for edge, height in zip(edges, heights, strict=False):
+            if height:
+                shapes.append(
+                    Bar(across(edge) + width * place, down(height), width, down.first - down(height), colours[kind])
+                )
+    return _drawn(name, title, shapes)
 
 
-def draw_sets(of_sets: Mapping[str, Mapping[str, float]], figures: Sequence[str]) -> Plot:
-    """Draws bars of figures in percent for each data set, with their mean last."""
-    title = "Scores by data set"
-    figure, axes = _axes(title, "data set", "percent")
-    width = 0.8 / len(figures)
-    for place, (name, colour) in enumerate(zip(figures, COLOURS, strict=False)):
-        positions = [number + width * (place + 0.5) - 0.4 for number in range(len(of_sets))]
-        axes.bar(positions, [found[name] for found in of_sets.values()], width * 0.95, label=name, color=colour)
-    labels = [name.encode("ascii", "backslashreplace").decode() for name in of_sets]
-    axes.set_xticks(range(len(of_sets)), labels, rotation=45 if len(of_sets) > 8 else 0)
-    axes.set_ylim(0, 100)
-    _add_legend(axes)
-    return _drawn("scores-by-set", title, figure)
-
-
-def draw_figure_by_length(buckets: Mapping[str, Mapping[str, float]], name: str) -> Iterator[Plot]:
-    """Draws bars of one figure, in percent, for each bucket of source length."""
-    if not buckets:
-        return
-    title = f"{name} by length of the source"
-    figure, axes = _axes(title, "characters of the source (records)", "percent")
-    axes.bar(range(len(buckets)), [found.get(name, 0.0) for found in buckets.values()], 0.6, color=COLOURS[0])
-    axes.set_xticks(range(len(buckets)), [f"{key}\n({found['records']:.0f})" for key, found in buckets.items()])
-    axes.set_ylim(0, 100)
-    yield _drawn("scores-by-length", title, figure)
+def counted(numbers: Mapping[int, int], edges: Sequence[int]) -> list[int]:
+    """Returns how many of the numbers are in each bin."""
+    heights, width = [0] * (len(edges) - 1), edges[1] - edges[0]
+    for number, count in numbers.items():
+        heights[(number - edges[0]) // width] += count
+    return heights
 
 
 def _edges(found: Mapping[str, Counter[int]]) -> list[int]:
-    """Returns edges of equally wide bins, halfway between whole numbers."""
+    """Returns the first numbers of equally wide bins, and the number behind the last."""
     values = [value for counts in found.values() for value in counts]
     low, high = min(values), max(values)
     width = -(-(high - low + 1) // BINS)
@@ -135,40 +223,25 @@ def _edges(found: Mapping[str, Counter[int]]) -> list[int]:
     return [low + width * number for number in range(count + 1)]
 
 
-def _axes(title: str, horizontal: str, vertical: str) -> tuple[Figure, Axes]:
-    figure = Figure(SIZE, dpi=DPI)
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.14, right=0.97, top=0.89, bottom=0.2)
-    axes.set_title(title, y=1.02, fontsize="medium")
-    axes.set_xlabel(horizontal, fontsize="small")
-    axes.set_ylabel(vertical, fontsize="small")
-    axes.tick_params(labelsize="small")
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+def draw_scores_by_length(buckets: Mapping[str, Mapping[str, float]]) -> Iterator[Plot]:
+    """Draws bars of the two headline figures for each bucket of source length."""
+    yield from _by_length("Scores by length of the source", buckets, ("bleu-4 (char, corpus)", "rouge-l (char)"))
 
 
-def _add_legend(axes: Axes) -> None:
-    """Places the legend between title and axes, where it covers nothing."""
-    _, labels = axes.get_legend_handles_labels()
-    axes.figure.subplots_adjust(top=0.82)
-    axes.title.set_y(1.13)
-    axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1),
-        borderaxespad=0,
-        ncols=len(labels),
-        frameon=False,
-        fontsize="small",
-    )
+def draw_figure_by_length(buckets: Mapping[str, Mapping[str, float]], name: str) -> Iterator[Plot]:
+    """Draws bars of one figure, in percent, for each bucket of source length."""
+    yield from _by_length(f"{name}{BY_LENGTH}", buckets, (name,))
 
 
-def _drawn(name: str, title: str, figure: Figure) -> Plot:
-    png, svg = io.BytesIO(), io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
-    # Keeps text as text, and makes the same figure give the same bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
-    return Plot(name, title, png.getvalue(), svg.getvalue())
+def _by_length(title: str, buckets: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> Iterator[Plot]:
+    if not buckets:
+        return
+    groups = [f"{bucket}\n({found['records']:.0f})" for bucket, found in buckets.items()]
+    bars = {name: [found.get(name, 0.0) for found in buckets.values()] for name in names}
+    yield draw_bars("scores-by-length", title, ("characters of the source (records)", "percent"), groups, bars)
+
+
+def draw_sets(of_sets: Mapping[str, Mapping[str, float]], figures: Sequence[str]) -> Plot:
+    """Draws bars of figures in percent for each data set, with their mean last."""
+    bars = {name: [found[name] for found in of_sets.values()] for name in figures}
+    return draw_bars("scores-by-set", "Scores by data set", ("data set", "percent"), list(of_sets), bars)

@@ -31,10 +31,10 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise InputError(f"{target}: exists; choose a new folder, nothing is written over")
     aside = target.absolute().parent / f".{target.name}.partial"
     with _writing(target, aside):
-        aside.mkdir(parents=True, exist_ok=True)
-    lock = os.open(aside, os.O_RDONLY)
+        _make_own(aside)
+    descriptor = os.open(aside, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        _lock(lock, aside, target)
+        _lock(descriptor, aside, target)
         try:
             with _writing(target, aside):
                 _clear(aside)
@@ -45,7 +45,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             raise
     finally:
-        os.close(lock)
+        os.close(descriptor)
     _sync_one(target.absolute().parent)
 
 
@@ -56,7 +56,7 @@ def put_files(folder: Path) -> Iterator[Path]:
     If the block ends with an error, no file is moved. What a killed process left is removed by the next one.
     """
     aside = folder / ".files.partial"
-    aside.mkdir(parents=True, exist_ok=True)
+    _make_own(aside)
     try:
         _clear(aside)
         yield aside
@@ -116,6 +116,18 @@ def _does(call: Callable[..., object], *arguments: object) -> bool:
     return True
 
 
+def lock(descriptor: int) -> bool | None:
+    """Locks an open file or folder against other processes, until it is closed or the process ends.
+
+    Returns:
+        Whether it is locked now: False where another one has locked it, None where the file system has no locks.
+    """
+    try:
+        return _does(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) or None
+    except BlockingIOError:
+        return False
+
+
 def sync(descriptor: int) -> None:
     """Syncs an open file to disk, where the file system can."""
     _does(os.fsync, descriptor)
@@ -125,7 +137,9 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a file atomically: afterwards it is either complete or unchanged."""
     aside = path.with_name(f".{path.name}.partial")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.unlink(missing_ok=True)
+        with aside.open("x", encoding="utf-8") as file:
+            file.write(text)
         _sync_one(aside)
         aside.replace(path)
     except OSError:
@@ -148,11 +162,18 @@ def _lock(descriptor: int, aside: Path, target: Path) -> None:
     """Locks the folder; the lock ends with the process, however that ends."""
     busy = InputError(f"{target}: another process is writing it")
     try:
-        _does(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(descriptor), os.stat(aside)):
+        if lock(descriptor) is False or not os.path.samestat(os.fstat(descriptor), os.stat(aside)):
             raise busy
-    except (BlockingIOError, FileNotFoundError) as error:  # FileNotFoundError: it was renamed after we opened it
+    except FileNotFoundError as error:  # it was renamed after we opened it
         raise busy from error
+
+
+def _make_own(aside: Path) -> None:
+    """Makes a temporary folder, or takes the one that a killed process left. A link in its place, as in a stranger's
+    folder, would lead to what is not ours to clear."""
+    if aside.is_symlink() or not aside.is_dir():
+        aside.unlink(missing_ok=True)
+    aside.mkdir(parents=True, exist_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -6,13 +6,11 @@ import mmap
 import os
 import re
 
-import paddle
-
 from glm.errors import UsageError
 from glm.runtime.environment import cpu_threads
 
 # mallopt's parameters, from glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 NEVER_TRIM = -1  # as mallopt(3) has it
 MADV_HUGEPAGE = 14  # of madvise, from Linux's mman.h
 # PaddleNLP's, which puts a handler and a level on it where it is loaded; prediction goes without.
@@ -21,6 +19,8 @@ _LOG = logging.getLogger("PaddleNLP")
 
 def has_gpu() -> bool:
     """Whether this build of Paddle and this machine can use a GPU."""
+    import paddle  # imported here so that options can be read without it
+
     return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 
 
@@ -49,6 +49,8 @@ def _is_warning(record: logging.LogRecord) -> bool:
 
 def prepare(device: str) -> None:
     """Selects the device; on a CPU also uses all cores of this process and settings measured to be faster."""
+    import paddle
+
     paddle.set_device(device)
     if device != "cpu":
         return
@@ -69,6 +71,15 @@ def _keep_memory() -> None:
         _use_huge_pages(libc, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2)
     except (OSError, AttributeError, ValueError):
         pass  # another C library: slower, but right
+
+
+def share_memory() -> None:
+    """Lets all threads allocate from the same heap. From one of a thread's own, which malloc makes for each of the
+    first ones that there are, `give_memory_back` cannot return what was taken at its end."""
+    try:
+        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
+    except (OSError, AttributeError):
+        pass  # another C library
 
 
 def give_memory_back() -> None:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
-from paddle import distributed
 
 from glm.errors import InputError
 
@@ -44,6 +43,8 @@ def watching(advice: str) -> Iterator[None]:
     Raises:
         InputError: a rank has exited; replaces the error that this caused.
     """
+    from paddle import distributed  # imported here so that a script reads its options without it
+
     ranks = _ranks()
     after = (distributed.get_rank() + 1) % max(len(ranks), 1)
     watch = _Watch(ranks[after] if ranks else None, _launcher() if ranks else None, advice)
@@ -62,6 +63,8 @@ def watching(advice: str) -> Iterator[None]:
 
 def _ranks() -> list[Watched | None]:
     """Returns the ranks of the run, None for those on other machines; empty for a run in one process."""
+    from paddle import distributed
+
     if distributed.get_world_size() == 1:
         return []
     faulthandler.register(signal.SIGUSR1)  # lets the process that watches this rank print its stack

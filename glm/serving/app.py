@@ -23,7 +23,7 @@ from glm.serving.bodies import SMALL, Body, Desk, Limits, parse
 from glm.serving.completions import Completions, Job
 from glm.serving.errors import ApiError, JSONResponse, render
 from glm.serving.hosts import Hosts
-from glm.serving.languages import preferred
+from glm.serving.languages import preferred, with_translated_rows
 from glm.serving.metrics import CONTENT_TYPE, Counted
 from glm.serving.schemas import (
     AdapterRequest,
@@ -42,6 +42,7 @@ from glm.serving.streams import HEADERS, MEDIA_TYPE, as_events
 MOST_HELD = 64 << 20  # bytes of all bodies being read or answered
 BODY_SECONDS = 30.0  # until a body has to be complete
 SCHEMAS = (AdapterRequest, CompletionRequest, ChatRequest, GenerateRequest, ChooseRequest, ExtractRequest)
+SCHEMAS += (TokenizeRequest, DetokenizeRequest)
 LOOKS = ["GET", "HEAD"]  # load balancers use HEAD
 OPEN_PATHS = {"/", "/health"}  # paths that need no key
 PAGE = Path(__file__).with_name("page.html")
@@ -129,7 +130,7 @@ class Exchange:
         """Answers with the result of work, as JSON."""
 
         async def rendered() -> bytes:
-            return await self.service.desk.run(render, await work)
+            return await self.service.desk.run(render, with_translated_rows(await work, preferred(request.headers)))
 
         return Response(await answered(request, rendered(), self.seconds), media_type="application/json")
 
@@ -331,23 +332,24 @@ async def departure(request: Request) -> None:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Turns every error into the form of `ApiError`."""
+    """Turns every error into the form of `ApiError`. In the loop: others would be called in a thread for each of many
+    requests, and what a thread allocates stays with it."""
 
     @app.exception_handler(ApiError)
-    def refused(request: Request, error: ApiError) -> JSONResponse:
+    async def refused(request: Request, error: ApiError) -> JSONResponse:
         return error.response(preferred(request.headers))
 
     @app.exception_handler(ClientDisconnect)
-    def left(_: Request, error: ClientDisconnect) -> JSONResponse:
+    async def left(_: Request, error: ClientDisconnect) -> JSONResponse:
         # For the log: the client is gone.
         return ApiError(499, "the client closed the connection", code="client_left").response()
 
     @app.exception_handler(InputError)
-    def unusable(request: Request, error: InputError) -> JSONResponse:
+    async def unusable(request: Request, error: InputError) -> JSONResponse:
         return failure_of(error).response(preferred(request.headers))
 
     @app.exception_handler(HTTPException)
-    def http_error(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "body_too_large", 503: "queue_full"}
         message = {
             404: f"{shown(request.url.path)}: is not there; there are {', '.join(paths_of(app))}",
@@ -357,7 +359,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return ApiError(error.status_code, message, code=code).response(preferred(request.headers))
 
     @app.exception_handler(Exception)
-    def failed(request: Request, error: Exception) -> JSONResponse:
+    async def failed(request: Request, error: Exception) -> JSONResponse:
         message = "the server failed; its log says why"
         return ApiError(500, message, code="server_failed").response(preferred(request.headers))
 

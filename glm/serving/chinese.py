@@ -121,6 +121,9 @@ MESSAGES = {
     "prompt: {} is no id of a text; send texts, or ids of the model's own tokenizer": (
         "prompt：{0} 不是文本的 token id；请发送文本，或本模型分词器的编号"
     ),
+    "tokens: {} is no id of the model's tokenizer, which has {}": (
+        "tokens：{0} 不是本模型分词器的 token id（共 {1} 个）"
+    ),
     "prompt: holds more than one blank; POST /generate fills several": (
         "prompt：有多个空白标记；填多个空请用 POST /generate"
     ),
@@ -185,6 +188,49 @@ MESSAGES = {
     "{}: no column is recognised as the answer; {} (columns: {})": (
         "{0}：没有认出答案字段（现有字段：{2}）；请用模板的字段名，或在启动服务器时用 --answer_column 指定"
     ),
-    "{}, field {}: empty": "{0}，字段 {1}：为空",
-    "{}, field {}: {}": "{0}，字段 {1}：{2}",
+    "record {}, field {}: {*}": "第 {0} 条，字段 {1}：{2}",
+    "record {}: {*}": "第 {0} 条：{1}",
+    "{}, field {}: {*}": "{0}，字段 {1}：{2}",
+    # -- what is wrong with a field of a record, or with a text
+    "empty": "为空",
+    "has no token: the tokenizer drops all of it": "没有 token：分词器会丢弃全部内容",
+    "no {} in it; exactly one is expected": "没有 {0}，应恰好有一个",
+    "more than one {} in it; exactly one is expected": "有多个 {0}，应恰好有一个",
+    "no field {} (fields: {})": "没有字段 {0}（现有字段：{1}）",
+    "{} where text is expected": "这里是 {0}，应为字符串",
+    "{} where text or a whole number is expected": "这里是 {0}，应为字符串或整数",
+    "{} where a whole number is expected": "这里是 {0}，应为整数",
+    "{} where a label is expected": "这里是 {0}，应为标签",
+    'a list of texts is expected; a table\'s cell has it as ["…", "…"]': "应为字符串列表",
+    "a list of objects is expected": "应为对象列表",
+    "an object is expected": "应为对象",
+    "a list of options for each question is expected": "每个问题都应有一个选项列表",
+    "a text, or a list of texts, is expected": "应为字符串或字符串列表",
+    "text: holds half of a surrogate pair; write it as UTF-8, or escape whole characters": (
+        "text：含有半个代理对；请用 UTF-8 编码，或对完整字符转义"
+    ),
+    "holds half of a surrogate pair; escape whole characters": "含有半个代理对；请对完整字符转义",
+    "holds the command token {}; take it out of the text": "含有控制标记 {0}，请从文本中去掉",
+    "{} tokens that may not be cut do not fit into src_length {}": (
+        "不可截断的部分有 {0} 个 token，超过 src_length {1}"
+    ),
+    "{} tokens with its frame leave no room for the passage in src_length {}": (
+        "连同模板共 {0} 个 token，src_length {1} 放不下段落"
+    ),
+    "{} tokens do not fit into src_length {}, shorten the text: {}": (
+        "{0} 个 token，超过 src_length {1}，请缩短文本：{2}"
+    ),
+    "{} blanks do not fit into src_length {}: {}": "{0} 个空白标记，超过 src_length {1}：{2}",
+    "{} tokens do not fit into src_length {}; {}": "{0} 个 token，超过 src_length {1}",
+    "does not fit into src_length {}": "超过 src_length {0}",
+    "a candidate does not fit into src_length {}": "有候选项超过 src_length {0}",
+    "one candidate, which a classification head has nothing to compare with; give candidates": (
+        "只有一个候选项，分类头无从比较；请给出 candidates"
+    ),
+    "one choice; two at least to choose from": "只有一个选项，至少要有两个",
+    "{}: the tokenizer has no pieces for it": "{0}：分词器无法编码",
+    "{}: {} tokens, and tgt_length {} has no room for them": "{0}：共 {1} 个 token，超过 tgt_length {2}",
+    "{}: is the same to the model as {}": "{0}：对模型来说与 {1} 相同",
+    "{}: is none of the choices": "{0}：不在选项之中",
+    "{}: is none of the choices, and no number of one": "{0}：不是选项，也不是选项的编号",
 }

@@ -167,8 +167,16 @@ class Completions:
         return {"count": len(ids), "max_model_len": self._most_tokens, "tokens": ids, "token_strs": pieces}
 
     def detokenize(self, request: DetokenizeRequest) -> Json:
-        """Decodes ids."""
-        return {"prompt": self.writer.encoder.tokenizer.decode_ids(request.tokens)}
+        """Decodes ids.
+
+        Raises:
+            InputError: one is beyond the tokenizer's vocabulary; `decode_ids` would leave it out.
+        """
+        tokenizer = self.writer.encoder.tokenizer
+        known = tokenizer.vocab_size
+        if (unknown := next((number for number in request.tokens if number >= known), None)) is not None:
+            raise InputError(f"tokens: {unknown} is no id of the model's tokenizer, which has {known}")
+        return {"prompt": tokenizer.decode_ids(request.tokens)}
 
     @property
     def _most_tokens(self) -> int:

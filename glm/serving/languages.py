@@ -6,6 +6,7 @@ Messages come from all over the toolkit, so they are known by their form: a tabl
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from glm.serving.chinese import MESSAGES
 
@@ -35,6 +36,15 @@ def translated(message: str, language: str) -> str:
     if language != CHINESE:
         return message
     return "\n".join("；".join(map(_of_field, _FIELDS.split(line))) for line in message.split("\n"))
+
+
+def with_translated_rows(answer: dict[str, Any], language: str) -> dict[str, Any]:
+    """Translates the errors of an answer's rows, where it has any."""
+    rows = answer.get("rows")
+    if language != CHINESE or not rows:
+        return answer
+    translate = [row | {"error": translated(row["error"], language)} if "error" in row else row for row in rows]
+    return answer | {"rows": translate}
 
 
 def _of_field(text: str) -> str:

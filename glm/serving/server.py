@@ -19,6 +19,7 @@ from glm.options.predict import PredictOptions
 from glm.prediction.free_tasks import text_writer
 from glm.prediction.setup import build_mixed_writer, build_prediction_encoder, build_writer, open_tasks
 from glm.prediction.warm_up import warm_up
+from glm.runtime.device import share_memory
 from glm.serving.adapters import AdapterDesk
 from glm.serving.app import build_app
 from glm.serving.batcher import Batcher
@@ -47,6 +48,7 @@ def serve(options: PredictOptions, command: Sequence[str]) -> int:
         InputError: the address cannot be used, or as `build_writer`.
     """
     arguments = options.prediction
+    share_memory()
     listener = bind(arguments.host, arguments.port)
     service = build_service(options, command)
     family = service.writer.encoder.family

@@ -68,7 +68,7 @@ def planned_training(arguments: FinetuneArguments, examples: Examples) -> Traini
         source_tokens=source,
         target_tokens=target,
         device="cpu" if options.device == "cpu" else "gpu",
-        half=options.fp16 or options.bf16,
+        half=options.fp16 or options.bf16 or options.trains_in_bfloat16,
         opt_level=options.fp16_opt_level,
         recompute=options.recompute,
         recompute_layers=options.recompute_layers,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import Tensor, nn
+from paddle.base.framework import default_main_program
 
 from glm.checkpoint.safetensors_files import write_safetensors
 from glm.checkpoint.tensors import LazyTensor
@@ -54,6 +55,7 @@ def load_named_state(
     weights = dict(model.named_parameters())
     owners = getattr(optimizer, "_param2rank", {})  # of fleet's optimizers of stage 1 and stage 2
     state: dict = {"LR_Scheduler": scheduler}
+    restored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         weight, _, what = name.rpartition("/")
         if weight not in weights:
@@ -64,7 +66,21 @@ def load_named_state(
             state.setdefault("master_weights", {})[weights[weight].name] = paddle.to_tensor(tensor.load())
         else:
             state[f"{weights[weight].name}_{what}"] = paddle.to_tensor(tensor.load())
+        restored[weight] = weights[weight]
     optimizer.set_state_dict(state)
+    _take_over(optimizer, [*restored.values()])
+
+
+def _take_over(optimizer: paddle.optimizer.Optimizer, weights: list[Tensor]) -> None:
+    """Makes the optimizer's own tensors of what was loaded, for these weights.
+
+    Paddle keeps what was loaded aside until a weight's first step. Until all weights have had theirs, it refuses a
+    weight without a state (its task had no example before the checkpoint), and it leaves what is still aside out of
+    the next checkpoint.
+    """
+    while inner := vars(optimizer).get("_inner_opt") or vars(optimizer).get("_optim"):  # fleet's wrappers
+        optimizer = inner
+    optimizer._create_accumulators(default_main_program().global_block(), weights)
 
 
 def lazy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, LazyTensor]:

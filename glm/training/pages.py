@@ -32,7 +32,7 @@ def write_evaluation_report(
     output_dir: Path, step: int, found: Sequence[SetEvaluation], provenance: Provenance
 ) -> None:
     """Writes the report of an evaluation; with several dev sets one for each, and one of all side by side."""
-    from glm.report.page import write_sets_report  # imported here because it loads matplotlib
+    from glm.report.page import write_sets_report  # imported here because it loads Jinja and Pillow
 
     log, subject = read_log(output_dir / METRICS_NAME), f"the dev records at step {step:,}"
     for of_set in found:
@@ -124,7 +124,7 @@ class TrainingPage(TrainerCallback):
     def _write(self, args, state) -> None:
         if self.running is None or not state.is_world_process_zero:
             return
-        from glm.report.page import write_training_page  # imported here because it loads matplotlib
+        from glm.report.page import write_training_page  # imported here because it loads Jinja and Pillow
 
         start, folder = time.monotonic(), Path(args.output_dir)
         try:

@@ -8,6 +8,7 @@ import paddle
 from paddle import Tensor, distributed, nn
 from paddle.distributed.communication.group import Group
 
+from glm.adapters.bottleneck import task_of_weight
 from glm.cpu.arrays import squared_norms
 from glm.errors import UsageError, shown
 from glm.models.protocol import WeightNames
@@ -29,6 +30,11 @@ def reached(model: nn.Layer) -> Iterator[tuple[str, Tensor]]:
 def gradient(weight: Tensor) -> Tensor | None:
     """Returns a weight's gradient; with --amp_master_grad it is a float32 one beside the usual one."""
     return getattr(weight, "main_grad", None) if weight.grad is None else weight.grad
+
+
+def has_idle_parts(model: nn.Layer) -> bool:
+    """Whether an update may leave weights out: those of a task without an example, or what the model says (`idle`)."""
+    return hasattr(model, "idle") or len({task_of_weight(name) for name, _ in trained(model)} - {None}) > 1
 
 
 def gradient_norm(model: nn.Layer, group: Group | None = None) -> float:

@@ -13,6 +13,7 @@ from paddlenlp.trainer import TrainerCallback, TrainingArguments
 from paddlenlp.utils.log import logger
 from tqdm import tqdm
 
+from glm.errors import InputError
 from glm.modules.split_layers import tensor_parallel_group
 from glm.report.files import METRICS_NAME
 from glm.runtime.atomic import write_whole
@@ -36,17 +37,21 @@ class MetricsLog(TrainerCallback):
 def rewind_metrics(output_dir: Path, step: int) -> None:
     """Removes from `metrics.jsonl` what a run resumed at a step will log again: later steps, and the run's end."""
     path = output_dir / METRICS_NAME
+    if path.is_symlink() and not path.exists():
+        path.unlink()
     if not path.exists():
         return
+    if not path.is_file():
+        raise InputError(f"{path}: is no plain file, so that nothing can be logged; delete it")
     lines = takewhile(lambda line: "train_loss" not in _row(line), path.read_bytes().splitlines(keepends=True))
     kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
-    write_whole(path, b"".join(kept).decode())
+    write_whole(path, b"".join(kept).decode("utf-8", errors="replace"))
 
 
 def logged_evaluation(output_dir: Path, step: int) -> dict[str, float]:
     """Returns the figures of the evaluation at a step in `metrics.jsonl`; none if there was none."""
     path = output_dir / METRICS_NAME
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         if _step(line) == step and "eval_loss" in _row(line):
             return {name: value for name, value in _row(line).items() if name.startswith("eval_")}
     return {}

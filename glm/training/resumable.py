@@ -38,6 +38,7 @@ from glm.runtime.workers import end_with_run
 from glm.training import checkpoints
 from glm.training.loading_errors import Examples, check_batch, guarded
 from glm.training.optimizer_state import lazy_tensors, load_named_state, named_state, write_tensors
+from glm.training.parameters import has_idle_parts
 from glm.training.randomness import seed_step
 from glm.training.sampler import EpochBatchSampler
 
@@ -238,6 +239,10 @@ class ResumableTrainer(Trainer):
             data_rank=args.dataset_rank,
             tensor_rank=max(args.tensor_parallel_rank, 0),
         )
+        if not args.release_grads and not args.sharding and has_idle_parts(self.model):
+            # A gradient of zeros that is left would move weights that no example of this step reaches, but not in a
+            # run that goes on from here.
+            self.optimizer.clear_grad(set_to_zero=False)
         if self._resumed is not None:
             self._carried_loss = self._resumed["loss_since_log"]
             self._globalstep_last_logged = self._resumed["logged_step"]

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from glm.training.checkpoints import Checkpoint, checkpoint_folders, delete_all,
 from glm.training.run_data import REFUSED_NAME, REPORT_NAME
 
 LOCK_NAME = "run.lock"
+MOST_OF_LOCK = 1 << 12  # characters that are read of it
 DONE_NAME = "done.json"
 RESULT_FILES = (
     METRICS_NAME,
@@ -52,9 +54,9 @@ def locked(output_dir: Path) -> Iterator[bool]:
     path = output_dir / LOCK_NAME
     is_new, others = not path.exists(), _others(output_dir)
     is_unfinished = not is_new and not (output_dir / DONE_NAME).exists()
-    with open(path, "a+", encoding="utf-8") as file:
+    with _open_lock(path) as file:
         file.seek(0)
-        holder = _describe(file.read())
+        holder = _describe(file.read(MOST_OF_LOCK))
         _lock(file, output_dir, holder)
         if is_unfinished:
             logger.warning(f"{output_dir} holds a run that did not come to its end, {holder}; this one takes it over")
@@ -76,6 +78,21 @@ def locked(output_dir: Path) -> Iterator[bool]:
 def _others(output_dir: Path) -> set[str]:
     """Returns the names of what is in a run's folder beside the lock."""
     return {path.name for path in output_dir.iterdir()} - {LOCK_NAME}
+
+
+def _open_lock(path: Path) -> TextIO:
+    """Opens the lock file. In a stranger's folder it may be something else: writing through a link would change
+    another file, and reading a pipe never ends."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be opened ({error.strerror}); it should be a plain file of the run"
+        ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: is no plain file; delete it")
+    return os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace")
 
 
 def _lock(file: TextIO, output_dir: Path, holder: str) -> None:
@@ -225,7 +242,7 @@ def _describe(holder: str) -> str:
     try:
         entry = json.loads(holder)
         return f"process {entry['process']} on {entry['host']}, started {entry['started']}"
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return "of an unknown process"
 
 

@@ -223,6 +223,12 @@ def test_vocabulary_of_a_preset_follows_the_tokenizer(tokenizer):
     assert load_config(GLM, "glm-large-chinese.json", tokenizer).vocab_size == 384
 
 
+def test_a_copy_that_is_left_out_is_said_once(saved, tokenizer, capsys):
+    rewrite_weights(saved, lambda weights: weights.update({"lm_head.weight": weights["glm.word_embeddings.weight"]}))
+    load(saved, tokenizer)
+    assert capsys.readouterr().err.count("lm_head.weight: is glm.word_embeddings.weight once more, and left out") == 1
+
+
 def test_random_weights(tmp_path, tokenizer):
     path = tmp_path / "m.json"
     path.write_text('{"num_layers": 1, "hidden_size": 64, "num_attention_heads": 2, "max_sequence_length": 50}')

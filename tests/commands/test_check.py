@@ -131,6 +131,32 @@ def test_lengths_and_templates_are_those_of_training(write, check):
     assert check(own, *options, as_json=True)[1]["files"][0]["columns"] == "source = b, target = c, a = a"
 
 
+def test_several_data_sets(write, check, tmp_path):
+    """NAME=PATH as training takes it: a name that is a task's says how its file is laid out."""
+    qg, mt = write(GOOD, name="one.json"), write({"source": "白鹿湖在松江。", "target": "松江"}, name="two.json")
+    code, found = check(f"question_generation={qg}", f"mt={mt}", f"c={qg}", as_json=True)
+    assert code == 0 and [file["file"] for file in found["files"]] == [qg, mt, qg]
+    assert [file["columns"] for file in found["files"]] == [
+        "source = context, answer = answer, target = question",
+        "source = source, target = target",
+        "source = context, answer = answer, target = question",
+    ]
+    sources = [file["lengths"]["source"]["tokens"]["max"] for file in found["files"]]
+    assert sources[1] < sources[0]  # without the words of questions
+    with pytest.raises(InputError, match=f"{tmp_path / 'none.json'}: cannot be read"):
+        check(f"a={qg}", f"b={tmp_path / 'none.json'}")
+
+
+def test_records_that_are_too_short_to_train_with(write, capsys):
+    name = write({"source": "白鹿湖在松江。", "target": "松江。"}, {"source": "水", "target": "松江。"})
+    tokenizer = ["--tokenizer_name_or_path", str(ROOT / "data" / "wordpiece")]
+    assert main([f"mt={name}", *tokenizer]) == 1
+    wanted = "line 2, field source: 1 of at least 2 tokens that training wants; leave it out"
+    assert wanted in capsys.readouterr().out
+    assert main([f"mt={name}", "--without_targets", *tokenizer]) == 0
+    assert main([name, "--task_name", "mt", *tokenizer]) == 1
+
+
 def test_cut_targets(write, check):
     name = write({**GOOD, "question": "白鹿湖在哪里？" * 9})
     assert check(name, *LENGTHS)[0] == 1

@@ -96,7 +96,8 @@ def test_degrees_that_do_not_divide_are_left_out_unless_asked_for(capsys, tmp_pa
     [
         ("--fp16 --bf16", "--fp16: has no effect beside --bf16"),
         ("--fp16_opt_level O2", "--fp16_opt_level O2: has no effect without --fp16 or --bf16"),
-        ("--device cpu --bf16", "--bf16: a CPU keeps weights, gradients and sums in float32"),
+        ("--device cpu --fp16", "--fp16: a CPU does not train in it"),
+        ("--device cpu --bf16 --fp16_opt_level O2", "--fp16_opt_level O2: is for a GPU"),
         ("--device cpu --decode_dtype float16", "--decode_dtype float16: a CPU has no such products"),
         ("--sharding stage1", "--sharding and --sharding_parallel_degree: give both"),
         ("--sharding_parallel_degree 2", "--sharding and --sharding_parallel_degree: give both"),
@@ -113,6 +114,10 @@ def test_wrong_usage(argv, message):
     [
         ([LARGE, "--src_length", "1000"], r"src_length 1000 \+ tgt_length 160 = 1160: .* has 1024 positions"),
         (["nowhere"], "nowhere.json: no such file, nor a preset"),
+        (["unilm-base"], "unilm-base: there is no forecast of memory for UniLM"),
+        (["ganlm-large"], "ganlm-large: there is no forecast of memory for GanLM"),
+        (["mt5-large", "--device", "cpu"], "mt5-large: there is no forecast of memory for mT5"),
+        (["bert-base-chinese"], "bert-base-chinese: there is no forecast of memory for UniLM"),
     ],
 )
 def test_what_cannot_be_computed(argv, message):

@@ -55,3 +55,26 @@ def test_what_is_printed(capsys):
 def test_numbers_that_are_none(argv):
     with pytest.raises(UsageError, match=f"{argv[0][2:]} {argv[1]}"):
         main(["--layers", "2", "--hidden", "32", *argv])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--loss", "nan"], "--loss: nan: use a finite number"),
+        (["--loss", "1e400"], "--loss: 1e400: use a finite number"),
+        (["--loss", "1e-300"], "loss 1e-300: use a number from 0.001 to 1000"),
+        (["--layers", "9" * 400], "--layers: 9.*: is beyond every size"),
+        (["--vocabulary", "-" + "9" * 30], "--vocabulary: -9.*: is beyond every size"),
+        (["--tokens", "1" * 5000], "--tokens"),
+    ],
+)
+def test_absurd_numbers(argv, message):
+    with pytest.raises(UsageError, match=message):
+        main(["--layers", "2", "--hidden", "32", *argv])
+
+
+def test_the_largest_numbers(capsys):
+    most = str((1 << 63) - 1)
+    names = ("layers", "hidden", "mlp", "pooler_layers", "vocabulary", "positions", "tokens", "steps")
+    main([word for name in names for word in (f"--{name}", most)] + ["--loss", "0.001"])
+    assert "critical batch at a loss of 0.001" in capsys.readouterr().out

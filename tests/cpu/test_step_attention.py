@@ -1,5 +1,7 @@
 """Compiled attention of a step against plain NumPy in float64, and the caches it reads against the paths by hand."""
 
+import mmap
+
 import numpy as np
 import paddle
 import pytest
@@ -65,3 +67,12 @@ def test_prompts_of_unlike_length():
         assert part.shape == (2, 2, 2, HEAD_SIZE)
         assert (part[0, :, 0] == table[0, place]).all() and (part[0, :, 1] == 0).all()
         assert (part[1, :, 0] == table[1, place]).all() and (part[1, :, 1] == table[2, place]).all()
+
+
+def test_large_prompts_lie_outside_the_heap():
+    """Where they would take the place of the next layer's temporaries (`glm.cpu.arrays.zeros_apart`)."""
+    projected = paddle.ones([1200, 3 * 4 * HEAD_SIZE])
+    memory = CompiledLayerCache.of_prompts(projected, [500, 700], 4).prompt[0]
+    while isinstance(memory, np.ndarray):
+        memory = memory.base
+    assert isinstance(memory.obj if isinstance(memory, memoryview) else memory, mmap.mmap)

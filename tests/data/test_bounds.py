@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from glm.data.columns import ColumnOptions
-from glm.data.formats import json_lines, read_rows
+from glm.data.corpora import CorpusFiles
+from glm.data.formats import guess_row_count, json_lines, read_rows
 from glm.data.records import RecordFile
 from glm.errors import InputError
 
@@ -36,6 +37,29 @@ def test_a_line(tmp_path, name):
     assert kinds(rows) == ["row", "error", "row"] and rows[2].number == 3
     assert str(rows[1].error).startswith(f"{path}, line 2: more than 2000 bytes; raise --max_record_bytes")
     assert kinds(read_rows(path, most=4000)) == kinds(read_rows(path)) == ["row"] * 3
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.txt.gz"])
+def test_a_line_without_an_end(tmp_path, monkeypatch, name):
+    """Of a small file that unpacks to a large one, not everything is unpacked to find it."""
+    monkeypatch.setattr("glm.data.formats.MOST_OF_LINE", 100_000)
+    monkeypatch.setattr("glm.data.formats.CHUNK", 1000)
+    unpacked, read = [], gzip.GzipFile.readline
+    monkeypatch.setattr(gzip.GzipFile, "readline", lambda file, size: unpacked.append(size) or read(file, size))
+    path = write(tmp_path / name, b'{"a": 1}\n{"a": "' + b"x" * 5_000_000)
+    with pytest.raises(InputError, match=f"{name}, line 2: more than 1.* bytes, and no end; split the file"):
+        list(read_rows(path, most=2000) if "json" in name else CorpusFiles(str(path), most=2000))
+    assert sum(unpacked) < 300_000
+    assert guess_row_count(path) is None
+
+
+def test_a_line_of_a_corpus(tmp_path):
+    """Of one that is too large, no part is taken for a document; the numbers of others are those of their lines."""
+    (tmp_path / "a.txt").write_text("good\n" + "x" * 4500 + "\nfine\n", encoding="utf-8")
+    found = list(CorpusFiles(str(tmp_path / "a.txt"), most=2000))
+    assert [getattr(item, "text", "bad") for item in found] == ["good", "bad", "fine"]
+    assert found[1].error.startswith(f"{tmp_path / 'a.txt'}, line 2: more than 2000 bytes")
+    assert found[2].origin.endswith("line 3")
 
 
 def test_a_line_of_standard_input():

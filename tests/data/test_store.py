@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +84,17 @@ def test_ids_beyond_two_bytes(path, tmp_path, tokenizer):
     assert store[0].source_ids.max() > 1 << 16
 
 
+ROOT = Path(__file__).resolve().parents[2]
+WRITES = """
+import sys
+from pathlib import Path
+from glm.data.store import new_store
+with new_store(Path(sys.argv[1])) as aside:
+    print(aside, flush=True)
+    sys.stdin.read()
+"""
+
+
 class _Far:
     """A tokenizer whose ids are 70,000 higher."""
 
@@ -104,6 +118,28 @@ def test_nothing_stays_of_what_failed(path, tmp_path, tokenizer):
         write_examples(aside, [], encoder_of(tokenizer))
         raise KeyboardInterrupt
     assert list(folder.parent.iterdir()) == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["0123456789abcdef" * 2, "corpus-" + "0123456789abcdef" * 2])
+def test_what_a_killed_process_left_is_swept_away(tmp_path, name):
+    """But nothing that is being written, and nothing that is another's."""
+    kept = [name, "notes.12345678", f"{name}.notes"]
+    for other in [*kept, f"{name}.abcd_012", f"{name}.dead.abcd_012"]:
+        (tmp_path / other).mkdir()
+    (tmp_path / f"{name}.abcd_013").symlink_to(tmp_path / "notes.12345678")
+    (tmp_path / "notes.12345678" / "file").touch()
+    started = [sys.executable, "-c", WRITES, str(tmp_path / name.replace("0", "f"))]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as writing:
+        alive = Path(writing.stdout.readline().strip()).name
+        with new_store(tmp_path / name.replace("1", "f")) as aside:
+            found = sorted(path.name for path in tmp_path.iterdir())
+            assert found == sorted([*kept, alive, aside.name, f"{name}.abcd_013"])
+        writing.kill()
+        writing.communicate()
+    with new_store(tmp_path / name.replace("2", "f")):
+        assert not (tmp_path / alive).exists()
+    assert (tmp_path / "notes.12345678" / "file").exists()
 
 
 def test_another_process_was_quicker(path, tmp_path, tokenizer):

@@ -12,6 +12,7 @@ from glm.models import memory
 from glm.models.glm import FAMILY as GLM
 from glm.models.memory import GIB, Decoding, Training, decoding_memory, training_memory
 from glm.modules import loss
+from glm.runtime.onednn import multiplies_bfloat16
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -93,6 +94,8 @@ def test_activations_of_a_layer():
     assert of_a_layer(device="cpu", recompute=True, recompute_layers=2) == 66 * table + scores  # the third is kept
     assert of_a_layer(device="cpu", dropout=0.0) == 64 * table
     assert of_a_layer() == 66 * table + 9 * scores
+    # In bfloat16 on a CPU: the operands of four products, of which the context is there in float32 too.
+    assert of_a_layer(device="cpu", half=True) == (66 - 2 * (1 + 1 + 4) + 2) * table + scores
     assert of_a_layer(dropout=0.0, tensor_parallel_degree=2) == 40 * table + 4 * scores / 2
     # A prefix of 10: 4 tables of it, its scores for every query, and one table of [n, H] more.
     virtual, scores = 4 * (2 * 10 * 8) * 4, scores + 2 * 2 * 10 * 1500
@@ -105,6 +108,9 @@ def test_weights_cast_for_products():
     one_layer = Training(1, 8, 4, half=True, recompute=True)
     assert training_memory(GLM, SMALL, one_layer)["weights in half precision"] == 2 * (1024 + (PARAMETERS - 1024) // 2)
     assert "weights in half precision" not in training_memory(GLM, SMALL, Training(1, 8, 4, half=True, opt_level="O2"))
+    on_cpu = training_memory(GLM, SMALL, Training(1, 8, 4, "cpu", half=True, keeps_gradients=True))
+    assert on_cpu["weights in half precision"] == 2 * (PARAMETERS - 128 * 8)
+    assert (on_cpu["weights"], on_cpu["gradients"]) == (4 * PARAMETERS, 4 * PARAMETERS)
 
 
 def test_keys_and_values():
@@ -152,24 +158,33 @@ def compiled():
 @pytest.mark.parametrize(("source", "target", "recompute"), [(160, 48, False), (160, 96, True), (80, 48, False)])
 @pytest.mark.parametrize("keeps", [True, False])
 def test_training_against_measured(source, target, recompute, keeps):
-    found = measured("train", MIDDLE, examples=8, S=source, T=target, recompute=recompute, keeps=keeps)
+    sizes = {"examples": 8, "S": source, "T": target, "recompute": recompute, "keeps": keeps}
     run = Training(8, source, target, device="cpu", recompute=recompute, keeps_gradients=keeps)
     if keeps:  # with less in them, the gaps of so small a process differ too much from one run to the next
         expected = computed(training_memory(GLM, MIDDLE, run), "libraries")
-        largest = found["resident"]
+        largest = measured("train", MIDDLE, **sizes)["resident"]
         for _ in range(2):  # a system that takes cold pages back in between makes it smaller, never larger
             if largest != pytest.approx(expected, rel=0.13):
-                again = measured("train", MIDDLE, examples=8, S=source, T=target, recompute=recompute, keeps=keeps)
-                largest = max(largest, again["resident"])
+                largest = max(largest, measured("train", MIDDLE, **sizes)["resident"])
         assert expected == pytest.approx(largest, rel=0.15)
     # Paddle's own count, which has neither gaps nor the masks, which are NumPy's.
     maskless = training_memory(GLM, MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}, run)
+    found = measured("train", MIDDLE, **sizes, by_paddle=True)
     assert computed(maskless, "libraries", "allocator") == pytest.approx(found["allocated"], rel=0.04)
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="the processor has no such products")
+@pytest.mark.parametrize(("target", "recompute"), [(48, False), (96, True)])  # as in float32
+def test_training_in_bfloat16_against_measured(target, recompute):
+    sizes = {"examples": 8, "S": 160, "T": target, "recompute": recompute, "keeps": True}
+    run = Training(8, 160, target, "cpu", half=True, recompute=recompute, keeps_gradients=True)
+    found = max(measured("train", MIDDLE, **sizes, bfloat16=True)["resident"] for _ in range(2))
+    assert computed(training_memory(GLM, MIDDLE, run), "libraries") == pytest.approx(found, rel=0.15)
 
 
 def test_training_of_a_prefix_against_measured():
     sizes = {"examples": 8, "S": 160, "T": 48, "recompute": False, "keeps": False, "prefix": 64}
-    found = measured("train", MIDDLE, **sizes)
+    found = measured("train", MIDDLE, **sizes, by_paddle=True)
     maskless = MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}
     run = Training(8, 160, 48, device="cpu", prefix_tokens=64)
     parts = training_memory(GLM, maskless, run, lambda name: False)

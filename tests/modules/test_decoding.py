@@ -8,6 +8,7 @@ import pytest
 from paddle import nn
 
 from glm.cpu.arrays import HEAD_SIZE
+from glm.cpu.blocks import ROWS_TOGETHER
 from glm.cpu.panels import panels_of
 from glm.cpu.products import MOST_COMPILED_ROWS
 from glm.cpu.step_attention import CompiledLayerCache
@@ -125,14 +126,17 @@ def test_any_number_of_rows(models):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [1, 5, 17, MOST_COMPILED_ROWS])
+@pytest.mark.parametrize("n", [1, 5, 17, MOST_COMPILED_ROWS, MOST_COMPILED_ROWS + 1, ROWS_TOGETHER + 7])
 def test_compiled_blocks_equal_their_layers(models, dtype, n):
-    """One after the other, the layers give the same but for the order of sums, which may turn a rounding."""
+    """Few rows, and in panels any number of them. One after the other, the layers give the same but for the order of
+    sums, which may turn a rounding."""
     _, other = models(dtype)
     stack = other.glm.transformer
     assert stack.compiled_blocks is not None
     generator = np.random.default_rng(n)
     states, context = (paddle.to_tensor(generator.normal(size=(n, 32)).astype("float32")) for _ in range(2))
+    assert stack.compiled_blocks.takes(states) == (n <= MOST_COMPILED_ROWS or dtype != "float32")
+    assert stack.compiled_blocks.takes(states, [("task", None)]) == (n <= MOST_COMPILED_ROWS)
     for index in range(2):
         for ours, theirs in zip(
             stack.compiled_blocks(index, states, context), layer_by_layer(stack, index, states, context), strict=True

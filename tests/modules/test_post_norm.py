@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
+from glm.cpu.blocks import ROWS_TOGETHER
 from glm.cpu.products import MOST_COMPILED_ROWS
 from glm.modules.arranged import can_be_compiled
 from glm.modules.arranged_post_norm import CompiledPostNormBlocks
@@ -14,6 +15,7 @@ from glm.modules.decoding import prepare_decoding
 from glm.modules.packing import Packing
 from glm.modules.post_norm import PostNormBlock
 from glm.modules.stack import Stack
+from tools.dtype_tools import DTYPES
 
 NAMES = BlockNames("attention", "mlp", "norm1", "norm2", "qkv_proj", "out_proj", "linear1", "linear2")
 ACTIVATIONS = {
@@ -105,6 +107,22 @@ def test_prepared_for_decoding_it_computes_the_same(activation):
         np.testing.assert_allclose(last[0].numpy(), whole[read - 1], rtol=0, atol=1e-5)
         step = model.stack.step(states[read : read + 1].unsqueeze(0), cache)
         np.testing.assert_allclose(step[0, 0].numpy(), whole[read], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_prompts_pass_through_compiled_blocks_in_panels(dtype):
+    """They equal the layers one after the other, but for the order of sums, which may turn a rounding."""
+    model, n = Model("gelu"), ROWS_TOGETHER + 7
+    prepare_decoding(model, dtype, "cpu")
+    states, context = paddle.randn([n, 128]), paddle.randn([n, 128])
+    compiled = model.stack.compiled_blocks
+    assert compiled.takes(states) and not compiled.takes(states, [("task", None)])
+    found = [compiled(index, states, context) for index in range(2)]
+    model.stack.compiled_blocks = None
+    for index, ours in enumerate(found):
+        for part, theirs in zip(ours, model.stack.after_attention(index, states, context), strict=True):
+            error, scale = np.abs(part.numpy() - theirs.numpy()), np.abs(theirs.numpy()).max()
+            assert error.max() <= scale / 30 and error.mean() <= 3e-4 * scale
 
 
 class Changed(PostNormBlock):

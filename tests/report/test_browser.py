@@ -32,8 +32,12 @@ def large(tmp_path_factory):
 
 
 def assert_drawn(page) -> None:
-    """All pictures are there."""
-    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    """All plots show, and their texts are within them."""
+    assert page.evaluate(
+        "[...document.querySelectorAll('.plots svg')].filter((plot) => plot.checkVisibility()).every((plot) => {"
+        " const [outer, inner] = [plot.getBoundingClientRect(), plot.getBBox()];"
+        " return outer.width > 0 && inner.x >= 0 && inner.x + inner.width <= 672 && inner.y >= 0; })"
+    )
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -42,7 +46,7 @@ def test_a_report_of_many(browser, large, width):
         assert large.stat().st_size < 2_000_000
         assert_no_wider_than(page, width)
         assert_drawn(page)
-        assert page.locator(".plots img").count() == 5 and page.locator(".sample").count() == 5 * SHOWN
+        assert page.locator(".plots svg").count() == 5 and page.locator(".sample").count() == 5 * SHOWN
         assert page.locator("script").count() == 1 and page.locator("textarea").count() == 0  # the page's own
         assert page.locator(".best", has_text="<script>alert('1')</script>&amp;").count() > 0
         assert not page.is_visible("text=prefix")

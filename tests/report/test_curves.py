@@ -68,3 +68,18 @@ def test_every_key_of_a_plot_is_drawn():
         for label, key in keys.items():
             log = json.loads(json.dumps([{"step": 1, key: 1.5}]))
             assert curves_of(log) == {name: {label: [(1, 1.5)]}}
+
+
+def test_the_log_of_a_stranger(tmp_path):
+    """What is no line of a log is left out, whatever it is."""
+    lines = ["[" * 50_000, '{"step": 1e400}', '{"step": ' + "9" * 400 + ', "loss": 1}', '{"step": -1, "loss": 1}']
+    lines += ['{"step": true, "loss": 1}', '{"step": 1, "loss": ' + "9" * 400 + "}", '{"step": 2, "loss": 1e400}']
+    lines += ['{"step": 3, "x": "' + "a" * (1 << 20) + '"}', '{"step": 4, "loss": 5, "eval_loss (": [[1]]}', "\udcff"]
+    (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    log = read_log(tmp_path / "metrics.jsonl")
+    assert [entry["step"] for entry in log] == [1, 2, 4]
+    (plot,) = curve_plots(log)
+    assert [curve.points for curve in plot.curves] == [((4, 5),)]
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(60 << 30)
+    assert read_log(tmp_path / "sparse") == []

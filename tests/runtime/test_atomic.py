@@ -14,7 +14,7 @@ import pytest
 
 from glm.checkpoint.convert import export_checkpoint
 from glm.errors import InputError
-from glm.runtime.atomic import new_folder, probe, write_whole
+from glm.runtime.atomic import new_folder, probe, put_files, write_whole
 from tools.checkpoint_tools import snapshot, tiny_weights, write_glm
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile", "os.listdir", "os.scandir")
@@ -306,3 +306,30 @@ def test_a_disk_that_fails_is_found_by_the_probe(tmp_path, monkeypatch, call, er
     monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
     with pytest.raises(OSError, match=os.strerror(error)):
         probe(tmp_path)
+
+
+# -- a stranger's folder
+
+
+@pytest.mark.fault
+def test_links_in_the_place_of_temporary_files_are_not_followed(tmp_path):
+    """A folder from anywhere may have them: what they lead to is neither cleared nor written."""
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for path in (folder, other):
+        path.mkdir()
+    (other / "precious").write_text("kept")
+    for name in (".new.partial", ".files.partial"):
+        (folder / name).symlink_to(other)
+    (folder / ".a.json.partial").symlink_to(other / "precious")
+    (folder / ".b.json.partial").symlink_to(other / "nothing")
+    os.mkfifo(folder / ".c.json.partial")
+    with new_folder(folder / "new") as aside:
+        (aside / "file").touch()
+    with put_files(folder) as aside:
+        (aside / "put").touch()
+    for name in "abc":
+        write_whole(folder / f"{name}.json", "{}")
+    assert [path.name for path in other.iterdir()] == ["precious"] and (other / "precious").read_text() == "kept"
+    found = sorted(path.name for path in folder.iterdir())
+    assert found == ["a.json", "b.json", "c.json", "new", "put"]
+    assert not any(path.is_symlink() for path in folder.iterdir())

@@ -92,3 +92,39 @@ for line in open("/proc/self/smaps"):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     free, huge, size = done.stdout.split()[-3:]
     assert huge == "True" and int(size) > int(free) // 4  # half of what was free a moment later
+
+
+FROM_THREADS = """
+import sys, threading
+from pathlib import Path
+from glm.runtime.device import give_memory_back, prepare, share_memory
+if "share" in sys.argv:
+    share_memory()
+prepare("cpu")
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+everyone = threading.Barrier(13)
+def take():
+    everyone.wait()
+    held = [bytes(1000) for _ in range(10_000)]
+    everyone.wait()
+    del held
+    everyone.wait()
+    everyone.wait()  # all live: each has a heap, if it may
+threads = [threading.Thread(target=take) for _ in range(12)]
+before = resident()
+[thread.start() for thread in threads]
+everyone.wait(), everyone.wait(), everyone.wait()
+give_memory_back()
+print(resident() - before)
+everyone.wait()
+"""
+
+
+def test_memory_of_threads_is_given_back():
+    """A server's: 12 threads at once take 10 MB each. What they took from heaps of their own would stay."""
+    megabytes = {}
+    for how in ("share", "apart"):
+        command = [sys.executable, "-c", FROM_THREADS, how]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        megabytes[how] = float(found.stdout)
+    assert megabytes["share"] < 30 < 60 < megabytes["apart"]

@@ -359,6 +359,7 @@ WRONG = [  # path, body, status, param, what the message says
     ),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": [{}]}, 422, "tools", "nothing"),
     ("/detokenize", {"tokens": ["a"]}, 422, "tokens.0", "a whole number is expected"),
+    ("/detokenize", {"tokens": [7, 10**9]}, 422, "tokens", "tokens: 1000000000 is no id of the model's tokenizer"),
     (
         "/v1/completions",
         {"prompt": "a", "stop": ["\ud800"]},

@@ -173,6 +173,10 @@ def test_languages(browser, url):
         assert page.inner_text("#status").startswith("3 条文本，用时 ")
         page.click("#language")
         assert page.inner_text("label[for=source]") == "Passage" and page.inner_text("#status").startswith("3 texts")
+        page.fill("#source", "[MASK]")
+        page.click("#generate")
+        wait_for(page, "$('error').textContent")  # in the page's language, which is not the browser's any more
+        assert "command token" in page.inner_text("#error")
         page.reload()
         page.wait_for_selector("#num_beams", state="attached")
         assert page.inner_text("label[for=source]") == "Passage"

@@ -408,3 +408,27 @@ def test_every_entry_finds_itself():
 def test_a_record_that_fails_is_no_error_of_the_request(served):
     answer = served().post("/generate", json={"records": [RECORDS[0], {"context": "", "answer": "x"}]})
     assert answer.status_code == 200 and "error" in answer.json()["rows"][1]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"context": "", "answer": "x"}, "第 2 条，字段 context：为空"),
+        ({"context": 7, "answer": "x"}, "第 2 条，字段 context：这里是 int，应为字符串"),
+        ({"answer": "x"}, "第 2 条：没有字段 context（现有字段：answer）"),
+        ({"context": "甲\ud800", "answer": "x"}, "第 2 条，字段 context：含有半个代理对；"),
+        ({"context": "甲[MASK]", "answer": "x"}, "第 2 条，字段 context：含有控制标记 [MASK]"),
+        ({"context": "甲", "answer": "乙", "id": [1]}, "第 2 条，字段 id：这里是 list，应为"),
+        ({"context": "河", "answer": "河" * 99}, "第 2 条，字段 answer：超过 src_length 60"),
+        ("河" * 99, "个 token，超过 src_length 60，请缩短文本："),
+        ("[MASK]" * 99, "99 个空白标记，超过 src_length 60："),
+        ("甲\ud800", "text：含有半个代理对；"),
+    ],
+)
+def test_errors_of_rows_in_chinese(served, row, told):
+    body = {"texts": ["甲[MASK]", row]} if isinstance(row, str) else {"records": [RECORDS[0], row]}
+    headers = {"content-type": "application/json", "accept-language": "zh-CN"}
+    answer = served().post("/generate", content=json.dumps(body), headers=headers)
+    first, second = answer.json()["rows"]
+    assert answer.status_code == 200 and "error" not in first and told in second["error"]
+    assert not set(second["error"].split()) & {"the", "is", "field", "record", "expected", "text", "of", "a"}

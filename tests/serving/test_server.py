@@ -161,10 +161,15 @@ def test_addresses_that_cannot_be_used():
 # -- the program
 
 
+def memory(process, which: str) -> float:
+    """A figure in MB of /proc: `VmRSS`, or `VmHWM`, its most so far."""
+    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if which in line]
+    return int(line.split()[1]) / 1024
+
+
 def resident(process) -> float:
     """Memory of a process in MB."""
-    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmRSS" in line]
-    return int(line.split()[1]) / 1024
+    return memory(process, "VmRSS")
 
 
 def test_many_clients_and_bad_requests(program):

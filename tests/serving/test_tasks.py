@@ -100,8 +100,11 @@ def test_bodies_that_cannot_be_used(client, path, body, told):
     ],
 )
 def test_texts_that_cannot_be_used_have_an_error_in_their_row(client, text, candidates, told):
-    (row,) = rows_of(client.post("/choose", json={"text": text, "candidates": candidates}))
+    body = {"text": text, "candidates": candidates}
+    (row,) = rows_of(client.post("/choose", json=body))
     assert told in row["error"]
+    (row,) = rows_of(client.post("/choose", json=body, headers={"accept-language": "zh"}))
+    assert not set(row["error"].split()) & {"the", "is", "field", "record", "more", "command", "do", "to", "a", "no"}
 
 
 def test_a_model_that_chooses_writes_no_records(chooser_client):

@@ -185,6 +185,7 @@ TOGETHER = [
 JOINT = {
     "joint tasks": {},
     "joint tasks, update_freq": {"update_freq": 2, "packing": True},
+    "joint tasks, release_grads": {"release_grads": "false"},
 }
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import paddle
 
 from glm.adapters.files import add_adapter, prefix_config
+from glm.cpu import arrays
 from glm.generation.config import GenerationConfig
 from glm.generation.search import generate
 from glm.models.glm.configuration import GLMConfig
@@ -23,6 +24,7 @@ from glm.models.glm.geometry import BlankInfilling
 from glm.models.glm.modeling import GLMForConditionalGeneration
 from glm.runtime.device import prepare
 from glm.training.capacity import MemoryReturn
+from glm.training.precision import train_in_bfloat16
 
 STEPS = 5  # from the fourth step on the resident set no longer grows
 
@@ -34,12 +36,21 @@ def resident(name: str) -> int:
 
 
 def train(
-    model: GLMForConditionalGeneration, examples: int, S: int, T: int, recompute: bool, keeps: bool, prefix: int = 0
+    model: GLMForConditionalGeneration,
+    examples: int,
+    S: int,
+    T: int,
+    recompute: bool,
+    keeps: bool,
+    prefix: int = 0,
+    bfloat16: bool = False,
 ) -> None:
     """Takes steps of AdamW with clipping on random tokens, as the Trainer does; `keeps` gradients for the next one.
 
     With `prefix` virtual tokens only they are trained.
     """
+    if bfloat16:
+        train_in_bfloat16(model)
     if prefix:
         add_adapter(model, prefix_config("x", model, tokens=prefix, projection=False))
     model.train()
@@ -80,6 +91,8 @@ def decode(model: GLMForConditionalGeneration, examples: int, S: int, T: int, nu
 if __name__ == "__main__":
     work, settings, arguments = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
     prepare("cpu")
+    if arguments.pop("by_paddle", False):  # whose count has no tensors in NumPy's memory (`glm.cpu.arrays.empty`)
+        arrays.MIN_OWN_PAGES = sys.maxsize
     run = {"train": train, "decode": decode}[work]
     small = GLMConfig(num_layers=1, hidden_size=128, num_attention_heads=2, vocab_size=128, max_sequence_length=64)
     run(

@@ -140,6 +140,12 @@ def run_scripts(*commands: tuple[str, list[str]]) -> None:
         assert scripts[script]([argument.replace("{rank}", str(rank)) for argument in argv]) == 0
 
 
+def run_killed(step: int, *commands: tuple[str, list[str]]) -> None:
+    """Runs the scripts as `run_scripts`; every rank is killed at the beginning of a step (counted from 0)."""
+    faults.kill_at_step(step)
+    run_scripts(*commands)
+
+
 def lose_a_rank(lost: int, number: int, argv: list[str], log: str) -> None:
     """Runs `finetune_generation.py`; one rank gets a signal at its third step. Logs are as a launcher makes them."""
     rank = paddle.distributed.get_rank()

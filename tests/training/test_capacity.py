@@ -9,6 +9,7 @@ from paddlenlp.utils.log import logger
 from glm.adapters.files import adapter_weights
 from glm.models.glm import FAMILY as GLM
 from glm.models.memory import LIBRARIES, Training, training_memory
+from glm.options import finetune
 from glm.options.finetune import parse_finetune_arguments
 from glm.training import capacity
 from glm.training.capacity import available_memory, planned_training, warn_of_memory
@@ -60,6 +61,12 @@ def test_a_batch_of_the_longest_is_planned(parsed, options, expected):
     assert planned_training(parsed(**options), LENGTHS) == expected
 
 
+@pytest.mark.parametrize("has_products", [True, False])
+def test_bfloat16_on_a_cpu_is_counted_where_it_is_used(parsed, monkeypatch, has_products):
+    monkeypatch.setattr(finetune, "multiplies_bfloat16", lambda: has_products)
+    assert planned_training(parsed(bf16=True), LENGTHS) == Training(4, 41, 20, device="cpu", half=has_products)
+
+
 def test_options_of_a_gpu():
     """Of a run on several cards, which cannot be parsed on this machine."""
     options = {
@@ -71,6 +78,7 @@ def test_options_of_a_gpu():
         "device": "gpu:1",
         "fp16": False,
         "bf16": True,
+        "trains_in_bfloat16": False,
         "fp16_opt_level": "O2",
         "recompute": False,
         "recompute_layers": None,

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from glm.errors import UsageError
 from glm.options.pretrain import parse_pretrain_arguments
+from glm.training.checkpoints import newest_whole
 from tools import rank_jobs
 from tools.fault_tools import figures, outcome
 from tools.rank_tools import run_ranks
@@ -108,6 +109,24 @@ def test_two_processes_draw_what_one_does(server, folder, whole):
     run_ranks(rank_jobs.run_scripts, 2, job("again", resume_from_checkpoint=two / "checkpoint-6"))
     ours, theirs = load_file(folder / "again-of-0" / "model.safetensors"), load_file(two / "model.safetensors")
     assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+@pytest.mark.fault
+def test_two_processes_killed_and_started_again(server, folder):
+    """SIGKILL of both in the middle of an epoch; the same command goes on, and every bit is as if it had not been."""
+
+    def job(name: str) -> tuple[str, list[str]]:
+        own = {"tokenizer_name_or_path": server.workspace.tokenizer_file, "weights": "2,1"}
+        return "pretrain", options_of(folder, output_dir=folder / name, per_device_train_batch_size=2, **own)
+
+    run_ranks(rank_jobs.run_scripts, 2, job("both"))
+    with pytest.raises(RuntimeError, match="rank 0: its process is gone\nrank 1: its process is gone"):
+        run_ranks(rank_jobs.run_killed, 2, 8, job("both-killed"))
+    found = newest_whole(folder / "both-killed")
+    epochs = {row["step"]: row["progress_or_epoch"] for row in figures(folder / "both") if "loss" in row}
+    assert found.step == 6 and epochs[6] % 1, "killed at the boundary of an epoch"
+    run_ranks(rank_jobs.run_scripts, 2, job("both-killed"))
+    assert outcome(folder / "both-killed", last=STEPS) == outcome(folder / "both", last=STEPS)
 
 
 def test_losses_of_held_out_texts(server, folder):

@@ -58,7 +58,8 @@ def test_nothing_names_the_user_or_the_machine(home, monkeypatch):
 
 
 def test_what_is_made_of_a_run_names_nobody(home, monkeypatch):
-    """Exports, merged models, what a teacher wrote, pages of files with refused rows, pretrained models."""
+    """Exports, merged models, int8, joined adapters, a teacher's texts, pages of files with refused rows, pretrained
+    models."""
     from glm.__main__ import main as glm_main
 
     monkeypatch.setattr(socket, "gethostname", lambda: "the-users-machine")
@@ -83,6 +84,10 @@ def test_what_is_made_of_a_run_names_nobody(home, monkeypatch):
     command = ["pretrain", "--train_data", str(texts), "--output_dir", str(made / "pretrained"), "--device", "cpu"]
     command += ["--model_name_or_path", str(home.folder / "model.json"), "--max_steps", "1", "--seq_length", "40"]
     glm_main([*command, "--tokenizer_name_or_path", str(home.tokenizer_file)])
+    glm_main(["quantize", str(made / "merged"), "--output_dir", str(made / "quantized")])
+    task = {"adapter_bottleneck": 4, "train_file": f"kind={good}"}
+    kind = home.finetune("kind", max_steps=1, **start, **task)
+    glm_main(["adapters", "join", str(kind), "--output_dir", str(made / "joined")])
     needles = [str(home.folder), "the-users", os.uname().nodename + "/"]
     assert leaks(made, needles, binary=True) == []
 

@@ -17,6 +17,7 @@ import pytest
 from glm.errors import InputError
 from glm.training import run_folder
 from glm.training.checkpoints import verify, write_checkpoint
+from glm.training.progress import rewind_metrics
 from glm.training.run_folder import (
     LOCK_NAME,
     check_disk,
@@ -258,3 +259,42 @@ def test_a_run_on_a_disk_without_locks_and_syncs(workspace, monkeypatch, caplog)
     assert verify(folder / "checkpoint-2").step == 2 and (folder / "done.json").exists()
     said = [record.getMessage() for record in caplog.records]
     assert any("folders cannot be synced" in text for text in said) and any("are no locks" in text for text in said)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder", "device"])
+def test_a_lock_file_that_is_something_else(tmp_path, kind):
+    """As in a stranger's folder: nothing behind a link is changed, and nothing waits."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.write_text("kept")
+    lock = run / "run.lock"
+    match kind:
+        case "pipe":
+            os.mkfifo(lock)
+        case "folder":
+            lock.mkdir()
+        case _:
+            lock.symlink_to({"link": other, "device": "/dev/zero"}.get(kind, tmp_path / "nothing"))
+    with pytest.raises(InputError, match=r"run.lock: (cannot be opened|is no plain file)"), locked(run):
+        pass
+    assert other.read_text() == "kept" and not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.fault
+def test_a_lock_file_of_nobody(tmp_path):
+    (tmp_path / "run.lock").write_text("[" * 100_000)
+    with locked(tmp_path) as is_unfinished:
+        assert is_unfinished
+
+
+@pytest.mark.fault
+def test_a_log_that_is_something_else(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    os.mkfifo(log)
+    with pytest.raises(InputError, match="metrics.jsonl: is no plain file"):
+        rewind_metrics(tmp_path, 0)
+    log.unlink()
+    log.symlink_to(tmp_path / "elsewhere")
+    rewind_metrics(tmp_path, 0)
+    assert not log.is_symlink()
