@@ -91,10 +91,10 @@ class GanLMConfig(ModelConfig):
         self.vocab_size, self.num_attention_heads = vocab_size, num_attention_heads
         self.hidden_size, self.mlp_size = hidden_size, mlp_size
         self.encoder_layers, self.generator_layers = encoder_layers, generator_layers
-        self.discriminator_layers, self.share_generator_discriminator = discriminator_layers, share_generator_discriminator
+        self.discriminator_layers = discriminator_layers
+        self.share_generator_discriminator = share_generator_discriminator
         self.max_source_positions, self.max_target_positions = max_source_positions, max_target_positions
-        self.relative_buckets = relative_buckets
-        self.layernorm_epsilon = layernorm_epsilon
+        self.relative_buckets, self.layernorm_epsilon = relative_buckets, layernorm_epsilon
         self.rescale_init, self.mimetic_init = rescale_init, mimetic_init
         self.embedding_dropout_prob = embedding_dropout_prob
         self.attention_dropout_prob = attention_dropout_prob
