@@ -1,7 +1,6 @@
 """Reads the curves of a training run from its log."""
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from glm.report.files import METRICS_NAME
 
 MOST_POINTS = 1000  # points of a drawn curve
+LARGEST = 1e100  # value of a drawn point, up or down
 # Of a log. A line of ours has some hundred bytes; what is read takes ten times as much memory.
 MOST_OF_LINE, MOST_BYTES, MOST_STEPS = 1 << 16, 1 << 28, 1 << 53
 
@@ -137,15 +137,13 @@ def single_figures(plots: Iterable[CurvePlot]) -> list[Single]:
 
 def _points(log: list[Mapping[str, Any]], key: str) -> tuple[tuple[int, float], ...]:
     """Returns the points by step; of a step that a resumed run repeated, the last one."""
-    found = {entry["step"]: entry[key] for entry in log if _is_finite(entry.get(key))}
+    found = {entry["step"]: entry[key] for entry in log if _can_be_drawn(entry.get(key))}
     return tuple(_thinned(sorted(found.items())))
 
 
-def _is_finite(value: Any) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
-        return False
+def _can_be_drawn(value: Any) -> bool:
+    """Whether it is a number, and none of a size that no figure of a run has and that axes cannot show."""
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

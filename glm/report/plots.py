@@ -18,6 +18,8 @@ SWATCH, GAP = 18, 16  # of the legend: the sample of a colour, and what is betwe
 LETTER, WIDE = 0.58, 1.05  # width of a letter, and of a Chinese one, by the font's size: the most of usual fonts
 DOTS, LETTER_GAP = "..", 6  # behind a clipped text; pixels between two texts
 BINS = 30
+# Difference of two numbers that an axis shows, and as a share of them.
+SMALLEST, SMALLEST_SHARE = 1e-100, 1e-9
 TICKS = 7  # steps of an axis, at most
 # All plots there can be.
 PLOT_NAMES = {*CURVE_PLOTS, "source-length", "generated-length", "scores-by-length", "scores-by-set"}
@@ -59,7 +61,8 @@ class Scale:
 def scale_of(numbers: Iterable[float], first: float, last: float) -> Scale:
     """Returns a scale with some room on both sides of the numbers."""
     low, high = min(numbers), max(numbers)
-    room = (high - low) * 0.05 or abs(low) * 0.05 or 0.5
+    least = max(SMALLEST, SMALLEST_SHARE * max(abs(low), abs(high)))
+    room = next((share for share in ((high - low) * 0.05, abs(low) * 0.05) if share > least), 0.5)
     return Scale(low - room, high + room, first, last)
 
 

@@ -38,7 +38,7 @@ def test_a_resumed_run_did_steps_again():
     assert curves_of(log)["loss"] == {"training, with label smoothing": [(1, 9.0), (2, 6.0), (3, 5.0), (4, 4.0)]}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, "3", None, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, "3", None, True, 1e101, -1e308, 10**400])
 def test_what_is_no_finite_number_is_left_out(value):
     assert curves_of([{"step": 1, "loss": value}]) == {}
 

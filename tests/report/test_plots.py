@@ -10,7 +10,7 @@ from PIL import Image
 
 from glm.report import plots
 from glm.report.chinese import CHINESE, chinese_of
-from glm.report.curves import CURVE_PLOTS, Curve, CurvePlot
+from glm.report.curves import CURVE_PLOTS, LARGEST, Curve, CurvePlot
 from glm.report.drawing import HEIGHT, PAPER, WIDTH
 from glm.report.plots import (
     PLOT_NAMES,
@@ -76,7 +76,16 @@ def test_curves():
 
 
 @pytest.mark.parametrize(
-    "points", [((7, 3.0),), ((1, 0.0), (2, 0.0)), ((1, 1e-9), (900_000, 1e12)), ((1, -2.0), (2, 3.0))]
+    "points",
+    [
+        ((7, 3.0),),
+        ((1, 0.0), (2, 0.0)),
+        ((1, 1e-9), (900_000, 1e12)),
+        ((1, -2.0), (2, 3.0)),
+        ((1, -LARGEST), (2, LARGEST)),
+        ((1, 1e-322), (2, 5e-324)),
+        ((1, 1e16), (2, 1e16 + 2)),
+    ],
 )
 def test_any_curve_is_within_its_axes(points):
     drawn = Drawn(draw_curves(CurvePlot("loss", "t", "u", (Curve("c", points),))))
