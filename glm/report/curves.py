@@ -95,7 +95,7 @@ def find_log(model: Path) -> Path:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Reads the lines of a `metrics.jsonl`; none if there is no file. A line cut short by a kill is skipped, and
-    whatever else is no line of a log; the file may be a stranger's."""
+    whatever else is no line of a log; the file may be somebody else's."""
     if not path.is_file():
         return []
     lines = []

@@ -169,7 +169,7 @@ def _lock(descriptor: int, aside: Path, target: Path) -> None:
 
 
 def _make_own(aside: Path) -> None:
-    """Makes a temporary folder, or takes the one that a killed process left. A link in its place, as in a stranger's
+    """Makes a temporary folder, or takes the one that a killed process left. A link in its place, in somebody else's
     folder, would lead to what is not ours to clear."""
     if aside.is_symlink() or not aside.is_dir():
         aside.unlink(missing_ok=True)

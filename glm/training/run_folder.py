@@ -81,7 +81,7 @@ def _others(output_dir: Path) -> set[str]:
 
 
 def _open_lock(path: Path) -> TextIO:
-    """Opens the lock file. In a stranger's folder it may be something else: writing through a link would change
+    """Opens the lock file. In somebody else's folder it may be something else: writing through a link would change
     another file, and reading a pipe never ends."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
