@@ -1,4 +1,4 @@
-"""Writes two further tasks of the bundled data: polite questions, and questions that say what kind of thing is asked.
+"""Writes two further tasks of the bundled data: polite questions, and softened ones.
 
 python data/make_tasks.py FOLDER
 """
@@ -7,12 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from make_cloze import label_of
-
 HERE = Path(__file__).resolve().parent
 TASKS = {
     "polite": lambda row: f"{row['question'][:-1]}，请问？",
-    "kind": lambda row: f"{row['question']}问的是{label_of(row['question'])}。",
+    "soft": lambda row: f"{row['question'][:-1]}呢？",
 }
 
 

@@ -17,11 +17,12 @@ from glm.parallel.plan import part_shape
 GIB = 1 << 30
 FLOAT, HALF = 4, 2  # bytes of a number
 CHUNK = 512  # tokens whose logits exist at the same time, see glm.modules.loss
-# Of the process: measured on a CPU; CUDA's context and kernels are assumed.
+# Of the process: measured on a CPU, where prediction loads fewer; CUDA's context and kernels are assumed.
 LIBRARIES = {"cpu": int(0.6 * GIB), "gpu": GIB}
-# Ratio of resident to computed memory on a CPU, where freed memory stays with the process (glm.runtime.device) and not
-# every gap is reused: 1.15 to 1.6 measured for training, 1.05 to 1.15 for generation.
-TRAINING_ALLOCATOR, DECODING_ALLOCATOR = 1.4, 1.1
+DECODING_LIBRARIES = LIBRARIES | {"cpu": int(0.4 * GIB)}
+# Ratio of resident to computed memory in training on a CPU, where freed memory stays with the process
+# (glm.runtime.device) and not every gap is reused: 1.15 to 1.6 measured. In generation all of them are.
+TRAINING_ALLOCATOR = 1.4
 
 Bytes = dict[str, int]  # bytes by purpose
 
@@ -129,7 +130,9 @@ def training_memory(
     if run.prefix_weights:
         parts["prefix"] = run.prefix_weights * 4 * FLOAT  # the weight, its gradient, two moments
     parts |= _largest_phase(config, run, parts["gradients"], head_is_trained=trains(words))
-    return _with_overhead(parts, run.device, TRAINING_ALLOCATOR)
+    if run.device == "cpu":
+        parts["allocator"] = int((TRAINING_ALLOCATOR - 1.0) * sum(parts.values()))
+    return parts | {"libraries": LIBRARIES[run.device]}
 
 
 def _largest_phase(config: Mapping[str, Any], run: Training, gradients: int, *, head_is_trained: bool) -> Bytes:
@@ -211,7 +214,7 @@ def decoding_memory(family: Family, config: Mapping[str, Any], run: Decoding) ->
     number = FLOAT if on_cpu or run.dtype == "float32" else HALF  # hidden states, keys and values
     prompt = run.examples * run.source_tokens
     longest = run.source_tokens**2 * config["num_attention_heads"] // degree  # scores of one example
-    parts = {
+    return {
         "weights": _decoding_weights(family, _sizes_of_part(family, config, degree), run),
         "keys and values": 2
         * layers
@@ -221,8 +224,8 @@ def decoding_memory(family: Family, config: Mapping[str, Any], run: Decoding) ->
         * (prompt + run.examples * run.num_beams * run.target_tokens),
         "reading the sources": prompt * H * 13 * number + 3 * longest * FLOAT,
         "logits": 4 * run.examples * run.num_beams * config["vocab_size"] * FLOAT,
+        "libraries": DECODING_LIBRARIES[run.device],
     }
-    return _with_overhead(parts, run.device, DECODING_ALLOCATOR)
 
 
 def _decoding_weights(family: Family, sizes: Mapping[str, int], run: Decoding) -> int:
@@ -235,12 +238,6 @@ def _decoding_weights(family: Family, sizes: Mapping[str, int], run: Decoding) -
     # The head is a copy of the word embedding.
     lookups = sum(size for name, size in sizes.items() if names.part_of(name) == "embeddings")
     return products * number + lookups * FLOAT
-
-
-def _with_overhead(parts: Bytes, device: str, allocator: float) -> Bytes:
-    if device == "cpu":
-        parts["allocator"] = int((allocator - 1.0) * sum(parts.values()))
-    return parts | {"libraries": LIBRARIES[device]}
 
 
 def _sizes_of_part(family: Family, config: Mapping[str, Any], degree: int) -> dict[str, int]:

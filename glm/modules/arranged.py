@@ -49,13 +49,13 @@ class DecodingLinear(nn.Layer):
 
     def forward(self, states: Tensor) -> Tensor:
         """[n, inputs] -> [n, outputs]"""
-        if states.shape[0] > MOST_COMPILED_ROWS:
-            output = paddle.matmul(states, self.weight, transpose_y=True)
-            by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
-            return output
         output = empty([states.shape[0], len(self.arrays[1])])
-        use_own_threads()
-        multiply(view(states.contiguous()), *self.arrays, view(output))
+        if states.shape[0] > MOST_COMPILED_ROWS:
+            paddle.matmul(states, self.weight, transpose_y=True, out=output)
+            by_rows(lambda block: np.add(block, self.arrays[1], out=block), view(output))
+        else:
+            use_own_threads()
+            multiply(view(states.contiguous()), *self.arrays, view(output))
         return output
 
 
