@@ -59,10 +59,10 @@ demo-tasks: setup
 	$(BIN)/python finetune_generation.py configs/demo.json --do_eval False --output_dir $(DEMO_TASKS)/base
 	$(BIN)/python finetune_generation.py configs/adapters/demo.json --train_file polite=$(DEMO_TASKS)/data/polite.train.json \
 		--output_dir $(DEMO_TASKS)/polite
-	$(BIN)/python finetune_generation.py configs/adapters/demo.json --train_file soft=$(DEMO_TASKS)/data/soft.train.json \
-		--output_dir $(DEMO_TASKS)/soft
+	$(BIN)/python finetune_generation.py configs/adapters/demo.json --train_file kind=$(DEMO_TASKS)/data/kind.train.json \
+		--output_dir $(DEMO_TASKS)/kind
 	rm -rf $(DEMO_TASKS)/all
-	$(BIN)/python -m glm adapters join $(DEMO_TASKS)/polite $(DEMO_TASKS)/soft --output_dir $(DEMO_TASKS)/all
+	$(BIN)/python -m glm adapters join $(DEMO_TASKS)/polite $(DEMO_TASKS)/kind --output_dir $(DEMO_TASKS)/all
 	$(BIN)/python predict.py --model_name_or_path $(DEMO_TASKS)/base --adapters $(DEMO_TASKS)/all --device cpu --overwrite_output \
 		--test_file $(DEMO_TASKS)/data/mixed.json --output_file $(DEMO_TASKS)/predictions.jsonl \
 		--metrics_file $(DEMO_TASKS)/metrics.json

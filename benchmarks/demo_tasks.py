@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS = ("polite", "soft")
+TASKS = ("polite", "kind")
 FIGURE = "bleu-4 (char, corpus)"
 MOST_SHARE, MOST_POINTS, ROUNDING = 0.05, 3.0, 2e-6
 # Of whole training the best of these rates counts.

@@ -1,4 +1,4 @@
-"""Writes two further tasks of the bundled data: polite questions, and softened ones.
+"""Writes two further tasks of the bundled data: polite questions, and questions that say what kind of thing is asked.
 
 python data/make_tasks.py FOLDER
 """
@@ -7,10 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+from make_cloze import label_of
+
 HERE = Path(__file__).resolve().parent
 TASKS = {
     "polite": lambda row: f"{row['question'][:-1]}，请问？",
-    "soft": lambda row: f"{row['question'][:-1]}呢？",
+    "kind": lambda row: f"{row['question']}问的是{label_of(row['question'])}。",
 }
 
 
