@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from glm.adapters.bottleneck import (
 )
 from glm.adapters.schema import LoRASettings, PrefixSettings, matching
 from glm.errors import InputError, shown
-from glm.modules.low_rank import Pair, add_low_rank, draw_first, new_numbers
+from glm.modules.low_rank import Pair, add_low_rank, draw_first, multiply_split, new_numbers
 from glm.runtime.paths import found_path, path_from
 from glm.runtime.settings_file import read_settings
 
@@ -157,6 +158,8 @@ def _put_lora_layers(model: nn.Layer, config: LoRASettings) -> None:
     replaced = dict(model.named_sublayers())
     for name in layers:
         draw_first(replaced[name], numbers, **ranks)
+        if isinstance(replaced[name], ColumnParallelLinear):
+            replaced[name].forward = partial(multiply_split, replaced[name])
 
 
 def _check_is_whole(model: nn.Layer) -> None:
