@@ -11,12 +11,14 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
+from paddle.distributed.fleet.meta_parallel import ColumnParallelLinear, RowParallelLinear
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -29,7 +31,7 @@ from glm.adapters.bottleneck import (
 )
 from glm.adapters.schema import LoRASettings, PrefixSettings, matching
 from glm.errors import InputError, shown
-from glm.modules.low_rank import Pair, add_low_rank
+from glm.modules.low_rank import Pair, add_low_rank, draw_first, multiply_split, new_numbers
 from glm.runtime.paths import found_path, path_from
 from glm.runtime.settings_file import read_settings
 
@@ -121,30 +123,43 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
 def add_adapter(model: nn.Layer, config: AdapterConfig) -> None:
     """Freezes a model and adds a new adapter to it.
 
-    LoRA's layers are PaddleNLP's, and do nothing yet; a residual one does nothing or little; a prefix is drawn as
-    PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
+    LoRA's layers are PaddleNLP's, split over processes like the linear layers that they replace, and do nothing yet; a
+    residual one does nothing or little; a prefix is drawn as PaddleNLP draws it, uniformly (Glorot and Bengio 2010).
 
     Raises:
-        InputError: a residual one is for a task that the model does not take, a prefix is of a model of other sizes,
-            LoRA's linear layers are not in the model, or that is split over processes.
+        InputError: a residual one is for a task that the model does not take, a prefix is of a model of other sizes or
+            that is split over processes, LoRA's linear layers are not in the model.
     """
     if isinstance(config, BottleneckConfig):  # every rank has all of them: states between blocks are whole
         put_bottlenecks(model, config)
         return
-    _check_is_whole(model)
     if isinstance(config, LoRASettings):
-        from paddlenlp.peft import LoRAConfig, LoRAModel
-
-        # Lists each layer as a regular expression of exactly its name, because PaddleNLP evaluates them.
-        targets = [re.escape(name) for name in _target_layers(model, config)]
-        settings = config.model_dump(exclude={"scaling", "target_modules"})
-        LoRAModel(model, LoRAConfig(**settings, target_modules=targets))
+        _put_lora_layers(model, config)
         return
+    _check_is_whole(model)
     _check_prefix(model, config)
     (stack,) = model.stacks
     for weight in model.parameters():
         weight.stop_gradient = True
     stack.prefix_encoder = _prefix_encoder(config)
+
+
+def _put_lora_layers(model: nn.Layer, config: LoRASettings) -> None:
+    from paddlenlp.peft import LoRAConfig, LoRAModel
+
+    numbers = new_numbers()  # before the layers draw from the generator, which those that are split do otherwise
+    layers = _target_layers(model, config)
+    # Lists each layer as a regular expression of exactly its name, because PaddleNLP evaluates them.
+    targets = [re.escape(name) for name in layers]
+    settings = config.model_dump(exclude={"scaling", "target_modules"})
+    settings["tensor_parallel_degree"] = model.config.tensor_parallel_degree
+    LoRAModel(model, LoRAConfig(**settings, target_modules=targets))
+    ranks = {"degree": model.config.tensor_parallel_degree, "rank": model.config.tensor_parallel_rank}
+    replaced = dict(model.named_sublayers())
+    for name in layers:
+        draw_first(replaced[name], numbers, **ranks)
+        if isinstance(replaced[name], ColumnParallelLinear):
+            replaced[name].forward = partial(multiply_split, replaced[name])
 
 
 def _check_is_whole(model: nn.Layer) -> None:
@@ -155,9 +170,10 @@ def _check_is_whole(model: nn.Layer) -> None:
         )
 
 
-def _target_layers(model: nn.Layer, config: LoRASettings) -> dict[str, nn.Linear]:
-    """Returns the names of the linear layers that get matrices."""
-    linears = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)}
+def _target_layers(model: nn.Layer, config: LoRASettings) -> dict[str, nn.Layer]:
+    """Returns the linear layers that get matrices, by name; they may be split."""
+    kinds = (nn.Linear, ColumnParallelLinear, RowParallelLinear)
+    linears = {name: layer for name, layer in model.named_sublayers() if isinstance(layer, kinds)}
     return {name: linears[name] for name in target_names(config, list(linears))}
 
 
@@ -221,7 +237,11 @@ def adapter_weights(model: nn.Layer) -> dict[str, Tensor]:
 
 def _weights_in_file(model: nn.Layer) -> dict[str, Tensor]:
     """Returns `adapter_weights` under the names that PaddleNLP's files use."""
-    return {name.rpartition(PREFIX_ENCODER)[2]: weight for name, weight in adapter_weights(model).items()}
+    return {_in_file(name): weight for name, weight in adapter_weights(model).items()}
+
+
+def _in_file(name: str) -> str:
+    return name.rpartition(PREFIX_ENCODER)[2]
 
 
 def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
@@ -229,7 +249,12 @@ def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
 
     Without it, PaddleNLP reads a prefix from `prefix_model_state.pdparams`, which is a pickle.
     """
-    weights = {name: weight.numpy() for name, weight in _weights_in_file(model).items()}
+    write_adapter({name: weight.numpy() for name, weight in adapter_weights(model).items()}, config, folder)
+
+
+def write_adapter(weights: Mapping[str, np.ndarray], config: AdapterConfig, folder: Path) -> None:
+    """Writes `adapter_weights`, whole, as `save_adapter` does."""
+    weights = {_in_file(name): weight for name, weight in weights.items()}
     save_file(weights, folder / ADAPTER_WEIGHTS_NAME, metadata={"format": "np"})
     index = {
         "metadata": {"total_size": sum(weight.nbytes for weight in weights.values())},

@@ -36,7 +36,7 @@ from glm.adapters.schema import LoRASettings
 from glm.errors import InputError, shown
 from glm.models.protocol import TASK_NAME, WeightNames
 from glm.options.run_config import TrainedWith, trained_with
-from glm.parallel.plan import Plan, part_of_weight, planned
+from glm.parallel.plan import LORA_AXES, Plan, part_of_weight
 from glm.runtime.atomic import new_folder
 from glm.runtime.settings_file import checked
 
@@ -221,10 +221,8 @@ def put_loras(names: WeightNames, model: nn.Layer, adapters: OpenedAdapters) -> 
 
 def _part_of_pair(plan: Plan, layer: str, pair: Pair, *, degree: int, rank: int) -> Pair:
     """A rank's part of LoRA's matrices: that is split which meets the axis over which the layer's weight is."""
-    which = planned(plan, f"{layer}.weight")[0]
-    parts = list(pair)
-    parts[which] = part_of_weight(plan, f"{layer}.weight", pair[which], degree=degree, rank=rank)
-    return tuple(parts)
+    matrices = zip(LORA_AXES, pair, strict=True)
+    return tuple(part_of_weight(plan, layer + name, whole, degree=degree, rank=rank) for name, whole in matrices)
 
 
 def join_adapters(values: Sequence[str], output: Path) -> OpenedAdapters:

@@ -3,14 +3,18 @@
 Merged into a layer, LoRA (Hu et al. 2021) is a model of its own; apart from it, many share one, and a batch.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed import all_reduce
+from paddle.distributed.fleet.layers.mpu.mp_ops import _c_identity
 from paddle.distributed.fleet.meta_parallel import RowParallelLinear
 
+from glm.cpu.arrays import draw_seed
 from glm.modules.bottleneck import Routes
 from glm.modules.tensors import as_tensor
 
@@ -66,6 +70,35 @@ class LowRankLinear(nn.Layer):
             else:
                 output = paddle.scatter(output, rows, output.gather(rows) + added)
         return output
+
+
+def new_numbers() -> np.random.Generator:
+    """Random numbers for new matrices, the same on all ranks."""
+    return np.random.default_rng(draw_seed())
+
+
+def draw_first(layer: nn.Layer, numbers: np.random.Generator, *, degree: int, rank: int) -> None:
+    """Draws the matrix A of a linear layer of PaddleNLP's with LoRA, distributed as PaddleNLP's are.
+
+    Every rank draws the whole of it and keeps its own part, if the layer's inputs are split.
+    """
+    first = layer.lora_A
+    parts = degree if isinstance(layer, RowParallelLinear) else 1
+    inputs, width = first.shape[0] * parts, first.shape[1]
+    whole = numbers.uniform(-1, 1, (inputs, width)) / math.sqrt(inputs)
+    first.set_value(paddle.to_tensor(np.split(whole, parts)[rank % parts], dtype=first.dtype))
+
+
+def multiply_split(layer: nn.Layer, states: Tensor) -> Tensor:
+    """Computes a linear layer of PaddleNLP's with LoRA whose outputs are split, in training: [..., H] -> [..., O].
+
+    PaddleNLP's own forward gives the states to `_c_identity`, which returns the very tensor, and takes them again
+    behind it: LoRA's share of their gradient is summed over the ranks twice. Here it gets a copy.
+    """
+    group = layer.model_parallel_group
+    output = F.linear(_c_identity(states.clone(), group=group), layer.weight, layer.bias)
+    narrow = layer.lora_dropout(states) @ layer.lora_A
+    return output + (_c_identity(narrow, group=group) @ layer.lora_B) * layer.scaling
 
 
 def add_low_rank(model: nn.Layer, stack: nn.Layer, task: str, pairs: Mapping[str, Pair]) -> None:

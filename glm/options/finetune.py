@@ -829,7 +829,7 @@ def adapter_clashes(arguments: Any) -> Iterator[str]:
             yield f"{name} {arguments.given[name]}: has no effect without --{needed}"
     if kind is None:
         return
-    if training.tensor_parallel_degree > 1 and kind != "adapter_bottleneck":
+    if training.tensor_parallel_degree > 1 and adapter.prefix_tuning:
         degree = training.tensor_parallel_degree
         yield f"{adapter.shown}: not beside tensor_parallel_degree {degree}; leave one of them out"
     if not training.do_train:

@@ -15,6 +15,8 @@ from glm.errors import InputError
 
 # Ending of a weight's name -> the axis it is split over, and the number of blocks that this axis consists of.
 Plan = Mapping[str, tuple[int, int]]
+# LoRA's matrices -> the axis of their layer's weight that they meet, by which they are split if it is: x A B + x W.
+LORA_AXES = {".lora_A": 0, ".lora_B": 1}
 
 
 def check_degree(degree: int, config: Mapping[str, Any], divided: Sequence[str]) -> None:
@@ -35,6 +37,10 @@ def check_degree(degree: int, config: Mapping[str, Any], divided: Sequence[str])
 
 def planned(plan: Plan, name: str) -> tuple[int, int] | None:
     """Returns the axis a weight is split over and its number of blocks; None if every rank holds all of it."""
+    for matrix, axis in LORA_AXES.items():
+        if name.endswith(matrix):
+            of_layer = planned(plan, f"{name.removesuffix(matrix)}.weight")
+            return of_layer if of_layer and of_layer[0] == axis else None
     return next((how for ending, how in plan.items() if name.endswith(ending)), None)
 
 

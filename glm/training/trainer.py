@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 from paddle.io import Dataset
 from paddlenlp.trainer import PrinterCallback, ProgressCallback, TrainerState
 
-from glm.adapters.files import AdapterConfig, adapter_weights, load_adapter, save_adapter
+from glm.adapters.files import AdapterConfig, adapter_weights, fill_adapter, read_adapter_weights, write_adapter
 from glm.checkpoint.gathering import gather_whole, take_part
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
@@ -27,6 +27,7 @@ from glm.models.protocol import Example
 from glm.modules.pretrained import WEIGHTS_NAME
 from glm.options.finetune import FinetuneTrainingArguments
 from glm.options.run_config import RUN_CONFIG_NAME
+from glm.parallel.plan import part_of_weight
 from glm.prediction.heads import HEAD_NAME, of_head
 from glm.prediction.kinds import predicted_rows, writer_of
 from glm.report.provenance import Provenance
@@ -367,7 +368,7 @@ class GenerationTrainer(ResumableTrainer):
                 write_tensors(folder / HEAD_NAME, head)
         else:
             check_finite(weights)
-            save_adapter(self.model, self.adapter, folder)
+            write_adapter({name: weight.load() for name, weight in weights.items()}, self.adapter, folder)
         self.model.config.architectures = [type(self.model).__name__]  # PaddleNLP's AutoModel finds the class by it
         self.model.config.save_pretrained(str(folder))
         self.encoder.family.save_tokenizer(self.encoder.tokenizer, folder)
@@ -378,13 +379,20 @@ class GenerationTrainer(ResumableTrainer):
         if resume_from_checkpoint is None:
             return
         if self.adapter is not None:
-            load_adapter(self.model, Path(resume_from_checkpoint))
+            self._fill_adapter(Path(resume_from_checkpoint))
         else:
             saved = self._take_share(read_safetensors(Path(resume_from_checkpoint) / WEIGHTS_NAME))
             if (head := Path(resume_from_checkpoint) / HEAD_NAME).is_file():
                 saved |= read_safetensors(head)
             for name, weight in self.weights().items():
                 weight.set_value(saved[name].load())
+
+    def _fill_adapter(self, folder: Path) -> None:
+        plan, saved = self.encoder.family.weights.plan, read_adapter_weights(folder)
+        ranks = {"degree": self.args.tensor_parallel_degree, "rank": self.args.tensor_parallel_rank}
+        fill_adapter(
+            self.model, {name: part_of_weight(plan, name, whole, **ranks) for name, whole in saved.items()}, folder
+        )
 
     def _gather(self, tensors: dict[str, Tensor]) -> dict[str, LazyTensor]:
         degree, rank = self.args.tensor_parallel_degree, self.args.tensor_parallel_rank

@@ -277,12 +277,11 @@ def test_paddlenlp_reads_the_files_of_a_prefix(tiny_model, tmp_path, projection)
         assert not table.numpy()[:, :24].any()
 
 
-@pytest.mark.parametrize("put", [with_lora, put_prefix])
-def test_a_model_that_is_split_takes_none(tiny_model, put):
+def test_a_model_that_is_split_takes_no_prefix(tiny_model):
     model = tiny_model()
     model.config.tensor_parallel_degree = 2
     with pytest.raises(InputError, match="tensor_parallel_degree 2: not beside an adapter, which is not split"):
-        put(model)
+        put_prefix(model)
 
 
 def test_a_prefix_that_cannot_be_used(tiny_model, tmp_path):

@@ -14,7 +14,8 @@ STEPS = 6
 HOW = {"learning_rate": 1e-2, "tokenizer_name_or_path": None, "max_steps": STEPS}
 HOW |= dict.fromkeys(("attention_dropout_prob", "embedding_dropout_prob", "output_dropout_prob"), 0.0)
 LORA = {"lora": True, "lora_rank": 3, "lora_targets": "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"}
-RESIDUAL = {"adapter_bottleneck": 6, "save_strategy": "steps", "save_steps": 3}
+SAVES = {"save_strategy": "steps", "save_steps": 3}
+RESIDUAL, LORA = {"adapter_bottleneck": 6} | SAVES, LORA | SAVES
 DEGREE = {"tensor_parallel_degree": 2}
 
 
@@ -31,8 +32,8 @@ def base(workspace):
 @pytest.fixture(scope="module")
 def alone(workspace, base):
     """Adapters that one process has trained, by name."""
-    made = {"residual": workspace.finetune("residual", **HOW, **RESIDUAL, model_name_or_path=base)}
-    return made | {"low": workspace.finetune("low", **HOW, **LORA, model_name_or_path=base)}
+    kinds = {"residual": RESIDUAL, "low": LORA}
+    return {name: workspace.finetune(name, **HOW, **kind, model_name_or_path=base) for name, kind in kinds.items()}
 
 
 def mixed(workspace, alone) -> dict:
@@ -53,7 +54,7 @@ def pair(workspace, base, alone):
         return script, list(arguments({name: value for name, value in options.items() if value is not None}))
 
     def finetuning(name: str, **options) -> tuple[str, list[str]]:
-        settings = {**workspace.options, **HOW, **RESIDUAL, **DEGREE, "model_name_or_path": base, **options}
+        settings = {**workspace.options, **HOW, **DEGREE, "model_name_or_path": base, **options}
         return command("finetune", **settings, output_dir=workspace.folder / f"{name}-of-{{rank}}")
 
     output = workspace.folder / "mixed-of-{rank}.jsonl"
@@ -61,27 +62,32 @@ def pair(workspace, base, alone):
     run_ranks(
         rank_jobs.run_scripts,
         2,
-        finetuning("split"),
-        finetuning("goes on", resume_from_checkpoint=workspace.folder / "split-of-0" / "checkpoint-3"),
+        finetuning("residual", **RESIDUAL),
+        finetuning("residual on", **RESIDUAL, resume_from_checkpoint=workspace.folder / "residual-of-0/checkpoint-3"),
+        finetuning("low", **LORA),
+        finetuning("low on", **LORA, resume_from_checkpoint=workspace.folder / "low-of-0/checkpoint-3"),
         command("predict", **asked),
     )
     return workspace.folder
 
 
-@pytest.mark.parametrize(("name", "steps"), [("split", STEPS), ("goes on", 3)])
-def test_a_residual_adapter_is_trained(pair, alone, name, steps):
-    """Losses and weights are those of one process, and the digests of the whole base are the same."""
-    folder = pair / f"{name}-of-0"
+@pytest.mark.parametrize(("suffix", "steps"), [("", STEPS), (" on", 3)])
+@pytest.mark.parametrize("kind", ["residual", "low"])
+def test_an_adapter_is_trained(pair, alone, kind, suffix, steps):
+    """Losses and whole weights are those of one process, and of a residual one the digests of the whole base."""
+    folder = pair / f"{kind}{suffix}-of-0"
     for figure in ("loss", "gradient_norm"):
-        ours, theirs = logged(folder, figure), logged(alone["residual"], figure)[-steps:]
+        ours, theirs = logged(folder, figure), logged(alone[kind], figure)[-steps:]
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=figure)
-    ours, theirs = (load_file(path / "peft_model.safetensors") for path in (folder, alone["residual"]))
+    ours, theirs = (load_file(path / "peft_model.safetensors") for path in (folder, alone[kind]))
     assert set(ours) == set(theirs)
     for weight, expected in theirs.items():
         np.testing.assert_allclose(ours[weight], expected, atol=1e-5, err_msg=weight)
-    configs = [json.loads((path / "bottleneck_config.json").read_text()) for path in (folder, alone["residual"])]
-    assert configs[0]["base_tensors"] == configs[1]["base_tensors"]
-    assert not [path for path in (pair / f"{name}-of-1").rglob("*") if path.is_file()]  # the first process wrote alone
+    if kind == "residual":
+        configs = [json.loads((path / "bottleneck_config.json").read_text()) for path in (folder, alone[kind])]
+        assert configs[0]["base_tensors"] == configs[1]["base_tensors"]
+    of_second = (pair / f"{kind}{suffix}-of-1").rglob("*")
+    assert not [path for path in of_second if path.is_file()]  # the first process wrote alone
 
 
 def test_a_mixed_batch_is_predicted(workspace, pair, base, alone):

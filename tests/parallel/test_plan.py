@@ -31,6 +31,26 @@ def test_fused_weight_gives_each_rank_its_heads_of_all_three():
     assert second.tolist() == ["q2", "q3", "k2", "k3", "v2", "v3"]
 
 
+def test_of_loras_matrices_the_one_is_split_that_meets_the_split_axis():
+    """The parts' products are the parts of the whole's product, or add up to it."""
+    numbers = np.random.default_rng(0)
+    first, second = numbers.normal(size=(8, 3)), numbers.normal(size=(3, 24))
+    fused = LAYER + "attention.query_key_value"
+    assert [len(part) for part in split_weight(PLAN, f"{fused}.lora_A", first, degree=2)] == [8, 8]
+    parts = [first @ part for part in split_weight(PLAN, f"{fused}.lora_B", second, degree=2)]
+    np.testing.assert_array_equal(merge_weight(PLAN, f"{fused}.weight", parts), first @ second)
+    dense = LAYER + "attention.dense"
+    states, back = numbers.normal(size=(5, 24)), second.T
+    products = [
+        mine @ part
+        for mine, part in zip(
+            np.split(states, 2, 1), split_weight(PLAN, f"{dense}.lora_A", back, degree=2), strict=True
+        )
+    ]
+    np.testing.assert_allclose(sum(products), states @ back, atol=1e-12)
+    assert [part.shape for part in split_weight(PLAN, f"{dense}.lora_B", first.T, degree=2)] == [(3, 8)] * 2
+
+
 def layer(name: str, generator, *shape: int) -> tuple[str, np.ndarray]:
     return LAYER + name, generator.normal(size=shape)
 
