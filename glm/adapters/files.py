@@ -244,16 +244,11 @@ def _in_file(name: str) -> str:
     return name.rpartition(PREFIX_ENCODER)[2]
 
 
-def save_adapter(model: nn.Layer, config: AdapterConfig, folder: Path) -> None:
-    """Saves a model's adapter, with the index file that PaddleNLP's `from_pretrained` looks for first.
+def write_adapter(weights: Mapping[str, np.ndarray], config: AdapterConfig, folder: Path) -> None:
+    """Writes `adapter_weights`, whole, with the index file that PaddleNLP's `from_pretrained` looks for first.
 
     Without it, PaddleNLP reads a prefix from `prefix_model_state.pdparams`, which is a pickle.
     """
-    write_adapter({name: weight.numpy() for name, weight in adapter_weights(model).items()}, config, folder)
-
-
-def write_adapter(weights: Mapping[str, np.ndarray], config: AdapterConfig, folder: Path) -> None:
-    """Writes `adapter_weights`, whole, as `save_adapter` does."""
     weights = {_in_file(name): weight for name, weight in weights.items()}
     save_file(weights, folder / ADAPTER_WEIGHTS_NAME, metadata={"format": "np"})
     index = {

@@ -76,13 +76,13 @@ def _finish_row(sums, correction, scale, weight_scales, biases, result):
 def multiply_integers(states, panels, outputs, result):
     """Multiplies states [n, I] float32 by panels of `panels_of_integers`; outputs: [2, O], scales and biases; result:
     [n, O]."""
-    n, inputs = states.shape
+    n = len(states)
+    # What lies behind a row's numbers is multiplied by weights of 0, and what lies behind the last row is not read.
     quantized = np.empty((n + MANY_ROWS, panels.shape[1] * INPUTS), np.int8)
     scales, corrections = np.empty(n, np.float32), np.empty(n, np.int32)
     for r in prange(n):
         scales[r], total = quantize_row(states[r], quantized[r])
         corrections[r] = OFFSET * total
-        quantized[r, inputs:] = 0
     chunk = max(1, CHUNK // quantized.shape[1] // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)

@@ -65,7 +65,7 @@ def multiply_bfloat16(states, panels, bias, output):
     rounded = np.empty((n + MANY_ROWS, panels.shape[1] * (BYTES // 2)), np.uint16)
     for r in prange(n):
         round_row(states[r], rounded[r])
-        rounded[r, inputs:] = 0
+        rounded[r, inputs:] = 0  # a NaN there would stay one, times weights of 0
     chunk = max(1, CHUNK // (2 * inputs) // MANY_ROWS) * MANY_ROWS
     for start in range(0, n, chunk):
         end = min(start + chunk, n)

@@ -23,11 +23,11 @@ from glm.adapters.files import (
     merge_lora,
     prefix_config,
     read_adapter_config,
-    save_adapter,
 )
 from glm.adapters.schema import PrefixSettings
 from glm.errors import InputError
 from glm.models.glm import FAMILY as GLM
+from tools.adapter_files import save_adapter
 from tools.prefix_tools import encoder_weights, keys_and_values, put_prefix
 
 ALL = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from glm.adapters.files import lora_config, save_adapter
+from glm.adapters.files import lora_config
 from glm.checkpoint.loading import find_family, load_config, load_model
 from glm.checkpoint.tokenizers import load_tokenizer
 from glm.errors import InputError
 from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.options.run_config import trained_with
+from tools.adapter_files import save_adapter
 from tools.kinds_of_runs import MODELS, ROOT, TOKENIZERS
 
 ODD = [None, True, 0, -1, 1, 3, 10**6, 10**18, 10**30, 0.5, -2.5, 1e308, "", "x", "1", "--output_file=x", "\x1b[2J"]

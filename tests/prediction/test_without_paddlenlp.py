@@ -9,9 +9,10 @@ from pathlib import Path
 import paddle
 import pytest
 
-from glm.adapters.files import add_adapter, lora_config, prefix_config, save_adapter
+from glm.adapters.files import add_adapter, lora_config, prefix_config
 from glm.checkpoint.loading import load_config, load_model
 from glm.models import registry
+from tools.adapter_files import save_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "data" / "tokenizer"
