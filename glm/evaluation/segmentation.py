@@ -1,18 +1,11 @@
 """Splits Chinese text into the tokens that metrics count; the segmenter's name is part of a figure's name."""
 
-import contextlib
-import hashlib
-import logging
-import marshal
-import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from glm.runtime.caches import private_cache
+from glm.evaluation.jieba_words import jieba_cut
 
 
 def normalized(text: str) -> str:
@@ -66,52 +59,6 @@ def bert_words(text: str) -> list[str]:
     stay whole, in lower case and without accents. White space and control characters are dropped."""
     lower = "".join(map(_cleaned, text)).lower()
     return "".join(map(_parted, unicodedata.normalize("NFD", lower))).split()
-
-
-@cache
-def _jieba():
-    """Loads jieba with its dictionary cached where only this user can write.
-
-    Left alone it loads whatever lies as `jieba.cache` in the folder for temporary files, which all users share.
-    """
-    with _without_pkg_resources():
-        import jieba  # imported here because it reads its dictionary (1.5 s)
-
-    jieba.setLogLevel(logging.WARNING)
-    with jieba.get_dict_file() as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    jieba.dt.tmp_dir = str(private_cache(f"jieba-{version('jieba')}-{digest[:16]}"))
-    jieba.dt.cache_file = "dictionary.cache"
-    _read_cache(jieba.dt)
-    return jieba
-
-
-@contextlib.contextmanager
-def _without_pkg_resources() -> Iterator[None]:
-    """Makes jieba open its files without pkg_resources, whose import takes longer than everything else."""
-    loaded = sys.modules.get("pkg_resources")
-    sys.modules["pkg_resources"] = None
-    try:
-        yield
-    finally:
-        del sys.modules["pkg_resources"]
-        if loaded is not None:
-            sys.modules["pkg_resources"] = loaded
-
-
-def _read_cache(tokenizer: Any) -> None:
-    """Reads the cached dictionary in one piece; jieba's own reader takes three times as long."""
-    try:
-        content = (Path(tokenizer.tmp_dir) / tokenizer.cache_file).read_bytes()
-        tokenizer.FREQ, tokenizer.total = marshal.loads(content)
-    except (OSError, ValueError, EOFError, TypeError):
-        return  # jieba rebuilds it
-    tokenizer.initialized = True
-
-
-def jieba_cut(text: str) -> list[str]:
-    """Splits as `jieba.lcut` with its default dictionary, white space included."""
-    return _jieba().lcut(text)
 
 
 def _jieba_words(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Segmenters on the texts that trip Chinese scoring, and what importing them costs."""
 
+import json
 import os
 import random
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from glm.evaluation.jieba_words import CACHE_NAME, _without_pkg_resources, jieba_cut
 from glm.evaluation.segmentation import SEGMENTERS, normalized, squeezed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,17 @@ def test_jieba(text, tokens):
     assert SEGMENTERS["jieba"](text) == tokens
 
 
+def test_jieba_with_a_part_of_its_dictionary():
+    """Its own function has loaded all of it."""
+    texts = [json.loads(line)["context"] for line in (ROOT / "data" / "dev.json").read_text("utf-8").splitlines()]
+    characters, draw = "".join(texts) + "的一了AB3. ，㐀", random.Random(1)
+    texts += ["".join(draw.choices(characters, k=draw.randrange(1, 40))) for _ in range(500)]
+    with _without_pkg_resources():
+        import jieba
+    for text in texts:
+        assert jieba_cut(text) == jieba.lcut(text)
+
+
 def test_import_and_char_load_nothing_heavy():
     code = """if True:
         import sys
@@ -105,7 +118,7 @@ from pathlib import Path
 words = {"青石镇位": 10**9, "青石": 0, "青": 1, "石": 1, "镇": 1, "位": 1}
 with open(os.path.join(tempfile.gettempdir(), "jieba.cache"), "wb") as file:
     marshal.dump((words, 10**9), file)
-from glm.evaluation.segmentation import jieba_cut
+from glm.evaluation.jieba_words import jieba_cut
 print(" ".join(jieba_cut("青石镇位于河的北岸")))
 print(sorted(path.relative_to(os.environ["XDG_CACHE_HOME"]).parts[1].rpartition("-")[0]
              for path in Path(os.environ["XDG_CACHE_HOME"]).glob("glm/*")))
@@ -120,5 +133,5 @@ def test_a_cache_that_others_planted_changes_no_score(tmp_path):
         command = [sys.executable, "-c", PLANTED]
         done = subprocess.run(command, env=os.environ | folders, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.stdout == f"青石 镇 位于 河 的 北岸\n['jieba-{version('jieba')}']\n", done.stderr
-    (cache,) = (tmp_path / "cache" / "glm").glob("*/dictionary.cache")
+    (cache,) = (tmp_path / "cache" / "glm").glob(f"*/{CACHE_NAME}")
     assert cache.parent.stat().st_mode & 0o777 == 0o700
