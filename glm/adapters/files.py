@@ -115,8 +115,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
         config = BottleneckConfig(**config.model_dump())
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
-    # Relative to the adapter's folder, or to the run's if the folder is a checkpoint.
-    config.base_model_name_or_path = found_path(config.base_model_name_or_path, folder, folder.parent)
+    # Relative to the adapter's folder, or to the run's if the folder is a checkpoint, or to that of joined ones.
+    starts = folder, folder.parent, folder.parent.parent
+    config.base_model_name_or_path = found_path(config.base_model_name_or_path, *starts)
     return config
 
 
@@ -256,6 +257,9 @@ def write_adapter(weights: Mapping[str, np.ndarray], config: AdapterConfig, fold
         "weight_map": dict.fromkeys(weights, ADAPTER_WEIGHTS_NAME),
     }
     (folder / ADAPTER_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    for name, schema in SCHEMAS.items():  # an adapter of another kind was there, in a run that is overwritten
+        if not isinstance(config, schema):
+            (folder / name).unlink(missing_ok=True)
     if isinstance(config, BottleneckConfig):
         config.save(folder)
         return

@@ -31,6 +31,7 @@ from glm.adapters.files import (
     read_adapter_config,
     read_adapter_weights,
     target_names,
+    write_adapter,
 )
 from glm.adapters.schema import LoRASettings
 from glm.errors import InputError, shown
@@ -41,6 +42,8 @@ from glm.runtime.atomic import new_folder
 from glm.runtime.settings_file import checked
 
 TOGETHER = ("adapters.", "rows.")  # prefixes of a task's weights, before the task's name
+BASE = "base_model_name_or_path"
+LORAS = "loras"  # in a joined folder: LoRA has a folder for each task
 
 
 @dataclass(frozen=True)
@@ -131,19 +134,28 @@ def open_adapters(values: Sequence[str]) -> OpenedAdapters:
     """
     opened = OpenedAdapters(None, {}, {})
     for name, folder in named_folders(values):
-        found = read_adapter_config(folder)
+        found, joined = read_adapter_config(folder), sorted((folder / LORAS).glob(f"*/{LORA_CONFIG_NAME}"))
         if isinstance(found, BottleneckConfig):
             opened = _with_bottlenecks(opened, found, name, folder)
         elif isinstance(found, LoRASettings):
-            _add_source(opened.sources, name or folder.name, folder, own="")
-            opened.loras[name or folder.name] = found
-        else:
+            _add_lora(opened, found, name, folder)
+        elif not joined:
             raise InputError(
                 f"adapters {folder}: the folder has no adapters ({BOTTLENECK_CONFIG_NAME} or {LORA_CONFIG_NAME})"
             )
+        if name and joined:
+            tasks = ", ".join([*(found.tasks if found else ()), *(path.parent.name for path in joined)])
+            raise InputError(f"adapters {name}={folder}: holds {tasks}; leave out the name")
+        for path in joined:
+            _add_lora(opened, read_adapter_config(path.parent), "", path.parent)
     if not opened.sources:
         raise InputError("adapters: write NAME=FOLDER, several with commas between them")
     return opened
+
+
+def _add_lora(opened: OpenedAdapters, found: LoRASettings, name: str, folder: Path) -> None:
+    _add_source(opened.sources, name or folder.name, folder, own="")
+    opened.loras[name or folder.name] = found
 
 
 def _with_bottlenecks(opened: OpenedAdapters, found: BottleneckConfig, name: str, folder: Path) -> OpenedAdapters:
@@ -226,21 +238,33 @@ def _part_of_pair(plan: Plan, layer: str, pair: Pair, *, degree: int, rank: int)
 
 
 def join_adapters(values: Sequence[str], output: Path) -> OpenedAdapters:
-    """Writes the adapters of several folders into a new one, with the tokenizer and settings of the first.
+    """Writes the adapters of several folders into a new one: residual ones in one file, with the tokenizer and settings
+    of the first, and each LoRA in a folder of its own, as it is.
 
     Raises:
-        InputError: as `open_adapters`; or the folder holds something.
+        InputError: as `open_adapters`; or the folder holds something, or LoRA is of another model than the others.
     """
     opened = open_adapters(values)
-    for name in opened.loras:
-        folder = opened.sources[name][0]
-        raise InputError(f"adapters {folder}: is LoRA, and residual adapters are joined; leave it out")
-    first = next(iter(opened.sources.values()))[0]
-    base = name_of_base(opened.config.base_model_name_or_path, str(output))
+    bases = [opened.config.base_model_name_or_path] if opened.config else []
+    for settings in opened.loras.values():
+        bases.append(settings.base_model_name_or_path)
+    opened.check_model(bases[0])
+    base = name_of_base(bases[0], str(output))
     with new_folder(output) as folder:
-        for path in first.iterdir():
-            if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
-                shutil.copyfile(path, folder / path.name)
-        save_file(opened.weights(), str(folder / ADAPTER_WEIGHTS_NAME), metadata={"format": "np"})
-        replace(opened.config, base_model_name_or_path=base).save(folder)
+        if opened.config is not None:
+            _copy_settings(opened.first, folder)
+            save_file(opened.weights(), str(folder / ADAPTER_WEIGHTS_NAME), metadata={"format": "np"})
+            replace(opened.config, base_model_name_or_path=base).save(folder)
+        for name, settings in opened.loras.items():
+            source, own = opened.sources[name][0], folder / LORAS / name
+            own.mkdir(parents=True)
+            _copy_settings(source, own)
+            write_adapter(read_adapter_weights(source), settings.model_copy(update={BASE: base}), own)
     return opened
+
+
+def _copy_settings(source: Path, target: Path) -> None:
+    """Copies what a run's folder says beside its weights: tokenizer, settings."""
+    for path in source.iterdir():
+        if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
+            shutil.copyfile(path, target / path.name)

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m glm adapters", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="ACTION", required=True)
     join = verbs.add_parser("join", help="combine several folders in one")
-    join.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="folders of runs with --adapter_bottleneck")
+    join.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="runs with --adapter_bottleneck or --lora")
     join.add_argument(
         "--output_dir", "--output", required=True, metavar="FOLDER", help="folder for the result; new or empty"
     )

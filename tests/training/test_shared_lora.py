@@ -102,14 +102,37 @@ def test_each_task_has_its_scores(workspace, base, folders, capfd):
     assert len(found) == 2 * len(rows)
 
 
+def test_joined_in_one_folder(workspace, base, folders, tmp_path):
+    """One name instead of three, for the same rows; LoRA alone too, under another name, and joined once more."""
+    joined, loras, again = (workspace.folder / name for name in ("joined", "loras only", "again"))
+    adapters.main(["join", *named(folders).split(","), "--output_dir", str(joined)])
+    together = predict(workspace, base, mixed(workspace), adapters=joined)
+    assert together == predict(workspace, base, mixed(workspace), adapters=named(folders))
+    assert sorted(path.name for path in (joined / "loras").iterdir()) == list(TARGETS)
+
+    adapters.main(["join", f"renamed={folders['first']}", str(folders["second"]), "--output_dir", str(loras)])
+    adapters.main(["join", f"third={folders['third']}", str(loras), "--output_dir", str(again)])
+    names = {"first": "renamed"}
+    records = [{**row, "task": names.get(row.get("task"), row.get("task"))} for row in mixed(workspace)]
+    records = [{name: value for name, value in row.items() if value is not None} for row in records]
+    renamed = predict(workspace, base, records, adapters=again)
+    assert [row["predictions"] for row in renamed] == [row["predictions"] for row in together]
+
+    with pytest.raises(InputError, match="x=.*joined: holds third, first, second; leave out the name"):
+        predict(workspace, base, mixed(workspace), adapters=f"x={joined}")
+    with pytest.raises(InputError, match="the task second is in .*loras/second too; take one of them out"):
+        adapters.main(["join", str(loras), str(folders["second"]), "--output_dir", str(tmp_path / "out")])
+
+
 def test_what_does_not_go_together(workspace, base, folders, tmp_path):
-    with pytest.raises(InputError, match="is LoRA, and residual adapters are joined; leave it out"):
-        adapters.main(["join", str(folders["first"]), "--output_dir", str(tmp_path / "out")])
     with pytest.raises(InputError, match="the task x is in .*first too; take one of them out"):
         predict(workspace, base, mixed(workspace), adapters=f"x={folders['first']},x={folders['second']}")
     other = workspace.finetune("other base", max_steps=1)
     with pytest.raises(InputError, match=r"is of the model .*base, and this is .*other base; use that one, or set"):
         predict(workspace, other, mixed(workspace), adapters=named(folders))
+    lora = workspace.finetune("other lora", max_steps=1, lora=True, model_name_or_path=other)
+    with pytest.raises(InputError, match=r"other lora: is of the model .*other base, and this is .*base; use that"):
+        adapters.main(["join", str(folders["third"]), f"z={lora}", "--output_dir", str(tmp_path / "out")])
     with pytest.raises(InputError, match="a name is of letters, digits, _, [+] and -; write NAME=FOLDER"):
         predict(workspace, base, mixed(workspace), adapters=f"a b={folders['first']}")
 
