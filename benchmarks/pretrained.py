@@ -1,11 +1,12 @@
 """Whether pretraining pays: one small model fine-tuned from random weights, and after minutes of pretraining.
 
-python benchmarks/pretrained.py --data FOLDER --tokenizer cog-pretrain.model [--seeds 1 2 3]
+python benchmarks/pretrained.py --data FOLDER [--seeds 1 2 3]
 
 The corpus is the passages of the other data sets in FOLDER (CORPORA); one that shares WINDOW characters in a row with
 a dev passage of the target is left out. Both sides are fine-tuned by the same command on the same records; only where
-they start from differs. Rows are seeds, of the weights, of pretraining and of fine-tuning. With --folder the runs are
-kept, and the same command goes on where it was interrupted.
+they start from differs. Both have a tokenizer that SentencePiece makes of the corpus and of the training records: the
+pieces of a large one would be seen too seldom. Rows are seeds, of the weights, of pretraining and of fine-tuning. With
+--folder the runs are kept, and the same command goes on where it was interrupted.
 """
 
 import argparse
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import glm  # noqa: E402, F401, I001  (before Paddle, whose import sets the number of threads)
 
+import sentencepiece  # noqa: E402
 from paddle.utils import unique_name  # noqa: E402
 from running import markdown  # noqa: E402
 
@@ -38,12 +40,13 @@ def main() -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--records", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning")
     parser.add_argument("--steps", type=int, default=1000, help="of pretraining")
-    parser.add_argument("--seq_length", type=int, default=128, help="of pretraining")
+    parser.add_argument("--seq_length", type=int, default=320, help="of pretraining; fine-tuning has up to 296 tokens")
+    parser.add_argument("--batch", type=int, default=8, help="of pretraining")
     parser.add_argument("--dev_records", type=int, default=200)
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of pretraining")
     parser.add_argument("--folder", type=Path, help="for the runs; a temporary one if not given")
@@ -56,6 +59,7 @@ def main() -> None:
         for split, most in (("train", values.records), ("dev", values.dev_records)):
             lines = (values.data / TARGET / f"{split}.json").read_text(encoding="utf-8").splitlines(keepends=True)
             (folder / f"{split}.json").write_text("".join(lines[:most]), encoding="utf-8")
+        train_tokenizer(values, folder)
         for seed in values.seeds:
             pretrained = run_pretraining(values, folder, seed)
             for side, model in (("random", str(ROOT / "configs/model/small.json")), ("pretrained", pretrained)):
@@ -92,17 +96,33 @@ def write_corpus(values: argparse.Namespace, folder: Path) -> None:
     print(f"{kept} passages, {left_out} left out for they share {WINDOW} characters with a dev passage", flush=True)
 
 
+def train_tokenizer(values: argparse.Namespace, folder: Path) -> None:
+    """Writes `spm.model`, of the corpus and the records that are trained on."""
+    texts = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    for line in (folder / "train.json").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        texts += [row["context"], row["question"]]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_prefix=str(folder / "spm"),
+        vocab_size=values.vocab_size,
+        user_defined_symbols=["<n>"],  # a line break, as GLM's tokenizer has it
+        max_sentence_length=1 << 20,
+        minloglevel=2,
+    )
+
+
 def run_pretraining(values: argparse.Namespace, folder: Path, seed: int) -> str:
     """Pretrains a model; returns its folder."""
     output = folder / f"pretrained-run-{seed}"
     settings = {
         "model_name_or_path": ROOT / "configs/model/small.json",
-        "tokenizer_name_or_path": values.tokenizer,
+        "tokenizer_name_or_path": folder / "spm.model",
         "train_data": folder / "corpus.jsonl",
         "data_cache_dir": folder / "cache",
         "seq_length": values.seq_length,
         "max_steps": values.steps,
-        "per_device_train_batch_size": 16,
+        "per_device_train_batch_size": values.batch,
         "learning_rate": values.learning_rate,
         "warmup_ratio": 0.06,
         "weight_decay": 0.1,
@@ -119,7 +139,7 @@ def finetuned(values: argparse.Namespace, folder: Path, seed: int, model: str, n
     """The figures of the dev records after fine-tuning."""
     settings = {
         "model_name_or_path": model,
-        "tokenizer_name_or_path": values.tokenizer,
+        "tokenizer_name_or_path": folder / "spm.model",
         "train_file": folder / "train.json",
         "dev_file": folder / "dev.json",
         "data_cache_dir": folder / "cache",
