@@ -238,8 +238,8 @@ def _part_of_pair(plan: Plan, layer: str, pair: Pair, *, degree: int, rank: int)
 
 
 def join_adapters(values: Sequence[str], output: Path) -> OpenedAdapters:
-    """Writes the adapters of several folders into a new one: residual ones in one file, with the tokenizer and settings
-    of the first, and each LoRA in a folder of its own, as it is.
+    """Writes the adapters of several folders into a new one: residual ones in one file, with tokenizer and settings of
+    the first, and each LoRA in a folder of its own, as it is.
 
     Raises:
         InputError: as `open_adapters`; or the folder holds something, or LoRA is of another model than the others.

@@ -11,10 +11,10 @@ from importlib.metadata import version
 import numpy as np
 
 from glm.evaluation.bleu import bleu_counts, corpus_bleu, sentence_bleu
+from glm.evaluation.jieba_words import jieba_cut
 from glm.evaluation.metrics import Scores, reference_signature
 from glm.evaluation.rouge import lcs_length, ngrams, rouge, rouge_chinese
 from glm.evaluation.rouge155 import rouge155
-from glm.evaluation.jieba_words import jieba_cut
 from glm.evaluation.segmentation import bert_words
 from glm.evaluation.statistics import Pair
 from glm.evaluation.vlm_protocols import e2e_bleu, google_rouge, multi_bleu, nist, vlm_rouge

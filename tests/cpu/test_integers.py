@@ -14,7 +14,7 @@ from tools.dtype_tools import needs_int8
 def rounded(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows as integers, and their scales [rows, 1], by the same float32 operations."""
     largest = np.abs(numbers).max(axis=1, keepdims=True)
-    return np.rint(numbers * (np.float32(127) / largest)), largest / np.float32(127)
+    return np.rint(numbers * (np.float32(127) / np.maximum(largest, np.float32(1e-30)))), largest / np.float32(127)
 
 
 def drawn(n: int, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -58,7 +58,9 @@ def test_a_kernel_gives_the_integers(kind):
 
 @needs_int8
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 7, 12, 13, 16, 17, 31, 32, 33, 100])
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (31, 17), (64, 32), (65, 33), (100, 133), (256, 64)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(1, 1), (31, 17), (64, 32), (65, 33), (100, 133), (512, 64), (513, 64), (640, 33)]
+)
 @pytest.mark.parametrize("biased", [True, False])
 def test_products(n, inputs, outputs, biased):
     """The sums are exact; what stands behind them is rounded as float32 is."""
@@ -68,16 +70,27 @@ def test_products(n, inputs, outputs, biased):
     (x, x_scales), (w, w_scales) = rounded(states), quantize_weight(weight)
     sums = x.astype(np.int64) @ w.astype(np.int64).T
     expected = sums * (x_scales * w_scales.astype(np.float64)) + (bias if biased else 0.0)
+    within = 1e-5
+    if inputs <= 512:  # what is left of the states
+        # The difference is rounded once, as by a processor's fused multiply-add.
+        x, x_scales = rounded((states.astype(np.float64) - x.astype(np.float64) * x_scales).astype(np.float32))
+        expected += (x.astype(np.int64) @ w.astype(np.int64).T) * (x_scales * w_scales.astype(np.float64))
+        # A scale may differ in its last bit, and a number in the middle of two integers then by a step.
+        within += float(x_scales.max() * np.abs(weight).max())
     assert found.shape == [n, outputs]
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=within)
 
 
 @needs_int8
-def test_close_to_float32():
-    states, weight, bias = drawn(20, 1024, 96)
+@pytest.mark.parametrize(
+    ("inputs", "least", "most"), [(1024, 0.0095, 0.012), (512, 0.006, 0.0085), (128, 0.005, 0.0075)]
+)
+def test_close_to_float32(inputs, least, most):
+    """With few inputs, whose states have two parts, only the weights' rounding is left."""
+    states, weight, bias = drawn(20, inputs, 96)
     exact = states.astype(np.float64) @ weight.T.astype(np.float64) + bias
     error = layer_of(weight, bias)(paddle.to_tensor(states)).numpy() - exact
-    assert 0.003 < np.sqrt(np.mean(error**2) / np.mean(exact**2)) < 0.02
+    assert least < np.sqrt(np.mean(error**2) / np.mean(exact**2)) < most
 
 
 @needs_int8
@@ -90,12 +103,12 @@ def test_a_row_does_not_depend_on_its_company():
 
 
 @needs_int8
-def test_more_states_than_a_chunk():
-    inputs = CHUNK // 64
-    states, weight, bias = drawn(150, inputs, 33)
+@pytest.mark.parametrize(("n", "inputs"), [(150, CHUNK // 64), (1100, CHUNK // 2048)])  # of one part, and of two
+def test_more_states_than_a_chunk(n, inputs):
+    states, weight, bias = drawn(n, inputs, 33)
     layer = layer_of(weight, bias)
     together = layer(paddle.to_tensor(states)).numpy()
-    for start in range(0, 150, 30):
+    for start in range(0, n, 30):
         np.testing.assert_array_equal(
             layer(paddle.to_tensor(states[start : start + 30])).numpy(), together[start:][:30]
         )
