@@ -207,6 +207,7 @@ class ResumableTrainer(Trainer):
         self._load_from_checkpoint(checkpoint)
         self.state = state
         self.evaluate_if_due()
+        on_main(self._rotate)  # it may have been killed between its last checkpoint and this
         loss = (self._resumed["logged_loss"] + self._resumed["loss_since_log"]) / state.global_step
         metrics = {"train_loss": loss}
         self.log(metrics)
@@ -288,10 +289,14 @@ class ResumableTrainer(Trainer):
                 checkpoints.write_checkpoint(output_dir, step, write, self.facts)
             except InputError as error:
                 raise InputError(f"{error}; earlier checkpoints are untouched, and {self.same_command}") from error
-            checkpoints.rotate(output_dir, limit=self.args.save_total_limit, best=self._best_name())
+            self._rotate()
 
         on_main(save)
         self._saved_step = step
+
+    def _rotate(self) -> None:
+        folder = Path(self.args.output_dir)
+        checkpoints.rotate(folder, limit=self.args.save_total_limit, best=self._best_name())
 
     def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool = False) -> None:
         """Writes the whole model into a folder: each file under a temporary name, then renamed."""

@@ -356,6 +356,16 @@ def written(server) -> tuple[int, dict]:
     return int(counted.read_text()), outcome(folder, last=3)
 
 
+def test_killed_between_the_last_checkpoint_and_rotation(server, written):
+    """The next run, which has nothing left to train, deletes what the killed one had no time for."""
+    folder = server.workspace.folder / "killed before rotation"
+    assert server.run(folder.name, "kill_at_call", 1, str(folder), ".dead-checkpoint-2", **WRITES) == -9
+    assert checkpoint_names(folder) == ["checkpoint-2", "checkpoint-3"]
+    assert server.run(folder.name, **WRITES) == 0, server.said()
+    assert checkpoint_names(folder) == ["checkpoint-3"]
+    assert outcome(folder, last=3) == written[1]
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_at_every_call_of_a_run(server, written, part):
