@@ -47,6 +47,7 @@ SCHEMAS: dict[str, type[Any]] = {
     PREFIX_CONFIG_NAME: PrefixSettings,
     BOTTLENECK_CONFIG_NAME: BottleneckSettings,
 }
+ADAPTER_FILES = (*SCHEMAS, ADAPTER_WEIGHTS_NAME, ADAPTER_INDEX_NAME)
 
 
 def lora_config(
@@ -257,9 +258,6 @@ def write_adapter(weights: Mapping[str, np.ndarray], config: AdapterConfig, fold
         "weight_map": dict.fromkeys(weights, ADAPTER_WEIGHTS_NAME),
     }
     (folder / ADAPTER_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    for name, schema in SCHEMAS.items():  # an adapter of another kind was there, in a run that is overwritten
-        if not isinstance(config, schema):
-            (folder / name).unlink(missing_ok=True)
     if isinstance(config, BottleneckConfig):
         config.save(folder)
         return

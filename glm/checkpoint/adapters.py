@@ -21,6 +21,7 @@ from glm.adapters.bottleneck import (
     settle_rows,
 )
 from glm.adapters.files import (
+    ADAPTER_FILES,
     ADAPTER_WEIGHTS_NAME,
     LORA_CONFIG_NAME,
     Pair,
@@ -264,7 +265,7 @@ def join_adapters(values: Sequence[str], output: Path) -> OpenedAdapters:
 
 
 def _copy_settings(source: Path, target: Path) -> None:
-    """Copies what a run's folder says beside its weights: tokenizer, settings."""
+    """Copies what a run's folder has beside its adapter: tokenizer, settings."""
     for path in source.iterdir():
-        if path.is_file() and path.suffix in (".json", ".txt", ".model") and "index" not in path.name:
+        if path.is_file() and path.suffix in (".json", ".txt", ".model") and path.name not in ADAPTER_FILES:
             shutil.copyfile(path, target / path.name)

@@ -23,6 +23,7 @@ from paddlenlp.trainer.trainer_utils import TrainOutput
 from paddlenlp.utils.log import logger
 from pydantic import Field
 
+from glm.adapters.files import ADAPTER_FILES
 from glm.checkpoint.safetensors_files import read_safetensors
 from glm.checkpoint.tensors import LazyTensor
 from glm.errors import InputError, Stopped
@@ -299,12 +300,19 @@ class ResumableTrainer(Trainer):
         checkpoints.rotate(folder, limit=self.args.save_total_limit, best=self._best_name())
 
     def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool = False) -> None:
-        """Writes the whole model into a folder: each file under a temporary name, then renamed."""
-        weights = self._gather(self.weights())
+        """Writes the whole model into a folder: each file under a temporary name, then renamed.
+
+        An adapter of a run that is overwritten goes: it would be taken for this one's.
+        """
+        weights, folder = self._gather(self.weights()), Path(output_dir or self.args.output_dir)
 
         def save() -> None:
-            with put_files(Path(output_dir or self.args.output_dir)) as aside:
+            with put_files(folder) as aside:
                 self.write_model(aside, weights)
+                written = {path.name for path in aside.iterdir()}
+            for name in ADAPTER_FILES:
+                if name not in written:
+                    (folder / name).unlink(missing_ok=True)
 
         on_main(save)
 

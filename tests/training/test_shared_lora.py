@@ -268,3 +268,18 @@ def test_a_task_is_taken_out_behind_its_last_text(workspace, base, folders, serv
     assert "third" not in ids(client.delete("/adapters/third", headers=KEY))
     assert asked == [number] * 3 and time.monotonic() - start > 0.1
     assert number in batcher.gone
+
+
+def test_an_overwritten_run_leaves_no_adapter(workspace, base):
+    """It would be taken for that of the run in its place, whatever that has trained."""
+    options = {"model_name_or_path": base, "max_steps": 1, "overwrite_output_dir": True}
+    kinds = [
+        ({"adapter_bottleneck": 4}, {"bottleneck_config.json", "peft_model.safetensors"}),
+        ({"lora": True}, {"lora_config.json", "peft_model.safetensors"}),
+        ({}, set()),
+    ]
+    for kind, own in kinds:
+        folder = workspace.finetune("overwritten", **options, **kind)
+        found = {path.name for path in folder.iterdir() if path.name.endswith(("_config.json", ".safetensors"))}
+        expected = own or {"model.safetensors"}
+        assert found - {"finetune_config.json", "tokenizer_config.json", "data_config.json"} == expected
