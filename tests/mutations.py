@@ -115,7 +115,7 @@ MUTATIONS = [
     Mutation("errors of a loader come to the run", "glm/training/resumable.py", "        check_batch(inputs)\n", "", FAULTS, "cannot_be_read and OSError-0"),
     Mutation("a damaged cache is found", "glm/training/run_data.py", "            verify_store(folder)", "            pass", "tests/training/test_run_data.py", "damaged_cache"),
     Mutation("the seal of a cache is compared", "glm/data/store.py", "        if found != sealed:", "        if False:", "tests/data/test_store.py", "damaged_is_found"),
-    Mutation("jieba's cache is the user's own", "glm/evaluation/jieba_words.py", "    path = private_cache(f\"jieba-{version('jieba')}-{digest[:16]}\") / CACHE_NAME", "    path = Path(tempfile.gettempdir(), \"jieba.cache\")", "tests/evaluation/test_segmentation.py", "planted"),
+    Mutation("jieba's cache is the user's own", "glm/evaluation/jieba_words.py", "    path = private_cache(f\"jieba-{version('jieba')}-{digest[:16]}\") / CACHE_NAME", "    path = __import__(\"pathlib\").Path(\"/tmp\", \"jieba.cache\")", "tests/evaluation/test_segmentation.py", "planted"),
     Mutation("a private cache is private", "glm/runtime/caches.py", "if _is_private(folder) and ", "if ", "tests/runtime/test_caches.py"),
     Mutation("a late kill repeats no evaluation", "glm/training/progress.py", 'takewhile(lambda line: "train_loss" not in _row(line), ', "list(", "tests/training/test_published_folder.py", "late_kill"),
     Mutation("an evaluation of the last step is found again", "glm/training/trainer.py", "if is_last and (metrics := ", "if (metrics := {}) and (", "tests/training/test_published_folder.py", "late_kill"),

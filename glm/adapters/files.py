@@ -47,6 +47,7 @@ SCHEMAS: dict[str, type[Any]] = {
     PREFIX_CONFIG_NAME: PrefixSettings,
     BOTTLENECK_CONFIG_NAME: BottleneckSettings,
 }
+LORAS = "loras"  # in a folder of joined adapters: LoRA has a folder for each task
 ADAPTER_FILES = (*SCHEMAS, ADAPTER_WEIGHTS_NAME, ADAPTER_INDEX_NAME)
 
 
@@ -116,9 +117,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
         config = BottleneckConfig(**config.model_dump())
     if not config.base_model_name_or_path:
         raise InputError(f"{path}: does not name the adapter's model; set base_model_name_or_path")
-    # Relative to the adapter's folder, or to the run's if the folder is a checkpoint, or to that of joined ones.
-    starts = folder, folder.parent, folder.parent.parent
-    config.base_model_name_or_path = found_path(config.base_model_name_or_path, *starts)
+    # Relative to the adapter's folder, or to the run's if the folder is a checkpoint; or to that of joined ones.
+    outer = folder.parent.parent if folder.parent.name == LORAS else folder.parent
+    config.base_model_name_or_path = found_path(config.base_model_name_or_path, folder, outer)
     return config
 
 

@@ -24,6 +24,7 @@ from glm.adapters.files import (
     ADAPTER_FILES,
     ADAPTER_WEIGHTS_NAME,
     LORA_CONFIG_NAME,
+    LORAS,
     Pair,
     fill_adapter,
     lora_pairs,
@@ -44,7 +45,6 @@ from glm.runtime.settings_file import checked
 
 TOGETHER = ("adapters.", "rows.")  # prefixes of a task's weights, before the task's name
 BASE = "base_model_name_or_path"
-LORAS = "loras"  # in a joined folder: LoRA has a folder for each task
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,15 @@ import contextlib
 import hashlib
 import logging
 import marshal
-import os
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from glm.runtime.atomic import write_file
 from glm.runtime.caches import private_cache
 
 CACHE_NAME = "words.cache"
@@ -61,7 +59,7 @@ def _dictionary() -> _Dictionary:
         frequencies, tokenizer.total = tokenizer.gen_pfdict(jieba.get_dict_file())
         by_character = _grouped(_grouped(frequencies, 2), 1)
         with contextlib.suppress(OSError):  # a full disk: the next process reads the dictionary again
-            _write(path, marshal.dumps((tokenizer.total, by_character)))
+            write_file(path, marshal.dumps((tokenizer.total, by_character)))
     return _Dictionary(tokenizer, by_character, {})
 
 
@@ -71,13 +69,6 @@ def _grouped(values: dict[str, Any], length: int) -> dict[str, bytes]:
     for key, value in values.items():
         groups[key[:length]][key] = value
     return {start: marshal.dumps(group) for start, group in groups.items()}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole; several processes may do so at once."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
 
 
 @contextlib.contextmanager

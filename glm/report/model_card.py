@@ -8,8 +8,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import StrictUndefined, Template
 
 from glm.evaluation.metrics import figure_text
-from glm.report.files import CARD_NAME, write_file
+from glm.report.files import CARD_NAME
 from glm.report.provenance import Provenance, now
+from glm.runtime.atomic import write_file
 
 MARKER = "<!-- Written by the training run. Delete this line, and no run writes over your changes. -->"
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")

@@ -22,10 +22,11 @@ from glm.report.chinese import chinese_of
 from glm.report.copied import copied_spans
 from glm.report.curves import CurvePlot, Single, curve_plots, single_figures
 from glm.report.differences import edits
-from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE, write_file
+from glm.report.files import PLOTS_FOLDER, REPORT_PAGE, TRAINING_PAGE
 from glm.report.plots import PLOT_NAMES, Plot, draw_curves, draw_lengths, draw_scores_by_length, draw_sets
 from glm.report.provenance import Provenance, now
 from glm.report.rows import SHOWN, ReportRows
+from glm.runtime.atomic import write_file
 from glm.runtime.caches import private_cache
 
 NO_SCORES = ("loss", "records", "samples_per_second", "runtime")  # logged figures of an evaluation that are no scores

@@ -15,11 +15,12 @@ from glm.evaluation.segmentation import squeezed
 from glm.evaluation.symptoms import Symptoms
 from glm.report.copied import found_span
 from glm.report.differences import nearest
-from glm.report.files import REPORT_PAGE, write_file
+from glm.report.files import REPORT_PAGE
 from glm.report.page import Part, SampleGroup, cell_length, clipped, drawable, render, write_plots
 from glm.report.plots import draw_curves, draw_figure_by_length, draw_lengths
 from glm.report.provenance import Provenance
 from glm.report.rows import MOST_ROWS, SHOWN
+from glm.runtime.atomic import write_file
 
 PROTOCOL_OF_MISTAKES = "mlqa"
 

@@ -147,6 +147,14 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file, which can be made anew, under a temporary name and renames it, so that readers never see half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(content)
+    os.replace(new, path)
+
+
 @contextlib.contextmanager
 def _writing(target: Path, aside: Path) -> Iterator[None]:
     """Turns the errors of a full or read-only disk into an InputError that names the target."""

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -192,9 +193,11 @@ def test_training_of_a_prefix_against_measured():
 
 
 def test_decoding_against_measured():
-    found = measured("decode", MIDDLE | {"num_layers": 4}, examples=16, S=200, T=48, num_beams=5)
+    sizes = {"examples": 16, "S": 200, "T": 48, "num_beams": 5}
+    # The gaps between what is freed differ from one run to the next.
+    found = median(measured("decode", MIDDLE | {"num_layers": 4}, **sizes)["resident"] for _ in range(3))
     parts = decoding_memory(GLM, MIDDLE | {"num_layers": 4}, Decoding(16, 200, 48, device="cpu"))
-    assert computed(parts, "libraries") == pytest.approx(found["resident"], rel=0.15)
+    assert computed(parts, "libraries") == pytest.approx(found, rel=0.15)
 
 
 @pytest.mark.parametrize(

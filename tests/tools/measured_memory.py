@@ -80,8 +80,9 @@ def train(
 def decode(model: GLMForConditionalGeneration, examples: int, S: int, T: int, num_beams: int) -> None:
     """Generates texts of full length from random sources."""
     model.eval()
+    numbers = np.random.default_rng(1)
     for weight in model.parameters():
-        weight.set_value(paddle.full(weight.shape, 0.01))
+        weight.set_value(numbers.standard_normal(weight.shape, np.float32))
     blank, sop, eop = 0, 1, 2
     geometry = BlankInfilling((blank, blank, blank), sop, eop)
     sources = np.random.default_rng(0).integers(3, model.config.vocab_size, size=(examples, S))
