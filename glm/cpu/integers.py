@@ -11,7 +11,7 @@ of its own. There rounding averages over few numbers, and the second product tak
 import numpy as np
 from numba import njit, prange
 
-from glm.cpu.loops import OPTIONS, greatest
+from glm.cpu.loops import ELEMENTWISE, OPTIONS, greatest
 from glm.cpu.panels import BYTES, PANEL, integer_kernel, panels_of, products_of
 
 OFFSET = 128  # added to a weight before it is stored as unsigned
@@ -78,7 +78,7 @@ def _quantize_rest(numbers, first, scale, quantized):
     return quantize_row(rest, quantized)
 
 
-@njit(**OPTIONS)
+@njit(**ELEMENTWISE)
 def _finish_row(sums, correction, scale, weight_scales, biases, result):
     """Turns sums of integers into a row of results; a function of its own, whose contiguous rows are vectorised."""
     for o in range(len(result)):

@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from glm.cpu.arrays import empty, pop_saved, tensor_of, view
-from glm.cpu.loops import OPTIONS, exponential, use_own_threads
+from glm.cpu.loops import ELEMENTWISE, OPTIONS, exponential, use_own_threads
 
 TWICE_SLOPE, CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
 ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
@@ -151,14 +151,20 @@ def _differentiate_row(x, grad, d_x, weight, epsilon, d_weight, d_bias):
     mean, scale = _moments(x, epsilon)
     zero, size = x.dtype.type(0), x.dtype.type(len(x))
     total, along = zero, zero
+    for h in range(len(x)):  # writes nothing, so that its sums have one order, see `ELEMENTWISE`
+        slope = grad[h] * weight[h]
+        total += slope
+        along += slope * ((x[h] - mean) * scale)
+    _write_gradients(x, grad, d_x, weight, mean, scale, total / size, along / size, d_weight, d_bias)
+
+
+@njit(**ELEMENTWISE)
+def _write_gradients(x, grad, d_x, weight, mean, scale, total, along, d_weight, d_bias):
     for h in range(len(x)):
-        normal, slope = (x[h] - mean) * scale, grad[h] * weight[h]
+        normal = (x[h] - mean) * scale
         d_weight[h] += grad[h] * normal
         d_bias[h] += grad[h]
-        total += slope
-        along += slope * normal
-    for h in range(len(x)):
-        d_x[h] = scale * (grad[h] * weight[h] - total / size - (x[h] - mean) * scale * (along / size))
+        d_x[h] = scale * (grad[h] * weight[h] - total - normal * along)
 
 
 @njit(**OPTIONS)
@@ -176,6 +182,11 @@ def _moments(x, epsilon):
 @njit(**OPTIONS)
 def _normalize_row(x, weight, bias, epsilon, output):
     mean, scale = _moments(x, epsilon)
+    _write_normal(x, mean, scale, weight, bias, output)
+
+
+@njit(**ELEMENTWISE)
+def _write_normal(x, mean, scale, weight, bias, output):
     for h in range(len(x)):
         output[h] = (x[h] - mean) * scale * weight[h] + bias[h]
 

@@ -149,6 +149,17 @@ def computed(parts: dict[str, int], *without: str) -> int:
     return sum(size for part, size in parts.items() if part not in without)
 
 
+def resident(expected: int, work: str, settings: dict, **arguments) -> int:
+    """The most that one to three runs take: a system that takes cold pages back in between makes it smaller, never
+    larger."""
+    largest = 0
+    for _ in range(3):
+        largest = max(largest, measured(work, settings, **arguments)["resident"])
+        if largest == pytest.approx(expected, rel=0.13):
+            break
+    return largest
+
+
 @pytest.fixture(scope="module")
 def compiled():
     """What Numba compiles is there: compiling takes memory too."""
@@ -163,11 +174,7 @@ def test_training_against_measured(source, target, recompute, keeps):
     run = Training(8, source, target, device="cpu", recompute=recompute, keeps_gradients=keeps)
     if keeps:  # with less in them, the gaps of so small a process differ too much from one run to the next
         expected = computed(training_memory(GLM, MIDDLE, run), "libraries")
-        largest = measured("train", MIDDLE, **sizes)["resident"]
-        for _ in range(2):  # a system that takes cold pages back in between makes it smaller, never larger
-            if largest != pytest.approx(expected, rel=0.13):
-                largest = max(largest, measured("train", MIDDLE, **sizes)["resident"])
-        assert expected == pytest.approx(largest, rel=0.15)
+        assert expected == pytest.approx(resident(expected, "train", MIDDLE, **sizes), rel=0.15)
     # Paddle's own count, which has neither gaps nor the masks, which are NumPy's.
     maskless = training_memory(GLM, MIDDLE | {"attention_dropout_prob": 0.0, "output_dropout_prob": 0.0}, run)
     found = measured("train", MIDDLE, **sizes, by_paddle=True)
@@ -179,8 +186,8 @@ def test_training_against_measured(source, target, recompute, keeps):
 def test_training_in_bfloat16_against_measured(target, recompute):
     sizes = {"examples": 8, "S": 160, "T": target, "recompute": recompute, "keeps": True}
     run = Training(8, 160, target, "cpu", half=True, recompute=recompute, keeps_gradients=True)
-    found = max(measured("train", MIDDLE, **sizes, bfloat16=True)["resident"] for _ in range(2))
-    assert computed(training_memory(GLM, MIDDLE, run), "libraries") == pytest.approx(found, rel=0.15)
+    expected = computed(training_memory(GLM, MIDDLE, run), "libraries")
+    assert expected == pytest.approx(resident(expected, "train", MIDDLE, **sizes, bfloat16=True), rel=0.15)
 
 
 def test_training_of_a_prefix_against_measured():
