@@ -66,9 +66,9 @@ OPTIONS = {
     "forceinline": True,
     "cache": _prepare(),
 }
-# For loops that write each number they compute to another array. Operations keep their order: LLVM computes one number
-# at a time where what is written lies within a few vectors of what is read, as neighbouring rows of a narrow model may,
-# and which rows are neighbours differs from run to run.
+# For loops that write each number they compute to another array. Operations keep their order: where what is written
+# lies within a few vectors of what is read, as neighbouring rows of a narrow model may, LLVM leaves vectors for one
+# number at a time, and which rows are neighbours differs from run to run.
 ELEMENTWISE = OPTIONS | {"fastmath": {"contract", "nsz"}}
 NOTICE = tell(kept=OPTIONS["cache"])
 LOG2E = np.float32(np.log2(np.e))
