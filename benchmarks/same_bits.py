@@ -1,4 +1,5 @@
-"""Runs training and decoding many times beside a load, with several numbers of threads, and compares bits.
+"""Runs training and decoding many times beside a load, with several numbers of threads and other places in memory, and
+compares bits.
 
 python benchmarks/same_bits.py --runs 50 --threads 1 2 3 --load 8      (see benchmarks/README.md)
 """
@@ -17,11 +18,20 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {"num_layers": 2, "hidden_size": 256, "num_attention_heads": 4, "vocab_size": 4032, "max_sequence_length": 300}
+HEAD_SIZE = 64
+SIZES = {"num_layers": 2, "vocab_size": 4032, "max_sequence_length": 300}
 EXAMPLES, SOURCE, TARGET = 8, 90, 33  # of a training batch
 STEPS = 2
 TARGETS = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"  # linear layers that LoRA adapts
 SOURCES = (7, 61, 150, 200)  # tokens of the prompts that are decoded
+# How glibc hands out memory, one after another: as always; filled with bytes, so that what is read before it is written
+# shows; without its short lists, so that neighbours are others; from its own pages from a smaller size on.
+MEMORY = (
+    {},
+    {"MALLOC_PERTURB_": "165"},
+    {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"},
+    {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1", "MALLOC_PERTURB_": "90"},
+)
 # Works at and sleeps for times of no pattern, on numbers that do not fit into a core's own cache.
 BUSY = """
 import numpy as np, os, time
@@ -39,16 +49,21 @@ def main() -> int:
     parser.add_argument("--in_process", type=int, default=5, help="Runs in one process, one after another.")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--load", type=int, default=8, help="Processes that keep the machine busy.")
+    parser.add_argument(
+        "--hidden_size", type=int, default=256, help="Of the model; heads have 64 where it has as many."
+    )
     parser.add_argument("--work", help=argparse.SUPPRESS)
     values = parser.parse_args()
+    SIZES["hidden_size"], SIZES["num_attention_heads"] = values.hidden_size, max(1, values.hidden_size // HEAD_SIZE)
     if values.work:
         print(json.dumps(list(works(values.in_process))))
         return 0
     found: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     with loaded(values.load):
-        for _ in range(-(-values.runs // values.in_process)):
+        for process in range(-(-values.runs // values.in_process)):
             for threads in values.threads:  # in turn, so that each meets the same load
-                for name, digest in digests(threads, values.in_process):
+                memory = MEMORY[process % len(MEMORY)]
+                for name, digest in digests(values.hidden_size, threads, values.in_process, memory):
                     found[name, threads][digest] += 1
     print("| work | threads | runs | different results | result |\n| --- | --- | --- | --- | --- |")
     for (name, threads), counted in sorted(found.items()):
@@ -68,10 +83,15 @@ def loaded(processes: int) -> Iterator[None]:
             process.kill()
 
 
-def digests(threads: int, count: int) -> list[tuple[str, str]]:
-    """Runs every work so often in a process of its own; returns their names and digests."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+def digests(hidden_size: int, threads: int, count: int, memory: dict[str, str]) -> list[tuple[str, str]]:
+    """Runs every work so often in a process of its own; returns their names and digests.
+
+    Args:
+        memory: one of `MEMORY`.
+    """
+    environment = os.environ | memory | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, "--work", "all", "--in_process", str(count)]
+    command += ["--hidden_size", str(hidden_size)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import struct
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,8 @@ from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.options.run_config import trained_with
 from tools.adapter_files import save_adapter
+from tools.changed_files import mutated_json, mutated_safetensors
 from tools.kinds_of_runs import MODELS, ROOT, TOKENIZERS
-
-ODD = [None, True, 0, -1, 1, 3, 10**6, 10**18, 10**30, 0.5, -2.5, 1e308, "", "x", "1", "--output_file=x", "\x1b[2J"]
-ODD += [[], [1], ["a", "--serve"], [[1]], {}, {"a": 1}, "../../etc/passwd", "/dev/zero", "a" * 5000, "(.*)*x"]
-RAW = [b"", b"{", b"[]", b"null", b'"x"', b"[" * 5000, b"\xff\xfe", b"NaN", b"<!doctype html>"]
 
 
 @pytest.fixture(scope="module")
@@ -56,36 +52,6 @@ def save_family(name: str, folder: Path) -> None:
     model = load_model(family, str(settings), load_config(family, str(settings), tokenizer))
     model.save_pretrained(str(folder), safe_serialization=True)
     family.save_tokenizer(tokenizer, folder)
-
-
-def mutated_json(draw: random.Random, data: bytes) -> bytes:
-    """A JSON file with one entry, somewhere in it, replaced, added, doubled or taken away; or something else."""
-    if draw.random() < 0.15:
-        return draw.choice(RAW)
-    content = json.loads(data)
-    places = [(content, name) for name in content]
-    places += [(value, name) for value in content.values() if isinstance(value, dict) for name in value]
-    holder, name = draw.choice(places)
-    match draw.randrange(5):
-        case 0:
-            del holder[name]
-        case 1:
-            holder[draw.choice(["output_file", "x", "\x1b]0;a\x07", "auto_map", "num_beams"])] = draw.choice(ODD)
-        case 2:
-            text = json.dumps(content)
-            return text[:-1].encode() + f", {json.dumps(name)}: {json.dumps(draw.choice(ODD))}}}".encode()
-        case _:
-            holder[name] = draw.choice(ODD)
-    return json.dumps(content).encode()
-
-
-def mutated_safetensors(draw: random.Random, data: bytes) -> bytes:
-    """A safetensors file whose header is changed as JSON, or whose length of it is."""
-    (length,) = struct.unpack("<Q", data[:8])
-    if draw.random() < 0.2:
-        return struct.pack("<Q", draw.choice([0, 1, length - 1, length + 1, 2**24 + 1, 2**63, 2**64 - 1])) + data[8:]
-    header = mutated_json(draw, data[8 : 8 + length])
-    return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
 def mutated_bytes(draw: random.Random, data: bytes) -> bytes:

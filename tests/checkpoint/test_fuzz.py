@@ -1,6 +1,6 @@
 """Corrupt files of every kind: each is read as something, or is an InputError; soon, and in little memory.
 
-200 files of each kind; with GLM_LONG_TESTS=1 there are 5,000.
+200 files of each kind; with GLM_FUZZ=N there are N.
 """
 
 import contextlib
@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import struct
 import time
 import tracemalloc
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from glm.checkpoint.convert import export_checkpoint
 from glm.checkpoint.whole import open_model
 from glm.errors import InputError
+from tools.changed_files import corrupted
 from tools.checkpoint_tools import (
     as_torch,
     tiny_weights,
@@ -27,10 +27,9 @@ from tools.checkpoint_tools import (
     write_torch,
 )
 
-TRIES = 5000 if os.environ.get("GLM_LONG_TESTS") else 200
+TRIES = int(os.environ.get("GLM_FUZZ", 200))
 MOST_MEMORY = 1 << 25  # the files have 50 kB
 MOST_SECONDS = 10
-SEVERAL = 8  # corrupt bytes at most
 
 
 def folder_of(kind: str, root: Path) -> Path:
@@ -61,40 +60,6 @@ def folder_of(kind: str, root: Path) -> Path:
     names = dict.fromkeys(as_torch(weights), "part.bin")
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
     return folder / "pytorch_model.bin.index.json"
-
-
-def interesting_places(content: bytes) -> list[int]:
-    """Where the structure of the file is: outside of the numbers, which may be anything."""
-    return [*range(min(len(content), 1500)), *range(max(len(content) - 3000, 0), len(content))]
-
-
-def corrupted(content: bytes, generator: random.Random) -> bytes:
-    """The file cut, with other bytes, with huge or negative sizes, with a part twice, missing or elsewhere."""
-    changed = bytearray(content)
-    places = interesting_places(content)
-    how = generator.randrange(6)
-    if how == 0:
-        return bytes(changed[: generator.randrange(len(changed))])
-    if how == 1:
-        for _ in range(generator.randint(1, SEVERAL)):
-            changed[generator.choice(places)] = generator.randrange(256)
-    elif how == 2:
-        for _ in range(generator.randint(1, SEVERAL)):
-            changed[generator.choice(places)] ^= 1 << generator.randrange(8)
-    elif how == 3:
-        size = generator.choice([-1, -(2**31), 2**31 - 1, 2**40, 2**62, 2**63 - 1, 0])
-        form = generator.choice(["<q", ">q", "<i", "<h"])
-        width = struct.calcsize(form)
-        place = generator.choice(places[: -width or None])
-        changed[place : place + width] = struct.pack("<q", size)[:width]
-    elif how == 4:
-        first, second = sorted(generator.choices(places, k=2))
-        part = changed[first : first + generator.randint(1, 200)]
-        changed[second : second + generator.choice([0, len(part)])] = part
-    else:
-        start = generator.choice(places)
-        del changed[start : start + generator.randint(1, 200)]
-    return bytes(changed)
 
 
 @pytest.mark.fault
