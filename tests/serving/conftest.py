@@ -5,7 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,9 @@ def checkpoint(tiny_model, tokenizer, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def program(checkpoint):
-    """`predict.py --serve` in a process of its own: (process, port)."""
+@contextmanager
+def serving(checkpoint: Path) -> Iterator[tuple[subprocess.Popen, int]]:
+    """`predict.py --serve` in a process of its own, and its port."""
     command = [sys.executable, "predict.py", "--model_name_or_path", str(checkpoint), "--serve", "--port", "0"]
     command += ["--src_length", "60", "--tgt_length", "24", "--num_beams", "3", "--device", "cpu"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -96,3 +97,10 @@ def program(checkpoint):
     yield process, int(found.group(1))
     process.kill()
     process.wait()
+
+
+@pytest.fixture(scope="module")
+def program(checkpoint):
+    """`serving`, once for all tests of a file."""
+    with serving(checkpoint) as started:
+        yield started
