@@ -24,8 +24,8 @@ EXAMPLES, SOURCE, TARGET = 8, 90, 33  # of a training batch
 STEPS = 2
 TARGETS = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"  # linear layers that LoRA adapts
 SOURCES = (7, 61, 150, 200)  # tokens of the prompts that are decoded
-# How glibc hands out memory, one after another: as always; filled with bytes, so that what is read before it is written
-# shows; without its short lists, so that neighbours are others; from its own pages from a smaller size on.
+# How glibc hands out memory, in turn: as always; filled with bytes, so that what is read before it is written shows;
+# without its short lists, so that neighbours are others; all threads from one heap, filled with other bytes.
 MEMORY = (
     {},
     {"MALLOC_PERTURB_": "165"},
