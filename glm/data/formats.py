@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from glm.data.problems import Kind, RecordError
 from glm.errors import InputError, shown
+from glm.runtime.json_structure import json_problem
 from glm.runtime.plain_files import check_plain
 
 GZIP_START = b"\x1f\x8b"
@@ -365,7 +366,9 @@ def _object(text: str, origin: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        reason = (
+            f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else json_problem(error)
+        )
         message = f"not JSON ({reason}); {_json_advice(text)}"
         raise RecordError(Kind.SYNTAX, origin, message) from error
     return _checked_object(value, origin)
@@ -484,7 +487,7 @@ def _items_within(text: str, name: str) -> Iterator[tuple[Any, str]]:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         advice = _json_advice(text.lstrip().partition("\n")[0])
-        raise InputError(f"{name}: not JSON ({error}); {advice}, or a list") from error
+        raise InputError(f"{name}: not JSON ({json_problem(error)}); {advice}, or a list") from error
     lists = row_lists(document)
     if not lists and (nested := _nested_list(document)) is not None:
         place, rows = nested
@@ -525,7 +528,7 @@ def _array_items(text: io.TextIOWrapper, buffer: str, name: str, most: int) -> I
         except (ValueError, RecursionError) as error:
             more = text.read(max(CHUNK, len(buffer) - place))
             if not more or isinstance(error, RecursionError):
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else json_problem(error)
                 raise InputError(f"{name}, line {line}: not JSON ({reason}); nothing after it can be read") from error
             buffer, place = buffer[place:] + more, 0
             if len(buffer) > most + CHUNK:

@@ -16,6 +16,7 @@ from glm.data.problems import Kind
 from glm.data.templates import BLANKS, Template
 from glm.errors import InputError
 from glm.models.protocol import Family
+from glm.runtime.json_structure import json_problem
 from glm.runtime.settings_file import MOST_BYTES, as_utf8, read_plain
 
 GENERATE, CHOOSE, EXTRACT = "generate", "choose", "extract"
@@ -282,7 +283,7 @@ def parts_text(template: str) -> str:
     try:
         parts = json.loads(as_utf8(data).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"template {template}: cannot be read as JSON ({error})") from error
+        raise InputError(f"template {template}: cannot be read as JSON ({json_problem(error)})") from error
     if not _are_texts(parts):
         raise InputError(f"template {template}: a list of texts is expected: parts, fields in braces, one {MASK}")
     return json.dumps(parts, ensure_ascii=False)

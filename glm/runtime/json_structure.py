@@ -1,5 +1,7 @@
-"""Counts values and depth of a JSON text from its bytes in milliseconds: how large it would be if parsed."""
+"""Counts values and depth of a JSON text from its bytes in milliseconds: how large it would be if parsed; and says why
+one was not parsed."""
 
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -38,3 +40,11 @@ def structure(data: bytes) -> Structure:
         deepest = max(deepest, int(depths.max(initial=0)))
         depth = int(depths[-1]) if depths.size else depth
     return Structure(items, deepest)
+
+
+def json_problem(error: ValueError | RecursionError) -> str:
+    """Says why `json.loads` refused a text. Of what it could not hold Python speaks in its own terms."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    is_long = not isinstance(error, json.JSONDecodeError) and "digits" in str(error)
+    return "a number of too many digits" if is_long else str(error)

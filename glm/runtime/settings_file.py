@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glm.errors import InputError, shown
-from glm.runtime.json_structure import structure
+from glm.runtime.json_structure import json_problem, structure
 
 MOST_BYTES = 1 << 21  # bytes of a file; its values in memory take up to 30 times as much
 MOST_DEPTH = 32  # nested lists and objects
@@ -105,7 +105,7 @@ def parsed_object(data: bytes, origin: Path | str) -> dict[str, Any]:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        reason = stand_in(data) or f"{shown(str(error))}{_json_hint(data)}"
+        reason = stand_in(data) or f"{shown(json_problem(error))}{_json_hint(data)}"
         raise InputError(f"{origin}: cannot be read as JSON ({reason})") from error
     if not isinstance(content, dict):
         raise InputError(f"{origin}: a JSON object is expected")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from glm.errors import shown
 from glm.options.suggestions import close_name
 from glm.runtime.device import give_memory_back
-from glm.runtime.json_structure import structure
+from glm.runtime.json_structure import json_problem, structure
 from glm.serving.errors import ApiError
 from glm.serving.schemas import Strict
 
@@ -132,7 +132,7 @@ def parse(data: bytes, schema: type[Body], limits: Limits) -> Body:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or str(error)
+        reason = getattr(error, "msg", None) or json_problem(error)
         raise ApiError(400, f"the body is no JSON ({shown(reason)})", code="invalid_json") from error
     if (size := characters(content)) > limits.max_request_characters:
         message = f"texts of {size} characters; at most {limits.max_request_characters} (max_request_characters)"

@@ -144,8 +144,8 @@ def test_lines_may_come_from_a_stream():
         (line_of()[:-1], ", line 2: not JSON (Expecting ',' delimiter, column "),
         ("{'context': 1}", "column 2); it is written as Python prints it; write it with json.dumps"),
         (line_of() + line_of(), ", line 2: not JSON (Extra data, column "),
-        ("[" * 100_000, ", line 2: not JSON (maximum recursion depth exceeded"),
-        ('{"a":' * 100_000, ", line 2: not JSON (maximum recursion depth exceeded"),
+        ("[" * 100_000, ", line 2: not JSON (nested too deeply);"),
+        ('{"a":' * 100_000, ", line 2: not JSON (nested too deeply);"),
     ],
 )
 def test_bad_line(write, row, message):
@@ -215,7 +215,7 @@ def test_byte_order_mark_only_at_the_start(write):
 
 @pytest.mark.fault
 def test_number_that_python_does_not_read(write):
-    with pytest.raises(InputError, match=r"line 1: not JSON \(Exceeds the limit \(4300 digits\)"):
+    with pytest.raises(InputError, match=r"line 1: not JSON \(a number of too many digits\)"):
         read_records(write('{"id": ' + "1" * 5000 + "}"))
 
 

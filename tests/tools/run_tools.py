@@ -92,8 +92,8 @@ def write_records(path: Path, records: list[dict]) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Returns the JSON objects of a file's lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Returns the JSON objects of a file's lines, which nothing but a line feed ends."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def logged(output_dir: Path, name: str) -> list:
