@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,6 +160,37 @@ def test_fifty_sizes(server, whole):
     for number in range(50):
         sound = sha256(checkpoint / "model.safetensors")
         check_limit(server, f"limited {number}", smallest + round((largest - 1 - smallest) * number / 49), sound)
+
+
+def mount(folder: Path, size: str, *more: str) -> bool:
+    """Mounts a small file system, or mounts it anew with more room; False where that is not allowed."""
+    options = ",".join([*more, f"size={size}"])
+    return not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+    ).returncode
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("size", ["200k", "1200k", "1400k", "1800k", "2400k"])
+def test_a_small_file_system(server, whole, folder, size):
+    """It is found too small before the first step, or is full in or after a checkpoint; each of these is whole or not
+    there. With more room the same command goes on."""
+    folder.mkdir()
+    if not mount(folder, size):
+        pytest.skip("may mount nothing")
+    try:
+        output = folder / "run"
+        options = {**OPTIONS, "output_dir": output}
+        assert server.run("", **options) == 1
+        (error,) = server.errors()
+        assert "No space left on device" in error or "are free, and a checkpoint" in error
+        for checkpoint in output.glob("checkpoint-*"):
+            verify(checkpoint)
+        assert mount(folder, "100m", "remount")
+        assert server.run("", **options) == 0, server.said()
+        assert outcome(output, last=6) == whole
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("number", [2, 40])
