@@ -8,6 +8,7 @@ from typing import Any
 from glm.data.formats import read_rows
 from glm.data.records import SURROGATE
 from glm.errors import InputError
+from glm.evaluation.row_fields import ID, TEXT_ROW, checked_row
 from glm.evaluation.statistics import Pair
 from glm.evaluation.symptoms import Symptoms
 
@@ -207,7 +208,7 @@ def rows_of_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
             raise found.error
         row = _Row(found.values, found.origin)
         name = name or _format_of(row)
-        identity = row.fields.get("id", found.number)
+        identity = checked_row(row.fields, ID, row.origin).get("id", found.number)
         if row.fields.get("error"):
             yield {"id": identity, "predictions": [], "error": str(row.fields["error"])}
             continue
@@ -216,7 +217,7 @@ def rows_of_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
         texts = row.fields["predictions"] if name == "glm" else [{"text": pair.prediction}]
         one, *more = pair.references
         yield {
-            **(row.fields if name == "glm" else {}),
+            **(checked_row(row.fields, TEXT_ROW, row.origin) if name == "glm" else {}),
             **{"id": identity, "source": pair.source or "", "predictions": texts},
             **({} if pair.answer is None else {"answer": pair.answer}),
             **({"reference": [one, *more] if more else one} if _has_references(row) else {}),

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from glm.data.formats import read_rows
-from glm.errors import InputError
+from glm.errors import InputError, shown
 from glm.evaluation.accuracy import ChoiceTable, choice_signatures, common_labels, score_choices
 from glm.evaluation.answers import ALL_PROTOCOLS, PROTOCOLS, AnswerTable, answer_signatures, score_answers
 from glm.evaluation.metrics import Scores
+from glm.evaluation.row_fields import ANSWER_ROW, CHOICE_ROW, ID, checked_row
 
 ROWS_TO_RECOGNISE = 20
-# By kind: the fields that tell its rows from others', and those that have to be text.
+# By kind: the fields that tell its rows from others', and the one with the right answer.
 FIELDS = {"choose": (("candidates", "prediction"), "reference"), "extract": (("window", "prediction"), "references")}
+KINDS = {"choose": CHOICE_ROW, "extract": ANSWER_ROW}
+NEEDED = {"choose": ("prediction",), "extract": ("prediction", "window")}
 
 
 @dataclass
@@ -76,7 +79,7 @@ def read_task_file(path: str | Path) -> TaskPredictions:
     for row in read_rows(path):
         if row.error is not None:
             raise row.error
-        values = row.values
+        values = checked_row(row.values, ID, row.origin)
         identity = values.get("id", row.number)
         key = identity if "language" not in values else f"{values['language']} {identity}"
         if key in seen:
@@ -85,24 +88,36 @@ def read_task_file(path: str | Path) -> TaskPredictions:
         if values.get("error"):
             found.failed.append(key)
             continue
-        _check(values, found, row.origin)
-        found.rows[key] = values
+        found.rows[key] = _checked(values, found.kind, row.origin) | {"id": identity}
     if not found.rows:
         raise InputError(f"{path}: all {len(found.failed)} records failed, so there is nothing to score")
+    _check_groups(found.rows, seen)
     return found
 
 
-def _check(values: Mapping[str, Any], found: TaskPredictions, origin: str) -> None:
-    if not isinstance(values.get("prediction"), str):
-        raise InputError(f"{origin}, field prediction: text is expected")
-    right = values.get(found.reference, "")
-    texts = [right] if isinstance(right, str) else right
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{origin}, field {found.reference}: text, or a list of texts, is expected")
-    for place, candidate in enumerate(values.get("candidates") or ()):
-        if not isinstance(candidate, Mapping) or not {"label", "score", "probability"} <= candidate.keys():
-            message = "an object with label, score and probability is expected"
-            raise InputError(f"{origin}, field candidates[{place}]: {message}")
+def _checked(values: dict[str, Any], kind: str, origin: str) -> dict[str, Any]:
+    """Returns the fields of a row that did not fail; raises InputError for one that is missing or of another kind."""
+    for name in NEEDED[kind]:
+        if name not in values:
+            raise InputError(f"{origin}: no field {name}")
+    values = checked_row(values, KINDS[kind], origin)
+    if isinstance(values.get("references"), str):
+        values["references"] = [values["references"]]
+    return values
+
+
+def _check_groups(rows: Mapping[Any, Mapping[str, Any]], origins: Mapping[Any, str]) -> None:
+    """Raises InputError if candidates that each belong to one row of a group are not the same in all of them."""
+    if not any(row.get("exclusive") for row in rows.values()):
+        return
+    first: dict[Any, list[str]] = {}
+    for key, row in rows.items():
+        if "group" not in row:
+            continue
+        labels = [candidate["label"] for candidate in row.get("candidates", ())]
+        if not labels or first.setdefault(row["group"], labels) != labels:
+            message = f"the same in all rows of group {shown(str(row['group']))} are expected"
+            raise InputError(f"{origins[key]}, field candidates: {message}")
 
 
 def tables_of(
