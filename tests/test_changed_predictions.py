@@ -12,7 +12,7 @@ import pytest
 
 from glm.__main__ import main
 from glm.errors import InputError
-from tools.changed_files import corrupted, mutated_json
+from tools.changed_files import ODD, corrupted, mutated_json
 
 TRIES = int(os.environ.get("GLM_FUZZ", 100))
 CANDIDATES = [
@@ -68,6 +68,23 @@ COMMANDS = {
 }
 
 
+def by_bytes(draw: random.Random, row: bytes) -> bytes:
+    return corrupted(row, draw)
+
+
+def changed_deeper(draw: random.Random, row: bytes) -> bytes:
+    """A row with another value in one of its texts or candidates, or without one."""
+    content = json.loads(row)
+    lists = [value for value in content.values() if isinstance(value, list) and isinstance(value[0], dict)]
+    for items in lists:
+        item = draw.choice(items)
+        name = draw.choice(list(item))
+        item[name] = draw.choice(ODD)
+        if draw.random() < 0.2:
+            del item[name]
+    return json.dumps(content).encode()
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("name", COMMANDS)
 def test_changed_rows(tmp_path, name):
@@ -80,9 +97,7 @@ def test_changed_rows(tmp_path, name):
         rows = draw.choice(FILES if name != "all protocols" else [FILES[0], FILES[2]])  # a choice has one
         intact.write_bytes(b"\n".join(rows))
         chosen = draw.sample(range(len(rows)), draw.randint(1, 2))
-        changes = {
-            place: (mutated_json if draw.random() < 0.8 else lambda d, data: corrupted(data, d)) for place in chosen
-        }
+        changes = {place: draw.choices([mutated_json, changed_deeper, by_bytes], [3, 2, 1])[0] for place in chosen}
         lines = [changes[place](draw, row) if place in changes else row for place, row in enumerate(rows)]
         changed.write_bytes(b"\n".join(lines))
         try:

@@ -159,7 +159,7 @@ def assigned(rows: Sequence[Row]) -> list[str]:
     from scipy.optimize import linear_sum_assignment
 
     labels = [candidate["label"] for candidate in rows[0]["candidates"]]
-    scores = np.array([[candidate["score"] for candidate in row["candidates"]] for row in rows])
+    scores = np.array([[candidate["score"] for candidate in row["candidates"]] for row in rows], np.float64)
     chosen = dict(zip(*linear_sum_assignment(scores, maximize=True), strict=True))
     return [labels[chosen[place]] if place in chosen else "" for place in range(len(rows))]
 

@@ -43,7 +43,7 @@ def _list_of(fields: Mapping[str, Kind], needed: set[str]) -> Callable[[Any], bo
         return isinstance(value, list) and all(
             isinstance(item, dict)
             and needed <= item.keys()
-            and all(kind.holds(item[name]) for name, kind in fields.items() if item.get(name) is not None)
+            and all(kind.holds(item[name]) for name, kind in fields.items() if name in item)
             for item in value
         )
 
@@ -55,7 +55,11 @@ TEXTS = Kind("text, or a list of texts,", _are_texts)
 NUMBER = Kind("a finite number", _is_number)
 COUNT = Kind("a whole number", lambda value: _is_whole(value) and value >= 0)
 ID = {"id": Kind("text or a whole number", lambda value: isinstance(value, str) or _is_whole(value))}
-WRITTEN = {"text": TEXT, "score": NUMBER, "finish_reason": TEXT}
+WRITTEN = {
+    "text": TEXT,
+    "score": Kind("a finite number or null", lambda value: value is None or _is_number(value)),
+    "finish_reason": Kind("text or null", lambda value: value is None or isinstance(value, str)),
+}
 CANDIDATE = {"label": TEXT, "score": NUMBER, "probability": NUMBER, "mean": NUMBER}
 TEXT_ROW = ID | {
     "source": TEXT,
