@@ -11,7 +11,16 @@ import pytest
 
 from glm.errors import InputError
 from glm.training import checkpoints
-from glm.training.checkpoints import MANIFEST_NAME, newest_whole, rotate, set_aside, sweep, verify, write_checkpoint
+from glm.training.checkpoints import (
+    MANIFEST_NAME,
+    checkpoint_folders,
+    newest_whole,
+    rotate,
+    set_aside,
+    sweep,
+    verify,
+    write_checkpoint,
+)
 from glm.training.setup import find_checkpoint
 from tools import faults
 from tools.fault_tools import checkpoint_names, tree
@@ -289,6 +298,8 @@ def test_killed_at_every_write_rename_sync_and_unlink(tmp_path, kill, stride):
             save_and_rotate(output_dir)
 
         assert in_child(act) == signal.SIGKILL, f"{number} of {calls}"
+        for folder in checkpoint_folders(output_dir):
+            verify(folder)  # also one that was being deleted: without its name it is no checkpoint
         found = newest_whole(output_dir)
         assert found.step in (2, 3) and is_right(output_dir, found.step)
         assert not [name for name in tree(output_dir) if name.endswith("damaged")], "a torn one had its final name"
