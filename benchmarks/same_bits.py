@@ -24,14 +24,10 @@ EXAMPLES, SOURCE, TARGET = 8, 90, 33  # of a training batch
 STEPS = 2
 TARGETS = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"  # linear layers that LoRA adapts
 SOURCES = (7, 61, 150, 200)  # tokens of the prompts that are decoded
-# How glibc hands out memory, in turn: as always; filled with bytes, so that what is read before it is written shows;
-# without its short lists, so that neighbours are others; all threads from one heap, filled with other bytes.
-MEMORY = (
-    {},
-    {"MALLOC_PERTURB_": "165"},
-    {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"},
-    {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1", "MALLOC_PERTURB_": "90"},
-)
+# How glibc hands out memory, in turn: as always; without its short lists, so that neighbours are others; to all threads
+# from one heap; both.
+SHORT, ONE = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0", "glibc.malloc.arena_max=1"
+MEMORY = ("", SHORT, ONE, f"{SHORT}:{ONE}")
 # Works at and sleeps for times of no pattern, on numbers that do not fit into a core's own cache.
 BUSY = """
 import numpy as np, os, time
@@ -83,13 +79,13 @@ def loaded(processes: int) -> Iterator[None]:
             process.kill()
 
 
-def digests(hidden_size: int, threads: int, count: int, memory: dict[str, str]) -> list[tuple[str, str]]:
+def digests(hidden_size: int, threads: int, count: int, memory: str) -> list[tuple[str, str]]:
     """Runs every work so often in a process of its own; returns their names and digests.
 
     Args:
         memory: one of `MEMORY`.
     """
-    environment = os.environ | memory | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"GLIBC_TUNABLES": memory} | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, "--work", "all", "--in_process", str(count)]
     command += ["--hidden_size", str(hidden_size)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
@@ -109,8 +105,13 @@ def works(count: int) -> Iterator[tuple[str, str]]:
     from glm.runtime.onednn import multiplies_bfloat16
 
     prepare("cpu")
+    sizes, apart = (
+        np.random.default_rng(os.getpid()),
+        [],
+    )  # arrays that lie between others, in each run in other places
     dtypes = ["float32", *["int8"] * bool(integer_kernel()), *["bfloat16"] * bool(bfloat16_kernel())]
     for _ in range(count):
+        apart += [np.empty(size, np.uint8) for size in sizes.integers(1, 5000, 200)]
         yield "training, float32", digest(trained())
         yield "training, LoRA", digest(trained(adapted=True))
         if multiplies_bfloat16():
