@@ -24,8 +24,8 @@ EXAMPLES, SOURCE, TARGET = 8, 90, 33  # of a training batch
 STEPS = 2
 TARGETS = "query_key_value|dense|dense_h_to_4h|dense_4h_to_h"  # linear layers that LoRA adapts
 SOURCES = (7, 61, 150, 200)  # tokens of the prompts that are decoded
-# How glibc hands out memory, in turn: as always; without its short lists, so that neighbours are others; to all threads
-# from one heap; both.
+# How glibc hands out memory, in turn: as always; without its short lists, so that neighbours are others; from one heap
+# to all threads; both.
 SHORT, ONE = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0", "glibc.malloc.arena_max=1"
 MEMORY = ("", SHORT, ONE, f"{SHORT}:{ONE}")
 # Works at and sleeps for times of no pattern, on numbers that do not fit into a core's own cache.
