@@ -144,7 +144,8 @@ def test_every_kind_killed_at_every_kind_of_step(server_of, threads, layers, kin
 
 def check_two_processes(server: FaultServer, *names: str) -> None:
     """Runs over two processes, and what goes on in others from the middle of each."""
-    folder, settings = server.workspace.folder, {}
+    folder, settings = server.workspace.folder / f"two processes, {', '.join(names)}", {}
+    folder.mkdir()
     for name in names:
         start = options_of(server, next((ADAPTED[kind] for kind in PROCESSES[name] if kind in ADAPTED), "plain"))
         start |= PROCESSES[name]
