@@ -85,7 +85,7 @@ def digests(hidden_size: int, threads: int, count: int, memory: str) -> list[tup
     Args:
         memory: one of `MEMORY`.
     """
-    environment = os.environ | {"GLIBC_TUNABLES": memory} | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": memory}
     command = [sys.executable, __file__, "--work", "all", "--in_process", str(count)]
     command += ["--hidden_size", str(hidden_size)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
@@ -105,10 +105,8 @@ def works(count: int) -> Iterator[tuple[str, str]]:
     from glm.runtime.onednn import multiplies_bfloat16
 
     prepare("cpu")
-    sizes, apart = (
-        np.random.default_rng(os.getpid()),
-        [],
-    )  # arrays that lie between others, in each run in other places
+    # Arrays that lie between others, in each run in other places.
+    sizes, apart = np.random.default_rng(os.getpid()), []
     dtypes = ["float32", *["int8"] * bool(integer_kernel()), *["bfloat16"] * bool(bfloat16_kernel())]
     for _ in range(count):
         apart += [np.empty(size, np.uint8) for size in sizes.integers(1, 5000, 200)]

@@ -7,8 +7,8 @@ ours, in little memory.
 import json
 import os
 import random
-import resource
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from glm.training.checkpoints import MANIFEST_NAME, _manifest_bytes, verify, wri
 from tools.changed_files import corrupted, mutated_json, mutated_safetensors
 
 TRIES = int(os.environ.get("GLM_FUZZ", 300))
-MOST_MEMORY = 64 << 20  # bytes by which the process may grow
+MOST_MEMORY = 64 << 20  # bytes that reading one may take
 MOST_SECONDS = 5
 ROWS = [
     {"context": "青石镇位于河的北岸。", "answer": "河的北岸", "question": "青石镇在哪里？"},
@@ -54,7 +54,7 @@ class Parser:
 
     def changed(self, draw: random.Random) -> bytes:
         if draw.random() < 0.5:
-            return corrupted(self.intact, draw)
+            return corrupted(draw, self.intact)
         return self.by_structure(draw, self.intact)
 
 
@@ -128,13 +128,16 @@ def of_body(folder: Path) -> Parser:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("parser_of", [of_safetensors, of_index, of_manifest, of_rows, of_body])
-def test_changed_inputs(parser_of, tmp_path):
+def test_changed_inputs(parser_of, tmp_path, request):
     parser = parser_of(tmp_path)
     parser.read(parser.intact)
-    refused, before = 0, most_memory()
+    refused = 0
+    tracemalloc.start()
+    request.addfinalizer(tracemalloc.stop)
     for seed in range(TRIES):
         data = parser.changed(random.Random(seed))
-        start = time.perf_counter()
+        tracemalloc.reset_peak()
+        start, before = time.perf_counter(), tracemalloc.get_traced_memory()[0]
         try:
             parser.read(data)
         except (InputError, ApiError) as error:
@@ -142,11 +145,6 @@ def test_changed_inputs(parser_of, tmp_path):
             assert str(error).replace("\n", "").isprintable() and len(str(error)) < 3000, seed
         except BaseException as error:
             raise AssertionError(f"{seed}: {error!r} of {data[:500]!r}") from error
+        assert tracemalloc.get_traced_memory()[1] - before < MOST_MEMORY, seed
         assert time.perf_counter() - start < MOST_SECONDS, seed
     assert refused > TRIES / 4  # the rest are other values that mean something
-    assert most_memory() - before < MOST_MEMORY
-
-
-def most_memory() -> int:
-    """Bytes of the process's largest resident set so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -309,7 +309,7 @@ def bounded_lines(lines: Iterable[bytes], name: str, most: int) -> Iterator[byte
         yield from lines
         return
     number = 0
-    while line := lines.readline(most + 1):
+    while line := _beginning(lines, most):
         number, size = number + 1, len(line)
         yield line
         if len(line) > most:
@@ -318,6 +318,19 @@ def bounded_lines(lines: Iterable[bytes], name: str, most: int) -> Iterator[byte
                 size += len(line)
                 if size > max(MOST_OF_LINE, most):
                     raise InputError(f"{name}, line {number}: more than {size - 1} bytes, and no end; split the file")
+
+
+def _beginning(lines: BinaryIO, most: int) -> bytes:
+    """Reads a line, or `most + 1` bytes of a longer one: piece by piece, since at once it would be there twice."""
+    line = lines.readline(min(CHUNK, most + 1))
+    if len(line) < CHUNK or line.endswith(b"\n"):
+        return line
+    long = bytearray(line)
+    while len(long) <= most and (piece := lines.readline(min(CHUNK, most + 1 - len(long)))):
+        long += piece
+        if piece.endswith(b"\n"):
+            break
+    return bytes(long) if len(long) <= most else long  # of what is too long nothing but its length is asked
 
 
 def _decoded(line: bytes, origin: str, *, start_of_file: bool) -> str:
@@ -398,7 +411,11 @@ def is_json_document(file: BinaryIO, most: int = MOST_BYTES) -> bool:
     that ends later, or it is a single object with a list of rows."""
     start = file.read(CHUNK)
     file.seek(len(start) - len(start.removeprefix(UTF8_START).lstrip()))
-    line = file.readline(most).strip()
+    line = _beginning(file, most)
+    if len(line) > most:
+        file.seek(0)
+        return line.startswith(b"[")
+    line = line.strip()
     opens = line.startswith(b"{")
     is_all = opens and not any(block.strip() for block in iter(lambda: file.read(CHUNK), b""))
     file.seek(0)

@@ -11,7 +11,7 @@ LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldType:
     """What a field may hold: in words, and as a predicate."""
 
     words: str
@@ -36,29 +36,29 @@ def _is_span(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))
 
 
-def _list_of(fields: Mapping[str, Kind], needed: set[str]) -> Callable[[Any], bool]:
-    """Returns a predicate: a list of objects with the needed fields, each of which is of its kind."""
+def _list_of(fields: Mapping[str, FieldType], needed: set[str]) -> Callable[[Any], bool]:
+    """Returns a predicate: a list of objects with the needed fields, each of which has its type."""
 
     def holds(value: Any) -> bool:
         return isinstance(value, list) and all(
             isinstance(item, dict)
             and needed <= item.keys()
-            and all(kind.holds(item[name]) for name, kind in fields.items() if name in item)
+            and all(type.holds(item[name]) for name, type in fields.items() if name in item)
             for item in value
         )
 
     return holds
 
 
-TEXT = Kind("text", lambda value: isinstance(value, str))
-TEXTS = Kind("text, or a list of texts,", _are_texts)
-NUMBER = Kind("a finite number", _is_number)
-COUNT = Kind("a whole number", lambda value: _is_whole(value) and value >= 0)
-ID = {"id": Kind("text or a whole number", lambda value: isinstance(value, str) or _is_whole(value))}
+TEXT = FieldType("text", lambda value: isinstance(value, str))
+TEXTS = FieldType("text, or a list of texts,", _are_texts)
+NUMBER = FieldType("a finite number", _is_number)
+COUNT = FieldType("a whole number", lambda value: _is_whole(value) and value >= 0)
+ID = {"id": FieldType("text or a whole number", lambda value: isinstance(value, str) or _is_whole(value))}
 WRITTEN = {
     "text": TEXT,
-    "score": Kind("a finite number or null", lambda value: value is None or _is_number(value)),
-    "finish_reason": Kind("text or null", lambda value: value is None or isinstance(value, str)),
+    "score": FieldType("a finite number or null", lambda value: value is None or _is_number(value)),
+    "finish_reason": FieldType("text or null", lambda value: value is None or isinstance(value, str)),
 }
 CANDIDATE = {"label": TEXT, "score": NUMBER, "probability": NUMBER, "mean": NUMBER}
 TEXT_ROW = ID | {
@@ -66,21 +66,21 @@ TEXT_ROW = ID | {
     "answer": TEXT,
     "reference": TEXTS,
     "cut": COUNT,
-    "seen": Kind("a list of two whole numbers", _is_span),
-    "predictions": Kind("a list of objects with a text, and perhaps a score,", _list_of(WRITTEN, {"text"})),
+    "seen": FieldType("a list of two whole numbers", _is_span),
+    "predictions": FieldType("a list of objects with a text, and perhaps a score,", _list_of(WRITTEN, {"text"})),
 }
-CHOICE_ROW = ID | {
+CHOICE_ROW = {
     "language": TEXT,
     "source": TEXT,
     "prediction": TEXT,
     "reference": TEXTS,
     "group": ID["id"],
-    "exclusive": Kind("true or false", lambda value: isinstance(value, bool)),
-    "candidates": Kind(
+    "exclusive": FieldType("true or false", lambda value: isinstance(value, bool)),
+    "candidates": FieldType(
         "a list of objects with label, score and probability", _list_of(CANDIDATE, {"label", "score", "probability"})
     ),
 }
-ANSWER_ROW = ID | {
+ANSWER_ROW = {
     "language": TEXT,
     "question": TEXT,
     "context": TEXT,
@@ -93,18 +93,18 @@ ANSWER_ROW = ID | {
 }
 
 
-def checked_row(fields: Mapping[str, Any], kinds: Mapping[str, Kind], origin: str) -> dict[str, Any]:
+def checked_row(fields: Mapping[str, Any], types: Mapping[str, FieldType], origin: str) -> dict[str, Any]:
     """Returns the fields of a row that are not null.
 
     Args:
-        kinds: what its fields may hold.
+        types: what its fields may hold.
         origin: `FILE, line N`.
 
     Raises:
         InputError: a field holds something else; it is named.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    for name, kind in kinds.items():
-        if name in given and not kind.holds(given[name]):
-            raise InputError(f"{origin}, field {name}: {kind.words} is expected")
+    for name, type in types.items():
+        if name in given and not type.holds(given[name]):
+            raise InputError(f"{origin}, field {name}: {type.words} is expected")
     return given

@@ -208,7 +208,8 @@ def rows_of_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
             raise found.error
         row = _Row(found.values, found.origin)
         name = name or _format_of(row)
-        identity = checked_row(row.fields, ID, row.origin).get("id", found.number)
+        fields = checked_row(row.fields, ID if row.fields.get("error") or name != "glm" else TEXT_ROW, row.origin)
+        identity = fields.get("id", found.number)
         if row.fields.get("error"):
             yield {"id": identity, "predictions": [], "error": str(row.fields["error"])}
             continue
@@ -217,7 +218,7 @@ def rows_of_predictions(path: str | Path) -> Iterator[dict[str, Any]]:
         texts = row.fields["predictions"] if name == "glm" else [{"text": pair.prediction}]
         one, *more = pair.references
         yield {
-            **(checked_row(row.fields, TEXT_ROW, row.origin) if name == "glm" else {}),
+            **(fields if name == "glm" else {}),
             **{"id": identity, "source": pair.source or "", "predictions": texts},
             **({} if pair.answer is None else {"answer": pair.answer}),
             **({"reference": [one, *more] if more else one} if _has_references(row) else {}),

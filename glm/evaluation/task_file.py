@@ -18,7 +18,7 @@ from glm.evaluation.row_fields import ANSWER_ROW, CHOICE_ROW, ID, checked_row
 ROWS_TO_RECOGNISE = 20
 # By kind: the fields that tell its rows from others', and the one with the right answer.
 FIELDS = {"choose": (("candidates", "prediction"), "reference"), "extract": (("window", "prediction"), "references")}
-KINDS = {"choose": CHOICE_ROW, "extract": ANSWER_ROW}
+TYPES = {"choose": CHOICE_ROW, "extract": ANSWER_ROW}
 NEEDED = {"choose": ("prediction",), "extract": ("prediction", "window")}
 
 
@@ -96,11 +96,11 @@ def read_task_file(path: str | Path) -> TaskPredictions:
 
 
 def _checked(values: dict[str, Any], kind: str, origin: str) -> dict[str, Any]:
-    """Returns the fields of a row that did not fail; raises InputError for one that is missing or of another kind."""
+    """Returns the fields of a row that did not fail; raises InputError for one that is missing or of another type."""
     for name in NEEDED[kind]:
         if name not in values:
             raise InputError(f"{origin}: no field {name}")
-    values = checked_row(values, KINDS[kind], origin)
+    values = checked_row(values, TYPES[kind], origin)
     if isinstance(values.get("references"), str):
         values["references"] = [values["references"]]
     return values

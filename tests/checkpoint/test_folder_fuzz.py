@@ -19,7 +19,7 @@ from glm.models import registry
 from glm.models.glm import FAMILY as GLM
 from glm.options.run_config import trained_with
 from tools.adapter_files import save_adapter
-from tools.changed_files import mutated_json, mutated_safetensors
+from tools.changed_files import corrupted, mutated_json, mutated_safetensors
 from tools.kinds_of_runs import MODELS, ROOT, TOKENIZERS
 
 
@@ -52,18 +52,6 @@ def save_family(name: str, folder: Path) -> None:
     model = load_model(family, str(settings), load_config(family, str(settings), tokenizer))
     model.save_pretrained(str(folder), safe_serialization=True)
     family.save_tokenizer(tokenizer, folder)
-
-
-def mutated_bytes(draw: random.Random, data: bytes) -> bytes:
-    """A file with some bytes changed, cut or doubled."""
-    place = draw.randrange(len(data))
-    match draw.randrange(3):
-        case 0:
-            return data[:place] + bytes([data[place] ^ (1 << draw.randrange(8))]) + data[place + 1 :]
-        case 1:
-            return data[:place]
-        case _:
-            return data[:place] + data[place : place + 50] + data[place:]
 
 
 def opened(folder: Path) -> str:
@@ -104,7 +92,7 @@ def fuzz(folder: Path, copy: Path, *, seed: int, rounds: int) -> dict[str, int]:
         data = path.read_bytes()
         for number in range(rounds):
             draw = random.Random(f"{seed} {path.name} {number}")
-            changed = kinds.get(path.suffix, mutated_bytes)(draw, data)
+            changed = kinds.get(path.suffix, corrupted)(draw, data)
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(folder, copy)
             (copy / path.name).write_bytes(changed)

@@ -73,7 +73,7 @@ def test_corrupt_files(kind, tmp_path):
     tracemalloc.start()
     try:
         for seed in range(TRIES):
-            file.write_bytes(corrupted(intact, random.Random(f"{kind} {seed}")))
+            file.write_bytes(corrupted(random.Random(f"{kind} {seed}"), intact))
             tracemalloc.reset_peak()
             start = time.perf_counter()
             try:

@@ -168,6 +168,12 @@ def test_rows_that_cannot_be_scored(tmp_path, row, told):
         main(["score", path])
 
 
+def test_one_right_answer_as_text(tmp_path, capsys):
+    """It is one answer, not one for each of its characters."""
+    _, found = scored(capsys, "score", write(tmp_path / "e.jsonl", [answer(1, "河", "河边")]))
+    assert found["em (mlqa, zh)"] == 0
+
+
 def test_rows_without_what_is_right(tmp_path, capsys):
     """Are not scored, and have a page; a file without any cannot be scored."""
     bare = {name: value for name, value in choice(1, "a", "a").items() if name != "reference"}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,10 @@ from typing import Any
 import httpx
 
 RECORD = {"context": "青石镇位于河的北岸，人口大约3万。", "answer": "3万"}
+
+
+def connection(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
 
 
 @dataclass

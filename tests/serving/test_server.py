@@ -20,16 +20,12 @@ from glm.options.predict import parse_predict_arguments
 from glm.serving import app as app_module
 from glm.serving import server as server_module
 from glm.serving.server import bind
-from serving.load import EXPECTED_STATUS, RECORD, essence, head, requests_of, storm
+from serving.load import EXPECTED_STATUS, RECORD, connection, essence, head, requests_of, storm
 
 FULL = os.environ.get("GLM_LOAD") == "1"
 
 
 # -- a server in a thread
-
-
-def connection(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
 
 
 def closed_after(link: socket.socket) -> float:

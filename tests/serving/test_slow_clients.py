@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from serving.conftest import serving
-from serving.load import RECORD, essence, head
-from serving.test_server import connection
+from serving.load import RECORD, connection, essence, head
 
 SOCKETS, GOOD = 500, 60
 BODY = {"records": [RECORD]}

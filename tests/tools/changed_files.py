@@ -10,37 +10,37 @@ ODD += [[], [1], ["a", "--serve"], [[1]], {}, {"a": 1}, "../../etc/passwd", "/de
 RAW = [b"", b"{", b"[]", b"null", b'"x"', b"[" * 5000, b"\xff\xfe", b"NaN", b"<!doctype html>"]
 
 
-def interesting_places(content: bytes) -> list[int]:
+def interesting_places(data: bytes) -> list[int]:
     """Where the structure of the file is: outside of the numbers, which may be anything."""
-    return [*range(min(len(content), 1500)), *range(max(len(content) - 3000, 0), len(content))]
+    return [*range(min(len(data), 1500)), *range(max(len(data) - 3000, 0), len(data))]
 
 
-def corrupted(content: bytes, generator: random.Random) -> bytes:
+def corrupted(draw: random.Random, data: bytes) -> bytes:
     """The file cut, with other bytes, with huge or negative sizes, with a part twice, missing or elsewhere."""
-    changed = bytearray(content)
-    places = interesting_places(content)
-    how = generator.randrange(6)
+    changed = bytearray(data)
+    places = interesting_places(data)
+    how = draw.randrange(6)
     if how == 0:
-        return bytes(changed[: generator.randrange(len(changed))])
+        return bytes(changed[: draw.randrange(len(changed))])
     if how == 1:
-        for _ in range(generator.randint(1, SEVERAL)):
-            changed[generator.choice(places)] = generator.randrange(256)
+        for _ in range(draw.randint(1, SEVERAL)):
+            changed[draw.choice(places)] = draw.randrange(256)
     elif how == 2:
-        for _ in range(generator.randint(1, SEVERAL)):
-            changed[generator.choice(places)] ^= 1 << generator.randrange(8)
+        for _ in range(draw.randint(1, SEVERAL)):
+            changed[draw.choice(places)] ^= 1 << draw.randrange(8)
     elif how == 3:
-        size = generator.choice([-1, -(2**31), 2**31 - 1, 2**40, 2**62, 2**63 - 1, 0])
-        form = generator.choice(["<q", ">q", "<i", "<h"])
+        size = draw.choice([-1, -(2**31), 2**31 - 1, 2**40, 2**62, 2**63 - 1, 0])
+        form = draw.choice(["<q", ">q", "<i", "<h"])
         width = struct.calcsize(form)
-        place = generator.choice(places[: -width or None])
+        place = draw.choice(places[: -width or None])
         changed[place : place + width] = struct.pack("<q", size)[:width]
     elif how == 4:
-        first, second = sorted(generator.choices(places, k=2))
-        part = changed[first : first + generator.randint(1, 200)]
-        changed[second : second + generator.choice([0, len(part)])] = part
+        first, second = sorted(draw.choices(places, k=2))
+        part = changed[first : first + draw.randint(1, 200)]
+        changed[second : second + draw.choice([0, len(part)])] = part
     else:
-        start = generator.choice(places)
-        del changed[start : start + generator.randint(1, 200)]
+        start = draw.choice(places)
+        del changed[start : start + draw.randint(1, 200)]
     return bytes(changed)
 
 
